@@ -1,0 +1,60 @@
+"""zhbert: Chinese BERT with whole word masking, from text to a model folder.
+
+Names are imported when they are first used, so that ``import zhbert`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zhbert.data.masking import mask_words
+    from zhbert.errors import ZhbertError
+    from zhbert.jobs.prepare import prepare
+    from zhbert.jobs.pretrain import pretrain
+    from zhbert.model.config import BertConfig
+    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining, BertModel
+    from zhbert.text.segment import Segmenter, load_segmenter
+    from zhbert.text.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "BertConfig": "zhbert.model.config",
+    "BertForMaskedLM": "zhbert.model.pretrained",
+    "BertForPreTraining": "zhbert.model.pretrained",
+    "BertModel": "zhbert.model.pretrained",
+    "Segmenter": "zhbert.text.segment",
+    "Tokenizer": "zhbert.text.tokenizer",
+    "ZhbertError": "zhbert.errors",
+    "load_segmenter": "zhbert.text.segment",
+    "mask_words": "zhbert.data.masking",
+    "prepare": "zhbert.jobs.prepare",
+    "pretrain": "zhbert.jobs.pretrain",
+}
+
+__all__ = [
+    "BertConfig",
+    "BertForMaskedLM",
+    "BertForPreTraining",
+    "BertModel",
+    "Segmenter",
+    "Tokenizer",
+    "ZhbertError",
+    "__version__",
+    "load_segmenter",
+    "mask_words",
+    "prepare",
+    "pretrain",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'zhbert' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

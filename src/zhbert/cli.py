@@ -1,0 +1,97 @@
+"""The command line: ``zhbert VERB ...``. A verb's module is imported only when that verb runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+
+# verb -> (module that does it, one line of help), in the order in which a user meets them.
+VERBS = {
+    "quickstart": ("zhbert.jobs.quickstart", "the whole pipeline on the sample text, in minutes, on a CPU"),
+    "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
+    "vocab": ("zhbert.jobs.vocab", "train a vocabulary, or see what one covers"),
+    "segment": ("zhbert.jobs.segment", "cut text into words"),
+    "prepare": ("zhbert.jobs.prepare", "raw text files -> a corpus folder of words and pieces"),
+    "corpus": ("zhbert.jobs.corpus", "statistics of a corpus folder, and a few of its rows"),
+    "recipes": ("zhbert.jobs.recipes", "list, show or copy the recipes"),
+    "check": ("zhbert.jobs.check", "check a recipe and say what it would do"),
+    "pretrain": ("zhbert.jobs.pretrain", "train a masked language model by a recipe"),
+    "fill": ("zhbert.jobs.fill", "fill the [MASK]s of a text"),
+    "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
+}
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return (
+        "usage: zhbert VERB ...\n\n"
+        "Chinese BERT with whole word masking: text in, a masked language model out.\n\n"
+        + "\n".join(lines)
+        + "\n\nzhbert VERB --help says more of one; zhbert --version prints the version.\n"
+    )
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    module = importlib.import_module(VERBS[verb][0])
+    parser = argparse.ArgumentParser(
+        prog=f"zhbert {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--quiet", action="store_true", help="print results only")
+    parser.add_argument("--json", action="store_true", help="print results as JSON")
+    module.add_arguments(parser)
+    result = module.run(parser.parse_args(arguments))
+    sys.stdout.flush()
+    return int(result)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; return the exit code (0 fine, 1 the answer is no, 2 a user's mistake)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_usage())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from zhbert import __version__
+
+        sys.stdout.write(f"zhbert {__version__}\n")
+        return 0
+    if words[0] not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(VERBS)}"
+        sys.stderr.write(f"zhbert: error: no verb '{words[0]}'{hint}\n")
+        return 2
+    try:
+        return _run(words[0], words[1:])
+    except ZhbertError as error:
+        sys.stderr.write(f"zhbert: error: {error}\n")
+        return 2
+    except BrokenPipeError:
+        # The reader (head, less) has gone: nothing more to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        sys.stderr.write("zhbert: interrupted\n")
+        return 128 + signal.SIGINT
+    except OSError as error:
+        if os.environ.get("ZHBERT_DEBUG"):
+            raise
+        sys.stderr.write(f"zhbert: error: {describe_os_error(error, verb_doing(words[0]))}\n")
+        return 2
+
+
+def verb_doing(verb: str) -> str:
+    """The verb as the start of an error line: ``prepare`` -> ``prepare:``."""
+    return f"{verb}:"

@@ -1,0 +1,1 @@
+"""One file a verb: the wiring between the parts, and the only place that prints."""

@@ -1,0 +1,38 @@
+"""What the verbs print with: tables and progress through rich, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+def out() -> Console:
+    """A console on stdout: results. No colour when stdout is not a terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> Console:
+    """A console on stderr: progress and remarks."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def progress(quiet: bool, *columns: Any) -> Progress:
+    """A progress display on stderr; silent when ``quiet`` or when stderr is not a terminal."""
+    from rich.progress import Progress
+
+    console = err()
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Text to words and pieces; nothing here imports torch."""
