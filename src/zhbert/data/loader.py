@@ -1,0 +1,232 @@
+"""Shards to masked batches, endlessly: a pure function of (seed, step).
+
+Which rows a step holds, and how each is masked, depends on the seed, the epoch and the row's
+number alone: not on workers, ranks, micro-batches or where a run was interrupted. An epoch is a
+permutation of all rows of the corpus.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zhbert.data.examples import (
+    MASKS,
+    ORDER,
+    ReusableGenerator,
+    Row,
+    RowBuilder,
+    ShardLike,
+    generator,
+    make_rows,
+)
+from zhbert.data.masking import IGNORED, Masking, MaskingVocabulary, mask_words
+from zhbert.errors import ZhbertError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows laid end to end, so that no padding exists. All tensors are on the CPU."""
+
+    input_ids: Tensor
+    """(pieces,) int64: every row's [CLS] ... [SEP], one after the other"""
+    token_type_ids: Tensor
+    """(pieces,) int64"""
+    position_ids: Tensor
+    """(pieces,) int64, from 0 in every row"""
+    row_starts: Tensor
+    """(rows + 1,) int32: where each row begins, and the end of the last"""
+    max_length: int
+    """pieces of the longest row"""
+    predicted_positions: Tensor
+    """(predictions,) int64, increasing"""
+    labels: Tensor
+    """(predictions,) int64: the pieces that stood there"""
+    next_sentence_labels: Tensor | None
+    """(rows,) int64: 0 B follows A, 1 B is random; None without pairs"""
+    dropped_pieces: int
+    """pieces cut off to make pairs fit"""
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies while it computes."""
+        return Batch(
+            **{
+                name: value.pin_memory() if isinstance(value, Tensor) else value
+                for name, value in vars(self).items()
+            }
+        )
+
+
+class PretrainingLoader:
+    """Masked batches of one split of a corpus.
+
+    Args:
+        shards: the split's shards.
+        vocabulary: the pieces in id order.
+        builder: ``pairs``, ``full-sentences`` or ``lines``.
+        sequence_length: pieces of a row at most, [CLS] and [SEP] included.
+        batch_size: rows of one optimiser step, over all ranks and micro-batches.
+        micro_batch_size: rows of one forward pass; 0: as many as the rank has.
+        masking: how to mask.
+        seed: everything random derives from it.
+        rank, world_size: this process among those that share each step's rows.
+        short_row_probability: share of documents that ``pairs`` gives a shorter target length.
+        total_steps: the length of the run, for a masking rate that changes.
+
+    Raises:
+        ZhbertError: a split without rows, or fewer rows a step than ranks.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[ShardLike],
+        vocabulary: Sequence[str],
+        *,
+        builder: str,
+        sequence_length: int,
+        batch_size: int,
+        micro_batch_size: int = 0,
+        masking: Masking,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        short_row_probability: float = 0.1,
+        total_steps: int = 1,
+    ) -> None:
+        if batch_size < world_size:
+            raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
+        self._vocabulary = MaskingVocabulary(vocabulary, masking.random_pieces)
+        self._rows: RowBuilder = make_rows(
+            builder,
+            shards,
+            cls_id=self._vocabulary.cls_id,
+            sep_id=self._vocabulary.sep_id,
+            sequence_length=sequence_length,
+            seed=seed,
+            short_row_probability=short_row_probability,
+            fixed_epochs=masking.static_masks,
+        )
+        if self._rows.count(0) == 0:
+            raise ZhbertError("the corpus has no rows to train on: is it empty?")
+        self._masking = masking
+        self._seed = seed
+        self._batch_size = batch_size
+        self._micro_batch_size = micro_batch_size
+        self._rank, self._world_size = rank, world_size
+        self._total_steps = max(total_steps, 1)
+        self._ends: list[int] = []  # rows of all epochs up to and including this one
+        self._orders: dict[int, np.ndarray] = {}
+        self._generator = ReusableGenerator()
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Rows of the first epoch (pairs are drawn anew each epoch; their number varies a little)."""
+        return self._rows.count(0)
+
+    def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
+        """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
+        step = start_step
+        while True:
+            yield self.step(step)
+            step += 1
+
+    def step(self, step: int) -> list[Batch]:
+        """This rank's micro-batches of one step."""
+        first = step * self._batch_size
+        begin = first + self._batch_size * self._rank // self._world_size
+        end = first + self._batch_size * (self._rank + 1) // self._world_size
+        size = self._micro_batch_size or end - begin
+        # Written so that a run of one step has its first rate, and a longer one ends at the last.
+        rate = self._masking.rate_at(step / max(self._total_steps - 1, 1))
+        return [
+            self._batch([self._locate(row) for row in range(start, min(start + size, end))], rate)
+            for start in range(begin, end, size)
+        ]
+
+    def evaluation(self, rows: int, *, strategy: str | None = None) -> list[Batch]:
+        """Up to ``rows`` rows of the first epoch, masked in the same way at every call.
+
+        Args:
+            rows: how many rows; fewer if the split is smaller.
+            strategy: masks of another strategy than the run's, over the same rows.
+
+        Returns:
+            batches of ``micro_batch_size`` rows (of ``batch_size`` when that is 0).
+        """
+        count = min(rows, self._rows.count(0))
+        order = self._order(0)[:count].tolist()
+        size = self._micro_batch_size or self._batch_size
+        return [
+            self._batch(
+                [(0, row) for row in order[start : start + size]], self._masking.rate, strategy
+            )
+            for start in range(0, count, size)
+        ]
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        """Row ``number`` of the endless stream as (epoch, row of the epoch)."""
+        while not self._ends or self._ends[-1] <= number:
+            last = self._ends[-1] if self._ends else 0
+            self._ends.append(last + self._rows.count(len(self._ends)))
+        epoch = bisect_right(self._ends, number)
+        within = number - (self._ends[epoch - 1] if epoch else 0)
+        return epoch, int(self._order(epoch)[within])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            while len(self._orders) >= 2:  # a batch may span two epochs
+                del self._orders[next(iter(self._orders))]
+            rng = generator(self._seed, ORDER, epoch)
+            self._orders[epoch] = rng.permutation(self._rows.count(epoch))
+        return self._orders[epoch]
+
+    def _batch(
+        self, places: Sequence[tuple[int, int]], rate: float, strategy: str | None = None
+    ) -> Batch:
+        masking = self._masking
+        fixed = masking.static_masks
+        rows: list[Row] = []
+        inputs: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        for epoch, index in places:
+            rng = self._generator.at(self._seed, MASKS, epoch % fixed if fixed else epoch, index)
+            row = self._rows.row(epoch, index, rng)
+            row_inputs, row_labels = mask_words(
+                row.piece_ids,
+                row.word_starts,
+                strategy=strategy or masking.strategy,
+                rate=rate,
+                max_predictions=masking.max_predictions,
+                vocabulary=self._vocabulary,
+                rng=rng,
+                per_word=masking.per_word,
+                mask_share=masking.mask_share,
+                random_share=masking.random_share,
+            )
+            rows.append(row)
+            inputs.append(row_inputs)
+            labels.append(row_labels)
+        lengths = np.array([len(row) for row in inputs])
+        starts = np.zeros(len(rows) + 1, dtype=np.int32)
+        np.cumsum(lengths, out=starts[1:])
+        positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        first_lengths = np.repeat([row.first_length for row in rows], lengths)
+        all_labels = np.concatenate(labels)
+        predicted = np.flatnonzero(all_labels != IGNORED)
+        pairs = [row.next_sentence_label for row in rows]
+        return Batch(
+            input_ids=torch.from_numpy(np.concatenate(inputs)),
+            token_type_ids=torch.from_numpy((positions >= first_lengths).astype(np.int64)),
+            position_ids=torch.from_numpy(positions),
+            row_starts=torch.from_numpy(starts),
+            max_length=int(lengths.max()),
+            predicted_positions=torch.from_numpy(predicted),
+            labels=torch.from_numpy(all_labels[predicted]),
+            next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
+            dropped_pieces=sum(row.dropped for row in rows),
+        )
