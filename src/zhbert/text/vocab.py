@@ -1,0 +1,461 @@
+"""Vocabularies: learn one from text, read and write vocab.txt.
+
+A vocabulary is the list of pieces in id order. Ours is laid out in this order:
+
+====================  =====================================================================
+ids                   pieces
+====================  =====================================================================
+0                     ``[PAD]``
+1 to 99               ``[unused1]`` to ``[unused99]``, free for a user's own symbols
+100 to 103            ``[UNK]`` ``[CLS]`` ``[SEP]`` ``[MASK]``: where Google's Chinese file has them
+from 104              further special tokens, when asked for
+then                  single characters by code point: ASCII, required, frequent in the text
+then                  the ``##`` form of every character that can stand inside a word
+then                  longer pieces in the order in which they were learnt
+====================  =====================================================================
+
+A Han character has no ``##`` form: the tokenizer makes every Han character a word of its own, so
+the 7,322 rows that Google's file spends on ``##`` + Han can never be reached.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+import sys
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.files import write_text
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+UNUSED = 99
+DEFAULT_SIZE = 21_128
+# The tokenizer turns a longer word into [UNK] whole: nothing can be learnt from it.
+LONGEST_WORD = 100
+
+_HAN = (
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
+    "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f"
+)
+_is_han = re.compile(f"[{_HAN}]").match
+
+
+def default_vocabulary() -> Path:
+    """The vocabulary that ships with the package: a folder with vocab.txt in it."""
+    return Path(__file__).resolve().parent.parent / "assets"
+
+
+# --- reading and writing ------------------------------------------------------------------------
+
+
+def load_vocabulary(path: str | Path) -> list[str]:
+    """The pieces of a vocab.txt in id order.
+
+    Raises:
+        ZhbertError: the file is missing, empty, not UTF-8, or has no [UNK].
+    """
+    path = Path(path)
+    try:
+        # Lines end at \n only: Google's file holds U+2028 as a piece.
+        pieces = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+    except FileNotFoundError:
+        raise ZhbertError(f"{path}: no such vocabulary file") from None
+    except IsADirectoryError:
+        raise ZhbertError(f"{path}: a folder, not a vocabulary file") from None
+    except UnicodeDecodeError as error:
+        raise ZhbertError(
+            f"{path}: not UTF-8 (byte {error.start}); a vocabulary is a UTF-8 file, one piece a line"
+        ) from None
+    while pieces and not pieces[-1]:
+        pieces.pop()
+    if not pieces:
+        raise ZhbertError(f"{path}: empty; a vocabulary has one piece a line")
+    if "[UNK]" not in pieces:
+        raise ZhbertError(
+            f"{path}: no [UNK] among its {len(pieces):,} lines; a vocabulary has one piece a line, "
+            f"special tokens {' '.join(SPECIAL_TOKENS)} included"
+        )
+    return pieces
+
+
+def save_vocabulary(path: str | Path, pieces: Sequence[str]) -> None:
+    """Write ``pieces`` as vocab.txt, one a line in id order; atomic."""
+    write_text(path, "".join(f"{piece}\n" for piece in pieces))
+
+
+# --- the characters that a vocabulary must have -------------------------------------------------
+
+
+def _codec_rows(codec: str, rows: Iterable[int], cells: Iterable[int]) -> Iterator[str]:
+    for row, cell in itertools.product(rows, list(cells)):
+        try:
+            yield bytes([row, cell]).decode(codec)
+        except UnicodeDecodeError:
+            continue
+
+
+def gb2312_han() -> frozenset[str]:
+    """The 6,763 Han characters of GB 2312: rows 16 to 87 of the code table.
+
+    >>> len(gb2312_han())
+    6763
+    """
+    return frozenset(_codec_rows("gb2312", range(0xB0, 0xF8), range(0xA1, 0xFF)))
+
+
+def big5_level1_han() -> frozenset[str]:
+    """The 5,401 frequently used traditional characters: Big5 A440 to C67E.
+
+    >>> len(big5_level1_han())
+    5401
+    """
+    cells = [*range(0x40, 0x7F), *range(0xA1, 0xFF)]
+    rows = (c for c in itertools.product(range(0xA4, 0xC7), cells) if c <= (0xC6, 0x7E))
+    return frozenset(bytes(pair).decode("big5") for pair in rows)
+
+
+def quotes_and_punctuation() -> frozenset[str]:
+    """“ ” ‘ ’ — …, GB 2312's first row of signs, CJK and full-width punctuation."""
+    blocks = (range(0x3001, 0x3021), range(0xFF01, 0xFF66), range(0xFFE0, 0xFFE7))
+    signs = (chr(code) for code in itertools.chain(*blocks))
+    return frozenset(
+        {
+            *"“”‘’—…–―‖•·‧",
+            *_codec_rows("gb2312", [0xA1], range(0xA2, 0xFF)),
+            *(sign for sign in signs if unicodedata.category(sign)[0] in "PS"),
+        }
+    )
+
+
+def letters_of_gb2312() -> frozenset[str]:
+    """GB 2312's numerals, full-width ASCII, kana, Greek, Cyrillic and bopomofo: rows 2 to 8."""
+    return frozenset(_codec_rows("gb2312", range(0xA2, 0xA9), range(0xA1, 0xFF)))
+
+
+CHARACTER_SETS = {
+    "gb2312": gb2312_han,
+    "big5-1": big5_level1_han,
+    "quotes": quotes_and_punctuation,
+    "letters": letters_of_gb2312,
+}
+
+
+# --- BERT's words -------------------------------------------------------------------------------
+
+
+def _is_punctuation(character: str) -> bool:
+    code = ord(character)
+    if code < 128:
+        return 33 <= code and not character.isalnum() and code != 127
+    return unicodedata.category(character)[0] == "P"
+
+
+def _fold(text: str) -> str:
+    """Lower-cased and without accents, as BERT does: canonical decomposition, marks dropped."""
+    decomposed = unicodedata.normalize("NFD", text)
+    # Character by character: str.lower turns a last sigma into another letter, BERT does not.
+    return "".join(c.lower() for c in decomposed if unicodedata.category(c) != "Mn")
+
+
+def _words(text: str) -> Iterator[str]:
+    """BERT's words of a text without Han characters: cleaned, folded, split at punctuation."""
+    cleaned = "".join(
+        " " if unicodedata.category(c) == "Zs" or c in "\t\n\r" else c
+        for c in text
+        if c in "\t\n\r" or unicodedata.category(c)[0] != "C"
+    )
+    for token in _fold(cleaned).split():
+        for alone, run in itertools.groupby(token, _is_punctuation):
+            yield from run if alone else ["".join(run)]
+
+
+def _single_characters() -> str:
+    """What ends a word whatever stands beside it: space and punctuation, as a regex class."""
+    codes = (chr(code) for code in range(sys.maxunicode + 1))
+    return "".join(
+        re.escape(c) for c in codes if c in "\t\n\r" or c == " " or _is_punctuation(c)
+    )
+
+
+# --- counting -----------------------------------------------------------------------------------
+
+
+@dataclass
+class TextCounts:
+    """What a vocabulary is learnt from: how often each character and each word occurs.
+
+    Memory is bounded: characters take one table of 1.1 million counters, and of words other than
+    Han characters at most ``max_words`` distinct spellings are held. Whenever more have
+    accumulated, the rarest go: the lowest count first, all words of one count together, until at
+    most half of ``max_words`` are left; ``pruned`` adds up how many occurrences that were.
+
+    >>> counts = TextCounts()
+    >>> counts.add(["BERT 模型的 vocabulary，是 BERT 的。"])
+    >>> counts.han()["的"], counts.words()["bert"]
+    (2, 2)
+    """
+
+    max_words: int = 1_000_000
+    characters: int = 0
+    pruned: int = 0
+    _by_code: np.ndarray = field(
+        default_factory=lambda: np.zeros(sys.maxunicode + 1, dtype=np.int64)
+    )
+    _spellings: Counter[str] = field(default_factory=Counter)
+
+    # Counting pays per call, so texts are gathered into blocks of this many characters.
+    _BLOCK = 1 << 20
+
+    def __post_init__(self) -> None:
+        self._spelling = re.compile(f"[^{_HAN}{_single_characters()}]+")
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Count ``texts``: lines, documents or blocks; a word does not cross from one to the next."""
+        block: list[str] = []
+        size = 0
+        for text in texts:
+            block.append(text)
+            size += len(text)
+            if size >= self._BLOCK:
+                self._add_block("\n".join(block))
+                block.clear()
+                size = 0
+        if block:
+            self._add_block("\n".join(block))
+
+    def _add_block(self, text: str) -> None:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        self.characters += len(codes)
+        self._by_code += np.bincount(codes, minlength=len(self._by_code))
+        self._spellings.update(self._spelling.findall(text))
+        if len(self._spellings) > self.max_words:
+            self._prune()
+
+    def _prune(self) -> None:
+        counts_of_counts = Counter(self._spellings.values())
+        left = len(self._spellings)
+        for count in sorted(counts_of_counts):
+            if left <= self.max_words // 2:
+                break
+            left -= counts_of_counts[count]
+            self.pruned += count * counts_of_counts[count]
+            lowest = count
+        self._spellings = Counter(
+            {word: count for word, count in self._spellings.items() if count > lowest}
+        )
+
+    def han(self) -> Counter[str]:
+        """Occurrences of each Han character, compatibility forms folded into the usual ones."""
+        return self._singles(lambda c: bool(_is_han(c)))
+
+    def punctuation(self) -> Counter[str]:
+        """Occurrences of each punctuation character."""
+        return self._singles(_is_punctuation)
+
+    def _singles(self, wanted: Callable[[str], bool]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for code in np.flatnonzero(self._by_code):
+            if wanted(chr(code)):
+                for folded in _fold(chr(code)):
+                    found[folded] += int(self._by_code[code])
+        return found
+
+    def words(self) -> Counter[str]:
+        """Occurrences of each word that is neither a Han character nor punctuation, folded."""
+        found: Counter[str] = Counter()
+        for spelling, count in self._spellings.items():
+            for word in _words(spelling):
+                if len(word) <= LONGEST_WORD and not _is_punctuation(word[0]):
+                    found[word] += count
+        return found
+
+
+# --- learning -----------------------------------------------------------------------------------
+
+
+def _symbols(word: str) -> list[str]:
+    return [word[0], *(f"##{character}" for character in word[1:])]
+
+
+def learn_pieces(
+    words: Mapping[str, int], limit: int, *, min_frequency: int = 2, known: Iterable[str] = ()
+) -> list[str]:
+    """Learn up to ``limit`` word pieces of two characters or more by merging frequent pairs.
+
+    Every word starts as single characters (``t``, ``##h``, ``##e``); the pair of neighbours that
+    occurs most often over all words becomes a piece, again and again: the rule of the
+    ``tokenizers`` library's WordPiece trainer. Ties go to the pair that was known first, so the
+    result depends on ``words`` alone, not on their order.
+
+    Args:
+        words: folded words and their counts.
+        limit: how many pieces to learn at most.
+        min_frequency: a pair that occurs less often is not merged.
+        known: pieces that exist already; they are merged through but not returned.
+
+    >>> learn_pieces({"the": 5, "then": 3, "ten": 2}, limit=2)
+    ['##he', 'the']
+    """
+    known = set(known)
+    texts = sorted({symbol for word in words for symbol in _symbols(word)})
+    ids = {text: number for number, text in enumerate(texts)}
+    spelled = sorted(word for word in words if len(word) > 1)
+    pieces = [[ids[symbol] for symbol in _symbols(word)] for word in spelled]
+    counts = [words[word] for word in spelled]
+
+    pair_counts: defaultdict[tuple[int, int], int] = defaultdict(int)
+    places: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    for index, word in enumerate(pieces):
+        for pair in itertools.pairwise(word):
+            pair_counts[pair] += counts[index]
+            places[pair].add(index)
+    heap = [(-count, pair) for pair, count in pair_counts.items()]
+    heapq.heapify(heap)
+
+    learnt: list[str] = []
+    while heap and len(learnt) < limit:
+        negative, pair = heapq.heappop(heap)
+        if -negative != pair_counts[pair]:
+            # Stale: counts only fall but for new pairs, and those were pushed when they were made.
+            if pair_counts[pair] > 0:
+                heapq.heappush(heap, (-pair_counts[pair], pair))
+            continue
+        if -negative < min_frequency:
+            break
+        left, right = pair
+        text = texts[left] + texts[right].removeprefix("##")
+        if text not in ids:
+            ids[text] = len(texts)
+            texts.append(text)
+            if text not in known:
+                learnt.append(text)
+        merged = ids[text]
+        touched: set[tuple[int, int]] = set()
+        for index in places.pop(pair):
+            word, count = pieces[index], counts[index]
+            for old in itertools.pairwise(word):
+                pair_counts[old] -= count
+            word = pieces[index] = _merge(word, left, right, merged)
+            for new in itertools.pairwise(word):
+                pair_counts[new] += count
+                places[new].add(index)
+                if merged in new:
+                    touched.add(new)
+        del pair_counts[pair]
+        for new in touched:
+            heapq.heappush(heap, (-pair_counts[new], new))
+    return learnt
+
+
+def _merge(word: list[int], left: int, right: int, merged: int) -> list[int]:
+    result: list[int] = []
+    position = 0
+    while position < len(word):
+        if word[position] == left and position + 1 < len(word) and word[position + 1] == right:
+            result.append(merged)
+            position += 2
+        else:
+            result.append(word[position])
+            position += 1
+    return result
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A learnt vocabulary and where its rows went (``rows``: kind of piece -> how many)."""
+
+    pieces: list[str]
+    rows: dict[str, int]
+
+
+def learn_vocabulary(
+    counts: TextCounts,
+    *,
+    size: int = DEFAULT_SIZE,
+    characters: Iterable[str] = (),
+    min_frequency: int = 2,
+    special_tokens: Sequence[str] = (),
+) -> Vocabulary:
+    """Learn a vocabulary of at most ``size`` pieces.
+
+    In this order, until it is full: the special tokens; printable ASCII, letters and digits in
+    their ``##`` form too, so that English and numbers are never [UNK]; ``characters``; every
+    other character that occurs ``min_frequency`` times, the most frequent first; pieces of words.
+    A character that is neither Han nor punctuation comes with its ``##`` form (``25℃``).
+
+    Args:
+        counts: the counted text.
+        characters: characters that must be there; they are folded as text is.
+        special_tokens: special tokens besides BERT's five.
+
+    Raises:
+        ZhbertError: ``size`` is too small for what must be there.
+    """
+    specials = [
+        "[PAD]",
+        *(f"[unused{number}]" for number in range(1, UNUSED + 1)),
+        *SPECIAL_TOKENS[1:],
+        *special_tokens,
+    ]
+    ascii_characters = {chr(code) for code in range(33, 127)}
+    required = {c for text in (*ascii_characters, *characters) for word in [_fold(text)] for c in word}
+    required = {c for c in required if not c.isspace() and unicodedata.category(c)[0] != "C"}
+    chosen = set(required)
+    fixed = len(specials) + _rows_of(chosen)
+    if fixed > size:
+        raise ZhbertError(
+            f"--size {size:,} is too small: special tokens, ASCII and the required characters take "
+            f"{fixed:,} rows; raise --size or require less (--characters quotes)"
+        )
+
+    words = counts.words()
+    seen = counts.han() + counts.punctuation()
+    for word, count in words.items():
+        for character in word:
+            seen[character] += count
+    room = size - fixed
+    frequent = sorted(
+        (c for c, n in seen.items() if c not in chosen and n >= min_frequency),
+        key=lambda c: (-seen[c], c),
+    )
+    for character in frequent:
+        room -= _rows_of([character])
+        if room < 0:
+            break
+        chosen.add(character)
+    fixed = len(specials) + _rows_of(chosen)
+
+    # A word with a character that has no row is [UNK] whole: nothing to learn from it.
+    spellable = {word: count for word, count in words.items() if chosen.issuperset(word)}
+    learnt = learn_pieces(spellable, size - fixed, min_frequency=min_frequency)
+    inside = sorted(f"##{c}" for c in chosen if _has_continuation(c))
+    pieces = [*specials, *sorted(chosen), *inside, *learnt]
+    return Vocabulary(
+        pieces,
+        {
+            "special": len(specials) - UNUSED,
+            "unused": UNUSED,
+            "han": sum(1 for c in chosen if _is_han(c)),
+            "han_from_text": sum(1 for c in chosen - required if _is_han(c)),
+            "other_characters": sum(1 for c in chosen if not _is_han(c)),
+            "continued_characters": len(inside),
+            "word_starts": sum(1 for piece in learnt if not piece.startswith("##")),
+            "word_continuations": sum(1 for piece in learnt if piece.startswith("##")),
+        },
+    )
+
+
+def _has_continuation(character: str) -> bool:
+    return not _is_han(character) and not _is_punctuation(character)
+
+
+def _rows_of(characters: Iterable[str]) -> int:
+    return sum(2 if _has_continuation(character) else 1 for character in characters)
