@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,15 @@ def data() -> Path:
     if not (path / "corpus").is_dir():
         pytest.fail(f"ZHBERT_DATA={folder}: no corpus/ folder there")
     return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where the development data is, every test runs: a skipped one hides a missing part."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("ZHBERT_DATA"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although ZHBERT_DATA is set: {report.longrepr}"
+    return report
