@@ -1,0 +1,60 @@
+"""What stands on the encoder: masked words, sentence pairs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zhbert.model.config import BertConfig
+from zhbert.model.layers import ACTIVATIONS
+from zhbert.model.loss import vocabulary_cross_entropy
+
+
+class Pooler(nn.Module):
+    """The first piece's vector, mapped and squashed: what speaks for the row."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, first: Tensor) -> Tensor:
+        """(R, H) -> (R, H)."""
+        return torch.tanh(self.dense(first))
+
+
+class MaskedWordsHead(nn.Module):
+    """Guesses the piece at a position; the decoder is the word embeddings themselves."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.activation = ACTIVATIONS[config.hidden_act]
+
+    def transformed(self, hidden: Tensor) -> Tensor:
+        """(P, H) -> (P, H): what is compared with every word embedding."""
+        normalised: Tensor = self.norm(self.activation(self.transform(hidden)))
+        return normalised
+
+    def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """(P, H) and the word embeddings (V, H) -> logits (P, V)."""
+        return functional.linear(self.transformed(hidden), embeddings, self.bias)
+
+    def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed cross entropy at (P, H) for (P,) labels, and the count of right guesses."""
+        return vocabulary_cross_entropy(self.transformed(hidden), embeddings, self.bias, labels)
+
+
+class SentencePairHead(nn.Module):
+    """Does the second segment follow the first (0) or not (1)?"""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(R, H) -> (R, 2) logits."""
+        logits: Tensor = self.dense(pooled)
+        return logits

@@ -1,0 +1,107 @@
+"""Our parameter names and Hugging Face's: one table, read in both directions.
+
+``*`` stands for a layer's number. Where one parameter of ours holds several of theirs (queries,
+keys and values), theirs are its equal parts from the first row down, in the order given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+_LAYER = "bert.encoder.layer.*."
+#  ours                                        Hugging Face's
+TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("encoder.embeddings.words.weight",        ("bert.embeddings.word_embeddings.weight",)),
+    ("encoder.embeddings.positions.weight",    ("bert.embeddings.position_embeddings.weight",)),
+    ("encoder.embeddings.token_types.weight",  ("bert.embeddings.token_type_embeddings.weight",)),
+    ("encoder.embeddings.norm.weight",         ("bert.embeddings.LayerNorm.weight",)),
+    ("encoder.embeddings.norm.bias",           ("bert.embeddings.LayerNorm.bias",)),
+    ("encoder.layers.*.attention.qkv.weight",        (_LAYER + "attention.self.query.weight",
+                                                     _LAYER + "attention.self.key.weight",
+                                                     _LAYER + "attention.self.value.weight")),
+    ("encoder.layers.*.attention.qkv.bias",          (_LAYER + "attention.self.query.bias",
+                                                     _LAYER + "attention.self.key.bias",
+                                                     _LAYER + "attention.self.value.bias")),
+    ("encoder.layers.*.attention.output.weight",     (_LAYER + "attention.output.dense.weight",)),
+    ("encoder.layers.*.attention.output.bias",       (_LAYER + "attention.output.dense.bias",)),
+    ("encoder.layers.*.attention_norm.weight",       (_LAYER + "attention.output.LayerNorm.weight",)),
+    ("encoder.layers.*.attention_norm.bias",         (_LAYER + "attention.output.LayerNorm.bias",)),
+    ("encoder.layers.*.feed_forward.inner.weight",   (_LAYER + "intermediate.dense.weight",)),
+    ("encoder.layers.*.feed_forward.inner.bias",     (_LAYER + "intermediate.dense.bias",)),
+    ("encoder.layers.*.feed_forward.outer.weight",   (_LAYER + "output.dense.weight",)),
+    ("encoder.layers.*.feed_forward.outer.bias",     (_LAYER + "output.dense.bias",)),
+    ("encoder.layers.*.feed_forward_norm.weight",    (_LAYER + "output.LayerNorm.weight",)),
+    ("encoder.layers.*.feed_forward_norm.bias",      (_LAYER + "output.LayerNorm.bias",)),
+    ("pooler.dense.weight",                    ("bert.pooler.dense.weight",)),
+    ("pooler.dense.bias",                      ("bert.pooler.dense.bias",)),
+    ("masked_words.transform.weight",          ("cls.predictions.transform.dense.weight",)),
+    ("masked_words.transform.bias",            ("cls.predictions.transform.dense.bias",)),
+    ("masked_words.norm.weight",               ("cls.predictions.transform.LayerNorm.weight",)),
+    ("masked_words.norm.bias",                 ("cls.predictions.transform.LayerNorm.bias",)),
+    ("masked_words.bias",                      ("cls.predictions.bias",)),
+    ("sentence_pair.dense.weight",             ("cls.seq_relationship.weight",)),
+    ("sentence_pair.dense.bias",               ("cls.seq_relationship.bias",)),
+)  # fmt: skip
+# Other names of the same thing, and where they lead.
+ALIASES = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+# Constants that older checkpoints carry along; nothing is lost by leaving them.
+CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
+
+_BY_OURS = dict(TABLE)
+
+
+def hugging_face_names(ours: str) -> tuple[str, ...]:
+    """Hugging Face's names of our parameter, in order.
+
+    >>> hugging_face_names("encoder.layers.7.attention.output.bias")
+    ('bert.encoder.layer.7.attention.output.dense.bias',)
+    """
+    number = re.search(r"\.layers\.(\d+)\.", ours)
+    template = ours if number is None else ours.replace(f".{number[1]}.", ".*.", 1)
+    theirs = _BY_OURS[template]
+    return theirs if number is None else tuple(n.replace("*", number[1], 1) for n in theirs)
+
+
+def modern_name(name: str) -> str:
+    """A checkpoint's name as Hugging Face writes it today, with the ``bert.`` prefix.
+
+    >>> modern_name("encoder.layer.0.output.LayerNorm.gamma")
+    'bert.encoder.layer.0.output.LayerNorm.weight'
+    """
+    name = name.removeprefix("module.")
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our parameters under Hugging Face's names; fused ones cut into contiguous parts."""
+    theirs: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        names = hugging_face_names(name)
+        for part, part_name in zip(tensor.chunk(len(names)), names, strict=True):
+            theirs[part_name] = part
+    return theirs
+
+
+def from_hugging_face(
+    theirs: Mapping[str, Tensor], wanted: Iterable[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """``wanted`` parameters of ours from theirs (modern names), and those missing there."""
+    found: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for name in wanted:
+        names = hugging_face_names(name)
+        absent = [n for n in names if n not in theirs]
+        missing += absent
+        if not absent:
+            parts = [theirs[n] for n in names]
+            found[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return found, missing

@@ -1,0 +1,469 @@
+"""The models: Hugging Face's arguments and folders outside, packed rows inside."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from zhbert.errors import ZhbertError
+from zhbert.model.checkpoint import read_tensors, write_tensors
+from zhbert.model.config import BertConfig
+from zhbert.model.dropout import dropout_keys
+from zhbert.model.encoder import Encoder
+from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
+from zhbert.model.layers import PackedRows
+from zhbert.model.names import (
+    ALIASES,
+    CONSTANTS,
+    TABLE,
+    from_hugging_face,
+    hugging_face_names,
+    modern_name,
+    to_hugging_face,
+)
+
+IGNORED_LABEL = -100
+
+
+class UntrainedWeightsWarning(UserWarning):
+    """Part of a loaded model was never trained: what it computes is noise."""
+
+
+class UnusedWeightsWarning(UserWarning):
+    """A checkpoint holds tensors that the model has no place for."""
+
+
+@dataclass(frozen=True)
+class LoadingReport:
+    """What became of a checkpoint's tensors, in Hugging Face's names."""
+
+    missing: tuple[str, ...] = ()  # the model has them, the file has not: random now
+    unused: tuple[str, ...] = ()  # the file has them, the model has not
+    masked_words_head: str = "trained"  # "trained", "missing" or "random"
+
+
+class PretrainingLoss(NamedTuple):
+    """Sums over one micro-batch: whoever trains divides by the counts of the global batch."""
+
+    masked_lm_loss_sum: Tensor
+    masked_lm_correct: Tensor
+    next_sentence_loss_sum: Tensor | None
+    next_sentence_correct: Tensor | None
+
+
+@dataclass
+class ModelOutput:
+    """What ``forward`` returns; fields that a model does not have are None."""
+
+    loss: Tensor | None = None
+    last_hidden_state: Tensor | None = None  # (batch, length, hidden)
+    pooler_output: Tensor | None = None  # (batch, hidden)
+    logits: Tensor | None = None  # (batch, length, vocabulary), BertForMaskedLM
+    prediction_logits: Tensor | None = None  # (batch, length, vocabulary), BertForPreTraining
+    seq_relationship_logits: Tensor | None = None  # (batch, 2)
+    hidden_states: tuple[Tensor, ...] | None = None  # embeddings and each layer, as above
+    # Padding positions hold zeros throughout.
+
+
+@dataclass
+class _Packed:
+    """A padded batch without its padding."""
+
+    hidden: Tensor  # (T, H)
+    places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
+    batch: int
+    length: int
+    states: list[Tensor] = field(default_factory=list)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """(T, ...) -> (batch, length, ...), zeros at the padding."""
+        if self.places is not None:
+            grid = x.new_zeros(self.batch * self.length, *x.shape[1:])
+            x = grid.index_copy(0, self.places, x)
+        return x.view(self.batch, self.length, *x.shape[1:])
+
+
+class _Bert(nn.Module):
+    """What the models share: seeds, packing, reading and writing."""
+
+    def __init__(self, config: BertConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.loading = LoadingReport()
+        self._add_heads(config)
+        self._dropout_seed = seed
+        self._dropout_calls = 0
+        if self.encoder.embeddings.words.weight.device.type != "meta":
+            self.initialize(seed)
+
+    def _add_heads(self, config: BertConfig) -> None:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Fresh weights from ``seed``: normal of initializer_range, zero biases, unit norms."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in self.named_parameters():
+            self._initialize_one(name, parameter, generator)
+
+    def _initialize_one(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif "norm" in name.rsplit(".", 2)[-2]:
+            parameter.fill_(1.0)
+        else:
+            fresh = torch.empty(parameter.shape).normal_(
+                0.0, self.config.initializer_range, generator=generator
+            )
+            parameter.copy_(fresh)
+        if name == "encoder.embeddings.words.weight" and self.config.pad_token_id is not None:
+            parameter[self.config.pad_token_id] = 0.0
+
+    def set_dropout_seed(self, seed: int) -> None:
+        """Fix what the next forward in training mode drops: a pure function of ``seed``.
+
+        Further forwards without a new seed drop other elements, counted on from this one.
+        """
+        self._dropout_seed = seed
+        self._dropout_calls = 0
+
+    def _keys(self) -> tuple[Tensor, ...] | None:
+        config = self.config
+        if not self.training:
+            return None
+        if not config.hidden_dropout_prob and not config.attention_probs_dropout_prob:
+            return None
+        seed = self._dropout_seed + (self._dropout_calls << 40)
+        self._dropout_calls += 1
+        device = self.encoder.embeddings.words.weight.device
+        if device.type == "cuda":
+            # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
+            torch.cuda.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
+        return dropout_keys(seed, self.encoder.dropout_sites, device)
+
+    def _encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        output_hidden_states: bool,
+    ) -> _Packed:
+        """Drop the padding of a (batch, length) input and encode what remains."""
+        batch, length = input_ids.shape
+        if length > self.config.max_position_embeddings:
+            raise ZhbertError(
+                f"a row of {length} pieces: the model takes at most "
+                f"{self.config.max_position_embeddings}; cut the text"
+            )
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        if position_ids is None:
+            position_ids = torch.arange(length, device=input_ids.device)
+        position_ids = position_ids.expand(batch, length)
+        places = None
+        ids = [input_ids.reshape(-1), token_type_ids.reshape(-1), position_ids.reshape(-1)]
+        lengths = torch.full((batch,), length, device=input_ids.device)
+        if attention_mask is not None:
+            there = attention_mask != 0
+            lengths = there.sum(1)
+            if int(lengths.sum()) < batch * length:
+                places = there.reshape(-1).nonzero()[:, 0]
+                ids = [x[places] for x in ids]
+        row_starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
+        longest = int(lengths.max()) if batch else 0
+        rows = PackedRows.of(row_starts, longest, ids[0].shape[0])
+        states: list[Tensor] | None = [] if output_hidden_states else None
+        hidden = self.encoder(ids[0], ids[1], ids[2], rows, self._keys(), states)
+        return _Packed(hidden, places, batch, length, states or [])
+
+    def _output(self, packed: _Packed, **fields: Tensor | None) -> ModelOutput:
+        states = tuple(packed.padded(s) for s in packed.states) if packed.states else None
+        return ModelOutput(hidden_states=states, **fields)
+
+    # -- folders -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, num_hidden_layers: int | None = None, seed: int = 0
+    ) -> Self:
+        """Open a model folder in Hugging Face's layout, in float32, in evaluation mode.
+
+        Args:
+            folder: holds config.json and model.safetensors (one file, or shards and their index)
+                or pytorch_model.bin.
+            num_hidden_layers: take only the first so many layers, as RBT3 does.
+            seed: initialises what the folder lacks.
+
+        Raises:
+            ZhbertError: anything that keeps the folder from being this model.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ZhbertError(f"{folder}: no such model folder (nothing is downloaded by name)")
+        config = BertConfig.from_pretrained(folder)
+        tensors, file = read_tensors(folder)
+        tensors = {modern_name(name): tensor for name, tensor in tensors.items()}
+        tensors = _without_aliases(tensors, file, config)
+        if num_hidden_layers is not None:
+            if not 1 <= num_hidden_layers <= config.num_hidden_layers:
+                raise ZhbertError(
+                    f"{folder}: has {config.num_hidden_layers} layers; {num_hidden_layers} asked"
+                )
+            config.num_hidden_layers = num_hidden_layers
+        with torch.device("meta"):
+            model = cls(config)
+        model._fill(tensors, file, seed)
+        return model.eval()
+
+    @torch.no_grad()
+    def _fill(self, tensors: dict[str, Tensor], file: Path, seed: int) -> None:
+        wanted = dict(self.named_parameters())
+        found, missing = from_hugging_face(tensors, wanted)
+        trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
+        if trunk:
+            raise ZhbertError(
+                f"{file}: lacks {len(trunk)} tensors of the model that config.json describes, "
+                f"first {trunk[0]}; not a BERT checkpoint, or not this one's config.json"
+            )
+        for name, tensor in found.items():
+            if tensor.shape != wanted[name].shape:
+                raise ZhbertError(
+                    f"{file}: {hugging_face_names(name)[0]} has the shape {tuple(tensor.shape)}, "
+                    f"config.json says {tuple(wanted[name].shape)}"
+                )
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in wanted.items():
+            if name in found:
+                tensor = found[name].to(torch.float32).contiguous()
+            else:
+                tensor = torch.empty(parameter.shape)
+                self._initialize_one(name, tensor, generator)
+            module, leaf = name.rsplit(".", 1)
+            setattr(self.get_submodule(module), leaf, nn.Parameter(tensor))
+        self._report(tensors, file, missing)
+
+    def _report(self, tensors: dict[str, Tensor], file: Path, missing: list[str]) -> None:
+        used = {n for name, _ in self.named_parameters() for n in hugging_face_names(name)}
+        unused = sorted(set(tensors) - used)
+        state = "trained"
+        if any(name.startswith("cls.predictions.") for name in missing):
+            state = "missing"
+        elif isinstance(head := getattr(self, "masked_words", None), MaskedWordsHead):
+            state = "random" if _looks_random(head) else "trained"
+        self.loading = LoadingReport(tuple(missing), tuple(unused), state)
+        if missing:
+            what = "no trained mask-filling head" if state == "missing" else "untrained parts"
+            warnings.warn(
+                f"{file}: {what}: missing {', '.join(missing)}; random weights take their place, "
+                "so train before you use them",
+                UntrainedWeightsWarning,
+                stacklevel=4,
+            )
+        if state == "random":
+            warnings.warn(
+                f"{file}: the mask-filling head (cls.predictions.*) holds initial random weights: "
+                "it was never trained, and the masks it fills are noise; train it first",
+                UntrainedWeightsWarning,
+                stacklevel=4,
+            )
+        known = {_template(n) for _, names in TABLE for n in names} | CONSTANTS
+        strange = [n for n in unused if _template(n) not in known]
+        if strange:
+            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+            warnings.warn(
+                f"{file}: not used: {', '.join(strange[:5])}{more}",
+                UnusedWeightsWarning,
+                stacklevel=4,
+            )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors, in Hugging Face's names, each atomically."""
+        folder = Path(folder)
+        self.config.other["architectures"] = [type(self).__name__]
+        self.config.other.pop("torch_dtype", None)
+        self.config.other["dtype"] = "float32"
+        self.config.save_pretrained(folder)
+        tensors = to_hugging_face({n: p.detach().float() for n, p in self.named_parameters()})
+        write_tensors(folder / "model.safetensors", tensors)
+
+
+class BertModel(_Bert):
+    """The encoder with its pooler."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.pooler = Pooler(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids, mask 1 where a piece stands -> last_hidden_state, pooler_output."""
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        last = packed.padded(packed.hidden)
+        return self._output(packed, last_hidden_state=last, pooler_output=self.pooler(last[:, 0]))
+
+
+class BertForMaskedLM(_Bert):
+    """The encoder with the head that fills masks."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.masked_words = MaskedWordsHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids -> logits; the mean loss over labels other than -100, where given."""
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        logits = packed.padded(
+            self.masked_words(packed.hidden, self.encoder.embeddings.words.weight)
+        )
+        return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
+
+
+class BertForPreTraining(_Bert):
+    """The encoder with both heads of BERT's pretraining."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.pooler = Pooler(config)
+        self.masked_words = MaskedWordsHead(config)
+        self.sentence_pair = SentencePairHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids -> prediction_logits, seq_relationship_logits.
+
+        ``loss`` is the sum of the mean losses of those labels that are given.
+        """
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        logits = packed.padded(
+            self.masked_words(packed.hidden, self.encoder.embeddings.words.weight)
+        )
+        pair_logits = self.sentence_pair(self.pooler(packed.padded(packed.hidden)[:, 0]))
+        loss = _masked_lm_loss(logits, labels)
+        if next_sentence_label is not None:
+            pair_loss = nn.functional.cross_entropy(
+                pair_logits.float(), next_sentence_label.view(-1)
+            )
+            loss = pair_loss if loss is None else loss + pair_loss
+        return self._output(
+            packed, prediction_logits=logits, seq_relationship_logits=pair_logits, loss=loss
+        )
+
+    def pretraining_loss(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        row_starts: Tensor,
+        max_length: int,
+        predicted_positions: Tensor,
+        labels: Tensor,
+        next_sentence_labels: Tensor | None = None,
+    ) -> PretrainingLoss:
+        """Losses of packed rows; only the predicted positions reach the vocabulary matrix.
+
+        Args:
+            input_ids, token_type_ids, position_ids: (T,) int64, the rows one after another.
+            row_starts: (R + 1,) int, where each row begins, and T.
+            max_length: pieces in the longest row.
+            predicted_positions: (P,) int64 into the T pieces.
+            labels: (P,) int64, the pieces that stood there.
+            next_sentence_labels: (R,) int64, 0 = follows, 1 = random; without them the pooler and
+                its head are not computed.
+        """
+        rows = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        hidden = self.encoder(input_ids, token_type_ids, position_ids, rows, self._keys())
+        words = self.encoder.embeddings.words.weight
+        loss, correct = self.masked_words.loss(hidden[predicted_positions], words, labels)
+        if next_sentence_labels is None:
+            return PretrainingLoss(loss, correct, None, None)
+        first = hidden[row_starts[:-1].long()]
+        logits = self.sentence_pair(self.pooler(first)).float()
+        pair_loss = nn.functional.cross_entropy(logits, next_sentence_labels, reduction="sum")
+        pair_correct = (logits.argmax(-1) == next_sentence_labels).sum()
+        return PretrainingLoss(loss, correct, pair_loss, pair_correct)
+
+
+def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
+    if labels is None:
+        return None
+    flat = logits.reshape(-1, logits.shape[-1]).float()
+    return nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED_LABEL)
+
+
+def _template(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def _without_aliases(
+    tensors: dict[str, Tensor], file: Path, config: BertConfig
+) -> dict[str, Tensor]:
+    """Replace second names by the first; an own decoder matrix is an error where it is used."""
+    tensors = dict(tensors)
+    for alias, name in ALIASES.items():
+        tensor = tensors.pop(alias, None)
+        if tensor is None:
+            continue
+        known = tensors.setdefault(name, tensor)
+        untied = config.other.get("tie_word_embeddings") is False
+        if untied and not torch.equal(known, tensor):
+            raise ZhbertError(
+                f"{file}: {alias} differs from {name} (tie_word_embeddings is false): "
+                "only BERT's shared decoder is supported"
+            )
+    return tensors
+
+
+def _looks_random(head: MaskedWordsHead) -> bool:
+    """Is this head as it was initialised? Training moves every norm and bias away from 1 and 0."""
+    parameters: Iterable[tuple[Tensor, float]] = (
+        (head.norm.weight, 1.0),
+        (head.norm.bias, 0.0),
+        (head.transform.bias, 0.0),
+        (head.bias, 0.0),
+    )
+    return all(bool((p - start).abs().max() < 1e-6) for p, start in parameters)
+
+
+__all__ = [
+    "BertForMaskedLM",
+    "BertForPreTraining",
+    "BertModel",
+    "LoadingReport",
+    "ModelOutput",
+    "PretrainingLoss",
+    "UntrainedWeightsWarning",
+    "UnusedWeightsWarning",
+]
