@@ -26,7 +26,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def load_vocabulary(path: str | Path) -> list[str]:
         raise ZhbertError(f"{path}: a folder, not a vocabulary file") from None
     except UnicodeDecodeError as error:
         raise ZhbertError(
-            f"{path}: not UTF-8 (byte {error.start}); a vocabulary is a UTF-8 file, one piece a line"
+            f"{path}: not UTF-8 at byte {error.start}; a vocabulary is UTF-8, one piece a line"
         ) from None
     while pieces and not pieces[-1]:
         pieces.pop()
@@ -123,12 +123,26 @@ def big5_level1_han() -> frozenset[str]:
 
 
 def quotes_and_punctuation() -> frozenset[str]:
-    """“ ” ‘ ’ — …, GB 2312's first row of signs, CJK and full-width punctuation."""
-    blocks = (range(0x3001, 0x3021), range(0xFF01, 0xFF66), range(0xFFE0, 0xFFE7))
-    signs = (chr(code) for code in itertools.chain(*blocks))
+    """“ ” ‘ ’ — … and every other sign of Chinese print, upright, vertical and full-width.
+
+    GB 2312's row of signs, and the punctuation and symbols of Unicode's blocks for Latin-1,
+    general punctuation, CJK punctuation, vertical and small forms, and full-width forms.
+
+    >>> quotes_and_punctuation() >= set("“”‘’—…「」『』《》，。！？～￥℃×")
+    True
+    """
+    blocks = (
+        range(0x00A1, 0x00C0),
+        range(0x2010, 0x2028),
+        range(0x2030, 0x203F),
+        range(0x3001, 0x3021),
+        range(0xFE30, 0xFE6C),
+        range(0xFF01, 0xFF66),
+        range(0xFFE0, 0xFFE7),
+    )
+    signs = {chr(code) for code in itertools.chain(*blocks)}
     return frozenset(
         {
-            *"“”‘’—…–―‖•·‧",
             *_codec_rows("gb2312", [0xA1], range(0xA2, 0xFF)),
             *(sign for sign in signs if unicodedata.category(sign)[0] in "PS"),
         }
@@ -136,7 +150,11 @@ def quotes_and_punctuation() -> frozenset[str]:
 
 
 def letters_of_gb2312() -> frozenset[str]:
-    """GB 2312's numerals, full-width ASCII, kana, Greek, Cyrillic and bopomofo: rows 2 to 8."""
+    """GB 2312's numerals, full-width ASCII, kana, Greek, Cyrillic and bopomofo: rows 2 to 8.
+
+    >>> letters_of_gb2312() >= set("①ＡのアαжㄅⅣ")
+    True
+    """
     return frozenset(_codec_rows("gb2312", range(0xA2, 0xA9), range(0xA1, 0xFF)))
 
 
@@ -154,7 +172,7 @@ CHARACTER_SETS = {
 def _is_punctuation(character: str) -> bool:
     code = ord(character)
     if code < 128:
-        return 33 <= code and not character.isalnum() and code != 127
+        return code >= 33 and not character.isalnum() and code != 127
     return unicodedata.category(character)[0] == "P"
 
 
@@ -173,16 +191,15 @@ def _words(text: str) -> Iterator[str]:
         if c in "\t\n\r" or unicodedata.category(c)[0] != "C"
     )
     for token in _fold(cleaned).split():
-        for alone, run in itertools.groupby(token, _is_punctuation):
-            yield from run if alone else ["".join(run)]
+        for alone, characters in itertools.groupby(token, _is_punctuation):
+            run = "".join(characters)
+            yield from run if alone else [run]
 
 
 def _single_characters() -> str:
     """What ends a word whatever stands beside it: space and punctuation, as a regex class."""
     codes = (chr(code) for code in range(sys.maxunicode + 1))
-    return "".join(
-        re.escape(c) for c in codes if c in "\t\n\r" or c == " " or _is_punctuation(c)
-    )
+    return "".join(re.escape(c) for c in codes if c in "\t\n\r" or c == " " or _is_punctuation(c))
 
 
 # --- counting -----------------------------------------------------------------------------------
@@ -203,7 +220,7 @@ class TextCounts:
     (2, 2)
     """
 
-    max_words: int = 1_000_000
+    max_words: int = 500_000
     characters: int = 0
     pruned: int = 0
     _by_code: np.ndarray = field(
@@ -218,7 +235,7 @@ class TextCounts:
         self._spelling = re.compile(f"[^{_HAN}{_single_characters()}]+")
 
     def add(self, texts: Iterable[str]) -> None:
-        """Count ``texts``: lines, documents or blocks; a word does not cross from one to the next."""
+        """Count ``texts``: lines, documents or blocks; no word crosses from one to the next."""
         block: list[str] = []
         size = 0
         for text in texts:
@@ -285,9 +302,7 @@ def _symbols(word: str) -> list[str]:
     return [word[0], *(f"##{character}" for character in word[1:])]
 
 
-def learn_pieces(
-    words: Mapping[str, int], limit: int, *, min_frequency: int = 2, known: Iterable[str] = ()
-) -> list[str]:
+def merge_pairs(words: Mapping[str, int], limit: int, *, min_frequency: int = 2) -> list[str]:
     """Learn up to ``limit`` word pieces of two characters or more by merging frequent pairs.
 
     Every word starts as single characters (``t``, ``##h``, ``##e``); the pair of neighbours that
@@ -299,12 +314,10 @@ def learn_pieces(
         words: folded words and their counts.
         limit: how many pieces to learn at most.
         min_frequency: a pair that occurs less often is not merged.
-        known: pieces that exist already; they are merged through but not returned.
 
-    >>> learn_pieces({"the": 5, "then": 3, "ten": 2}, limit=2)
+    >>> merge_pairs({"the": 5, "then": 3, "ten": 2}, limit=2)
     ['##he', 'the']
     """
-    known = set(known)
     texts = sorted({symbol for word in words for symbol in _symbols(word)})
     ids = {text: number for number, text in enumerate(texts)}
     spelled = sorted(word for word in words if len(word) > 1)
@@ -335,8 +348,7 @@ def learn_pieces(
         if text not in ids:
             ids[text] = len(texts)
             texts.append(text)
-            if text not in known:
-                learnt.append(text)
+            learnt.append(text)
         merged = ids[text]
         touched: set[tuple[int, int]] = set()
         for index in places.pop(pair):
@@ -366,6 +378,53 @@ def _merge(word: list[int], left: int, right: int, merged: int) -> list[int]:
             result.append(word[position])
             position += 1
     return result
+
+
+def longest_match(word: str, pieces: Container[str]) -> list[str]:
+    """Cut a word as the tokenizer does: the longest piece that fits, from the left.
+
+    Every character of ``word`` must be a piece, alone or behind ``##`` as its place asks.
+
+    >>> longest_match("then", {"t", "the", "##n"})
+    ['the', '##n']
+    """
+    found = []
+    start = 0
+    while start < len(word):
+        prefix = "##" if start else ""
+        end = len(word)
+        while end > start + 1 and prefix + word[start:end] not in pieces:
+            end -= 1
+        found.append(prefix + word[start:end])
+        start = end
+    return found
+
+
+def learn_pieces(words: Mapping[str, int], limit: int, *, min_frequency: int = 2) -> list[str]:
+    """Learn up to ``limit`` word pieces of two characters or more that the tokenizer will use.
+
+    Merging leaves steps on the way behind (``##ansform`` on the way to ``transform``) which
+    the longest match then hardly meets. A piece that cutting ``words`` uses less than
+    ``min_frequency`` times is dropped and the next learnt takes its row.
+
+    >>> learn_pieces({"the": 5, "then": 3, "ten": 2}, limit=2)
+    ['the', 'then']
+    """
+    candidates = merge_pairs(words, 2 * limit, min_frequency=min_frequency)
+    kept = candidates[:limit]
+    taken = len(kept)
+    while True:
+        pieces = set(kept)
+        used: Counter[str] = Counter()
+        for word, count in words.items():
+            for piece in longest_match(word, pieces):
+                used[piece] += count
+        kept = [piece for piece in kept if used[piece] >= min_frequency]
+        more = candidates[taken : taken + limit - len(kept)]
+        if not more:
+            return kept
+        kept += more
+        taken += len(more)
 
 
 @dataclass(frozen=True)
@@ -406,7 +465,9 @@ def learn_vocabulary(
         *special_tokens,
     ]
     ascii_characters = {chr(code) for code in range(33, 127)}
-    required = {c for text in (*ascii_characters, *characters) for word in [_fold(text)] for c in word}
+    required = {
+        c for text in (*ascii_characters, *characters) for word in [_fold(text)] for c in word
+    }
     required = {c for c in required if not c.isspace() and unicodedata.category(c)[0] != "C"}
     chosen = set(required)
     fixed = len(specials) + _rows_of(chosen)
@@ -416,7 +477,7 @@ def learn_vocabulary(
             f"{fixed:,} rows; raise --size or require less (--characters quotes)"
         )
 
-    words = counts.words()
+    words: Mapping[str, int] = counts.words()
     seen = counts.han() + counts.punctuation()
     for word, count in words.items():
         for character in word:
@@ -433,9 +494,12 @@ def learn_vocabulary(
         chosen.add(character)
     fixed = len(specials) + _rows_of(chosen)
 
-    # A word with a character that has no row is [UNK] whole: nothing to learn from it.
-    spellable = {word: count for word, count in words.items() if chosen.issuperset(word)}
-    learnt = learn_pieces(spellable, size - fixed, min_frequency=min_frequency)
+    # A word with a character that has no row is [UNK] whole: nothing to learn from it. Symbols stay
+    # single: a table's frame of box-drawing characters is one long "word", but no language.
+    symbols = {c for c in chosen if unicodedata.category(c)[0] == "S"}
+    usable = chosen - symbols
+    words = {word: count for word, count in words.items() if usable.issuperset(word)}
+    learnt = learn_pieces(words, size - fixed, min_frequency=min_frequency)
     inside = sorted(f"##{c}" for c in chosen if _has_continuation(c))
     pieces = [*specials, *sorted(chosen), *inside, *learnt]
     return Vocabulary(
