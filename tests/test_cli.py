@@ -1,0 +1,91 @@
+"""The command line itself: help without torch, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zhbert import cli
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "zhbert", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from zhbert.cli import main; main(['--help']);"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'rich'} & set(sys.modules);"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(verb in done.stdout for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_has_help_and_does_not_import_torch_for_it(verb: str) -> None:
+    code = (
+        f"import sys; from zhbert.cli import main\n"
+        f"try: main(['{verb}', '--help'])\n"
+        "except SystemExit as end: code = end.code\n"
+        "sys.exit('torch was imported' if 'torch' in sys.modules else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage: zhbert " + verb in done.stdout
+    assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_module_offers_the_two_functions(verb: str) -> None:
+    module = importlib.import_module(cli.VERBS[verb][0])
+    module.add_arguments(argparse.ArgumentParser())
+    assert callable(module.run)
+
+
+def test_an_unknown_verb_is_one_line_that_suggests_the_near_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["pretrian"]) == 2
+    assert capsys.readouterr().err == (
+        "zhbert: error: no verb 'pretrian'; did you mean 'pretrain'?\n"
+    )
+
+
+def test_no_verb_prints_the_usage_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert capsys.readouterr().out.startswith("usage: zhbert VERB")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("zhbert 0.")
+
+
+def test_a_reader_that_goes_away_is_not_an_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m zhbert recipes | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""

@@ -1,0 +1,89 @@
+"""Every block of the READMEs is run, or at least taken apart by the parser that would run it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zhbert import cli
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "README_EN.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(name: str, language: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [body for kind, body in BLOCK.findall(text) if kind == language]
+
+
+def commands(name: str) -> list[list[str]]:
+    lines = [line for body in blocks(name, "bash") for line in body.splitlines()]
+    return [shlex.split(line, comments=True) for line in lines if shlex.split(line, comments=True)]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_every_command_of_the_readme_parses(name: str) -> None:
+    seen = 0
+    for words in commands(name):
+        if "zhbert" not in words:
+            assert words[0] in ("make", "pip")
+            continue
+        verb, *arguments = words[words.index("zhbert") + 1 :]
+        module = importlib.import_module(cli.VERBS[verb][0])
+        parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+        parser.add_argument("--quiet", action="store_true")
+        parser.add_argument("--json", action="store_true")
+        module.add_arguments(parser)
+        parser.parse_args(arguments)
+        seen += 1
+    assert seen >= 10
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_make_targets_of_the_readme_exist(name: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else None
+    if makefile is None:  # the wheel is tested without the source tree
+        return
+    for words in commands(name):
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_python_blocks_of_the_readme_run(name: str, tmp_path: Path) -> None:
+    own = [body for body in blocks(name, "python") if "from zhbert" in body]
+    assert own
+    for body in own:
+        exec(compile(body, name, "exec"), {})
+
+
+def test_the_two_readmes_have_the_same_shape() -> None:
+    shapes = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        shapes.append(
+            {
+                "headings": [line.split()[0] for line in text.splitlines() if line.startswith("#")],
+                "commands": [c for c in commands(name)],
+                "rows": sum(line.startswith("| ") for line in text.splitlines()),
+                "links": sorted(set(re.findall(r"\]\((docs/[^)]+|[A-Z]+\.md)\)", text))),
+            }
+        )
+    for shape in shapes:
+        shape["links"] = [link for link in shape["links"] if "README" not in link]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_linked_documents_exist(name: str) -> None:
+    if not (ROOT / "docs").exists():  # the wheel is tested without the source tree
+        return
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / link).exists(), link
