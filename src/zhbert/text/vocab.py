@@ -34,18 +34,12 @@ import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.files import write_text
+from zhbert.text.normalize import Options, code_points, normalize, split_words
+from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNUSED = 99
 DEFAULT_SIZE = 21_128
-# The tokenizer turns a longer word into [UNK] whole: nothing can be learnt from it.
-LONGEST_WORD = 100
-
-_HAN = (
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b73f"
-    "\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f"
-)
-_is_han = re.compile(f"[{_HAN}]").match
 
 
 def default_vocabulary() -> Path:
@@ -169,37 +163,33 @@ CHARACTER_SETS = {
 # --- BERT's words -------------------------------------------------------------------------------
 
 
+def _is_han(character: str) -> bool:
+    return character in code_points().chinese
+
+
 def _is_punctuation(character: str) -> bool:
-    code = ord(character)
-    if code < 128:
-        return code >= 33 and not character.isalnum() and code != 127
-    return unicodedata.category(character)[0] == "P"
+    return character in code_points().punctuation
 
 
-def _fold(text: str) -> str:
-    """Lower-cased and without accents, as BERT does: canonical decomposition, marks dropped."""
-    decomposed = unicodedata.normalize("NFD", text)
-    # Character by character: str.lower turns a last sigma into another letter, BERT does not.
-    return "".join(c.lower() for c in decomposed if unicodedata.category(c) != "Mn")
+def bert_words(text: str) -> list[str]:
+    """The words that the tokenizer cuts into pieces: cleaned, folded, Han and signs alone.
+
+    >>> bert_words("Café的Wi-Fi")
+    ['cafe', '的', 'wi', '-', 'fi']
+    """
+    characters, _ = normalize(text, Options())
+    return ["".join(characters[start:end]) for start, end in split_words(characters)]
 
 
-def _words(text: str) -> Iterator[str]:
-    """BERT's words of a text without Han characters: cleaned, folded, split at punctuation."""
-    cleaned = "".join(
-        " " if unicodedata.category(c) == "Zs" or c in "\t\n\r" else c
-        for c in text
-        if c in "\t\n\r" or unicodedata.category(c)[0] != "C"
-    )
-    for token in _fold(cleaned).split():
-        for alone, characters in itertools.groupby(token, _is_punctuation):
-            run = "".join(characters)
-            yield from run if alone else [run]
-
-
-def _single_characters() -> str:
-    """What ends a word whatever stands beside it: space and punctuation, as a regex class."""
-    codes = (chr(code) for code in range(sys.maxunicode + 1))
-    return "".join(re.escape(c) for c in codes if c in "\t\n\r" or c == " " or _is_punctuation(c))
+def _character_class(characters: Iterable[str]) -> str:
+    """The inside of a regex's [...]: runs of neighbours as ranges."""
+    runs: list[list[int]] = []
+    for code in sorted(map(ord, characters)):
+        if runs and runs[-1][1] == code - 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
 
 
 # --- counting -----------------------------------------------------------------------------------
@@ -232,7 +222,10 @@ class TextCounts:
     _BLOCK = 1 << 20
 
     def __post_init__(self) -> None:
-        self._spelling = re.compile(f"[^{_HAN}{_single_characters()}]+")
+        points = code_points()
+        # What ends a word whatever stands beside it.
+        alone = points.chinese | points.punctuation | points.spaces
+        self._spelling = re.compile(f"[^{_character_class(alone)}]+")
 
     def add(self, texts: Iterable[str]) -> None:
         """Count ``texts``: lines, documents or blocks; no word crosses from one to the next."""
@@ -271,7 +264,7 @@ class TextCounts:
 
     def han(self) -> Counter[str]:
         """Occurrences of each Han character, compatibility forms folded into the usual ones."""
-        return self._singles(lambda c: bool(_is_han(c)))
+        return self._singles(_is_han)
 
     def punctuation(self) -> Counter[str]:
         """Occurrences of each punctuation character."""
@@ -281,7 +274,7 @@ class TextCounts:
         found: Counter[str] = Counter()
         for code in np.flatnonzero(self._by_code):
             if wanted(chr(code)):
-                for folded in _fold(chr(code)):
+                for folded in bert_words(chr(code)):
                     found[folded] += int(self._by_code[code])
         return found
 
@@ -289,8 +282,8 @@ class TextCounts:
         """Occurrences of each word that is neither a Han character nor punctuation, folded."""
         found: Counter[str] = Counter()
         for spelling, count in self._spellings.items():
-            for word in _words(spelling):
-                if len(word) <= LONGEST_WORD and not _is_punctuation(word[0]):
+            for word in bert_words(spelling):
+                if len(word) <= MAX_CHARACTERS_PER_WORD and not _is_punctuation(word[0]):
                     found[word] += count
         return found
 
@@ -465,10 +458,7 @@ def learn_vocabulary(
         *special_tokens,
     ]
     ascii_characters = {chr(code) for code in range(33, 127)}
-    required = {
-        c for text in (*ascii_characters, *characters) for word in [_fold(text)] for c in word
-    }
-    required = {c for c in required if not c.isspace() and unicodedata.category(c)[0] != "C"}
+    required = {c for text in (*ascii_characters, *characters) for c in "".join(bert_words(text))}
     chosen = set(required)
     fixed = len(specials) + _rows_of(chosen)
     if fixed > size:
