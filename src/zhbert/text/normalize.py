@@ -1,0 +1,187 @@
+"""BERT's normalisation with offsets: cleaning, spaces around Chinese, accents, lower case.
+
+`normalize` is the plain statement of the rules, stage by stage; `rules` condenses them into one
+table over all code points, from which the native tokenizer makes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from zhbert.text import _codepoints
+
+NUM_CODE_POINTS = 0x110000
+_HANGUL = range(0xAC00, 0xAC00 + 11172)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen about BERT's normalisation (Hugging Face's names)."""
+
+    do_lower_case: bool = True
+    strip_accents: bool | None = None  # None: as do_lower_case
+    tokenize_chinese_chars: bool = True
+
+    @property
+    def strips_accents(self) -> bool:
+        """Whether accents are removed in the end."""
+        return self.do_lower_case if self.strip_accents is None else self.strip_accents
+
+
+@dataclass(frozen=True)
+class CodePoints:
+    """The generated table, read: what a character is and what it turns into."""
+
+    removed: frozenset[str]
+    spaces: frozenset[str]
+    chinese: frozenset[str]
+    punctuation: frozenset[str]
+    accents: frozenset[str]
+    lower: Mapping[str, str]
+    decompositions: Mapping[str, str]  # without Hangul syllables
+    orders: Mapping[str, int]  # of combining marks among each other; 0 (absent): no such mark
+
+
+def _ranges(text: str) -> Iterator[tuple[int, int]]:
+    for run in text.split():
+        first, _, last = run.partition("-")
+        yield int(first, 16), int(last or first, 16)
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(chr(c) for first, last in _ranges(text) for c in range(first, last + 1))
+
+
+def _strings(text: str) -> dict[str, str]:
+    found = {}
+    for pair in text.split():
+        source, target = pair.split("=")
+        found[chr(int(source, 16))] = "".join(chr(int(c, 16)) for c in target.split("."))
+    return found
+
+
+def _orders(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for pair in text.split():
+        run, order = pair.split("=")
+        for first, last in _ranges(run):
+            found.update((chr(c), int(order)) for c in range(first, last + 1))
+    return found
+
+
+@cache
+def code_points() -> CodePoints:
+    """The generated table, read once."""
+    surrogates = frozenset(map(chr, range(0xD800, 0xE000)))
+    return CodePoints(
+        # A lone surrogate is no character at all: it goes the way of control characters.
+        removed=_set(_codepoints.REMOVED) | surrogates,
+        spaces=_set(_codepoints.SPACES),
+        chinese=_set(_codepoints.CHINESE),
+        punctuation=_set(_codepoints.PUNCTUATION),
+        accents=_set(_codepoints.ACCENTS),
+        lower=_strings(_codepoints.LOWER),
+        decompositions=_strings(_codepoints.DECOMPOSITIONS),
+        orders=_orders(_codepoints.ORDERS),
+    )
+
+
+def decompose(character: str) -> str:
+    """One character's canonical decomposition, in full.
+
+    >>> [hex(ord(c)) for c in decompose("한")]
+    ['0x1112', '0x1161', '0x11ab']
+    """
+    code = ord(character)
+    if code in _HANGUL:
+        index = code - _HANGUL.start
+        lead, vowel, tail = index // 588, index // 28 % 21, index % 28
+        return chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) if tail else "")
+    return code_points().decompositions.get(character, character)
+
+
+def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
+    """Normalise ``text``; also return, for each character of the result, whence it came.
+
+    Returns the characters and, of the same length, positions in ``text``, increasing.
+
+    >>> normalize("É 中", Options())
+    (['e', ' ', ' ', '中', ' '], [0, 1, 2, 2, 2])
+    """
+    points = code_points()
+    characters: list[str] = []
+    origins: list[int] = []
+    for position, character in enumerate(text):
+        if character in points.removed:
+            continue
+        if character in points.spaces:
+            character = " "
+        if options.tokenize_chinese_chars and character in points.chinese:
+            characters += (" ", character, " ")
+            origins += (position, position, position)
+        else:
+            characters.append(character)
+            origins.append(position)
+    if options.strips_accents:
+        characters, origins = _strip_accents(characters, origins)
+    if options.do_lower_case:
+        characters, origins = _lower(characters, origins)
+    return characters, origins
+
+
+def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str], list[int]]:
+    """Decompose, bring the marks into canonical order, remove those that count as accents."""
+    points = code_points()
+    # (order, character, whether it is the first of its original character)
+    decomposed: list[tuple[int, str, bool]] = []
+    sorted_up_to = 0
+    for character in characters:
+        for place, part in enumerate(decompose(character)):
+            order = points.orders.get(part, 0)
+            if order == 0:
+                decomposed[sorted_up_to:] = sorted(decomposed[sorted_up_to:], key=lambda d: d[0])
+                sorted_up_to = len(decomposed) + 1
+            decomposed.append((order, part, place == 0))
+    decomposed[sorted_up_to:] = sorted(decomposed[sorted_up_to:], key=lambda d: d[0])
+    kept: list[str] = []
+    kept_origins: list[int] = []
+    # Origins are counted off in the new order, as `tokenizers` does: a mark that was moved takes
+    # the place, and so the offset, of the one that stood there.
+    position = -1
+    for _, part, first in decomposed:
+        position += first
+        if part not in points.accents:
+            kept.append(part)
+            kept_origins.append(origins[position])
+    return kept, kept_origins
+
+
+def _lower(characters: list[str], origins: list[int]) -> tuple[list[str], list[int]]:
+    lower = code_points().lower
+    lowered = [lower.get(c, c) for c in characters]
+    if all(len(c) == 1 for c in lowered):
+        return lowered, origins
+    expanded = [origin for c, origin in zip(lowered, origins, strict=True) for _ in c]
+    return list("".join(lowered)), expanded
+
+
+def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
+    """The runs of a normalised text that word pieces are looked up in: (start, end).
+
+    >>> list(split_words(list("it's  ok")))
+    [(0, 2), (2, 3), (3, 4), (6, 8)]
+    """
+    punctuation = code_points().punctuation
+    start = 0
+    for position, character in enumerate(characters):
+        alone = character in punctuation
+        if alone or character == " ":
+            if start < position:
+                yield start, position
+            if alone:
+                yield position, position + 1
+            start = position + 1
+    if start < len(characters):
+        yield start, len(characters)

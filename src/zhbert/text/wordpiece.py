@@ -1,0 +1,134 @@
+"""Word pieces in plain Python: what the native module does, stated slowly.
+
+Used where the native module was not built, and as a second oracle in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhbert.text.normalize import Options, normalize, split_words
+from zhbert.text.words import HISTOGRAM_SIZE, WordPieces, align
+
+MAX_CHARACTERS_PER_WORD = 100  # a longer word is one [UNK], as in the original BERT
+CONTINUATION = "##"
+
+
+class PythonWordPiece:
+    """Text to ids and offsets by greedy longest match; see `zhbert.text.tokenizer.Tokenizer`."""
+
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        unknown_id: int,
+        special_ids: Mapping[str, int],
+        options: Options,
+    ) -> None:
+        self._ids = ids
+        self._unknown_id = unknown_id
+        self._special_ids = special_ids
+        self._options = options
+        self._longest = max(map(len, ids), default=0)
+
+    def encode(
+        self, texts: Sequence[str], special_tokens: bool
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+        """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        starts = [0]
+        for text in texts:
+            for piece, start, end in self._encode(text, special_tokens):
+                ids.append(piece)
+                offsets.append((start, end))
+            starts.append(len(ids))
+        return (
+            np.array(ids, np.int32),
+            np.array(starts, np.int64),
+            np.array(offsets, np.int32).reshape(-1, 2),
+        )
+
+    def encode_words(
+        self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
+    ) -> WordPieces:
+        """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
+        ids, starts, offsets = self.encode(texts, special_tokens=False)
+        word_starts = np.zeros(len(ids), np.bool_)
+        widened = 0
+        histogram = np.zeros(HISTOGRAM_SIZE, np.int64)
+        for text, ends in enumerate(word_ends):
+            here = slice(starts[text], starts[text + 1])
+            first, cut = align(offsets[here].tolist(), ends.tolist())
+            word_starts[here] = first
+            sizes: list[int] = []
+            was_cut: list[bool] = []
+            for is_first, is_cut in zip(first, cut, strict=True):
+                if is_first:
+                    sizes.append(0)
+                    was_cut.append(False)
+                sizes[-1] += 1
+                was_cut[-1] |= is_cut
+            widened += sum(was_cut)
+            for size in sizes:
+                histogram[min(size, HISTOGRAM_SIZE) - 1] += 1
+        return WordPieces(
+            ids=ids,
+            word_starts=word_starts,
+            starts=starts,
+            words=int(word_starts.sum()),
+            widened=widened,
+            unknown=int((ids == self._unknown_id).sum()),
+            pieces_per_word=histogram,
+        )
+
+    def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
+        begin = 0
+        if special_tokens:
+            for start, end, piece in self._find_special(text):
+                yield from self._encode_plain(text[begin:start], begin)
+                yield piece, start, end
+                begin = end
+        yield from self._encode_plain(text[begin:], begin)
+
+    def _find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Special tokens in the original text: the leftmost, and there the longest."""
+        position = 0
+        while True:
+            found = [
+                (place, -len(token), token)
+                for token in self._special_ids
+                if (place := text.find(token, position)) >= 0
+            ]
+            if not found:
+                return
+            start, _, token = min(found)
+            position = start + len(token)
+            yield start, position, self._special_ids[token]
+
+    def _encode_plain(self, text: str, begin: int) -> Iterator[tuple[int, int, int]]:
+        characters, origins = normalize(text, self._options)
+        for start, end in split_words(characters):
+            for piece, a, b in self._pieces("".join(characters[start:end])):
+                yield piece, begin + origins[start + a], begin + origins[start + b - 1] + 1
+
+    def _pieces(self, word: str) -> list[tuple[int, int, int]]:
+        """Greedy longest match from the left: (id, start, end) in the word."""
+        unknown = [(self._unknown_id, 0, len(word))]
+        if len(word) > MAX_CHARACTERS_PER_WORD:
+            return unknown
+        pieces = []
+        start = 0
+        while start < len(word):
+            prefix = CONTINUATION if start else ""
+            for end in range(min(len(word), start + self._longest), start, -1):
+                piece = self._ids.get(prefix + word[start:end])
+                if piece is not None:
+                    break
+            else:
+                return unknown
+            pieces.append((piece, start, end))
+            start = end
+        return pieces

@@ -1,0 +1,121 @@
+"""Words and pieces: which pieces start a word, and what a corpus's alignment looks like."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+# pieces_per_word counts words of 1, 2, ... pieces; the last place counts all longer ones.
+HISTOGRAM_SIZE = 7
+
+
+@dataclass(frozen=True)
+class WordPieces:
+    """Several texts' pieces with their word boundaries, concatenated.
+
+    ``ids``: (pieces,) int32. ``word_starts``: (pieces,) bool. ``starts``: (texts + 1,) int64, text
+    t is ``ids[starts[t]:starts[t + 1]]``. ``words``: those with at least one piece. ``widened``:
+    words that a boundary inside one of their pieces would have cut. ``unknown``: [UNK] pieces.
+    ``pieces_per_word``: (7,) int64, words of 1 to 6 pieces and of 7 or more.
+    """
+
+    ids: NDArray[np.int32]
+    word_starts: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    words: int
+    widened: int
+    unknown: int
+    pieces_per_word: NDArray[np.int64]
+
+
+def align(
+    offsets: Sequence[tuple[int, int]], word_ends: Sequence[int]
+) -> tuple[list[bool], list[bool]]:
+    """Which pieces of one text start a word, and in which of them a word boundary falls.
+
+    ``word_ends`` increases. A piece starts a word if it is the first, or if a boundary lies after
+    the previous piece's first character and not after its own. So a boundary inside a piece moves
+    to the piece's end.
+
+    >>> align([(0, 1), (1, 2), (2, 3)], [2, 3])
+    ([True, False, True], [False, False, False])
+    >>> align([(0, 2), (2, 3)], [1, 2, 3])
+    ([True, True], [True, False])
+    """
+
+    def any_between(low: int, high: int) -> bool:  # both exclusive
+        place = bisect_right(word_ends, low)
+        return place < len(word_ends) and word_ends[place] < high
+
+    starts, cut = [], []
+    previous = None
+    for start, end in offsets:
+        starts.append(previous is None or any_between(previous, start + 1))
+        cut.append(any_between(start, end))
+        previous = start
+    return starts, cut
+
+
+@dataclass
+class AlignmentReport:
+    """How words and pieces fit, over any amount of text; reports of parts can be added.
+
+    >>> report = AlignmentReport(4, pieces=8, widened=1, pieces_per_word=[1, 2, 1, 0, 0, 0, 0])
+    >>> print(report.describe())
+    4 words, 8 pieces (2.00 a word)
+    words of 1/2/3/4/5/6/7+ pieces: 25.0 / 50.0 / 25.0 / 0.0 / 0.0 / 0.0 / 0.0 %
+    widened to whole pieces: 25.000 % of words; [UNK]: 0.000 % of pieces
+    """
+
+    words: int = 0
+    pieces: int = 0
+    widened: int = 0
+    unknown: int = 0
+    pieces_per_word: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_SIZE)
+
+    @classmethod
+    def of(cls, words: WordPieces) -> AlignmentReport:
+        """The report of one batch."""
+        return cls(
+            words=words.words,
+            pieces=len(words.ids),
+            widened=words.widened,
+            unknown=words.unknown,
+            pieces_per_word=[int(n) for n in words.pieces_per_word],
+        )
+
+    def __add__(self, other: AlignmentReport) -> AlignmentReport:
+        return AlignmentReport(
+            self.words + other.words,
+            self.pieces + other.pieces,
+            self.widened + other.widened,
+            self.unknown + other.unknown,
+            [a + b for a, b in zip(self.pieces_per_word, other.pieces_per_word, strict=True)],
+        )
+
+    def to_dict(self) -> dict[str, int | float | list[int]]:
+        """Counts, and the two shares that are read most, for corpus.json."""
+        return {
+            "words": self.words,
+            "pieces": self.pieces,
+            "pieces_per_word": self.pieces_per_word,
+            "widened_words": self.widened,
+            "widened_share": self.widened / max(1, self.words),
+            "unknown_pieces": self.unknown,
+            "unknown_share": self.unknown / max(1, self.pieces),
+        }
+
+    def describe(self) -> str:
+        """Three lines for people."""
+        words, pieces = max(1, self.words), max(1, self.pieces)
+        shares = " / ".join(f"{100 * n / words:.1f}" for n in self.pieces_per_word)
+        return (
+            f"{self.words:,} words, {self.pieces:,} pieces ({self.pieces / words:.2f} a word)\n"
+            f"words of 1/2/3/4/5/6/7+ pieces: {shares} %\n"
+            f"widened to whole pieces: {100 * self.widened / words:.3f} % of words; "
+            f"[UNK]: {100 * self.unknown / pieces:.3f} % of pieces"
+        )

@@ -1,0 +1,181 @@
+"""Makes ``src/zhbert/text/_codepoints.py``: what BERT's normaliser does to every code point.
+
+    python tools/codepoints.py > src/zhbert/text/_codepoints.py
+
+The table is derived from the behaviour of the installed ``tokenizers`` library, which mixes several
+versions of Unicode, so neither ``unicodedata`` nor the standard's files would give the same ids.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from tokenizers import __version__ as tokenizers_version
+from tokenizers import normalizers, pre_tokenizers
+
+CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]
+HANGUL = range(0xAC00, 0xAC00 + 11172)  # these decompose by arithmetic
+
+
+@dataclass
+class CodePoints:
+    """Sets of code points, and what the others turn into."""
+
+    removed: set[int] = field(default_factory=set)  # by cleaning: controls, formats, U+FFFD, ...
+    spaces: set[int] = field(default_factory=set)
+    chinese: set[int] = field(default_factory=set)
+    punctuation: set[int] = field(default_factory=set)
+    accents: set[int] = field(default_factory=set)  # what strip_accents removes
+    decompositions: dict[int, str] = field(default_factory=dict)  # NFD, but for Hangul syllables
+    lower: dict[int, str] = field(default_factory=dict)
+    # Canonical combining classes, renumbered 1, 2, ...: only their order has an effect.
+    orders: dict[int, int] = field(default_factory=dict)
+
+
+def bert(**options: bool) -> Callable[[str], str]:
+    """One stage of the BERT normaliser alone."""
+    off = dict.fromkeys(("clean_text", "handle_chinese_chars", "strip_accents", "lowercase"), False)
+    normalize: Callable[[str], str] = normalizers.BertNormalizer(**off | options).normalize_str
+    return normalize
+
+
+def derive() -> CodePoints:
+    """Ask ``tokenizers`` about every code point (about five seconds)."""
+    found = CodePoints()
+    clean, split = bert(clean_text=True), bert(handle_chinese_chars=True)
+    strip, lower = bert(strip_accents=True), bert(lowercase=True)
+    decompose = normalizers.NFD().normalize_str
+    pre_tokenize = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    for code in CODE_POINTS:
+        character = chr(code)
+        cleaned = clean(character)
+        if cleaned == "":
+            found.removed.add(code)
+        elif cleaned == " ":
+            found.spaces.add(code)
+        elif cleaned != character:
+            raise AssertionError(f"U+{code:04X}: cleaning gives {cleaned!r}")
+        if split(character) != character:
+            found.chinese.add(code)
+        decomposed = decompose(character)
+        if decomposed != character:
+            found.decompositions[code] = decomposed
+        elif strip(character) == "":
+            found.accents.add(code)
+        if (lowered := lower(character)) != character:
+            found.lower[code] = lowered
+        if len(pre_tokenize(f"a{character}b")) == 3:
+            found.punctuation.add(code)
+    for code, decomposed in found.decompositions.items():
+        kept = "".join(c for c in decomposed if ord(c) not in found.accents)
+        if strip(chr(code)) != kept:
+            raise AssertionError(f"U+{code:04X}: stripping accents is not NFD without marks")
+    found.orders = derive_orders(decompose, found.decompositions)
+    for code in HANGUL:
+        if found.decompositions.pop(code) != decompose_hangul(code):
+            raise AssertionError(f"U+{code:04X}: not the standard's decomposition")
+    return found
+
+
+def decompose_hangul(code: int) -> str:
+    """A Hangul syllable's jamo, by the standard's arithmetic."""
+    index = code - HANGUL.start
+    lead, vowel, tail = index // 588, index // 28 % 21, index % 28
+    return chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) if tail else "")
+
+
+def derive_orders(decompose: Callable[[str], str], known: Mapping[int, str]) -> dict[int, int]:
+    """Which marks are sorted before which: a mark moves over another of a higher class."""
+    lowest, highest = "\u0334", "\u0345"  # classes 1 and 240, the ends of the scale
+
+    def moves(first: str, second: str) -> bool:
+        return decompose(first + second) == second + first
+
+    marks = [
+        code
+        for code in CODE_POINTS
+        if code not in known and (moves(highest, chr(code)) or moves(chr(code), lowest))
+    ]
+
+    def compare(first: int, second: int) -> int:
+        return moves(chr(first), chr(second)) - moves(chr(second), chr(first))
+
+    # sorted() is stable, so within a class the marks stay in the order of their code points.
+    marks.sort(key=functools.cmp_to_key(compare))
+    orders, order = {}, 0
+    for place, code in enumerate(marks):
+        order += place == 0 or compare(marks[place - 1], code) != 0
+        orders[code] = order
+    return dict(sorted(orders.items()))
+
+
+def runs(codes: Iterable[int]) -> list[tuple[int, int]]:
+    """Sorted code points as (first, last) runs."""
+    found: list[tuple[int, int]] = []
+    for code in sorted(codes):
+        if found and found[-1][1] == code - 1:
+            found[-1] = (found[-1][0], code)
+        else:
+            found.append((code, code))
+    return found
+
+
+def write_set(codes: Iterable[int]) -> str:
+    """``41-5a c0``: hexadecimal runs."""
+    return " ".join(f"{a:x}" if a == b else f"{a:x}-{b:x}" for a, b in runs(codes))
+
+
+def write_strings(strings: Mapping[int, str]) -> str:
+    """``c0=41.300``: a code point and what it turns into."""
+    return " ".join(
+        f"{code:x}={'.'.join(f'{ord(c):x}' for c in text)}"
+        for code, text in sorted(strings.items())
+    )
+
+
+def write_orders(orders: Mapping[int, int]) -> str:
+    """``300-314=44``: runs of marks and their place in canonical order."""
+    found: list[tuple[int, int, int]] = []
+    for code, order in sorted(orders.items()):
+        if found and found[-1][1:] == (code - 1, order):
+            found[-1] = (found[-1][0], code, order)
+        else:
+            found.append((code, code, order))
+    return " ".join(f"{a:x}={order}" if a == b else f"{a:x}-{b:x}={order}" for a, b, order in found)
+
+
+def fields(points: CodePoints) -> dict[str, str]:
+    """The names and values of the generated module."""
+    return {
+        "REMOVED": write_set(points.removed),
+        "SPACES": write_set(points.spaces),
+        "CHINESE": write_set(points.chinese),
+        "PUNCTUATION": write_set(points.punctuation),
+        "ACCENTS": write_set(points.accents),
+        "ORDERS": write_orders(points.orders),
+        "LOWER": write_strings(points.lower),
+        "DECOMPOSITIONS": write_strings(points.decompositions),
+    }
+
+
+def module(points: CodePoints) -> str:
+    """The generated module's text."""
+    lines = [
+        '"""What BERT\'s normaliser does to every code point; made by tools/codepoints.py.',
+        "",
+        f"Derived from the behaviour of tokenizers {tokenizers_version}. All numbers but orders",
+        "are hexadecimal. normalize.py reads it.",
+        '"""',
+        "",
+    ]
+    for name, value in fields(points).items():
+        lines += [f'{name} = """', *textwrap.wrap(value, 99), '"""']
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(module(derive()))
