@@ -171,7 +171,8 @@ def mask_words(
         -100 where nothing is predicted.
 
     Raises:
-        ZhbertError: an unknown strategy, a rate outside 0..1, arrays of different lengths.
+        ZhbertError: an unknown strategy, a rate outside 0..1, no prediction allowed at all, shares
+            that are negative or add up to more than 1, arrays of different lengths.
 
     >>> pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "语", "言", "模", "型"]
     >>> ids, labels = mask_words([2, 5, 6, 7, 8, 3], [1, 1, 0, 1, 0, 1], rate=0.34,
@@ -183,7 +184,10 @@ def mask_words(
         raise ZhbertError(f"masking: strategy = {strategy!r}; known: {', '.join(STRATEGIES)}")
     if not 0.0 < rate <= 1.0:
         raise ZhbertError(f"masking: rate = {rate}; it must lie above 0 and not above 1")
-    if min(mask_share, random_share) < 0.0 or mask_share + random_share > 1.0 + 1e-9:
+    if max_predictions < 1:
+        raise ZhbertError(f"masking: max_predictions = {max_predictions}; it must be at least 1")
+    # Written so that a share that is not a number fails, too.
+    if not (mask_share >= 0.0 <= random_share and mask_share + random_share <= 1.0 + 1e-9):
         raise ZhbertError(
             f"masking: mask_share {mask_share} and random_share {random_share} must not be "
             "negative and must not add up to more than 1"
