@@ -1,6 +1,6 @@
-"""Builds the two native modules; everything else is in pyproject.toml.
+"""Builds the native modules; everything else is in pyproject.toml.
 
-Both are optional: where no C++ compiler is found the package installs all the same and uses the
+They are optional: where no C++ compiler is found the package installs all the same and uses the
 pure Python versions, which give identical results, slowly. They use Python's stable ABI, so one
 wheel serves Python 3.11 and later.
 """
@@ -18,6 +18,7 @@ COMPILE = {
 setup(
     ext_modules=[
         Extension("zhbert.text._wordpiece", ["src/zhbert/text/_wordpiece.cpp"], **COMPILE),
+        Extension("zhbert.text._segment", ["src/zhbert/text/_segment.cpp"], **COMPILE),
         Extension("zhbert.data._rows", ["src/zhbert/data/_rows.cpp"], **COMPILE),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

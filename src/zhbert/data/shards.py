@@ -179,7 +179,8 @@ class Shard:
 
     def _starts(self, name: str) -> Array:
         counts = np.diff(_offsets(self._batch, name))
-        return _values(self._batch, name) + np.repeat(self.document_starts[:-1], counts)
+        starts: Array = _values(self._batch, name) + np.repeat(self.document_starts[:-1], counts)
+        return starts
 
 
 def _offsets(batch: pa.RecordBatch, name: str) -> Array:
@@ -263,9 +264,7 @@ class Corpus:
         for entry in self._entries():
             path = self.folder / entry["file"]
             if sha256_of(path) != entry["sha256"]:
-                raise ZhbertError(
-                    f"{path}: its checksum differs: the file was altered; prepare again"
-                )
+                raise ZhbertError(f"{path}: its checksum differs: altered; prepare again")
 
 
 def merge_shards(

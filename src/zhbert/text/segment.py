@@ -1,0 +1,322 @@
+"""Words: the Segmenter protocol, jieba (through rjieba) and text that is segmented already.
+
+A segmenter says where words end, in characters of the text it was given; nothing it does to the
+text on the way (traditional to simplified, say) reaches the pieces.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.text.sentences import codes_of
+
+try:
+    from zhbert.text import _segment
+except ImportError:
+    _segment = None  # type: ignore[assignment]
+
+Array = np.ndarray[Any, Any]
+
+# Characters a call of the segmenter. Words come back as a list of strings: a few thousand of them
+# stay in the processor's cache until their lengths are taken (measured: 4,000 characters a call
+# cost 0.88 of a call a line, 64,000 cost 1.1).
+_CALL = 4096
+
+TRADITIONAL = ("characters", "opencc", "none")
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Finds words. ``options`` holds all that changes its results; corpus.json records the three."""
+
+    name: str
+    version: str
+    options: dict[str, Any]
+
+    def segment(self, texts: Sequence[str]) -> list[Array]:
+        """For each text the ends of its words, in characters: int32, increasing.
+
+        The last end is the text's length; an empty text has none. What a text gives does not
+        depend on the texts beside it.
+        """
+
+
+def word_ends(
+    segmenter: Segmenter, text: str, codes: Array, text_ends: Array, apart: Array
+) -> Array:
+    """The word ends of many texts that stand in ``text`` one after another: int32, increasing.
+
+    Text t is ``text[text_ends[t-1]:text_ends[t]]``: sentences, each after a line's end or an end
+    mark, but for those marked in ``apart`` (bool), after which the text was cut inside a run of
+    letters. A text's end need not be among the result: it is a word's end in any case.
+    """
+    at_once = getattr(segmenter, "segment_run", None)
+    if at_once is not None:
+        ends: Array = at_once(text, codes, text_ends, apart)
+        return ends
+    starts = [0, *text_ends[:-1].tolist()]
+    parts = segmenter.segment([text[a:b] for a, b in zip(starts, text_ends, strict=True)])
+    shifted = [part + start for part, start in zip(parts, starts, strict=True)]
+    return np.concatenate(shifted).astype(np.int32) if shifted else np.zeros(0, np.int32)
+
+
+# ---------------------------------------------------------------- traditional -> simplified
+
+
+@functools.cache
+def _table() -> tuple[Array, str]:
+    """(0x110000,) uint32: each code point's simplified form; and the hash of the asset."""
+    raw = (resources.files("zhbert") / "assets" / "traditional.txt").read_bytes()
+    table = np.arange(0x110000, dtype=np.uint32)
+    pairs = [line for line in raw.decode().split("\n") if line and not line.startswith("#")]
+    table[[ord(pair[0]) for pair in pairs]] = [ord(pair[1]) for pair in pairs]
+    return table, hashlib.sha256(raw).hexdigest()
+
+
+def _simplify_codes(codes: Array) -> str | None:
+    """The simplified text, or None where nothing changes."""
+    simplified = _table()[0][codes]
+    if np.array_equal(simplified, codes):
+        return None
+    return simplified.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def simplify(text: str) -> str:
+    """Replace each traditional character by its simplified form; the length stays.
+
+    For segmenting only. 乾 stays: simplified text writes 乾隆 and 乾坤 too.
+
+    >>> simplify("語言模型與乾隆")
+    '语言模型与乾隆'
+    """
+    return _simplify_codes(codes_of(text)) or text
+
+
+class _OpenCC:
+    """OpenCC's phrases where they keep a line's length, single characters where they do not."""
+
+    def __init__(self) -> None:
+        try:
+            import opencc
+        except ImportError as error:
+            raise ZhbertError(
+                "--traditional opencc: OpenCC is not installed; pip install 'zhbert[opencc]', or "
+                "use --traditional characters"
+            ) from error
+        self._convert = opencc.OpenCC("t2s").convert
+
+    def __call__(self, text: str) -> str:
+        simplified: str = self._convert(text)
+        if len(simplified) == len(text):
+            return simplified
+        lines = text.split("\n")
+        if len(lines) == 1:
+            return simplify(text)
+        return "\n".join(self(line) for line in lines)
+
+
+# ---------------------------------------------------------------- jieba
+
+
+def _append_word_ends(words: list[str], base: int, out: Array, at: int) -> int:
+    """Write ``base`` + the running sum of the words' lengths to out[at:]; the next free place."""
+    lengths = np.fromiter(map(len, words), np.int32, len(words))
+    np.cumsum(lengths, out=out[at : at + len(words)])
+    out[at : at + len(words)] += base
+    return at + len(words)
+
+
+class JiebaSegmenter:
+    """jieba's words, by rjieba: its dictionary, HMM for unknown words, and the user's words."""
+
+    name = "jieba"
+
+    def __init__(self, *, user_words: Path | None = None, traditional: str = "characters") -> None:
+        try:
+            import rjieba
+        except ImportError as error:
+            raise ZhbertError(
+                "segmenter jieba: rjieba is not installed; pip install rjieba"
+            ) from error
+        if traditional not in TRADITIONAL:
+            raise ZhbertError(
+                f"traditional: unknown value '{traditional}'; known: {', '.join(TRADITIONAL)}"
+            )
+        self.version = metadata.version("rjieba")
+        self.options: dict[str, Any] = {"traditional": traditional}
+        self.remarks: list[str] = []
+        self._traditional = traditional
+        self._opencc = _OpenCC() if traditional == "opencc" else None
+        if traditional == "characters":
+            self.options["traditional_table"] = _table()[1]
+        if traditional == "opencc":
+            self.options["opencc"] = metadata.version("opencc")
+        self._cut: Callable[[str], list[str]] = rjieba.cut
+        if user_words is not None:
+            # An instance of its own: rjieba's module-wide one is the rest of the program's too.
+            jieba = rjieba.Jieba()
+            self._cut = jieba.cut
+            words = list(read_user_words(user_words))
+            for word, frequency, tag in words:
+                jieba.add_word(self._simplified(word), frequency, tag)
+            apart = [word for word, _, _ in words if len(self._cut(self._simplified(word))) > 1]
+            if apart:
+                self.remarks.append(
+                    f"{user_words}: jieba does not keep {len(apart):,} of {len(words):,} words "
+                    f"whole (characters it always cuts at, or a low frequency): "
+                    + " ".join(apart[:5])
+                )
+            self.options["user_words"] = hashlib.sha256(Path(user_words).read_bytes()).hexdigest()
+
+    def _simplified(self, text: str, codes: Array | None = None) -> str:
+        if self._opencc is not None:
+            return self._opencc(text)
+        if self._traditional == "characters":
+            return _simplify_codes(codes_of(text) if codes is None else codes) or text
+        return text
+
+    def segment(self, texts: Sequence[str]) -> list[Array]:
+        """For each text the ends of its words, in characters (see Segmenter)."""
+        if not texts:
+            return []
+        # A line's end is always a word of its own for jieba, so the texts do not touch; only a
+        # text that ends in \r would join it to \r\n, which the clipping below undoes.
+        text = "\n".join(texts)
+        stops = np.cumsum([len(one) + 1 for one in texts])
+        starts, stops = np.concatenate(([0], stops[:-1])), stops - 1
+        apart = np.zeros(len(texts), bool)
+        ends = self.segment_run(text, codes_of(text), np.append(starts[1:], len(text)), apart)
+        low = np.searchsorted(ends, starts, "right")
+        high = np.searchsorted(ends, stops, "left")
+        return [
+            np.append(ends[a:b] - start, stop - start).astype(np.int32)
+            if stop > start
+            else np.zeros(0, np.int32)
+            for a, b, start, stop in zip(low, high, starts, stops, strict=True)
+        ]
+
+    def segment_run(self, text: str, codes: Array, text_ends: Array, apart: Array) -> Array:
+        """``word_ends`` of this module: many texts at once."""
+        if self._opencc is None:
+            text = self._simplified(text, codes)
+        append = _append_word_ends if _segment is None else _segment.append_word_ends
+        out = np.empty(len(text), np.int32)
+        at = 0
+        for start, end in _calls(text_ends, apart):
+            part = text[start:end]
+            if self._opencc is not None:
+                part = self._opencc(part)
+            at = append(self._cut(part), start, out, at)
+        return out[:at]
+
+
+def _calls(text_ends: Array, apart: Array) -> Iterator[tuple[int, int]]:
+    """Whole texts, one after another, in calls of about _CALL characters."""
+    if not len(text_ends):
+        return
+    number = text_ends // _CALL
+    last = np.ones(len(text_ends), bool)
+    last[:-1] = (number[1:] != number[:-1]) | apart[:-1]
+    start = 0
+    for end in text_ends[last].tolist():
+        yield start, end
+        start = end
+
+
+def read_user_words(path: Path) -> Iterator[tuple[str, int | None, str | None]]:
+    """One word a line, then perhaps its frequency and tag, as jieba's own dictionaries have it."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ZhbertError(f"{path}: no such file of user words") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZhbertError(f"{path}: user words could not be read: {error}") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        frequency = int(fields[1]) if len(fields) > 1 and fields[1].isdecimal() else None
+        tag = fields[-1] if len(fields) > 1 and not fields[-1].isdecimal() else None
+        if len(fields) > 3 or (len(fields) == 3 and (frequency is None or tag is None)):
+            raise ZhbertError(
+                f"{path}:{number}: expected a word, and perhaps its frequency and tag, got: "
+                f"{line.strip()[:40]}"
+            )
+        yield fields[0], frequency, tag
+
+
+# ---------------------------------------------------------------- segmented already
+
+_BLANKS = np.zeros(0x110000, bool)
+_BLANKS[[code for code in range(0x3001) if chr(code).isspace()]] = True
+
+
+class WhitespaceSegmenter:
+    """Text whose words are separated by blanks; a word's end includes the blanks after it."""
+
+    name = "whitespace"
+    version = "1"
+
+    def __init__(self, *, user_words: Path | None = None, traditional: str = "characters") -> None:
+        if user_words is not None:
+            raise ZhbertError("--user-words: the whitespace segmenter takes no words of yours")
+        self.options: dict[str, Any] = {}
+        self.remarks: list[str] = []
+
+    def segment(self, texts: Sequence[str]) -> list[Array]:
+        """For each text the ends of its words, in characters (see Segmenter).
+
+        >>> [ends.tolist() for ends in WhitespaceSegmenter().segment(["使用 语言  模型", ""])]
+        [[3, 7, 9], []]
+        """
+        return [
+            np.append(_starts_after_blanks(codes_of(text)), len(text)).astype(np.int32)
+            if text
+            else np.zeros(0, np.int32)
+            for text in texts
+        ]
+
+    def segment_run(self, text: str, codes: Array, text_ends: Array, apart: Array) -> Array:
+        """``word_ends`` of this module: many texts at once."""
+        return _starts_after_blanks(codes)
+
+
+def _starts_after_blanks(codes: Array) -> Array:
+    blank = _BLANKS[codes]
+    starts = np.flatnonzero(blank[:-1] & ~blank[1:]) + 1
+    # Blanks at the text's start are no word.
+    if len(blank) and blank[0]:
+        starts = starts[1:]
+    return starts.astype(np.int32)
+
+
+SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
+    "jieba": JiebaSegmenter,
+    "whitespace": WhitespaceSegmenter,
+}
+
+
+def load_segmenter(
+    name: str = "jieba", *, user_words: Path | None = None, traditional: str = "characters"
+) -> Segmenter:
+    """The segmenter called ``name``; its library is imported now.
+
+    ``user_words``: a file with one word a line, perhaps with frequency and tag. ``traditional``:
+    how traditional text becomes simplified, for segmenting only: "characters" (a table), "opencc"
+    (OpenCC's phrases), "none". Raises ZhbertError on an unknown name or a missing library.
+
+    >>> text = "使用語言模型"
+    >>> load_segmenter("jieba").segment([text])[0].tolist()
+    [2, 4, 6]
+    """
+    if name not in SEGMENTERS:
+        raise ZhbertError(f"unknown segmenter '{name}'; known: {', '.join(SEGMENTERS)}")
+    return SEGMENTERS[name](user_words=user_words, traditional=traditional)

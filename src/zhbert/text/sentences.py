@@ -1,0 +1,188 @@
+"""Where sentences end, and a hash of a document or a line: over a whole block of text at once.
+
+Text is handled as an array of code points; the loops over them are native (``_segment.cpp``), with
+the same functions in Python beside them for where no compiler was at hand (and as an oracle).
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+try:
+    from zhbert.text import _segment
+except ImportError:
+    _segment = None  # type: ignore[assignment]
+
+Array = np.ndarray[Any, Any]
+
+# A "sentence" without any end mark is cut here: what a segmenter holds in memory stays bounded.
+LONGEST_SENTENCE = 10_000
+
+STARTS_LINE, STARTS_DOCUMENT, CUT = 1, 2, 4
+
+_MARKS = "。｡！？…⋯!?"
+_CLOSERS = "”’」』）)］]】》〉〕｝}〗〙〛｣﹂﹄»›"
+_COMMAS = "，、；：,:;"
+_MARK = re.compile(f'[{_MARKS}"]')
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """The sentences of a text: one after another they are the text, line ends included.
+
+    Sentence s is ``text[ends[s-1]:ends[s]]``; blank lines go with the sentence before them.
+    """
+
+    ends: Array  # (sentences,) int32, in characters; the last is the text's length
+    flags: Array  # (sentences,) uint8: STARTS_LINE, STARTS_DOCUMENT, CUT (an over-long one, cut)
+    lines: int
+    blank_lines: int
+
+
+def codes_of(text: str) -> Array:
+    """The code points of ``text``, (characters,) uint32."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def split_text(
+    codes: Array,
+    document_starts: Array,
+    *,
+    blank_lines_separate: bool = False,
+    longest: int = LONGEST_SENTENCE,
+) -> Sentences:
+    r"""Find the lines and sentences of a text whose lines end with ``\n``.
+
+    A sentence ends after 。！？… (and an ASCII ! or ? that stands by Chinese text, a blank or the
+    line's end) and the closing quotes and brackets that follow; a line's end always ends one. A
+    document starts at each of ``document_starts`` (int64, increasing) and, with
+    ``blank_lines_separate``, after each blank line. A line of blanks holds no sentence.
+
+    >>> text = "他说：“好。”我……不知道！\n\n下一句"
+    >>> found = split_text(codes_of(text), np.zeros(1, np.int64), blank_lines_separate=True)
+    >>> [text[a:b] for a, b in zip([0, *found.ends], found.ends)]
+    ['他说：“好。”', '我……', '不知道！\n\n', '下一句']
+    >>> found.flags.tolist(), found.lines, found.blank_lines
+    ([3, 0, 0, 3], 3, 1)
+    """
+    forced = np.ascontiguousarray(document_starts, np.int64)
+    if _segment is None:
+        return split_text_python(codes, forced, blank_lines_separate, longest)
+    ends, flags, lines, blanks = _segment.sentence_ends(
+        codes, forced, blank_lines_separate, longest
+    )
+    return Sentences(np.frombuffer(ends, np.int32), np.frombuffer(flags, np.uint8), lines, blanks)
+
+
+def split_text_python(
+    codes: Array, document_starts: Array, blank_lines_separate: bool, longest: int
+) -> Sentences:
+    """``split_text`` in Python: the same, slowly."""
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    forced = document_starts.tolist()
+    ends: list[int] = []
+    flags: list[int] = []
+    pending, next_forced, lines, blanks, at = STARTS_DOCUMENT, 0, 0, 0, 0
+    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
+        after = at + len(line)
+        lines += 1
+        while next_forced < len(forced) and forced[next_forced] <= at:
+            pending |= STARTS_DOCUMENT
+            next_forced += 1
+        if not line.strip():
+            blanks += 1
+            if blank_lines_separate:
+                pending |= STARTS_DOCUMENT
+            if ends:
+                ends[-1] = after
+            at = after
+            continue
+        pending |= STARTS_LINE
+        body = line.removesuffix("\n")
+        start = ends[-1] if ends else 0
+        for end in _line_ends(body):
+            for cut in _cuts(text, start, at + end, longest):
+                ends.append(cut)
+                flags.append(pending | (CUT if cut < at + end else 0))
+                pending = 0
+            start = at + end
+        ends[-1] = after
+        at = after
+    return Sentences(np.array(ends, np.int32), np.array(flags, np.uint8), lines, blanks)
+
+
+def _line_ends(line: str) -> list[int]:
+    """Where the sentences of one line (no line end, not blank) end."""
+    ends: list[int] = []
+    quoted = False
+    at = 0
+    while found := _MARK.search(line, at):
+        i = found.start()
+        if line[i] == '"':
+            quoted = not quoted
+            at = i + 1
+            continue
+        j = i
+        strong = False
+        while j < len(line):
+            if line[j] in _MARKS:
+                strong |= line[j] >= "\x80"
+            elif line[j] == '"' and quoted:
+                quoted = False
+            elif line[j] not in _CLOSERS:
+                break
+            j += 1
+        strong = strong or j == len(line) or line[j] >= "\x80" or line[j].isspace()
+        if strong or (i > 0 and line[i - 1] >= "\x80"):
+            while j < len(line) and line[j].isspace():
+                j += 1
+            ends.append(j)
+        at = j
+    if not ends or ends[-1] < len(line):
+        ends.append(len(line))
+    return ends
+
+
+def _cuts(text: str, start: int, end: int, longest: int) -> list[int]:
+    """Where text[start:end] is cut so that no part is longer than ``longest``; ``end`` is last."""
+    cuts = []
+    while end - start > longest:
+        places = range(start + longest, start + longest // 2, -1)
+        blank = (k for k in places if text[k - 1].isspace())
+        comma = (k for k in places if text[k - 1] in _COMMAS)
+        other = (k for k in places if text[k - 1] >= "\u2e80" or text[k] >= "\u2e80")
+        start = next(itertools.chain(blank, comma, other), start + longest)
+        cuts.append(start)
+    return [*cuts, end]
+
+
+def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array:
+    """A 64-bit hash of each span of the text, blanks at its two ends left out: (spans,) uint64."""
+    starts = np.ascontiguousarray(starts, np.int32)
+    ends = np.ascontiguousarray(ends, np.int32)
+    if _segment is None:
+        return hash_spans_python(codes, starts, ends, seed)
+    return np.frombuffer(_segment.hash_spans(codes, starts, ends, seed), np.uint64)
+
+
+def hash_spans_python(codes: Array, starts: Array, ends: Array, seed: int) -> Array:
+    """``hash_spans`` in Python: the same, slowly."""
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    everything = (1 << 64) - 1
+    hashes = []
+    for a, b in zip(starts.tolist(), ends.tolist(), strict=True):
+        span = text[a:b].strip()
+        h = seed
+        for character in span:
+            h = ((h ^ ord(character)) * 0x9E3779B97F4A7C15) & everything
+            h ^= h >> 32
+        h = ((h ^ len(span)) * 0xFF51AFD7ED558CCD) & everything
+        h ^= h >> 33
+        h = (h * 0xC4CEB9FE1A85EC53) & everything
+        hashes.append(h ^ (h >> 33))
+    return np.array(hashes, np.uint64)
