@@ -1,4 +1,4 @@
-"""Vocabularies: learn one from text, read and write vocab.txt.
+"""Vocabularies: what one must hold, and learning one from text.
 
 A vocabulary is the list of pieces in id order. Ours is laid out in this order:
 
@@ -33,7 +33,6 @@ from pathlib import Path
 import numpy as np
 
 from zhbert.errors import ZhbertError
-from zhbert.files import write_text
 from zhbert.text.normalize import Options, code_points, normalize, split_words
 from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 
@@ -45,44 +44,6 @@ DEFAULT_SIZE = 21_128
 def default_vocabulary() -> Path:
     """The vocabulary that ships with the package: a folder with vocab.txt in it."""
     return Path(__file__).resolve().parent.parent / "assets"
-
-
-# --- reading and writing ------------------------------------------------------------------------
-
-
-def load_vocabulary(path: str | Path) -> list[str]:
-    """The pieces of a vocab.txt in id order.
-
-    Raises:
-        ZhbertError: the file is missing, empty, not UTF-8, or has no [UNK].
-    """
-    path = Path(path)
-    try:
-        # Lines end at \n only: Google's file holds U+2028 as a piece.
-        pieces = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
-    except FileNotFoundError:
-        raise ZhbertError(f"{path}: no such vocabulary file") from None
-    except IsADirectoryError:
-        raise ZhbertError(f"{path}: a folder, not a vocabulary file") from None
-    except UnicodeDecodeError as error:
-        raise ZhbertError(
-            f"{path}: not UTF-8 at byte {error.start}; a vocabulary is UTF-8, one piece a line"
-        ) from None
-    while pieces and not pieces[-1]:
-        pieces.pop()
-    if not pieces:
-        raise ZhbertError(f"{path}: empty; a vocabulary has one piece a line")
-    if "[UNK]" not in pieces:
-        raise ZhbertError(
-            f"{path}: no [UNK] among its {len(pieces):,} lines; a vocabulary has one piece a line, "
-            f"special tokens {' '.join(SPECIAL_TOKENS)} included"
-        )
-    return pieces
-
-
-def save_vocabulary(path: str | Path, pieces: Sequence[str]) -> None:
-    """Write ``pieces`` as vocab.txt, one a line in id order; atomic."""
-    write_text(path, "".join(f"{piece}\n" for piece in pieces))
 
 
 # --- the characters that a vocabulary must have -------------------------------------------------

@@ -1,0 +1,249 @@
+"""Fill the [MASK]s of a text.
+
+zhbert fill MODEL "使用语言[MASK][MASK]来预测"
+zhbert fill MODEL - < lines.txt          (one text a line)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
+    from zhbert.text.tokenizer import Encoding, Tokenizer
+
+# Texts that go through the model together when lines are read.
+_BATCH = 32
+# Masks side by side in a table: six fit into 80 columns.
+_COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A piece that may stand at a mask; probability 0 to 1."""
+
+    piece: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One [MASK]: where it starts in the text, in characters, and its candidates, best first."""
+
+    position: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text, the same with the best piece at each mask, and all candidates."""
+
+    text: str
+    filled: str
+    masks: tuple[Mask, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the model, the text and the number of candidates."""
+    parser.add_argument("model", metavar="MODEL", help="model folder")
+    parser.add_argument("text", metavar="TEXT", help="text with [MASK]s; - reads lines from stdin")
+    parser.add_argument(
+        "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
+    )
+
+
+def fill(
+    model: BertForMaskedLM | BertForPreTraining,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    top_k: int = 5,
+) -> list[Filled]:
+    """Fill the masks of ``texts``, each mask independently of the others.
+
+    Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
+
+    Raises:
+        ZhbertError: a text has no mask, or is longer than the model takes.
+    """
+    import torch
+
+    from zhbert.model.layers import PackedRows
+
+    if not texts:
+        return []
+    encodings = [_encode(model, tokenizer, text) for text in texts]
+    rows = [[tokenizer.cls_id, *e.ids.tolist(), tokenizer.sep_id] for e in encodings]
+    lengths = torch.tensor([0, *(len(row) for row in rows)])
+    input_ids = torch.tensor([piece for row in rows for piece in row])
+    positions = torch.cat([torch.arange(len(row)) for row in rows])
+    packed = PackedRows.of(lengths.cumsum(0), int(lengths.max()), len(input_ids))
+    with torch.inference_mode():
+        hidden = model.encoder(input_ids, torch.zeros_like(input_ids), positions, packed)
+        masked = hidden[(input_ids == tokenizer.mask_id).nonzero()[:, 0]]
+        logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
+        # A model may have more rows than the vocabulary has pieces; those have no name to show.
+        probabilities = logits.float().softmax(-1)[:, : len(tokenizer)]
+        best = probabilities.topk(min(top_k, len(tokenizer)))
+    ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    results = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        spans = encoding.offsets[encoding.ids == tokenizer.mask_id].tolist()
+        masks = []
+        for start, _ in spans:
+            candidates = zip(*next(ranked), strict=True)
+            masks.append(
+                Mask(start, tuple(Candidate(tokenizer.vocabulary[i], i, p) for p, i in candidates))
+            )
+        results.append(Filled(text, _put_in(text, spans, masks), tuple(masks)))
+    return results
+
+
+def _encode(
+    model: BertForMaskedLM | BertForPreTraining, tokenizer: Tokenizer, text: str
+) -> Encoding:
+    encoding = tokenizer.encode(text)
+    mask = tokenizer.special_tokens["mask_token"]
+    if not (encoding.ids == tokenizer.mask_id).any():
+        shown = text if len(text) <= 30 else text[:30] + "..."
+        raise ZhbertError(
+            f"no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is missing"
+        )
+    longest = model.config.max_position_embeddings
+    if len(encoding) + 2 > longest:
+        raise ZhbertError(
+            f"the text is {len(encoding):,} pieces long; this model takes {longest - 2:,} (and its "
+            "[CLS] and [SEP]): cut the text"
+        )
+    return encoding
+
+
+def _put_in(text: str, spans: Sequence[Sequence[int]], masks: Sequence[Mask]) -> str:
+    parts = []
+    done = 0
+    for (start, end), mask in zip(spans, masks, strict=True):
+        parts += [text[done:start], mask.candidates[0].piece.removeprefix("##")]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def open_model(folder: str | Path) -> tuple[BertForMaskedLM, Tokenizer]:
+    """A model folder's mask-filling model and its tokenizer.
+
+    Raises:
+        ZhbertError: not a model folder, or a vocabulary that is not this model's.
+    """
+    from zhbert.model.pretrained import BertForMaskedLM
+    from zhbert.text.tokenizer import Tokenizer
+
+    model = BertForMaskedLM.from_pretrained(folder)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    if len(tokenizer) > model.config.vocab_size:
+        raise ZhbertError(
+            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
+            f"{model.config.vocab_size:,} rows: this is another model's vocabulary"
+        )
+    return model, tokenizer
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill the text or the lines of stdin and print what was found."""
+    from zhbert.jobs.console import err, print_json
+
+    if args.top_k < 1:
+        raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, tokenizer = open_model(args.model)
+    for warning in caught:
+        # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
+        err().print(f"WARNING: {warning.message}", style="bold red", markup=False)
+    from_stdin = args.text == "-"
+    lines = _lines(sys.stdin) if from_stdin else iter([("", args.text)])
+    results = []
+    while group := list(islice(lines, _BATCH)):
+        for where, text in group:
+            try:
+                _encode(model, tokenizer, text)
+            except ZhbertError as error:
+                raise ZhbertError(f"{where}{error}") from None
+        filled = fill(model, tokenizer, [text for _, text in group], top_k=args.top_k)
+        if args.json:
+            results += [
+                _as_dict(one, args.model, model.loading.masked_words_head) for one in filled
+            ]
+        else:
+            for one in filled:
+                _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
+    if args.json:
+        print_json(results if from_stdin else results[0])
+    return 0
+
+
+def _lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank, with where they stand."""
+    found = False
+    try:
+        for number, line in enumerate(stdin, start=1):
+            if line.strip():
+                found = True
+                yield f"stdin, line {number}: ", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
+    if not found:
+        raise ZhbertError("stdin: no text; give one text a line")
+
+
+def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "mask_filling_head": head,
+        "text": result.text,
+        "filled": result.filled,
+        "masks": [
+            {
+                "position": mask.position,
+                "candidates": [
+                    {"piece": c.piece, "id": c.id, "probability": c.probability}
+                    for c in mask.candidates
+                ],
+            }
+            for mask in result.masks
+        ],
+    }
+
+
+def _print_result(result: Filled, mask: str, quiet: bool) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zhbert.jobs.console import out
+
+    console = out()
+    console.print(result.filled, markup=False)
+    if quiet:
+        return
+    for first in range(0, len(result.masks), _COLUMNS):
+        masks = result.masks[first : first + _COLUMNS]
+        table = Table(box=None, pad_edge=False)
+        for number in range(first + 1, first + len(masks) + 1):
+            table.add_column(escape(f"{mask} {number}" if len(result.masks) > 1 else mask))
+        for rank in range(len(masks[0].candidates)):
+            table.add_row(*(_cell(m.candidates[rank]) for m in masks))
+        console.print(table)
+
+
+def _cell(candidate: Candidate) -> str:
+    from rich.markup import escape
+
+    return f"{escape(candidate.piece)} {candidate.probability:.1%}"

@@ -1,0 +1,390 @@
+"""Train a vocabulary, or see what one covers.
+
+zhbert vocab train FILES... --size 21128 --out vocab.txt
+zhbert vocab coverage VOCAB FILES...      (VOCAB: a vocab.txt, a model folder, or 'default')
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.text.coverage import Coverage
+    from zhbert.text.tokenizer import Tokenizer
+
+# Bytes of whole lines that are counted at once.
+_BLOCK = 1 << 21
+_DEFAULT_CHARACTERS = "gb2312,big5-1,quotes,letters"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``train`` and ``coverage``, each with its options."""
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage}")
+    common = argparse.ArgumentParser(add_help=False)
+    # Given before or after the action; a default here would undo what stood before it.
+    for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
+        common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
+
+    train = verbs.add_parser(
+        "train",
+        parents=[common],
+        help="learn a WordPiece vocabulary from text",
+        description="Learn a WordPiece vocabulary from text: lower-cased, every Han character a "
+        "piece, word pieces for the rest. The same text gives the same bytes.",
+        allow_abbrev=False,
+    )
+    train.add_argument("files", nargs="+", metavar="FILE", help="text, or a folder of it")
+    train.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
+    train.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
+    train.add_argument(
+        "--min-frequency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="learn nothing that occurs less often (default 2)",
+    )
+    train.add_argument(
+        "--characters",
+        default=_DEFAULT_CHARACTERS,
+        metavar="SETS",
+        help="characters that must be there: gb2312, big5-1, quotes, letters, none, or a UTF-8 "
+        f"file of characters; several with commas (default {_DEFAULT_CHARACTERS})",
+    )
+    train.add_argument(
+        "--special-tokens",
+        default="",
+        metavar="TOKENS",
+        help="further special tokens with commas, such as '<S>,<T>', with the ids from 104 on",
+    )
+
+    coverage = verbs.add_parser(
+        "coverage",
+        parents=[common],
+        help="what a vocabulary makes of text: [UNK] and its causes",
+        description="Show what share of a text becomes [UNK], for which characters, and what to "
+        "do about it.",
+        allow_abbrev=False,
+    )
+    coverage.add_argument("vocabulary", metavar="VOCAB", help="vocab.txt, model folder or default")
+    coverage.add_argument("files", nargs="+", metavar="FILE", help="text, or a folder of it")
+    coverage.add_argument(
+        "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action and print its result."""
+    return {"train": _run_train, "coverage": _run_coverage}[args.action](args)
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _input_files(names: Sequence[str | Path]) -> list[Path]:
+    """The files to read, folders opened, each of them there and not empty."""
+    files: list[Path] = []
+    for path in map(Path, names):
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
+            if not inside:
+                raise ZhbertError(f"{path}: no files in this folder")
+            files += inside
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ZhbertError(f"{path}: no such file or folder")
+    for path in files:
+        if path.stat().st_size == 0:
+            raise ZhbertError(f"{path}: empty; name a file with text in it")
+    return files
+
+
+def _blocks(path: Path, advance: Callable[[int], None]) -> Iterator[str]:
+    """A file's text in blocks of whole lines."""
+    line = 1
+    with path.open("rb") as file:
+        while lines := file.readlines(_BLOCK):
+            data = b"".join(lines)
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError as error:
+                line += data.count(b"\n", 0, error.start)
+                raise ZhbertError(
+                    f"{path}: line {line} is not UTF-8; convert the file first "
+                    "(iconv -f gb18030 -t utf-8)"
+                ) from None
+            line += len(lines)
+            yield text
+            advance(len(data))
+
+
+# --- train --------------------------------------------------------------------------------------
+
+
+def train_vocabulary(
+    files: Sequence[str | Path],
+    out: str | Path,
+    *,
+    size: int = 21128,
+    min_frequency: int = 2,
+    characters: str = _DEFAULT_CHARACTERS,
+    special_tokens: Sequence[str] = (),
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
+
+    ``characters`` names sets that must be there (``zhbert.text.vocab.CHARACTER_SETS``), ``none``,
+    or files of characters, with commas between them.
+
+    Raises:
+        ZhbertError: files that cannot be read, or a size too small for what must be there.
+    """
+    from zhbert.files import describe_os_error, sha256_of, write_text
+    from zhbert.jobs.console import progress
+    from zhbert.text.vocab import TextCounts, learn_vocabulary
+
+    if min_frequency < 1:
+        raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
+    out = Path(out)
+    if out.is_dir():
+        raise ZhbertError(f"--out {out}: a folder; name a file, such as {out / 'vocab.txt'}")
+    paths = _input_files(files)
+    required = _required_characters(characters)
+    counts = TextCounts()
+    # Too small a size is found before the reading, not after it.
+    learn_vocabulary(counts, size=size, characters=required, special_tokens=special_tokens)
+    with progress(quiet) as bar:
+        task = bar.add_task("reading", total=sum(path.stat().st_size for path in paths))
+        for path in paths:
+            bar.update(task, description=f"reading {path.name}")
+            counts.add(_blocks(path, lambda done: bar.advance(task, done)))
+        bar.update(task, description="learning pieces")
+        vocabulary = learn_vocabulary(
+            counts,
+            size=size,
+            characters=required,
+            min_frequency=min_frequency,
+            special_tokens=special_tokens,
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, "".join(f"{piece}\n" for piece in vocabulary.pieces))
+    except OSError as error:
+        raise describe_os_error(error, "writing the vocabulary") from error
+    return {
+        "vocabulary": str(out),
+        "size": len(vocabulary.pieces),
+        "asked_size": size,
+        "sha256": sha256_of(out),
+        "files": len(paths),
+        "characters": counts.characters,
+        "words_pruned": counts.pruned,
+        "rows": vocabulary.rows,
+    }
+
+
+def _required_characters(names: str) -> frozenset[str]:
+    from zhbert.text.vocab import CHARACTER_SETS
+
+    found: set[str] = set()
+    for name in filter(None, names.split(",")):
+        if name in CHARACTER_SETS:
+            found |= CHARACTER_SETS[name]()
+        elif name == "none":
+            continue
+        elif Path(name).is_file():
+            try:
+                found.update(Path(name).read_text("utf-8"))
+            except UnicodeDecodeError:
+                raise ZhbertError(f"--characters {name}: the file is not UTF-8") from None
+        else:
+            raise ZhbertError(
+                f"--characters {name}: neither a file nor a set of characters; sets: "
+                f"{', '.join(CHARACTER_SETS)}, none"
+            )
+    return frozenset(found)
+
+
+def _run_train(args: argparse.Namespace) -> int:
+    from zhbert.jobs.console import err, out, print_json
+
+    result = train_vocabulary(
+        args.files,
+        args.out,
+        size=args.size,
+        min_frequency=args.min_frequency,
+        characters=args.characters,
+        special_tokens=[token for token in args.special_tokens.split(",") if token],
+        quiet=args.quiet or args.json,
+    )
+    if result["size"] < args.size and not args.quiet:
+        err().print(
+            f"note: {result['size']:,} pieces, not {args.size:,}: the text holds no more that "
+            f"occurs {args.min_frequency} times; give more text, or --min-frequency 1",
+            markup=False,
+        )
+    if args.json:
+        print_json(result)
+        return 0
+    rows = result["rows"]
+    if not args.quiet:
+        for count, what in (
+            (rows["special"], "special tokens"),
+            (rows["unused"], "[unusedN], free for symbols of your own"),
+            (rows["han"], f"Han characters ({rows['han_from_text']:,} of them only from the text)"),
+            (rows["other_characters"], "other characters"),
+            (rows["continued_characters"], "of these in their ## form"),
+            (rows["word_starts"], "words and beginnings of words"),
+            (rows["word_continuations"], "continuations (##...)"),
+        ):
+            out().print(f"{count:>7,}  {what}", markup=False)
+    out().print(f"{result['size']:>7,}  pieces in {result['vocabulary']}", markup=False)
+    return 0
+
+
+# --- coverage -----------------------------------------------------------------------------------
+
+
+def open_tokenizer(vocabulary: str | Path) -> Tokenizer:
+    """The tokenizer of a vocab.txt or a model folder, or of the vocabulary shipped: ``default``."""
+    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.text.vocab import default_vocabulary
+
+    shipped = str(vocabulary) == "default" and not Path("default").exists()
+    return Tokenizer.from_pretrained(default_vocabulary() if shipped else vocabulary)
+
+
+def vocabulary_coverage(
+    tokenizer: Tokenizer, files: Sequence[str | Path], *, quiet: bool = True
+) -> dict[str, Coverage]:
+    """What ``tokenizer`` makes of each file, by its path.
+
+    Raises:
+        ZhbertError: a file is missing, empty, or not UTF-8.
+    """
+    from zhbert.jobs.console import progress
+    from zhbert.text.coverage import cover
+
+    paths = _input_files(files)
+    found = {}
+    with progress(quiet) as bar:
+        task = bar.add_task("reading", total=sum(path.stat().st_size for path in paths))
+        for path in paths:
+            bar.update(task, description=f"reading {path.name}")
+            found[str(path)] = cover(tokenizer, _blocks(path, lambda done: bar.advance(task, done)))
+    return found
+
+
+def _run_coverage(args: argparse.Namespace) -> int:
+    from zhbert.jobs.console import print_json
+    from zhbert.text.coverage import QUOTES_AND_DASHES, Coverage, advice, unreachable_rows
+
+    tokenizer = open_tokenizer(args.vocabulary)
+    by_file = vocabulary_coverage(tokenizer, args.files, quiet=args.quiet or args.json)
+    total = sum(by_file.values(), Coverage())
+    sentences = advice(tokenizer, total)
+    if args.json:
+        print_json(
+            {
+                "vocabulary": args.vocabulary,
+                "size": len(tokenizer),
+                "unreachable_rows": unreachable_rows(tokenizer),
+                "missing_quotes_and_dashes": [
+                    c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None
+                ],
+                "total": _as_dict(total, args.top),
+                "files": {name: _as_dict(found, args.top) for name, found in by_file.items()},
+                "advice": sentences,
+            }
+        )
+        return 0
+    _print_coverage(by_file, total, args.top)
+    for sentence in sentences or ["Nothing to mend: this vocabulary suits this text."]:
+        _print_plain(sentence)
+    if (rows := unreachable_rows(tokenizer)) and not args.quiet:
+        _print_plain(
+            f"{rows:,} of the {len(tokenizer):,} rows are ## + a Han character, which no text "
+            "leads to: Han characters always stand alone."
+        )
+    return 0
+
+
+def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
+    from zhbert.text.coverage import ranked
+
+    missing = ranked(found.missing)
+    return {
+        "characters": found.characters,
+        "pieces": found.pieces,
+        "unknown": found.unknown,
+        "unknown_share": found.unknown_share,
+        "han": found.han,
+        "traditional": found.traditional,
+        "traditional_share": found.traditional_share,
+        "traditional_unknown": found.traditional_unknown,
+        "latin_words": found.latin_words,
+        "latin_pieces_per_word": found.latin_pieces_per_word,
+        "latin_pieces_per_character": found.latin_pieces_per_character,
+        "too_long_words": found.too_long,
+        "missing_characters": len(missing),
+        "missing": [
+            {
+                "character": character,
+                "code_point": f"U+{ord(character):04X}",
+                "count": count,
+                "example": found.examples[character],
+            }
+            for character, count in missing[:top]
+        ],
+    }
+
+
+def _print_plain(text: str) -> None:
+    from zhbert.jobs.console import out
+
+    out().print(text, markup=False)
+
+
+def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zhbert.jobs.console import out
+    from zhbert.text.coverage import ranked
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    for name in ("pieces", r"\[UNK]", "share", "traditional", "Latin pieces/word", "/character"):
+        table.add_column(name, justify="right")
+    rows = list(by_file.items())
+    for name, found in [*rows, ("total", total)] if len(rows) > 1 else rows:
+        table.add_row(
+            escape(Path(name).name),
+            f"{found.pieces:,}",
+            f"{found.unknown:,}",
+            f"{found.unknown_share:.4%}",
+            f"{found.traditional_share:.1%}",
+            f"{found.latin_pieces_per_word:.2f}",
+            f"{found.latin_pieces_per_character:.2f}",
+        )
+    out().print(table)
+    missing = ranked(total.missing)
+    if not missing:
+        return
+    shown = Table(box=None, pad_edge=False)
+    for name, where in (("character", "left"), ("code", "left"), (r"\[UNK]", "right")):
+        shown.add_column(name, justify=where)  # type: ignore[arg-type]
+    shown.add_column("for example", overflow="fold")
+    for character, count in missing[:top]:
+        example = "".join(c for c in total.examples[character] if c.isprintable())
+        shown.add_row(escape(character), f"U+{ord(character):04X}", f"{count:,}", escape(example))
+    _print_plain("")
+    out().print(shown)
+    if len(missing) > top:
+        _print_plain(f"... and {len(missing) - top:,} more characters (--top N)")
+    _print_plain("")
