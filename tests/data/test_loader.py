@@ -1,0 +1,489 @@
+"""Batches: a pure function of (seed, step), of every row once an epoch, masked as the rules say."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import fields
+from functools import cache
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.data import reference_masking, reference_rows
+from tests.data.reference_masking import chi_square_p, two_sample_p
+from tests.data.reference_rows import CLS, SEP, MemoryShard
+
+import zhbert
+from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
+from zhbert.data.loader import Batch, PretrainingLoader
+from zhbert.data.masking import IGNORED, STRATEGIES, Masking
+from zhbert.data.shards import Documents, Shard, write_shard
+from zhbert.errors import ZhbertError
+
+MASK = 2
+UNLIKELY = 1e-3
+SMALL, LARGE = 60, 1500  # documents
+
+
+@cache
+def documents(count: int) -> list[reference_rows.Document]:
+    return reference_rows.random_documents(count, random.Random(count))
+
+
+@cache
+def shards(count: int) -> list[MemoryShard]:
+    cut = count // 3
+    return [MemoryShard(documents(count)[:cut]), MemoryShard(documents(count)[cut:])]
+
+
+@cache
+def vocabulary(count: int) -> list[str]:
+    """Every piece of the corpus is another one: a row is known by its pieces."""
+    pieces = sum(len(shard.pieces) for shard in shards(count))
+    marks = ["[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", *(f"[unused{i}]" for i in range(5))]
+    return [*marks, *(f"p{i}" for i in range(pieces))]
+
+
+def loader(count: int = SMALL, **options: Any) -> PretrainingLoader:
+    settings: dict[str, Any] = {
+        "builder": "pairs",
+        "sequence_length": 40,
+        "batch_size": 16,
+        "masking": Masking(),
+        "seed": 5,
+    }
+    return PretrainingLoader(shards(count), vocabulary(count), **(settings | options))
+
+
+def restored(batch: Batch) -> torch.Tensor:
+    ids = batch.input_ids.clone()
+    ids[batch.predicted_positions] = batch.labels
+    return ids
+
+
+def rows_of(batches: list[Batch]) -> list[tuple[int, ...]]:
+    """The rows as they were before they were masked."""
+    return [
+        tuple(restored(batch)[start:end].tolist())
+        for batch in batches
+        for start, end in pairwise(batch.row_starts.tolist())
+    ]
+
+
+def masked_rows(batches: list[Batch]) -> list[tuple[list[int], list[int]]]:
+    """Each row's (input_ids, labels), labels -100 where nothing is predicted."""
+    rows = []
+    for batch in batches:
+        labels = torch.full_like(batch.input_ids, IGNORED)
+        labels[batch.predicted_positions] = batch.labels
+        for start, end in pairwise(batch.row_starts.tolist()):
+            rows.append((batch.input_ids[start:end].tolist(), labels[start:end].tolist()))
+    return rows
+
+
+def assert_same_batches(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        for field in fields(Batch):
+            mine, yours = getattr(one, field.name), getattr(other, field.name)
+            if isinstance(mine, torch.Tensor):
+                assert mine.dtype == yours.dtype
+                assert torch.equal(mine, yours), field.name
+            else:
+                assert mine == yours, field.name
+
+
+# --- Which rows
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_an_epoch_is_a_permutation_of_all_rows(builder: str) -> None:
+    made = loader(builder=builder, batch_size=7)
+    builder_rows = make_rows(
+        builder, shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5
+    )
+    sizes = [builder_rows.count(epoch) for epoch in range(3)]
+    assert made.rows_per_epoch == sizes[0] > 50
+    stream = rows_of([b for step in islice(made.steps(0), sum(sizes) // 7) for b in step])
+    first = 0
+    orders = []
+    for epoch in range(2):
+        expected = [
+            tuple(builder_rows.row(epoch, i, generator(5, MASKS, epoch, i)).piece_ids.tolist())
+            for i in range(sizes[epoch])
+        ]
+        found = stream[first : first + sizes[epoch]]
+        first += sizes[epoch]
+        assert Counter(found) == Counter(expected)
+        orders.append([expected.index(row) for row in found])
+    assert orders[0] != sorted(orders[0])
+    assert orders[0][:20] != orders[1][:20]
+
+
+def test_an_epoch_s_order_is_of_the_whole_corpus_not_of_a_buffer() -> None:
+    """Positions in the corpus and in the epoch are uncorrelated."""
+    made = loader(LARGE, builder="lines", batch_size=500)
+    steps = made.rows_per_epoch // 500
+    first_pieces = [row[1] for step in islice(made.steps(0), steps) for row in rows_of(step)]
+    correlation = np.corrcoef(np.arange(len(first_pieces)), first_pieces)[0, 1]
+    assert abs(correlation) < 4 / np.sqrt(len(first_pieces))
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_step_is_the_same_wherever_one_starts(builder: str) -> None:
+    options = {"builder": builder, "micro_batch_size": 6, "total_steps": 60}
+    masking = Masking(rate=0.3, final_rate=0.15)
+    straight = list(islice(loader(masking=masking, **options).steps(0), 45))
+    for start in (0, 1, 17, 44):
+        resumed = next(loader(masking=masking, **options).steps(start))
+        assert_same_batches(resumed, straight[start])
+    back_and_forth = loader(masking=masking, **options)
+    for step in (40, 3, 22, 3):
+        assert_same_batches(back_and_forth.step(step), straight[step])
+
+
+@pytest.mark.parametrize("batch_size", [12, 13])
+@pytest.mark.parametrize("micro_batch_size", [0, 1, 5, 100])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_and_micro_batches_partition_the_step(
+    world_size: int, micro_batch_size: int, batch_size: int
+) -> None:
+    whole = loader(batch_size=batch_size)
+    ranks = [
+        loader(
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            rank=rank,
+            world_size=world_size,
+        )
+        for rank in range(world_size)
+    ]
+    for step in (0, 9):
+        (expected,) = whole.step(step)
+        parts = [rank.step(step) for rank in ranks]
+        for part in parts:
+            sizes = [len(batch.row_starts) - 1 for batch in part]
+            limit = micro_batch_size or batch_size
+            assert all(size == limit for size in sizes[:-1])
+            assert 0 < sizes[-1] <= limit
+        flat = [batch for part in parts for batch in part]
+        assert masked_rows(flat) == masked_rows([expected])
+        for name in ("input_ids", "token_type_ids", "position_ids", "labels"):
+            joined = torch.cat([getattr(batch, name) for batch in flat])
+            assert torch.equal(joined, getattr(expected, name))
+        labels = [batch.next_sentence_labels for batch in flat]
+        assert torch.equal(torch.cat(labels), expected.next_sentence_labels)
+        assert sum(batch.dropped_pieces for batch in flat) == expected.dropped_pieces
+        sizes = [sum(len(batch.row_starts) - 1 for batch in part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_another_seed_gives_other_rows_orders_and_masks() -> None:
+    one, other = (loader(builder="lines", seed=seed).step(0) for seed in (1, 2))
+    assert rows_of(one) != rows_of(other)
+
+
+# --- The shape of a batch
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
+    for step in islice(loader(builder=builder, micro_batch_size=5).steps(0), 12):
+        for batch in step:
+            starts = batch.row_starts.tolist()
+            assert starts[0] == 0
+            assert starts[-1] == len(batch.input_ids)
+            assert batch.max_length == max(b - a for a, b in pairwise(starts)) <= 40
+            for name in ("input_ids", "token_type_ids", "position_ids", "predicted_positions"):
+                assert getattr(batch, name).dtype == torch.int64
+            assert batch.labels.dtype == torch.int64
+            assert batch.row_starts.dtype == torch.int32
+            assert 3 not in batch.input_ids  # [PAD]
+            predicted = batch.predicted_positions
+            assert (predicted[1:] > predicted[:-1]).all()
+            assert len(predicted) == len(batch.labels) > 0
+            assert not set(batch.labels.tolist()) & {CLS, SEP}
+            pairs = batch.next_sentence_labels
+            assert (pairs is not None) == (builder == "pairs")
+            if pairs is not None:
+                assert pairs.dtype == torch.int64
+                assert pairs.shape == (len(starts) - 1,)
+            for row, (start, end) in enumerate(pairwise(starts)):
+                ids = restored(batch)[start:end].tolist()
+                assert ids[0] == CLS
+                assert ids[-1] == SEP
+                assert batch.position_ids[start:end].tolist() == list(range(end - start))
+                types = batch.token_type_ids[start:end].tolist()
+                if pairs is None:
+                    assert types == [0] * (end - start)
+                    continue
+                first = ids.index(SEP) + 1  # token type 0: [CLS] A [SEP]
+                assert types == [0] * first + [1] * (end - start - first)
+                follows = ids[first] > ids[first - 2]
+                assert pairs[row] == 1 or follows  # a true B stands after its A in the corpus
+
+
+# --- The masks
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_rows_are_masked_by_the_function_that_the_package_exports(
+    builder: str, strategy: str
+) -> None:
+    masking = Masking(
+        strategy=strategy, rate=0.2, max_predictions=6, per_word=True, random_pieces="all",
+        mask_share=0.6, random_share=0.3,
+    )  # fmt: skip
+    made = loader(builder=builder, masking=masking, batch_size=20)
+    rows = make_rows(builder, shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5)
+    expected = {}
+    for index in range(rows.count(0)):
+        rng = generator(5, MASKS, 0, index)
+        row = rows.row(0, index, rng)
+        inputs, labels = zhbert.mask_words(
+            row.piece_ids,
+            row.word_starts,
+            strategy=strategy,
+            rate=0.2,
+            max_predictions=6,
+            vocabulary=vocabulary(SMALL),
+            rng=rng,
+            random_pieces="all",
+            per_word=True,
+            mask_share=0.6,
+            random_share=0.3,
+        )
+        expected[tuple(row.piece_ids.tolist())] = (inputs.tolist(), labels.tolist())
+    for batches in islice(made.steps(0), rows.count(0) // 20):
+        for row, masked in zip(rows_of(batches), masked_rows(batches), strict=True):
+            assert masked == expected[row]
+
+
+@cache
+def word_starts(count: int) -> dict[int, bool]:
+    return {
+        piece: index == 0
+        for document in documents(count)
+        for line in document
+        for sentence in line
+        for word in sentence
+        for index, piece in enumerate(word)
+    }
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("builder", ["pairs", "full-sentences"])
+def test_the_loader_s_masks_are_distributed_as_the_reference_s(builder: str, strategy: str) -> None:
+    """By row: predictions; of one predicted word a row: its length, its span, its actions."""
+    masking = Masking(strategy=strategy)
+    made = loader(LARGE, builder=builder, masking=masking, sequence_length=64, batch_size=250)
+    starts = word_starts(LARGE)
+    names = ("predictions", "length", "span", "action")
+    ours: dict[str, Counter] = {name: Counter() for name in names}
+    theirs: dict[str, Counter] = {name: Counter() for name in names}
+    rng = random.Random(1)
+    for batches in islice(made.steps(0), 5):
+        for row, (inputs, labels) in zip(rows_of(batches), masked_rows(batches), strict=True):
+            flags = [starts.get(piece, True) for piece in row]
+            chosen = reference_masking.choose(row, flags, {CLS, SEP}, strategy=strategy, rng=rng)
+            expected = reference_masking.replace(
+                row, chosen, mask_id=MASK, random_pieces=range(10, len(vocabulary(LARGE))), rng=rng
+            )
+            segments = reference_masking.words_of(row, flags, {CLS, SEP})
+            words = [word for segment in segments for word in segment]
+            if strategy == "char":
+                words = [[position] for word in words for position in word]
+            _count(ours, row, words, inputs, labels)
+            _count(theirs, row, words, *expected)
+    for name in names:
+        p = two_sample_p(ours[name], theirs[name])
+        assert p > UNLIKELY, (name, p, ours[name], theirs[name])
+    actions = [ours["action"][kind] for kind in ("mask", "random", "kept")]
+    due = [share * sum(actions) for share in (0.8, 0.1, 0.1)]
+    assert chi_square_p(actions, due) > UNLIKELY
+
+
+def _count(
+    counts: dict[str, Counter],
+    row: tuple[int, ...],
+    words: list[list[int]],
+    inputs: list[int],
+    labels: list[int],
+) -> None:
+    predicted = {position for position, label in enumerate(labels) if label != IGNORED}
+    chosen = [set(word) <= predicted for word in words]
+    assert sum(len(word) for word, hit in zip(words, chosen, strict=True) if hit) == len(predicted)
+    # Rows differ in length, so predictions are counted beside the row's quota.
+    limit = reference_masking.quota_of(len(row), 0.15, 20)
+    counts["predictions"][limit // 3, len(predicted) - limit] += 1
+    picks = [index for index, hit in enumerate(chosen) if hit]
+    if not picks:
+        return
+    first = last = picks[row[1] % len(picks)]
+    word = words[first]
+    counts["length"][len(word)] += 1
+    while first and chosen[first - 1]:
+        first -= 1
+    while last + 1 < len(words) and chosen[last + 1]:
+        last += 1
+    counts["span"][min(last - first + 1, 8)] += 1
+    piece = inputs[word[0]]
+    kind = "mask" if piece == MASK else "kept" if piece == row[word[0]] else "random"
+    counts["action"][kind] += 1
+
+
+def test_long_words_of_short_rows_are_masked_as_often_as_published_for_wwm_unbiased() -> None:
+    """On the loader's own output: wwm has the length bias, wwm-unbiased has none."""
+    starts = word_starts(LARGE)
+    rates = {}
+    for strategy in ("wwm", "wwm-unbiased"):
+        made = loader(
+            LARGE, builder="full-sentences", masking=Masking(strategy=strategy),
+            sequence_length=32, batch_size=500,
+        )  # fmt: skip
+        seen, hit = Counter(), Counter()
+        for batches in islice(made.steps(0), 2 * made.rows_per_epoch // 500):
+            for row, (_, labels) in zip(rows_of(batches), masked_rows(batches), strict=True):
+                flags = [starts.get(piece, True) for piece in row]
+                for segment in reference_masking.words_of(row, flags, {CLS, SEP}):
+                    for word in segment:
+                        seen[len(word)] += 1
+                        hit[len(word)] += labels[word[0]] != IGNORED
+        rates[strategy] = [hit[size] / seen[size] for size in range(1, 7)]
+    biased, fair = rates["wwm"], rates["wwm-unbiased"]
+    assert biased[0] > 1.3 * biased[1] > 1.3 * 1.1 * biased[2]
+    assert biased[5] < 0.01
+    assert fair == pytest.approx([sum(fair) / 6] * 6, rel=0.15), fair
+
+
+def test_masks_differ_between_epochs_and_static_ones_repeat() -> None:
+    def epochs(static: int, count: int) -> list[dict[tuple[int, ...], tuple]]:
+        made = loader(builder="lines", masking=Masking(static_masks=static), batch_size=1)
+        size = made.rows_per_epoch
+        found = []
+        for epoch in range(count):
+            steps = islice(made.steps(epoch * size), size)
+            found.append({row: masked_rows(step)[0] for step in steps for row in rows_of(step)})
+        return found
+
+    dynamic = epochs(0, 3)
+    assert all(one != other for one, other in pairwise(dynamic))
+    fixed = epochs(2, 5)
+    assert fixed[0] == fixed[2] == fixed[4]
+    assert fixed[1] == fixed[3] != fixed[0]
+    same = [fixed[0][row] == fixed[1][row] for row in fixed[0] if len(row) > 20]
+    assert np.mean(same) < 0.1
+
+
+def test_static_masks_repeat_the_pairs_too_but_not_their_order() -> None:
+    made = loader(masking=Masking(static_masks=2), batch_size=1)
+    rows = make_rows(
+        "pairs", shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5, fixed_epochs=2
+    )
+    sizes = [rows.count(epoch) for epoch in range(5)]
+    assert sizes[0] == sizes[2] == sizes[4]
+    found = []
+    steps = made.steps(0)
+    for size in sizes:
+        found.append([masked_rows(next(steps))[0] for _ in range(size)])
+    assert sorted(found[0]) == sorted(found[2]) == sorted(found[4])
+    assert sorted(found[1]) == sorted(found[3]) != sorted(found[0])
+    assert found[0] != found[2]
+
+
+def test_the_rate_follows_its_schedule() -> None:
+    made = loader(
+        builder="full-sentences",
+        masking=Masking(strategy="char", rate=0.30, final_rate=0.15),
+        total_steps=11,
+    )
+    for step, batches in enumerate(islice(made.steps(0), 13)):
+        rate = 0.30 - 0.15 * min(step, 10) / 10
+        for inputs, labels in masked_rows(batches):
+            predicted = sum(label != IGNORED for label in labels)
+            assert predicted == reference_masking.quota_of(len(inputs), rate, 20)
+
+
+# --- Evaluation
+
+
+def test_evaluation_masks_are_fixed_and_do_not_depend_on_how_training_is_shared() -> None:
+    made = loader(builder="pairs", micro_batch_size=8)
+    first = made.evaluation(50)
+    list(islice(made.steps(0), 40))
+    assert_same_batches(made.evaluation(50), first)
+    other = loader(builder="pairs", batch_size=24, rank=1, world_size=3, total_steps=9)
+    assert masked_rows(other.evaluation(50)) == masked_rows(first)
+    # They derive from the loader's seed, and from nothing else of the run.
+    assert masked_rows(loader(builder="pairs", seed=6).evaluation(50)) != masked_rows(first)
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_evaluation_by_another_strategy_is_over_the_same_rows(builder: str) -> None:
+    made = loader(builder=builder, masking=Masking(strategy="wwm"))
+    whole, characters = made.evaluation(60), made.evaluation(60, strategy="char")
+    assert rows_of(whole) == rows_of(characters)
+    assert masked_rows(whole) != masked_rows(characters)
+    assert len(set(rows_of(whole))) == 60
+    by_character = loader(builder=builder, masking=Masking(strategy="char")).evaluation(60)
+    assert masked_rows(by_character) == masked_rows(characters)
+
+
+def test_evaluation_takes_no_more_rows_than_there_are() -> None:
+    made = loader(builder="lines", micro_batch_size=9)
+    batches = made.evaluation(10**6)
+    assert len(rows_of(batches)) == made.rows_per_epoch
+    assert all(len(batch.row_starts) == 10 for batch in batches[:-1])
+    assert made.evaluation(0) == []
+
+
+# --- Mistakes
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_an_empty_split_is_one_clear_line(builder: str) -> None:
+    for empty in ([], [MemoryShard([])]):
+        with pytest.raises(ZhbertError, match="no rows") as error:
+            PretrainingLoader(
+                empty, vocabulary(SMALL), builder=builder, sequence_length=40, batch_size=4,
+                masking=Masking(), seed=0,
+            )  # fmt: skip
+        assert "\n" not in str(error.value)
+
+
+def test_fewer_rows_than_processes_is_one_clear_line() -> None:
+    with pytest.raises(ZhbertError, match="batch_size = 2 is less than the 3 processes"):
+        loader(batch_size=2, world_size=3)
+
+
+# --- Shards on disk, and real text
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_batches_from_shards_on_disk_are_those_from_memory(builder: str, tmp_path: Path) -> None:
+    on_disk = []
+    for number, shard in enumerate(shards(SMALL)):
+        flags = np.unpackbits(shard.word_start_bits, bitorder="little")[: len(shard.pieces)]
+        path = tmp_path / f"train-{number:05d}.arrow"
+        write_shard(
+            path,
+            Documents(
+                shard.pieces.astype(np.uint16),
+                flags.view(bool),
+                shard.document_starts,
+                shard.sentence_starts(),
+                shard.line_starts(),
+            ),
+        )
+        on_disk.append(Shard(path))
+    made = PretrainingLoader(
+        on_disk, vocabulary(SMALL), builder=builder, sequence_length=40, batch_size=16,
+        masking=Masking(), seed=5,
+    )  # fmt: skip
+    for step in (0, 8, 31):
+        assert_same_batches(made.step(step), loader(builder=builder).step(step))
