@@ -1,0 +1,520 @@
+"""A recipe: a TOML file and ``key=value`` overrides become frozen dataclasses, or one clear error.
+
+A recipe is named by the stem of a file that ships with the package (``tiny``) or by a path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zhbert.errors import ZhbertError
+
+RECIPES_FOLDER = Path(__file__).with_name("recipes")
+
+MASKING_STRATEGIES = ("char", "wwm", "wwm-unbiased", "ngram")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The encoder, by Hugging Face's names. Unset keys follow ``initial_model``, else BERT-base.
+
+    The vocabulary's size is not a key: it comes from the corpus.
+    """
+
+    hidden_size: int | None = None
+    """Width of every layer."""
+    num_hidden_layers: int | None = None
+    """Number of blocks; fewer than ``initial_model`` has means its first ones."""
+    num_attention_heads: int | None = None
+    """Heads of each block; unset: one for every 64 of ``hidden_size``."""
+    intermediate_size: int | None = None
+    """Width of the feed-forward layer; unset: four times ``hidden_size``."""
+    hidden_act: str | None = None
+    """Activation of the feed-forward layer; unset: gelu (the exact one)."""
+    hidden_dropout_prob: float | None = None
+    """Dropout after the embeddings, the attention and the feed-forward layer; unset: 0.1."""
+    attention_probs_dropout_prob: float | None = None
+    """Dropout of the attention's weights; unset: 0.1."""
+    max_position_embeddings: int | None = None
+    """The longest row that the model can ever read, in pieces; unset: 512."""
+    type_vocab_size: int | None = None
+    """Number of segments; unset: 2."""
+    initializer_range: float | None = None
+    """Standard deviation of the initial weights; unset: 0.02."""
+    layer_norm_eps: float | None = None
+    """Added to the variance in layer normalisation; unset: 1e-12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """How documents become rows."""
+
+    builder: str = "pairs"
+    """``pairs``: Google's two segments, half of them at random; ``full-sentences``: RoBERTa's
+    packed rows without pairs; ``lines``: one input line is one row."""
+    short_row_probability: float = 0.1
+    """Share of rows that aim at a random shorter length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingSettings:
+    """Which pieces are predicted, and what stands in their place."""
+
+    strategy: str = "wwm"
+    """``char``: single pieces; ``wwm``: whole words by Google's rule; ``wwm-unbiased``: whole
+    words, every length equally often; ``ngram``: spans of one to four words."""
+    rate: float = 0.15
+    """Share of a row's pieces to predict."""
+    final_rate: float | None = None
+    """The rate at the last step, reached linearly; unset: the rate stays."""
+    max_predictions: int = 20
+    """At most so many predicted pieces a row (20 at 128 pieces, 77 at 512, in Google's recipe)."""
+    random_pieces: str = "corpus"
+    """``corpus``: a random piece is one that text can contain; ``all``: any one there is."""
+    per_word: bool = False
+    """Draw [MASK], random or kept once for a word instead of for each of its pieces."""
+    mask_share: float = 0.8
+    """Share of the chosen pieces that become [MASK]."""
+    random_share: float = 0.1
+    """Share of the chosen pieces that become a random piece; the rest is kept."""
+    static_masks: int = 0
+    """0: new masks in every epoch; k: the same k masks over and over (the published models: 5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """The optimiser and its learning rate."""
+
+    name: str = "adamw"
+    """``adamw``: as Google's, without bias correction; ``lamb``: for very large batches."""
+    learning_rate: float = 1e-4
+    """The peak, reached at the end of the warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled decay; none on biases and layer normalisation."""
+    beta1: float = 0.9
+    """Decay of the gradient's running mean."""
+    beta2: float = 0.999
+    """Decay of the squared gradient's running mean."""
+    epsilon: float = 1e-6
+    """Added to the square root of the running mean of squares."""
+    clip_norm: float = 1.0
+    """The gradient's global norm is scaled down to this; 0: no clipping."""
+    warmup_steps: int = 0
+    """The learning rate rises linearly over so many steps."""
+    schedule: str = "linear"
+    """After the warm-up: ``linear`` or ``cosine`` decay to zero, or ``constant``."""
+    schedule_steps: int = 0
+    """The step at which the decay ends, over all phases; 0: the end of this run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Evaluation on held-out documents, with masks that never change."""
+
+    rows: int = 1000
+    """So many rows, or all there are; 0: no evaluation."""
+    strategies: tuple[str, ...] = ("char", "wwm")
+    """One evaluation for each of these masking strategies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a pretraining run computes."""
+
+    steps: int = 100_000
+    """Optimiser steps of this run (of this phase, with ``continue_from``)."""
+    batch_size: int = 32
+    """Rows in one optimiser step, over all micro-batches and processes."""
+    micro_batch_size: int = 0
+    """Rows in one forward pass of one process; 0: chosen by the model's size and the device."""
+    sequence_length: int = 128
+    """The longest row in pieces, [CLS] and [SEP] included."""
+    seed: int = 0
+    """Decides the initial weights, the rows' order, the masks and the dropout."""
+    precision: str = "auto"
+    """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs and on CPUs with AMX."""
+    compile: str = "auto"
+    """torch.compile: ``yes``, ``no``, or ``auto``: with a compiler and many steps."""
+    initial_model: str = ""
+    """A model folder to start from; empty: random weights."""
+    continue_from: str = ""
+    """The run folder of an earlier phase: its model, optimiser state and step count go on."""
+    keep_checkpoints: int = 2
+    """So many of the newest checkpoints stay."""
+    checkpoint_every: int = 1000
+    """Steps from one checkpoint to the next; 0: only at the end."""
+    evaluate_every: int = 1000
+    """Steps from one evaluation to the next; 0: only at the end."""
+    threads: int = 0
+    """CPU threads of one process; 0: PyTorch's own choice."""
+    model: ModelShape = field(default_factory=ModelShape)
+    rows: Rows = field(default_factory=Rows)
+    masking: MaskingSettings = field(default_factory=MaskingSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "precision": ("auto", "fp32", "bf16"),
+    "compile": ("auto", "yes", "no"),
+    "model.hidden_act": ("gelu", "gelu_new", "relu"),
+    "rows.builder": ("pairs", "full-sentences", "lines"),
+    "masking.strategy": MASKING_STRATEGIES,
+    "masking.random_pieces": ("corpus", "all"),
+    "optimizer.name": ("adamw", "lamb"),
+    "optimizer.schedule": ("linear", "constant", "cosine"),
+    "evaluation.strategies": MASKING_STRATEGIES,
+}
+
+_Check = tuple[str, Callable[[Any], bool]]
+_POSITIVE: _Check = ("above 0", lambda value: value > 0)
+_NOT_NEGATIVE: _Check = ("0 or more", lambda value: value >= 0)
+_RATE: _Check = ("between 0 and 1, both excluded", lambda value: 0 < value < 1)
+_SHARE: _Check = ("from 0 to 1", lambda value: 0 <= value <= 1)
+_BELOW_ONE: _Check = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
+
+RANGES: dict[str, _Check] = {
+    "steps": _POSITIVE,
+    "batch_size": _POSITIVE,
+    "micro_batch_size": _NOT_NEGATIVE,
+    # [CLS] a [SEP] b [SEP]: nothing shorter holds a pair.
+    "sequence_length": ("8 or more", lambda value: value >= 8),
+    "seed": ("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63),
+    "keep_checkpoints": ("1 or more", lambda value: value >= 1),
+    "checkpoint_every": _NOT_NEGATIVE,
+    "evaluate_every": _NOT_NEGATIVE,
+    "threads": _NOT_NEGATIVE,
+    "model.hidden_size": _POSITIVE,
+    "model.num_hidden_layers": _POSITIVE,
+    "model.num_attention_heads": _POSITIVE,
+    "model.intermediate_size": _POSITIVE,
+    "model.hidden_dropout_prob": _BELOW_ONE,
+    "model.attention_probs_dropout_prob": _BELOW_ONE,
+    "model.max_position_embeddings": _POSITIVE,
+    "model.type_vocab_size": ("2 or more", lambda value: value >= 2),
+    "model.initializer_range": _POSITIVE,
+    "model.layer_norm_eps": _POSITIVE,
+    "rows.short_row_probability": _SHARE,
+    "masking.rate": _RATE,
+    "masking.final_rate": _RATE,
+    "masking.max_predictions": _POSITIVE,
+    "masking.mask_share": _SHARE,
+    "masking.random_share": _SHARE,
+    "masking.static_masks": _NOT_NEGATIVE,
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.beta1": _BELOW_ONE,
+    "optimizer.beta2": _BELOW_ONE,
+    "optimizer.epsilon": _POSITIVE,
+    "optimizer.clip_norm": _NOT_NEGATIVE,
+    "optimizer.warmup_steps": _NOT_NEGATIVE,
+    "optimizer.schedule_steps": _NOT_NEGATIVE,
+    "evaluation.rows": _NOT_NEGATIVE,
+}
+
+# What an unset key of [model] means where no initial_model says otherwise: BERT-base.
+BASE_MODEL: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+}
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that ship with the package."""
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
+
+
+def recipe_path(name: str | os.PathLike[str]) -> Path:
+    """The file of a recipe named by its stem (``tiny``) or by a path (``my/tiny.toml``).
+
+    Raises ZhbertError where there is none, naming the recipes that there are.
+    """
+    text = os.fspath(name)
+    shipped = RECIPES_FOLDER / f"{text}.toml"
+    if os.sep not in text and shipped.is_file():
+        return shipped
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or os.sep in text:
+        hint = ": no such file" if not path.is_dir() else ": a folder, not a recipe file"
+        raise ZhbertError(f"{text}{hint}; 'zhbert recipes' lists the recipes by name")
+    raise ZhbertError(
+        f"no recipe '{text}'{_suggest(text, recipe_names())}, or give a path to a file"
+    )
+
+
+def load_recipe(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply ``key=value`` overrides; raises ZhbertError in one line.
+
+    >>> load_recipe("tiny", ["masking.strategy=char", "steps=3"]).masking.strategy
+    'char'
+    """
+    path = recipe_path(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ZhbertError(f"{path}: not a text file in UTF-8; a recipe is a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ZhbertError(f"{path}: not valid TOML: {error}") from None
+    return parse_recipe(table, overrides, where=path.name)
+
+
+def parse_recipe(
+    table: Mapping[str, Any], overrides: Iterable[str] = (), *, where: str = "recipe"
+) -> Recipe:
+    """Turn a TOML table and overrides into a checked Recipe; ``where`` names the file in errors.
+
+    >>> parse_recipe({"masking": {"ratee": 0.2}})
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: recipe: masking: unknown key 'ratee'; did you mean 'rate'?
+    """
+    recipe = _build(Recipe, table, "", where)
+    for override in overrides:
+        recipe = _override(recipe, override)
+    check_recipe(recipe, where)
+    return recipe
+
+
+def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
+    """Refuse values out of range and values that contradict each other."""
+    for key, value in flatten(recipe).items():
+        if value is None:
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ZhbertError(f"{where}: {key} = {_show(value)}: must be a finite number")
+        for choice in value if isinstance(value, tuple) else (value,):
+            if key in CHOICES and choice not in CHOICES[key]:
+                known = _suggest(choice, CHOICES[key])
+                raise ZhbertError(f"{where}: {key} = {_show(choice)}: not a choice{known}")
+        if key in RANGES and not RANGES[key][1](value):
+            raise ZhbertError(f"{where}: {key} = {_show(value)}: must be {RANGES[key][0]}")
+    masking = recipe.masking
+    if masking.mask_share + masking.random_share > 1 + 1e-9:
+        raise ZhbertError(
+            f"{where}: masking.mask_share + masking.random_share = "
+            f"{masking.mask_share + masking.random_share:g}: must be at most 1"
+        )
+    if recipe.initial_model and recipe.continue_from:
+        raise ZhbertError(
+            f"{where}: initial_model and continue_from are both set: continue_from brings its own "
+            "model, so remove one of them"
+        )
+    if recipe.micro_batch_size > recipe.batch_size:
+        raise ZhbertError(
+            f"{where}: micro_batch_size = {recipe.micro_batch_size}: must be at most "
+            f"batch_size = {recipe.batch_size}"
+        )
+    if recipe.initial_model or recipe.continue_from:
+        # Unset keys of [model] are then known only when that model is read.
+        return
+    check_shape(resolve_shape(recipe.model), recipe.sequence_length, where)
+
+
+def check_shape(shape: ModelShape, sequence_length: int, where: str = "recipe") -> None:
+    """Refuse a resolved shape that cannot be built, or rows that are too long for it."""
+    assert shape.hidden_size is not None
+    assert shape.num_attention_heads is not None
+    assert shape.max_position_embeddings is not None
+    if shape.hidden_size % shape.num_attention_heads:
+        raise ZhbertError(
+            f"{where}: model.hidden_size = {shape.hidden_size}: must be a multiple of "
+            f"model.num_attention_heads = {shape.num_attention_heads}"
+        )
+    if sequence_length > shape.max_position_embeddings:
+        raise ZhbertError(
+            f"{where}: sequence_length = {sequence_length}: must be at most "
+            f"model.max_position_embeddings = {shape.max_position_embeddings}"
+        )
+
+
+def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -> ModelShape:
+    """Fill the unset keys from ``initial`` (a config.json's table) or else from BERT-base.
+
+    A set key that contradicts ``initial`` is an error, but for dropout and for fewer layers.
+
+    >>> resolve_shape(ModelShape(hidden_size=128, num_hidden_layers=2)).intermediate_size
+    512
+    """
+    values = {key: value for key, value in dataclasses.asdict(shape).items() if value is not None}
+    if initial is not None:
+        for key, value in values.items():
+            theirs = initial.get(key)
+            free = key.endswith("dropout_prob") or theirs is None or value == theirs
+            if not free and not (key == "num_hidden_layers" and value < theirs):
+                raise ZhbertError(
+                    f"model.{key} = {_show(value)}: the model to start from has {_show(theirs)}; "
+                    f"remove the key, or start from another model"
+                )
+        known = {item.name for item in dataclasses.fields(ModelShape)}
+        values = {**{k: v for k, v in initial.items() if k in known and v is not None}, **values}
+    values = {**BASE_MODEL, **values}
+    values.setdefault("num_attention_heads", max(1, values["hidden_size"] // 64))
+    values.setdefault("intermediate_size", 4 * values["hidden_size"])
+    return ModelShape(**values)
+
+
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """A settings object as dotted keys and values, in the order of its fields."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{item.name}."))
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML that ``parse_recipe`` reads back identically; unset keys are left out."""
+    lines: list[str] = []
+    sections: list[str] = []
+    for item in dataclasses.fields(recipe):
+        value = getattr(recipe, item.name)
+        if dataclasses.is_dataclass(value):
+            pairs = [(k, v) for k, v in flatten(value).items() if v is not None]
+            if pairs:
+                sections.append(
+                    f"\n[{item.name}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in pairs)
+                )
+        else:
+            lines.append(f"{item.name} = {_toml(value)}\n")
+    return "".join(lines + sections)
+
+
+_Settings = TypeVar("_Settings")
+
+
+def _build(kind: type[_Settings], table: Mapping[str, Any], prefix: str, where: str) -> _Settings:
+    hints = typing.get_type_hints(kind)
+    label = f"{where}: {prefix[:-1]}" if prefix else where
+    for key in table:
+        if key not in hints:
+            raise ZhbertError(f"{label}: unknown key '{key}'{_elsewhere(key, prefix, list(hints))}")
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise ZhbertError(f"{label}: {key} = {_show(value)}: must be a section, [{key}]")
+            section = typing.cast(type[Any], hints[key])
+            values[key] = _build(section, value, f"{prefix}{key}.", where)
+        else:
+            values[key] = _typed(value, hints[key], f"{where}: {prefix}{key}")
+    return kind(**values)
+
+
+def _typed(value: Any, hint: Any, label: str) -> Any:
+    """``value`` as its field's type: a whole number is good for a float, nothing else bends."""
+    if isinstance(hint, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is int and type(value) is int:
+        return value
+    if typing.get_origin(hint) is tuple:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    elif type(value) is hint:
+        return value
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    raise ZhbertError(f"{label} = {_show(value)}: must be {names.get(hint, 'a list of texts')}")
+
+
+def _override(recipe: Recipe, override: str) -> Recipe:
+    key, equals, text = override.partition("=")
+    key, text = key.strip(), text.strip()
+    if not equals:
+        raise ZhbertError(f"'{override}': an override is key=value, for example steps=1000")
+    path = key.split(".")
+    settings: Any = recipe
+    parents: list[tuple[Any, str]] = []
+    for position, name in enumerate(path):
+        hints = typing.get_type_hints(type(settings))
+        prefix = "".join(f"{part}." for part in path[:position])
+        if name not in hints:
+            known = _elsewhere(name, prefix, list(hints))
+            raise ZhbertError(
+                f"{override}: {prefix[:-1] + ': ' if prefix else ''}unknown key '{name}'{known}"
+            )
+        if dataclasses.is_dataclass(hints[name]):
+            if position == len(path) - 1:
+                inner = ", ".join(
+                    f"{key}.{item.name}" for item in dataclasses.fields(getattr(settings, name))
+                )
+                raise ZhbertError(f"{override}: '{key}' is a section; its keys: {inner}")
+            parents.append((settings, name))
+            settings = getattr(settings, name)
+        else:
+            if position < len(path) - 1:
+                raise ZhbertError(f"{override}: '{prefix}{name}' is a key, not a section")
+            value = _override_value(text, hints[name], override)
+            settings = dataclasses.replace(settings, **{name: value})
+    for parent, name in reversed(parents):
+        settings = dataclasses.replace(parent, **{name: settings})
+    return typing.cast(Recipe, settings)
+
+
+def _override_value(text: str, hint: Any, override: str) -> Any:
+    """A TOML value, or a bare text where the field is a text; empty unsets an optional key."""
+    optional = isinstance(hint, types.UnionType)
+    if optional and not text:
+        return None
+    kinds = typing.get_args(hint) if optional else (hint,)
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if str in kinds and not isinstance(value, str):
+        value = text
+    if typing.get_origin(hint) is tuple and isinstance(value, str):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+    # _typed prints "label = value", and here both stand in the override itself.
+    try:
+        return _typed(value, hint, "")
+    except ZhbertError as error:
+        raise ZhbertError(f"{override}: {str(error).rpartition(': ')[2]}") from None
+
+
+def _elsewhere(key: str, prefix: str, known: list[str]) -> str:
+    """A hint for an unknown key: a near name here, the same name elsewhere, or the list."""
+    if not difflib.get_close_matches(key, known, n=1):
+        for full in flatten(Recipe()):
+            if full.rpartition(".")[2] == key:
+                return f"; did you mean '{full}'?"
+    return _suggest(key, known)
+
+
+def _suggest(word: Any, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(str(word), names, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
+
+
+def _show(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # JSON's texts, numbers and booleans are TOML's, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

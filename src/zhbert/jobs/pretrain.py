@@ -1,0 +1,838 @@
+"""Train a masked language model by a recipe.
+
+  zhbert pretrain tiny --corpus corpus --out runs/tiny
+  zhbert pretrain tiny --corpus corpus --out runs/tiny --resume
+  zhbert pretrain tiny --corpus corpus --out runs/x steps=500 masking.strategy=char
+  torchrun --nproc-per-node 2 -m zhbert pretrain tiny --corpus corpus --out runs/tiny
+
+OUT gets recipe.toml (with every value), provenance.json, metrics.jsonl, checkpoints/, and final/,
+a model folder that transformers opens. Ctrl-C saves first; --resume goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.config import (
+    ModelShape,
+    Recipe,
+    check_shape,
+    flatten,
+    load_recipe,
+    parse_recipe,
+    recipe_path,
+    recipe_to_toml,
+    resolve_shape,
+)
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    import torch
+
+    from zhbert.data.loader import Batch, PretrainingLoader
+    from zhbert.data.shards import Corpus
+    from zhbert.model.pretrained import BertForPreTraining
+    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.train.checkpoint import Checkpoint
+    from zhbert.train.distributed import Ranks
+    from zhbert.train.loop import Evaluation, Outcome, Progressed
+
+# A run may change these and still go on from its checkpoint: they do not decide what was computed
+# so far. More steps stretch a schedule that ends with the run, and that is said.
+FREE_ON_RESUME = {
+    "steps", "micro_batch_size", "precision", "compile", "keep_checkpoints", "checkpoint_every",
+    "evaluate_every", "threads", "evaluation.rows", "evaluation.strategies",
+}  # fmt: skip
+
+# All runs measure with the same masks, whatever they train with, so that runs can be compared.
+EVALUATION_SEED = 20190620
+EVALUATION_RATE = 0.15
+
+# With ``compile = "auto"``, shorter runs would spend more on compiling than they gain.
+COMPILE_FROM_STEPS = 500
+
+# The most frequent piece is taken from so many of the training pieces.
+BASELINE_PIECES = 20_000_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    folder: Path
+    step: int
+    pieces: int
+    seconds: float
+    """Time in training steps, over all resumptions."""
+    signal: int | None
+    """SIGINT or SIGTERM where one ended the run early; its state is saved."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def final(self) -> Path | None:
+        """The model folder, once the run is complete."""
+        return None if self.signal else self.folder / "final"
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare RECIPE and key=value; the latter may stand before, between and after options."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
+    # Plain parse_args takes positional arguments from one place only.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_recipe_arguments(parser)
+    parser.add_argument("--corpus", required=True, metavar="DIR", help="what 'zhbert prepare' made")
+    parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to write")
+    parser.add_argument("--resume", action="store_true", help="go on from RUN's newest checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
+    parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    from zhbert.jobs import console
+
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        result = pretrain(
+            args.recipe,
+            args.corpus,
+            args.out,
+            args.overrides,
+            resume=args.resume,
+            overwrite=args.overwrite,
+            tensorboard=args.tensorboard,
+            quiet=args.quiet,
+        )
+    except ZhbertError as error:
+        if rank:
+            raise ZhbertError(f"process {rank}: {error}") from None
+        raise
+    if rank == 0:
+        if args.json:
+            values = {**dataclasses.asdict(result), "folder": str(result.folder)}
+            console.print_json({**values, "final": str(result.final) if result.final else None})
+        elif result.final:
+            sys.stdout.write(f"{result.final}\n")
+        if result.signal:
+            again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+            command = shlex.join(["zhbert", *again, "--resume"])
+            sys.stderr.write(f"saved at step {result.step}; to go on: {command}\n")
+    return 128 + result.signal if result.signal else 0
+
+
+def pretrain(
+    recipe: str | os.PathLike[str] | Recipe,
+    corpus: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    quiet: bool = True,
+) -> Result:
+    """Train by ``recipe`` on the corpus folder ``corpus`` and write the run folder ``out``.
+
+    Args:
+        recipe: a recipe's name or path, or a Recipe.
+        corpus: what ``prepare`` made.
+        out: the run folder; it must not exist yet, but for ``resume`` or ``overwrite``.
+        overrides: ``key=value`` texts.
+        resume: go on from the newest complete checkpoint in ``out``.
+        overwrite: remove ``out`` first, if it is a run folder.
+        tensorboard: write event files to ``out/tensorboard``.
+        quiet: no progress on stderr.
+
+    Raises:
+        ZhbertError: anything that is wrong with the recipe, the corpus or the folders; a loss that
+            is not finite.
+    """
+    if isinstance(recipe, Recipe):
+        where = "recipe"
+        settings = parse_recipe(_nested(recipe), overrides)
+    else:
+        where = recipe_path(recipe).name
+        settings = load_recipe(recipe, overrides)
+    if resume and overwrite:
+        raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
+    folder = Path(out)
+    # Before the second it takes to import torch: what can be wrong with folders.
+    _check_run_folder(folder, resume=resume, overwrite=overwrite)
+
+    from zhbert.runtime import choose_device
+    from zhbert.train.distributed import process_group
+
+    with process_group(choose_device) as ranks:
+        job = _Job(settings, where, Path(corpus), folder, ranks, quiet)
+        job.resume, job.overwrite, job.tensorboard = resume, overwrite, tensorboard
+        return job.go()
+
+
+@dataclass
+class _Start:
+    """Where the run begins: its shape, its model, and what is done already."""
+
+    shape: ModelShape
+    model: BertForPreTraining
+    checkpoint: Checkpoint | None
+    at: Progressed
+    first_step: int
+
+
+class _Job:
+    """The wiring of one run."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        where: str,
+        corpus_folder: Path,
+        folder: Path,
+        ranks: Ranks,
+        quiet: bool,
+    ) -> None:
+        from zhbert.data.shards import Corpus
+        from zhbert.runtime import choose_dtype, prepare_threads
+        from zhbert.text.tokenizer import Tokenizer
+
+        self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
+        self.resume = self.overwrite = self.tensorboard = False
+        self.quiet = quiet or not ranks.first
+        self.threads = prepare_threads(recipe.threads)
+        self.dtype = choose_dtype(recipe.precision, ranks.device)
+        self.corpus: Corpus = Corpus.open(corpus_folder)
+        self.tokenizer: Tokenizer = Tokenizer.from_pretrained(corpus_folder)
+
+    def say(self, line: str) -> None:
+        """A remark on stderr, from the first process only."""
+        if not self.quiet:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def go(self) -> Result:
+        from zhbert.train.log import MetricsFile, Progress, Sink, TensorBoard
+        from zhbert.train.loop import LoopSettings, train
+        from zhbert.train.optim import OPTIMIZERS, schedule
+
+        recipe, ranks = self.recipe, self.ranks
+        begun = self._begin()
+        model = begun.model
+        last_step = begun.first_step + recipe.steps
+        self._warn(last_step)
+        micro_rows = self._micro_batch_rows(begun.shape)
+        loader = self._loader(micro_rows)
+        evaluations = self._evaluations(micro_rows)
+        if recipe.rows.builder != "pairs":
+            # Nothing trains them, and DDP waits for the gradient of every trained parameter.
+            model.pooler.requires_grad_(False)
+            model.sentence_pair.requires_grad_(False)
+        model.to(ranks.device)
+        options = recipe.optimizer
+        optimizer = OPTIMIZERS[options.name](
+            model.named_parameters(),
+            weight_decay=options.weight_decay,
+            beta1=options.beta1,
+            beta2=options.beta2,
+            epsilon=options.epsilon,
+        )
+        if ranks.first and begun.checkpoint is not None:
+            optimizer.load_state_dict(begun.checkpoint.tensors("optimizer"))
+        if begun.checkpoint is not None:
+            state = optimizer.state_dict()
+            ranks.broadcast([value for name, value in state.items() if name != "steps"])
+            optimizer.steps = int(ranks.sum([optimizer.steps if ranks.first else 0])[0])
+        self._compile(model)
+        self._describe(model, loader, begun, last_step, micro_rows)
+
+        ranks.on_first(lambda: self._open_run(begun))
+        sinks: list[Sink] = []
+        progress: Progress | None = None
+        metrics: MetricsFile | None = None
+        after = begun.at.step if self.resume else None
+        if ranks.first:
+            metrics = MetricsFile(self.folder / "metrics.jsonl", after)
+            sinks.append(metrics)
+            if self.tensorboard:
+                sinks.append(TensorBoard(self.folder / "tensorboard", after))
+            if not self.quiet:
+                progress = Progress(sys.stderr, begun.at.step, last_step)
+                sinks.append(progress)
+        checkpoints = self._checkpoints()
+        info = {
+            "first_step": begun.first_step,
+            "optimizer": options.name,
+            "vocabulary": self.corpus.fingerprint,
+            "corpus": self._corpus_hash(),
+            "shape": flatten(begun.shape),
+        }
+
+        def save(at: Progressed) -> None:
+            if metrics is None:
+                return
+            from zhbert.train.checkpoint import model_state
+
+            metrics.sync()
+            groups = {"model": model_state(model), "optimizer": optimizer.state_dict()}
+            checkpoints.save(at.step, groups, {**info, **dataclasses.asdict(at)})
+
+        def source(step: int) -> Iterator[list[Batch]]:
+            return loader.steps(step - begun.first_step)
+
+        try:
+            outcome: Outcome = train(
+                model,
+                PretrainingObjective(),
+                source=source,
+                optimizer=optimizer,
+                schedule=schedule(
+                    options.schedule,
+                    options.learning_rate,
+                    options.warmup_steps,
+                    options.schedule_steps or last_step,
+                ),
+                settings=LoopSettings(
+                    last_step=last_step,
+                    seed=recipe.seed,
+                    dtype=self.dtype,
+                    clip_norm=options.clip_norm,
+                    checkpoint_every=recipe.checkpoint_every,
+                    evaluate_every=recipe.evaluate_every,
+                ),
+                save=save,
+                sinks=sinks,
+                evaluations=evaluations,
+                ranks=ranks,
+                start=begun.at,
+                notice=self._notice,
+            )
+        finally:
+            for sink in sinks:
+                sink.close()
+        if ranks.first and not outcome.signal:
+            self._write_final(model)
+        return Result(
+            self.folder,
+            outcome.step,
+            outcome.pieces,
+            outcome.seconds,
+            outcome.signal,
+            outcome.evaluations,
+        )
+
+    # -- where the run starts ------------------------------------------------------------------
+
+    def _begin(self) -> _Start:
+        if self.resume:
+            return self._begin_resumed()
+        if self.recipe.continue_from:
+            return self._begin_next_phase()
+        from zhbert.model.config import BertConfig
+        from zhbert.model.pretrained import BertForPreTraining
+        from zhbert.train.loop import Progressed
+
+        recipe = self.recipe
+        if not recipe.initial_model:
+            shape = resolve_shape(recipe.model)
+            model = BertForPreTraining(self._config(shape), seed=recipe.seed)
+            return _Start(shape, model, None, Progressed(), 0)
+        source = Path(recipe.initial_model)
+        if not source.is_dir():
+            raise ZhbertError(
+                f"{self.where}: initial_model = {recipe.initial_model}: no such folder; put "
+                "a model folder there, give another (initial_model=FOLDER), or start from random "
+                "weights (initial_model=)"
+            )
+        self._check_vocabulary_of(source)
+        config = BertConfig.from_pretrained(source)
+        shape = resolve_shape(recipe.model, config.to_dict())
+        check_shape(shape, recipe.sequence_length, self.where)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = BertForPreTraining.from_pretrained(
+                source, num_hidden_layers=shape.num_hidden_layers, seed=recipe.seed
+            )
+        for warning in caught:
+            self.say(f"note: {warning.message}")
+        if shape.num_hidden_layers != config.num_hidden_layers:
+            self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
+        self._set_dropout(model, shape)
+        return _Start(shape, model, None, Progressed(), 0)
+
+    def _begin_resumed(self) -> _Start:
+        ranks = self.ranks
+        former = load_recipe(self.folder / "recipe.toml")
+        changed = self._changes(former)
+        checkpoint = ranks.on_first(lambda: self._newest(self.folder))
+        if checkpoint.info.get("corpus") != self._corpus_hash():
+            raise ZhbertError(
+                f"{self.corpus.folder}: not the corpus that {self.folder} was trained on; give "
+                "that one, or start another run"
+            )
+        start = self._from_checkpoint(former.model, checkpoint, int(checkpoint.info["first_step"]))
+        self.say(f"resuming {self.folder} from step {start.at.step}")
+        for line in changed:
+            self.say(f"changed: {line}")
+        last_step = start.first_step + self.recipe.steps
+        if start.at.step > last_step:
+            raise ZhbertError(
+                f"{self.folder} is at step {start.at.step} already, beyond "
+                f"steps = {self.recipe.steps}"
+            )
+        return start
+
+    def _begin_next_phase(self) -> _Start:
+        earlier = Path(self.recipe.continue_from)
+        recipe = self.recipe
+        if not (earlier / "recipe.toml").is_file():
+            raise ZhbertError(
+                f"{self.where}: continue_from = {recipe.continue_from}: not a run folder; give the "
+                "run folder of the earlier phase (continue_from=RUN)"
+            )
+        former = load_recipe(earlier / "recipe.toml")
+        checkpoint = self.ranks.on_first(lambda: self._newest(earlier))
+        theirs = checkpoint.info
+        if theirs.get("vocabulary") != self.corpus.fingerprint:
+            raise self._other_vocabulary(
+                str(earlier), str(theirs.get("vocabulary")), None, earlier / "final"
+            )
+        if theirs.get("optimizer") != recipe.optimizer.name:
+            raise ZhbertError(
+                f"{self.where}: optimizer.name = {recipe.optimizer.name}: {earlier} was trained "
+                f"with {theirs.get('optimizer')}, whose state goes on; to start afresh from its "
+                f"weights, use initial_model={earlier / 'final'}"
+            )
+        shape = resolve_shape(recipe.model, flatten(former.model))
+        check_shape(shape, recipe.sequence_length, self.where)
+        if checkpoint.step < int(theirs["first_step"]) + former.steps:
+            self.say(
+                f"note: {earlier} ended early, at step {checkpoint.step} of "
+                f"{int(theirs['first_step']) + former.steps}"
+            )
+        self.say(f"continuing {earlier} from step {checkpoint.step}: model, optimiser and schedule")
+        return self._from_checkpoint(shape, checkpoint, checkpoint.step)
+
+    def _from_checkpoint(
+        self, shape: ModelShape, checkpoint: Checkpoint, first_step: int
+    ) -> _Start:
+        from zhbert.model.pretrained import BertForPreTraining
+        from zhbert.train.checkpoint import load_model_state
+        from zhbert.train.loop import Progressed
+
+        info = checkpoint.info
+        model = BertForPreTraining(self._config(shape), seed=self.recipe.seed)
+        # The other processes get the first one's weights when DDP is set up.
+        if self.ranks.first:
+            load_model_state(model, checkpoint.tensors("model"), checkpoint.path)
+        at = Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
+        return _Start(shape, model, checkpoint, at, first_step)
+
+    def _newest(self, run_folder: Path) -> Checkpoint:
+        from zhbert.train.checkpoint import Checkpoints
+
+        checkpoint = Checkpoints(run_folder / "checkpoints", say=self.say).newest()
+        if checkpoint is None:
+            raise ZhbertError(
+                f"{run_folder}: no complete checkpoint to go on from; start again with --overwrite"
+            )
+        return checkpoint
+
+    def _changes(self, former: Recipe) -> list[str]:
+        """What differs from the run's own recipe and may; ZhbertError for what may not."""
+        mine, theirs = flatten(self.recipe), flatten(former)
+        lines = []
+        for key, value in mine.items():
+            # An unset key of [model] means what the run was resolved to.
+            if value == theirs[key] or (key.startswith("model.") and value is None):
+                continue
+            if key not in FREE_ON_RESUME:
+                raise ZhbertError(
+                    f"--resume: {key} = {value!r}, but {self.folder} was begun with "
+                    f"{theirs[key]!r}; change it back, or begin a new run "
+                    f"(continue_from={self.folder} takes this one's state along)"
+                )
+            stretched = key == "steps" and not former.optimizer.schedule_steps
+            stretched = stretched and former.optimizer.schedule != "constant"
+            more = ": the learning rate now falls to zero at the new end" if stretched else ""
+            lines.append(f"{key} = {value!r} (was {theirs[key]!r}){more}")
+        return lines
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def _check_vocabulary_of(self, model_folder: Path) -> None:
+        from zhbert.model.config import BertConfig
+        from zhbert.text.tokenizer import Tokenizer
+
+        names = ("vocab.txt", "tokenizer.json")
+        if any((model_folder / name).is_file() for name in names):
+            tokenizer = Tokenizer.from_pretrained(model_folder)
+            if tokenizer.fingerprint() != self.corpus.fingerprint:
+                raise self._other_vocabulary(
+                    str(model_folder), tokenizer.fingerprint(), len(tokenizer), model_folder
+                )
+            return
+        size = BertConfig.from_pretrained(model_folder).vocab_size
+        if size != self.corpus.vocabulary_size:
+            raise ZhbertError(
+                f"{self.corpus.folder}: made with a vocabulary of {self.corpus.vocabulary_size:,} "
+                f"pieces, but {model_folder} has {size:,} (and no vocab.txt): prepare the corpus "
+                "with that model's vocabulary"
+            )
+        self.say(
+            f"note: {model_folder} has no vocab.txt; its vocabulary is taken to be the corpus's"
+        )
+
+    def _other_vocabulary(
+        self, what: str, theirs: str, size: int | None, folder: Path
+    ) -> ZhbertError:
+        pieces = f"{size:,} pieces, " if size is not None else ""
+        return ZhbertError(
+            f"{self.corpus.folder}: made with another vocabulary "
+            f"({self.corpus.vocabulary_size:,} pieces, hash {self.corpus.fingerprint[:12]}) than "
+            f"{what} ({pieces}hash {theirs[:12]}): prepare the corpus again with --vocab {folder}"
+        )
+
+    def _warn(self, last_step: int) -> None:
+        options = self.recipe.optimizer
+        if options.warmup_steps > last_step:
+            self.say(
+                f"warning: optimizer.warmup_steps = {options.warmup_steps} is longer than the "
+                f"run's {last_step} steps: the learning rate never reaches its peak"
+            )
+        if 0 < options.schedule_steps < last_step and options.schedule != "constant":
+            self.say(
+                f"warning: optimizer.schedule_steps = {options.schedule_steps}, but the run ends "
+                f"at step {last_step}: from there on the learning rate is zero"
+            )
+
+    # -- parts ---------------------------------------------------------------------------------
+
+    def _config(self, shape: ModelShape) -> Any:
+        from zhbert.model.config import BertConfig
+
+        values = flatten(shape)
+        return BertConfig(
+            vocab_size=self.corpus.vocabulary_size, pad_token_id=self.tokenizer.pad_id, **values
+        )
+
+    def _set_dropout(self, model: BertForPreTraining, shape: ModelShape) -> None:
+        """A loaded model with the recipe's dropout instead of its own."""
+        from zhbert.model.pretrained import BertForPreTraining
+
+        assert shape.hidden_dropout_prob is not None
+        assert shape.attention_probs_dropout_prob is not None
+        config = model.config
+        wanted = (shape.hidden_dropout_prob, shape.attention_probs_dropout_prob)
+        if wanted == (config.hidden_dropout_prob, config.attention_probs_dropout_prob):
+            return
+        config.hidden_dropout_prob, config.attention_probs_dropout_prob = wanted
+        # The layers read their rates when they are built.
+        fresh = BertForPreTraining(config)
+        for name, module in model.named_modules():
+            if hasattr(module, "rate"):
+                module.rate = fresh.get_submodule(name).rate
+
+    def _micro_batch_rows(self, shape: ModelShape) -> int:
+        from zhbert.runtime import free_memory
+
+        recipe, ranks = self.recipe, self.ranks
+        rows = -(-recipe.batch_size // ranks.world_size)
+        if recipe.micro_batch_size:
+            return min(recipe.micro_batch_size, rows)
+        on_gpu = ranks.device.type == "cuda"
+        memory = free_memory(ranks.device)
+        # On a CPU a larger batch gains nothing beyond a few thousand pieces.
+        budget = memory // 3 if on_gpu else min(memory // (8 * ranks.world_size), 2**31)
+        return auto_micro_batch_rows(
+            recipe, shape, self.corpus.vocabulary_size, rows, budget, on_gpu, self.dtype.itemsize
+        )
+
+    def _loader(self, micro_rows: int) -> PretrainingLoader:
+        from zhbert.data.loader import PretrainingLoader
+        from zhbert.data.masking import Masking
+
+        recipe = self.recipe
+        return PretrainingLoader(
+            self.corpus.shards("train"),
+            self.tokenizer.vocabulary,
+            builder=recipe.rows.builder,
+            sequence_length=recipe.sequence_length,
+            batch_size=recipe.batch_size,
+            micro_batch_size=micro_rows,
+            masking=Masking(**flatten(recipe.masking)),
+            seed=recipe.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            short_row_probability=recipe.rows.short_row_probability,
+            total_steps=recipe.steps,
+        )
+
+    def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
+        from zhbert.data.loader import PretrainingLoader
+        from zhbert.data.masking import Masking
+        from zhbert.train.loop import Evaluation
+
+        recipe = self.recipe
+        shards = self.corpus.shards("held_out")
+        if not recipe.evaluation.rows or not recipe.evaluation.strategies:
+            return []
+        try:
+            if not shards:
+                raise ZhbertError("no held-out documents")
+            loader = PretrainingLoader(
+                shards,
+                self.tokenizer.vocabulary,
+                builder=recipe.rows.builder,
+                sequence_length=recipe.sequence_length,
+                batch_size=micro_rows,
+                micro_batch_size=micro_rows,
+                masking=Masking(
+                    rate=EVALUATION_RATE,
+                    max_predictions=max(1, round(EVALUATION_RATE * recipe.sequence_length) + 1),
+                ),
+                seed=EVALUATION_SEED,
+            )
+        except ZhbertError:
+            self.say(
+                f"{self.corpus.folder}: no held-out documents: evaluation is skipped "
+                "(zhbert prepare --held-out 0.01 sets some aside)"
+            )
+            return []
+        guess = self._most_frequent_piece()
+        evaluations = []
+        for strategy in recipe.evaluation.strategies:
+            batches = loader.evaluation(recipe.evaluation.rows, strategy=strategy)
+            labels = sum(len(batch.labels) for batch in batches)
+            right = sum(int((batch.labels == guess).sum()) for batch in batches)
+            baseline = {"baseline_accuracy": right / labels if labels else None}
+            evaluations.append(Evaluation(strategy, batches, baseline))
+        return evaluations
+
+    def _most_frequent_piece(self) -> int:
+        import numpy as np
+
+        counts = np.zeros(self.corpus.vocabulary_size, dtype=np.int64)
+        left = BASELINE_PIECES
+        for shard in self.corpus.shards("train"):
+            pieces = shard.pieces[:left]
+            counts += np.bincount(pieces, minlength=len(counts))
+            left -= len(pieces)
+            if left <= 0:
+                break
+        return int(counts.argmax())
+
+    def _compile(self, model: BertForPreTraining) -> None:
+        from zhbert.runtime import has_compiler
+
+        wish = self.recipe.compile
+        if wish == "no" or (wish == "auto" and self.recipe.steps < COMPILE_FROM_STEPS):
+            return
+        if self.ranks.device.type == "cpu" and not has_compiler():
+            self.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
+            return
+        compile_model = getattr(model, "compile_for_training", None)
+        if compile_model is not None:
+            compile_model()
+
+    def _checkpoints(self) -> Any:
+        from zhbert.train.checkpoint import Checkpoints
+
+        return Checkpoints(
+            self.folder / "checkpoints", keep=self.recipe.keep_checkpoints, say=self.say
+        )
+
+    def _corpus_hash(self) -> str:
+        return hashlib.sha256(json.dumps(self.corpus.info, sort_keys=True).encode()).hexdigest()
+
+    # -- what is written and said --------------------------------------------------------------
+
+    def _open_run(self, begun: _Start) -> None:
+        """Make the run folder, now that everything it needs is there."""
+        from zhbert.files import write_json, write_text
+        from zhbert.runtime import provenance
+
+        origin = {
+            **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
+            "recipe": self.where,
+            "corpus": str(self.corpus.folder.resolve()),
+            "corpus_vocabulary": self.corpus.fingerprint,
+            "from_step": begun.at.step,
+        }
+        path = self.folder / "provenance.json"
+        if self.resume:
+            self._checkpoints().forget_after(begun.at.step)
+            former = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            origin = {**former, "resumed": [*former.get("resumed", []), origin]}
+        elif self.overwrite and self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        resolved = dataclasses.replace(self.recipe, model=begun.shape)
+        write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
+        write_json(path, origin)
+
+    def _write_final(self, model: BertForPreTraining) -> None:
+        from zhbert.files import atomic_folder
+
+        positions = model.config.max_position_embeddings
+        with atomic_folder(self.folder / "final") as temporary:
+            model.save_pretrained(temporary)
+            self.tokenizer.save_pretrained(temporary, model_max_length=positions)
+
+    def _describe(
+        self,
+        model: BertForPreTraining,
+        loader: PretrainingLoader,
+        begun: _Start,
+        last_step: int,
+        micro_rows: int,
+    ) -> None:
+        if self.quiet:
+            return
+        recipe, ranks, shape = self.recipe, self.ranks, begun.shape
+        parameters = sum(p.numel() for p in model.parameters())
+        self.say(
+            f"model: {shape.num_hidden_layers} layers x {shape.hidden_size}, {parameters:,} "
+            f"parameters; {ranks.device}, {str(self.dtype).removeprefix('torch.')}"
+            + (f", {self.threads} threads" if ranks.device.type == "cpu" else "")
+            + (f", {ranks.world_size} processes" if ranks.world_size > 1 else "")
+        )
+        epochs = recipe.steps * recipe.batch_size / loader.rows_per_epoch
+        self.say(
+            f"data: {loader.rows_per_epoch:,} rows an epoch ({recipe.rows.builder}, "
+            f"{recipe.masking.strategy} masks); steps {begun.at.step + 1} to {last_step} x "
+            f"{recipe.batch_size} rows of up to {recipe.sequence_length} pieces = "
+            f"{epochs:.3g} epochs"
+            + (f"; micro-batches of {micro_rows}" if micro_rows < recipe.batch_size else "")
+        )
+
+    def _notice(self, line: str) -> None:
+        # From within a signal handler: sys.stderr may be in the middle of a write.
+        if self.ranks.first:
+            os.write(2, f"\n{line}\n".encode())
+
+
+class PretrainingObjective:
+    """Masked words and sentence pairs, for the training loop."""
+
+    parts = ("masked_lm", "next_sentence")
+
+    def counts(self, batch: Batch) -> tuple[int, ...]:
+        """Predicted pieces, and rows where pairs are labelled."""
+        pairs = batch.next_sentence_labels
+        return len(batch.labels), 0 if pairs is None else len(pairs)
+
+    def pieces(self, batch: Batch) -> int:
+        """All pieces: a batch has no padding."""
+        return len(batch.input_ids)
+
+    def __call__(
+        self, model: torch.nn.Module, batch: Batch, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of both losses, and how many guesses were right."""
+        import torch
+
+        from zhbert.model.pretrained import BertForPreTraining
+
+        assert isinstance(model, BertForPreTraining)
+        model.set_dropout_seed(seed)
+        loss = model.pretraining_loss(
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.position_ids,
+            batch.row_starts,
+            batch.max_length,
+            batch.predicted_positions,
+            batch.labels,
+            batch.next_sentence_labels,
+        )
+        pair_loss, pair_correct = loss.next_sentence_loss_sum, loss.next_sentence_correct
+        if pair_loss is None or pair_correct is None:
+            pair_loss = loss.masked_lm_loss_sum.new_zeros(())
+            pair_correct = loss.masked_lm_correct.new_zeros(())
+        return (
+            torch.stack([loss.masked_lm_loss_sum, pair_loss]),
+            torch.stack([loss.masked_lm_correct, pair_correct]),
+        )
+
+
+def auto_micro_batch_rows(
+    recipe: Recipe,
+    shape: ModelShape,
+    vocabulary_size: int,
+    rows: int,
+    budget: int,
+    flash_attention: bool,
+    bytes_per_number: int,
+) -> int:
+    """The rows of a micro-batch whose activations fit into ``budget`` bytes."""
+    from zhbert.train.memory import micro_batch_rows
+
+    work = workload(recipe, shape, vocabulary_size)
+    each = work.activation_bytes(bytes_per_number, stored_attention=not flash_attention)
+    return micro_batch_rows(rows, recipe.sequence_length, each, budget)
+
+
+def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Any:
+    """The sizes from which memory and operations are estimated."""
+    from zhbert.train.memory import Workload
+
+    assert shape.hidden_size is not None
+    assert shape.num_hidden_layers is not None
+    assert shape.num_attention_heads is not None
+    assert shape.intermediate_size is not None
+    return Workload(
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_hidden_layers,
+        num_attention_heads=shape.num_attention_heads,
+        intermediate_size=shape.intermediate_size,
+        vocabulary_size=vocabulary_size,
+        sequence_length=recipe.sequence_length,
+    )
+
+
+def _check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    is_run = (folder / "recipe.toml").is_file()
+    if resume:
+        if not used or not is_run:
+            raise ZhbertError(
+                f"--resume: {folder}: no run to go on with; leave --resume away to begin one"
+            )
+    elif used and int(os.environ.get("RANK", "0")) == 0:
+        if not is_run:
+            raise ZhbertError(f"{folder}: exists and is not a run folder; choose another --out")
+        if not overwrite:
+            raise ZhbertError(
+                f"{folder}: a run is there already; --resume goes on with it, "
+                "--overwrite replaces it"
+            )
+
+
+def _nested(recipe: Recipe) -> dict[str, Any]:
+    """A Recipe as the table that ``parse_recipe`` reads: unset keys left out."""
+    table: dict[str, Any] = {}
+    for key, value in flatten(recipe).items():
+        if value is not None:
+            section, _, name = key.rpartition(".")
+            target = table.setdefault(section, {}) if section else table
+            target[name] = list(value) if isinstance(value, tuple) else value
+    return table
+
+
+__all__ = ["PretrainingObjective", "Result", "add_arguments", "pretrain", "run"]

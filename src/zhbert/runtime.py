@@ -1,0 +1,152 @@
+"""Where a run computes: device, number format, threads; and where its results come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(local_rank: int = 0) -> torch.device:
+    """This process's GPU where there is one, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+def cpu_flags() -> set[str]:
+    """The CPU's features as Linux names them (``avx512f``, ``amx_bf16``); empty elsewhere."""
+    try:
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
+            if line.startswith(("flags", "Features")):
+                return set(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return set()
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bf16 on GPUs that have it and on CPUs with AMX, and fp32 elsewhere.
+
+    Without AMX a CPU's bf16 products are not enough faster than fp32's to pay for the conversions.
+    """
+    import torch
+
+    if precision == "fp32":
+        return torch.float32
+    if precision == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = "amx_bf16" in cpu_flags()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def prepare_threads(threads: int) -> int:
+    """Set PyTorch's CPU threads (0: its own choice) and return how many there are."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    # Adam's running means decay into denormal numbers, on which a CPU computes many times slower.
+    # Threads take the setting from the thread that starts them: it must precede all computing.
+    torch.set_flush_denormal(True)
+    return torch.get_num_threads()
+
+
+def has_compiler() -> bool:
+    """Is there the C++ compiler that torch.compile needs on a CPU (Triton brings its own)?"""
+    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
+
+
+def free_memory(device: torch.device) -> int:
+    """The device's whole memory in bytes; of the CPU: the machine's."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def cpu_name() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree that this runs from, with ``+`` where it was changed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) -> dict[str, Any]:
+    """What a result depends on and a recipe does not say: versions, commit, hardware, command."""
+    import numpy
+    import torch
+
+    from zhbert import __version__
+
+    flags = cpu_flags()
+    telling = (
+        "avx2",
+        "avx512f",
+        "avx512_bf16",
+        "avx512_vnni",
+        "amx_tile",
+        "amx_bf16",
+        "asimd",
+        "sve",
+    )
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "zhbert": __version__,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "system": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_flags": [flag for flag in telling if flag in flags],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "cuda": torch.version.cuda if gpu else None,
+        "device": str(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "processes": world_size,
+    }

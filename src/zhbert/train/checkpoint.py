@@ -1,0 +1,188 @@
+"""Checkpoints: RUN/checkpoints/step-000123/, written whole or not at all, the newest few kept.
+
+A checkpoint is safetensors files and ``checkpoint.json``, which holds their checksums and is
+written last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json
+
+_NAME = re.compile(r"step-(\d+)")
+_REST = re.compile(r"\.step-\d+\..*\.(tmp|old)")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One complete checkpoint on disk."""
+
+    path: Path
+    info: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The number of optimiser steps done."""
+        return int(self.info["step"])
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors saved under ``name`` ("model", "optimizer"), on the CPU."""
+        return load_file(self.path / f"{name}.safetensors")
+
+
+class Checkpoints:
+    """The checkpoints of one run. ``say`` gets a line about each one that has to be skipped."""
+
+    def __init__(
+        self, folder: Path, *, keep: int = 2, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.folder, self.keep, self.say = folder, keep, say
+
+    def steps(self) -> list[int]:
+        """The steps that have a folder, ascending, complete or not."""
+        if not self.folder.is_dir():
+            return []
+        matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
+        return sorted(int(match[1]) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.folder / f"step-{step:06d}"
+
+    def save(
+        self, step: int, groups: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]
+    ) -> Path:
+        """Write one checkpoint atomically, then remove those that are older than the kept ones.
+
+        Raises ZhbertError (disk full, no permission); the older checkpoints are then as they were.
+        """
+        path = self.path(step)
+        try:
+            self._sweep()
+            with atomic_folder(path) as temporary:
+                for name, tensors in groups.items():
+                    whole = {key: value.detach().contiguous() for key, value in tensors.items()}
+                    save_file(whole, temporary / f"{name}.safetensors")
+                files = {
+                    file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+                    for file in sorted(temporary.iterdir())
+                }
+                write_json(temporary / "checkpoint.json", {"step": step, **info, "files": files})
+            _sync_folder(self.folder)
+        except (OSError, SafetensorError) as error:
+            raise self._trouble(error, path) from None
+        for old in self.steps()[: -self.keep]:
+            # Renamed first: a half-removed folder must not look like a checkpoint.
+            leaving = self.folder / f".step-{old:06d}.{os.getpid()}.old"
+            self.path(old).rename(leaving)
+            shutil.rmtree(leaving, ignore_errors=True)
+        return path
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose files are all there and unchanged, or None."""
+        for step in reversed(self.steps()):
+            path = self.path(step)
+            trouble = _trouble_of(path)
+            if trouble is None:
+                info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+                return Checkpoint(path, info)
+            self.say(f"{path}: {trouble}: skipped")
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Remove what a resumed run leaves behind: skipped checkpoints, temporary files."""
+        self._sweep()
+        for newer in self.steps():
+            if newer > step:
+                shutil.rmtree(self.path(newer), ignore_errors=True)
+
+    def _sweep(self) -> None:
+        if self.folder.is_dir():
+            for rest in self.folder.iterdir():
+                if _REST.fullmatch(rest.name):
+                    shutil.rmtree(rest, ignore_errors=True)
+
+    def _trouble(self, error: Exception, path: Path) -> ZhbertError:
+        steps = [step for step in self.steps() if step != int(path.name[5:])]
+        kept = f"; the checkpoint of step {steps[-1]} is as it was" if steps else ""
+        if isinstance(error, OSError):
+            return ZhbertError(f"{describe_os_error(error, f'saving {path}')}{kept}")
+        if "os error 28" in str(error):
+            full = describe_os_error(OSError(28, "No space left on device"), f"saving {path}")
+            return ZhbertError(f"{full}{kept}")
+        return ZhbertError(f"saving {path}: {error}{kept}")
+
+
+def _trouble_of(path: Path) -> str | None:
+    """Why a checkpoint cannot be used, or None."""
+    try:
+        info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        for name, entry in info["files"].items():
+            file = path / name
+            if not file.is_file():
+                return f"incomplete ({name} is missing)"
+            if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
+                return f"corrupt ({name} is not what was written)"
+        int(info["step"])
+    except FileNotFoundError:
+        return "incomplete (no checkpoint.json)"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "corrupt (checkpoint.json cannot be read)"
+    return None
+
+
+def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Parameters and lasting buffers by name, a shared one once."""
+    state: dict[str, Tensor] = dict(model.named_parameters())
+    lasting = model.state_dict(keep_vars=True)
+    state.update((name, value) for name, value in model.named_buffers() if name in lasting)
+    return state
+
+
+def load_model_state(model: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
+    """Copy a saved state into the model; raises ZhbertError if it is of another shape."""
+    mine = model_state(model)
+    for name, value in mine.items():
+        if name not in state:
+            raise ZhbertError(
+                f"{where}: has no '{name}': a checkpoint of another shape; use the recipe that "
+                "this run began with"
+            )
+        if state[name].shape != value.shape:
+            raise ZhbertError(
+                f"{where}: '{name}' is {tuple(state[name].shape)}, the model's is "
+                f"{tuple(value.shape)}: a checkpoint of another shape; use the recipe that this "
+                "run began with"
+            )
+    unknown = [name for name in state if name not in mine]
+    if unknown:
+        raise ZhbertError(
+            f"{where}: holds '{unknown[0]}', which the model has not: a checkpoint of another "
+            "shape; use the recipe that this run began with"
+        )
+    with torch.no_grad():
+        for name, value in mine.items():
+            value.copy_(state[name])
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries, so that a rename outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

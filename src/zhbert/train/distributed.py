@@ -1,0 +1,110 @@
+"""Several processes as one: what torchrun starts, joined by gloo on CPUs and NCCL on GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+
+# How long a process waits for the others in one exchange: longer than the first process takes to
+# write a large checkpoint, short enough that a run whose member hangs does not hang for hours.
+PATIENCE = timedelta(minutes=10)
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among all of a run. Alone, every exchange is free."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes and prints?"""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sums of every rank's ``values``, position by position, exact to 2^53."""
+        if self.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return [float(value) for value in tensor.tolist()]
+
+    def sum_tensor(self, tensor: Tensor) -> Tensor:
+        """The same for a tensor, in place, without waiting for a GPU."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite every rank's tensors with the first rank's."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def on_first(self, work: Callable[[], _Value]) -> _Value:
+        """Run ``work`` on the first rank alone and give all ranks its value or its ZhbertError.
+
+        Without this the others would wait in their next exchange for a rank that has gone.
+        """
+        if self.world_size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.first:
+            try:
+                outcome[0] = work()
+            except ZhbertError as error:
+                outcome[1] = str(error)
+            except OSError as error:
+                outcome[1] = str(describe_os_error(error, "the first process"))
+        dist.broadcast_object_list(outcome, 0, device=self.device)
+        if outcome[1] is not None:
+            raise ZhbertError(outcome[1])
+        value: _Value = outcome[0]
+        return value
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over the ranks after every backward pass."""
+        if self.world_size == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(
+            module, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+
+
+@contextmanager
+def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
+    """Join the processes that torchrun started; without torchrun, be alone.
+
+    ``choose_device`` maps the rank on this machine to its device.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = choose_device(local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world_size == 1 or "RANK" not in os.environ:
+        yield Ranks(device=device)
+        return
+    on_gpu = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
+    )
+    yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
+    # Only after success: with a member gone, a farewell could wait for it.
+    dist.destroy_process_group()

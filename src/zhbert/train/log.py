@@ -1,0 +1,212 @@
+"""What a run says while it trains: metrics.jsonl, TensorBoard, and one progress line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+
+
+class Sink(Protocol):
+    """Where the loop's lines go: one mapping for each optimiser step and for each evaluation."""
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Take one line."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+class MetricsFile:
+    """metrics.jsonl: one JSON object a line, floats in full, each line handed over at once.
+
+    Appends; ``after`` (the checkpoint's step) first cuts a file of an interrupted run back.
+    """
+
+    def __init__(self, path: Path, after: int | None = None) -> None:
+        self.path = path
+        if after is not None and path.exists():
+            cut_metrics(path, after)
+        self._file = path.open("a", encoding="utf-8", newline="\n", buffering=1)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append one line; raises ZhbertError where the disk is full."""
+        try:
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise describe_os_error(error, f"writing {self.path}") from None
+
+    def sync(self) -> None:
+        """Onto the disk itself: a checkpoint must not outlive the lines before it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def cut_metrics(path: Path, step: int) -> int:
+    """Cut the file before the first line of a later step or a torn line; return the lines kept.
+
+    The lines that stay keep every byte.
+    """
+    kept = end = 0
+    with path.open("rb+") as file:
+        for line in file:
+            try:
+                entry = json.loads(line)
+                if not line.endswith(b"\n") or entry["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            kept += 1
+            end += len(line)
+        file.truncate(end)
+    return kept
+
+
+class TensorBoard:
+    """The same numbers as TensorBoard's event files in RUN/tensorboard."""
+
+    def __init__(self, folder: Path, after: int | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ZhbertError(
+                "--tensorboard: tensorboard is not installed; pip install 'zhbert[tensorboard]'"
+            ) from None
+        purge = None if after is None else after + 1
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge)
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add every number of the line as a scalar."""
+        group = f"evaluation-{line['evaluation']}" if "evaluation" in line else "train"
+        for name, value in line.items():
+            if name not in ("step", "evaluation") and isinstance(value, int | float):
+                self._writer.add_scalar(f"{group}/{name}", value, line["step"])
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self._writer.close()
+
+
+class Progress:
+    """One line that follows the training: live on a terminal, else a plain line now and then."""
+
+    LIVE_SECONDS = 0.2
+    PLAIN_SECONDS = 15.0
+
+    def __init__(self, stream: TextIO, first_step: int, last_step: int) -> None:
+        self.stream, self.last_step = stream, last_step
+        self.live = stream.isatty()
+        self._shown = 0.0 if self.live else time.monotonic() - self.PLAIN_SECONDS + 3.0
+        self._width = len(str(last_step))
+        self._recent: deque[tuple[float, int, int, float]] = deque(
+            [(time.monotonic(), first_step, 0, 0.0)]
+        )
+        self._waited = 0.0
+        self._open = False
+        self._begun = False
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Show one step or one evaluation."""
+        if "evaluation" in line:
+            self._line(describe_evaluation(line))
+            return
+        now = time.monotonic()
+        if not self._begun:
+            # Speed is counted from the end of the first step, which compiles and warms up.
+            self._begun = True
+            self._recent = deque([(now, line["step"], line["pieces"], 0.0)])
+        self._waited += line["data_wait"] * line["step_seconds"]
+        self._recent.append((now, line["step"], line["pieces"], self._waited))
+        while len(self._recent) > 2 and now - self._recent[0][0] > 30:
+            self._recent.popleft()
+        due = self.LIVE_SECONDS if self.live else self.PLAIN_SECONDS
+        if now - self._shown >= due or line["step"] == self.last_step:
+            self._shown = now
+            self._line(self._describe(line), passing=self.live and line["step"] != self.last_step)
+
+    def say(self, text: str) -> None:
+        """A remark on a line of its own."""
+        self._line(text)
+
+    def close(self) -> None:
+        """Leave the cursor on a fresh line."""
+        if self._open:
+            self.stream.write("\n")
+            self.stream.flush()
+            self._open = False
+
+    def _describe(self, line: Mapping[str, Any]) -> str:
+        start, end = self._recent[0], self._recent[-1]
+        seconds, steps = end[0] - start[0], end[1] - start[1]
+        parts = [f"step {line['step']:>{self._width}}/{self.last_step}", f"loss {line['loss']:.3f}"]
+        if steps and seconds > 0:
+            parts.append(f"{count((end[2] - start[2]) / seconds)} pieces/s")
+            parts.append(f"data wait {(end[3] - start[3]) / seconds:.0%}")
+            parts.append(f"{duration((self.last_step - line['step']) * seconds / steps)} left")
+        return "  ".join(parts)
+
+    def _line(self, text: str, passing: bool = False) -> None:
+        if self.live:
+            columns = shutil.get_terminal_size().columns
+            self.stream.write("\r\x1b[K" + (text[: columns - 1] if passing else text))
+            self._open = passing
+            if not passing:
+                self.stream.write("\n")
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def describe_evaluation(line: Mapping[str, Any]) -> str:
+    """One evaluation as people read it.
+
+    >>> describe_evaluation({"step": 9, "evaluation": "wwm", "masked_lm_accuracy": 0.25,
+    ...     "masked_lm_loss": 5.5, "baseline_accuracy": 0.05, "next_sentence_accuracy": None})
+    'step 9  held out, wwm masks: accuracy 25.00 % (commonest piece: 5.00 %), loss 5.500'
+    """
+    text = f"step {line['step']}  held out, {line['evaluation']} masks: "
+    text += f"accuracy {line['masked_lm_accuracy'] * 100:.2f} %"
+    if line.get("baseline_accuracy") is not None:
+        text += f" (commonest piece: {line['baseline_accuracy'] * 100:.2f} %)"
+    text += f", loss {line['masked_lm_loss']:.3f}"
+    if line.get("next_sentence_accuracy") is not None:
+        text += f", pairs {line['next_sentence_accuracy'] * 100:.1f} %"
+    return text
+
+
+def count(number: float) -> str:
+    """A rounded number.
+
+    >>> count(950), count(31_415), count(2_718_281)
+    ('950', '31.4k', '2.72M')
+    """
+    if number < 1000:
+        return f"{number:.0f}"
+    if number < 1e6:
+        return f"{number / 1e3:.3g}k" if number < 999_500 else "1.00M"
+    return f"{number / 1e6:.3g}M" if number < 1e9 else f"{number / 1e9:.3g}G"
+
+
+def duration(seconds: float) -> str:
+    """A time span.
+
+    >>> duration(42), duration(625), duration(7300)
+    ('42 s', '10 min 25 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

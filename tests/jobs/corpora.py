@@ -1,0 +1,74 @@
+"""A tiny corpus made by code, and a tiny shape: what the tests of the jobs train on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from zhbert.data.shards import FORMAT, VERSION, Documents, write_shard
+from zhbert.text.tokenizer import Tokenizer
+
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 55)))
+
+TINY = (
+    "model.hidden_size=16",
+    "model.num_hidden_layers=2",
+    "model.num_attention_heads=2",
+    "model.intermediate_size=32",
+    "model.max_position_embeddings=64",
+    "sequence_length=32",
+    "batch_size=8",
+    "masking.max_predictions=5",
+    "evaluation.rows=8",
+    "compile=no",
+    "threads=1",
+)
+
+
+def documents(count: int, seed: int) -> Documents:
+    """Documents of sentences of words of one or two pieces, with something to learn in them."""
+    rng = np.random.default_rng(seed)
+    pieces: list[int] = []
+    words: list[bool] = []
+    document_starts, sentence_starts = [0], []
+    for _ in range(count):
+        for _ in range(rng.integers(3, 7)):
+            sentence_starts.append(len(pieces))
+            for _ in range(rng.integers(3, 8)):
+                first = int(rng.integers(5, len(PIECES) - 1))
+                pieces.append(first)
+                words.append(True)
+                if rng.random() < 0.6:
+                    pieces.append(first + 1)
+                    words.append(False)
+        document_starts.append(len(pieces))
+    return Documents(
+        np.array(pieces, dtype=np.uint16),
+        np.array(words),
+        np.array(document_starts),
+        np.array(sentence_starts),
+        np.array(sentence_starts),
+    )
+
+
+def make_corpus(folder: Path, *, held_out: int = 8, train: int = 60, seed: int = 0) -> Path:
+    """Write a corpus folder."""
+    folder.mkdir(parents=True)
+    tokenizer = Tokenizer(PIECES)
+    tokenizer.save_pretrained(folder)
+    shards: dict[str, list[object]] = {"train": [], "held_out": []}
+    for number, (split, count) in enumerate((("train", train), ("held_out", held_out))):
+        if count:
+            path = folder / f"{split}-00000.arrow"
+            shards[split].append(write_shard(path, documents(count, seed + number)))
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        "vocabulary_size": len(PIECES),
+        "tokenizer": {"fingerprint": tokenizer.fingerprint()},
+        "shards": shards,
+    }
+    (folder / "corpus.json").write_text(json.dumps(info), encoding="utf-8")
+    return folder
