@@ -28,6 +28,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,15 @@ def bert_words(text: str) -> list[str]:
     return ["".join(characters[start:end]) for start, end in split_words(characters)]
 
 
+@cache
+def _spellings() -> Callable[[str], list[str]]:
+    """Finds the runs of text between spaces, punctuation and Han characters."""
+    points = code_points()
+    # These end a word whatever stands beside them.
+    alone = points.chinese | points.punctuation | points.spaces
+    return re.compile(f"[^{_character_class(alone)}]+").findall
+
+
 def _character_class(characters: Iterable[str]) -> str:
     """The inside of a regex's [...]: runs of neighbours as ranges."""
     runs: list[list[int]] = []
@@ -182,12 +192,6 @@ class TextCounts:
     # Counting pays per call, so texts are gathered into blocks of this many characters.
     _BLOCK = 1 << 20
 
-    def __post_init__(self) -> None:
-        points = code_points()
-        # What ends a word whatever stands beside it.
-        alone = points.chinese | points.punctuation | points.spaces
-        self._spelling = re.compile(f"[^{_character_class(alone)}]+")
-
     def add(self, texts: Iterable[str]) -> None:
         """Count ``texts``: lines, documents or blocks; no word crosses from one to the next."""
         block: list[str] = []
@@ -205,8 +209,9 @@ class TextCounts:
     def _add_block(self, text: str) -> None:
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         self.characters += len(codes)
-        self._by_code += np.bincount(codes, minlength=len(self._by_code))
-        self._spellings.update(self._spelling.findall(text))
+        found = np.bincount(codes)
+        self._by_code[: len(found)] += found
+        self._spellings.update(_spellings()(text))
         if len(self._spellings) > self.max_words:
             self._prune()
 
@@ -420,6 +425,11 @@ def learn_vocabulary(
     ]
     ascii_characters = {chr(code) for code in range(33, 127)}
     required = {c for text in (*ascii_characters, *characters) for c in "".join(bert_words(text))}
+    taken = {*specials[: len(specials) - len(special_tokens)], *required}
+    for token in special_tokens:
+        if not token or token in taken or token.strip() != token:
+            raise ZhbertError(f"special token {token!r}: empty, with spaces, or there already")
+        taken.add(token)
     chosen = set(required)
     fixed = len(specials) + _rows_of(chosen)
     if fixed > size:
