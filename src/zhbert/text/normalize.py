@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
 
 from zhbert.text import _codepoints
 
@@ -185,3 +188,90 @@ def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
             start = position + 1
     if start < len(characters):
         yield start, len(characters)
+
+
+# What `rules` says of a code point; the native module has the same numbers.
+WORD, REMOVED, SPACE, ALONE, REORDER, ACCENT, MULTI = range(7)
+
+# Sorted code points, where each one's string starts (+ the end), the strings: uint32.
+Strings = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All of BERT's normalisation as tables, for given options.
+
+    ``kinds``: (0x110000,) uint8. ``changes``: what a code point becomes in the end, if not itself:
+    one character, or several for kind MULTI. ``decompositions`` and ``orders`` (code points, places)
+    serve texts that hold a character of kind REORDER: a combining mark that is kept, whose place
+    depends on its neighbours.
+    """
+
+    kinds: NDArray[np.uint8]
+    changes: Strings
+    decompositions: Strings
+    orders: tuple[NDArray[np.uint32], NDArray[np.uint32]]
+
+
+@lru_cache(maxsize=16)
+def rules(options: Options) -> Rules:
+    """The tables of these options, made once."""
+    points = code_points()
+    kinds = np.full(NUM_CODE_POINTS, WORD, np.uint8)
+    for text, kind in (
+        (_codepoints.PUNCTUATION, ALONE),
+        (_codepoints.CHINESE if options.tokenize_chinese_chars else "", ALONE),
+        (_codepoints.SPACES, SPACE),
+        (_codepoints.REMOVED, REMOVED),
+        ("d800-dfff", REMOVED),
+    ):
+        for first, last in _ranges(text):
+            kinds[first : last + 1] = kind
+    changes: dict[int, str] = {}
+    affected = set(points.lower) if options.do_lower_case else set()
+    if options.strips_accents:
+        affected |= points.accents | set(points.decompositions) | set(points.orders)
+    for character in affected:
+        code = ord(character)
+        changed = character
+        if options.strips_accents:
+            parts = decompose(character)
+            changed = "".join(part for part in parts if part not in points.accents)
+            if any(part in points.orders for part in changed):
+                kinds[code] = REORDER
+                continue
+        if options.do_lower_case:
+            changed = "".join(points.lower.get(part, part) for part in changed)
+        if changed == "":
+            kinds[code] = ACCENT
+        elif len(changed) > 1:
+            kinds[code] = MULTI
+        elif kinds[code] == WORD:
+            kinds[code] = ALONE if changed in points.punctuation else WORD
+        if changed not in ("", character):
+            changes[code] = changed
+    if options.strips_accents:
+        kinds[_HANGUL.start : _HANGUL.stop] = MULTI
+        changes.update((code, decompose(chr(code))) for code in _HANGUL)
+    marks = sorted(map(ord, points.orders))
+    return Rules(
+        kinds=kinds,
+        changes=_pack(changes),
+        decompositions=_pack({ord(c): text for c, text in points.decompositions.items()}),
+        orders=(
+            np.array(marks, np.uint32),
+            np.array([points.orders[chr(code)] for code in marks], np.uint32),
+        ),
+    )
+
+
+def _pack(strings: Mapping[int, str]) -> Strings:
+    keys = sorted(strings)
+    starts = np.zeros(len(keys) + 1, np.uint32)
+    np.cumsum([len(strings[key]) for key in keys], out=starts[1:])
+    values = "".join(strings[key] for key in keys)
+    return (
+        np.array(keys, np.uint32),
+        starts,
+        np.frombuffer(values.encode("utf-32-le"), "<u4").astype(np.uint32),
+    )

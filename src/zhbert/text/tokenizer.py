@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +154,8 @@ class Tokenizer:
         self, texts: Iterable[str], *, special_tokens: bool = True
     ) -> list[NDArray[np.int32]]:
         """Encode many texts to ids; the arrays are slices of one."""
-        ids, starts, _ = self._core.encode(list(texts), special_tokens)
-        places = starts.tolist()
-        return [ids[a:b] for a, b in pairwise(places)]
+        arrays: list[NDArray[np.int32]] = self._core.encode_batch(list(texts), special_tokens)
+        return arrays
 
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.int32]]
