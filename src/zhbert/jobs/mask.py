@@ -1,0 +1,308 @@
+"""Show what masking does to a text: as it is, in words, masked by characters and by whole words.
+
+zhbert mask 使用语言模型来预测下一个词的probability。
+zhbert mask - < lines.txt          (one text a line)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from zhbert.data.masking import MaskingVocabulary
+    from zhbert.text.segment import Segmenter
+    from zhbert.text.tokenizer import Tokenizer
+
+# What a strategy's row is called, as the references print it: Chinese, English.
+_NAMES = {
+    "char": ("字掩码", "character masking"),
+    "wwm": ("全词掩码", "whole word masking"),
+    "wwm-unbiased": ("无偏全词掩码", "unbiased wwm"),
+    "ngram": ("N元掩码", "n-gram masking"),
+}
+_STYLES = {"mask": "bold red", "random": "bold yellow", "kept": "bold green"}
+# Below this width the labels stand above the texts, not beside them.
+_NARROW = 72
+# Pieces of the longest row of a published model, without [CLS] and [SEP].
+_LONGEST = 510
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One strategy's masks over a text's pieces."""
+
+    pieces: tuple[str, ...]
+    """the pieces as the model would see them"""
+    predicted: tuple[int, ...]
+    """positions of the predicted pieces, among ``pieces``"""
+    actions: tuple[str, ...]
+    """for each of them: ``mask``, ``random`` or ``kept``"""
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """A text, its words and pieces, and its masks by strategy."""
+
+    text: str
+    words: tuple[str, ...]
+    pieces: tuple[str, ...]
+    word_starts: tuple[bool, ...]
+    quota: int
+    """how many pieces are to be predicted"""
+    masks: dict[str, Masks]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the text and how to cut and mask it."""
+    parser.add_argument("text", metavar="TEXT", help="the text; - reads texts from stdin, by line")
+    parser.add_argument(
+        "--strategy",
+        default="wwm",
+        metavar="NAME",
+        help=f"{', '.join(_NAMES)} (default wwm); char is shown in any case",
+    )
+    parser.add_argument(
+        "--segmenter",
+        default="jieba",
+        metavar="NAME",
+        help="jieba (default), or whitespace for text that is segmented already",
+    )
+    parser.add_argument(
+        "--user-words", type=Path, metavar="FILE", help="your words for the segmenter, one a line"
+    )
+    parser.add_argument(
+        "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: the shipped one)"
+    )
+    parser.add_argument(
+        "--rate", type=float, default=0.15, help="share of the pieces to predict (default 0.15)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws other masks (default 0)")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="show what training sees: 80 %% [MASK], 10 %% a random piece, 10 %% kept",
+    )
+
+
+def mask_text(
+    text: str,
+    tokenizer: Tokenizer,
+    segmenter: Segmenter,
+    *,
+    strategies: Sequence[str] = ("char", "wwm"),
+    rate: float = 0.15,
+    seed: int = 0,
+    replace: bool = False,
+    vocabulary: MaskingVocabulary | None = None,
+) -> MaskedText:
+    """Cut ``text`` into words and pieces, and mask it as one row by each strategy.
+
+    Special tokens in the text are plain text, as in ``zhbert prepare``. ``replace``: 80/10/10
+    instead of [MASK] alone. ``vocabulary``: the tokenizer's, where many texts are masked.
+
+    Raises:
+        ZhbertError: nothing of the text is left as a piece, or an unknown strategy or rate.
+    """
+    import numpy as np
+
+    from zhbert.data.masking import IGNORED, MaskingVocabulary, mask_words, quota
+
+    if seed < 0:
+        raise ZhbertError(f"--seed {seed}: must be 0 or more")
+    ends = segmenter.segment([text])[0]
+    aligned = tokenizer.encode_words([text], [ends])
+    if not len(aligned.ids):
+        raise ZhbertError("no text to mask: give a text with at least one character in it")
+    prepared = vocabulary or MaskingVocabulary(tokenizer.vocabulary)
+    row = np.concatenate(([prepared.cls_id], aligned.ids, [prepared.sep_id]))
+    starts = np.concatenate(([True], aligned.word_starts, [True]))
+    masks = {}
+    for strategy in strategies:
+        inputs, labels = mask_words(
+            row,
+            starts,
+            strategy=strategy,
+            rate=rate,
+            # A picture of the rate: the cap of a recipe would leave a long text's end bare.
+            max_predictions=len(row),
+            vocabulary=prepared,
+            rng=np.random.default_rng(seed),
+            mask_share=0.8 if replace else 1.0,
+            random_share=0.1 if replace else 0.0,
+        )
+        predicted = (np.flatnonzero(labels != IGNORED) - 1).tolist()
+        inputs, original = inputs[1:-1].tolist(), aligned.ids.tolist()
+        masks[strategy] = Masks(
+            pieces=tuple(tokenizer.vocabulary[piece] for piece in inputs),
+            predicted=tuple(predicted),
+            actions=tuple(
+                "mask"
+                if inputs[position] == prepared.mask_id
+                else "kept"
+                if inputs[position] == original[position]
+                else "random"
+                for position in predicted
+            ),
+        )
+    cuts = [0, *ends.tolist()]
+    words = (_printable(text[a:b]).strip() for a, b in pairwise(cuts))
+    return MaskedText(
+        text=text,
+        words=tuple(word for word in words if word),
+        pieces=tuple(tokenizer.vocabulary[piece] for piece in aligned.ids.tolist()),
+        word_starts=tuple(aligned.word_starts.tolist()),
+        quota=quota(len(row), rate, len(row)),
+        masks=masks,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Mask the text or the lines of stdin and print the tables."""
+    from zhbert.data.masking import MaskingVocabulary
+    from zhbert.jobs.console import err, out, print_json
+    from zhbert.text.segment import load_segmenter
+    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.text.vocab import default_vocabulary
+
+    tokenizer = Tokenizer.from_pretrained(args.vocab or default_vocabulary())
+    segmenter = load_segmenter(args.segmenter, user_words=args.user_words)
+    vocabulary = MaskingVocabulary(tokenizer.vocabulary)
+    from_stdin = args.text == "-"
+    results: list[dict[str, object]] = []
+    remarks: list[str] = []
+    for number, (where, text) in enumerate(_lines(sys.stdin) if from_stdin else [("", args.text)]):
+        try:
+            if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+                raise ZhbertError("the text is not UTF-8; convert it first")
+            result = mask_text(
+                text,
+                tokenizer,
+                segmenter,
+                strategies=list(dict.fromkeys(["char", args.strategy])),
+                rate=args.rate,
+                seed=args.seed,
+                replace=args.replace,
+                vocabulary=vocabulary,
+            )
+        except ZhbertError as error:
+            raise ZhbertError(f"{where}{error}") from None
+        if args.json:
+            results.append(_as_dict(result, args))
+        else:
+            if number:
+                sys.stdout.write("\n")
+            _print(result)
+            if not (args.quiet or from_stdin):
+                remarks.extend(_remarks(result, tokenizer.special_tokens.values()))
+    if args.json:
+        print_json(results if from_stdin else results[0])
+    elif not args.quiet:
+        remarks.append(_legend(args.replace, out().color_system is not None))
+        err().print("\n" + " ".join(remarks), style="dim", markup=False)
+    return 0
+
+
+def _lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank, with where they stand."""
+    found = False
+    try:
+        for number, line in enumerate(stdin, start=1):
+            if line.strip():
+                found = True
+                yield f"stdin, line {number}: ", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
+    if not found:
+        raise ZhbertError("stdin: no text; give one text a line")
+
+
+def _as_dict(result: MaskedText, args: argparse.Namespace) -> dict[str, object]:
+    settings = {name: getattr(args, name) for name in ("segmenter", "rate", "seed", "replace")}
+    return asdict(result) | settings
+
+
+def _print(result: MaskedText) -> None:
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    from zhbert.jobs.console import out
+
+    rows = [
+        ("原文", "original", Text(_printable(result.text))),
+        ("分词", "segmented", Text(" ".join(result.words))),
+        *((*_NAMES[strategy], _coloured(masks)) for strategy, masks in result.masks.items()),
+    ]
+    console = out()
+    if console.is_terminal and console.width < _NARROW:
+        for chinese, english, text in rows:
+            console.print(Text(f"{chinese} {english}", style="dim"))
+            console.print(text)
+        return
+    chinese_width = max(cell_len(chinese) for chinese, _, _ in rows)
+    english_width = max(len(english) for _, english, _ in rows)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for chinese, english, text in rows:
+        padding = " " * (chinese_width - cell_len(chinese))
+        label = f"{chinese}{padding} {english:<{english_width}}"
+        if console.is_terminal:
+            table.add_row(Text(label, style="dim"), text)
+        else:  # one row, one line: for grep, a file or a pager
+            console.print(f"{label}  ", text, sep="", markup=False)
+    if console.is_terminal:
+        console.print(table)
+
+
+def _coloured(masks: Masks) -> Text:
+    from rich.text import Text
+
+    styles = dict(zip(masks.predicted, masks.actions, strict=True))
+    text = Text()
+    for position, piece in enumerate(masks.pieces):
+        action = styles.get(position)
+        text.append(f"{' ' if position else ''}")
+        text.append(_printable(piece), style=_STYLES[action] if action else "")
+    return text
+
+
+def _printable(text: str) -> str:
+    """The text without line ends and what else would move a terminal's cursor."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
+
+
+def _remarks(result: MaskedText, special_tokens: Collection[str]) -> Iterator[str]:
+    """What a reader of one table may wonder about."""
+    counts = ", ".join(
+        f"{len(masks.predicted)} ({strategy})" for strategy, masks in result.masks.items()
+    )
+    yield f"Pieces: {len(result.pieces):,}; quota: {result.quota:,}; predicted: {counts}."
+    if not all(masks.predicted for masks in result.masks.values()):
+        yield (
+            "Nothing is predicted where no word fits the quota, or where none was drawn: try a "
+            "higher --rate or another --seed."
+        )
+    literal = [token for token in special_tokens if token in result.text]
+    if literal:
+        yield f"The text's own {', '.join(literal)} is plain text, as in prepare."
+    if len(result.pieces) > _LONGEST:
+        yield "When training, a text this long would stand in several rows."
+
+
+def _legend(replace: bool, colours: bool) -> str:
+    if not replace:
+        return "Every predicted piece is shown as [MASK]; --replace shows what training sees."
+    text = "Of the predicted pieces 80 % become [MASK], 10 % a random one, 10 % stay."
+    return text + (" Red: [MASK]; yellow: random; green: kept." if colours else "")
