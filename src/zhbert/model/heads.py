@@ -32,6 +32,7 @@ class MaskedWordsHead(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.activation = ACTIVATIONS[config.hidden_act]
+        self._workspace: Tensor | None = None
 
     def transformed(self, hidden: Tensor) -> Tensor:
         """(P, H) -> (P, H): what is compared with every word embedding."""
@@ -44,7 +45,21 @@ class MaskedWordsHead(nn.Module):
 
     def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Summed cross entropy at (P, H) for (P,) labels, and the count of right guesses."""
-        return vocabulary_cross_entropy(self.transformed(hidden), embeddings, self.bias, labels)
+        transformed = self.transformed(hidden)
+        room = self._room(transformed, labels.shape[0]) if torch.is_grad_enabled() else None
+        return vocabulary_cross_entropy(transformed, embeddings, self.bias, labels, room)
+
+    def _room(self, like: Tensor, positions: int) -> Tensor | None:
+        """Memory for the loss, kept from step to step (CUDA's allocator does that by itself)."""
+        if like.device.type != "cpu":
+            return None
+        size = positions * self.bias.shape[0]
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else like.dtype
+        if self._workspace is None or self._workspace.numel() < size:
+            self._workspace = torch.empty(size, dtype=dtype)
+        if self._workspace.dtype != dtype:
+            self._workspace = torch.empty(size, dtype=dtype)
+        return self._workspace
 
 
 class SentencePairHead(nn.Module):

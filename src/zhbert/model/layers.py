@@ -1,7 +1,7 @@
 """The layers of the encoder, over packed rows: no padding is computed.
 
-Shapes: T = pieces of all rows together, H = hidden size, R = rows, L = the longest row,
-A = attention heads, D = H / A.
+Shapes: T = pieces of all rows together, H = hidden size, R = rows, L = the longest row, Q = pieces
+whose state is wanted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,43 +29,83 @@ DROPOUT_SITES_PER_LAYER = 3
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Where each row lies in the packed pieces, and how to pad them inside attention."""
+    """Where each row lies among the packed pieces, and how to pad the rows inside attention."""
 
-    row_starts: Tensor  # (R + 1,) int, cumulative
-    rows: int
+    starts: Tensor  # (R + 1,) int64, cumulative
     max_length: int
-    # Both None when every row has max_length pieces: then padding is a change of shape.
-    pad_index: Tensor | None  # (R * L,) int64 into the packed pieces; T where nothing stands
-    unpad_index: Tensor | None  # (T,) int64 into the padded grid
-    bias: Tensor | None  # (R, 1, 1, L) float: 0 where a piece stands, -inf elsewhere
+    equal: bool  # every row has max_length pieces: padding is a change of shape
+    pad_index: Tensor  # (R * L,) int64 into the packed pieces; T where nothing stands
+    unpad_index: Tensor  # (T,) int64 into the padded grid
+    bias: Tensor  # (R, 1, 1, L) float: 0 where a piece stands, very low elsewhere
 
     @classmethod
-    def of(cls, row_starts: Tensor, max_length: int, total: int) -> PackedRows:
-        """Describe ``total`` packed pieces cut at ``row_starts``."""
-        rows = row_starts.shape[0] - 1
-        if total == rows * max_length:
-            return cls(row_starts, rows, max_length, None, None, None)
-        lengths = row_starts.diff()
-        grid = torch.arange(max_length, device=row_starts.device)
-        there = grid < lengths[:, None]
-        unpad_index = there.flatten().nonzero()[:, 0]
-        pad_index = torch.full((rows * max_length,), total, device=row_starts.device)
-        pad_index[unpad_index] = torch.arange(total, device=row_starts.device)
-        # Finite, so that a row without any piece gives zeros and not NaN.
-        bias = torch.zeros(there.shape, device=row_starts.device).masked_fill_(~there, -1e30)
-        return cls(row_starts, rows, max_length, pad_index, unpad_index, bias[:, None, None, :])
+    def of(cls, starts: Tensor, max_length: int, total: int) -> PackedRows:
+        """Describe ``total`` packed pieces cut at ``starts``; no waiting for a GPU."""
+        starts = starts.long()
+        rows = starts.shape[0] - 1
+        grid = torch.arange(max_length, device=starts.device)
+        there = grid < starts.diff()[:, None]
+        place = torch.where(there, starts[:-1, None] + grid, total)
+        piece = torch.arange(total, device=starts.device)
+        row = torch.searchsorted(starts[1:], piece, right=True)
+        unpad_index = row * max_length + piece - starts[row]
+        # Finite, so that a row without any piece gives numbers and not NaN.
+        bias = torch.zeros(there.shape, device=starts.device).masked_fill_(~there, -1e30)
+        return cls(
+            starts=starts,
+            max_length=max_length,
+            equal=total == rows * max_length,
+            pad_index=place.view(-1),
+            unpad_index=unpad_index,
+            bias=bias[:, None, None, :],
+        )
+
+
+@dataclass(frozen=True)
+class WantedPieces:
+    """The pieces whose last state is wanted: each row's first, and the predicted ones."""
+
+    positions: Tensor  # (Q,) int64 into the packed pieces, increasing
+    rows: PackedRows  # the same pieces as rows of their own
+    first: Tensor | None  # (R,) int64 into positions: the rows' first pieces
+    predicted: Tensor  # (P,) int64 into positions
+
+    @classmethod
+    def of(cls, packed: PackedRows, predicted: Tensor, with_first: bool) -> WantedPieces:
+        """Describe ``predicted`` (increasing, never a row's first piece) and the first pieces."""
+        starts, rows = packed.starts, packed.starts.shape[0] - 1
+        before = torch.searchsorted(predicted, starts)  # predictions before each row
+        device = predicted.device
+        if not with_first:
+            positions, query_starts, first = predicted, before, None
+            places = torch.arange(predicted.shape[0], device=device)
+        else:
+            query_starts = before + torch.arange(rows + 1, device=device)
+            first = query_starts[:-1]
+            row = torch.searchsorted(starts[1:], predicted, right=True)
+            places = torch.arange(predicted.shape[0], device=device) + row + 1
+            positions = predicted.new_empty(rows + predicted.shape[0])
+            positions[first] = starts[:-1]
+            positions[places] = predicted
+        # The most in one row; on a GPU an upper bound, for the figure itself would have to be
+        # waited for.
+        longest = packed.max_length
+        if device.type == "cpu":
+            longest = max(int(query_starts.diff().max()), 1) if rows else 1
+        own = PackedRows.of(query_starts, longest, positions.shape[0])
+        return cls(positions, own, first, places)
 
 
 class _Pad(torch.autograd.Function):
     """(T, ...) -> (R * L, ...). Each piece has one place, so the backward pass is a look-up too."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:
         ctx.save_for_backward(pad_index, unpad_index)
-        return torch.cat((x, x.new_zeros(1, *x.shape[1:])))[pad_index]
+        return torch.cat((x, x.new_zeros(1, x.shape[1])))[pad_index]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient[ctx.saved_tensors[1]], None, None
 
 
@@ -72,38 +113,98 @@ class _Unpad(torch.autograd.Function):
     """(R * L, ...) -> (T, ...): the inverse of _Pad."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:
         ctx.save_for_backward(pad_index, unpad_index)
         return x[unpad_index]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore
-        extended = torch.cat((gradient, gradient.new_zeros(1, *gradient.shape[1:])))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        extended = torch.cat((gradient, gradient.new_zeros(1, gradient.shape[1])))
         return extended[ctx.saved_tensors[0]], None, None
 
 
+def pad(x: Tensor, rows: PackedRows) -> Tensor:
+    """(T, C) -> (R, L, C), zeros where no piece stands."""
+    # Compiled, the look-up is part of a copy that is made anyway, and one graph serves all rows.
+    if not rows.equal or torch.compiler.is_compiling():
+        x = _Pad.apply(x, rows.pad_index, rows.unpad_index)  # type: ignore[no-untyped-call]
+    return x.view(rows.bias.shape[0], rows.bias.shape[3], -1)
+
+
+def unpad(x: Tensor, rows: PackedRows) -> Tensor:
+    """(R, L, C) -> (T, C)."""
+    x = x.reshape(rows.bias.shape[0] * rows.bias.shape[3], -1)
+    if rows.equal and not torch.compiler.is_compiling():
+        return x
+    packed: Tensor = _Unpad.apply(x, rows.pad_index, rows.unpad_index)  # type: ignore[no-untyped-call]
+    return packed
+
+
+def _mask(rows: PackedRows) -> Tensor | None:
+    return None if rows.equal and not torch.compiler.is_compiling() else rows.bias
+
+
 def padded_attention(
-    qkv: Tensor, packed: PackedRows, heads: int, rate: float, key: Tensor | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    rate: float,
+    key: Tensor | None,
 ) -> Tensor:
-    """Attention within each row: (T, 3H) -> (T, H), by batched products over padded rows."""
-    if packed.pad_index is not None:
-        qkv = _Pad.apply(qkv, packed.pad_index, packed.unpad_index)  # type: ignore
-    hidden = qkv.shape[1] // 3
-    grid = qkv.view(packed.rows, packed.max_length, 3, heads, hidden // heads)
-    query, keys, values = grid.permute(2, 0, 3, 1, 4).unbind(0)  # (R, A, L, D) each
+    """(R, L', H), (R, L, H), (R, L, H) -> (R, L', H), by products over batches of heads."""
+    rows, queries, hidden = query.shape
+    size = hidden // heads
+    query = query.view(rows, queries, heads, size).transpose(1, 2)
+    keys = keys.view(rows, -1, heads, size).transpose(1, 2)
+    values = values.view(rows, -1, heads, size).transpose(1, 2)
     if key is None or rate == 0.0:
-        bias = None if packed.bias is None else packed.bias.to(qkv.dtype)
-        context = functional.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
+        mask = None if bias is None else bias.to(query.dtype)
+        context = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
     else:
-        scores = query @ (keys * (1.0 / math.sqrt(hidden // heads))).transpose(-1, -2)
-        if packed.bias is not None:
-            scores = scores + packed.bias
+        scores = (query * (1.0 / math.sqrt(size))) @ keys.transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias
         probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32)
         context = dropout(probabilities, rate, key).to(values.dtype) @ values
-    context = context.transpose(1, 2).reshape(packed.rows * packed.max_length, hidden)
-    if packed.pad_index is not None:
-        context = _Unpad.apply(context, packed.pad_index, packed.unpad_index)  # type: ignore
-    return context
+    return context.transpose(1, 2).reshape(rows, queries, hidden)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def jagged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_rows: PackedRows,
+    rows: PackedRows,
+    heads: int,
+    rate: float,
+) -> Tensor:
+    """The same over packed rows, (Q, H), (T, H), (T, H) -> (Q, H), without any padding.
+
+    PyTorch's jagged tensors lead to its variable-length flash kernel (half precision) or its
+    memory-efficient one (float32) on CUDA, and to a slow loop on a CPU, which is how the tests run
+    it: on a GPU nothing here has been run. Dropout there is the kernel's own, from CUDA's
+    generator.
+    """
+    size = query.shape[1] // heads
+
+    def jagged(x: Tensor, where: PackedRows) -> Tensor:
+        # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.
+        nested = torch.nested.nested_tensor_from_jagged(
+            x.reshape(-1, heads, size),
+            where.starts,
+            min_seqlen=1,
+            max_seqlen=where.max_length,
+        )
+        return nested.transpose(1, 2)
+
+    context = functional.scaled_dot_product_attention(
+        jagged(query, query_rows), jagged(keys, rows), jagged(values, rows), dropout_p=rate
+    )
+    packed: Tensor = context.transpose(1, 2).values()
+    return packed.reshape(query.shape)
 
 
 class Embeddings(nn.Module):
@@ -118,16 +219,16 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.rate = config.hidden_dropout_prob
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        key: Tensor | None = None,
-    ) -> Tensor:
-        """(T,) ids -> (T, H)."""
-        x = self.words(input_ids) + self.positions(position_ids) + self.token_types(token_type_ids)
-        return dropout(self.norm(x), self.rate, key)
+    def look_up(self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """(T,) ids -> (T, H), the sum of three embeddings."""
+        total: Tensor = (
+            self.words(input_ids) + self.positions(position_ids) + self.token_types(token_type_ids)
+        )
+        return total
+
+    def finish(self, total: Tensor, key: Tensor | None = None) -> Tensor:
+        """(T, H) -> (T, H), normalised and dropped out."""
+        return dropout(self.norm(total), self.rate, key)
 
 
 class Attention(nn.Module):
@@ -142,7 +243,43 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, packed: PackedRows, key: Tensor | None = None) -> Tensor:
         """(T, H) -> (T, H)."""
-        context = padded_attention(self.qkv(x), packed, self.heads, self.rate, key)
+        qkv = self.qkv(x)
+        if x.device.type == "cuda":
+            query, keys, values = qkv.chunk(3, dim=1)
+            rate = self.rate if key is not None else 0.0
+            context = jagged_attention(query, keys, values, packed, packed, self.heads, rate)
+        else:
+            query, keys, values = pad(qkv, packed).chunk(3, dim=2)
+            bias = _mask(packed)
+            context = padded_attention(query, keys, values, bias, self.heads, self.rate, key)
+            context = unpad(context, packed)
+        projected: Tensor = self.output(context)
+        return projected
+
+    def at(
+        self,
+        wanted_x: Tensor,
+        wanted: PackedRows,
+        x: Tensor,
+        packed: PackedRows,
+        key: Tensor | None = None,
+    ) -> Tensor:
+        """Attention from some pieces (Q, H) to all (T, H) -> (Q, H)."""
+        hidden = x.shape[1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = functional.linear(wanted_x, weight[:hidden], bias[:hidden])
+        both = functional.linear(x, weight[hidden:], bias[hidden:])
+        if x.device.type == "cuda":
+            keys, values = both.chunk(2, dim=1)
+            rate = self.rate if key is not None else 0.0
+            context = jagged_attention(query, keys, values, wanted, packed, self.heads, rate)
+        else:
+            keys, values = pad(both, packed).chunk(2, dim=2)
+            mask = _mask(packed)
+            context = padded_attention(
+                pad(query, wanted), keys, values, mask, self.heads, self.rate, key
+            )
+            context = unpad(context, wanted)
         projected: Tensor = self.output(context)
         return projected
 
@@ -177,7 +314,21 @@ class Block(nn.Module):
         self, x: Tensor, packed: PackedRows, keys: Sequence[Tensor | None] = (None, None, None)
     ) -> Tensor:
         """(T, H) -> (T, H)."""
-        attended = self.attention(x, packed, keys[0])
+        return self._finish(x, self.attention(x, packed, keys[0]), keys)
+
+    def at(
+        self,
+        wanted_x: Tensor,
+        wanted: PackedRows,
+        x: Tensor,
+        packed: PackedRows,
+        keys: Sequence[Tensor | None] = (None, None, None),
+    ) -> Tensor:
+        """The same for some pieces only, (Q, H) of the (T, H) -> (Q, H)."""
+        attended = self.attention.at(wanted_x, wanted, x, packed, keys[0])
+        return self._finish(wanted_x, attended, keys)
+
+    def _finish(self, x: Tensor, attended: Tensor, keys: Sequence[Tensor | None]) -> Tensor:
         x = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
         widened = self.feed_forward(x)
         normalised: Tensor = self.feed_forward_norm(x + dropout(widened, self.rate, keys[2]))

@@ -12,39 +12,44 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-_LAYER = "bert.encoder.layer.*."
-#  ours                                        Hugging Face's
-TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("encoder.embeddings.words.weight",        ("bert.embeddings.word_embeddings.weight",)),
-    ("encoder.embeddings.positions.weight",    ("bert.embeddings.position_embeddings.weight",)),
-    ("encoder.embeddings.token_types.weight",  ("bert.embeddings.token_type_embeddings.weight",)),
-    ("encoder.embeddings.norm.weight",         ("bert.embeddings.LayerNorm.weight",)),
-    ("encoder.embeddings.norm.bias",           ("bert.embeddings.LayerNorm.bias",)),
-    ("encoder.layers.*.attention.qkv.weight",        (_LAYER + "attention.self.query.weight",
-                                                     _LAYER + "attention.self.key.weight",
-                                                     _LAYER + "attention.self.value.weight")),
-    ("encoder.layers.*.attention.qkv.bias",          (_LAYER + "attention.self.query.bias",
-                                                     _LAYER + "attention.self.key.bias",
-                                                     _LAYER + "attention.self.value.bias")),
-    ("encoder.layers.*.attention.output.weight",     (_LAYER + "attention.output.dense.weight",)),
-    ("encoder.layers.*.attention.output.bias",       (_LAYER + "attention.output.dense.bias",)),
-    ("encoder.layers.*.attention_norm.weight",       (_LAYER + "attention.output.LayerNorm.weight",)),
-    ("encoder.layers.*.attention_norm.bias",         (_LAYER + "attention.output.LayerNorm.bias",)),
-    ("encoder.layers.*.feed_forward.inner.weight",   (_LAYER + "intermediate.dense.weight",)),
-    ("encoder.layers.*.feed_forward.inner.bias",     (_LAYER + "intermediate.dense.bias",)),
-    ("encoder.layers.*.feed_forward.outer.weight",   (_LAYER + "output.dense.weight",)),
-    ("encoder.layers.*.feed_forward.outer.bias",     (_LAYER + "output.dense.bias",)),
-    ("encoder.layers.*.feed_forward_norm.weight",    (_LAYER + "output.LayerNorm.weight",)),
-    ("encoder.layers.*.feed_forward_norm.bias",      (_LAYER + "output.LayerNorm.bias",)),
-    ("pooler.dense.weight",                    ("bert.pooler.dense.weight",)),
-    ("pooler.dense.bias",                      ("bert.pooler.dense.bias",)),
-    ("masked_words.transform.weight",          ("cls.predictions.transform.dense.weight",)),
-    ("masked_words.transform.bias",            ("cls.predictions.transform.dense.bias",)),
-    ("masked_words.norm.weight",               ("cls.predictions.transform.LayerNorm.weight",)),
-    ("masked_words.norm.bias",                 ("cls.predictions.transform.LayerNorm.bias",)),
-    ("masked_words.bias",                      ("cls.predictions.bias",)),
-    ("sentence_pair.dense.weight",             ("cls.seq_relationship.weight",)),
-    ("sentence_pair.dense.bias",               ("cls.seq_relationship.bias",)),
+# Beginnings of Hugging Face's names, so that the table fits a page.
+_BEGINNINGS = {
+    "E.": "bert.embeddings.",
+    "L.": "bert.encoder.layer.*.",
+    "P.": "cls.predictions.",
+}
+#  ours                                           Hugging Face's
+_TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("encoder.embeddings.words.weight",             ("E.word_embeddings.weight",)),
+    ("encoder.embeddings.positions.weight",         ("E.position_embeddings.weight",)),
+    ("encoder.embeddings.token_types.weight",       ("E.token_type_embeddings.weight",)),
+    ("encoder.embeddings.norm.weight",              ("E.LayerNorm.weight",)),
+    ("encoder.embeddings.norm.bias",                ("E.LayerNorm.bias",)),
+    ("encoder.layers.*.attention.qkv.weight",       ("L.attention.self.query.weight",
+                                                     "L.attention.self.key.weight",
+                                                     "L.attention.self.value.weight")),
+    ("encoder.layers.*.attention.qkv.bias",         ("L.attention.self.query.bias",
+                                                     "L.attention.self.key.bias",
+                                                     "L.attention.self.value.bias")),
+    ("encoder.layers.*.attention.output.weight",    ("L.attention.output.dense.weight",)),
+    ("encoder.layers.*.attention.output.bias",      ("L.attention.output.dense.bias",)),
+    ("encoder.layers.*.attention_norm.weight",      ("L.attention.output.LayerNorm.weight",)),
+    ("encoder.layers.*.attention_norm.bias",        ("L.attention.output.LayerNorm.bias",)),
+    ("encoder.layers.*.feed_forward.inner.weight",  ("L.intermediate.dense.weight",)),
+    ("encoder.layers.*.feed_forward.inner.bias",    ("L.intermediate.dense.bias",)),
+    ("encoder.layers.*.feed_forward.outer.weight",  ("L.output.dense.weight",)),
+    ("encoder.layers.*.feed_forward.outer.bias",    ("L.output.dense.bias",)),
+    ("encoder.layers.*.feed_forward_norm.weight",   ("L.output.LayerNorm.weight",)),
+    ("encoder.layers.*.feed_forward_norm.bias",     ("L.output.LayerNorm.bias",)),
+    ("pooler.dense.weight",                         ("bert.pooler.dense.weight",)),
+    ("pooler.dense.bias",                           ("bert.pooler.dense.bias",)),
+    ("masked_words.transform.weight",               ("P.transform.dense.weight",)),
+    ("masked_words.transform.bias",                 ("P.transform.dense.bias",)),
+    ("masked_words.norm.weight",                    ("P.transform.LayerNorm.weight",)),
+    ("masked_words.norm.bias",                      ("P.transform.LayerNorm.bias",)),
+    ("masked_words.bias",                           ("P.bias",)),
+    ("sentence_pair.dense.weight",                  ("cls.seq_relationship.weight",)),
+    ("sentence_pair.dense.bias",                    ("cls.seq_relationship.bias",)),
 )  # fmt: skip
 # Other names of the same thing, and where they lead.
 ALIASES = {
@@ -54,7 +59,12 @@ ALIASES = {
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
-_BY_OURS = dict(TABLE)
+_BY_OURS = {
+    ours: tuple(_BEGINNINGS.get(name[:2], name[:2]) + name[2:] for name in theirs)
+    for ours, theirs in _TABLE
+}
+# Every name of theirs that the table knows, ``*`` for a layer's number.
+TEMPLATES = frozenset(name for theirs in _BY_OURS.values() for name in theirs)
 
 
 def hugging_face_names(ours: str) -> tuple[str, ...]:
