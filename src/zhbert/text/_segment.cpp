@@ -71,7 +71,7 @@ struct Classes {
 
 const Classes classes;
 
-enum : uint8_t { kStartsLine = 1, kStartsDocument = 2, kCut = 4 };
+enum : uint8_t { kStartsLine = 1, kStartsDocument = 2, kCut = 4, kGiven = 8 };
 
 // sentence_ends(codes u32, forced i64, blank_lines: bool, longest: int)
 //   -> (ends i32, flags u8, lines, blank lines)
@@ -125,7 +125,7 @@ PyObject* sentence_ends(PyObject*, PyObject* args) {
     const Py_ssize_t after = b < size ? b + 1 : b;
     ++lines;
     while (next_forced < forced_size && forced[next_forced] <= a) {
-      pending |= kStartsDocument;
+      pending |= kStartsDocument | kGiven;
       ++next_forced;
     }
     Py_ssize_t i = a;

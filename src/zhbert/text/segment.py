@@ -35,7 +35,7 @@ TRADITIONAL = ("characters", "opencc", "none")
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Finds words. ``options`` holds all that changes its results; corpus.json records the three."""
+    """Finds words. ``options``: all that changes its results; corpus.json records the three."""
 
     name: str
     version: str

@@ -23,7 +23,9 @@ Array = np.ndarray[Any, Any]
 # A "sentence" without any end mark is cut here: what a segmenter holds in memory stays bounded.
 LONGEST_SENTENCE = 10_000
 
-STARTS_LINE, STARTS_DOCUMENT, CUT = 1, 2, 4
+# What is known of a sentence: it is the first of its line; of its document; it was cut off because
+# it was too long; its document's start was given (and not found by a blank line).
+STARTS_LINE, STARTS_DOCUMENT, CUT, GIVEN = 1, 2, 4, 8
 
 _MARKS = "。｡！？…⋯!?"
 _CLOSERS = "”’」』）)］]】》〉〕｝}〗〙〛｣﹂﹄»›"
@@ -39,7 +41,7 @@ class Sentences:
     """
 
     ends: Array  # (sentences,) int32, in characters; the last is the text's length
-    flags: Array  # (sentences,) uint8: STARTS_LINE, STARTS_DOCUMENT, CUT (an over-long one, cut)
+    flags: Array  # (sentences,) uint8: bits, as above
     lines: int
     blank_lines: int
 
@@ -68,7 +70,7 @@ def split_text(
     >>> [text[a:b] for a, b in zip([0, *found.ends], found.ends)]
     ['他说：“好。”', '我……', '不知道！\n\n', '下一句']
     >>> found.flags.tolist(), found.lines, found.blank_lines
-    ([3, 0, 0, 3], 3, 1)
+    ([11, 0, 0, 3], 3, 1)
     """
     forced = np.ascontiguousarray(document_starts, np.int64)
     if _segment is None:
@@ -92,7 +94,7 @@ def split_text_python(
         after = at + len(line)
         lines += 1
         while next_forced < len(forced) and forced[next_forced] <= at:
-            pending |= STARTS_DOCUMENT
+            pending |= STARTS_DOCUMENT | GIVEN
             next_forced += 1
         if not line.strip():
             blanks += 1

@@ -1,0 +1,336 @@
+"""One block of raw text to its shard: what a worker of ``zhbert prepare`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zhbert.data.documents import Block, Outline, Reading, outline
+from zhbert.data.shards import Documents, piece_type, write_shard
+from zhbert.files import write_json
+from zhbert.text.segment import Segmenter, load_segmenter, word_ends
+from zhbert.text.sentences import CUT
+from zhbert.text.tokenizer import Tokenizer, WordPieces
+from zhbert.text.words import AlignmentReport
+
+Array = np.ndarray[Any, Any]
+
+# Places of trouble that are kept of a block: the report shows the first ten of all.
+MOST_PLACES = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a worker needs to know."""
+
+    out: Path
+    vocabulary: Path
+    segmenter: str
+    user_words: Path | None
+    traditional: str
+    reading: Reading
+    held_out: float
+
+    @property
+    def partial(self) -> Path:
+        """Where unfinished work lies: it is gone when the corpus is finished."""
+        return self.out / ".partial"
+
+    def train_path(self, block: int) -> Path:
+        """The block's shard of the corpus."""
+        return self.out / f"train-{block:05d}.arrow"
+
+    def held_out_path(self, block: int) -> Path:
+        """The block's held-out documents, which are merged in the end."""
+        return self.partial / f"held_out-{block:05d}.arrow"
+
+    def result_path(self, block: int) -> Path:
+        """What became of the block; written after its shards."""
+        return self.partial / f"{block:05d}.json"
+
+    def lines_path(self, block: int) -> Path:
+        """The hashes of the block's lines, for finding duplicates."""
+        return self.partial / f"lines-{block:05d}.npy"
+
+    def duplicates_path(self, block: int) -> Path:
+        """Which of the block's lines stand earlier in the input: uint32, increasing."""
+        return self.partial / f"duplicates-{block:05d}.bin"
+
+
+class BlockWorker:
+    """Works blocks off; one in each process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.tokenizer = Tokenizer.from_pretrained(settings.vocabulary)
+        self.segmenter: Segmenter = load_segmenter(
+            settings.segmenter,
+            user_words=settings.user_words,
+            traditional=settings.traditional,
+        )
+
+    def work(self, block: Block) -> dict[str, Any]:
+        """Write the block's shards and its result; a finished one is taken as it is."""
+        settings = self.settings
+        dropped = np.zeros(0, np.uint32)
+        with suppress(FileNotFoundError):
+            dropped = np.fromfile(settings.duplicates_path(block.number), np.uint32)
+        fingerprint = block.fingerprint() + (f"-{_hash(dropped)}" if len(dropped) else "")
+        finished = _finished(settings, block.number, fingerprint)
+        if finished is not None:
+            return finished
+        found = outline(block, settings.reading)
+        # The raw bytes are not needed any more: they would only add to the peak.
+        block.segments.clear()
+        result = self._write(block.number, found, dropped)
+        result["fingerprint"] = fingerprint
+        write_json(settings.result_path(block.number), result)
+        return result | {"reused": False}
+
+    def _write(self, number: int, found: Outline, dropped: Array) -> dict[str, Any]:
+        settings = self.settings
+        counts = found.counts
+        documents, lines = found.documents, found.lines
+        held = _below(found.document_hashes(), settings.held_out)
+        document_of = np.cumsum(documents) - 1
+        line_of = np.cumsum(lines) - 1
+        for token in self.tokenizer.special_tokens.values():
+            if times := found.text.count(token):
+                counts[f"special_tokens.{token}"] += times
+        text, codes, ends = found.text, found.codes, found.sentences.ends
+        apart = (found.sentences.flags & CUT).astype(bool)
+        before = np.bincount(document_of, minlength=0) if len(document_of) else document_of
+        if len(dropped):
+            keep = ~np.isin(line_of, dropped)
+            lengths = np.diff(ends, prepend=0)
+            codes = codes[np.repeat(keep, lengths)]
+            text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+            ends = np.cumsum(lengths[keep]).astype(np.int32)
+            apart, document_of, line_of = apart[keep], document_of[keep], line_of[keep]
+            counts["lines.duplicate"] += len(dropped)
+            left = np.bincount(document_of, minlength=len(before))
+            counts["documents.duplicates_only"] += int(np.count_nonzero(left == 0))
+        stops = word_ends(self.segmenter, text, codes, ends, apart)
+        pieces = encode(self.tokenizer, text, codes, ends, stops)
+        lengths = np.diff(pieces.starts)
+        present = lengths > 0
+        with_pieces = np.unique(document_of[present])
+        counts["documents.without_pieces"] += len(np.unique(document_of)) - len(with_pieces)
+        counts["lines.without_pieces"] += len(np.unique(line_of)) - len(np.unique(line_of[present]))
+        counts["pieces.encoded"] += len(pieces.ids)
+        result: dict[str, Any] = {}
+        ids = pieces.ids.astype(piece_type(len(self.tokenizer.vocabulary)))
+        for split, path, chosen in (
+            ("train", settings.train_path(number), ~held),
+            ("held_out", settings.held_out_path(number), held),
+        ):
+            selected = present & chosen[document_of]
+            result[split] = None
+            if selected.any():
+                part = _select(ids, pieces.word_starts, lengths, selected, document_of, line_of)
+                result[split] = write_shard(path, part)
+            else:
+                path.unlink(missing_ok=True)
+        result["counts"] = dict(sorted((+counts).items()))
+        result["alignment"] = _alignment(pieces)
+        result["places"] = [
+            [place.source, place.name, place.line, place.reason, place.error]
+            for place in found.places[:MOST_PLACES]
+        ]
+        # The first error counts where --on-error is fail, however many remarks stand before it.
+        result["first_error"] = next((str(place) for place in found.places if place.error), None)
+        return result
+
+    def hash_lines(self, block: Block) -> int:
+        """The first pass of --deduplicate: store the hashes of the block's lines; their number."""
+        path = self.settings.lines_path(block.number)
+        hashes = outline(block, self.settings.reading).line_hashes()
+        store_hashes(path, hashes)
+        return len(hashes)
+
+
+def _select(
+    ids: Array,
+    word_starts: Array,
+    lengths: Array,
+    selected: Array,
+    document_of: Array,
+    line_of: Array,
+) -> Documents:
+    """The selected sentences' pieces as documents."""
+    pieces = np.repeat(selected, lengths)
+    sizes = lengths[selected]
+    starts = np.cumsum(sizes) - sizes
+    return Documents(
+        pieces=ids[pieces],
+        word_starts=word_starts[pieces],
+        document_starts=np.append(starts[_changes(document_of[selected])], sizes.sum()),
+        sentence_starts=starts,
+        line_starts=starts[_changes(line_of[selected])],
+    )
+
+
+def _changes(values: Array) -> Array:
+    return np.concatenate(([True], values[1:] != values[:-1]))
+
+
+def _below(hashes: Array, share: float) -> Array:
+    """Which hashes belong to the lowest ``share`` of all possible ones."""
+    return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
+
+
+def encode(
+    tokenizer: Tokenizer, text: str, codes: Array, text_ends: Array, stops: Array
+) -> WordPieces:
+    """Pieces of the texts that stand in ``text`` one after another, with their word starts."""
+    starts = [0, *text_ends[:-1].tolist()]
+    ends = text_ends.tolist()
+    low = np.searchsorted(stops, starts, "right").tolist()
+    high = np.searchsorted(stops, ends, "left").tolist()
+    texts = [text[a:b] for a, b in zip(starts, ends, strict=False)]
+    words = [
+        np.append(stops[i:j] - a, b - a).astype(np.int32)
+        for i, j, a, b in zip(low, high, starts, ends, strict=False)
+    ]
+    return tokenizer.encode_words(texts[: len(ends)], words[: len(ends)])
+
+
+def _alignment(pieces: WordPieces) -> dict[str, Any]:
+    report = AlignmentReport.of(pieces)
+    return {
+        "words": report.words,
+        "pieces": report.pieces,
+        "widened": report.widened,
+        "unknown": report.unknown,
+        "pieces_per_word": report.pieces_per_word,
+    }
+
+
+def _hash(values: Array) -> str:
+    import hashlib
+
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, Any] | None:
+    """The result of a block that an earlier run has finished, if its shards are whole."""
+    try:
+        result = json.loads(settings.result_path(number).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if result.get("fingerprint") != fingerprint:
+        return None
+    for split, path in (
+        ("train", settings.train_path(number)),
+        ("held_out", settings.held_out_path(number)),
+    ):
+        entry = result[split]
+        if entry and not (path.is_file() and path.stat().st_size == entry["bytes"]):
+            return None
+    return dict(result) | {"reused": True}
+
+
+# ---------------------------------------------------------------- duplicate lines
+
+_PARTITIONS = 256
+
+
+def store_hashes(path: Path, hashes: Array) -> None:
+    """Store (lines, 2) uint64 hashes by partition: the counts, then hash, hash, line number."""
+    partition = (hashes[:, 0] >> np.uint64(56)).astype(np.int64)
+    order = np.argsort(partition, kind="stable")
+    rows = np.column_stack([hashes[order], order.astype(np.uint64)])
+    counts = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
+    np.save(path, np.concatenate([counts, rows.ravel()]))
+
+
+def find_duplicates(settings: Settings, blocks: int) -> int:
+    """The second step of --deduplicate: for each block the lines that stood before; their number.
+
+    One of 256 partitions of all hashes is in memory at a time: 24 bytes for each of its lines.
+    """
+    total = 0
+    for number in range(blocks):
+        settings.duplicates_path(number).write_bytes(b"")
+    for partition in range(_PARTITIONS):
+        parts: list[Array] = []
+        owners: list[int] = []
+        for number in range(blocks):
+            stored = np.load(settings.lines_path(number), mmap_mode="r")
+            counts = stored[:_PARTITIONS].astype(np.int64)
+            count = int(counts[partition])
+            if count:
+                start = _PARTITIONS + 3 * int(counts[:partition].sum())
+                parts.append(np.array(stored[start : start + 3 * count]).reshape(-1, 3))
+                owners.append(number)
+        if not parts:
+            continue
+        rows = np.concatenate(parts)
+        owner = np.repeat(owners, [len(part) for part in parts])
+        # Stable: of equal lines the first one of the input stays in front.
+        order = np.lexsort((rows[:, 1], rows[:, 0]))
+        ordered = rows[order, :2]
+        repeated = np.zeros(len(rows), bool)
+        repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
+        total += int(np.count_nonzero(repeated))
+        for number in np.unique(owner[repeated]).tolist():
+            lines = rows[repeated & (owner == number), 2].astype(np.uint32)
+            with settings.duplicates_path(number).open("ab") as file:
+                file.write(lines.tobytes())
+    for number in range(blocks):
+        path = settings.duplicates_path(number)
+        np.sort(np.fromfile(path, np.uint32)).tofile(path)
+        settings.lines_path(number).unlink()
+    return total
+
+
+# ---------------------------------------------------------------- the process
+
+_worker: BlockWorker | None = None
+
+
+def start_worker(settings: Settings) -> None:
+    """Make this process a worker: it leaves Ctrl-C to its parent, and ends when that ends."""
+    global _worker
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def follow() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=follow, daemon=True).start()
+    _worker = BlockWorker(settings)
+
+
+def work(block: Block) -> dict[str, Any]:
+    """``BlockWorker.work`` in a worker process."""
+    assert _worker is not None
+    return _worker.work(block)
+
+
+def hash_lines(block: Block) -> int:
+    """``BlockWorker.hash_lines`` in a worker process."""
+    assert _worker is not None
+    return _worker.hash_lines(block)
+
+
+def add_counts(results: list[dict[str, Any]]) -> Counter[str]:
+    """The sums of the blocks' counts."""
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result["counts"])
+    return total
