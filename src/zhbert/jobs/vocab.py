@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
+    from zhbert.data.documents import Source
     from zhbert.text.coverage import Coverage
     from zhbert.text.tokenizer import Tokenizer
 
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # Given before or after the action; a default here would undo what stood before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
         common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
+    common.add_argument(
+        "--field", metavar="NAME", help="the field with the text in jsonl and parquet (text)"
+    )
+    files = "text, jsonl or parquet, compressed or not, a folder of these, or - for stdin"
 
     train = verbs.add_parser(
         "train",
@@ -38,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "piece, word pieces for the rest. The same text gives the same bytes.",
         allow_abbrev=False,
     )
-    train.add_argument("files", nargs="+", metavar="FILE", help="text, or a folder of it")
+    train.add_argument("files", nargs="+", metavar="FILE", help=files)
     train.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
     train.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
     train.add_argument(
@@ -71,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     coverage.add_argument("vocabulary", metavar="VOCAB", help="vocab.txt, model folder or default")
-    coverage.add_argument("files", nargs="+", metavar="FILE", help="text, or a folder of it")
+    coverage.add_argument("files", nargs="+", metavar="FILE", help=files)
     coverage.add_argument(
         "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
     )
@@ -85,42 +90,25 @@ def run(args: argparse.Namespace) -> int:
 # --- reading ------------------------------------------------------------------------------------
 
 
-def _input_files(names: Sequence[str | Path]) -> list[Path]:
-    """The files to read, folders opened, each of them there and not empty."""
-    files: list[Path] = []
-    for path in map(Path, names):
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-            if not inside:
-                raise ZhbertError(f"{path}: no files in this folder")
-            files += inside
-        elif path.exists():
-            files.append(path)
-        else:
-            raise ZhbertError(f"{path}: no such file or folder")
-    for path in files:
-        if path.stat().st_size == 0:
-            raise ZhbertError(f"{path}: empty; name a file with text in it")
-    return files
+def _texts(source: Source, field: str | None, advance: Callable[[int], None]) -> Iterator[str]:
+    """One file's text in blocks of whole lines; what cannot be read is an error, not skipped."""
+    from zhbert.data.documents import Reading, outline, read_blocks
 
-
-def _blocks(path: Path, advance: Callable[[int], None]) -> Iterator[str]:
-    """A file's text in blocks of whole lines."""
-    line = 1
-    with path.open("rb") as file:
-        while lines := file.readlines(_BLOCK):
-            data = b"".join(lines)
-            try:
-                text = data.decode("utf-8")
-            except UnicodeDecodeError as error:
-                line += data.count(b"\n", 0, error.start)
-                raise ZhbertError(
-                    f"{path}: line {line} is not UTF-8; convert the file first "
-                    "(iconv -f gb18030 -t utf-8)"
-                ) from None
-            line += len(lines)
-            yield text
-            advance(len(data))
+    # Documents do not matter here, so a block may end at any line.
+    reading = Reading(documents="line", field=field, block_bytes=_BLOCK)
+    read_to = 0
+    found = False
+    for block in read_blocks([source], reading):
+        content = outline(block, reading)
+        for place in (*block.places, *content.places):
+            if place.error:
+                raise ZhbertError(f"{place}; mend or convert it, or leave it out")
+        found = found or bool(content.text.strip())
+        yield content.text
+        advance(block.read_to - read_to)
+        read_to = block.read_to
+    if not found:
+        raise ZhbertError(f"{source.name}: empty; name a file with text in it")
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -134,6 +122,7 @@ def train_vocabulary(
     min_frequency: int = 2,
     characters: str = _DEFAULT_CHARACTERS,
     special_tokens: Sequence[str] = (),
+    field: str | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
@@ -144,6 +133,7 @@ def train_vocabulary(
     Raises:
         ZhbertError: files that cannot be read, or a size too small for what must be there.
     """
+    from zhbert.data.documents import find_sources
     from zhbert.files import describe_os_error, sha256_of, write_text
     from zhbert.jobs.console import progress
     from zhbert.text.vocab import TextCounts, learn_vocabulary
@@ -153,16 +143,16 @@ def train_vocabulary(
     out = Path(out)
     if out.is_dir():
         raise ZhbertError(f"--out {out}: a folder; name a file, such as {out / 'vocab.txt'}")
-    paths = _input_files(files)
+    sources = find_sources(files)
     required = _required_characters(characters)
     counts = TextCounts()
     # Too small a size is found before the reading, not after it.
     learn_vocabulary(counts, size=size, characters=required, special_tokens=special_tokens)
     with progress(quiet) as bar:
-        task = bar.add_task("reading", total=sum(path.stat().st_size for path in paths))
-        for path in paths:
-            bar.update(task, description=f"reading {path.name}")
-            counts.add(_blocks(path, lambda done: bar.advance(task, done)))
+        task = bar.add_task("reading", total=sum(source.size for source in sources))
+        for source in sources:
+            bar.update(task, description=f"reading {Path(source.name).name}")
+            counts.add(_texts(source, field, lambda done: bar.advance(task, done)))
         bar.update(task, description="learning pieces")
         vocabulary = learn_vocabulary(
             counts,
@@ -181,7 +171,7 @@ def train_vocabulary(
         "size": len(vocabulary.pieces),
         "asked_size": size,
         "sha256": sha256_of(out),
-        "files": len(paths),
+        "files": len(sources),
         "characters": counts.characters,
         "words_pruned": counts.pruned,
         "rows": vocabulary.rows,
@@ -220,6 +210,7 @@ def _run_train(args: argparse.Namespace) -> int:
         min_frequency=args.min_frequency,
         characters=args.characters,
         special_tokens=[token for token in args.special_tokens.split(",") if token],
+        field=args.field,
         quiet=args.quiet or args.json,
     )
     if result["size"] < args.size and not args.quiet:
@@ -260,23 +251,29 @@ def open_tokenizer(vocabulary: str | Path) -> Tokenizer:
 
 
 def vocabulary_coverage(
-    tokenizer: Tokenizer, files: Sequence[str | Path], *, quiet: bool = True
+    tokenizer: Tokenizer,
+    files: Sequence[str | Path],
+    *,
+    field: str | None = None,
+    quiet: bool = True,
 ) -> dict[str, Coverage]:
     """What ``tokenizer`` makes of each file, by its path.
 
     Raises:
         ZhbertError: a file is missing, empty, or not UTF-8.
     """
+    from zhbert.data.documents import find_sources
     from zhbert.jobs.console import progress
     from zhbert.text.coverage import cover
 
-    paths = _input_files(files)
+    sources = find_sources(files)
     found = {}
     with progress(quiet) as bar:
-        task = bar.add_task("reading", total=sum(path.stat().st_size for path in paths))
-        for path in paths:
-            bar.update(task, description=f"reading {path.name}")
-            found[str(path)] = cover(tokenizer, _blocks(path, lambda done: bar.advance(task, done)))
+        task = bar.add_task("reading", total=sum(source.size for source in sources))
+        for source in sources:
+            bar.update(task, description=f"reading {Path(source.name).name}")
+            texts = _texts(source, field, lambda done: bar.advance(task, done))
+            found[source.name] = cover(tokenizer, texts)
     return found
 
 
@@ -285,7 +282,9 @@ def _run_coverage(args: argparse.Namespace) -> int:
     from zhbert.text.coverage import QUOTES_AND_DASHES, Coverage, advice, unreachable_rows
 
     tokenizer = open_tokenizer(args.vocabulary)
-    by_file = vocabulary_coverage(tokenizer, args.files, quiet=args.quiet or args.json)
+    by_file = vocabulary_coverage(
+        tokenizer, args.files, field=args.field, quiet=args.quiet or args.json
+    )
     total = sum(by_file.values(), Coverage())
     sentences = advice(tokenizer, total)
     if args.json:
@@ -359,12 +358,16 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
 
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
-    for name in ("pieces", r"\[UNK]", "share", "traditional", "Latin pieces/word", "/character"):
-        table.add_column(name, justify="right")
-    rows = list(by_file.items())
+    headers = ("pieces", r"\[UNK]", "share", "trad.", "pieces per\nLatin word", "per\nletter")
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
+    names = [Path(name).name for name in by_file]
+    if len(set(names)) < len(names):
+        names = list(by_file)
+    rows = list(zip(names, by_file.values(), strict=True))
     for name, found in [*rows, ("total", total)] if len(rows) > 1 else rows:
         table.add_row(
-            escape(Path(name).name),
+            escape(name),
             f"{found.pieces:,}",
             f"{found.unknown:,}",
             f"{found.unknown_share:.4%}",

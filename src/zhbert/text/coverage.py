@@ -206,7 +206,7 @@ def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
             f"first: {rest:,} occurrences become [UNK]. A vocabulary trained on this text has them:"
             " zhbert vocab train."
         )
-    if found.too_long:
+    if found.too_long > found.pieces / 10_000:
         lines.append(
             f"{found.too_long:,} words are longer than {MAX_CHARACTERS_PER_WORD} characters and "
             "become [UNK] whole in any BERT vocabulary: long URLs, encoded data, or text in a "
