@@ -120,7 +120,7 @@ class BlockWorker:
             left = np.bincount(document_of, minlength=len(before))
             counts["documents.duplicates_only"] += int(np.count_nonzero(left == 0))
         stops = word_ends(self.segmenter, text, codes, ends, apart)
-        pieces = encode(self.tokenizer, text, codes, ends, stops)
+        pieces = self.tokenizer.encode_run(codes, ends, stops)
         lengths = np.diff(pieces.starts)
         present = lengths > 0
         with_pieces = np.unique(document_of[present])
@@ -186,22 +186,6 @@ def _changes(values: Array) -> Array:
 def _below(hashes: Array, share: float) -> Array:
     """Which hashes belong to the lowest ``share`` of all possible ones."""
     return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
-
-
-def encode(
-    tokenizer: Tokenizer, text: str, codes: Array, text_ends: Array, stops: Array
-) -> WordPieces:
-    """Pieces of the texts that stand in ``text`` one after another, with their word starts."""
-    starts = [0, *text_ends[:-1].tolist()]
-    ends = text_ends.tolist()
-    low = np.searchsorted(stops, starts, "right").tolist()
-    high = np.searchsorted(stops, ends, "left").tolist()
-    texts = [text[a:b] for a, b in zip(starts, ends, strict=False)]
-    words = [
-        np.append(stops[i:j] - a, b - a).astype(np.int32)
-        for i, j, a, b in zip(low, high, starts, ends, strict=False)
-    ]
-    return tokenizer.encode_words(texts[: len(ends)], words[: len(ends)])
 
 
 def _alignment(pieces: WordPieces) -> dict[str, Any]:

@@ -31,7 +31,7 @@ constexpr int kMaxWord = 100;            // characters; a longer word is one [UN
 constexpr size_t kChunk = size_t{1} << 15;  // characters read before the GIL is released
 
 // What normalize.py's rules() says of a code point.
-enum Kind : uint8_t { kWord, kRemoved, kSpace, kAlone, kReorder, kAccent, kMulti };
+enum Kind : uint8_t { kWord, kRemoved, kSpace, kAlone, kReorder, kAccent, kMulti, kHangul };
 
 // An action: an id (high bit clear), or a tag in the high four bits and a number below.
 using Action = uint32_t;
@@ -45,6 +45,17 @@ enum Tag : uint32_t {
 };
 constexpr Action action(Tag tag, uint32_t number = 0) { return (uint32_t{tag} << 28) | number; }
 constexpr uint32_t number_of(Action a) { return a & 0x0fffffffu; }
+
+constexpr uint32_t kHangulFirst = 0xAC00, kHangulCount = 11172;
+
+// A Hangul syllable's jamo, by the standard's arithmetic; returns how many.
+uint32_t decompose_hangul(uint32_t code, uint32_t jamo[3]) {
+  const uint32_t index = code - kHangulFirst;
+  jamo[0] = 0x1100 + index / 588;
+  jamo[1] = 0x1161 + index / 28 % 21;
+  jamo[2] = 0x11A7 + index % 28;
+  return index % 28 ? 3 : 2;
+}
 
 // Sorted keys with a string of code points each.
 struct Strings {
@@ -203,7 +214,8 @@ class Core {
 
     const Action defaults[] = {action(kTagWord),  action(kTagSkip), action(kTagSpace),
                                static_cast<Action>(unknown),
-                               action(kTagReorder), action(kTagSkip), action(kTagSkip)};
+                               action(kTagReorder), action(kTagSkip), action(kTagSkip),
+                               action(kTagSkip)};
     table.resize(kCodePoints);
     for (uint32_t c = 0; c < kCodePoints; ++c) table[c] = defaults[kinds[c]];
     for (const auto& [code, id] : alone) {
@@ -227,12 +239,11 @@ class Core {
     for (size_t k = 0; k < changes.keys.size(); ++k) {
       const uint32_t code = changes.keys[k];
       if (kinds[code] != kMulti) continue;
-      const auto begin = static_cast<uint32_t>(expanded.size());
-      for (uint32_t v = changes.starts[k]; v < changes.starts[k + 1]; ++v) {
-        expanded.push_back(table[changes.values[v]]);
-      }
-      table[code] = action(kTagMulti, static_cast<uint32_t>(expansions.size()));
-      expansions.emplace_back(begin, static_cast<uint32_t>(expanded.size()));
+      expand(code, &changes.values[changes.starts[k]], changes.starts[k + 1] - changes.starts[k]);
+    }
+    for (uint32_t code = kHangulFirst; code < kHangulFirst + kHangulCount; ++code) {
+      uint32_t jamo[3];
+      if (kinds[code] == kHangul) expand(code, jamo, decompose_hangul(code, jamo));
     }
     for (Special& special : specials) {
       const uint32_t code = special.text[0];
@@ -246,6 +257,14 @@ class Core {
       std::sort(trigger.specials.begin(), trigger.specials.end(),
                 [](const Special& a, const Special& b) { return a.text.size() > b.text.size(); });
     }
+  }
+
+  // Make `code` stand for several characters.
+  void expand(uint32_t code, const uint32_t* target, uint32_t count) {
+    const auto begin = static_cast<uint32_t>(expanded.size());
+    for (uint32_t k = 0; k < count; ++k) expanded.push_back(table[target[k]]);
+    table[code] = action(kTagMulti, static_cast<uint32_t>(expansions.size()));
+    expansions.emplace_back(begin, begin + count);
   }
 
   // The longest special token at text[i], or null.
@@ -291,11 +310,10 @@ class Core {
       const ptrdiff_t found = kinds[code] == kSpace || kinds[code] == kAlone
                                   ? -1
                                   : decompositions.find(code);
-      if (code - 0xAC00u < 11172u) {
-        const uint32_t index = code - 0xAC00u;
-        add(0x1100 + index / 588, true);
-        add(0x1161 + index / 28 % 21, false);
-        if (index % 28) add(0x11A7 + index % 28, false);
+      if (kinds[code] == kHangul) {
+        uint32_t jamo[3];
+        const uint32_t count = decompose_hangul(code, jamo);
+        for (uint32_t k = 0; k < count; ++k) add(jamo[k], k == 0);
       } else if (found >= 0) {
         for (uint32_t v = decompositions.starts[found]; v < decompositions.starts[found + 1]; ++v) {
           add(decompositions.values[v], v == decompositions.starts[found]);
@@ -920,6 +938,22 @@ PyObject* encode(PyObject*, PyObject* arguments) {
   });
 }
 
+PyObject* give_words(Output& out, Growing<int64_t>& starts, size_t num_texts) {
+  PyObject* result[3] = {give(out.ids, out.size), give(out.word_starts, out.size),
+                         give(starts, num_texts + 1)};
+  if (!result[0] || !result[1] || !result[2]) {
+    for (PyObject* object : result) Py_XDECREF(object);
+    return nullptr;
+  }
+  const int64_t* h = out.histogram;
+  return Py_BuildValue("NNNLLL(LLLLLLL)", result[0], result[1], result[2],
+                       static_cast<long long>(out.words), static_cast<long long>(out.widened),
+                       static_cast<long long>(out.unknown), static_cast<long long>(h[0]),
+                       static_cast<long long>(h[1]), static_cast<long long>(h[2]),
+                       static_cast<long long>(h[3]), static_cast<long long>(h[4]),
+                       static_cast<long long>(h[5]), static_cast<long long>(h[6]));
+}
+
 PyObject* encode_words(PyObject*, PyObject* arguments) {
   PyObject *capsule, *texts, *word_ends;
   if (!PyArg_ParseTuple(arguments, "OO!O!", &capsule, &PyList_Type, &texts, &PyList_Type,
@@ -941,19 +975,62 @@ PyObject* encode_words(PyObject*, PyObject* arguments) {
       PyErr_SetString(PyExc_ValueError, error.what());
       return nullptr;
     }
-    PyObject* result[3] = {give(out.ids, out.size), give(out.word_starts, out.size),
-                           give(starts, static_cast<size_t>(num_texts) + 1)};
-    if (!result[0] || !result[1] || !result[2]) {
-      for (PyObject* object : result) Py_XDECREF(object);
-      return nullptr;
+    return give_words(out, starts, static_cast<size_t>(num_texts));
+  });
+}
+
+// Texts that stand in one array of characters one after another: no object for each of them.
+PyObject* encode_run(PyObject*, PyObject* arguments) {
+  PyObject *capsule, *codes_object, *texts_object, *words_object;
+  if (!PyArg_ParseTuple(arguments, "OOOO", &capsule, &codes_object, &texts_object, &words_object)) {
+    return nullptr;
+  }
+  return guarded([&]() -> PyObject* {
+    const Core& core = core_of(capsule);
+    const View codes(codes_object, 4), texts(texts_object, 4), words(words_object, 4);
+    const auto* code = static_cast<const uint32_t*>(codes.get().buf);
+    const auto* text_end = static_cast<const int32_t*>(texts.get().buf);
+    const auto* word_end = static_cast<const int32_t*>(words.get().buf);
+    const auto* last_word = word_end + words.get().len / 4;
+    const auto num_texts = static_cast<size_t>(texts.get().len / 4);
+    const auto size = static_cast<size_t>(codes.get().len / 4);
+    int32_t previous = 0;
+    for (size_t t = 0; t < num_texts; ++t) {
+      if (text_end[t] < previous || static_cast<size_t>(text_end[t]) > size) {
+        PyErr_SetString(PyExc_ValueError, "the texts' ends must increase, within the characters");
+        return nullptr;
+      }
+      previous = text_end[t];
     }
-    const int64_t* h = out.histogram;
-    return Py_BuildValue("NNNLLL(LLLLLLL)", result[0], result[1], result[2],
-                         static_cast<long long>(out.words), static_cast<long long>(out.widened),
-                         static_cast<long long>(out.unknown), static_cast<long long>(h[0]),
-                         static_cast<long long>(h[1]), static_cast<long long>(h[2]),
-                         static_cast<long long>(h[3]), static_cast<long long>(h[4]),
-                         static_cast<long long>(h[5]), static_cast<long long>(h[6]));
+    Output out;
+    Growing<int64_t> starts;
+    out.reserve<kWords>(size);
+    starts.reserve(num_texts + 1);
+    starts.data()[0] = 0;
+    bool no_memory = false;
+    Py_BEGIN_ALLOW_THREADS
+    try {
+      Encoder<kWords> encoder(core, out, false);
+      std::vector<int32_t> ends;
+      int32_t begin = 0;
+      for (size_t t = 0; t < num_texts; ++t) {
+        const int32_t end = text_end[t];
+        ends.clear();
+        while (word_end < last_word && *word_end <= begin) ++word_end;
+        for (; word_end < last_word && *word_end < end; ++word_end) {
+          ends.push_back(*word_end - begin);
+        }
+        ends.push_back(end - begin);
+        encoder.encode(code + begin, static_cast<size_t>(end - begin), ends.data(), ends.size());
+        starts.data()[t + 1] = static_cast<int64_t>(out.size);
+        begin = end;
+      }
+    } catch (const std::bad_alloc&) {
+      no_memory = true;
+    }
+    Py_END_ALLOW_THREADS
+    if (no_memory) throw std::bad_alloc();
+    return give_words(out, starts, num_texts);
   });
 }
 
@@ -984,6 +1061,8 @@ PyMethodDef methods[] = {
     {"encode", encode, METH_VARARGS, "Texts to ids, starts of texts, and offsets or None."},
     {"encode_words", encode_words, METH_VARARGS,
      "Texts and word ends to ids, word starts, starts of texts, and counts."},
+    {"encode_run", encode_run, METH_VARARGS,
+     "encode_words over texts that stand one after another in one array of characters."},
     {"slices", slices, METH_VARARGS, "An array cut at the given places."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -41,6 +41,7 @@ class NativeWordPiece:
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
         """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
         ids, starts, offsets = _wordpiece.encode(self._tables, list(texts), special_tokens, True)
+        assert offsets is not None
         return (
             np.frombuffer(ids, np.int32),
             np.frombuffer(starts, np.int64),
@@ -57,15 +58,30 @@ class NativeWordPiece:
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
         """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
-        ids, word_starts, starts, words, widened, unknown, histogram = _wordpiece.encode_words(
-            self._tables, list(texts), list(word_ends)
-        )
-        return WordPieces(
-            ids=np.frombuffer(ids, np.int32),
-            word_starts=np.frombuffer(word_starts, np.bool_),
-            starts=np.frombuffer(starts, np.int64),
-            words=words,
-            widened=widened,
-            unknown=unknown,
-            pieces_per_word=np.array(histogram, np.int64),
-        )
+        return _word_pieces(*_wordpiece.encode_words(self._tables, list(texts), list(word_ends)))
+
+    def encode_run(
+        self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
+    ) -> WordPieces:
+        """See `zhbert.text.tokenizer.Tokenizer.encode_run`."""
+        return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
+
+
+def _word_pieces(
+    ids: _wordpiece.Memory,
+    word_starts: _wordpiece.Memory,
+    starts: _wordpiece.Memory,
+    words: int,
+    widened: int,
+    unknown: int,
+    histogram: Sequence[int],
+) -> WordPieces:
+    return WordPieces(
+        ids=np.frombuffer(ids, np.int32),
+        word_starts=np.frombuffer(word_starts, np.bool_),
+        starts=np.frombuffer(starts, np.int64),
+        words=words,
+        widened=widened,
+        unknown=unknown,
+        pieces_per_word=np.array(histogram, np.int64),
+    )

@@ -169,6 +169,28 @@ class Tokenizer:
         words: WordPieces = self._core.encode_words(texts, word_ends)
         return words
 
+    def encode_run(
+        self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
+    ) -> WordPieces:
+        """`encode_words` of texts that stand in ``codes`` (code points) one after another.
+
+        Text t is ``codes[text_ends[t - 1]:text_ends[t]]``; ``word_ends`` increases and need not
+        hold the texts' ends. For many short texts: no Python object is made for each of them.
+        """
+        run = getattr(self._core, "encode_run", None)
+        if run is not None:
+            words: WordPieces = run(codes, text_ends, word_ends)
+            return words
+        text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+        places = list(zip([0, *text_ends.tolist()], text_ends.tolist(), strict=False))
+        low = np.searchsorted(word_ends, [a for a, _ in places], "right")
+        high = np.searchsorted(word_ends, [b for _, b in places], "left")
+        ends = [
+            np.append(word_ends[i:j] - a, b - a).astype(np.int32)
+            for i, j, (a, b) in zip(low, high, places, strict=True)
+        ]
+        return self.encode_words([text[a:b] for a, b in places], ends)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text: ``##`` pieces joined, no spaces between Chinese characters.
 
