@@ -21,8 +21,9 @@ import zhbert
 from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
 from zhbert.data.loader import Batch, PretrainingLoader
 from zhbert.data.masking import IGNORED, STRATEGIES, Masking
-from zhbert.data.shards import Documents, Shard, write_shard
+from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.errors import ZhbertError
+from zhbert.text.tokenizer import Tokenizer
 
 MASK = 2
 UNLIKELY = 1e-3
@@ -487,3 +488,80 @@ def test_batches_from_shards_on_disk_are_those_from_memory(builder: str, tmp_pat
     )  # fmt: skip
     for step in (0, 8, 31):
         assert_same_batches(made.step(step), loader(builder=builder).step(step))
+
+
+@pytest.fixture(scope="module")
+def real_corpus(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Half a megabyte of real text, prepared."""
+    folder = tmp_path_factory.mktemp("real")
+    files = []
+    for name in ("wiki", "history", "reviews"):
+        with (data / "corpus" / f"{name}.txt").open("rb") as file:
+            text = file.read(170_000).decode("utf-8", errors="ignore")
+        files.append(folder / f"{name}.txt")
+        files[-1].write_text(text, encoding="utf-8")
+    zhbert.prepare(files, folder / "corpus", workers=1)
+    return Corpus.open(folder / "corpus")
+
+
+def test_a_prepared_corpus_keeps_what_the_builders_rely_on(real_corpus: Corpus) -> None:
+    for shard in real_corpus.shards("train"):
+        words = set(np.flatnonzero(shard.word_starts()).tolist())
+        sentences = set(shard.sentence_starts().tolist())
+        lines = set(shard.line_starts().tolist())
+        documents = set(shard.document_starts[:-1].tolist())
+        assert documents <= lines <= sentences <= words
+
+
+@pytest.mark.parametrize("builder", ["full-sentences", "lines"])
+def test_packed_rows_of_real_text_lose_nothing(real_corpus: Corpus, builder: str) -> None:
+    shards = real_corpus.shards("train")
+    tokenizer = Tokenizer.from_pretrained(real_corpus.folder)
+    marks = [tokenizer.cls_id, tokenizer.sep_id]
+    rows = make_rows(builder, shards, cls_id=marks[0], sep_id=marks[1], sequence_length=128, seed=0)
+    ids = [rows.row(0, i, generator(0, 2, 0, i)).piece_ids for i in range(rows.count(0))]
+    assert max(map(len, ids)) <= 128
+    flat = np.concatenate(ids)
+    whole = np.concatenate([shard.pieces for shard in shards])
+    assert np.array_equal(flat[~np.isin(flat, marks)], whole)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "published"),
+    [
+        ("wwm", (17.0, 15.0, 14.0, 13.9)),
+        ("wwm-unbiased", (15.0, 15.0, 15.0, 15.0)),
+    ],
+)
+def test_words_of_real_text_are_masked_as_often_as_published(
+    real_corpus: Corpus, strategy: str, published: tuple[float, ...]
+) -> None:
+    """Rows of 128: the rate by word length, on the loader's own output over four epochs."""
+    shards = real_corpus.shards("train")
+    tokenizer = Tokenizer.from_pretrained(real_corpus.folder)
+    marks = {tokenizer.cls_id, tokenizer.sep_id}
+    rows = make_rows(
+        "full-sentences", shards, cls_id=tokenizer.cls_id, sep_id=tokenizer.sep_id,
+        sequence_length=128, seed=0,
+    )  # fmt: skip
+    flags = {}
+    for index in range(rows.count(0)):
+        row = rows.row(0, index, generator(0, 2, 0, index))
+        flags[tuple(row.piece_ids.tolist())] = row.word_starts.tolist()
+    made = PretrainingLoader(
+        shards, tokenizer.vocabulary, builder="full-sentences", sequence_length=128,
+        batch_size=100, masking=Masking(strategy=strategy), seed=0,
+    )  # fmt: skip
+    seen, hit = Counter(), Counter()
+    for batches in islice(made.steps(0), 4 * made.rows_per_epoch // 100):
+        for row, (_, labels) in zip(rows_of(batches), masked_rows(batches), strict=True):
+            if len(row) < 120:  # the last row of a shard
+                continue
+            for segment in reference_masking.words_of(row, flags[row], marks):
+                for word in segment:
+                    predicted = [labels[position] != IGNORED for position in word]
+                    assert len(set(predicted)) == 1
+                    seen[len(word)] += 1
+                    hit[len(word)] += predicted[0]
+    rates = [100 * hit[size] / seen[size] for size in range(1, 5)]
+    assert rates == pytest.approx(published, abs=1.5), rates
