@@ -164,17 +164,19 @@ def pretrain(
         ZhbertError: anything that is wrong with the recipe, the corpus or the folders; a loss that
             is not finite.
     """
-    if isinstance(recipe, Recipe):
-        where = "recipe"
-        settings = parse_recipe(_nested(recipe), overrides)
-    else:
-        where = recipe_path(recipe).name
-        settings = load_recipe(recipe, overrides)
     if resume and overwrite:
         raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
     folder = Path(out)
-    # Before the second it takes to import torch: what can be wrong with folders.
+    # Before the second it takes to import torch: what can be wrong with folders and recipes.
     _check_run_folder(folder, resume=resume, overwrite=overwrite)
+    # A run remembers the overrides that it was begun with: --resume need not repeat them.
+    every = [*(_provenance(folder).get("overrides", []) if resume else []), *overrides]
+    if isinstance(recipe, Recipe):
+        where = "recipe"
+        settings = parse_recipe(_nested(recipe), every)
+    else:
+        where = recipe_path(recipe).name
+        settings = load_recipe(recipe, every)
 
     from zhbert.runtime import choose_device
     from zhbert.train.distributed import process_group
@@ -182,6 +184,7 @@ def pretrain(
     with process_group(choose_device) as ranks:
         job = _Job(settings, where, Path(corpus), folder, ranks, quiet)
         job.resume, job.overwrite, job.tensorboard = resume, overwrite, tensorboard
+        job.overrides = list(dict.fromkeys(every))
         return job.go()
 
 
@@ -214,6 +217,7 @@ class _Job:
 
         self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
         self.resume = self.overwrite = self.tensorboard = False
+        self.overrides: list[str] = []
         self.quiet = quiet or not ranks.first
         self.threads = prepare_threads(recipe.threads)
         self.dtype = choose_dtype(recipe.precision, ranks.device)
@@ -670,6 +674,7 @@ class _Job:
         origin = {
             **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
             "recipe": self.where,
+            "overrides": self.overrides,
             "corpus": str(self.corpus.folder.resolve()),
             "corpus_vocabulary": self.corpus.fingerprint,
             "from_step": begun.at.step,
@@ -677,8 +682,9 @@ class _Job:
         path = self.folder / "provenance.json"
         if self.resume:
             self._checkpoints().forget_after(begun.at.step)
-            former = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            origin = {**former, "resumed": [*former.get("resumed", []), origin]}
+            former = _provenance(self.folder)
+            resumed = [*former.get("resumed", []), origin]
+            origin = {**former, "overrides": self.overrides, "resumed": resumed}
         elif self.overwrite and self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -822,6 +828,15 @@ def _check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
                 f"{folder}: a run is there already; --resume goes on with it, "
                 "--overwrite replaces it"
             )
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """RUN/provenance.json, or nothing where it is missing or damaged: no result depends on it."""
+    try:
+        values = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _nested(recipe: Recipe) -> dict[str, Any]:

@@ -82,9 +82,7 @@ class Ranks:
         """The module with its gradients averaged over the ranks after every backward pass."""
         if self.world_size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(
-            module, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 @contextmanager

@@ -1,0 +1,155 @@
+"""Check a recipe and say what it would do, without training.
+
+zhbert check tiny
+zhbert check bert-wwm-phase1 batch_size=1024 --corpus corpus
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zhbert.config import (
+    Recipe,
+    check_shape,
+    flatten,
+    load_recipe,
+    recipe_path,
+    recipe_to_toml,
+    resolve_shape,
+)
+from zhbert.errors import ZhbertError
+from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
+
+# Of the models that were published; a corpus says how large its own is.
+DEFAULT_VOCABULARY_SIZE = 21128
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--corpus", metavar="DIR", help="also count steps and epochs on this corpus"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    from zhbert.jobs import console
+
+    result = check(args.recipe, args.overrides, corpus=args.corpus)
+    if args.json:
+        console.print_json(result)
+        return 0
+    import sys
+
+    if not args.quiet:
+        recipe = load_recipe(args.recipe, args.overrides)
+        shape = resolve_shape(recipe.model, result["initial_shape"])
+        sys.stdout.write(recipe_to_toml(dataclasses.replace(recipe, model=shape)) + "\n")
+    lines = [
+        ("parameters", f"{result['parameters']:,}"),
+        ("pieces a step", f"at most {result['pieces_per_step']:,}"),
+        ("micro-batch", f"{result['micro_batch_size']} rows on this machine's CPU"),
+        ("memory", f"about {result['memory_bytes'] / 2**30:.2g} GiB on a CPU in fp32"),
+        (
+            "operations",
+            f"{result['operations']:.2g} in all, {result['operations_per_step']:.2g} a step",
+        ),
+    ]
+    if result["epochs"] is not None:
+        lines.append(("corpus", f"{result['corpus_pieces']:,} pieces to train on"))
+        lines.append(("epochs", f"about {result['epochs']:.3g}"))
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        sys.stdout.write(f"{name:<{width}}  {value}\n")
+    for note in result["notes"]:
+        sys.stdout.write(f"note: {note}\n")
+    return 0
+
+
+def check(
+    recipe: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    corpus: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Validate a recipe and estimate its parameters, memory, operations and epochs.
+
+    Raises ZhbertError for whatever ``pretrain`` would refuse in the recipe itself.
+    """
+    from zhbert.model.config import BertConfig, count_parameters_by_part
+
+    settings = load_recipe(recipe, overrides)
+    notes: list[str] = []
+    initial = _initial_shape(settings, notes)
+    shape = resolve_shape(settings.model, initial)
+    check_shape(shape, settings.sequence_length, recipe_path(recipe).name)
+    pieces = vocabulary_size = None
+    if corpus is not None:
+        from zhbert.data.shards import Corpus
+
+        opened = Corpus.open(corpus)
+        vocabulary_size = opened.vocabulary_size
+        pieces = sum(int(entry["pieces"]) for entry in opened.info["shards"]["train"])
+        if not opened.info["shards"]["held_out"]:
+            notes.append(f"{corpus}: no held-out documents: evaluation will be skipped")
+    size = vocabulary_size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
+    config = BertConfig(vocab_size=size, **flatten(shape))
+    parameters = sum(count_parameters_by_part(config).values())
+    work = workload(settings, shape, size)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    rows = settings.micro_batch_size or auto_micro_batch_rows(
+        settings, shape, size, settings.batch_size, min(memory // 8, 2**31), False, 4
+    )
+    per_step = settings.batch_size * settings.sequence_length
+    operations = work.operations() * per_step
+    from zhbert.train.memory import BYTES_PER_PARAMETER
+
+    needed = parameters * BYTES_PER_PARAMETER
+    needed += work.activation_bytes() * rows * settings.sequence_length
+    options = settings.optimizer
+    if options.warmup_steps > max(settings.steps, options.schedule_steps):
+        notes.append(
+            f"optimizer.warmup_steps = {options.warmup_steps} is longer than steps = "
+            f"{settings.steps}: the learning rate never reaches its peak"
+        )
+    return {
+        "recipe": recipe_path(recipe).stem,
+        "values": flatten(dataclasses.replace(settings, model=shape)),
+        "initial_shape": initial,
+        "parameters": parameters,
+        "vocabulary_size": size,
+        "pieces_per_step": per_step,
+        "micro_batch_size": rows,
+        "memory_bytes": needed,
+        "operations_per_step": operations,
+        "operations": operations * settings.steps,
+        "corpus_pieces": pieces,
+        "epochs": settings.steps * per_step / pieces if pieces else None,
+        "notes": notes,
+    }
+
+
+def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
+    """The shape that the model to start from has, if it is there already."""
+    if recipe.continue_from:
+        former = Path(recipe.continue_from) / "recipe.toml"
+        if former.is_file():
+            return flatten(load_recipe(former).model)
+        notes.append(f"continue_from = {recipe.continue_from}: not there yet")
+    elif recipe.initial_model:
+        config = Path(recipe.initial_model) / "config.json"
+        if config.is_file():
+            try:
+                values = json.loads(config.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ZhbertError(f"{config}: not readable as JSON: {error}") from None
+            return dict(values)
+        notes.append(f"initial_model = {recipe.initial_model}: not there yet")
+    return None

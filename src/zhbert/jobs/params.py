@@ -1,0 +1,96 @@
+"""Count the parameters of a recipe, a model folder or a shape, part by part.
+
+zhbert params tiny
+zhbert params runs/tiny/final
+zhbert params 12x768
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.config import ModelShape, flatten, load_recipe, recipe_names, resolve_shape
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.model.config import BertConfig
+
+_SHAPE = re.compile(r"(\d+)[xX×](\d+)")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "what", metavar="RECIPE|MODEL|SHAPE", help="a recipe, a model folder, or LAYERSxWIDTH"
+    )
+    parser.add_argument(
+        "--vocabulary-size", type=int, default=21128, metavar="N",
+        help="pieces, for a recipe or a shape (21128)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    from zhbert.jobs import console
+
+    result = params(args.what, vocabulary_size=args.vocabulary_size)
+    if args.json:
+        console.print_json(result)
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("part", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("share", justify="right", no_wrap=True)
+    for part, number in [*result["parts"].items(), ("total", result["total"])]:
+        table.add_row(part, f"{number:,}", f"{number / result['total']:.1%}")
+    console.out().print(table)
+    return 0
+
+
+def params(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
+    """Parameters by part, and their total.
+
+    >>> params("2x128")["total"]
+    3221642
+    """
+    from zhbert.model.config import count_parameters_by_part
+
+    config = _config(what, vocabulary_size)
+    parts = count_parameters_by_part(config)
+    return {
+        "what": what,
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary_size": config.vocab_size,
+        "parts": parts,
+        "total": sum(parts.values()),
+    }
+
+
+def _config(what: str, vocabulary_size: int) -> BertConfig:
+    from zhbert.model.config import BertConfig
+
+    if vocabulary_size < 1:
+        raise ZhbertError(f"--vocabulary-size {vocabulary_size}: must be above 0")
+    shape: ModelShape | None = None
+    if match := _SHAPE.fullmatch(what):
+        layers, width = int(match[1]), int(match[2])
+        # No head count divides a width below 64 or one that is no multiple of 64; it adds nothing.
+        shape = resolve_shape(
+            ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
+        )
+    elif Path(what).is_dir() or what.endswith(".json"):
+        return BertConfig.from_pretrained(what)
+    elif what in recipe_names() or Path(what).is_file():
+        shape = resolve_shape(load_recipe(what).model)
+    if shape is None:
+        raise ZhbertError(
+            f"'{what}': not a recipe, a model folder or a shape such as 12x768; "
+            f"recipes: {', '.join(recipe_names())}"
+        )
+    return BertConfig(vocab_size=vocabulary_size, **flatten(shape))
