@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from zhbert.text import _codepoints
 
 NUM_CODE_POINTS = 0x110000
 _HANGUL = range(0xAC00, 0xAC00 + 11172)
+_SURROGATES = "d800-dfff"
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,6 @@ class Options:
     def strips_accents(self) -> bool:
         """Whether accents are removed in the end."""
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
-
-
-@dataclass(frozen=True)
-class CodePoints:
-    """The generated table, read: what a character is and what it turns into."""
-
-    removed: frozenset[str]
-    spaces: frozenset[str]
-    chinese: frozenset[str]
-    punctuation: frozenset[str]
-    accents: frozenset[str]
-    lower: Mapping[str, str]
-    decompositions: Mapping[str, str]  # without Hangul syllables
-    orders: Mapping[str, int]  # of combining marks among each other; 0 (absent): no such mark
 
 
 def _ranges(text: str) -> Iterator[tuple[int, int]]:
@@ -74,21 +61,55 @@ def _orders(text: str) -> dict[str, int]:
     return found
 
 
+class CodePoints:
+    """The generated table, each part of it read when it is first asked for."""
+
+    @cached_property
+    def removed(self) -> frozenset[str]:
+        """Controls, formats, private use, NUL, U+FFFD: what cleaning removes."""
+        # A lone surrogate is no character at all: it goes the way of control characters.
+        return _set(_codepoints.REMOVED) | _set(_SURROGATES)
+
+    @cached_property
+    def spaces(self) -> frozenset[str]:
+        """What cleaning turns into a space."""
+        return _set(_codepoints.SPACES)
+
+    @cached_property
+    def chinese(self) -> frozenset[str]:
+        """What BERT takes for a Chinese character."""
+        return _set(_codepoints.CHINESE)
+
+    @cached_property
+    def punctuation(self) -> frozenset[str]:
+        """What stands alone besides."""
+        return _set(_codepoints.PUNCTUATION)
+
+    @cached_property
+    def accents(self) -> frozenset[str]:
+        """The combining marks that strip_accents removes."""
+        return _set(_codepoints.ACCENTS)
+
+    @cached_property
+    def lower(self) -> Mapping[str, str]:
+        """What lower-casing changes."""
+        return _strings(_codepoints.LOWER)
+
+    @cached_property
+    def decompositions(self) -> Mapping[str, str]:
+        """Full canonical decompositions, but for Hangul syllables."""
+        return _strings(_codepoints.DECOMPOSITIONS)
+
+    @cached_property
+    def orders(self) -> Mapping[str, int]:
+        """The place of combining marks among each other; absent (0): no such mark."""
+        return _orders(_codepoints.ORDERS)
+
+
 @cache
 def code_points() -> CodePoints:
-    """The generated table, read once."""
-    surrogates = frozenset(map(chr, range(0xD800, 0xE000)))
-    return CodePoints(
-        # A lone surrogate is no character at all: it goes the way of control characters.
-        removed=_set(_codepoints.REMOVED) | surrogates,
-        spaces=_set(_codepoints.SPACES),
-        chinese=_set(_codepoints.CHINESE),
-        punctuation=_set(_codepoints.PUNCTUATION),
-        accents=_set(_codepoints.ACCENTS),
-        lower=_strings(_codepoints.LOWER),
-        decompositions=_strings(_codepoints.DECOMPOSITIONS),
-        orders=_orders(_codepoints.ORDERS),
-    )
+    """The table, once."""
+    return CodePoints()
 
 
 def decompose(character: str) -> str:
@@ -191,7 +212,7 @@ def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
 
 
 # What `rules` says of a code point; the native module has the same numbers.
-WORD, REMOVED, SPACE, ALONE, REORDER, ACCENT, MULTI = range(7)
+WORD, REMOVED, SPACE, ALONE, REORDER, ACCENT, MULTI, HANGUL = range(8)
 
 # Sorted code points, where each one's string starts (+ the end), the strings: uint32.
 Strings = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
@@ -202,9 +223,9 @@ class Rules:
     """All of BERT's normalisation as tables, for given options.
 
     ``kinds``: (0x110000,) uint8. ``changes``: what a code point becomes in the end, if not itself:
-    one character, or several for kind MULTI. ``decompositions`` and ``orders`` (code points, places)
-    serve texts that hold a character of kind REORDER: a combining mark that is kept, whose place
-    depends on its neighbours.
+    one character, or several for kind MULTI. Kind HANGUL is decomposed by arithmetic.
+    ``decompositions`` and ``orders`` (code points, places) serve texts with a character of kind
+    REORDER: a combining mark that is kept, whose place depends on its neighbours.
     """
 
     kinds: NDArray[np.uint8]
@@ -223,7 +244,7 @@ def rules(options: Options) -> Rules:
         (_codepoints.CHINESE if options.tokenize_chinese_chars else "", ALONE),
         (_codepoints.SPACES, SPACE),
         (_codepoints.REMOVED, REMOVED),
-        ("d800-dfff", REMOVED),
+        (_SURROGATES, REMOVED),
     ):
         for first, last in _ranges(text):
             kinds[first : last + 1] = kind
@@ -251,8 +272,7 @@ def rules(options: Options) -> Rules:
         if changed not in ("", character):
             changes[code] = changed
     if options.strips_accents:
-        kinds[_HANGUL.start : _HANGUL.stop] = MULTI
-        changes.update((code, decompose(chr(code))) for code in _HANGUL)
+        kinds[_HANGUL.start : _HANGUL.stop] = HANGUL
     marks = sorted(map(ord, points.orders))
     return Rules(
         kinds=kinds,

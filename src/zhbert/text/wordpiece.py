@@ -61,12 +61,20 @@ class PythonWordPiece:
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
         """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
+        if len(texts) != len(word_ends):
+            raise ValueError("as many arrays of word ends as texts are expected")
+        for text, ends in zip(texts, word_ends, strict=True):
+            places = [0, *ends.tolist()]
+            if places != sorted(places) or places[-1] != len(text):
+                raise ValueError(
+                    "word ends must increase, the last word ending where its text ends"
+                )
         ids, starts, offsets = self.encode(texts, special_tokens=False)
         word_starts = np.zeros(len(ids), np.bool_)
         widened = 0
         histogram = np.zeros(HISTOGRAM_SIZE, np.int64)
-        for text, ends in enumerate(word_ends):
-            here = slice(starts[text], starts[text + 1])
+        for place, ends in enumerate(word_ends):
+            here = slice(starts[place], starts[place + 1])
             first, cut = align(offsets[here].tolist(), ends.tolist())
             word_starts[here] = first
             sizes: list[int] = []
