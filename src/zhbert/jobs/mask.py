@@ -202,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             if number:
                 sys.stdout.write("\n")
-            _print(result)
+            print_table(result)
             if not (args.quiet or from_stdin):
                 remarks.extend(_remarks(result, tokenizer.special_tokens.values()))
     if args.json:
@@ -232,7 +232,8 @@ def _as_dict(result: MaskedText, args: argparse.Namespace) -> dict[str, object]:
     return asdict(result) | settings
 
 
-def _print(result: MaskedText) -> None:
+def print_table(result: MaskedText) -> None:
+    """The four rows: side by side with their names, or under them on a narrow terminal."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
