@@ -266,6 +266,21 @@ def test_ngram_spans_have_their_published_shares() -> None:
         assert spans[key] / spans.total() == pytest.approx(share, abs=0.015), key
 
 
+def test_ngram_spans_end_at_a_separator() -> None:
+    """Sentences of one word: no span joins two of them, so neighbours meet by chance alone."""
+    ids, starts = row_of([[1]] * 400)
+    rng = np.random.default_rng(7)
+    touching = 0
+    for _ in range(500):
+        _, labels = mask_words(
+            ids, starts, strategy="ngram", max_predictions=4, vocabulary=PREPARED, rng=rng
+        )
+        hit = predicted(labels)
+        assert len(hit) == 4
+        touching += bool((np.diff(hit) == 2).any())
+    assert touching < 30  # 3 in 200 by chance; nearly every row if spans ran on
+
+
 @pytest.mark.parametrize("strategy", WORD_STRATEGIES)
 def test_words_are_masked_alike_wherever_they_stand(strategy: str) -> None:
     """Equal words are chosen equally often; ngram, whose spans end at [SEP], as its reference."""
@@ -558,6 +573,25 @@ def test_a_row_of_marks_alone_stays_as_it_is(strategy: str, ids: list[int]) -> N
     )
     assert inputs.tolist() == ids
     assert labels.tolist() == [IGNORED] * len(ids)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_padding_is_no_part_of_a_row(strategy: str) -> None:
+    ids, starts = row_of([[2, 1, 3, 1, 2], [1, 1, 2]])
+    padded = [*ids, *[VOCABULARY.index("[PAD]")] * 60]
+    for seed in range(20):
+        plain, labels = mask_words(
+            ids, starts, strategy=strategy, vocabulary=PREPARED, rng=np.random.default_rng(seed)
+        )
+        inputs, more_labels = mask_words(
+            padded,
+            [*starts, *[False] * 60],
+            strategy=strategy,
+            vocabulary=PREPARED,
+            rng=np.random.default_rng(seed),
+        )
+        assert inputs.tolist() == [*plain, *padded[len(ids) :]]
+        assert more_labels.tolist() == [*labels, *[IGNORED] * 60]
 
 
 def test_flags_that_are_wrong_at_the_marks_do_not_join_words_over_them() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,13 +37,22 @@ class ShardLike(Protocol):
     """What a builder reads of a shard (zhbert.data.shards.Shard has it)."""
 
     @property
-    def pieces(self) -> npt.NDArray[Any]: ...
+    def pieces(self) -> npt.NDArray[Any]:
+        """(pieces,) ids, without special tokens."""
+
     @property
-    def word_start_bits(self) -> npt.NDArray[np.uint8]: ...
+    def word_start_bits(self) -> npt.NDArray[np.uint8]:
+        """Arrow bitmap: bit i is set where piece i starts a word."""
+
     @property
-    def document_starts(self) -> IntArray: ...
-    def sentence_starts(self) -> IntArray: ...
-    def line_starts(self) -> IntArray: ...
+    def document_starts(self) -> IntArray:
+        """(documents + 1,) first piece of each document, and the end of the last."""
+
+    def sentence_starts(self) -> IntArray:
+        """(sentences,) first piece of each sentence, increasing."""
+
+    def line_starts(self) -> IntArray:
+        """(lines,) first piece of each line, increasing."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +165,9 @@ class PairRows:
         fixed_epochs: int = 0,
     ) -> None:
         if sequence_length < 5:
-            raise ZhbertError(f"sequence_length = {sequence_length}: a pair needs at least 5 pieces")
+            raise ZhbertError(
+                f"sequence_length = {sequence_length}: a pair needs at least 5 pieces"
+            )
         self._data = _Pieces(shards)
         self._marks = (cls_id, sep_id)
         self._max_pieces = sequence_length - 3
@@ -464,7 +476,7 @@ def plan_packed(
     rows: list[tuple[int, int]] = []
     starts = sentences.tolist()
     start, used = (starts[0] if len(starts) > 1 else 0), 0
-    for at, end in zip(starts[:-1], starts[1:], strict=True):
+    for at, end in pairwise(starts):
         opens_group = at in borders and at > start
         cost = joint if opens_group else 0
         if at > start and ((opens_group and joint < 0) or used + cost + (end - at) > capacity):

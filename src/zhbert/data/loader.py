@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,12 +55,12 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies while it computes."""
-        return Batch(
-            **{
-                name: value.pin_memory() if isinstance(value, Tensor) else value
-                for name, value in vars(self).items()
-            }
-        )
+        pinned: dict[str, Any] = {
+            name: value.pin_memory()
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)
 
 
 class PretrainingLoader:
@@ -125,7 +126,7 @@ class PretrainingLoader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the first epoch (pairs are drawn anew each epoch; their number varies a little)."""
+        """Rows of the first epoch (pairs are drawn anew each epoch: their number varies)."""
         return self._rows.count(0)
 
     def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
@@ -214,7 +215,7 @@ class PretrainingLoader:
         lengths = np.array([len(row) for row in inputs])
         starts = np.zeros(len(rows) + 1, dtype=np.int32)
         np.cumsum(lengths, out=starts[1:])
-        positions = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        positions = np.arange(starts[-1], dtype=np.int64) - np.repeat(starts[:-1], lengths)
         first_lengths = np.repeat([row.first_length for row in rows], lengths)
         all_labels = np.concatenate(labels)
         predicted = np.flatnonzero(all_labels != IGNORED)
