@@ -16,6 +16,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -232,10 +233,10 @@ class _Stream:
         self.packed = packed
         self._file = _unpack(raw, packed)
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, how: str = "read") -> bytes:
         """At most ``size`` bytes; none at the end."""
         try:
-            data: bytes = self._file.read(size)
+            data: bytes = getattr(self._file, how)(size)
             return data
         except EOFError as error:
             raise _DamagedError("cut short: the compressed data ends too early") from error
@@ -246,6 +247,10 @@ class _Stream:
         except Exception as error:
             # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
             raise _DamagedError(f"damaged: {error}") from error
+
+    def read_some(self) -> bytes:
+        """What is there already, at least one byte; none at the end."""
+        return self.read(_CHUNK, "read1" if hasattr(self._file, "read1") else "read")
 
     def position(self) -> int:
         """Bytes of the file, as it lies on disk, that were read."""
@@ -640,6 +645,8 @@ class _Collector:
                     self.bad(segment, number, "broken_utf8", "not UTF-8", document=one_a_line)
             text = "\n".join(kept)
             if one_a_line:
+                if not kept:
+                    return
                 numbers = kept_numbers
         else:
             if one_a_line:
@@ -785,3 +792,52 @@ def _nth(numbers: Iterable[int], n: int) -> int:
     if isinstance(numbers, range | list | tuple):
         return int(numbers[n])
     raise TypeError("numbers")
+
+
+def read_lines(file: str | Path, longest: int = 1 << 20) -> Iterator[tuple[list[str], int]]:
+    """The lines of one text file (or "-"), as soon as they are there; and how many were not UTF-8.
+
+    Bytes that are not UTF-8 become U+FFFD; a line longer than ``longest`` bytes comes in parts.
+    """
+    (source,) = find_sources([file]) if str(file) == "-" or not Path(file).is_dir() else (None,)
+    if source is None:
+        raise ZhbertError(f"{file}: a folder; name a text file")
+
+    def decoded(raws: list[bytes]) -> tuple[list[str], int]:
+        broken = 0
+        lines = []
+        for raw in raws:
+            try:
+                lines.append(raw.decode().removesuffix("\r"))
+            except UnicodeDecodeError:
+                lines.append(raw.decode(errors="replace").removesuffix("\r"))
+                broken += 1
+        return lines, broken
+
+    with ExitStack() as stack:
+        raw: Any = sys.stdin.buffer
+        if source.path is not None:
+            raw = stack.enter_context(source.path.open("rb"))
+        try:
+            stream = _Stream(source, raw)
+            rest = b""
+            first = True
+            while chunk := stream.read_some():
+                if first:
+                    _must_look_like_utf8(chunk)
+                    chunk = chunk.removeprefix(b"\xef\xbb\xbf")
+                    first = False
+                *raws, rest = (rest + chunk).split(b"\n")
+                while len(rest) > longest:
+                    at, _ = _place_to_split(rest, longest // 2, longest)
+                    raws.append(rest[:at])
+                    rest = rest[at:]
+                if raws:
+                    yield decoded(raws)
+            if rest:
+                yield decoded([rest])
+        except _DamagedError as error:
+            raise ZhbertError(f"{source.name}: {error}") from error
+        except OSError as error:
+            error.filename = source.name
+            raise describe_os_error(error, "reading") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import sys
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -94,7 +96,7 @@ class BlockWorker:
         result = self._write(block.number, found, dropped)
         result["fingerprint"] = fingerprint
         write_json(settings.result_path(block.number), result)
-        return result | {"reused": False}
+        return result | {"reused": False, "peak_memory": peak_memory()}
 
     def _write(self, number: int, found: Outline, dropped: Array) -> dict[str, Any]:
         settings = self.settings
@@ -108,7 +110,6 @@ class BlockWorker:
                 counts[f"special_tokens.{token}"] += times
         text, codes, ends = found.text, found.codes, found.sentences.ends
         apart = (found.sentences.flags & CUT).astype(bool)
-        before = np.bincount(document_of, minlength=0) if len(document_of) else document_of
         if len(dropped):
             keep = ~np.isin(line_of, dropped)
             lengths = np.diff(ends, prepend=0)
@@ -117,15 +118,17 @@ class BlockWorker:
             ends = np.cumsum(lengths[keep]).astype(np.int32)
             apart, document_of, line_of = apart[keep], document_of[keep], line_of[keep]
             counts["lines.duplicate"] += len(dropped)
-            left = np.bincount(document_of, minlength=len(before))
-            counts["documents.duplicates_only"] += int(np.count_nonzero(left == 0))
+            left = int(np.count_nonzero(_changes(document_of)))
+            counts["documents.duplicates_only"] += int(np.count_nonzero(documents)) - left
         stops = word_ends(self.segmenter, text, codes, ends, apart)
         pieces = self.tokenizer.encode_run(codes, ends, stops)
         lengths = np.diff(pieces.starts)
         present = lengths > 0
-        with_pieces = np.unique(document_of[present])
-        counts["documents.without_pieces"] += len(np.unique(document_of)) - len(with_pieces)
-        counts["lines.without_pieces"] += len(np.unique(line_of)) - len(np.unique(line_of[present]))
+        for what, owners in (("documents", document_of), ("lines", line_of)):
+            with_pieces = int(np.count_nonzero(_changes(owners[present])))
+            counts[f"{what}.without_pieces"] += (
+                int(np.count_nonzero(_changes(owners))) - with_pieces
+            )
         counts["pieces.encoded"] += len(pieces.ids)
         result: dict[str, Any] = {}
         ids = pieces.ids.astype(piece_type(len(self.tokenizer.vocabulary)))
@@ -180,7 +183,10 @@ def _select(
 
 
 def _changes(values: Array) -> Array:
-    return np.concatenate(([True], values[1:] != values[:-1]))
+    """Which of some numbers, none smaller than the one before, are the first of their kind."""
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 def _below(hashes: Array, share: float) -> Array:
@@ -220,7 +226,13 @@ def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, An
         entry = result[split]
         if entry and not (path.is_file() and path.stat().st_size == entry["bytes"]):
             return None
-    return dict(result) | {"reused": True}
+    return dict(result) | {"reused": True, "peak_memory": peak_memory()}
+
+
+def peak_memory() -> int:
+    """The most memory that this process ever held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 # ---------------------------------------------------------------- duplicate lines

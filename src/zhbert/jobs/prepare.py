@@ -377,7 +377,7 @@ class _Job:
         places: list[Place] = []
         train: list[dict[str, Any]] = []
         held_out: list[Path] = []
-        reused = 0
+        reused = peak = 0
         for block, result in self._map(work, self.worker.work, "words and pieces"):
             found = [*block.places, *(Place(*place) for place in result["places"])]
             found.sort(key=lambda place: (place.source, place.line))
@@ -390,6 +390,7 @@ class _Job:
             counts.update(result["counts"])
             alignment += AlignmentReport(**result["alignment"])
             reused += result["reused"]
+            peak = max(peak, result["peak_memory"])
             if result["train"]:
                 train.append(result["train"])
             if result["held_out"]:
@@ -423,6 +424,7 @@ class _Job:
             "places": [str(place) for place in places],
             "remarks": list(getattr(self.worker.segmenter, "remarks", [])),
             "reused_blocks": reused,
+            "peak_memory": peak,
             "bytes": self.read,
         }
 
@@ -611,6 +613,7 @@ def describe(report: dict[str, Any]) -> str:
     if "seconds" in report:
         speed = report["bytes"] / 1e6 / max(report["seconds"], 1e-9)
         rows.append(
-            f"{report['bytes'] / 1e6:,.1f} MB in {report['seconds']:.1f} s: {speed:.1f} MB/s"
+            f"{report['bytes'] / 1e6:,.1f} MB in {report['seconds']:.1f} s: {speed:.1f} MB/s; "
+            f"a worker's peak memory: {report['peak_memory'] / 1e6:.0f} MB"
         )
     return "\n".join(rows) + "\n"
