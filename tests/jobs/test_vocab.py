@@ -85,6 +85,15 @@ def test_characters_from_sets_and_files_are_there(text: Path, tmp_path: Path) ->
     assert "啊" not in pieces
 
 
+def test_a_small_vocabulary_leaves_room_for_the_text(text: Path, tmp_path: Path, capsys) -> None:
+    arguments = [str(text), "--out", str(tmp_path / "v.txt"), "--size", "4000", "--json"]
+    assert main(["vocab", "train", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["required"] == "quotes,letters"
+    assert "no room for every character of gb2312, big5-1" in captured.err
+    assert {"…", "の", "說"} <= set(read_vocabulary(tmp_path / "v.txt"))
+
+
 def test_special_tokens_follow_mask(text: Path, tmp_path: Path) -> None:
     pieces = train(text, tmp_path / "v.txt", "--special-tokens", "<S>,<T>")
     assert pieces[103:106] == ["[MASK]", "<S>", "<T>"]
@@ -235,7 +244,7 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], str]]:
         "out is a folder": (["train", text, "--out", str(folder)], "a folder; name a file"),
         "size": (["train", text, "--out", out, "--size", "9"], "--size 9 is too small"),
         "frequency": (["train", text, "--out", out, "--min-frequency", "0"], "must be 1 or more"),
-        "characters": (["train", text, "--out", out, "--characters", "gb"], "sets: gb2312, big5-1"),
+        "characters": (["train", text, "--out", out, "--characters", "gb"], "sets: quotes, gb2312"),
         "tokens": (["train", text, "--out", out, "--special-tokens", "[CLS]"], "there already"),
         "no vocabulary": (["coverage", file["missing"], text], "no such file"),
         "empty vocabulary": (["coverage", file["empty"], text], "empty"),

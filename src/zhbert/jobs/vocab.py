@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # Bytes of whole lines that are counted at once.
 _BLOCK = 1 << 21
-_DEFAULT_CHARACTERS = "gb2312,big5-1,quotes,letters"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument(
         "--characters",
-        default=_DEFAULT_CHARACTERS,
         metavar="SETS",
-        help="characters that must be there: gb2312, big5-1, quotes, letters, none, or a UTF-8 "
-        f"file of characters; several with commas (default {_DEFAULT_CHARACTERS})",
+        help="characters that must be there: quotes, gb2312, big5-1, letters, none, or a UTF-8 "
+        "file of characters; several with commas (default: of the four sets, in this order, those "
+        "that leave half of the rows to the text; for 21128 pieces, all)",
     )
     train.add_argument(
         "--special-tokens",
@@ -120,7 +119,7 @@ def train_vocabulary(
     *,
     size: int = 21128,
     min_frequency: int = 2,
-    characters: str = _DEFAULT_CHARACTERS,
+    characters: str | None = None,
     special_tokens: Sequence[str] = (),
     field: str | None = None,
     quiet: bool = True,
@@ -128,7 +127,8 @@ def train_vocabulary(
     """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
 
     ``characters`` names sets that must be there (``zhbert.text.vocab.CHARACTER_SETS``), ``none``,
-    or files of characters, with commas between them.
+    or files of characters, with commas between them; None stands for those of the sets that leave
+    half of the rows to the text.
 
     Raises:
         ZhbertError: files that cannot be read, or a size too small for what must be there.
@@ -136,7 +136,7 @@ def train_vocabulary(
     from zhbert.data.documents import find_sources
     from zhbert.files import describe_os_error, sha256_of, write_text
     from zhbert.jobs.console import progress
-    from zhbert.text.vocab import TextCounts, learn_vocabulary
+    from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
 
     if min_frequency < 1:
         raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
@@ -144,6 +144,8 @@ def train_vocabulary(
     if out.is_dir():
         raise ZhbertError(f"--out {out}: a folder; name a file, such as {out / 'vocab.txt'}")
     sources = find_sources(files)
+    if characters is None:
+        characters = ",".join(default_character_sets(size)) or "none"
     required = _required_characters(characters)
     counts = TextCounts()
     # Too small a size is found before the reading, not after it.
@@ -173,6 +175,7 @@ def train_vocabulary(
         "sha256": sha256_of(out),
         "files": len(sources),
         "characters": counts.characters,
+        "required": characters,
         "words_pruned": counts.pruned,
         "rows": vocabulary.rows,
     }
@@ -202,6 +205,7 @@ def _required_characters(names: str) -> frozenset[str]:
 
 def _run_train(args: argparse.Namespace) -> int:
     from zhbert.jobs.console import err, out, print_json
+    from zhbert.text.vocab import CHARACTER_SETS
 
     result = train_vocabulary(
         args.files,
@@ -216,7 +220,16 @@ def _run_train(args: argparse.Namespace) -> int:
     if result["size"] < args.size and not args.quiet:
         err().print(
             f"note: {result['size']:,} pieces, not {args.size:,}: the text holds no more that "
-            f"occurs {args.min_frequency} times; give more text, or --min-frequency 1",
+            f"occurs {args.min_frequency} times or more; give more text"
+            + (", or --min-frequency 1" if args.min_frequency > 1 else ""),
+            markup=False,
+        )
+    left_out = set(CHARACTER_SETS) - set(result["required"].split(","))
+    if args.characters is None and left_out and not args.quiet:
+        err().print(
+            f"note: {args.size:,} pieces have no room for every character of "
+            f"{', '.join(name for name in CHARACTER_SETS if name in left_out)}; they get rows as "
+            "far as the text has them (--characters decides)",
             markup=False,
         )
     if args.json:

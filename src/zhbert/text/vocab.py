@@ -114,10 +114,11 @@ def letters_of_gb2312() -> frozenset[str]:
     return frozenset(_codec_rows("gb2312", range(0xA2, 0xA9), range(0xA1, 0xFF)))
 
 
+# In the order of their importance.
 CHARACTER_SETS = {
+    "quotes": quotes_and_punctuation,
     "gb2312": gb2312_han,
     "big5-1": big5_level1_han,
-    "quotes": quotes_and_punctuation,
     "letters": letters_of_gb2312,
 }
 
@@ -394,6 +395,50 @@ class Vocabulary:
     rows: dict[str, int]
 
 
+def _special_rows(special_tokens: Sequence[str]) -> list[str]:
+    unused = [f"[unused{number}]" for number in range(1, UNUSED + 1)]
+    specials = ["[PAD]", *unused, *SPECIAL_TOKENS[1:]]
+    for token in special_tokens:
+        if not token or token in specials or any(map(str.isspace, token)):
+            raise ZhbertError(f"special token {token!r}: empty, with spaces, or there already")
+        specials.append(token)
+    return specials
+
+
+def required_characters(characters: Iterable[str] = ()) -> set[str]:
+    """Printable ASCII and ``characters``, all as BERT's normalisation leaves them."""
+    printable = map(chr, range(33, 127))
+    return {c for text in (*printable, *characters) for c in "".join(bert_words(text))}
+
+
+def rows_of(characters: Iterable[str]) -> int:
+    """How many rows characters take: two where there is a ``##`` form too.
+
+    >>> rows_of("的，℃")
+    4
+    """
+    return sum(2 if _has_continuation(character) else 1 for character in characters)
+
+
+def default_character_sets(size: int) -> list[str]:
+    """The sets of CHARACTER_SETS that a vocabulary of ``size`` pieces has room for.
+
+    Each in turn is taken if all that is taken then fills at most half of the rows, so that the
+    text has a say too.
+
+    >>> default_character_sets(21_128), default_character_sets(5000)
+    (['quotes', 'gb2312', 'big5-1', 'letters'], ['quotes', 'letters'])
+    """
+    names: list[str] = []
+    taken = required_characters()
+    for name, characters in CHARACTER_SETS.items():
+        with_these = taken | required_characters(characters())
+        if UNUSED + len(SPECIAL_TOKENS) + rows_of(with_these) <= size / 2:
+            names.append(name)
+            taken = with_these
+    return names
+
+
 def learn_vocabulary(
     counts: TextCounts,
     *,
@@ -417,21 +462,12 @@ def learn_vocabulary(
     Raises:
         ZhbertError: ``size`` is too small for what must be there.
     """
-    specials = [
-        "[PAD]",
-        *(f"[unused{number}]" for number in range(1, UNUSED + 1)),
-        *SPECIAL_TOKENS[1:],
-        *special_tokens,
-    ]
-    ascii_characters = {chr(code) for code in range(33, 127)}
-    required = {c for text in (*ascii_characters, *characters) for c in "".join(bert_words(text))}
-    taken = {*specials[: len(specials) - len(special_tokens)], *required}
-    for token in special_tokens:
-        if not token or token in taken or token.strip() != token:
-            raise ZhbertError(f"special token {token!r}: empty, with spaces, or there already")
-        taken.add(token)
+    specials = _special_rows(special_tokens)
+    required = required_characters(characters)
+    if clash := [token for token in special_tokens if token in required]:
+        raise ZhbertError(f"special token {clash[0]!r}: a character, so it has a row already")
     chosen = set(required)
-    fixed = len(specials) + _rows_of(chosen)
+    fixed = len(specials) + rows_of(chosen)
     if fixed > size:
         raise ZhbertError(
             f"--size {size:,} is too small: special tokens, ASCII and the required characters take "
@@ -449,11 +485,11 @@ def learn_vocabulary(
         key=lambda c: (-seen[c], c),
     )
     for character in frequent:
-        room -= _rows_of([character])
+        room -= rows_of([character])
         if room < 0:
             break
         chosen.add(character)
-    fixed = len(specials) + _rows_of(chosen)
+    fixed = len(specials) + rows_of(chosen)
 
     # A word with a character that has no row is [UNK] whole: nothing to learn from it. Symbols stay
     # single: a table's frame of box-drawing characters is one long "word", but no language.
@@ -480,7 +516,3 @@ def learn_vocabulary(
 
 def _has_continuation(character: str) -> bool:
     return not _is_han(character) and not _is_punctuation(character)
-
-
-def _rows_of(characters: Iterable[str]) -> int:
-    return sum(2 if _has_continuation(character) else 1 for character in characters)
