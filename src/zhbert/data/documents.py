@@ -43,6 +43,8 @@ BLOCK_BYTES = 16 << 20
 # of a jsonl file. A block is therefore at most twice as large as BLOCK_BYTES.
 DOCUMENT_BYTES = 16 << 20
 _CHUNK = 256 << 10
+# So much of a file's beginning tells whether it can be UTF-8.
+_HEAD = 4096
 
 DOCUMENTS = ("blank", "line", "file")
 _TEXT, _RECORDS, _COLUMN = "txt", "jsonl", "parquet"
@@ -233,10 +235,12 @@ class _Stream:
         self.packed = packed
         self._file = _unpack(raw, packed)
 
-    def read(self, size: int, how: str = "read") -> bytes:
-        """At most ``size`` bytes; none at the end."""
+    def read(self, size: int) -> bytes:
+        """At least one byte and at most ``size``, as they come; none at the end."""
         try:
-            data: bytes = getattr(self._file, how)(size)
+            # read1, not read: read would lose what stands before the place where a file is damaged,
+            # and wait for more of a pipe than is needed.
+            data: bytes = self._file.read1(size)
             return data
         except EOFError as error:
             raise _DamagedError("cut short: the compressed data ends too early") from error
@@ -247,10 +251,6 @@ class _Stream:
         except Exception as error:
             # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
             raise _DamagedError(f"damaged: {error}") from error
-
-    def read_some(self) -> bytes:
-        """What is there already, at least one byte; none at the end."""
-        return self.read(_CHUNK, "read1" if hasattr(self._file, "read1") else "read")
 
     def position(self) -> int:
         """Bytes of the file, as it lies on disk, that were read."""
@@ -290,29 +290,26 @@ class _Zstandard:
         self._frame: Any = None
         self._rest = b""
         self._ready = b""
+        self._at = 0
 
-    def read(self, size: int) -> bytes:
-        parts: list[bytes] = []
-        wanted = size
-        while wanted:
-            if not self._ready:
-                # Small steps: 4 KB of zstandard can hold as much as 128 MB.
-                data = self._rest or self._raw.read(4096)
-                self._rest = b""
-                if not data:
-                    if self._frame is not None:
-                        raise EOFError
-                    break
-                if self._frame is None:
-                    self._frame = self._decompressor.decompressobj()
-                self._ready = self._frame.decompress(data)
-                if self._frame.eof:
-                    self._rest = self._frame.unused_data
-                    self._frame = None
-            parts.append(self._ready[:wanted])
-            self._ready = self._ready[wanted:]
-            wanted -= len(parts[-1])
-        return b"".join(parts)
+    def read1(self, size: int) -> bytes:
+        while self._at == len(self._ready):
+            # Small steps: 4 KB of zstandard can hold as much as 128 MB.
+            data = self._rest or self._raw.read(4096)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError
+                return b""
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            self._ready, self._at = self._frame.decompress(data), 0
+            if self._frame.eof:
+                self._rest = self._frame.unused_data
+                self._frame = None
+        part = self._ready[self._at : self._at + size]
+        self._at += len(part)
+        return part
 
 
 # What a reader of one file yields: a part of it, a place, or counts; and how far it has read.
@@ -395,13 +392,7 @@ def _cut(
     if kind == _RECORDS:
         boundary = _LINE_END
     line = 1
-    buffer = stream.read(_CHUNK)
-    if not buffer:
-        yield {"files.empty": 1}, 0
-        yield Place(source.number, source.name, 0, "empty", error=False), 0
-        return
-    _must_look_like_utf8(buffer)
-    buffer = buffer.removeprefix(b"\xef\xbb\xbf")
+    buffer = b""
     damage: _DamagedError | None = None
 
     def grow(to: int) -> bool:
@@ -429,7 +420,7 @@ def _cut(
         ended = False
         while True:
             found = boundary.search(buffer, searched) if boundary is not None else None
-            if found:
+            if found and found.end() <= limit:
                 return found.end()
             if ended:
                 return len(buffer)
@@ -450,6 +441,13 @@ def _cut(
     def note(reason: str, *, error: bool) -> tuple[Place, int]:
         return Place(source.number, source.name, line, reason, error), stream.position()
 
+    grow(_HEAD)
+    if not buffer and damage is None:
+        yield {"files.empty": 1}, 0
+        yield Place(source.number, source.name, 0, "empty", error=False), 0
+        return
+    _must_look_like_utf8(buffer)
+    buffer = buffer.removeprefix(b"\xef\xbb\xbf")
     while True:
         want = room()
         if not grow(want + 1):
@@ -502,7 +500,7 @@ def _place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
 
 
 def _must_look_like_utf8(head: bytes) -> None:
-    sample = head[:4096]
+    sample = head[:_HEAD]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or sample.count(0) > len(sample) // 5:
         raise _DamagedError("UTF-16, not UTF-8: convert it first (iconv -f UTF-16 -t UTF-8)")
     if head.startswith(b"PAR1"):
@@ -588,7 +586,7 @@ class Outline:
         ends = self.sentences.ends
         begins = np.flatnonzero(first)
         starts = np.where(begins > 0, ends[begins - 1], 0)
-        stops = np.append(starts[1:], len(self.codes))
+        stops = np.append(starts[1:], len(self.codes))[: len(begins)]
         return starts.astype(np.int32), stops.astype(np.int32)
 
     def document_hashes(self) -> Array:
@@ -822,7 +820,7 @@ def read_lines(file: str | Path, longest: int = 1 << 20) -> Iterator[tuple[list[
             stream = _Stream(source, raw)
             rest = b""
             first = True
-            while chunk := stream.read_some():
+            while chunk := stream.read(_CHUNK):
                 if first:
                     _must_look_like_utf8(chunk)
                     chunk = chunk.removeprefix(b"\xef\xbb\xbf")

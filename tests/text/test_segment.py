@@ -1,0 +1,307 @@
+"""Words and sentences: boundaries cover the text, depend on nothing beside it, keep quotes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rjieba
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zhbert.errors import ZhbertError
+from zhbert.text import segment, sentences
+from zhbert.text.segment import Segmenter, load_segmenter, simplify, word_ends
+from zhbert.text.sentences import CUT, GIVEN, STARTS_DOCUMENT, STARTS_LINE, codes_of, split_text
+
+HAN = st.sampled_from("使用语言模型来预测下一个词的研究生命中国乾隆語體龍")
+ODD = st.sampled_from("。！？…!?”’」）)\"'，, \t\u3000\r\x00\x85ab1.+#%-/😀\u0301\ufeff𠀀")
+TEXTS = st.text(HAN | ODD | st.characters(exclude_categories=["Cs"]), max_size=40)
+LINES = TEXTS.map(lambda text: text.replace("\n", ""))
+
+
+def words_of(segmenter: Segmenter, text: str) -> list[str]:
+    ends = segmenter.segment([text])[0].tolist()
+    return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def parts(text: str, **options: object) -> list[str]:
+    ends = split_text(codes_of(text), np.zeros(1, np.int64), **options).ends.tolist()  # type: ignore[arg-type]
+    return [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+# ---------------------------------------------------------------- segmenters
+
+
+@pytest.mark.parametrize("name", ["jieba", "whitespace"])
+@given(st.lists(TEXTS, max_size=5))
+def test_word_ends_increase_and_end_with_the_text(name: str, texts: list[str]) -> None:
+    found = load_segmenter(name).segment(texts)
+    assert len(found) == len(texts)
+    for text, ends in zip(texts, found, strict=True):
+        assert ends.dtype == np.int32
+        assert (np.diff(ends, prepend=0) > 0).all()
+        assert (ends[-1] == len(text)) if text else not len(ends)
+
+
+@pytest.mark.parametrize("name", ["jieba", "whitespace"])
+@given(st.lists(TEXTS, max_size=5))
+def test_a_text_s_words_do_not_depend_on_its_neighbours(name: str, texts: list[str]) -> None:
+    segmenter = load_segmenter(name)
+    together = segmenter.segment(texts)
+    for text, ends in zip(texts, together, strict=True):
+        assert segmenter.segment([text])[0].tolist() == ends.tolist()
+
+
+@given(TEXTS)
+def test_jieba_gives_rjieba_s_own_words(text: str) -> None:
+    assert words_of(load_segmenter(traditional="none"), text) == rjieba.cut(text)
+
+
+@given(st.lists(LINES, max_size=8), st.integers(5, 200))
+def test_a_run_of_sentences_is_cut_like_each_sentence_alone(lines: list[str], call: int) -> None:
+    segmenter = load_segmenter()
+    text = "".join(line + "\n" for line in lines).replace("\r\n", "\n")
+    codes = codes_of(text)
+    found = split_text(codes, np.zeros(1, np.int64), longest=12)
+    before = segment._CALL
+    segment._CALL = call
+    try:
+        run = word_ends(segmenter, text, codes, found.ends, (found.flags & CUT).astype(bool))
+    finally:
+        segment._CALL = before
+    starts = [0, *found.ends[:-1].tolist()]
+    alone = segmenter.segment([text[a:b] for a, b in zip(starts, found.ends, strict=False)])
+    expected = {a + int(end) for a, ends in zip(starts, alone, strict=False) for end in ends}
+    assert set(run.tolist()) | set(found.ends.tolist()) == expected
+
+
+def test_lines_of_real_text_cut_together_equal_rjieba_line_by_line(data: Path) -> None:
+    for name in ("mixed", "law_traditional", "tech"):
+        raw = (data / "corpus" / f"{name}.txt").read_bytes()[:300_000]
+        text = raw[: raw.rfind(b"\n") + 1].decode()
+        codes = codes_of(text)
+        found = split_text(codes, np.zeros(1, np.int64))
+        segmenter = load_segmenter()
+        apart = np.zeros(len(found.ends), bool)
+        run = word_ends(segmenter, text, codes, found.ends, apart).tolist()
+        expected, at = [], 0
+        for line in simplify(text).split("\n"):
+            for word in [*rjieba.cut(line), "\n"]:
+                at += len(word)
+                expected.append(at)
+        assert run == expected[:-1]
+
+
+def test_traditional_text_is_cut_like_simplified() -> None:
+    assert words_of(load_segmenter(), "使用語言模型來預測") == [
+        "使用",
+        "語言",
+        "模型",
+        "來",
+        "預測",
+    ]
+    assert words_of(load_segmenter(), "學術研究計畫") == ["學術研究", "計畫"]
+    assert words_of(load_segmenter(traditional="none"), "學術研究計畫") != ["學術研究", "計畫"]
+
+
+@given(TEXTS)
+def test_simplifying_keeps_the_length(text: str) -> None:
+    assert len(simplify(text)) == len(text)
+    assert simplify(simplify(text)) == simplify(text)
+
+
+def test_the_table_is_opencc_s_of_single_characters() -> None:
+    opencc = pytest.importorskip("opencc")
+    convert = opencc.OpenCC("t2s").convert
+    table, _ = segment._table()
+    changed = np.flatnonzero(table != np.arange(len(table))).tolist()
+    assert len(changed) > 4000
+    assert all(convert(chr(code)) == chr(table[code]) for code in changed)
+
+
+def test_qian_of_qianlong_stays() -> None:
+    assert words_of(load_segmenter(), "乾隆与乾坤") == ["乾隆", "与", "乾坤"]
+
+
+@given(TEXTS)
+@settings(max_examples=50)
+def test_opencc_gives_ends_within_the_text(text: str) -> None:
+    pytest.importorskip("opencc")
+    ends = load_segmenter(traditional="opencc").segment([text])[0]
+    assert (np.diff(ends, prepend=0) > 0).all()
+    assert not text or ends[-1] == len(text)
+
+
+def test_opencc_that_changes_the_length_falls_back_to_characters() -> None:
+    pytest.importorskip("opencc")
+    convert = segment._OpenCC()
+    convert._convert = lambda text: text.replace("體", "体体")
+    assert convert("字體\n語言") == "字体\n語言"
+
+
+def test_words_of_the_user_are_kept_whole(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("\ufeff通义千问\n語言模型 2000\n下一个 3000 n\n\n", encoding="utf-8")
+    segmenter = load_segmenter(user_words=file)
+    assert words_of(segmenter, "用通义千问和语言模型") == ["用", "通义千问", "和", "语言模型"]
+    assert words_of(segmenter, "語言模型")[0] == "語言模型"
+    assert "user_words" in segmenter.options
+    assert words_of(load_segmenter(), "用通义千问") != ["用", "通义千问"]
+
+
+def test_a_user_s_word_that_jieba_cuts_all_the_same_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("A/B测试\n通义千问\n", encoding="utf-8")
+    (remark,) = load_segmenter(user_words=file).remarks  # type: ignore[attr-defined]
+    assert "1 of 2" in remark
+    assert "A/B测试" in remark
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("词 x y z", "words.txt:1"), (None, "no such file"), (b"\xff\xfe", "could not be read")],
+)
+def test_a_bad_file_of_user_words_is_one_line(
+    tmp_path: Path, content: str | bytes | None, message: str
+) -> None:
+    file = tmp_path / "words.txt"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ZhbertError, match=message):
+        load_segmenter(user_words=file)
+
+
+def test_whitespace_words_end_before_the_next_begins() -> None:
+    assert words_of(load_segmenter("whitespace"), " 使用 语言\u3000 模型 ") == [
+        " 使用 ",
+        "语言\u3000 ",
+        "模型 ",
+    ]
+
+
+def test_an_unknown_segmenter_names_the_known_ones() -> None:
+    with pytest.raises(ZhbertError, match="'ltp'; known: jieba, whitespace"):
+        load_segmenter("ltp")
+    with pytest.raises(ZhbertError, match="known: characters, opencc, none"):
+        load_segmenter(traditional="taiwan")
+
+
+def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    with pytest.raises(ZhbertError, match="pip install rjieba"):
+        load_segmenter()
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    with pytest.raises(ZhbertError, match=r"zhbert\[opencc\]"):
+        load_segmenter(traditional="opencc")
+
+
+def test_a_segmenter_without_runs_is_asked_text_by_text() -> None:
+    class Halves:
+        name, version = "halves", "1"
+
+        def __init__(self) -> None:
+            self.options: dict[str, object] = {}
+
+        def segment(self, texts: list[str]) -> list[np.ndarray]:
+            return [np.array([len(text) // 2, len(text)], np.int32) for text in texts]
+
+    halves = Halves()
+    assert isinstance(halves, Segmenter)
+    ends = word_ends(
+        halves, "一二三四五六", codes_of("一二三四五六"), np.array([2, 6]), np.zeros(2, bool)
+    )  # type: ignore[arg-type]
+    assert ends.tolist() == [1, 2, 4, 6]
+
+
+# ---------------------------------------------------------------- sentences
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        ["他说：“好。”", "我走了。"],
+        ["『真的！？』", "是的……", "好吧！！"],
+        ["（见上文。）", "下一句"],
+        ['他说:"好!"', "然后走了。"],
+        ["走了。", '"你好"他说'],
+        ["圆周率是3.14。", "版本 1.2.3 发布"],
+        ["看 https://a.cn/?q=1&b=2!x 这里"],
+        ["if a != b 那么？", "不是!  ", "好?"],
+        ["Really? ", "Yes! ", "OK"],
+        ["什么?", "abc"],
+        ["下一个词的probability。"],
+        ["……", "嗯"],
+    ],
+)
+def test_sentences_keep_their_marks_and_closing_quotes(expected: list[str]) -> None:
+    assert parts("".join(expected)) == expected
+
+
+@given(st.lists(LINES, max_size=6), st.integers(2, 30))
+def test_sentences_one_after_another_are_the_text(lines: list[str], longest: int) -> None:
+    text = "\n".join(lines)
+    found = split_text(codes_of(text), np.zeros(1, np.int64), longest=longest)
+    if not text.strip():
+        assert not len(found.ends)
+        return
+    assert (np.diff(found.ends, prepend=0) > 0).all()
+    assert found.ends[-1] == len(text)
+    assert found.lines == len(text.removesuffix("\n").split("\n"))
+    assert np.count_nonzero(found.flags & STARTS_LINE) == found.lines - found.blank_lines
+    # Blank lines stand after a sentence (or before the first), they do not make it longer.
+    assert all(len(part.strip()) <= longest for part in parts(text, longest=longest))
+
+
+@given(st.lists(LINES, max_size=6), st.booleans(), st.integers(2, 30), st.data())
+def test_native_sentences_and_hashes_equal_python_s(
+    lines: list[str], blank: bool, longest: int, draw: st.DataObject
+) -> None:
+    text = "\n".join(lines)
+    codes = codes_of(text)
+    line_starts = [0, *(k + 1 for k, c in enumerate(text) if c == "\n")]
+    forced = np.array(sorted(draw.draw(st.sets(st.sampled_from(line_starts)))), np.int64)
+    fast = split_text(codes, forced, blank_lines_separate=blank, longest=longest)
+    slow = sentences.split_text_python(codes, forced, blank, longest)
+    assert fast.ends.tolist() == slow.ends.tolist()
+    assert fast.flags.tolist() == slow.flags.tolist()
+    assert (fast.lines, fast.blank_lines) == (slow.lines, slow.blank_lines)
+    starts = np.append(0, fast.ends[:-1]).astype(np.int32)[: len(fast.ends)]
+    assert (
+        sentences.hash_spans(codes, starts, fast.ends, 7).tolist()
+        == sentences.hash_spans_python(codes, starts, fast.ends, 7).tolist()
+    )
+
+
+def test_the_native_part_is_built() -> None:
+    assert sentences._segment is not None
+
+
+def test_without_the_native_part_the_words_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["使用語言模型", "", "來預測下一個詞。a b"]
+    fast = [ends.tolist() for ends in load_segmenter().segment(texts)]
+    monkeypatch.setattr(segment, "_segment", None)
+    assert [ends.tolist() for ends in load_segmenter().segment(texts)] == fast
+
+
+def test_documents_start_where_told_and_after_blank_lines() -> None:
+    text = "一。\n\n二。\n三。\n"
+    flags = split_text(codes_of(text), np.array([0, 7]), blank_lines_separate=True).flags
+    first = STARTS_LINE | STARTS_DOCUMENT
+    assert flags.tolist() == [first | GIVEN, first, first | GIVEN]
+
+
+def test_an_over_long_sentence_is_cut_at_a_blank_or_a_comma_or_between_characters() -> None:
+    assert parts("a" * 6 + " " + "b" * 6, longest=10) == ["aaaaaa ", "bbbbbb"]
+    assert parts("一二三四五六，七八九十一二", longest=10) == ["一二三四五六，", "七八九十一二"]
+    assert parts("abc一" + "d" * 9, longest=10) == ["abc一dddddd", "ddd"]
+
+
+def test_equal_texts_have_equal_hashes_and_blanks_at_the_ends_do_not_count() -> None:
+    text = "你好 \n 你好\n你 好\n"
+    spans = np.array([0, 4, 8]), np.array([4, 8, 12])
+    a, b, c = sentences.hash_spans(codes_of(text), *spans).tolist()
+    assert a == b != c
