@@ -28,16 +28,17 @@ TINY = (
 
 
 def documents(count: int, seed: int) -> Documents:
-    """Documents of sentences of words of one or two pieces, with something to learn in them."""
+    """Documents of words of one or two pieces; each keeps to the few words of one of ten topics."""
     rng = np.random.default_rng(seed)
     pieces: list[int] = []
     words: list[bool] = []
     document_starts, sentence_starts = [0], []
     for _ in range(count):
+        topic = 5 + 5 * int(rng.integers(0, 10))
         for _ in range(rng.integers(3, 7)):
             sentence_starts.append(len(pieces))
             for _ in range(rng.integers(3, 8)):
-                first = int(rng.integers(5, len(PIECES) - 1))
+                first = topic + int(rng.integers(0, 4))
                 pieces.append(first)
                 words.append(True)
                 if rng.random() < 0.6:

@@ -94,7 +94,7 @@ def check(
     if corpus is not None:
         from zhbert.data.shards import Corpus
 
-        opened = Corpus.open(corpus)
+        opened = Corpus.open(Path(corpus))
         vocabulary_size = opened.vocabulary_size
         pieces = sum(int(entry["pieces"]) for entry in opened.info["shards"]["train"])
         if not opened.info["shards"]["held_out"]:

@@ -650,9 +650,7 @@ class _Job:
         if self.ranks.device.type == "cpu" and not has_compiler():
             self.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
             return
-        compile_model = getattr(model, "compile_for_training", None)
-        if compile_model is not None:
-            compile_model()
+        model.compile_layers()
 
     def _checkpoints(self) -> Any:
         from zhbert.train.checkpoint import Checkpoints

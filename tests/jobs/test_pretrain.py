@@ -1,0 +1,409 @@
+"""The pretrain verb: what it writes, what it refuses, how phases and resumptions follow."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tomllib
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.jobs.corpora import PIECES, TINY, make_corpus
+
+from zhbert import cli
+from zhbert.config import load_recipe
+from zhbert.errors import ZhbertError
+from zhbert.jobs.pretrain import pretrain
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.text.tokenizer import Tokenizer
+
+
+def metrics(folder):
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def steps_of(folder):
+    return [line for line in metrics(folder) if "evaluation" not in line]
+
+
+def evaluations_of(folder):
+    return [line for line in metrics(folder) if "evaluation" in line]
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(ZhbertError) as caught:
+        pretrain(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_folder_holds_everything(finished_run):
+    names = sorted(path.name for path in finished_run.iterdir())
+    assert names == ["checkpoints", "final", "metrics.jsonl", "provenance.json", "recipe.toml"]
+    kept = sorted(path.name for path in (finished_run / "checkpoints").iterdir())
+    assert kept == ["step-000010", "step-000012"]
+    assert sorted(path.name for path in (finished_run / "final").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+    provenance = json.loads((finished_run / "provenance.json").read_text(encoding="utf-8"))
+    assert provenance["torch"] == torch.__version__
+    assert {"command", "commit", "cpu", "python", "started", "zhbert"} <= provenance.keys()
+
+
+def test_metrics_hold_what_others_read(finished_run):
+    steps, evaluations = steps_of(finished_run), evaluations_of(finished_run)
+    assert [line["step"] for line in steps] == list(range(1, 13))
+    for line in steps:
+        assert line["loss"] == line["masked_lm_loss"] + line["next_sentence_loss"]
+        assert line["pieces_per_second"] > 0
+        assert 0 <= line["data_wait"] <= 1
+        assert math.isfinite(line["grad_norm"])
+    pieces = [line["pieces"] for line in steps]
+    assert all(0 < b - a <= 8 * 32 for a, b in zip([0, *pieces], pieces, strict=False))
+    assert [(line["step"], line["evaluation"]) for line in evaluations] == [
+        (6, "char"),
+        (6, "wwm"),
+        (12, "char"),
+        (12, "wwm"),
+    ]
+    for line in evaluations:
+        assert 0 <= line["masked_lm_accuracy"] <= 1
+        assert 0 <= line["next_sentence_accuracy"] <= 1
+        assert 0 <= line["baseline_accuracy"] <= 1
+        assert line["masked_lm_predictions"] > 0
+
+
+def test_the_resolved_recipe_reads_back_and_holds_every_value(finished_run):
+    recipe = load_recipe(finished_run / "recipe.toml")
+    assert recipe.steps == 12
+    assert recipe.model.num_attention_heads == 2
+    assert recipe.model.layer_norm_eps == 1e-12
+    values = tomllib.loads((finished_run / "recipe.toml").read_text(encoding="utf-8"))
+    assert values["optimizer"]["beta2"] == 0.999
+
+
+def test_the_final_model_is_the_last_checkpoint_and_opens_everywhere(finished_run):
+    from transformers import AutoModelForPreTraining, AutoTokenizer
+
+    model = BertForPreTraining.from_pretrained(finished_run / "final")
+    saved = load_file(finished_run / "checkpoints" / "step-000012" / "model.safetensors")
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, saved[name])
+    assert AutoTokenizer.from_pretrained(finished_run / "final").vocab_size == len(PIECES)
+    theirs = AutoModelForPreTraining.from_pretrained(finished_run / "final")
+    ids = torch.tensor([[2, 9, 10, 3]])
+    ours = model(ids).prediction_logits
+    torch.testing.assert_close(theirs(ids).prediction_logits, ours, atol=1e-4, rtol=1e-4)
+
+
+def test_the_same_recipe_gives_the_same_losses_and_another_seed_others(corpus, tmp_path):
+    curves = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        pretrain("tiny", corpus, tmp_path / name, [*TINY, "steps=3", f"seed={seed}"])
+        curves.append([line["loss"] for line in steps_of(tmp_path / name)])
+    assert curves[0] == curves[1]
+    assert curves[0] != curves[2]
+
+
+def test_micro_batches_change_the_losses_by_rounding_only(corpus, tmp_path):
+    overrides = [*TINY, "steps=4", "model.hidden_dropout_prob=0"]
+    overrides += ["model.attention_probs_dropout_prob=0", "rows.builder=pairs"]
+    pretrain("tiny", corpus, tmp_path / "whole", overrides)
+    pretrain("tiny", corpus, tmp_path / "parts", [*overrides, "micro_batch_size=3"])
+    for one, two in zip(steps_of(tmp_path / "whole"), steps_of(tmp_path / "parts"), strict=True):
+        for key in ("masked_lm_loss", "next_sentence_loss", "grad_norm"):
+            assert one[key] == pytest.approx(two[key], rel=1e-4)
+        assert one["pieces"] == two["pieces"]
+
+
+def test_training_lowers_the_loss(corpus, tmp_path):
+    overrides = [*TINY, "steps=60", "batch_size=16", "optimizer.learning_rate=0.01"]
+    pretrain("tiny", corpus, tmp_path / "run", [*overrides, "optimizer.warmup_steps=10"])
+    losses = [line["loss"] for line in steps_of(tmp_path / "run")]
+    assert sum(losses[-10:]) / 10 < losses[0] - 0.15
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
+    overrides = [*TINY, "steps=8", "checkpoint_every=3", f"optimizer.name={optimizer}"]
+    pretrain("tiny", corpus, tmp_path / "whole", overrides)
+    run = tmp_path / "run"
+    pretrain("tiny", corpus, run, overrides)
+    # As if the run had been killed after step 8, before that step's checkpoint.
+    shutil.rmtree(run / "checkpoints" / "step-000008")
+    shutil.rmtree(run / "final")
+    older = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:6]
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, "los')
+    result = pretrain("tiny", corpus, run, overrides, resume=True)
+    assert result.step == 8
+    assert (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)[:6] == older
+    for key in ("loss", "grad_norm", "pieces", "learning_rate"):
+        mine = [line[key] for line in steps_of(run)]
+        assert mine == [line[key] for line in steps_of(tmp_path / "whole")]
+    finals = [load_file(f / "final" / "model.safetensors") for f in (run, tmp_path / "whole")]
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[1])
+    assert evaluations_of(run) == evaluations_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def run_copy(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_resume_skips_a_corrupt_checkpoint_and_says_so(corpus, run_copy, capsys):
+    file = run_copy / "checkpoints" / "step-000012" / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    before = steps_of(run_copy)
+    # The overrides that the run began with need not be repeated.
+    pretrain("tiny", corpus, run_copy, resume=True, quiet=False)
+    said = capsys.readouterr().err
+    assert "step-000012: corrupt (optimizer.safetensors is not what was written): skipped" in said
+    assert "from step 10" in said
+    assert [line["loss"] for line in steps_of(run_copy)] == [line["loss"] for line in before]
+
+
+def test_resume_may_go_further_and_says_what_that_means(corpus, run_copy, capsys):
+    pretrain("tiny", corpus, run_copy, ["steps=14"], resume=True, quiet=False)
+    assert "steps = 14 (was 12): the learning rate now falls to zero" in capsys.readouterr().err
+    assert [line["step"] for line in steps_of(run_copy)] == list(range(1, 15))
+    assert load_recipe(run_copy / "recipe.toml").steps == 14
+    pretrain("tiny", corpus, run_copy, resume=True)
+    assert len(steps_of(run_copy)) == 14
+
+
+def test_resume_refuses_what_would_change_the_run(corpus, run_copy, tmp_path):
+    before = (run_copy / "metrics.jsonl").read_bytes()
+    said = refusal("tiny", corpus, run_copy, ["optimizer.learning_rate=1e-5"], resume=True)
+    assert "optimizer.learning_rate = 1e-05, but" in said
+    assert "begun with 0.001" in said
+    assert "model.hidden_size = 8" in refusal(
+        "tiny", corpus, run_copy, ["model.hidden_size=8"], resume=True
+    )
+    other = make_corpus(tmp_path / "other", seed=5)
+    assert "not the corpus that" in refusal("tiny", other, run_copy, resume=True)
+    assert "beyond steps = 9" in refusal("tiny", corpus, run_copy, ["steps=9"], resume=True)
+    recipe = run_copy / "recipe.toml"
+    text = recipe.read_text(encoding="utf-8")
+    recipe.write_text(text.replace("hidden_size = 16", "hidden_size = 32"), encoding="utf-8")
+    assert (run_copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_of_another_shape_is_one_clear_line(corpus, run_copy):
+    for name in ("recipe.toml", "provenance.json"):
+        file = run_copy / name
+        text = file.read_text(encoding="utf-8")
+        text = text.replace("intermediate_size = 32", "intermediate_size = 48")
+        file.write_text(text.replace("intermediate_size=32", "intermediate_size=48"), "utf-8")
+    assert "a checkpoint of another shape" in refusal("tiny", corpus, run_copy, resume=True)
+
+
+def test_folders_are_never_mixed_up(corpus, finished_run, tmp_path):
+    assert "--resume goes on with it" in refusal("tiny", corpus, finished_run, TINY)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "missing"):
+        assert "no run to go on with" in refusal("tiny", corpus, folder, TINY, resume=True)
+    assert "not a run folder" in refusal("tiny", corpus, corpus, TINY, overwrite=True)
+    said = refusal("tiny", corpus, finished_run, TINY, overwrite=True, resume=True)
+    assert "contradict" in said
+    (tmp_path / "begun").mkdir()
+    shutil.copy(finished_run / "recipe.toml", tmp_path / "begun")
+    shutil.copy(finished_run / "provenance.json", tmp_path / "begun")
+    said = refusal("tiny", corpus, tmp_path / "begun", resume=True)
+    assert "no complete checkpoint" in said
+
+
+def test_overwrite_replaces_a_run_only_when_everything_else_is_fine(corpus, run_copy):
+    said = refusal("tiny", corpus, run_copy, [*TINY, "initial_model=none"], overwrite=True)
+    assert "no such folder" in said
+    assert (run_copy / "final").is_dir()
+    pretrain("tiny", corpus, run_copy, [*TINY, "steps=2"], overwrite=True)
+    assert len(steps_of(run_copy)) == 2
+
+
+def test_a_refused_run_leaves_no_folder(corpus, tmp_path):
+    refusal("tiny", corpus, tmp_path / "run", ["steps=0"])
+    refusal("tiny", tmp_path / "none", tmp_path / "run", TINY)
+    refusal("tiny", corpus, tmp_path / "run", [*TINY, "initial_model=none"])
+    refusal("tiny", corpus, tmp_path / "run", [*TINY, "continue_from=none"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_phase_goes_on_with_model_optimiser_and_schedule(corpus, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    base = [*TINY, "optimizer.schedule_steps=8", "optimizer.warmup_steps=2"]
+    pretrain("tiny", corpus, first, [*base, "steps=5"])
+    overrides = [*base, "steps=3", "sequence_length=64", f"continue_from={first}"]
+    result = pretrain("tiny", corpus, second, overrides)
+    lines = steps_of(second)
+    assert [line["step"] for line in lines] == [6, 7, 8]
+    rates = [line["learning_rate"] for line in [*steps_of(first), *lines]]
+    assert rates == pytest.approx(
+        [1e-3 * r for r in (0.5, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)]
+    )
+    assert lines[0]["pieces"] > steps_of(first)[-1]["pieces"]
+    assert result.step == 8
+    state = load_file(second / "checkpoints" / "step-000008" / "optimizer.safetensors")
+    assert state["steps"] == 8
+    # A phase of its own can be resumed, too.
+    pretrain("tiny", corpus, second, resume=True)
+
+
+def test_a_second_phase_with_equal_settings_is_the_longer_run(corpus, tmp_path):
+    """Model and optimiser go on exactly: only the data differ, and here they do not."""
+    base = [*TINY, "optimizer.schedule=constant", "optimizer.warmup_steps=0"]
+    pretrain("tiny", corpus, tmp_path / "one", [*base, "steps=2"])
+    pretrain("tiny", corpus, tmp_path / "two", [*base, "steps=1", f"continue_from={tmp_path}/one"])
+    saved = [
+        load_file(tmp_path / run / "checkpoints" / f"step-{step:06d}" / "optimizer.safetensors")
+        for run, step in (("one", 2), ("two", 3))
+    ]
+    name = "encoder.embeddings.words.weight.mean"
+    # mean_3 = 0.9 mean_2 + 0.1 gradient: what came from phase one is nine tenths of it.
+    untouched = saved[0][name].abs().sum(1) > 0
+    assert untouched.any()
+    assert (saved[1][name] - 0.9 * saved[0][name]).norm() < 0.2 * saved[0][name].norm() + 1.0
+    assert not torch.equal(saved[1][name], saved[0][name])
+
+
+def test_a_second_phase_refuses_what_does_not_fit(corpus, finished_run, tmp_path):
+    more = [*TINY, "model.num_hidden_layers=4", f"continue_from={finished_run}"]
+    long = [*more, "model.max_position_embeddings=64", "sequence_length=65"]
+    said = refusal("tiny", corpus, tmp_path / "run", long)
+    assert "sequence_length = 65: must be at most model.max_position_embeddings = 64" in said
+    said = refusal("tiny", corpus, tmp_path / "run", [*more, "optimizer.name=lamb"])
+    assert "was trained with adamw" in said
+    said = refusal("tiny", corpus, tmp_path / "run", [*more, "model.hidden_size=32"])
+    assert "the model to start from has 16" in said
+
+
+def test_an_initial_model_gives_its_weights_and_its_first_layers(corpus, finished_run, tmp_path):
+    own = [o for o in TINY if not o.startswith("model.")]
+    initial = f"initial_model={finished_run / 'final'}"
+    overrides = [*own, "steps=1", initial, "optimizer.learning_rate=1e-12", "model.hidden_size="]
+    more = ["model.num_hidden_layers=3", "model.hidden_dropout_prob=0.25"]
+    pretrain("tiny", corpus, tmp_path / "run", [*overrides, *more])
+    config = json.loads((tmp_path / "run/final/config.json").read_text(encoding="utf-8"))
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (3, 16)
+    assert config["hidden_dropout_prob"] == 0.25
+    old, new = (load_file(f / "final/model.safetensors") for f in (finished_run, tmp_path / "run"))
+    assert all(torch.allclose(old[name], tensor, atol=1e-6) for name, tensor in new.items())
+    assert set(old) > set(new)
+
+
+def test_a_corpus_with_another_vocabulary_is_refused_with_both_hashes(
+    corpus, finished_run, tmp_path
+):
+    model = tmp_path / "model"
+    shutil.copytree(finished_run / "final", model)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (model / name).unlink()
+    other = Tokenizer([*PIECES[:-1], "龘"])
+    other.save_pretrained(model)
+    own = [o for o in TINY if not o.startswith("model.")]
+    overrides = [*own, f"initial_model={model}", "model.hidden_size=", "model.num_hidden_layers="]
+    said = refusal("tiny", corpus, tmp_path / "run", overrides)
+    mine = json.loads((corpus / "corpus.json").read_text(encoding="utf-8"))["tokenizer"]
+    assert mine["fingerprint"][:12] in said
+    assert other.fingerprint()[:12] in said
+    assert f"--vocab {model}" in said
+
+
+def test_an_untrained_head_of_the_initial_model_is_said(corpus, finished_run, tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(finished_run / "final", model)
+    tensors = load_file(model / "model.safetensors")
+    kept = {k: v for k, v in tensors.items() if not k.startswith("cls.predictions")}
+    save_file(kept, model / "model.safetensors", metadata={"format": "pt"})
+    own = [o for o in TINY if not o.startswith("model.")]
+    overrides = [*own, "steps=1", f"initial_model={model}", "model.hidden_size="]
+    overrides += ["model.num_hidden_layers="]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pretrain("tiny", corpus, tmp_path / "run", overrides, quiet=False)
+    assert "no trained mask-filling head" in capsys.readouterr().err
+
+
+def test_without_held_out_documents_evaluation_is_skipped_with_one_line(tmp_path, capsys):
+    corpus = make_corpus(tmp_path / "corpus", held_out=0)
+    result = pretrain("tiny", corpus, tmp_path / "run", [*TINY, "steps=2"], quiet=False)
+    assert result.evaluations == []
+    said = capsys.readouterr().err
+    assert said.count("evaluation is skipped") == 1
+    assert evaluations_of(tmp_path / "run") == []
+
+
+def test_a_warm_up_longer_than_the_run_is_a_warning(corpus, tmp_path, capsys):
+    overrides = [*TINY, "steps=2", "optimizer.warmup_steps=100"]
+    pretrain("tiny", corpus, tmp_path / "run", overrides, quiet=False)
+    assert "warning: optimizer.warmup_steps = 100 is longer" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(corpus, tmp_path, monkeypatch):
+    from zhbert.jobs import pretrain as job
+
+    class Breaking(job.PretrainingObjective):
+        calls = 0
+
+        def __call__(self, model, batch, seed):
+            self.calls += 1
+            losses, correct = super().__call__(model, batch, seed)
+            return (losses * math.nan if self.calls == 5 else losses), correct
+
+    monkeypatch.setattr(job, "PretrainingObjective", Breaking)
+    overrides = [*TINY, "steps=9", "checkpoint_every=2"]
+    said = refusal("tiny", corpus, tmp_path / "run", overrides)
+    assert "the loss is nan at step 5" in said
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-000002", "step-000004"]
+    assert len(steps_of(tmp_path / "run")) == 4
+
+
+def test_rows_without_pairs_leave_the_pair_head_as_it_was(corpus, finished_run, tmp_path):
+    pretrain("tiny", corpus, tmp_path / "run", [*TINY, "steps=2"])
+    tensors = load_file(tmp_path / "run" / "final" / "model.safetensors")
+    assert not tensors["cls.seq_relationship.bias"].any()
+    assert evaluations_of(tmp_path / "run")[0]["next_sentence_accuracy"] is None
+
+
+def test_bf16_trains_close_to_fp32(corpus, tmp_path):
+    for precision in ("fp32", "bf16"):
+        overrides = [*TINY, "steps=4", f"precision={precision}"]
+        pretrain("tiny", corpus, tmp_path / precision, overrides)
+    for one, two in zip(steps_of(tmp_path / "fp32"), steps_of(tmp_path / "bf16"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=0.02)
+        assert one["loss"] != two["loss"]
+
+
+def test_tensorboard_files_are_written_on_wish(corpus, tmp_path):
+    pytest.importorskip("tensorboard")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's own
+        pretrain("tiny", corpus, tmp_path / "run", [*TINY, "steps=2"], tensorboard=True)
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
+
+
+def test_the_command_line_prints_the_model_or_json_and_nothing_else(corpus, tmp_path, capsys):
+    words = ["pretrain", "tiny", "--corpus", str(corpus), *TINY, "--quiet", "steps=2"]
+    assert cli.main([*words, "--out", str(tmp_path / "a")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'a' / 'final'}\n"
+    assert captured.err == ""
+    assert cli.main([*words, "--out", str(tmp_path / "b"), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["final"] == str(tmp_path / "b" / "final")
+    assert result["step"] == 2
+    assert [line["evaluation"] for line in result["evaluations"]] == ["char", "wwm"]
+    assert cli.main([*words, "--out", str(tmp_path / "b")]) == 2
+    assert capsys.readouterr().err.startswith("zhbert: error: ")

@@ -1,0 +1,105 @@
+"""Real processes: killed and resumed, interrupted, joined by torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tests.jobs.corpora import TINY
+
+from zhbert.jobs.pretrain import pretrain
+
+STEPS = 250
+
+
+def command(corpus, out, *more, launcher=()):
+    python = [sys.executable, *launcher, "-m", "zhbert"]
+    return [*python, "pretrain", "tiny", "--corpus", str(corpus), "--out", str(out), *TINY, *more]
+
+
+def lines_of(folder):
+    file = folder / "metrics.jsonl"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return text.splitlines(keepends=True)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in lines_of(folder)]
+    return [line["loss"] for line in lines if "evaluation" not in line]
+
+
+def run_until(words, folder, number_of_lines, number):
+    """Start a run, send it a signal once it has logged so many lines; (exit code, stderr)."""
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    end = time.monotonic() + 60
+    while len(lines_of(folder)) < number_of_lines and time.monotonic() < end:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def test_kill_and_resume_give_bit_identical_losses(corpus, tmp_path):
+    """SIGTERM, then SIGINT, then SIGKILL, and on to the end: as if nothing had happened."""
+    settings = [f"steps={STEPS}", "checkpoint_every=20"]
+    pretrain("tiny", corpus, tmp_path / "whole", [*TINY, *settings])
+    run = tmp_path / "run"
+    first = command(corpus, run, *settings)
+    code, said = run_until(first, run, 30, signal.SIGTERM)
+    assert code == 143
+    reached = len(losses(run))
+    assert 30 <= reached < STEPS
+    assert f"saved at step {reached}; to go on: zhbert pretrain tiny" in said
+    assert said.rstrip().endswith("--resume")
+    assert not (run / "final").exists()
+
+    code, said = run_until([*first, "--resume"], run, reached + 25, signal.SIGINT)
+    assert code == 130
+    assert f"from step {reached}" in said
+    assert "Ctrl-C again stops at once" in said
+    reached = len(losses(run))
+
+    code, _ = run_until([*first, "--resume"], run, reached + 25, signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    killed = lines_of(run)
+    saved = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+    assert saved <= len(killed)
+
+    done = subprocess.run(
+        command(corpus, run, *settings, "--resume"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"from step {saved}" in done.stderr
+    assert lines_of(run)[:saved] == killed[:saved]
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
+    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3", "precision=fp32"]
+    settings += ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0"]
+    pretrain("tiny", corpus, tmp_path / "one", [*TINY, *settings])
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        command(corpus, tmp_path / "two", *settings, "--quiet", launcher=launcher),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'two' / 'final'}\n"
+    curves = [[json.loads(line) for line in lines_of(tmp_path / name)] for name in ("one", "two")]
+    assert len(curves[0]) == len(curves[1])
+    for one, two in zip(*curves, strict=True):
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            if key not in ("pieces_per_second", "data_wait", "step_seconds", "seconds"):
+                same = value == two[key] or value == pytest.approx(two[key], rel=1e-4)
+                assert same, (key, value, two[key])
+    assert [line["pieces"] for line in curves[0] if "pieces" in line][-1] > 0

@@ -1,0 +1,176 @@
+"""Every recipe runs; recipes, check and params say what they should."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+from tests.jobs.corpora import TINY
+
+from zhbert import cli
+from zhbert.config import RECIPES_FOLDER, load_recipe, recipe_names, resolve_shape
+from zhbert.errors import ZhbertError
+from zhbert.jobs.check import check
+from zhbert.jobs.params import params
+from zhbert.jobs.pretrain import pretrain
+from zhbert.jobs.recipes import copy, describe
+from zhbert.model.config import BertConfig
+from zhbert.model.pretrained import BertForPreTraining
+
+EXPECTED = (
+    "bert-wwm-ext",
+    "bert-wwm-ext-phase2",
+    "bert-wwm-phase1",
+    "bert-wwm-phase2",
+    "continue-domain",
+    "mini-cn",
+    "quickstart",
+    "rbt3",
+    "rbtl3",
+    "roberta-wwm-ext",
+    "roberta-wwm-ext-large",
+    "tiny",
+    "tiny-cn",
+)
+
+# What makes a recipe small without changing what it is about.
+SMALL = tuple(o for o in TINY if not o.startswith(("model.num_hidden_layers", "masking")))
+
+
+def test_the_folder_holds_these_recipes_and_no_others():
+    assert tuple(recipe_names()) == EXPECTED
+    assert len(list(RECIPES_FOLDER.iterdir())) == len(EXPECTED)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_runs_for_three_steps(name, corpus, finished_run, tmp_path):
+    recipe = load_recipe(name)
+    overrides = [*SMALL, "steps=3"]
+    first, layers = 1, min(recipe.model.num_hidden_layers or 2, 3)
+    if recipe.continue_from:
+        first_phase = tmp_path / "first"
+        earlier = recipe.continue_from.removeprefix("runs/")
+        more = ["steps=2", "initial_model=", "model.num_hidden_layers=2"]
+        pretrain(earlier, corpus, first_phase, [*SMALL, *more])
+        overrides += [f"continue_from={first_phase}"]
+        first = 3
+    elif recipe.initial_model:
+        overrides += [f"initial_model={finished_run / 'final'}"]
+        layers = recipe.model.num_hidden_layers or 4
+    overrides += [f"model.num_hidden_layers={layers}"]
+    result = pretrain(name, corpus, tmp_path / "run", overrides)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line)["step"] for line in lines if "evaluation" not in line]
+    assert steps == [first, first + 1, first + 2]
+    assert {line["evaluation"] for line in result.evaluations} == {"char", "wwm"}
+    model = BertForPreTraining.from_pretrained(tmp_path / "run" / "final")
+    assert model.config.num_hidden_layers == layers
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_opens_with_commands_that_parse_and_its_source(name):
+    text = (RECIPES_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    header = [line[1:].strip() for line in text.split("\nsteps", 1)[0].splitlines()]
+    assert re.fullmatch(r"\S.{10,90}", header[0])
+    assert any(line.startswith("Source: ") for line in header)
+    commands = [line for line in header if re.match(r"(zhbert|torchrun) ", line)]
+    own = [line for line in commands if f"zhbert pretrain {name} " in line]
+    assert own
+    for line in own:
+        words = shlex.split(line)
+        assert words[words.index("--corpus") + 1]
+        assert words[words.index("--out") + 1]
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+
+def test_published_settings_are_as_published():
+    tiny = load_recipe("tiny-cn")
+    assert (tiny.steps, tiny.batch_size, tiny.sequence_length) == (100_000, 32, 128)
+    assert tiny.optimizer.learning_rate == 2e-5
+    assert (tiny.masking.strategy, tiny.masking.max_predictions) == ("char", 20)
+    large = load_recipe("roberta-wwm-ext-large")
+    shape = resolve_shape(large.model)
+    assert (shape.num_hidden_layers, shape.hidden_size) == (24, 1024)
+    assert (shape.num_attention_heads, shape.intermediate_size) == (16, 4096)
+    assert (large.steps, large.batch_size, large.optimizer.learning_rate) == (2_000_000, 512, 5e-5)
+    first, second = load_recipe("bert-wwm-phase1"), load_recipe("bert-wwm-phase2")
+    assert (first.batch_size, first.sequence_length) == (2560, 128)
+    assert (second.batch_size, second.sequence_length) == (384, 512)
+    assert first.optimizer == second.optimizer
+    assert first.optimizer.schedule_steps == first.steps + second.steps
+    for recipe in (load_recipe(name) for name in EXPECTED):
+        assert recipe.masking.max_predictions == (77 if recipe.sequence_length == 512 else 20)
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", listed, re.MULTILINE) for name in EXPECTED)
+    assert all(len(line) <= 80 for line in listed.splitlines())
+    assert "\x1b" not in listed
+    assert cli.main(["recipes", "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == list(EXPECTED)
+    assert cli.main(["recipes", "show", "tiny"]) == 0
+    text = (RECIPES_FOLDER / "tiny.toml").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == text
+    assert cli.main(["recipes", "copy", "tiny", str(tmp_path / "mine.toml")]) == 0
+    assert (tmp_path / "mine.toml").read_text(encoding="utf-8") == text
+    assert load_recipe(tmp_path / "mine.toml") == load_recipe("tiny")
+    with pytest.raises(ZhbertError, match="exists already"):
+        copy("tiny", tmp_path / "mine.toml")
+    assert copy("rbt3", tmp_path) == tmp_path / "rbt3.toml"
+    assert cli.main(["recipes", "show", "rtb3"]) == 2
+    assert "did you mean 'rbt3'?" in capsys.readouterr().err
+
+
+def test_a_description_names_what_a_recipe_starts_from():
+    assert describe("rbt3")["starts_from"] == "models/chinese-roberta-wwm-ext"
+    assert describe("tiny")["shape"] == "2x128"
+
+
+def test_check_validates_and_estimates(corpus, capsys):
+    result = check("tiny", ["steps=100"], corpus=corpus)
+    assert result["parameters"] == params("tiny", vocabulary_size=60)["total"]
+    assert result["pieces_per_step"] == 32 * 128
+    assert result["epochs"] == pytest.approx(100 * 32 * 128 / result["corpus_pieces"])
+    assert result["values"]["model.num_attention_heads"] == 2
+    assert result["micro_batch_size"] == 32
+    assert cli.main(["check", "tiny", "steps=100", "--corpus", str(corpus)]) == 0
+    printed = capsys.readouterr().out
+    for text in ("steps = 100", "parameters", "memory", "epochs"):
+        assert text in printed
+    assert cli.main(["check", "tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] is None
+    assert cli.main(["check", "tiny", "masking.ratee=1"]) == 2
+    assert "did you mean 'rate'" in capsys.readouterr().err
+    assert cli.main(["check", "tiny", "optimizer.warmup_steps=99999", "--quiet"]) == 0
+    assert "is longer than steps" in capsys.readouterr().out
+
+
+def test_check_reads_the_model_to_start_from(finished_run):
+    result = check("rbt3", [f"initial_model={finished_run / 'final'}", "sequence_length=64"])
+    assert result["values"]["model.hidden_size"] == 16
+    assert result["vocabulary_size"] == 60
+    with pytest.raises(ZhbertError, match="sequence_length = 512: must be at most"):
+        check("rbt3", [f"initial_model={finished_run / 'final'}"])
+    assert any("not there yet" in note for note in check("rbt3")["notes"])
+
+
+def test_params_counts_what_a_model_has(finished_run, tmp_path, capsys):
+    config = BertConfig.from_pretrained(finished_run / "final")
+    real = sum(p.numel() for p in BertForPreTraining(config).parameters())
+    assert params(str(finished_run / "final"))["total"] == real
+    assert params("12x768")["parts"]["layers"] == 85_054_464
+    assert params("12x768")["total"] == params("roberta-wwm-ext")["total"]
+    assert cli.main(["params", "2x128"]) == 0
+    assert re.search(r"total +3,221,642 +100.0%", capsys.readouterr().out)
+    assert cli.main(["params", "2x128", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 3_221_642
+    assert cli.main(["params", "nothing"]) == 2
+    assert "not a recipe, a model folder or a shape" in capsys.readouterr().err
+    shutil.copy(RECIPES_FOLDER / "tiny.toml", tmp_path / "mine.toml")
+    assert params(str(tmp_path / "mine.toml"))["total"] == 3_221_642
