@@ -66,8 +66,8 @@ def test_every_recipe_runs_for_three_steps(name, corpus, finished_run, tmp_path)
     steps = [json.loads(line)["step"] for line in lines if "evaluation" not in line]
     assert steps == [first, first + 1, first + 2]
     assert {line["evaluation"] for line in result.evaluations} == {"char", "wwm"}
-    model = BertForPreTraining.from_pretrained(tmp_path / "run" / "final")
-    assert model.config.num_hidden_layers == layers
+    config = BertConfig.from_pretrained(tmp_path / "run" / "final")
+    assert config.num_hidden_layers == layers
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -83,7 +83,7 @@ def test_every_recipe_opens_with_commands_that_parse_and_its_source(name):
         words = shlex.split(line)
         assert words[words.index("--corpus") + 1]
         assert words[words.index("--out") + 1]
-    assert all(len(line) <= 110 for line in text.splitlines())
+    assert all(len(line) <= 120 for line in text.splitlines())
 
 
 def test_published_settings_are_as_published():
