@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -68,6 +69,9 @@ class Encoder(nn.Module):
 
     def compile_layers(self) -> None:
         """From now on run compiled functions; they are compiled when first called."""
-        self._embed = torch.compile(Embeddings.finish, dynamic=True)
-        self._layer = torch.compile(Block.forward, dynamic=True)
-        self._layer_at = torch.compile(Block.at, dynamic=True)
+        with warnings.catch_warnings():
+            # PyTorch's compiler uses a deprecated part of PyTorch when it is imported.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._embed = torch.compile(Embeddings.finish, dynamic=True)
+            self._layer = torch.compile(Block.forward, dynamic=True)
+            self._layer_at = torch.compile(Block.at, dynamic=True)

@@ -1,0 +1,311 @@
+"""Model folders: the same numbers as transformers, both ways, and clear words about bad ones."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from zhbert.errors import ZhbertError
+from zhbert.model.config import BertConfig
+from zhbert.model.pretrained import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertModel,
+    UntrainedWeightsWarning,
+    UnusedWeightsWarning,
+)
+
+Large = Callable[[torch.nn.Module], Any]
+
+
+@pytest.fixture
+def theirs(shape: dict[str, Any], large: Large) -> Any:
+    torch.manual_seed(0)
+    return large(transformers.BertForPreTraining(transformers.BertConfig(**shape))).eval()
+
+
+@pytest.fixture
+def folder(theirs: Any, tmp_path: Path) -> Path:
+    theirs.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def assert_same_outputs(one: Any, other: Any, batch: dict[str, torch.Tensor]) -> None:
+    """Logits and every hidden state, wherever a piece stands, to 1e-4."""
+    there = batch["attention_mask"].bool()
+    with torch.no_grad():
+        a = one(**batch, output_hidden_states=True)
+        b = other(**batch, output_hidden_states=True)
+    for name in ("prediction_logits", "logits", "last_hidden_state"):
+        x, y = getattr(a, name, None), getattr(b, name, None)
+        if x is not None and y is not None:
+            assert x.abs().max() > 1
+            torch.testing.assert_close(x[there], y[there], rtol=0, atol=1e-4)
+    for name in ("seq_relationship_logits", "pooler_output"):
+        x, y = getattr(a, name, None), getattr(b, name, None)
+        if x is not None and y is not None:
+            torch.testing.assert_close(x, y, rtol=0, atol=1e-4)
+    assert len(a.hidden_states) == len(b.hidden_states) == 4
+    for x, y in zip(a.hidden_states, b.hidden_states, strict=True):
+        torch.testing.assert_close(x[there], y[there], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_outputs_equal_those_of_transformers_both_ways(
+    shape: dict[str, Any],
+    batch: dict[str, torch.Tensor],
+    large: Large,
+    tmp_path: Path,
+    activation: str,
+) -> None:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**shape, hidden_act=activation)
+    theirs = large(transformers.BertForPreTraining(config)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = BertForPreTraining.from_pretrained(tmp_path / "theirs")
+    assert_same_outputs(theirs, ours, batch)
+
+    fresh = large(BertForPreTraining(BertConfig(**shape, hidden_act=activation))).eval()
+    fresh.save_pretrained(tmp_path / "ours")
+    again = transformers.BertForPreTraining.from_pretrained(tmp_path / "ours")
+    assert again.dtype == torch.float32
+    assert_same_outputs(again, fresh, batch)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"), [(BertModel, "BertModel"), (BertForMaskedLM, "BertForMaskedLM")]
+)
+def test_the_other_models_equal_too(
+    folder: Path, batch: dict[str, torch.Tensor], mine: type, other: str
+) -> None:
+    theirs = getattr(transformers, other).from_pretrained(folder)
+    assert_same_outputs(theirs, mine.from_pretrained(folder), batch)
+
+
+def test_losses_equal_those_of_transformers(theirs: Any, folder: Path, batch: dict) -> None:
+    labels = torch.full((5, 17), -100)
+    labels[batch["attention_mask"].bool()] = batch["input_ids"][batch["attention_mask"].bool()]
+    labels[:, ::2] = -100
+    given = {**batch, "labels": labels, "next_sentence_label": torch.tensor([0, 1, 1, 0, 1])}
+    ours = BertForPreTraining.from_pretrained(folder)
+    torch.testing.assert_close(ours(**given).loss, theirs(**given).loss, rtol=1e-5, atol=1e-4)
+
+
+def test_left_padding_and_no_mask_equal_too(theirs: Any, folder: Path, batch: dict) -> None:
+    ours = BertForPreTraining.from_pretrained(folder)
+    left = {**batch, "attention_mask": batch["attention_mask"].flip(1)}
+    there = left["attention_mask"].bool()
+    a, b = theirs(**left), ours(**left)
+    torch.testing.assert_close(
+        a.prediction_logits[there], b.prediction_logits[there], rtol=0, atol=1e-4
+    )
+    a, b = theirs(batch["input_ids"]), ours(batch["input_ids"])
+    torch.testing.assert_close(a.prediction_logits, b.prediction_logits, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        a.seq_relationship_logits, b.seq_relationship_logits, rtol=0, atol=1e-4
+    )
+
+
+def _as_pickle(folder: Path, rename: Callable[[str], str] = lambda n: n) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save({rename(n): t for n, t in tensors.items()}, folder / "pytorch_model.bin")
+
+
+def _gamma(name: str) -> str:
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+        "LayerNorm.bias", "LayerNorm.beta"
+    )
+
+
+@pytest.mark.parametrize("rename", [lambda n: n, _gamma], ids=["today", "gamma and beta"])
+def test_pickles_and_old_names_are_read(
+    theirs: Any, folder: Path, batch: dict, rename: Callable[[str], str]
+) -> None:
+    _as_pickle(folder, rename)
+    assert_same_outputs(theirs, BertForPreTraining.from_pretrained(folder), batch)
+
+
+def test_names_without_prefix_are_read(theirs: Any, tmp_path: Path, batch: dict) -> None:
+    theirs.bert.save_pretrained(tmp_path)
+    assert "embeddings.word_embeddings.weight" in load_file(tmp_path / "model.safetensors")
+    assert_same_outputs(theirs.bert, BertModel.from_pretrained(tmp_path), batch)
+
+
+def test_shards_are_read(theirs: Any, tmp_path: Path, batch: dict) -> None:
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert_same_outputs(theirs, BertForPreTraining.from_pretrained(tmp_path), batch)
+
+
+def test_half_precision_files_are_read_as_float32(theirs: Any, tmp_path: Path) -> None:
+    theirs.to(torch.float16).save_pretrained(tmp_path)
+    ours = BertForPreTraining.from_pretrained(tmp_path)
+    assert {p.dtype for p in ours.parameters()} == {torch.float32}
+    ours.save_pretrained(tmp_path / "again")
+    again = transformers.BertForPreTraining.from_pretrained(tmp_path / "again")
+    assert again.dtype == torch.float32
+
+
+def test_decoder_aliases_are_known(theirs: Any, folder: Path, batch: dict) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
+    tensors["cls.predictions.decoder.bias"] = tensors.pop("cls.predictions.bias")
+    tensors["bert.embeddings.position_ids"] = torch.arange(40)[None]
+    save_file({n: t.clone() for n, t in tensors.items()}, folder / "model.safetensors")
+    assert_same_outputs(theirs, BertForPreTraining.from_pretrained(folder), batch)
+
+
+def test_the_first_layers_alone_are_taken(theirs: Any, folder: Path, batch: dict) -> None:
+    ours = BertModel.from_pretrained(folder, num_hidden_layers=2)
+    assert ours.config.num_hidden_layers == 2
+    states = theirs(**batch, output_hidden_states=True).hidden_states
+    there = batch["attention_mask"].bool()
+    found = ours(**batch).last_hidden_state
+    torch.testing.assert_close(found[there], states[2][there], rtol=0, atol=1e-4)
+    with pytest.raises(ZhbertError, match="has 3 layers; 4 asked"):
+        BertModel.from_pretrained(folder, num_hidden_layers=4)
+
+
+def test_a_checkpoint_without_a_head_is_said_loudly(theirs: Any, tmp_path: Path) -> None:
+    theirs.bert.save_pretrained(tmp_path)
+    with pytest.warns(UntrainedWeightsWarning, match="no trained mask-filling head") as caught:
+        model = BertForMaskedLM.from_pretrained(tmp_path)
+    assert len(caught) == 1
+    assert "cls.predictions.transform.dense.weight" in str(caught[0].message)
+    assert "\n" not in str(caught[0].message)
+    assert model.loading.masked_words_head == "missing"
+
+
+def test_a_random_head_is_said_loudly(theirs: Any, tmp_path: Path) -> None:
+    # As in some published folders: the names are there, the numbers are as initialised.
+    fresh = transformers.BertForPreTraining(theirs.config)
+    fresh.bert = theirs.bert
+    fresh.tie_weights()
+    fresh.save_pretrained(tmp_path)
+    with pytest.warns(UntrainedWeightsWarning, match="never trained") as caught:
+        model = BertForMaskedLM.from_pretrained(tmp_path)
+    assert len(caught) == 1
+    assert model.loading.masked_words_head == "random"
+
+
+def test_a_trained_head_is_not_called_random(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = BertForPreTraining.from_pretrained(folder)
+    assert model.loading.masked_words_head == "trained"
+    assert model.loading.missing == model.loading.unused == ()
+
+
+def test_unused_names_are_reported(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "classifier.weight": torch.ones(2)}, folder / "model.safetensors")
+    with pytest.warns(UnusedWeightsWarning, match=r"not used: classifier\.weight"):
+        model = BertForPreTraining.from_pretrained(folder)
+    assert model.loading.unused == ("classifier.weight",)
+
+
+def _edit_config(folder: Path, **changes: Any) -> None:
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**values, **changes}), encoding="utf-8")
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _break_header(path: Path) -> None:
+    path.write_bytes(b"\xff" * 64)
+
+
+class _Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("a pickle ran code",))
+
+
+def _pickle_with_code(path: Path) -> None:
+    path.unlink()
+    torch.save({"bert.x": _Code()}, path.with_name("pytorch_model.bin"))
+
+
+def _plain_pickle(path: Path) -> None:
+    path.unlink()
+    path.with_name("pytorch_model.bin").write_bytes(pickle.dumps({"a": _Code()}))
+
+
+def _truncated_pickle(path: Path) -> None:
+    _as_pickle(path.parent)
+    _truncate(path.with_name("pytorch_model.bin"))
+
+
+def _other_model(path: Path) -> None:
+    save_file({"roberta.embeddings.word_embeddings.weight": torch.ones(97, 32)}, path)
+
+
+def _lost_shard(path: Path) -> None:
+    path.unlink()
+    index = {"weight_map": {"bert.embeddings.word_embeddings.weight": "model-1.safetensors"}}
+    path.with_name("model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_truncate, "damaged or truncated"),
+        (_break_header, "damaged or truncated"),
+        (_pickle_with_code, "more than tensors"),
+        (_plain_pickle, "more than tensors"),
+        (_truncated_pickle, "damaged or truncated"),
+        (_other_model, "lacks 53 tensors"),
+        (_lost_shard, r"model-1\.safetensors: missing"),
+        (lambda p: p.unlink(), "no model file here"),
+        (lambda p: _edit_config(p.parent, hidden_size=64), "config.json says"),
+        (lambda p: _edit_config(p.parent, vocab_size=98), r"\(97, 32\), config.json says \(98"),
+        (lambda p: _edit_config(p.parent, num_hidden_layers=4), "lacks 16 tensors"),
+        (lambda p: _edit_config(p.parent, model_type="albert"), "of the type 'albert'"),
+        (lambda p: (p.parent / "config.json").unlink(), "config.json: no such file"),
+    ],
+)
+def test_a_bad_folder_is_one_clear_line(
+    folder: Path, spoil: Callable[[Path], None], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spoil(folder / "model.safetensors")
+    with pytest.raises(ZhbertError, match=message) as caught:
+        BertForPreTraining.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert "a pickle ran code" not in capfd.readouterr().out
+
+
+def test_a_name_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(ZhbertError, match="nothing is downloaded"):
+        BertModel.from_pretrained("hfl/rbt3")
+
+
+def test_a_decoder_of_its_own_is_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["cls.predictions.decoder.weight"] = torch.ones(97, 32)
+    save_file(tensors, folder / "model.safetensors")
+    _edit_config(folder, tie_word_embeddings=False)
+    with pytest.raises(ZhbertError, match="shared decoder"):
+        BertForPreTraining.from_pretrained(folder)
+
+
+def test_a_row_that_is_too_long_is_refused(config: BertConfig) -> None:
+    with pytest.raises(ZhbertError, match="41 pieces: the model takes at most 40"):
+        BertModel(config)(torch.zeros(1, 41, dtype=torch.long))
+
+
+def test_saving_leaves_no_temporary_files(config: BertConfig, tmp_path: Path) -> None:
+    BertForPreTraining(config).save_pretrained(tmp_path / "new" / "model")
+    names = sorted(p.name for p in (tmp_path / "new" / "model").iterdir())
+    assert names == ["config.json", "model.safetensors"]
