@@ -469,8 +469,7 @@ class Encoder {
     while (i < n) {
       Action a = table[text[i]];
       if (static_cast<int32_t>(a) >= 0) {
-        emit<in_order>(static_cast<int32_t>(a), i, i + 1);
-        ++i;
+        i = emit_alone<in_order>(i);
         continue;
       }
       if (a >> 28 == kTagTrigger) {
@@ -499,6 +498,33 @@ class Encoder {
     return kDone;
   }
 
+  // The characters from text[i] on that stand alone, one at least; returns where they end. All that
+  // changes is kept in local variables: members would go through memory for every character.
+  template <bool in_order>
+  size_t emit_alone(size_t i) {
+    if (in_order || mode == kWords) {
+      emit<in_order>(static_cast<int32_t>(core_.table[text_[i]]), i, i + 1);
+      return i + 1;
+    }
+    const Action* table = core_.table.data();
+    const uint32_t* text = text_;
+    const size_t n = n_;
+    int32_t* id = ids_ + out_.size;
+    int32_t* offset = mode == kOffsets ? offsets_ + 2 * out_.size : nullptr;
+    Action a = table[text[i]];
+    do {
+      *id++ = static_cast<int32_t>(a);
+      if (mode == kOffsets) {
+        *offset++ = static_cast<int32_t>(i);
+        *offset++ = static_cast<int32_t>(i + 1);
+      }
+      if (++i == n) break;
+      a = table[text[i]];
+    } while (static_cast<int32_t>(a) >= 0);
+    out_.size = static_cast<size_t>(id - ids_);
+    return i;
+  }
+
   static constexpr size_t kReorderNeeded = SIZE_MAX - 1;
 
   // The word that begins at text[i]; returns where it ends.
@@ -508,6 +534,19 @@ class Encoder {
     const uint32_t* text = text_;
     const size_t n = n_;
     length_ = 0;
+    // Most words are short and of plain characters: a loop for these, without members.
+    Action first = table[text[i]];
+    if (first >> 28 == kTagWord) {
+      size_t length = 0;
+      do {
+        symbols_[length] = number_of(first);
+        positions_[length++] = static_cast<uint32_t>(i++);
+        if (i == n || length == kMaxWord) break;
+        first = table[text[i]];
+      } while (first >> 28 == kTagWord);
+      length_ = length;
+      last_ = i - 1;
+    }
     while (i < n) {
       Action a = table[text[i]];
       if (a >> 28 == kTagTrigger) {
@@ -534,7 +573,7 @@ class Encoder {
   void push(uint32_t symbol, size_t i) {
     if (length_ < kMaxWord) {
       symbols_[length_] = symbol;
-      positions_[length_] = i;
+      positions_[length_] = static_cast<uint32_t>(i);
     }
     last_ = i;
     ++length_;
@@ -648,7 +687,7 @@ class Encoder {
   // The word being read, and its pieces.
   size_t length_ = 0, last_ = 0;
   uint32_t symbols_[kMaxWord];
-  size_t positions_[kMaxWord];
+  uint32_t positions_[kMaxWord];
   int32_t piece_ids_[kMaxWord];
   uint8_t piece_ends_[kMaxWord];
 
