@@ -8,7 +8,6 @@ import resource
 import signal
 import sys
 import threading
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 
 from zhbert.data.documents import Block, Outline, Reading, outline
 from zhbert.data.shards import Documents, piece_type, write_shard
-from zhbert.files import write_json
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
 from zhbert.text.sentences import CUT
 from zhbert.text.tokenizer import Tokenizer, WordPieces
@@ -61,7 +59,7 @@ class Settings:
 
     def lines_path(self, block: int) -> Path:
         """The hashes of the block's lines, for finding duplicates."""
-        return self.partial / f"lines-{block:05d}.npy"
+        return self.partial / f"lines-{block:05d}.bin"
 
     def duplicates_path(self, block: int) -> Path:
         """Which of the block's lines stand earlier in the input: uint32, increasing."""
@@ -95,7 +93,11 @@ class BlockWorker:
         block.segments.clear()
         result = self._write(block.number, found, dropped)
         result["fingerprint"] = fingerprint
-        write_json(settings.result_path(block.number), result)
+        # Not flushed to disk as shards are: if a power cut spoils it, the block is done again.
+        path = settings.result_path(block.number)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(json.dumps(result), encoding="utf-8")
+        temporary.replace(path)
         return result | {"reused": False, "peak_memory": peak_memory()}
 
     def _write(self, number: int, found: Outline, dropped: Array) -> dict[str, Any]:
@@ -241,47 +243,57 @@ _PARTITIONS = 256
 
 
 def store_hashes(path: Path, hashes: Array) -> None:
-    """Store (lines, 2) uint64 hashes by partition: the counts, then hash, hash, line number."""
+    """Store (lines, 2) uint64 hashes by partition: their counts, then hash, hash, line number."""
     partition = (hashes[:, 0] >> np.uint64(56)).astype(np.int64)
     order = np.argsort(partition, kind="stable")
     rows = np.column_stack([hashes[order], order.astype(np.uint64)])
     counts = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
-    np.save(path, np.concatenate([counts, rows.ravel()]))
+    np.concatenate([counts, rows.ravel()]).tofile(path)
 
 
-def find_duplicates(settings: Settings, blocks: int) -> int:
+def find_duplicates(settings: Settings, blocks: int, most_lines: int = 4_000_000) -> int:
     """The second step of --deduplicate: for each block the lines that stood before; their number.
 
-    One of 256 partitions of all hashes is in memory at a time: 24 bytes for each of its lines.
+    Of 256 partitions of all hashes as many are in memory at a time as hold ``most_lines`` (50
+    bytes each while they are sorted), but at least one.
     """
     total = 0
+    counts = np.zeros((blocks, _PARTITIONS), np.int64)
     for number in range(blocks):
         settings.duplicates_path(number).write_bytes(b"")
-    for partition in range(_PARTITIONS):
-        parts: list[Array] = []
-        owners: list[int] = []
-        for number in range(blocks):
-            stored = np.load(settings.lines_path(number), mmap_mode="r")
-            counts = stored[:_PARTITIONS].astype(np.int64)
-            count = int(counts[partition])
-            if count:
-                start = _PARTITIONS + 3 * int(counts[:partition].sum())
-                parts.append(np.array(stored[start : start + 3 * count]).reshape(-1, 3))
-                owners.append(number)
-        if not parts:
-            continue
-        rows = np.concatenate(parts)
-        owner = np.repeat(owners, [len(part) for part in parts])
+        counts[number] = np.fromfile(settings.lines_path(number), np.uint64, _PARTITIONS)
+    firsts = np.cumsum(counts, axis=1) - counts
+    sizes = counts.sum(axis=0)
+    begin = 0
+    while begin < _PARTITIONS:
+        end = begin + 1
+        while end < _PARTITIONS and sizes[begin : end + 1].sum() <= most_lines:
+            end += 1
+        lines = counts[:, begin:end].sum(axis=1)
+        rows = np.concatenate(
+            [
+                np.fromfile(
+                    settings.lines_path(number),
+                    np.uint64,
+                    3 * int(lines[number]),
+                    offset=8 * (_PARTITIONS + 3 * int(firsts[number, begin])),
+                ).reshape(-1, 3)
+                for number in range(blocks)
+            ]
+        )
         # Stable: of equal lines the first one of the input stays in front.
         order = np.lexsort((rows[:, 1], rows[:, 0]))
-        ordered = rows[order, :2]
+        same = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
         repeated = np.zeros(len(rows), bool)
-        repeated[order[1:]] = (ordered[1:] == ordered[:-1]).all(axis=1)
+        repeated[order[1:]] = same
         total += int(np.count_nonzero(repeated))
-        for number in np.unique(owner[repeated]).tolist():
-            lines = rows[repeated & (owner == number), 2].astype(np.uint32)
+        stops = np.cumsum(lines)
+        for number in np.flatnonzero(lines).tolist():
+            part = slice(int(stops[number] - lines[number]), int(stops[number]))
+            dropped = rows[part, 2][repeated[part]]
             with settings.duplicates_path(number).open("ab") as file:
-                file.write(lines.tobytes())
+                file.write(dropped.astype(np.uint32).tobytes())
+        begin = end
     for number in range(blocks):
         path = settings.duplicates_path(number)
         np.sort(np.fromfile(path, np.uint32)).tofile(path)
@@ -312,21 +324,7 @@ def start_worker(settings: Settings) -> None:
     _worker = BlockWorker(settings)
 
 
-def work(block: Block) -> dict[str, Any]:
-    """``BlockWorker.work`` in a worker process."""
+def work(method: str, block: Block) -> Any:
+    """Call a method of this process's BlockWorker."""
     assert _worker is not None
-    return _worker.work(block)
-
-
-def hash_lines(block: Block) -> int:
-    """``BlockWorker.hash_lines`` in a worker process."""
-    assert _worker is not None
-    return _worker.hash_lines(block)
-
-
-def add_counts(results: list[dict[str, Any]]) -> Counter[str]:
-    """The sums of the blocks' counts."""
-    total: Counter[str] = Counter()
-    for result in results:
-        total.update(result["counts"])
-    return total
+    return getattr(_worker, method)(block)

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -39,7 +39,6 @@ from zhbert.jobs.blocks import (
     BlockWorker,
     Settings,
     find_duplicates,
-    hash_lines,
     start_worker,
     work,
 )
@@ -204,7 +203,8 @@ def prepare(
     try:
         with _Folder(settings, described, overwrite) as folder:
             job = _Job(settings, worker, sources, workers, on_error, progress or _silent)
-            return job.run(folder, described, deduplicate)
+            with closing(job.pool):
+                return job.run(folder, described, deduplicate)
     except OSError as error:
         raise describe_os_error(error, "prepare: writing") from error
 
@@ -356,7 +356,8 @@ class _Job:
         self.settings = settings
         self.worker = worker
         self.sources = sources
-        self.workers = workers
+        self.reading = settings.reading
+        self.pool = _Here(worker) if workers == 1 else _Processes(settings, workers)
         self.on_error = on_error
         self.progress = progress
         self.read = 0
@@ -366,7 +367,7 @@ class _Job:
         if deduplicate:
             self._spool_stdin()
             blocks = 0
-            for _, _ in self._map(hash_lines, self.worker.hash_lines, "looking for duplicates"):
+            for _, _ in self._map("hash_lines", "looking for duplicates"):
                 blocks += 1
             find_duplicates(settings, blocks)
         else:
@@ -378,7 +379,7 @@ class _Job:
         train: list[dict[str, Any]] = []
         held_out: list[Path] = []
         reused = peak = 0
-        for block, result in self._map(work, self.worker.work, "words and pieces"):
+        for block, result in self._map("work", "words and pieces"):
             found = [*block.places, *(Place(*place) for place in result["places"])]
             found.sort(key=lambda place: (place.source, place.line))
             errors = [place for place in found if place.error]
@@ -439,68 +440,73 @@ class _Job:
                     shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
                 self.sources[number] = replace(source, path=path, size=path.stat().st_size)
 
-    def _map(
-        self,
-        in_process: Callable[[Block], Any],
-        here: Callable[[Block], Any],
-        stage: str,
-    ) -> Iterator[tuple[Block, Any]]:
-        """Have each block worked off; in order."""
+    def _map(self, method: str, stage: str) -> Iterator[tuple[Block, Any]]:
+        """Have each block worked off by that method of BlockWorker; in order."""
         self.read = 0
-        blocks = read_blocks(self.sources, self.settings.reading)
-        done = (
-            ((block, here(block)) for block in blocks)
-            if self.workers == 1
-            else _in_processes(in_process, blocks, self.settings, self.workers)
-        )
         stdin = any(source.path is None for source in self.sources)
         total = 0 if stdin else sum(source.size for source in self.sources)
         self.progress(stage, 0, total)
-        for block, result in done:
+        for block, result in self.pool.map(method, read_blocks(self.sources, self.reading)):
             self.read = block.read_to
             self.progress(stage, self.read, total)
             yield block, result
 
 
-def _in_processes(
-    function: Callable[[Block], Any], blocks: Iterable[Block], settings: Settings, workers: int
-) -> Iterator[tuple[Block, Any]]:
-    """Like map, over processes that are started afresh; few blocks wait at a time."""
-    import multiprocessing
-    from concurrent.futures import Future, ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
+class _Here:
+    """One worker: this process."""
 
-    pool = ProcessPoolExecutor(
-        workers,
-        # Never fork: the caller may hold threads and locks (torch does).
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-        initargs=(settings,),
-    )
-    waiting: deque[tuple[Block, Future[Any]]] = deque()
+    def __init__(self, worker: BlockWorker) -> None:
+        self.worker = worker
 
-    def oldest() -> tuple[Block, Any]:
-        block, future = waiting.popleft()
-        return block, future.result()
-
-    try:
+    def map(self, method: str, blocks: Iterable[Block]) -> Iterator[tuple[Block, Any]]:
+        """The method's results for each block, in order."""
         for block in blocks:
-            waiting.append((block, pool.submit(function, block)))
-            if len(waiting) > workers + 1:
-                yield oldest()
-        while waiting:
-            yield oldest()
-        pool.shutdown()
-    except BrokenProcessPool:
-        raise ZhbertError(
-            "a worker process died (out of memory?): run the same command again with fewer "
-            "--workers; finished shards are kept"
-        ) from None
-    finally:
-        # On an error or Ctrl-C nobody waits for blocks that are still being worked on.
-        for process in list((getattr(pool, "_processes", None) or {}).values()):
+            yield block, getattr(self.worker, method)(block)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class _Processes:
+    """Several workers: processes that are started afresh."""
+
+    def __init__(self, settings: Settings, workers: int) -> None:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        self.workers = workers
+        self.pool = ProcessPoolExecutor(
+            workers,
+            # Never fork: the caller may hold threads and locks (torch does).
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=start_worker,
+            initargs=(settings,),
+        )
+
+    def map(self, method: str, blocks: Iterable[Block]) -> Iterator[tuple[Block, Any]]:
+        """The method's results for each block, in order; few blocks wait at a time."""
+        from concurrent.futures import Future
+        from concurrent.futures.process import BrokenProcessPool
+
+        waiting: deque[tuple[Block, Future[Any]]] = deque()
+        try:
+            for block in blocks:
+                waiting.append((block, self.pool.submit(work, method, block)))
+                if len(waiting) > self.workers + 1:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+            while waiting:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        except BrokenProcessPool:
+            raise ZhbertError(
+                "a worker process died (out of memory?): run the same command again with fewer "
+                "--workers; finished shards are kept"
+            ) from None
+
+    def close(self) -> None:
+        """Stop the processes; on an error or Ctrl-C nobody waits for blocks in work."""
+        for process in list((getattr(self.pool, "_processes", None) or {}).values()):
             process.kill()
-        pool.shutdown(cancel_futures=True)
+        self.pool.shutdown(cancel_futures=True)
 
 
 _SKIPPED = ("broken_utf8", "bad_json", "missing_field", "wrong_type", "too_long")
