@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import os
+import pickle
 import random
 import sys
 import threading
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import BertWordPieceTokenizer
 
+from zhbert.errors import ZhbertError
 from zhbert.text import _codepoints
 from zhbert.text.normalize import code_points
 from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
@@ -313,6 +315,21 @@ def test_a_line_of_megabytes_is_encoded() -> None:
 def test_texts_must_be_strings() -> None:
     with pytest.raises(TypeError):
         Tokenizer(PIECES).encode_batch([b"bytes"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="not one text"):
+        Tokenizer(PIECES).encode_batch("使用")
+
+
+def test_another_process_can_have_the_tokenizer() -> None:
+    tokenizer = Tokenizer(PIECES, do_lower_case=False, extra_special_tokens=["<S>"])
+    copy = pickle.loads(pickle.dumps(tokenizer))
+    assert copy.fingerprint() == tokenizer.fingerprint()
+    assert copy.encode("使<S>Éa").ids.tolist() == tokenizer.encode("使<S>Éa").ids.tolist()
+
+
+def test_decoding_an_id_that_no_piece_has_is_refused() -> None:
+    for number in (-100, len(PIECES)):
+        with pytest.raises(ZhbertError, match="no piece has the id"):
+            Tokenizer(PIECES).decode([number])
 
 
 def test_threads_encode_at_once() -> None:

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Tokenizer:
     >>> encoding.offsets.tolist()
     [[0, 1], [1, 2], [3, 6], [6, 14], [14, 20]]
 
-    Text may be of any length; a text's UTF-32 form (4 bytes a character) is held while it is
-    encoded. A lone surrogate counts as a control character: it is dropped.
+    A text may have up to 500 million characters; its UTF-32 form (4 bytes a character) is held
+    while it is encoded, beside 4 bytes a piece (12 with offsets). A lone surrogate counts as a control character: it is dropped.
     """
 
     vocabulary: tuple[str, ...]
@@ -163,6 +163,8 @@ class Tokenizer:
         self, texts: Iterable[str], *, special_tokens: bool = True
     ) -> list[NDArray[np.int32]]:
         """Encode many texts to ids; the arrays are slices of one."""
+        if isinstance(texts, str):
+            raise TypeError("a list of texts is expected, not one text")
         arrays: list[NDArray[np.int32]] = self._core.encode_batch(list(texts), special_tokens)
         return arrays
 
@@ -210,7 +212,10 @@ class Tokenizer:
         text = ""
         previous_word = False
         special = self._special_ids
-        for piece in (self.vocabulary[i] for i in ids):
+        for number in ids:
+            if not 0 <= number < len(self.vocabulary):
+                raise ZhbertError(f"no piece has the id {number}; the last is {len(self) - 1}")
+            piece = self.vocabulary[number]
             if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION):
                 text += piece[len(CONTINUATION) :]
                 continue
@@ -238,6 +243,18 @@ class Tokenizer:
 
     def __len__(self) -> int:
         return len(self.vocabulary)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The native tables stay in their process; another one makes its own.
+        again = partial(
+            Tokenizer,
+            do_lower_case=self.options.do_lower_case,
+            strip_accents=self.options.strip_accents,
+            tokenize_chinese_chars=self.options.tokenize_chinese_chars,
+            special_tokens=self.special_tokens,
+            extra_special_tokens=self.extra_special_tokens,
+        )
+        return again, (self.vocabulary,)
 
     def id_of(self, piece: str) -> int | None:
         """A piece's id, or None if the vocabulary lacks it."""
