@@ -66,7 +66,8 @@ class Tokenizer:
     [[0, 1], [1, 2], [3, 6], [6, 14], [14, 20]]
 
     A text may have up to 500 million characters; its UTF-32 form (4 bytes a character) is held
-    while it is encoded, beside 4 bytes a piece (12 with offsets). A lone surrogate counts as a control character: it is dropped.
+    while it is encoded, beside 4 bytes a piece (12 with offsets). A lone
+    surrogate counts as a control character: it is dropped.
     """
 
     vocabulary: tuple[str, ...]
