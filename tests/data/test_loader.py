@@ -228,6 +228,14 @@ def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
                 assert pairs[row] == 1 or follows  # a true B stands after its A in the corpus
 
 
+def test_what_pairs_lose_is_counted() -> None:
+    made = loader(batch_size=1)
+    rows = make_rows("pairs", shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5)
+    dropped = [rows.row(0, i, generator(5, MASKS, 0, i)).dropped for i in range(rows.count(0))]
+    steps = islice(made.steps(0), rows.count(0))
+    assert sum(batch.dropped_pieces for step in steps for batch in step) == sum(dropped) > 0
+
+
 # --- The masks
 
 
@@ -422,6 +430,13 @@ def test_evaluation_masks_are_fixed_and_do_not_depend_on_how_training_is_shared(
     assert masked_rows(other.evaluation(50)) == masked_rows(first)
     # They derive from the loader's seed, and from nothing else of the run.
     assert masked_rows(loader(builder="pairs", seed=6).evaluation(50)) != masked_rows(first)
+
+
+def test_evaluation_keeps_the_first_rate_of_a_schedule() -> None:
+    changing = loader(masking=Masking(rate=0.3, final_rate=0.1), total_steps=5)
+    list(islice(changing.steps(0), 6))
+    constant = loader(masking=Masking(rate=0.3))
+    assert masked_rows(changing.evaluation(40)) == masked_rows(constant.evaluation(40))
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
