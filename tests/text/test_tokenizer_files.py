@@ -108,6 +108,7 @@ VOCABULARIES = {
     "CRLF": lines(PIECES).replace("\n", "\r\n").encode(),
     "blank lines at the end": lines(PIECES) + "\n\n \n",
     "blank lines inside": lines([*PIECES[:6], "", "", *PIECES[6:]]),
+    "white space as a piece": lines([*PIECES[:6], "\u2028", "##\u2028", *PIECES[6:]]),
     "white space after pieces": lines([f"{piece}\u3000 " for piece in PIECES]),
     "special tokens missing": lines(PIECES[1:4] + PIECES[5:]),
 }
@@ -173,6 +174,15 @@ def test_what_transformers_saves_is_read(folder: Folder, options: dict[str, Any]
     assert Tokenizer.from_pretrained(path).vocabulary == tuple(PIECES)
 
 
+def test_what_transformers_saves_of_a_blank_piece_is_the_same_tokenizer(folder: Folder) -> None:
+    path = folder({"vocab.txt": lines([*PIECES[:6], "\u2028", "##\u2028", *PIECES[6:]])})
+    expected = Tokenizer.from_pretrained(path).fingerprint()
+    BertTokenizer.from_pretrained(path).save_pretrained(path)
+    assert Tokenizer.from_pretrained(path).fingerprint() == expected
+    (path / "vocab.txt").unlink()
+    assert Tokenizer.from_pretrained(path).fingerprint() == expected
+
+
 def test_tokenizer_json_alone_says_the_options(folder: Folder) -> None:
     path = folder({})
     Tokenizer(PIECES, do_lower_case=False, strip_accents=True).save_pretrained(path)
@@ -196,8 +206,10 @@ def test_google_vocabulary_and_its_copy_give_the_same(data: Path, folder: Folder
     assert (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id) == (0, 100, 101)
     path = folder({})
     tokenizer.save_pretrained(path)
-    original = (data / "google_zh_vocab.txt").read_text("utf-8").split()
-    assert (path / "vocab.txt").read_text("utf-8").split() == original
+    # To the byte: two of its pieces are a line separator, U+2028.
+    assert (path / "vocab.txt").read_bytes() == (data / "google_zh_vocab.txt").read_bytes()
+    content = json.loads((path / "tokenizer.json").read_text("utf-8"))
+    assert sorted(content["model"]["vocab"].values()) == list(range(21128))
     assert_same_as_transformers(path, ["“语言模型”——来预测 probability…", "<S>[unused1]</S>"])
 
 
