@@ -25,10 +25,10 @@ CUT = """
 import sys, time, rjieba
 lines = open(sys.argv[1], encoding="utf-8").read().split("\\n")
 rjieba.cut("预热")
-begin = time.perf_counter()
+begin, busy = time.perf_counter(), time.process_time()
 for line in lines:
     rjieba.cut(line)
-print(time.perf_counter() - begin)
+print(time.perf_counter() - begin, time.process_time() - busy)
 """
 
 
@@ -50,8 +50,8 @@ def sample(corpus: Path, megabytes: float, path: Path) -> float:
     return written / 1e6
 
 
-def run(command: list[str]) -> tuple[float, int, str]:
-    """Wall seconds, peak memory in MB, and what was printed."""
+def run(command: list[str]) -> tuple[float, float, int, str]:
+    """Wall and processor seconds, peak memory in MB, and what was printed."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -60,14 +60,14 @@ def run(command: list[str]) -> tuple[float, int, str]:
     seconds = time.perf_counter() - begin
     if status:
         raise SystemExit(f"failed: {' '.join(command)}")
-    return seconds, usage.ru_maxrss // 1024, printed
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024, printed
 
 
-def prepare(text: list[str], out: Path, workers: int = 1) -> tuple[float, int, dict]:
+def prepare(text: list[str], out: Path, workers: int = 1) -> tuple[float, float, int, dict]:
     command = [sys.executable, "-m", "zhbert", "prepare", *text, "--out", str(out)]
     command += ["--workers", str(workers), "--overwrite", "--json"]
-    seconds, memory, printed = run(command)
-    return seconds, memory, json.loads(printed)
+    seconds, busy, memory, printed = run(command)
+    return seconds, busy, memory, json.loads(printed)
 
 
 def environment() -> str:
@@ -97,28 +97,33 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         text, out = Path(folder) / "text.txt", Path(folder) / "corpus"
         text.write_text("开始。\n", encoding="utf-8")
-        start_up = min(prepare([str(text)], out)[0] for _ in range(3))
-        print(f"start-up of prepare: {start_up:.2f} s")
+        start_ups = [prepare([str(text)], out)[:2] for _ in range(3)]
+        start_up, start_busy = (min(times) for times in zip(*start_ups, strict=True))
+        print(f"start-up of prepare: {start_up:.2f} s ({start_busy:.2f} s of a processor)")
         for megabytes in args.megabytes:
             size = sample(corpus, megabytes, text)
-            floors, times, memory = [], [], 0
+            floors, ours, memory = [], [], 0
             for _ in range(args.repeats):
-                floors.append(float(run([sys.executable, "-c", CUT, str(text)])[2]))
-                seconds, peak, _ = prepare([str(text)], out)
-                times.append(seconds)
+                printed = run([sys.executable, "-c", CUT, str(text)])[3]
+                floors.append([float(number) for number in printed.split()])
+                *times, peak, _ = prepare([str(text)], out)
+                ours.append(times)
                 memory = max(memory, peak)
-            floor, whole = statistics.median(floors), statistics.median(times)
-            print(
-                f"{size:6.1f} MB  rjieba.cut alone {floor:.2f} s ({size / floor:.1f} MB/s)  "
-                f"prepare {whole:.2f} s ({size / whole:.1f} MB/s)  ratio {whole / floor:.2f}, "
-                f"without start-up {(whole - start_up) / floor:.2f}  peak memory {memory} MB  "
-                f"[cut {' '.join(f'{t:.2f}' for t in floors)}; "
-                f"prepare {' '.join(f'{t:.2f}' for t in times)}]",
-                flush=True,
-            )
+            print(f"{size:.1f} MB, prepare's peak memory {memory} MB")
+            for what, k, start in (("wall", 0, start_up), ("processor", 1, start_busy)):
+                floor = statistics.median(times[k] for times in floors)
+                whole = statistics.median(times[k] for times in ours)
+                print(
+                    f"  {what:9}  rjieba.cut alone {floor:6.2f} s ({size / floor:4.1f} MB/s)  "
+                    f"prepare {whole:6.2f} s ({size / whole:4.1f} MB/s)  ratio {whole / floor:.2f},"
+                    f" without start-up {(whole - start) / floor:.2f}   "
+                    f"[{' '.join(f'{times[k]:.2f}' for times in floors)} | "
+                    f"{' '.join(f'{times[k]:.2f}' for times in ours)}]",
+                    flush=True,
+                )
         if args.whole:
             for workers in (1, 2):
-                seconds, _, report = prepare([str(corpus)], out, workers)
+                seconds, _, _, report = prepare([str(corpus)], out, workers)
                 size = report["bytes"] / 1e6
                 print(
                     f"all development text, {size:.1f} MB, workers {workers}: {seconds:.1f} s "

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -85,6 +85,26 @@ def _within(starts: Array, documents: Array) -> pa.ListArray:
     return _lists(offsets, pa.array((starts - base).astype(np.uint32)))
 
 
+class _HashingFile:
+    """A file to write to that takes the checksum of what passes."""
+
+    closed = False
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        written = self._file.write(data)
+        self.size += written
+        return written
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
     """Write one shard, atomically; return its entry for corpus.json."""
     pieces = len(documents.pieces)
@@ -100,12 +120,10 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
             "line_starts": _within(documents.line_starts, starts),
         }
     )
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    buffer = sink.getvalue()
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(buffer)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        sink = _HashingFile(file)
+        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
+            writer.write_batch(batch)
     return {
         "file": path.name,
         "documents": documents.documents,
@@ -113,8 +131,8 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
         "lines": len(documents.line_starts),
         "words": int(np.count_nonzero(documents.word_starts)),
         "pieces": pieces,
-        "bytes": buffer.size,
-        "sha256": hashlib.sha256(buffer).hexdigest(),
+        "bytes": sink.size,
+        "sha256": sink.digest.hexdigest(),
     }
 
 

@@ -8,8 +8,9 @@ import resource
 import signal
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ from zhbert.data.documents import Block, Outline, Reading, outline
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
 from zhbert.text.sentences import CUT
-from zhbert.text.tokenizer import Tokenizer, WordPieces
+from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
 
 Array = np.ndarray[Any, Any]
 
 # Places of trouble that are kept of a block: the report shows the first ten of all.
 MOST_PLACES = 10
+# Characters that go from words to pieces at a time: what is made on the way stays in the cache.
+_PART = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ class Settings:
     def duplicates_path(self, block: int) -> Path:
         """Which of the block's lines stand earlier in the input: uint32, increasing."""
         return self.partial / f"duplicates-{block:05d}.bin"
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The pieces of a block's sentences."""
+
+    ids: Array  # (pieces,)
+    word_starts: Array  # (pieces,) bool
+    lengths: Array  # (sentences,) pieces of each
+    alignment: AlignmentReport
 
 
 class BlockWorker:
@@ -107,9 +120,6 @@ class BlockWorker:
         held = _below(found.document_hashes(), settings.held_out)
         document_of = np.cumsum(documents) - 1
         line_of = np.cumsum(lines) - 1
-        for token in self.tokenizer.special_tokens.values():
-            if times := found.text.count(token):
-                counts[f"special_tokens.{token}"] += times
         text, codes, ends = found.text, found.codes, found.sentences.ends
         apart = (found.sentences.flags & CUT).astype(bool)
         if len(dropped):
@@ -122,9 +132,8 @@ class BlockWorker:
             counts["lines.duplicate"] += len(dropped)
             left = int(np.count_nonzero(_changes(document_of)))
             counts["documents.duplicates_only"] += int(np.count_nonzero(documents)) - left
-        stops = word_ends(self.segmenter, text, codes, ends, apart)
-        pieces = self.tokenizer.encode_run(codes, ends, stops)
-        lengths = np.diff(pieces.starts)
+        pieces = self._pieces(text, codes, ends, apart, counts)
+        lengths = pieces.lengths
         present = lengths > 0
         for what, owners in (("documents", document_of), ("lines", line_of)):
             with_pieces = int(np.count_nonzero(_changes(owners[present])))
@@ -133,7 +142,6 @@ class BlockWorker:
             )
         counts["pieces.encoded"] += len(pieces.ids)
         result: dict[str, Any] = {}
-        ids = pieces.ids.astype(piece_type(len(self.tokenizer.vocabulary)))
         for split, path, chosen in (
             ("train", settings.train_path(number), ~held),
             ("held_out", settings.held_out_path(number), held),
@@ -141,12 +149,11 @@ class BlockWorker:
             selected = present & chosen[document_of]
             result[split] = None
             if selected.any():
-                part = _select(ids, pieces.word_starts, lengths, selected, document_of, line_of)
-                result[split] = write_shard(path, part)
+                result[split] = write_shard(path, _select(pieces, selected, document_of, line_of))
             else:
                 path.unlink(missing_ok=True)
         result["counts"] = dict(sorted((+counts).items()))
-        result["alignment"] = _alignment(pieces)
+        result["alignment"] = asdict(pieces.alignment)
         result["places"] = [
             [place.source, place.name, place.line, place.reason, place.error]
             for place in found.places[:MOST_PLACES]
@@ -154,6 +161,39 @@ class BlockWorker:
         # The first error counts where --on-error is fail, however many remarks stand before it.
         result["first_error"] = next((str(place) for place in found.places if place.error), None)
         return result
+
+    def _pieces(
+        self, text: str, codes: Array, ends: Array, apart: Array, counts: Counter[str]
+    ) -> _Pieces:
+        """The pieces of a text's sentences, a part at a time."""
+        kind = piece_type(len(self.tokenizer.vocabulary))
+        parts: list[tuple[Array, Array, Array]] = []
+        alignment = AlignmentReport()
+        first = begin = 0
+        while first < len(ends):
+            last = max(first + 1, int(np.searchsorted(ends, begin + _PART, "right")))
+            end = int(ends[last - 1])
+            part, part_ends = codes[begin:end], ends[first:last] - np.int32(begin)
+            self._count_special_tokens(text, begin, part, counts)
+            stops = word_ends(self.segmenter, text[begin:end], part, part_ends, apart[first:last])
+            words = self.tokenizer.encode_run(part, part_ends, stops)
+            parts.append((words.ids.astype(kind), words.word_starts, np.diff(words.starts)))
+            alignment += AlignmentReport.of(words)
+            first, begin = last, end
+        if not parts:
+            return _Pieces(np.zeros(0, kind), np.zeros(0, bool), np.zeros(0, np.int64), alignment)
+        ids, word_starts, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return _Pieces(ids, word_starts, lengths, alignment)
+
+    def _count_special_tokens(
+        self, text: str, begin: int, part: Array, counts: Counter[str]
+    ) -> None:
+        tokens = self.tokenizer.special_tokens.values()
+        for initial in {token[0] for token in tokens}:
+            for place in np.flatnonzero(part == ord(initial)).tolist():
+                for token in tokens:
+                    if text.startswith(token, begin + place):
+                        counts[f"special_tokens.{token}"] += 1
 
     def hash_lines(self, block: Block) -> int:
         """The first pass of --deduplicate: store the hashes of the block's lines; their number."""
@@ -163,21 +203,14 @@ class BlockWorker:
         return len(hashes)
 
 
-def _select(
-    ids: Array,
-    word_starts: Array,
-    lengths: Array,
-    selected: Array,
-    document_of: Array,
-    line_of: Array,
-) -> Documents:
+def _select(pieces: _Pieces, selected: Array, document_of: Array, line_of: Array) -> Documents:
     """The selected sentences' pieces as documents."""
-    pieces = np.repeat(selected, lengths)
-    sizes = lengths[selected]
+    chosen = np.repeat(selected, pieces.lengths)
+    sizes = pieces.lengths[selected]
     starts = np.cumsum(sizes) - sizes
     return Documents(
-        pieces=ids[pieces],
-        word_starts=word_starts[pieces],
+        pieces=pieces.ids[chosen],
+        word_starts=pieces.word_starts[chosen],
         document_starts=np.append(starts[_changes(document_of[selected])], sizes.sum()),
         sentence_starts=starts,
         line_starts=starts[_changes(line_of[selected])],
@@ -194,17 +227,6 @@ def _changes(values: Array) -> Array:
 def _below(hashes: Array, share: float) -> Array:
     """Which hashes belong to the lowest ``share`` of all possible ones."""
     return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
-
-
-def _alignment(pieces: WordPieces) -> dict[str, Any]:
-    report = AlignmentReport.of(pieces)
-    return {
-        "words": report.words,
-        "pieces": report.pieces,
-        "widened": report.widened,
-        "unknown": report.unknown,
-        "pieces_per_word": report.pieces_per_word,
-    }
 
 
 def _hash(values: Array) -> str:
