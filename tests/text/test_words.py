@@ -97,6 +97,37 @@ def test_native_alignment_equals_the_slow_one(batch: list[tuple[str, list[int]]]
         assert getattr(fast, name) == getattr(plain, name), name
 
 
+@given(st.lists(texts_with_words(), max_size=5))
+@settings(max_examples=200)
+def test_texts_out_of_one_array_give_the_same(batch: list[tuple[str, list[int]]]) -> None:
+    texts = [text for text, _ in batch]
+    joined = "".join(texts).encode("utf-32-le", "surrogatepass")
+    text_ends = np.cumsum([len(text) for text in texts], dtype=np.int32)
+    begins = [0, *text_ends.tolist()]
+    word_ends = sorted({a + e for a, (_, ends) in zip(begins, batch, strict=False) for e in ends})
+    arguments = np.frombuffer(joined, np.uint32), text_ends, np.array(word_ends, np.int32)
+    expected = slow.encode_words(texts, [np.array(e, np.int32) for _, e in batch])
+    for core in (tokenizer, plain_tokenizer()):
+        found = core.encode_run(*arguments)
+        for name in ("ids", "word_starts", "starts", "pieces_per_word"):
+            assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
+        for name in ("words", "widened", "unknown"):
+            assert getattr(found, name) == getattr(expected, name), name
+
+
+def plain_tokenizer() -> Tokenizer:
+    plain = Tokenizer(PIECES)
+    plain._core = slow
+    return plain
+
+
+def test_an_array_with_numbers_that_are_no_characters_is_refused() -> None:
+    codes, ends = np.array([0x7814, 0x110000], np.uint32), np.array([2], np.int32)
+    for core in (tokenizer, plain_tokenizer()):
+        with pytest.raises(ValueError):  # noqa: PT011 - the codec's own words
+            core.encode_run(codes, ends, ends)
+
+
 @given(texts_with_words())
 @settings(max_examples=300)
 def test_a_piece_starts_a_word_only_behind_a_boundary(case: tuple[str, list[int]]) -> None:

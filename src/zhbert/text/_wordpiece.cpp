@@ -1041,6 +1041,11 @@ PyObject* encode_run(PyObject*, PyObject* arguments) {
       }
       previous = text_end[t];
     }
+    // The table of actions ends there.
+    if (std::any_of(code, code + size, [](uint32_t c) { return c >= kCodePoints; })) {
+      PyErr_SetString(PyExc_ValueError, "a number over 0x10FFFF is no code point");
+      return nullptr;
+    }
     Output out;
     Growing<int64_t> starts;
     out.reserve<kWords>(size);
