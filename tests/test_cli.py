@@ -31,9 +31,7 @@ def test_help_lists_every_verb_and_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'numpy', 'pyarrow', 'rich'} & set(sys.modules);"
         "sys.exit(f'imported: {heavy}' if heavy else 0)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(verb in done.stdout for verb in cli.VERBS)
 
@@ -46,9 +44,7 @@ def test_every_verb_has_help_and_does_not_import_torch_for_it(verb: str) -> None
         "except SystemExit as end: code = end.code\n"
         "sys.exit('torch was imported' if 'torch' in sys.modules else code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage: zhbert " + verb in done.stdout
     assert "--json" in done.stdout

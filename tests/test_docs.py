@@ -47,9 +47,9 @@ def test_every_command_of_the_readme_parses(name: str) -> None:
 
 @pytest.mark.parametrize("name", READMES)
 def test_make_targets_of_the_readme_exist(name: str) -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8") if (ROOT / "Makefile").exists() else None
-    if makefile is None:  # the wheel is tested without the source tree
+    if not (ROOT / "Makefile").exists():  # the wheel is tested without the source tree
         return
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in commands(name):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
@@ -70,7 +70,7 @@ def test_the_two_readmes_have_the_same_shape() -> None:
         shapes.append(
             {
                 "headings": [line.split()[0] for line in text.splitlines() if line.startswith("#")],
-                "commands": [c for c in commands(name)],
+                "commands": commands(name),
                 "rows": sum(line.startswith("| ") for line in text.splitlines()),
                 "links": sorted(set(re.findall(r"\]\((docs/[^)]+|[A-Z]+\.md)\)", text))),
             }

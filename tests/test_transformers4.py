@@ -86,6 +86,4 @@ def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Pa
     np.testing.assert_allclose(
         result.prediction_logits[:, :6, :50].numpy(), theirs["masked"], atol=1e-4
     )
-    np.testing.assert_allclose(
-        result.seq_relationship_logits.numpy(), theirs["pairs"], atol=1e-4
-    )
+    np.testing.assert_allclose(result.seq_relationship_logits.numpy(), theirs["pairs"], atol=1e-4)

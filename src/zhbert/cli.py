@@ -14,7 +14,10 @@ from zhbert.files import describe_os_error
 
 # verb -> (module that does it, one line of help), in the order in which a user meets them.
 VERBS = {
-    "quickstart": ("zhbert.jobs.quickstart", "the whole pipeline on the sample text, in minutes, on a CPU"),
+    "quickstart": (
+        "zhbert.jobs.quickstart",
+        "the whole pipeline on a sample text, in minutes",
+    ),
     "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
     "vocab": ("zhbert.jobs.vocab", "train a vocabulary, or see what one covers"),
     "segment": ("zhbert.jobs.segment", "cut text into words"),

@@ -19,13 +19,17 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     """Turn an OSError into one line that says what to do about it.
 
     >>> str(describe_os_error(OSError(28, "No space left on device", "x.bin"), "writing"))
-    'writing x.bin: the disk is full; free some space and run the same command again'
+    'writing x.bin: the disk is full; free some space and try again'
     """
     where = f"{doing} {error.filename}" if error.filename else doing
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ZhbertError(f"{where}: the disk is full; free some space and run the same command again")
+        return ZhbertError(
+            f"{where}: the disk is full; free some space and run the same command again"
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ZhbertError(f"{where}: no permission; choose another folder or change its permissions")
+        return ZhbertError(
+            f"{where}: no permission; choose another folder or change its permissions"
+        )
     if error.errno == errno.ENOENT:
         return ZhbertError(f"{where}: no such file or folder")
     return ZhbertError(f"{where}: {error.strerror or error}")
@@ -52,7 +56,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it takes its place, replacing a former one."""
+    """Yield a temporary folder beside ``path``; on success it takes the place of a former one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -85,7 +89,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as readable JSON, atomically; keys keep their order, Chinese stays readable."""
+    """Write ``value`` as JSON, atomically; keys keep their order, Chinese stays readable."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 

@@ -123,6 +123,10 @@ class PretrainingLoader:
         self._ends: list[int] = []  # rows of all epochs up to and including this one
         self._orders: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
+        self.made_pieces = 0
+        """pieces in the rows that ``step`` has made so far"""
+        self.dropped_pieces = 0
+        """pieces that were cut off these rows to make pairs fit"""
 
     @property
     def rows_per_epoch(self) -> int:
@@ -144,10 +148,13 @@ class PretrainingLoader:
         size = self._micro_batch_size or end - begin
         # Written so that a run of one step has its first rate, and a longer one ends at the last.
         rate = self._masking.rate_at(step / max(self._total_steps - 1, 1))
-        return [
+        batches = [
             self._batch([self._locate(row) for row in range(start, min(start + size, end))], rate)
             for start in range(begin, end, size)
         ]
+        self.made_pieces += sum(len(batch.input_ids) for batch in batches)
+        self.dropped_pieces += sum(batch.dropped_pieces for batch in batches)
+        return batches
 
     def evaluation(self, rows: int, *, strategy: str | None = None) -> list[Batch]:
         """Up to ``rows`` rows of the first epoch, masked in the same way at every call.

@@ -30,7 +30,7 @@ from zhbert.data.documents import (
     find_sources,
     read_blocks,
 )
-from zhbert.data.shards import FORMAT, VERSION, merge_shards
+from zhbert.data.shards import FORMAT, VERSION, flush_shards, merge_shards
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json
 from zhbert.jobs import console
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, and print the account."""
     begin = time.perf_counter()
     try:
-        with _bar(args.quiet or args.json) as progress:
+        with progress_bar(args.quiet or args.json) as progress:
             report = prepare(
                 args.files,
                 args.out,
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 held_out=args.held_out,
                 deduplicate=args.deduplicate,
                 on_error=args.on_error,
-                workers=_processors() if args.workers is None else args.workers,
+                workers=processors() if args.workers is None else args.workers,
                 overwrite=args.overwrite,
                 progress=progress,
             )
@@ -128,14 +128,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _processors() -> int:
+def processors() -> int:
+    """The CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 @contextmanager
-def _bar(quiet: bool) -> Iterator[Progress]:
+def progress_bar(quiet: bool) -> Iterator[Progress]:
     """A progress bar for each stage: MB, MB/s and the time left."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
     from rich.progress import TransferSpeedColumn as Speed
@@ -322,6 +323,7 @@ class _Folder:
             for path in out.glob(pattern):
                 if path.name not in listed:
                     path.unlink()
+        flush_shards(out / name for name in sorted(listed))
         tokenizer.save_pretrained(out)
         write_json(out / "corpus.json", info)
         shutil.rmtree(self.settings.partial)
