@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zhbert.model.config import BertConfig
 from zhbert.model.layers import DROPOUT_SITES_PER_LAYER, Block, Embeddings, PackedRows, WantedPieces
+
+
+class Functions(NamedTuple):
+    """What the encoder calls for a part; not bound to one module, so they serve every layer."""
+
+    embed: Callable[..., Tensor]
+    layer: Callable[..., Tensor]
+    layer_at: Callable[..., Tensor]
+
+
+EAGER = Functions(Embeddings.finish, Block.forward, Block.at)
 
 
 class Encoder(nn.Module):
@@ -19,10 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        # Functions of a module, not bound to one: compiled once, they serve every layer.
-        self._embed: Callable[..., Tensor] = Embeddings.finish
-        self._layer: Callable[..., Tensor] = Block.forward
-        self._layer_at: Callable[..., Tensor] = Block.at
+        self._compiled = EAGER
 
     @property
     def dropout_sites(self) -> int:
@@ -53,7 +62,8 @@ class Encoder(nn.Module):
         # Looking up stays outside of what is compiled: compiled, its backward pass adds rows with
         # atomics, in an order that changes from run to run.
         x: Tensor = self.embeddings.look_up(input_ids, token_type_ids, position_ids)
-        x = self._embed(self.embeddings, x, keys[0] if keys else None)
+        run = self._compiled if self._worth_compiling(packed, wanted) else EAGER
+        x = run.embed(self.embeddings, x, keys[0] if keys else None)
         if states is not None:
             states.append(x)
         last = len(self.layers) - 1
@@ -61,17 +71,29 @@ class Encoder(nn.Module):
             first = 1 + DROPOUT_SITES_PER_LAYER * number
             own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else (None, None, None)
             if wanted is not None and number == last:
-                return self._layer_at(layer, x[wanted.positions], wanted.rows, x, packed, own)
-            x = self._layer(layer, x, packed, own)
+                return run.layer_at(layer, x[wanted.positions], wanted.rows, x, packed, own)
+            x = run.layer(layer, x, packed, own)
             if states is not None:
                 states.append(x)
         return x
 
     def compile_layers(self) -> None:
-        """From now on run compiled functions; they are compiled when first called."""
+        """From now on train with compiled functions; they are compiled when first called."""
         with warnings.catch_warnings():
             # PyTorch's compiler uses a deprecated part of PyTorch when it is imported.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._embed = torch.compile(Embeddings.finish, dynamic=True)
-            self._layer = torch.compile(Block.forward, dynamic=True)
-            self._layer_at = torch.compile(Block.at, dynamic=True)
+            self._compiled = Functions(
+                embed=torch.compile(Embeddings.finish, dynamic=True),
+                layer=torch.compile(Block.forward, dynamic=True),
+                layer_at=torch.compile(Block.at, dynamic=True),
+            )
+
+    def _worth_compiling(self, packed: PackedRows, wanted: WantedPieces | None) -> bool:
+        """Whether this is training, of a shape that the compiled functions were made for.
+
+        The compiler makes other code for sizes of 1 and for evaluation: half a minute each.
+        """
+        sizes = [packed.starts.shape[0] - 1, packed.max_length]
+        if wanted is not None:
+            sizes += [wanted.positions.shape[0], wanted.rows.max_length]
+        return torch.is_grad_enabled() and self.training and min(sizes) > 1

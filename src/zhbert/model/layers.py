@@ -126,7 +126,7 @@ class _Unpad(torch.autograd.Function):
 def pad(x: Tensor, rows: PackedRows) -> Tensor:
     """(T, C) -> (R, L, C), zeros where no piece stands."""
     # Compiled, the look-up is part of a copy that is made anyway, and one graph serves all rows.
-    if not rows.equal or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not rows.equal:
         x = _Pad.apply(x, rows.pad_index, rows.unpad_index)  # type: ignore[no-untyped-call]
     return x.view(rows.bias.shape[0], rows.bias.shape[3], -1)
 
@@ -134,14 +134,14 @@ def pad(x: Tensor, rows: PackedRows) -> Tensor:
 def unpad(x: Tensor, rows: PackedRows) -> Tensor:
     """(R, L, C) -> (T, C)."""
     x = x.reshape(rows.bias.shape[0] * rows.bias.shape[3], -1)
-    if rows.equal and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and rows.equal:
         return x
     packed: Tensor = _Unpad.apply(x, rows.pad_index, rows.unpad_index)  # type: ignore[no-untyped-call]
     return packed
 
 
 def _mask(rows: PackedRows) -> Tensor | None:
-    return None if rows.equal and not torch.compiler.is_compiling() else rows.bias
+    return None if not torch.compiler.is_compiling() and rows.equal else rows.bias
 
 
 def padded_attention(
