@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, sha256_of
+from zhbert.files import sha256_of
 
 FORMAT = "zhbert corpus"
 VERSION = 1
@@ -106,7 +107,11 @@ class _HashingFile:
 
 
 def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
-    """Write one shard, atomically; return its entry for corpus.json."""
+    """Write one shard, atomically; return its entry for corpus.json.
+
+    It is not flushed to disk (``flush_shards`` does that for all of them in the end): the next
+    block need not wait, and its checksum tells if a power cut has spoilt it.
+    """
     pieces = len(documents.pieces)
     bits = np.packbits(documents.word_starts, bitorder="little")
     starts = documents.document_starts
@@ -120,10 +125,18 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
             "line_starts": _within(documents.line_starts, starts),
         }
     )
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        sink = _HashingFile(file)
-        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
-            writer.write_batch(batch)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            sink = _HashingFile(file)
+            with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
+                writer.write_batch(batch)
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+        raise
     return {
         "file": path.name,
         "documents": documents.documents,
@@ -134,6 +147,13 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
         "bytes": sink.size,
         "sha256": sink.digest.hexdigest(),
     }
+
+
+def flush_shards(paths: Iterable[Path]) -> None:
+    """Wait until files lie on the disk."""
+    for path in paths:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 class Shard:

@@ -18,6 +18,7 @@ import numpy as np
 
 from zhbert.data.documents import Block, Outline, Reading, outline
 from zhbert.data.shards import Documents, piece_type, write_shard
+from zhbert.files import sha256_of
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
 from zhbert.text.sentences import CUT
 from zhbert.text.tokenizer import Tokenizer
@@ -106,7 +107,7 @@ class BlockWorker:
         block.segments.clear()
         result = self._write(block.number, found, dropped)
         result["fingerprint"] = fingerprint
-        # Not flushed to disk as shards are: if a power cut spoils it, the block is done again.
+        # Not flushed to disk either: if a power cut spoils it, the block is done again.
         path = settings.result_path(block.number)
         temporary = path.with_name(f".{path.name}.tmp")
         temporary.write_text(json.dumps(result), encoding="utf-8")
@@ -248,7 +249,7 @@ def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, An
         ("held_out", settings.held_out_path(number)),
     ):
         entry = result[split]
-        if entry and not (path.is_file() and path.stat().st_size == entry["bytes"]):
+        if entry and not (path.is_file() and sha256_of(path) == entry["sha256"]):
             return None
     return dict(result) | {"reused": True, "peak_memory": peak_memory()}
 
