@@ -76,7 +76,7 @@ def test_segment_puts_blanks_between_words(
     assert capsys.readouterr().out == "使用 語言 模型 。\n\n乾隆 hello world\n"
     assert cli.main(["segment", str(file), "--json"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [json.loads(line) for line in lines][0] == ["使用", "語言", "模型", "。"]
+    assert json.loads(lines[0]) == ["使用", "語言", "模型", "。"]
 
 
 def test_segmented_text_prepares_to_the_same_words(tmp_path: Path, corpus: Path) -> None:
