@@ -235,6 +235,9 @@ def test_a_refused_run_leaves_no_folder(corpus, tmp_path):
     refusal("tiny", tmp_path / "none", tmp_path / "run", TINY)
     refusal("tiny", corpus, tmp_path / "run", [*TINY, "initial_model=none"])
     refusal("tiny", corpus, tmp_path / "run", [*TINY, "continue_from=none"])
+    (tmp_path / "file").touch()
+    said = refusal("tiny", corpus, tmp_path / "file" / "run", TINY)
+    assert f"{tmp_path / 'file' / 'run'}: Not a directory" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -368,6 +371,14 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(corpus, tmp_path, m
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-000002", "step-000004"]
     assert len(steps_of(tmp_path / "run")) == 4
+
+
+def test_what_pairs_cut_off_is_counted_and_said(corpus, tmp_path, capsys):
+    overrides = [*TINY, "steps=3", "rows.builder=pairs", "sequence_length=16"]
+    result = pretrain("tiny", corpus, tmp_path / "run", overrides, quiet=False)
+    assert 0 < result.dropped_share < 1
+    said = f"{result.dropped_share:.2%} of the pieces were cut off to make pairs fit"
+    assert said in capsys.readouterr().err
 
 
 def test_rows_without_pairs_leave_the_pair_head_as_it_was(corpus, finished_run, tmp_path):

@@ -60,8 +60,11 @@ FREE_ON_RESUME = {
 EVALUATION_SEED = 20190620
 EVALUATION_RATE = 0.15
 
-# With ``compile = "auto"``, shorter runs would spend more on compiling than they gain.
+# With ``compile = "auto"``, shorter runs would spend more on compiling than they gain. Compiling
+# takes up to a minute on two cores and gains 5 to 20 % on a CPU: it pays from 15 minutes on, which
+# is about so many operations.
 COMPILE_FROM_STEPS = 500
+COMPILE_FROM_OPERATIONS_ON_CPU = 1e14
 
 # The most frequent piece is taken from so many of the training pieces.
 BASELINE_PIECES = 20_000_000
@@ -79,6 +82,9 @@ class Result:
     signal: int | None
     """SIGINT or SIGTERM where one ended the run early; its state is saved."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """The last evaluation, one entry for each masking strategy."""
+    dropped_share: float = 0.0
+    """Of the pieces read since the run was begun or resumed: cut off to make pairs fit."""
 
     @property
     def final(self) -> Path | None:
@@ -132,7 +138,11 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.write(f"{result.final}\n")
         if result.signal:
             again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-            command = shlex.join(["zhbert", *again, "--resume"])
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            launcher = ["zhbert"]
+            if processes > 1:
+                launcher = ["torchrun", "--nproc-per-node", str(processes), "-m", "zhbert"]
+            command = shlex.join([*launcher, *again, "--resume"])
             sys.stderr.write(f"saved at step {result.step}; to go on: {command}\n")
     return 128 + result.signal if result.signal else 0
 
@@ -262,7 +272,7 @@ class _Job:
             state = optimizer.state_dict()
             ranks.broadcast([value for name, value in state.items() if name != "steps"])
             optimizer.steps = int(ranks.sum([optimizer.steps if ranks.first else 0])[0])
-        self._compile(model)
+        self._compile(model, begun.shape)
         self._describe(model, loader, begun, last_step, micro_rows)
 
         ranks.on_first(lambda: self._open_run(begun))
@@ -331,6 +341,10 @@ class _Job:
                 sink.close()
         if ranks.first and not outcome.signal:
             self._write_final(model)
+        made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
+        share = dropped / max(1.0, made + dropped)
+        if dropped:
+            self.say(f"{share:.2%} of the pieces were cut off to make pairs fit their rows")
         return Result(
             self.folder,
             outcome.step,
@@ -338,6 +352,7 @@ class _Job:
             outcome.seconds,
             outcome.signal,
             outcome.evaluations,
+            share,
         )
 
     # -- where the run starts ------------------------------------------------------------------
@@ -641,13 +656,19 @@ class _Job:
                 break
         return int(counts.argmax())
 
-    def _compile(self, model: BertForPreTraining) -> None:
+    def _compile(self, model: BertForPreTraining, shape: ModelShape) -> None:
         from zhbert.runtime import has_compiler
 
-        wish = self.recipe.compile
-        if wish == "no" or (wish == "auto" and self.recipe.steps < COMPILE_FROM_STEPS):
+        recipe, on_cpu = self.recipe, self.ranks.device.type == "cpu"
+        if recipe.compile == "no":
             return
-        if self.ranks.device.type == "cpu" and not has_compiler():
+        if recipe.compile == "auto":
+            work = workload(recipe, shape, self.corpus.vocabulary_size)
+            operations = work.operations() * recipe.batch_size * recipe.sequence_length
+            long = operations * recipe.steps >= COMPILE_FROM_OPERATIONS_ON_CPU
+            if recipe.steps < COMPILE_FROM_STEPS or (on_cpu and not long):
+                return
+        if on_cpu and not has_compiler():
             self.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
             return
         model.compile_layers()

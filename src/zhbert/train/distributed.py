@@ -62,8 +62,6 @@ class Ranks:
 
         Without this the others would wait in their next exchange for a rank that has gone.
         """
-        if self.world_size == 1:
-            return work()
         outcome: list[Any] = [None, None]
         if self.first:
             try:
@@ -71,8 +69,9 @@ class Ranks:
             except ZhbertError as error:
                 outcome[1] = str(error)
             except OSError as error:
-                outcome[1] = str(describe_os_error(error, "the first process"))
-        dist.broadcast_object_list(outcome, 0, device=self.device)
+                outcome[1] = str(describe_os_error(error, "pretrain:"))
+        if self.world_size > 1:
+            dist.broadcast_object_list(outcome, 0, device=self.device)
         if outcome[1] is not None:
             raise ZhbertError(outcome[1])
         value: _Value = outcome[0]
