@@ -230,11 +230,13 @@ def test_overwrite_replaces_a_run_only_when_everything_else_is_fine(corpus, run_
     assert len(steps_of(run_copy)) == 2
 
 
-def test_a_refused_run_leaves_no_folder(corpus, tmp_path):
+def test_a_refused_run_leaves_no_folder(corpus, finished_run, tmp_path):
     refusal("tiny", corpus, tmp_path / "run", ["steps=0"])
     refusal("tiny", tmp_path / "none", tmp_path / "run", TINY)
     refusal("tiny", corpus, tmp_path / "run", [*TINY, "initial_model=none"])
     refusal("tiny", corpus, tmp_path / "run", [*TINY, "continue_from=none"])
+    said = refusal("tiny", corpus, tmp_path / "run", [*TINY, f"initial_model={finished_run}"])
+    assert f"initial_model={finished_run / 'final'}" in said
     (tmp_path / "file").touch()
     said = refusal("tiny", corpus, tmp_path / "file" / "run", TINY)
     assert f"{tmp_path / 'file' / 'run'}: Not a directory" in said

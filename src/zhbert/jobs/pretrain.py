@@ -378,6 +378,12 @@ class _Job:
                 "a model folder there, give another (initial_model=FOLDER), or start from random "
                 "weights (initial_model=)"
             )
+        if not (source / "config.json").is_file() and (source / "final").is_dir():
+            raise ZhbertError(
+                f"{self.where}: initial_model = {recipe.initial_model}: a run folder; its model is "
+                f"initial_model={source / 'final'} (to go on as its next phase: "
+                f"continue_from={source})"
+            )
         self._check_vocabulary_of(source)
         config = BertConfig.from_pretrained(source)
         shape = resolve_shape(recipe.model, config.to_dict())
