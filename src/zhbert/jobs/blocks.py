@@ -206,12 +206,15 @@ class BlockWorker:
 
 def _select(pieces: _Pieces, selected: Array, document_of: Array, line_of: Array) -> Documents:
     """The selected sentences' pieces as documents."""
-    chosen = np.repeat(selected, pieces.lengths)
+    ends = np.cumsum(pieces.lengths)
     sizes = pieces.lengths[selected]
     starts = np.cumsum(sizes) - sizes
+    # Runs of selected sentences are few: copying them is faster than choosing piece by piece.
+    edges = np.flatnonzero(np.diff(selected, prepend=False, append=False))
+    places = np.append(0, ends)[edges].reshape(-1, 2).tolist()
     return Documents(
-        pieces=pieces.ids[chosen],
-        word_starts=pieces.word_starts[chosen],
+        pieces=np.concatenate([pieces.ids[a:b] for a, b in places]),
+        word_starts=np.concatenate([pieces.word_starts[a:b] for a, b in places]),
         document_starts=np.append(starts[_changes(document_of[selected])], sizes.sum()),
         sentence_starts=starts,
         line_starts=starts[_changes(line_of[selected])],

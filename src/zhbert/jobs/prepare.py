@@ -612,7 +612,7 @@ def describe(report: dict[str, Any]) -> str:
         rows.append(f"strings like special tokens, kept as plain text: {parts}")
     rows += report.get("remarks", [])
     if report["places"]:
-        rows.append(f"the first {len(report['places'])} places:")
+        rows.append(f"where (the first {MOST_PLACES} places at most):")
         rows += [f"  {place}" for place in report["places"]]
     if report["reused_blocks"]:
         rows.append(

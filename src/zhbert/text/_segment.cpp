@@ -266,9 +266,40 @@ PyObject* hash_spans(PyObject*, PyObject* args) {
   return as_bytes(hashes);
 }
 
+// replace(codes u32, table u32) -> (the codes looked up in the table, where they differ i32), or None
+// if they are the same.
+PyObject* replace(PyObject*, PyObject* args) {
+  PyObject *codes_object, *table_object;
+  if (!PyArg_ParseTuple(args, "OO", &codes_object, &table_object)) return nullptr;
+  Buffer codes_buffer(codes_object, 4);
+  if (!codes_buffer.ok()) return nullptr;
+  Buffer table_buffer(table_object, 4);
+  if (!table_buffer.ok()) return nullptr;
+  const uint32_t* codes = codes_buffer.data<uint32_t>();
+  const uint32_t* table = table_buffer.data<uint32_t>();
+  const Py_ssize_t size = codes_buffer.size();
+  const auto known = static_cast<uint32_t>(table_buffer.size());
+  std::vector<int32_t> places;
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    if (codes[i] < known && table[codes[i]] != codes[i]) places.push_back(static_cast<int32_t>(i));
+  }
+  if (places.empty()) Py_RETURN_NONE;
+  PyObject* replaced = PyBytes_FromStringAndSize(reinterpret_cast<const char*>(codes), size * 4);
+  if (!replaced) return nullptr;
+  auto* out = reinterpret_cast<uint32_t*>(PyBytes_AsString(replaced));
+  for (int32_t i : places) out[i] = table[codes[i]];
+  PyObject* where = as_bytes(places);
+  if (!where) {
+    Py_DECREF(replaced);
+    return nullptr;
+  }
+  return Py_BuildValue("(NN)", replaced, where);
+}
+
 PyMethodDef methods[] = {
     {"sentence_ends", sentence_ends, METH_VARARGS, "Where the sentences of a text end."},
     {"append_word_ends", append_word_ends, METH_VARARGS, "Running sums of words' lengths."},
+    {"replace", replace, METH_VARARGS, "Code points replaced by a table."},
     {"hash_spans", hash_spans, METH_VARARGS, "A 64-bit hash of each span of a text."},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata, resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -81,12 +82,21 @@ def _table() -> tuple[Array, str]:
     return table, hashlib.sha256(raw).hexdigest()
 
 
-def _simplify_codes(codes: Array) -> str | None:
-    """The simplified text, or None where nothing changes."""
-    simplified = _table()[0][codes]
-    if np.array_equal(simplified, codes):
-        return None
-    return simplified.tobytes().decode("utf-32-le", "surrogatepass")
+def _simplify_codes(codes: Array) -> tuple[Array, Array] | None:
+    """The simplified code points and where they differ; None where nothing changes."""
+    table = _table()[0]
+    if _segment is not None:
+        replaced = _segment.replace(codes, table)
+        if replaced is None:
+            return None
+        return np.frombuffer(replaced[0], np.uint32), np.frombuffer(replaced[1], np.int32)
+    simplified = table[codes]
+    places = np.flatnonzero(simplified != codes)
+    return (simplified, places) if len(places) else None
+
+
+def _text_of(codes: Array) -> str:
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
 def simplify(text: str) -> str:
@@ -97,7 +107,8 @@ def simplify(text: str) -> str:
     >>> simplify("語言模型與乾隆")
     '语言模型与乾隆'
     """
-    return _simplify_codes(codes_of(text)) or text
+    found = _simplify_codes(codes_of(text))
+    return text if found is None else _text_of(found[0])
 
 
 class _OpenCC:
@@ -176,12 +187,10 @@ class JiebaSegmenter:
                 )
             self.options["user_words"] = hashlib.sha256(Path(user_words).read_bytes()).hexdigest()
 
-    def _simplified(self, text: str, codes: Array | None = None) -> str:
+    def _simplified(self, text: str) -> str:
         if self._opencc is not None:
             return self._opencc(text)
-        if self._traditional == "characters":
-            return _simplify_codes(codes_of(text) if codes is None else codes) or text
-        return text
+        return simplify(text) if self._traditional == "characters" else text
 
     def segment(self, texts: Sequence[str]) -> list[Array]:
         """For each text the ends of its words, in characters (see Segmenter)."""
@@ -205,30 +214,34 @@ class JiebaSegmenter:
 
     def segment_run(self, text: str, codes: Array, text_ends: Array, apart: Array) -> Array:
         """``word_ends`` of this module: many texts at once."""
-        if self._opencc is None:
-            text = self._simplified(text, codes)
+        found = _simplify_codes(codes) if self._traditional == "characters" else None
         append = _append_word_ends if _segment is None else _segment.append_word_ends
         out = np.empty(len(text), np.int32)
         at = 0
-        for start, end in _calls(text_ends, apart):
-            part = text[start:end]
+        calls = _calls(text_ends, apart)
+        if found is not None:
+            simplified, places = found
+            # Most calls hold no traditional character: they take the text as it is.
+            changes = np.diff(np.searchsorted(places, [0, *(end for _, end in calls)])).tolist()
+        for number, (start, end) in enumerate(calls):
+            if found is not None and changes[number]:
+                part = _text_of(simplified[start:end])
+            else:
+                part = text[start:end]
             if self._opencc is not None:
                 part = self._opencc(part)
             at = append(self._cut(part), start, out, at)
         return out[:at]
 
 
-def _calls(text_ends: Array, apart: Array) -> Iterator[tuple[int, int]]:
+def _calls(text_ends: Array, apart: Array) -> list[tuple[int, int]]:
     """Whole texts, one after another, in calls of about _CALL characters."""
     if not len(text_ends):
-        return
+        return []
     number = text_ends // _CALL
     last = np.ones(len(text_ends), bool)
     last[:-1] = (number[1:] != number[:-1]) | apart[:-1]
-    start = 0
-    for end in text_ends[last].tolist():
-        yield start, end
-        start = end
+    return list(pairwise([0, *text_ends[last].tolist()]))
 
 
 def read_user_words(path: Path) -> Iterator[tuple[str, int | None, str | None]]:
