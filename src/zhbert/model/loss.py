@@ -21,6 +21,30 @@ _COLUMNS = {"cpu": 1024}
 _COLUMNS_ELSEWHERE = 8192
 
 
+def _walk_block(
+    block: Tensor, labels: Tensor, highest: Tensor, total: Tensor, label_logits: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take one block of logits into the running softmax and replace it by its exponentials.
+
+    Args:
+        block: (P, C) logits; on return exp(logit - the largest so far), in its own precision.
+        labels: (P,), counted from the block's first column.
+        highest, total: (P,) float32, the largest logit so far and the sum of exponentials below it.
+        label_logits: (P,) float32; filled in where the label lies in this block.
+    """
+    logits = block.float()
+    # From the product itself: "right" compares this number with the largest, bit for bit.
+    here = labels.clamp(0, block.shape[1] - 1)
+    found = logits.gather(1, here[:, None])[:, 0]
+    label_logits = torch.where(labels == here, found, label_logits)
+    higher = torch.maximum(highest, logits.amax(1))
+    exponentials = logits.sub_(higher[:, None]).exp_()
+    if exponentials is not block:
+        block.copy_(exponentials)
+    total = total * (highest - higher).exp() + exponentials.sum(1)
+    return higher, total, label_logits
+
+
 class _VocabularyCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -51,18 +75,10 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
                 place = start * positions if wants_gradient else 0
                 block = workspace[place : place + size].view(positions, part.shape[0])
             torch.addmm(bias[start : start + columns].to(dtype), narrow_hidden, part.t(), out=block)
-            higher = torch.maximum(highest, block.amax(1).float())
-            # From the product itself: "right" compares this number with the largest, bit for bit.
-            here = (labels - start).clamp(0, block.shape[1] - 1)
-            found = block.gather(1, here[:, None])[:, 0].float()
-            label_logits = torch.where(labels - start == here, found, label_logits)
-            exponentials = block if dtype == torch.float32 else block.float()
-            exponentials.sub_(higher[:, None]).exp_()
-            total = total * (highest - higher).exp_() + exponentials.sum(1)
-            if exponentials is not block:
-                block.copy_(exponentials)
-            highest = higher
-            shifts.append(higher)
+            highest, total, label_logits = _walk_block(
+                block, labels - start, highest, total, label_logits
+            )
+            shifts.append(highest)
             blocks.append(block)
         loss = (total.log() + highest - label_logits).sum()
         correct = (label_logits >= highest).sum()
@@ -82,7 +98,8 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
                 torch.mv(block.t(), scale[:, 0], out=bias_gradient[start:stop])
             else:
                 weight_gradient[start:stop] = block.t() @ scaled
-                bias_gradient[start:stop] = block.t() @ scale[:, 0].to(dtype)
+                # A product with one column: the half-precision matrix-vector one is slow.
+                bias_gradient[start:stop] = (block.t() @ scale.to(dtype))[:, 0]
             hidden_gradient.addcmul_(block @ narrow_weight[start:stop], scale)
         # Minus one at each label.
         hidden_gradient -= narrow_weight[labels]
