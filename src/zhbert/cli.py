@@ -43,6 +43,10 @@ def _usage() -> str:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
+    # Read when torch is imported. Threads that wait for each other sleep instead of spinning: on
+    # an idle machine that costs little; beside one busy process spinning makes a training step ten
+    # times as long, since the thread that is waited for has lost its core to the ones that spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(VERBS[verb][0])
     parser = argparse.ArgumentParser(
         prog=f"zhbert {verb}",
