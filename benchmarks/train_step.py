@@ -33,11 +33,11 @@ from typing import Any
 # imported; set OMP_WAIT_POLICY=active to measure the other way.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import torch  # noqa: E402
+import torch
 
-from zhbert.model.config import BertConfig  # noqa: E402
-from zhbert.model.pretrained import BertForPreTraining  # noqa: E402
-from zhbert.train.optim import AdamW, global_norm  # noqa: E402
+from zhbert.model.config import BertConfig
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.train.optim import AdamW, global_norm
 
 SHAPES = {  # layers, hidden size, heads
     "tiny": (2, 128, 2),
@@ -293,7 +293,8 @@ REPORT = """\
   {cpu}, {threads} threads, {flags}, {wait_policy} waits, load {load},
   torch {torch}, commit {commit}
   ours, {precision}, {how}: {ours_ms:.1f} ms ({ours_best_ms:.1f} at best, \
-{ours_cpu_ms:.0f} of CPU), {ours_pieces_per_second:,.0f} pieces/s; the first step took {first_step_s:.1f} s
+{ours_cpu_ms:.0f} of CPU), {ours_pieces_per_second:,.0f} pieces/s
+    (the first step took {first_step_s:.1f} s)
   peer, {peer_precision}: {peer_ms:.1f} ms ({peer_best_ms:.1f} at best, {peer_cpu_ms:.0f} of CPU), \
 {peer_pieces_per_second:,.0f} pieces/s
   ratio {ratio:.2f} (median; {ratio_lowest:.2f} to {ratio_highest:.2f}), \
