@@ -19,7 +19,7 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     """Turn an OSError into one line that says what to do about it.
 
     >>> str(describe_os_error(OSError(28, "No space left on device", "x.bin"), "writing"))
-    'writing x.bin: the disk is full; free some space and try again'
+    'writing x.bin: the disk is full; free some space and run the same command again'
     """
     where = f"{doing} {error.filename}" if error.filename else doing
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -50,7 +50,7 @@ def test_quickstart_beats_the_baseline_on_a_text_of_its_users(
     text = tmp_path / "我的文本.txt"
     # A language so regular that a few steps learn it: the word after 第 is always 一章.
     line = "第一章讲的是春天，第二章讲的是夏天，第三章讲的是秋天，第四章讲的是冬天。\n"
-    text.write_text("\n\n".join(line * (3 + i % 5) for i in range(200)), encoding="utf-8")
+    text.write_text("\n\n".join(line * (3 + i % 5) + f"{i}" for i in range(200)), encoding="utf-8")
     steps = ["--set", "steps=120", "--set", "optimizer.learning_rate=5e-3"]
     code = main(["quickstart", str(text), "--out", str(tmp_path / "run"), *steps, *SHORT, "--json"])
     result = json.loads(capsys.readouterr().out)
@@ -72,3 +72,23 @@ def test_a_missing_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["quickstart", missing, "--out", str(tmp_path / "run"), "--quiet"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "run-corpus").exists()
+
+
+def test_a_text_without_blank_lines_is_split_by_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text(
+        "".join(f"这是第{i}行，讲的是春天的故事。\n" for i in range(300)), encoding="utf-8"
+    )
+    main(["quickstart", str(text), "--out", str(tmp_path / "run"), "--set", "steps=2", *SHORT])
+    assert "documents  300 read" in capsys.readouterr().out
+
+
+def test_a_text_of_one_line_is_one_line_of_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "one.txt"
+    text.write_text("春天来了。\n", encoding="utf-8")
+    assert main(["quickstart", str(text), "--out", str(tmp_path / "run"), "--quiet"]) == 2
+    assert "too short" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import argparse
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,10 @@ def run(args: argparse.Namespace) -> int:
     for place in (folder, corpus_folder):
         if place.exists() and not args.overwrite:
             raise ZhbertError(f"{place}: exists already; give --overwrite or another --out")
+        # What --overwrite removes must be our own work, never a folder that happens to be there.
+        ours = any((place / name).exists() for name in ("recipe.toml", "corpus.json", ".partial"))
+        if place.exists() and not ours and any(place.iterdir()):
+            raise ZhbertError(f"{place}: exists and is not a quickstart's; give another --out")
 
     stage(1, "分词与遮罩  words and masks")
     if not (args.quiet or args.json):
@@ -123,13 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if not (args.quiet or args.json):
         _show_filled(questions, [before, after])
 
-    scores = {line["evaluation"]: line for line in result.evaluations}
-    line = scores.get("wwm")
-    if line is None:
-        raise ZhbertError(
-            "the text is too short to set documents aside: nothing can be measured; give more "
-            "documents (a blank line stands between two)"
-        )
+    line = next(line for line in result.evaluations if line["evaluation"] == "wwm")
     accuracy, baseline = line["masked_lm_accuracy"], line["baseline_accuracy"]
     better = accuracy > baseline
     seconds = time.monotonic() - begun
@@ -191,23 +190,34 @@ def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
     from zhbert.jobs.console import out
     from zhbert.jobs.prepare import describe, prepare, processors, progress_bar
 
-    if folder.exists():
-        shutil.rmtree(folder)
-    begun = time.perf_counter()
     silent = args.quiet or args.json
-    with progress_bar(silent) as progress:
-        report = prepare(
-            args.text or [SAMPLE],
-            folder,
-            held_out=HELD_OUT,
-            workers=processors(),
-            progress=progress,
+    # A text without blank lines is one document, of which no part can be set aside: then lines are.
+    for documents in ("blank", "line"):
+        if folder.exists():
+            shutil.rmtree(folder)
+        begun = time.perf_counter()
+        with progress_bar(silent) as progress:
+            report = prepare(
+                args.text or [SAMPLE],
+                folder,
+                documents=documents,
+                held_out=HELD_OUT,
+                workers=processors(),
+                progress=progress,
+            )
+        corpus = Corpus.open(folder)
+        if corpus.shards("held_out") and corpus.shards("train"):
+            break
+    else:
+        shutil.rmtree(folder)
+        raise ZhbertError(
+            "the text is too short to set a part of it aside: give at least some fifty lines"
         )
     if not silent:
         out().print(
             describe({**report, "seconds": time.perf_counter() - begun}), markup=False, end=""
         )
-    return Corpus.open(folder)
+    return corpus
 
 
 def _questions(corpus: Corpus) -> tuple[Tokenizer, list[Question]]:
@@ -270,7 +280,10 @@ def _fill_untrained(
 def _fill_trained(folder: Path, questions: Sequence[Question]) -> list[Filled]:
     from zhbert.jobs.fill import fill, open_model
 
-    model, tokenizer = open_model(folder)
+    with warnings.catch_warnings():
+        # A model that learnt nothing is told by the scores below.
+        warnings.simplefilter("ignore")
+        model, tokenizer = open_model(folder)
     return fill(model.eval(), tokenizer, [question.text for question in questions])
 
 
