@@ -186,9 +186,26 @@ def test_a_checkpoint_without_a_head_is_said_loudly(theirs: Any, tmp_path: Path)
     assert model.loading.masked_words_head == "missing"
 
 
-def test_a_random_head_is_said_loudly(theirs: Any, tmp_path: Path) -> None:
-    # As in some published folders: the names are there, the numbers are as initialised.
+def _as_initialised(head: torch.nn.Module) -> None:
+    """transformers' own initialisation has been done already."""
+
+
+def _default_biases(head: torch.nn.Module) -> None:
+    torch.nn.init.uniform_(head.predictions.transform.dense.bias, -0.1, 0.1)
+
+
+def _all_normal(head: torch.nn.Module) -> None:
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+
+
+@pytest.mark.parametrize("initialise", [_as_initialised, _default_biases, _all_normal])
+def test_a_random_head_is_said_loudly(
+    theirs: Any, tmp_path: Path, initialise: Callable[[torch.nn.Module], None]
+) -> None:
+    # As in some published folders: the names are there, the numbers are random.
     fresh = transformers.BertForPreTraining(theirs.config)
+    initialise(fresh.cls)
     fresh.bert = theirs.bert
     fresh.tie_weights()
     fresh.save_pretrained(tmp_path)
