@@ -143,7 +143,7 @@ class Recipe:
     seed: int = 0
     """Decides the initial weights, the rows' order, the masks and the dropout."""
     precision: str = "auto"
-    """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs and on CPUs with AMX."""
+    """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs, and on CPUs with AMX or AVX512_BF16."""
     compile: str = "auto"
     """torch.compile: ``yes``, ``no``, or ``auto``: with a compiler and many steps."""
     initial_model: str = ""

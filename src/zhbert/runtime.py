@@ -38,9 +38,9 @@ def cpu_flags() -> set[str]:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bf16 on GPUs that have it and on CPUs with AMX, and fp32 elsewhere.
+    """``auto`` is bf16 on GPUs and CPUs that multiply it natively, and fp32 elsewhere.
 
-    Without AMX a CPU's bf16 products are not enough faster than fp32's to pay for the conversions.
+    Without AMX or AVX512_BF16 a CPU's bf16 products are no faster than fp32's.
     """
     import torch
 
@@ -51,7 +51,7 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = "amx_bf16" in cpu_flags()
+        fast = not cpu_flags().isdisjoint({"amx_bf16", "avx512_bf16"})
     return torch.bfloat16 if fast else torch.float32
 
 
