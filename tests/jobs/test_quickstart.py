@@ -49,7 +49,7 @@ def test_quickstart_beats_the_baseline_on_a_text_of_its_users(
 ) -> None:
     text = tmp_path / "我的文本.txt"
     # A language so regular that a few steps learn it: the word after 第 is always 一章.
-    line = "第一章讲的是春天，第二章讲的是夏天，第三章讲的是秋天，第四章讲的是冬天。\n"
+    line = "第一章讲的是春天，第二章讲的是夏天。第三章讲的是秋天，第四章讲的是冬天。\n"
     text.write_text("\n\n".join(line * (3 + i % 5) + f"{i}" for i in range(200)), encoding="utf-8")
     steps = ["--set", "steps=120", "--set", "optimizer.learning_rate=5e-3"]
     code = main(["quickstart", str(text), "--out", str(tmp_path / "run"), *steps, *SHORT, "--json"])

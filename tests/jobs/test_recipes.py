@@ -133,7 +133,7 @@ def test_a_description_names_what_a_recipe_starts_from():
 
 
 def test_check_validates_and_estimates(corpus, capsys):
-    result = check("tiny", ["steps=100"], corpus=corpus)
+    result = check("tiny", ["steps=100", "batch_size=32"], corpus=corpus)
     assert result["parameters"] == params("tiny", vocabulary_size=60)["total"]
     assert result["pieces_per_step"] == 32 * 128
     assert result["epochs"] == pytest.approx(100 * 32 * 128 / result["corpus_pieces"])
