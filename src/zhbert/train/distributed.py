@@ -103,5 +103,7 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
         "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
     )
     yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
-    # Only after success: with a member gone, a farewell could wait for it.
+    # Only after success: with a member gone, a farewell could wait for it. And all together: gloo
+    # may abort a process whose peer has closed its connections meanwhile.
+    dist.barrier()
     dist.destroy_process_group()
