@@ -565,3 +565,10 @@ def test_preparing_never_imports_torch(tmp_path: Path, vocab: Path) -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_input_without_text_leaves_nothing_behind(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
+    with pytest.raises(ZhbertError, match="no text"):
+        prepare([tmp_path / "empty.txt"], tmp_path / "corpus")
+    assert not (tmp_path / "corpus").exists()

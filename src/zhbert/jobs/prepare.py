@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -315,6 +315,13 @@ class _Folder:
             if path.name != "lock":
                 path.unlink()
 
+    def discard(self) -> None:
+        """Leave nothing behind: there is nothing to go on with."""
+        self._clear()
+        shutil.rmtree(self.settings.partial, ignore_errors=True)
+        with suppress(OSError):  # somebody's empty folder, or one with other files
+            self.settings.out.rmdir()
+
     def finish(self, info: dict[str, Any], tokenizer: Tokenizer) -> None:
         """Write corpus.json last of all, and put the scaffolding away."""
         out = self.settings.out
@@ -399,6 +406,7 @@ class _Job:
             if result["held_out"]:
                 held_out.append(settings.held_out_path(block.number))
         if not train and not held_out:
+            folder.discard()
             hint = f"; the first trouble: {places[0]}" if places else ""
             raise ZhbertError(f"the input holds no text that could be read{hint}")
         shards = {
