@@ -95,10 +95,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("ZHBERT_DEBUG"):
             raise
-        sys.stderr.write(f"zhbert: error: {describe_os_error(error, verb_doing(words[0]))}\n")
+        sys.stderr.write(f"zhbert: error: {describe_os_error(error, words[0] + ':')}\n")
         return 2
-
-
-def verb_doing(verb: str) -> str:
-    """The verb as the start of an error line: ``prepare`` -> ``prepare:``."""
-    return f"{verb}:"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,3 +39,17 @@ def progress(quiet: bool, *columns: Any) -> Progress:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def numbered_lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank, with where they stand."""
+    found = False
+    try:
+        for number, line in enumerate(stdin, start=1):
+            if line.strip():
+                found = True
+                yield f"stdin, line {number}: ", line.rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
+    if not found:
+        raise ZhbertError("stdin: no text; give one text a line")

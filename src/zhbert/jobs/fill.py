@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 
@@ -158,7 +158,7 @@ def open_model(folder: str | Path) -> tuple[BertForMaskedLM, Tokenizer]:
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print what was found."""
-    from zhbert.jobs.console import err, print_json
+    from zhbert.jobs.console import err, numbered_lines, print_json
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red", markup=False)
     from_stdin = args.text == "-"
-    lines = _lines(sys.stdin) if from_stdin else iter([("", args.text)])
+    lines = numbered_lines(sys.stdin) if from_stdin else iter([("", args.text)])
     results = []
     while group := list(islice(lines, _BATCH)):
         for where, text in group:
@@ -188,20 +188,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(results if from_stdin else results[0])
     return 0
-
-
-def _lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, with where they stand."""
-    found = False
-    try:
-        for number, line in enumerate(stdin, start=1):
-            if line.strip():
-                found = True
-                yield f"stdin, line {number}: ", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
-    if not found:
-        raise ZhbertError("stdin: no text; give one text a line")
 
 
 def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 
@@ -170,7 +170,7 @@ def mask_text(
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
     from zhbert.data.masking import MaskingVocabulary
-    from zhbert.jobs.console import err, out, print_json
+    from zhbert.jobs.console import err, numbered_lines, out, print_json
     from zhbert.text.segment import load_segmenter
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
@@ -181,7 +181,9 @@ def run(args: argparse.Namespace) -> int:
     from_stdin = args.text == "-"
     results: list[dict[str, object]] = []
     remarks: list[str] = []
-    for number, (where, text) in enumerate(_lines(sys.stdin) if from_stdin else [("", args.text)]):
+    for number, (where, text) in enumerate(
+        numbered_lines(sys.stdin) if from_stdin else [("", args.text)]
+    ):
         try:
             if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
                 raise ZhbertError("the text is not UTF-8; convert it first")
@@ -211,20 +213,6 @@ def run(args: argparse.Namespace) -> int:
         remarks.append(_legend(args.replace, out().color_system is not None))
         err().print("\n" + " ".join(remarks), style="dim", markup=False)
     return 0
-
-
-def _lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, with where they stand."""
-    found = False
-    try:
-        for number, line in enumerate(stdin, start=1):
-            if line.strip():
-                found = True
-                yield f"stdin, line {number}: ", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
-    if not found:
-        raise ZhbertError("stdin: no text; give one text a line")
 
 
 def _as_dict(result: MaskedText, args: argparse.Namespace) -> dict[str, object]:
