@@ -141,6 +141,18 @@ def test_names_without_prefix_are_read(theirs: Any, tmp_path: Path, batch: dict)
     assert_same_outputs(theirs.bert, BertModel.from_pretrained(tmp_path), batch)
 
 
+def test_a_bert_under_robertas_names_is_read(folder: Path, theirs: Any, batch: dict) -> None:
+    new = {
+        "bert.": "roberta.",
+        "cls.predictions.transform.dense.": "lm_head.dense.",
+        "cls.predictions.transform.LayerNorm.": "lm_head.layer_norm.",
+        "cls.predictions.bias": "lm_head.bias",
+    }
+    for ours, others in new.items():
+        _renamed(ours, others)(folder / "model.safetensors")
+    assert_same_outputs(theirs, BertForPreTraining.from_pretrained(folder), batch)
+
+
 def test_shards_are_read(theirs: Any, tmp_path: Path, batch: dict) -> None:
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
@@ -265,7 +277,29 @@ def _truncated_pickle(path: Path) -> None:
 
 
 def _other_model(path: Path) -> None:
-    save_file({"roberta.embeddings.word_embeddings.weight": torch.ones(97, 32)}, path)
+    save_file({"graph.embeddings.word_embeddings.weight": torch.ones(97, 32)}, path)
+
+
+def _renamed(old: str, new: str) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        save_file({n.replace(old, new): t for n, t in load_file(path).items()}, path)
+
+    return spoil
+
+
+def _with(name: str, tensor: torch.Tensor) -> Callable[[Path], None]:
+    return lambda path: save_file({**load_file(path), name: tensor}, path)
+
+
+def _diverged(path: Path) -> None:
+    tensors = load_file(path)
+    tensors["bert.encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(tensors, path)
+
+
+def _two_models(path: Path) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, "embeddings.LayerNorm.weight": torch.ones(32)}, path)
 
 
 def _lost_shard(path: Path) -> None:
@@ -283,12 +317,19 @@ def _lost_shard(path: Path) -> None:
         (_plain_pickle, "more than tensors"),
         (_truncated_pickle, "damaged or truncated"),
         (_other_model, "lacks 53 tensors"),
+        (_renamed("bert.", "electra."), "an ELECTRA, not a BERT.* ElectraModel does"),
+        (_with("bert.embeddings.task_type_embeddings.weight", torch.ones(3, 32)), "ErnieModel"),
+        (_with("albert.encoder.albert_layer_groups.0.x", torch.ones(1)), "an ALBERT"),
+        (_diverged, r"layer\.1\.output\.dense\.bias holds NaN"),
+        (_two_models, "two models in one file"),
         (_lost_shard, r"model-1\.safetensors: missing"),
         (lambda p: p.unlink(), "no model file here"),
         (lambda p: _edit_config(p.parent, hidden_size=64), "config.json says"),
         (lambda p: _edit_config(p.parent, vocab_size=98), r"\(97, 32\), config.json says \(98"),
         (lambda p: _edit_config(p.parent, num_hidden_layers=4), "lacks 16 tensors"),
-        (lambda p: _edit_config(p.parent, model_type="albert"), "of the type 'albert'"),
+        (lambda p: _edit_config(p.parent, model_type="albert"), "albert.*AlbertModel"),
+        (lambda p: _edit_config(p.parent, model_type="roberta"), "roberta.*RobertaModel"),
+        (lambda p: _edit_config(p.parent, hidden_size=None), "no hidden_size"),
         (lambda p: (p.parent / "config.json").unlink(), "config.json: no such file"),
     ],
 )
@@ -301,11 +342,6 @@ def test_a_bad_folder_is_one_clear_line(
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
     assert "a pickle ran code" not in capfd.readouterr().out
-
-
-def test_a_name_that_is_no_folder_is_refused() -> None:
-    with pytest.raises(ZhbertError, match="nothing is downloaded"):
-        BertModel.from_pretrained("hfl/rbt3")
 
 
 def test_a_decoder_of_its_own_is_refused(folder: Path) -> None:

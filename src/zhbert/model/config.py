@@ -13,7 +13,16 @@ from zhbert.files import describe_os_error, write_json
 
 # Activations that Hugging Face's BERT configurations name; "gelu" is the exact one (erf).
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
-# Written to config.json by other architectures; with which class of ours they could be meant.
+# Other architectures that Chinese models come in, and the class that opens them.
+_OTHERS = {
+    "albert": "AlbertModel",
+    "deberta-v2": "DebertaV2Model",
+    "distilbert": "DistilBertModel",
+    "electra": "ElectraModel",
+    "ernie": "ErnieModel",
+    "roberta": "RobertaModel",
+    "xlm-roberta": "XLMRobertaModel",
+}
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
@@ -138,9 +147,11 @@ def check_is_bert(values: Mapping[str, Any], where: str) -> None:
         # Files from before model_type: BertForMaskedLM, AlbertModel, ...
         kind = str(architectures[0]).split("For")[0].removesuffix("Model").lower()
     if kind not in (None, "bert"):
+        kind = str(kind)
+        opener = _OTHERS.get(kind, "AutoModel")
         raise ZhbertError(
-            f"{where}: this is a model of the type '{kind}'; zhbert opens BERT models only "
-            "(Chinese RoBERTa-wwm models count as BERT: their config.json says model_type bert)"
+            f"{where}: a model of the type '{kind}', not BERT: transformers' {opener} opens it "
+            "(Chinese RoBERTa-wwm models are BERTs: their config.json says model_type bert)"
         )
     for key, fine in (("position_embedding_type", "absolute"), ("is_decoder", False)):
         if values.get(key, fine) != fine:

@@ -59,6 +59,28 @@ ALIASES = {
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
+# A BERT under another family's names, as training programs with Roberta's classes save one.
+_SYNONYMS = (
+    ("roberta.", "bert."),
+    ("lm_head.dense.", "cls.predictions.transform.dense."),
+    ("lm_head.layer_norm.", "cls.predictions.transform.LayerNorm."),
+    ("lm_head.decoder.", "cls.predictions.decoder."),
+    ("lm_head.bias", "cls.predictions.bias"),
+)
+# What only other architectures have, and what to open them with.
+_FOREIGN = (
+    ("albert_layer_groups", "an ALBERT", "AlbertModel"),
+    ("discriminator_predictions", "an ELECTRA", "ElectraModel"),
+    ("electra.", "an ELECTRA", "ElectraModel"),
+    ("embeddings_project", "an ELECTRA with narrow embeddings", "ElectraModel"),
+    ("task_type_embeddings", "an ERNIE with task embeddings", "ErnieModel"),
+    ("ernie.", "an ERNIE", "ErnieModel"),
+    ("deberta.", "a DeBERTa", "DebertaV2Model"),
+    ("distilbert.", "a DistilBERT", "DistilBertModel"),
+    ("nezha.", "a NEZHA", "NezhaModel (transformers 4)"),
+    ("relative_positions_encoding", "a NEZHA", "NezhaModel (transformers 4)"),
+)
+
 _BY_OURS = {
     ours: tuple(_BEGINNINGS.get(name[:2], name[:2]) + name[2:] for name in theirs)
     for ours, theirs in _TABLE
@@ -86,9 +108,26 @@ def modern_name(name: str) -> str:
     'bert.encoder.layer.0.output.LayerNorm.weight'
     """
     name = name.removeprefix("module.")
+    for theirs, bert in _SYNONYMS:
+        if name.startswith(theirs):
+            name = bert + name.removeprefix(theirs)
     name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
     name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
     return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+
+
+def foreign_architecture(names: Iterable[str]) -> str | None:
+    """What a checkpoint with these names is, where it is no BERT, and what opens it.
+
+    >>> foreign_architecture(["albert.encoder.albert_layer_groups.0.bias"])
+    "an ALBERT, not a BERT: zhbert cannot open it; transformers' AlbertModel does"
+    >>> foreign_architecture(["bert.pooler.dense.bias"])
+    """
+    for name in names:
+        for mark, what, opener in _FOREIGN:
+            if mark in name:
+                return f"{what}, not a BERT: zhbert cannot open it; transformers' {opener} does"
+    return None
 
 
 def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:

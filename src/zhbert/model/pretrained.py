@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
-from zhbert.model.checkpoint import read_tensors, write_tensors
+from zhbert.model.checkpoint import (
+    Checkpoint,
+    check_finite,
+    entries_of,
+    open_checkpoint,
+    write_safetensors,
+)
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import dropout_keys
 from zhbert.model.encoder import Encoder
@@ -19,13 +26,13 @@ from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
 from zhbert.model.layers import PackedRows, WantedPieces
 from zhbert.model.names import (
     ALIASES,
-    CONSTANTS,
     TEMPLATES,
+    foreign_architecture,
     from_hugging_face,
     hugging_face_names,
-    modern_name,
     to_hugging_face,
 )
+from zhbert.zoo import locate
 
 IGNORED_LABEL = -100
 
@@ -200,26 +207,24 @@ class _Bert(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, num_hidden_layers: int | None = None, seed: int = 0
+        cls, name: str | Path, *, num_hidden_layers: int | None = None, seed: int = 0
     ) -> Self:
-        """Open a model folder in Hugging Face's layout, in float32, in evaluation mode.
+        """Open a model by its folder, archive or name, in float32, in evaluation mode.
 
         Args:
-            folder: holds config.json and model.safetensors (one file, or shards and their index)
-                or pytorch_model.bin.
+            name: a folder with config.json and weights (safetensors, pytorch_model.bin, shards of
+                either, or a TensorFlow checkpoint, which needs ``zhbert[tensorflow]``), an archive
+                of one, a name of the catalogue (``zhbert models``), a hub id, or a URL.
             num_hidden_layers: take only the first so many layers, as RBT3 does.
             seed: initialises what the folder lacks.
 
         Raises:
             ZhbertError: anything that keeps the folder from being this model.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise ZhbertError(f"{folder}: no such model folder (nothing is downloaded by name)")
+        folder = locate(name)
         config = BertConfig.from_pretrained(folder)
-        tensors, file = read_tensors(folder)
-        tensors = {modern_name(name): tensor for name, tensor in tensors.items()}
-        tensors = _without_aliases(tensors, file, config)
+        checkpoint = open_checkpoint(folder)
+        check_architecture(checkpoint, config)
         if num_hidden_layers is not None:
             if not 1 <= num_hidden_layers <= config.num_hidden_layers:
                 raise ZhbertError(
@@ -228,13 +233,14 @@ class _Bert(nn.Module):
             config.num_hidden_layers = num_hidden_layers
         with torch.device("meta"):
             model = cls(config)
-        model._fill(tensors, file, seed)
+        model._fill(checkpoint, seed)
         return model.eval()
 
     @torch.no_grad()
-    def _fill(self, tensors: dict[str, Tensor], file: Path, seed: int) -> None:
+    def _fill(self, checkpoint: Checkpoint, seed: int) -> None:
+        file = checkpoint.file
         wanted = dict(self.named_parameters())
-        found, missing = from_hugging_face(tensors, wanted)
+        found, missing = from_hugging_face(_Tensors(checkpoint), wanted)
         trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
         if trunk:
             raise ZhbertError(
@@ -256,11 +262,12 @@ class _Bert(nn.Module):
                 self._initialize_one(name, tensor, generator)
             module, leaf = name.rsplit(".", 1)
             setattr(self.get_submodule(module), leaf, nn.Parameter(tensor))
-        self._report(tensors, file, missing)
+        self._report(checkpoint, missing)
 
-    def _report(self, tensors: dict[str, Tensor], file: Path, missing: list[str]) -> None:
+    def _report(self, checkpoint: Checkpoint, missing: list[str]) -> None:
+        file = checkpoint.file
         used = {n for name, _ in self.named_parameters() for n in hugging_face_names(name)}
-        unused = sorted(set(tensors) - used)
+        unused = sorted(set(checkpoint.entries) - used)
         state = "trained"
         if any(name.startswith("cls.predictions.") for name in missing):
             state = "missing"
@@ -282,8 +289,7 @@ class _Bert(nn.Module):
                 UntrainedWeightsWarning,
                 stacklevel=4,
             )
-        known = TEMPLATES | CONSTANTS
-        strange = [n for n in unused if _template(n) not in known]
+        strange = [n for n in unused if _template(n) not in TEMPLATES]
         if strange:
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             warnings.warn(
@@ -300,7 +306,7 @@ class _Bert(nn.Module):
         self.config.other["dtype"] = "float32"
         self.config.save_pretrained(folder)
         tensors = to_hugging_face({n: p.detach().float() for n, p in self.named_parameters()})
-        write_tensors(folder / "model.safetensors", tensors)
+        write_safetensors(folder, entries_of(tensors))
 
 
 class BertModel(_Bert):
@@ -438,23 +444,39 @@ def _template(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
-def _without_aliases(
-    tensors: dict[str, Tensor], file: Path, config: BertConfig
-) -> dict[str, Tensor]:
-    """Replace second names by the first; an own decoder matrix is an error where it is used."""
-    tensors = dict(tensors)
-    for alias, name in ALIASES.items():
-        tensor = tensors.pop(alias, None)
-        if tensor is None:
-            continue
-        known = tensors.setdefault(name, tensor)
-        untied = config.other.get("tie_word_embeddings") is False
-        if untied and not torch.equal(known, tensor):
+class _Tensors(Mapping[str, Tensor]):
+    """The tensors of a checkpoint, each read and looked at when it is asked for."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._checkpoint.entries[name].read()
+        check_finite(self._checkpoint.file, name, tensor)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._checkpoint.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._checkpoint.entries)
+
+    def __len__(self) -> int:
+        return len(self._checkpoint.entries)
+
+
+def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
+    """Raise a ZhbertError where tensors tell of another architecture than BERT, and name it."""
+    if foreign := foreign_architecture(checkpoint.entries):
+        raise ZhbertError(f"{checkpoint.file}: {foreign}")
+    if config.other.get("tie_word_embeddings") is not False:
+        return
+    for alias, entry in checkpoint.aliases.items():
+        if not torch.equal(checkpoint.entries[ALIASES[alias]].read(), entry.read()):
             raise ZhbertError(
-                f"{file}: {alias} differs from {name} (tie_word_embeddings is false): "
-                "only BERT's shared decoder is supported"
+                f"{checkpoint.file}: {alias} differs from {ALIASES[alias]} (tie_word_embeddings is "
+                "false): only BERT's shared decoder is supported"
             )
-    return tensors
 
 
 def _looks_random(head: MaskedWordsHead) -> bool:
