@@ -1,0 +1,231 @@
+"""TensorFlow 1 checkpoints, as Google's BERT writes them, under Hugging Face's names."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+from zhbert.model.checkpoint import DTYPES, Checkpoint, Entry
+
+# Beginnings of names, so that the table fits a page; ``*`` stands for a layer's number.
+_BEGINNINGS = {
+    "E": ("bert/embeddings", "bert.embeddings"),
+    "L": ("bert/encoder/layer_*", "bert.encoder.layer.*"),
+    "P": ("cls/predictions", "cls.predictions"),
+}
+#  TensorFlow's                        Hugging Face's                       transposed
+_TABLE: tuple[tuple[str, str, bool], ...] = (
+    ("E/word_embeddings",              "E.word_embeddings.weight",              False),
+    ("E/position_embeddings",          "E.position_embeddings.weight",          False),
+    ("E/token_type_embeddings",        "E.token_type_embeddings.weight",        False),
+    ("E/LayerNorm/gamma",              "E.LayerNorm.weight",                    False),
+    ("E/LayerNorm/beta",               "E.LayerNorm.bias",                      False),
+    ("L/attention/self/query/kernel",  "L.attention.self.query.weight",         True),
+    ("L/attention/self/query/bias",    "L.attention.self.query.bias",           False),
+    ("L/attention/self/key/kernel",    "L.attention.self.key.weight",           True),
+    ("L/attention/self/key/bias",      "L.attention.self.key.bias",             False),
+    ("L/attention/self/value/kernel",  "L.attention.self.value.weight",         True),
+    ("L/attention/self/value/bias",    "L.attention.self.value.bias",           False),
+    ("L/attention/output/dense/kernel", "L.attention.output.dense.weight",      True),
+    ("L/attention/output/dense/bias",  "L.attention.output.dense.bias",         False),
+    ("L/attention/output/LayerNorm/gamma", "L.attention.output.LayerNorm.weight", False),
+    ("L/attention/output/LayerNorm/beta", "L.attention.output.LayerNorm.bias",  False),
+    ("L/intermediate/dense/kernel",    "L.intermediate.dense.weight",           True),
+    ("L/intermediate/dense/bias",      "L.intermediate.dense.bias",             False),
+    ("L/output/dense/kernel",          "L.output.dense.weight",                 True),
+    ("L/output/dense/bias",            "L.output.dense.bias",                   False),
+    ("L/output/LayerNorm/gamma",       "L.output.LayerNorm.weight",             False),
+    ("L/output/LayerNorm/beta",        "L.output.LayerNorm.bias",               False),
+    ("bert/pooler/dense/kernel",       "bert.pooler.dense.weight",              True),
+    ("bert/pooler/dense/bias",         "bert.pooler.dense.bias",                False),
+    ("P/transform/dense/kernel",       "P.transform.dense.weight",              True),
+    ("P/transform/dense/bias",         "P.transform.dense.bias",                False),
+    ("P/transform/LayerNorm/gamma",    "P.transform.LayerNorm.weight",          False),
+    ("P/transform/LayerNorm/beta",     "P.transform.LayerNorm.bias",            False),
+    ("P/output_bias",                  "P.bias",                                False),
+    # Google's code multiplies by these with transpose_b=True: they stand as Hugging Face's do.
+    ("cls/seq_relationship/output_weights", "cls.seq_relationship.weight",      False),
+    ("cls/seq_relationship/output_bias", "cls.seq_relationship.bias",           False),
+    # run_classifier.py and run_squad.py
+    ("output_weights",                 "classifier.weight",                     False),
+    ("output_bias",                    "classifier.bias",                       False),
+    ("cls/squad/output_weights",       "qa_outputs.weight",                     False),
+    ("cls/squad/output_bias",          "qa_outputs.bias",                       False),
+)  # fmt: skip
+# What optimisers keep beside the weights, by the last part of the name.
+_OPTIMISER = re.compile(
+    r"global_step(_\d+)?|(beta\d|.+)_power(_\d+)?|(current_)?loss_scale(_\d+)?|(good|bad)_steps"
+    r"|(adam|lamb)_[mv](_\d+)?|Adam(_\d+)?|Momentum|ExponentialMovingAverage|accum(ulator)?(_\d+)?"
+)
+_SHARD = re.compile(r"\.data-(\d+)-of-(\d+)$")
+_WORDS = "bert/embeddings/word_embeddings"
+
+
+def _expanded(name: str, side: int) -> str:
+    head, separator, rest = name.partition("/."[side])
+    return _BEGINNINGS.get(head, (head, head))[side] + separator + rest
+
+
+_FROM = {_expanded(theirs, 0): (_expanded(name, 1), flip) for theirs, name, flip in _TABLE}
+_TO = {name: (theirs, flip) for theirs, (name, flip) in _FROM.items()}
+
+
+def from_tensorflow_name(name: str) -> tuple[str, bool] | None:
+    """Hugging Face's name of a variable, and whether its matrix is transposed there.
+
+    >>> from_tensorflow_name("bert/encoder/layer_7/output/dense/kernel")
+    ('bert.encoder.layer.7.output.dense.weight', True)
+    >>> from_tensorflow_name("bert/highway/kernel") is None
+    True
+    """
+    return _look_up(_FROM, name, r"(/layer_)(\d+)(/)")
+
+
+def to_tensorflow_name(name: str) -> tuple[str, bool] | None:
+    """The way back of ``from_tensorflow_name``.
+
+    >>> to_tensorflow_name("cls.seq_relationship.weight")
+    ('cls/seq_relationship/output_weights', False)
+    """
+    return _look_up(_TO, name, r"(\.layer\.)(\d+)(\.)")
+
+
+def _look_up(table: dict[str, tuple[str, bool]], name: str, layer: str) -> tuple[str, bool] | None:
+    number = re.search(layer, name)
+    found = table.get(re.sub(layer, r"\1*\3", name, count=1))
+    if found is None or number is None:
+        return found
+    return found[0].replace("*", number[2], 1), found[1]
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, without its chatter; a ZhbertError that says how to get it where it is missing.
+
+    Takes three seconds and 350 MB, so only what reads or writes its checkpoints does it.
+    """
+    # Its notes on the processor and on how to build it anew; a user's own setting stays.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("tensorflow")
+    except ImportError as error:
+        if error.name and error.name.partition(".")[0] != "tensorflow":
+            raise ZhbertError(f"TensorFlow does not start: {error}; install it anew") from None
+        raise ZhbertError(
+            "TensorFlow checkpoints are read and written by TensorFlow, which is not installed: "
+            "pip install 'zhbert[tensorflow]'"
+        ) from None
+
+
+def read_tensorflow(prefix: str | Path) -> Checkpoint:
+    """Open the checkpoint ``prefix.index``, ``prefix.data-*``; tensors are read one by one.
+
+    Names that the table does not know stay as they are; optimiser state is skipped.
+
+    Raises:
+        ZhbertError: TensorFlow is missing, a file is missing or damaged, or TensorFlow 2 wrote it.
+    """
+    prefix = Path(prefix)
+    available = _check_files(prefix)
+    tensorflow = import_tensorflow()
+    with _reading(tensorflow, prefix):
+        reader = tensorflow.train.load_checkpoint(str(prefix))
+        shapes = reader.get_variable_to_shape_map()
+        kinds = reader.get_variable_to_dtype_map()
+    if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
+        raise ZhbertError(
+            f"{prefix}: a checkpoint of TensorFlow 2 objects; those of TensorFlow 1, as Google's "
+            "BERT writes them, are read: convert it with the program that wrote it"
+        )
+    size = sum(math.prod(shape) * kinds[name].size for name, shape in shapes.items())
+    if size > available:
+        raise ZhbertError(
+            f"{prefix}.data-*: truncated: {available:,} of {size:,} bytes; fetch it again"
+        )
+    scope = _scope(shapes)
+    raw: dict[str, Entry] = {}
+    skipped = []
+    # TensorFlow's map has no order of its own.
+    for name in sorted(shapes, key=_in_order):
+        kind = kinds[name].name
+        if _is_optimiser(name, shapes) or kind not in DTYPES:
+            skipped.append(name)
+            continue
+        here, flip = name.removeprefix(scope), False
+        if (known := from_tensorflow_name(here)) is not None:
+            here, flip = known
+        read = partial(_read, tensorflow, reader, prefix, name)
+        entry = Entry(tuple(shapes[name]), DTYPES[kind], read)
+        if here in raw:
+            raise ZhbertError(f"{prefix}: two variables mean {here}; the second is {name}")
+        raw[here] = entry.then(torch.t) if flip and len(entry.shape) == 2 else entry
+    checkpoint = Checkpoint.of(prefix, "tensorflow", raw)
+    return replace(checkpoint, skipped=(*checkpoint.skipped, *skipped))
+
+
+def _check_files(prefix: Path) -> int:
+    """The bytes of all the parts of the data; every part must be there."""
+    parts = {}
+    try:
+        for path in prefix.parent.glob(f"{prefix.name}.data-*"):
+            if shard := _SHARD.search(path.name):
+                parts[int(shard[1])] = path.stat().st_size, int(shard[2])
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
+    count = max((of for _, of in parts.values()), default=1)
+    for number in range(count):
+        if number not in parts:
+            raise ZhbertError(
+                f"{prefix}.data-{number:05}-of-{count:05}: missing beside the .index; fetch it too"
+            )
+    return sum(size for size, _ in parts.values())
+
+
+@contextmanager
+def _reading(tensorflow: Any, prefix: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tensorflow.errors.OpError, RuntimeError, ValueError) as error:
+        line = str(error).split("\n")[0]
+        raise ZhbertError(f"{prefix}: damaged or truncated ({line}); fetch it again") from None
+
+
+def _read(tensorflow: Any, reader: Any, prefix: Path, name: str) -> Tensor:
+    with _reading(tensorflow, prefix):
+        array = reader.get_tensor(name)
+    if array.dtype.name == "bfloat16":
+        # Neither library knows the other's type; the bits are the same.
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _scope(names: Iterable[str]) -> str:
+    """What stands before every name: programs that build the model inside a scope of theirs."""
+    scopes = {n.removesuffix(_WORDS) for n in names if n.endswith(f"/{_WORDS}")}
+    return scopes.pop() if len(scopes) == 1 else ""
+
+
+def _is_optimiser(name: str, names: Iterable[str]) -> bool:
+    parent, _, last = name.rpartition("/")
+    # Slots hang below the variable that they belong to, whatever the optimiser calls them.
+    return parent in names or _OPTIMISER.fullmatch(last) is not None
+
+
+def _in_order(name: str) -> list[int | str]:
+    """Sorted so that layer_2 comes before layer_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
