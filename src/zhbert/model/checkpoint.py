@@ -29,7 +29,7 @@ from zhbert.model.names import ALIASES, CONSTANTS, modern_name
 from zhbert.zoo.layout import find_model
 
 # Pages of a mapped file stay in memory while the mapping lives: it is renewed after so many bytes.
-_WINDOW = 256 << 20
+_WINDOW = 64 << 20
 # What safetensors and TensorFlow call the types that checkpoints are kept in.
 DTYPES = {
     "float64": torch.float64,
