@@ -1,0 +1,150 @@
+"""The cards of every published model: what it is, where it is had, its shape."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_TABLE = Path(__file__).with_name("models.toml")
+
+# architecture -> the model and tokenizer classes of transformers that open it.
+CLASSES = {
+    "bert": ("BertModel", "BertTokenizer"),
+    "roberta": ("RobertaModel", "RobertaTokenizer"),
+    "xlm-roberta": ("XLMRobertaModel", "XLMRobertaTokenizer"),
+}
+# What a model can be had as -> the field that says where, in the order in which one is chosen.
+FORMS = {
+    "hub": "hugging_face_id",
+    "pt": "pytorch_archive",
+    "tf": "tensorflow_archive",
+    "paddle": "paddlehub_module",
+}
+SIZES = ("tiny", "small", "base", "large")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One published model; None where the references do not say.
+
+    >>> card = find_card("hfl/rbt3")
+    >>> card.name, card.num_layers, card.hidden_size, card.forms
+    ('rbt3', 3, 768, ('hub', 'paddle'))
+    """
+
+    name: str
+    display_name: str | None = None
+    # Every other name that finds the card: written ones, hub ids, names of archives.
+    aliases: tuple[str, ...] = ()
+    source: str  # the reference that lists it
+    owner: str
+    language: str  # "cn", "en" or "global"
+    trained_on: str | None = None
+    licence: str | None = None
+    architecture: str = "bert"  # a key of CLASSES
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    vocab_size: int
+    vocab_size_from: str  # "published", "deduced" or "estimated": models.toml says what each means
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    # The figure that its README prints, as text: "102.3M".
+    parameters: str | None = None
+    # False: the published files are known to hold no trained mask-filling head.
+    fills_masks: bool | None = None
+    # The recipe of zhbert that trains such a model.
+    recipe: str | None = None
+    hugging_face_id: str | None = None
+    tensorflow_archive: str | None = None
+    pytorch_archive: str | None = None
+    paddlehub_module: str | None = None
+    note: str | None = None
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """What it can be had as: some of FORMS, in that order."""
+        return tuple(form for form, field in FORMS.items() if getattr(self, field))
+
+    @property
+    def size(self) -> str:
+        """One of SIZES, by the shape: base is 12 layers, small has fewer, tiny is narrow as well.
+
+        >>> [find_card(name).size for name in ("bert_tiny_cn", "rbtl3", "bert-base-chinese")]
+        ['tiny', 'small', 'base']
+        """
+        if self.num_layers >= 24:
+            return "large"
+        if self.num_layers >= 12:
+            return "base"
+        return "small" if self.hidden_size >= 768 else "tiny"
+
+    @property
+    def opens_here(self) -> bool:
+        """Is it a BERT, which zhbert opens?"""
+        return self.architecture == "bert"
+
+
+@functools.cache
+def cards() -> tuple[Card, ...]:
+    """Every card, in the order of the table."""
+    tables = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
+    return tuple(_card(table) for table in tables)
+
+
+def find_card(name: str) -> Card | None:
+    """The card of a name, an alias or a hub id; capitals, ``_`` and ``-`` make no difference.
+
+    >>> find_card("RoBERTa_wwm_ext").name
+    'chinese-roberta-wwm-ext'
+    >>> find_card("gpt") is None
+    True
+    """
+    return _index().get(_key(name))
+
+
+def similar_names(name: str, count: int = 3) -> list[str]:
+    """Names of cards that an unknown name may have been meant for, the likeliest first.
+
+    >>> similar_names("rbt-3")[0]
+    'rbt3'
+    """
+    index, wanted = _index(), _key(name)
+    # A part of a name ("night king", "wwm") is no near match by its letters.
+    keys = [key for key in index if len(wanted) > 2 and wanted in key]
+    keys += difflib.get_close_matches(wanted, index, n=2 * count)
+    return list(dict.fromkeys(index[key].name for key in keys))[:count]
+
+
+@functools.cache
+def _index() -> Mapping[str, Card]:
+    # The first card keeps a name: a test holds that no two have one in common.
+    index: dict[str, Card] = {}
+    for card in cards():
+        for name in (card.name, *card.aliases):
+            index.setdefault(_key(name), card)
+    return index
+
+
+def _key(name: str) -> str:
+    return "-".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _card(table: Mapping[str, Any]) -> Card:
+    card = Card(**table)
+    names = [*card.aliases]
+    names += [name for name in (card.display_name, card.paddlehub_module) if name]
+    if card.hugging_face_id:
+        # Many people type a hub id without its owner, as Google's models were long called.
+        names += [card.hugging_face_id, card.hugging_face_id.rpartition("/")[2]]
+    for url in (card.pytorch_archive, card.tensorflow_archive):
+        if url:
+            names.append(Path(urlsplit(url).path).stem)
+    distinct = {_key(name): name for name in reversed(names) if _key(name) != _key(card.name)}
+    return replace(card, aliases=tuple(reversed(distinct.values())))

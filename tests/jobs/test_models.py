@@ -1,0 +1,319 @@
+"""``zhbert models``: the list, one card, their JSON, and the page made from them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from zhbert import cli
+from zhbert.config import recipe_names
+from zhbert.errors import ZhbertError
+from zhbert.jobs.models import (
+    class_remark,
+    commands_here,
+    commands_in_transformers,
+    compare_parameters,
+    count_parameters,
+    describe,
+    head_warning,
+    known_card,
+)
+from zhbert.zoo.catalogue import Card, cards
+
+ROOT = Path(__file__).parent.parent.parent
+NAMES = [card.name for card in cards()]
+
+
+@pytest.fixture(autouse=True)
+def _eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def models(*arguments: str) -> int:
+    return cli.main(["models", *arguments])
+
+
+# -- parameters --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("card", cards(), ids=NAMES)
+def test_the_count_gives_the_published_figure_or_the_card_says_why_not(card: Card) -> None:
+    text = compare_parameters(card)
+    if card.parameters is None:
+        assert text == "No figure was published."
+        return
+    figure = card.parameters.split("M")[0]
+    decimals = len(figure.partition(".")[2])
+    counted = count_parameters(card) / 1e6
+    if f"{counted:.{decimals}f}" == figure:
+        assert "rounded" in text or "vocabulary" in text
+    elif f"{counted:.6f}".startswith(figure):
+        assert text.endswith("cut off.")
+    else:
+        assert card.name in ("chinese-bert-wwm", "chinese-bert-wwm-ext")
+        assert "one figure for every base model" in text
+        assert "English vocabulary (109.5M); 21,128 pieces make 102.3M" in text
+
+
+def test_only_these_figures_need_a_word() -> None:
+    plain = re.compile(r"The published \S+ is the count without the heads, rounded\.")
+    explained = [
+        card.name
+        for card in cards()
+        if card.parameters and not plain.fullmatch(compare_parameters(card))
+    ]
+    assert explained == [
+        "bert_2L_cn", "bert_6L_cn", "bert_lyarra_12L_cn", "bert_rickard_12L_cn",
+        "bert_lyanna_12L_cn", "stsb_L-24_H-1024_A-16", "chinese-roberta-wwm-ext-large",
+        "chinese-bert-wwm-ext", "chinese-bert-wwm",
+    ]  # fmt: skip
+
+
+def test_a_vocabulary_of_another_size_is_bounded_by_the_figure() -> None:
+    card = known_card("bert_lyanna_12L_cn")
+    text = compare_parameters(card)
+    assert "asks for a larger vocabulary" in text
+    assert "24,751 to 24,881 pieces give 105.1M" in text
+    for pieces, fits in ((24750, False), (24751, True), (24881, True), (24882, False)):
+        counted = count_parameters(dataclasses.replace(card, vocab_size=pieces))
+        assert (round(counted / 1e6, 1) == 105.1) is fits
+    assert "asks for a smaller vocabulary" in compare_parameters(known_card("bert_6L_cn"))
+
+
+@pytest.mark.parametrize("name", ["bert_tiny_cn", "stsb_L-12_H-768_A-12"])
+def test_counts_are_those_of_transformers(name: str) -> None:
+    import torch
+    import transformers
+
+    card = known_card(name)
+    shape = {
+        "vocab_size": card.vocab_size,
+        "hidden_size": card.hidden_size,
+        "intermediate_size": 4 * card.hidden_size,
+        "num_hidden_layers": card.num_layers,
+        "num_attention_heads": card.num_heads,
+        "max_position_embeddings": card.max_position_embeddings,
+        "type_vocab_size": card.type_vocab_size,
+    }
+    with torch.device("meta"):
+        if card.opens_here:
+            config = transformers.BertConfig(**shape)
+            encoder: torch.nn.Module = transformers.BertModel(config)
+            whole: torch.nn.Module = transformers.BertForPreTraining(config)
+        else:
+            config = transformers.RobertaConfig(**shape)
+            encoder = transformers.RobertaModel(config)
+            whole = transformers.RobertaForMaskedLM(config)
+    assert count_parameters(card) == sum(p.numel() for p in encoder.parameters())
+    with_heads = sum(p.numel() for p in whole.parameters())
+    if not card.opens_here:
+        # RobertaForMaskedLM leaves out the pooler, which the published figure counts.
+        with_heads += card.hidden_size**2 + card.hidden_size
+    assert count_parameters(card, heads=True) == with_heads
+
+
+# -- one card ----------------------------------------------------------------------------------
+
+
+def test_a_card_says_all_that_a_user_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("RBT3") == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = [line.rstrip() for line in captured.out.splitlines()]
+    assert lines[0] == "RBT3"
+    text = re.sub(r"\s+", " ", captured.out)
+    for part in (
+        "name rbt3 ",
+        "also called chinese-rbt3, hfl/rbt3 ",
+        "by HFL (HIT and iFLYTEK joint lab); listed in chinese-bert-wwm",
+        "trained on Chinese Wikipedia + general data",
+        "licence not stated",
+        "3 layers, 768 wide, 12 heads, 512 positions (small)",
+        "vocabulary 21,128 pieces ",
+        "38,476,800 counted from the shape; with both heads of pretraining 39,091,594.",
+        "The published 38M is the count without the heads, rounded.",
+        "use Bert classes, not Roberta's.",
+        "first 3 layers of RoBERTa-wwm-ext",
+        "zhbert recipes show rbt3",
+        "hub hfl/rbt3",
+        "WARNING The published files hold no trained mask-filling head",
+        "zhbert download rbt3 --out rbt3",
+        '>>> zhbert.BertModel.from_pretrained("rbt3")',
+        '>>> transformers.BertModel.from_pretrained("hfl/rbt3")',
+        '>>> transformers.BertTokenizer.from_pretrained("hfl/rbt3")',
+    ):
+        assert part in text
+    assert '  zhbert fill rbt3 "使用语言[MASK][MASK]来预测。"' in lines
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_card_keeps_to_eighty_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models(name) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # What is there to be copied is not broken: an address, a line of Python.
+    free = [line for line in lines if not re.match(r"\w+ +https://|  >>> |  zhbert ", line)]
+    assert all(len(line) <= 80 for line in free)
+    assert all(line.strip() != "None" and "  None" not in line for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_card_that_is_no_bert_names_the_class_and_no_way_to_open_it_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert models("stsb-multi_L-12_H-768_A-12") == 0
+    text = capsys.readouterr().out
+    assert "XLMRobertaModel" in text
+    assert "Not a BERT" in text
+    assert "zhbert fill" not in text
+    assert "zhbert.BertModel" not in text
+    card = known_card("stsb_L-12_H-768_A-12")
+    assert commands_here(card) == [f"zhbert download {card.name} --out {card.name}"]
+    assert commands_in_transformers(card)[0].startswith(">>> transformers.RobertaModel.")
+
+
+def test_models_called_roberta_are_told_to_be_berts() -> None:
+    told = {card.name for card in cards() if class_remark(card).startswith("A BERT, although")}
+    assert {"chinese-roberta-wwm-ext", "rbt3", "rbtl3", "bert_24L_cn", "bert-3L_cn-beta"} <= told
+    assert not told & {"bert-base-chinese", "chinese-bert-wwm", "bert_tiny_cn"}
+    assert all("BertModel" in commands_in_transformers(known_card(name))[0] for name in told)
+
+
+def test_only_the_published_wwm_models_are_said_to_lack_a_head() -> None:
+    warned = [card for card in cards() if head_warning(card)]
+    assert len(warned) == 6
+    assert {card.owner for card in warned} == {"HFL (HIT and iFLYTEK joint lab)"}
+
+
+@pytest.mark.parametrize("card", cards(), ids=NAMES)
+def test_the_commands_that_a_card_shows_exist(card: Card) -> None:
+    for line in commands_here(card):
+        if line.startswith(">>> "):
+            assert re.fullmatch(r'>>> zhbert\.BertModel\.from_pretrained\("\S+"\)', line)
+            continue
+        _, verb, *arguments = shlex.split(line)
+        if verb != "fill":
+            continue
+        parser = argparse.ArgumentParser()
+        importlib.import_module(cli.VERBS[verb][0]).add_arguments(parser)
+        parser.parse_args(arguments)
+    assert card.recipe is None or card.recipe in recipe_names()
+
+
+def test_an_unknown_name_is_one_line_with_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("rtb3") == 2
+    assert capsys.readouterr().err == (
+        "zhbert: error: no model 'rtb3'; did you mean 'rbt3' or 'rbtl3'?; "
+        "'zhbert models' lists them all\n"
+    )
+    with pytest.raises(ZhbertError, match=r"^no model 'llama'; 'zhbert models' lists them all$"):
+        known_card("llama")
+
+
+# -- the list ----------------------------------------------------------------------------------
+
+
+def test_the_list_is_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models() == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", *NAMES]
+    assert all(len(line) <= 80 for line in (*lines, *captured.err.splitlines()))
+    assert "\x1b" not in captured.out
+    row = next(line.split() for line in lines if line.startswith("bert_tiny_cn"))
+    assert row == ["bert_tiny_cn", "cn", "2x128", "3.2M", "bert-chinese", "pt", "tf"]
+    row = next(line.split() for line in lines if line.startswith("chinese-bert-wwm-ext"))
+    assert row == ["chinese-bert-wwm-ext", "cn", "12x768", "102.3M", "chinese-bert-wwm", "hub"]
+    assert captured.err.startswith("32 of 32 models")
+    assert "Not BERTs" in captured.err
+
+
+def test_a_narrow_window_keeps_the_names_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    assert models("--quiet") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", *NAMES]
+    assert all(line.rstrip().endswith(("forms", "pt", "tf", "hub")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("filters", "number"),
+    [
+        (["--language", "cn"], 25),
+        (["--language", "global"], 3),
+        (["--size", "large"], 7),
+        (["--source", "chinese-bert-wwm"], 10),
+        (["--language", "cn", "--size", "small", "--source", "chinese-bert-wwm"], 2),
+        (["--language", "en", "--size", "tiny"], 0),
+    ],
+)
+def test_filters_narrow_the_list(
+    filters: list[str], number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert models(*filters, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == number
+    wanted = dict(zip((f.removeprefix("--") for f in filters[::2]), filters[1::2], strict=True))
+    assert all(card[key] == value for card in found for key, value in wanted.items())
+    assert models(*filters, "--quiet") == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == number + 1
+    assert captured.err == ""
+
+
+def test_a_name_with_a_filter_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert models("rbt3", "--size", "tiny") == 2
+    assert "give a name or filters, not both" in capsys.readouterr().err
+
+
+# -- JSON --------------------------------------------------------------------------------------
+
+
+def test_json_is_a_list_of_objects_and_one_object_for_a_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert models("--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in listed] == NAMES
+    assert models("hfl/rbt3", "--json") == 0
+    one = json.loads(capsys.readouterr().out)
+    assert one == next(card for card in listed if card["name"] == "rbt3")
+    fields = {field.name for field in dataclasses.fields(Card)}
+    assert fields < set(one)
+    assert all(set(card) == set(one) for card in listed)
+    assert one["parameters"] == "38M"
+    assert one["parameters_counted"] == 38_476_800
+    assert one["parameters_counted_with_heads"] == 39_091_594
+    assert one["licence"] is None
+    assert one["forms"] == ["hub", "paddle"]
+    assert one["transformers_classes"] == ["BertModel", "BertTokenizer"]
+    assert "not Roberta's" in one["class_remark"]
+    assert describe(known_card("bert-base-chinese"))["head_warning"] is None
+
+
+# -- the page ----------------------------------------------------------------------------------
+
+
+def test_the_page_of_all_models_is_what_the_cards_give() -> None:
+    tool = ROOT / "tools" / "make_models_page.py"
+    if not tool.exists():  # the wheel is tested without the source tree
+        return
+    spec = importlib.util.spec_from_file_location("make_models_page", tool)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    assert module.page() == text, "run python tools/make_models_page.py"
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == NAMES
+    assert len({row.count(" | ") for row in rows}) == 1
