@@ -514,5 +514,22 @@ def learn_vocabulary(
     )
 
 
+def looks_cased(pieces: Iterable[str]) -> bool:
+    """Whether a vocabulary was made for text that keeps its capitals.
+
+    It was where lower-casing would change at least 1 in 200 of its pieces with letters that have
+    case. [bracketed] and <bracketed> tokens do not count: Google's Chinese file, which is
+    lower-cased, holds [UNK], <S> and <T>. The share leaves room for the few capitals that a
+    lower-cased list picks up (a user's own symbols, letters that an older Unicode did not lower).
+
+    >>> looks_cased(["[UNK]", "<S>", "a", "##b", "的"]), looks_cased(["A", "b", "的"])
+    (False, True)
+    """
+    words = [piece for piece in pieces if not re.fullmatch(r"\[.*\]|<.*>", piece)]
+    with_case = sum(1 for word in words if word.lower() != word.upper())
+    capitals = sum(1 for word in words if word.lower() != word)
+    return capitals > 0 and 200 * capitals >= with_case
+
+
 def _has_continuation(character: str) -> bool:
     return not _is_han(character) and not _is_punctuation(character)
