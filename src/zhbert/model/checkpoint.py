@@ -260,7 +260,7 @@ def write_safetensors(
     Floating point tensors become ``dtype``; None keeps each one's own. One tensor is in memory at
     a time. A single tensor above the bound gets a shard of its own.
     """
-    entries = _converted(entries, dtype)
+    entries = converted(entries, dtype)
     shards: list[dict[str, Entry]] = [{}]
     filled = 0
     for name, entry in entries.items():
@@ -284,7 +284,8 @@ def write_safetensors(
     )
 
 
-def _converted(entries: Mapping[str, Entry], dtype: torch.dtype | None) -> dict[str, Entry]:
+def converted(entries: Mapping[str, Entry], dtype: torch.dtype | None) -> dict[str, Entry]:
+    """Floating point tensors as ``dtype`` when they are read; None keeps each one's own."""
     if dtype is None:
         return dict(entries)
     return {
@@ -326,7 +327,7 @@ def write_pytorch(
     folder: Path, entries: Mapping[str, Entry], *, dtype: torch.dtype | None = None
 ) -> None:
     """Write pytorch_model.bin as torch.save does, one tensor in memory at a time."""
-    entries = _converted(entries, dtype)
+    entries = converted(entries, dtype)
     path = folder / "pytorch_model.bin"
     try:
         with atomic_file(path) as temporary:

@@ -6,6 +6,8 @@ import importlib
 import math
 import os
 import re
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -71,6 +73,9 @@ _OPTIMISER = re.compile(
     r"global_step(_\d+)?|(beta\d|.+)_power(_\d+)?|(current_)?loss_scale(_\d+)?|(good|bad)_steps"
     r"|(adam|lamb)_[mv](_\d+)?|Adam(_\d+)?|Momentum|ExponentialMovingAverage|accum(ulator)?(_\d+)?"
 )
+_CHATTER = re.compile(
+    rb"WARNING: All log messages before absl|I\d{4} |To enable the following instr"
+)
 _SHARD = re.compile(r"\.data-(\d+)-of-(\d+)$")
 _WORDS = "bert/embeddings/word_embeddings"
 
@@ -115,12 +120,12 @@ def _look_up(table: dict[str, tuple[str, bool]], name: str, layer: str) -> tuple
 def import_tensorflow() -> Any:
     """TensorFlow, without its chatter; a ZhbertError that says how to get it where it is missing.
 
-    Takes three seconds and 350 MB, so only what reads or writes its checkpoints does it.
+    Takes three seconds and half a gigabyte, so only what needs its checkpoints does it.
     """
-    # Its notes on the processor and on how to build it anew; a user's own setting stays.
+    # Its notes while it works; a user's own setting stays.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with warnings.catch_warnings():
+        with _without_chatter(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module("tensorflow")
     except ImportError as error:
@@ -130,6 +135,22 @@ def import_tensorflow() -> Any:
             "TensorFlow checkpoints are read and written by TensorFlow, which is not installed: "
             "pip install 'zhbert[tensorflow]'"
         ) from None
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """While TensorFlow is imported: its notes on the processor heed no setting, so they are cut."""
+    sys.stderr.flush()
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            caught.seek(0)
+            os.write(real, b"".join(line for line in caught if not _CHATTER.match(line)))
+            os.close(real)
 
 
 def read_tensorflow(prefix: str | Path) -> Checkpoint:

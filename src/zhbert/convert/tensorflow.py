@@ -1,0 +1,144 @@
+"""Model folders as Google's BERT has them: a TensorFlow 1 checkpoint, bert_config.json, vocab.txt.
+
+No .meta is written: it holds a graph of TensorFlow operations, which whoever opens such a model
+builds anew (Google's ``init_checkpoint``, transformers and bert4keras read variables by name).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error, write_json, write_text
+from zhbert.model.checkpoint import Entry, converted
+from zhbert.model.config import BertConfig
+from zhbert.model.tensorflow import import_tensorflow, to_tensorflow_name
+
+NAME = "bert_model.ckpt"
+# So much is in memory at a time, and makes a part of the data.
+_PART_BYTES = 64 << 20
+# What Google's own bert_config.json holds beside Hugging Face's fields; and labels, since a
+# classifier is of no use without their names.
+_KEPT = (
+    "directionality",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+    "id2label",
+    "label2id",
+)
+# Hugging Face's alone: written where Google's code, which has them fixed, would compute otherwise.
+_FIXED = {"layer_norm_eps": 1e-12, "pad_token_id": 0}
+
+
+def write_tensorflow(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    config: BertConfig,
+    vocabulary: Sequence[str] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write bert_model.ckpt.*, bert_config.json and vocab.txt into a new folder.
+
+    Floating point tensors become ``dtype``; None keeps each one's own. At most 64 MB of tensors (or
+    the largest one) are in memory at a time; a model above that has its data in several parts.
+    Names without a counterpart in TensorFlow stay as they are.
+
+    Raises:
+        ZhbertError: TensorFlow is missing, or the disk is full.
+    """
+    tensorflow = import_tensorflow()
+    with suppress(RuntimeError):
+        # Refused where the caller's program has begun to use its devices: then it knows them.
+        tensorflow.config.set_visible_devices([], "GPU")
+    parts = _in_parts(converted(entries, dtype))
+    with _writing(tensorflow, folder), tensorflow.device("CPU:0"):
+        if len(parts) == 1:
+            _save(tensorflow, folder / NAME, parts[0])
+        else:
+            prefixes = []
+            for number, part in enumerate(parts):
+                prefixes.append(str(folder / f"part-{number:05}" / NAME))
+                _save(tensorflow, Path(prefixes[-1]), part)
+            tensorflow.raw_ops.MergeV2Checkpoints(
+                checkpoint_prefixes=prefixes,
+                destination_prefix=str(folder / NAME),
+                delete_old_dirs=True,
+            )
+        write_json(folder / "bert_config.json", google_config(config))
+        if vocabulary is not None:
+            write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in vocabulary))
+
+
+def google_config(config: BertConfig) -> dict[str, Any]:
+    """What bert_config.json holds, in the order of Google's files.
+
+    >>> "model_type" in google_config(BertConfig(vocab_size=100))
+    False
+    """
+    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "other"}
+    for name, fixed in _FIXED.items():
+        if values[name] == fixed:
+            del values[name]
+    values |= {name: config.other[name] for name in _KEPT if name in config.other}
+    return dict(sorted(values.items()))
+
+
+def _in_parts(entries: Mapping[str, Entry]) -> list[dict[str, Entry]]:
+    parts: list[dict[str, Entry]] = [{}]
+    filled = 0
+    for name, entry in entries.items():
+        if parts[-1] and filled + entry.size > _PART_BYTES:
+            parts.append({})
+            filled = 0
+        parts[-1][name] = entry
+        filled += entry.size
+    return parts
+
+
+def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
+    names, arrays = [], []
+    for name, entry in part.items():
+        theirs, transposed = to_tensorflow_name(name) or (name, False)
+        tensor = entry.read()
+        names.append(theirs)
+        arrays.append(_array(tensorflow, tensor.t() if transposed else tensor))
+    tensorflow.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=arrays,
+    )
+
+
+def _array(tensorflow: Any, tensor: Tensor) -> Any:
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        # numpy has no such type of its own; TensorFlow brings one.
+        return tensor.view(torch.int16).numpy().view(tensorflow.bfloat16.as_numpy_dtype)
+    return tensor.numpy()
+
+
+@contextmanager
+def _writing(tensorflow: Any, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except tensorflow.errors.ResourceExhaustedError:
+        full = OSError(errno.ENOSPC, "No space left on device", str(folder))
+        raise describe_os_error(full, "writing") from None
+    except tensorflow.errors.OpError as error:
+        line = str(error).split("\n")[0]
+        raise ZhbertError(f"writing {folder}: TensorFlow: {line}") from None
+    except OSError as error:
+        raise describe_os_error(error, "writing") from None
