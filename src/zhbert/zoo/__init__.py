@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
 from zhbert.zoo.layout import find_model
 
-# A file of weights may be a zip inside (PyTorch's are), and is no archive of a model all the same.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index", ".json")
+if TYPE_CHECKING:
+    from zhbert.zoo.catalogue import Card
+    from zhbert.zoo.progress import Progress
+
+# The forms of a card's archives -> the fields of the card that say where a model of this form is.
+FORMATS = {
+    "pytorch": ("hugging_face_id", "pytorch_archive"),
+    "tensorflow": ("tensorflow_archive",),
+}
+# Files of weights; some are zips inside, and no archives of a model all the same.
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from."""
+
+    kind: str  # "folder", "archive", "url" or "hub"
+    address: str
+    # Another form that the catalogue knows of the same model, should this one be gone.
+    alternative: str | None = None
 
 
 def cache_folder() -> Path:
@@ -22,34 +46,226 @@ def cache_folder() -> Path:
 
 
 def locate(name: str | Path, *, quiet: bool = True) -> Path:
-    """A local model folder for a folder, an archive, a catalogue name, a hub id or an address.
+    """A local model folder for whatever names a model.
 
-    What exists on this machine wins. The rest is fetched and unpacked into the cache, once.
+    ``name``: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``);
+    a hub id (``hfl/rbt3``); the URL of an archive. What exists on this machine wins; the rest is
+    fetched and unpacked into the cache, once. ``quiet`` shows no progress on stderr.
 
     Raises:
-        ZhbertError: nothing there, no model in it, or it could not be fetched.
+        ZhbertError: no such thing, no model in it, or it could not be fetched.
     """
-    path = Path(name).expanduser()
-    if path.is_file() and path.suffix not in _WEIGHTS:
-        return _unpacked(path)
-    if path.exists() or Path(f"{path}.index").exists():
-        return find_model(path).folder
-    from zhbert.zoo.catalogue import find_card
+    from zhbert.zoo.progress import shown
 
-    card = find_card(str(name))
-    raise ZhbertError(f"{name}: {card}")
+    origin = origin_of(name)
+    if origin.kind == "folder":
+        return _folder_of(Path(origin.address))
+    with _clear_errors(origin), shown(quiet) as progress:
+        if origin.kind == "hub":
+            from zhbert.zoo.hub import fetch_files
+
+            return find_model(fetch_files(origin.address, quiet=quiet)[0].parent).folder
+        if origin.kind == "archive":
+            return _unpacked(Path(origin.address), progress)
+        return _from_url(origin.address, progress)
 
 
-def _unpacked(archive: Path) -> Path:
-    """The model folder of an archive, unpacked into the cache under its content's checksum."""
-    from zhbert.zoo.archive import unpack
+def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
+    """Get a model as ``locate`` does and write its files into the new folder ``out``, all or none.
+
+    A folder nested in an archive is lifted: ``out`` itself holds the weights. ``form`` chooses
+    between the archives of a card: ``pytorch`` (which is taken if there are both) or
+    ``tensorflow``.
+
+    Raises:
+        ZhbertError: as ``locate``; or ``form`` does not exist.
+    """
+    from zhbert.zoo.progress import shown
+
+    origin = origin_of(name, form)
+    if origin.kind == "folder":
+        raise ZhbertError(f"{name}: a folder here already; nothing to download")
+    with _clear_errors(origin), shown(quiet) as progress:
+        if origin.kind == "hub":
+            from zhbert.zoo.hub import fetch_files
+
+            files = fetch_files(origin.address, quiet=quiet)
+            with atomic_folder(out) as temporary:
+                for file in files:
+                    shutil.copyfile(file, temporary / file.name)
+        elif origin.kind == "archive":
+            _unpack(Path(origin.address), Path(out), progress, lift=True)
+        else:
+            with _fetched(origin.address, progress) as archive:
+                _unpack(archive, Path(out), progress, lift=True)
+    return Path(out)
+
+
+def origin_of(name: str | Path, form: str | None = None) -> Origin:
+    """What a name stands for; nothing is fetched.
+
+    >>> origin_of("hfl/rbt3").kind, origin_of("RBT3").address, origin_of("no/such_folder/x")
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: no/such_folder/x: no such file or folder
+    """
+    from zhbert.zoo.archive import is_archive_name, kind_of
+    from zhbert.zoo.catalogue import find_card, similar_names
+    from zhbert.zoo.hub import is_hub_id
+
+    text = str(name)
+    if text.startswith(("http://", "https://")):
+        origin, card = Origin("url", text), None
+    else:
+        path = Path(text).expanduser()
+        card = None
+        if path.exists() or Path(f"{path}.index").exists():
+            archive = path.is_file() and path.suffix not in _WEIGHTS
+            archive = archive and (is_archive_name(path.name) or kind_of(path) is not None)
+            origin = Origin("archive" if archive else "folder", str(path))
+        elif card := find_card(text):
+            origin = _origin_of_card(card, form)
+        elif is_hub_id(text) and not is_archive_name(text):
+            origin = Origin("hub", text)
+        else:
+            near = similar_names(text)
+            known = f"did you mean {' or '.join(near)}?" if near else "'zhbert models' lists them"
+            if "/" in text or is_archive_name(text):
+                raise ZhbertError(f"{text}: no such file or folder")
+            raise ZhbertError(
+                f"{text}: no such folder, and no such model in the catalogue; {known}"
+            )
+    if form and not card:
+        raise ZhbertError(f"--format {form}: only for names of the catalogue; leave it out")
+    return origin
+
+
+def _origin_of_card(card: Card, form: str | None) -> Origin:
+    def of(form: str) -> list[Origin]:
+        kinds = {"hugging_face_id": "hub"}
+        fields = [field for field in FORMATS[form] if getattr(card, field)]
+        return [Origin(kinds.get(field, "url"), getattr(card, field)) for field in fields]
+
+    there = {form: origins for form in FORMATS if (origins := of(form))}
+    if not there:
+        raise ZhbertError(f"{card.name}: in the catalogue, but published nowhere that is known")
+    if form is None:
+        form = next(iter(there))
+    if form not in there:
+        raise ZhbertError(f"{card.name}: not published as {form}; there is {', '.join(there)}")
+    other = next((f"--format {other}" for other in there if other != form), None)
+    first = there[form][0]
+    return Origin(first.kind, first.address, other)
+
+
+def cached_models() -> list[str]:
+    """What ``locate`` opens without a network: names of the catalogue, hub ids, addresses."""
+    from zhbert.zoo.catalogue import cards
+    from zhbert.zoo.download import read_record
+    from zhbert.zoo.hub import cached_hub_ids
+
+    names = {_origin_of_card(card, None).address: card.name for card in cards()}
+    records = map(read_record, sorted((cache_folder() / "downloads").glob("*")))
+    here = [record.url for record in records if record and _unpacked_folder(record.sha256).is_dir()]
+    return [names.get(address, address) for address in (*here, *cached_hub_ids())]
+
+
+# --- folders and archives -----------------------------------------------------------------------
+
+
+def _folder_of(path: Path) -> Path:
+    model = find_model(path)
+    if not path.is_dir():
+        # One of several checkpoints in a folder: only its own name leads to it.
+        try:
+            if find_model(model.folder).weights != model.weights:
+                return path
+        except ZhbertError:
+            return path
+    return model.folder
+
+
+def _unpacked_folder(sha256: str) -> Path:
+    return cache_folder() / "models" / sha256[:32]
+
+
+def _unpacked(archive: Path, progress: Progress, sha256: str | None = None) -> Path:
+    """The model folder of an archive, unpacked into the cache under the archive's checksum."""
+    from zhbert.zoo.download import locked
+
+    folder = _unpacked_folder(sha256 or sha256_of(archive))
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_suffix(".lock"), f"unpacking {archive}", progress):
+            if not folder.is_dir():
+                _unpack(archive, folder, progress)
+    return find_model(folder).folder
+
+
+def _unpack(archive: Path, out: Path, progress: Progress, *, lift: bool = False) -> None:
+    """Unpack a model into ``out``, all or nothing; ``lift`` takes it out of a nested folder."""
+    from zhbert.zoo.archive import BadArchiveError, unpack
+
+    with atomic_folder(out) as temporary:
+        inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
+        inside.mkdir(exist_ok=True)
+        unpack(archive, inside, progress=progress)
+        try:
+            model = find_model(inside)
+        except ZhbertError as error:
+            raise BadArchiveError(str(error).replace(str(inside), str(archive))) from None
+        if lift:
+            # Also what stands beside a nested folder: a licence, say.
+            beside = [path for path in inside.iterdir() if path.is_file()]
+            for path in (*model.folder.iterdir(), *beside):
+                if path.exists() and not (temporary / path.name).exists():
+                    path.rename(temporary / path.name)
+            shutil.rmtree(inside)
+
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+def _from_url(url: str, progress: Progress) -> Path:
+    from zhbert.zoo.download import folder_for, read_record, split_checksum
+
+    record = read_record(folder_for(url, cache_folder()))
+    if record and split_checksum(url)[1] in (None, record.sha256):
+        folder = _unpacked_folder(record.sha256)
+        if folder.is_dir():
+            return find_model(folder).folder
+    with _fetched(url, progress) as archive:
+        return _unpacked(archive, progress)
+
+
+@contextmanager
+def _fetched(url: str, progress: Progress) -> Iterator[Path]:
+    """The archive at ``url``; one that turns out to be useless does not stay in the cache."""
+    from zhbert.zoo.archive import BadArchiveError
+    from zhbert.zoo.download import discard, fetch, folder_for
+
+    store = folder_for(url, cache_folder())
+    archive = fetch(url, store, progress=progress)
+    try:
+        yield archive
+    except BadArchiveError as error:
+        discard(store)
+        raise ZhbertError(str(error).replace(str(archive), url)) from None
+
+
+@contextmanager
+def _clear_errors(origin: Origin) -> Iterator[None]:
+    """Say what else would work, where it is known."""
+    from zhbert.zoo.download import NotThereError, UnreachableError
 
     try:
-        folder = cache_folder() / "models" / sha256_of(archive)[:32]
+        yield
+    except UnreachableError as error:
+        here = cached_models()
+        if here:
+            raise UnreachableError(f"{error}; these are here: {', '.join(here)}") from None
+        raise UnreachableError(f"{error}; no model was fetched before") from None
+    except NotThereError as error:
+        hint = f"; or try {origin.alternative}" if origin.alternative else ""
+        raise ZhbertError(f"{error}{hint}") from None
     except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    if not folder.is_dir():
-        with atomic_folder(folder) as temporary:
-            unpack(archive, temporary)
-            find_model(temporary)
-    return find_model(folder).folder
+        raise describe_os_error(error, origin.address) from None

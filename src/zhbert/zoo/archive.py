@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
     import tarfile
@@ -33,7 +34,9 @@ _BLOCK = 1 << 20
 # tarfile reads a long name or a pax header whole: an honest one is far smaller than this.
 _LONGEST_READ = 16 << 20
 
-Progress = Callable[[str, int, int | None], None]  # what is done, bytes so far, bytes in all
+
+class BadArchiveError(ZhbertError):
+    """The archive itself is at fault: unpacking it again would end the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,18 +91,19 @@ def unpack(
     hostile or damaged half way is to leave nothing behind.
 
     Raises:
-        ZhbertError: not an archive, a damaged or encrypted one, or one with members that lead out
+        BadArchiveError: not an archive, a damaged or encrypted one, or one with members that lead out
             of the folder, are links or devices, or are too many or too large.
+        ZhbertError: the disk is full, or no permission.
     """
     try:
         kind = kind_of(archive)
         if kind is None:
-            raise ZhbertError(f"{archive}: {_what_else(archive)}")
-        writer = _Writer(archive, folder, limits or Limits(), progress)
+            raise BadArchiveError(f"{archive}: {_what_else(archive)}")
+        writer = _Writer(archive, folder, limits or Limits(), progress or Progress())
         with _damage_named(archive):
             _unpack_zip(writer) if kind == "zip" else _unpack_tar(writer, kind)
     except OSError as error:
-        raise describe_os_error(error, f"unpacking {archive}:") from None
+        raise describe_os_error(error, f"unpacking {archive}") from None
     return writer.written
 
 
@@ -126,7 +130,7 @@ def _damage_named(archive: Path) -> Iterator[None]:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
         what = str(error).split("\n")[0] or "it ends too early"
-        raise ZhbertError(
+        raise BadArchiveError(
             f"{archive}: a damaged or truncated archive ({what}); fetch it again"
         ) from None
 
@@ -134,9 +138,7 @@ def _damage_named(archive: Path) -> Iterator[None]:
 class _Writer:
     """Checks each member and writes it, counting the bytes that really come out."""
 
-    def __init__(
-        self, archive: Path, folder: Path, limits: Limits, progress: Progress | None
-    ) -> None:
+    def __init__(self, archive: Path, folder: Path, limits: Limits, progress: Progress) -> None:
         self.archive = archive
         self.folder = folder
         self.limits = limits
@@ -176,8 +178,7 @@ class _Writer:
             while block := source.read(_BLOCK):
                 self.count(len(block))
                 file.write(block)
-                if self.progress:
-                    self.progress("unpacking", self.unpacked, total)
+                self.progress.advance("unpacking", self.unpacked, total)
         self.written.append(path)
 
     def count(self, length: int) -> None:
@@ -194,9 +195,9 @@ class _Writer:
                 f"{self.packed:,} bytes that unpack to more than {unpacked:,}: a bomb, no model"
             )
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> NoReturn:
         """Stop here."""
-        raise ZhbertError(f"{self.archive}: refused: {why}; nothing was unpacked")
+        raise BadArchiveError(f"{self.archive}: refused: {why}; nothing was unpacked")
 
 
 def _shown(name: str) -> str:
@@ -248,14 +249,14 @@ def _unpack_zip(writer: _Writer) -> None:
                 writer.make_folder(path)
                 continue
             if member.flag_bits & 0x1:
-                raise ZhbertError(
+                raise BadArchiveError(
                     f"{writer.archive}: encrypted; unpack it with its password and give the folder"
                 )
             try:
                 with archive.open(member) as source:
                     writer.write(path, source, total)
             except NotImplementedError as error:
-                raise ZhbertError(
+                raise BadArchiveError(
                     f"{writer.archive}: packed in a way that Python cannot read ({error}); unpack "
                     "it and give the folder"
                 ) from None

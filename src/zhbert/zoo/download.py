@@ -1,0 +1,399 @@
+"""Fetch one archive over HTTPS: it goes on where it broke off, is verified, whole or not there."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error, sha256_of, write_json
+from zhbert.zoo.archive import looks_like_a_page
+from zhbert.zoo.progress import Progress
+
+if TYPE_CHECKING:
+    from requests import Response
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """What is tried again, how often, and after how many seconds."""
+
+    # Before each further attempt. An attempt that brought new bytes starts the row anew, so that
+    # a large file comes through a bad line as long as there is any progress.
+    waits: tuple[float, ...] = (1, 2, 4, 8)
+    # A server may name its own wait (Retry-After); more seconds than this are not waited.
+    longest_wait: float = 120
+    statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
+    # Until the connection stands; then between two pieces of the answer.
+    timeouts: tuple[float, float] = (10, 30)
+    sleep: Callable[[float], None] = time.sleep
+
+
+RETRY = RetryPolicy()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a file since it was first fetched; later copies are held against it."""
+
+    url: str
+    size: int  # bytes
+    sha256: str
+    fetched: str  # UTC
+
+
+class UnreachableError(ZhbertError):
+    """No connection: models that were fetched before still work."""
+
+
+class NotThereError(ZhbertError):
+    """The server has no such file for us; another address may."""
+
+
+class _BrokenError(Exception):
+    """One attempt failed, another may not; ``wait`` where the server named one."""
+
+    def __init__(self, why: str, wait: float | None = None, *, connection: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.wait = wait
+        self.connection = connection
+
+
+def folder_for(url: str, cache: Path) -> Path:
+    """Where the cache keeps the file of an address."""
+    return cache / "downloads" / hashlib.sha256(split_checksum(url)[0].encode()).hexdigest()[:32]
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in such a folder; None where there is none."""
+    try:
+        return Record(**json.loads((folder / "record.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def discard(folder: Path) -> None:
+    """Forget a file that turned out to be useless: the next time it is fetched anew."""
+    record = read_record(folder)
+    (folder / "record.json").unlink(missing_ok=True)
+    if record:
+        (folder / _file_name(record.url)).unlink(missing_ok=True)
+
+
+def fetch(
+    url: str, folder: Path, *, progress: Progress | None = None, policy: RetryPolicy | None = None
+) -> Path:
+    """The file at ``url``, in ``folder``, fetched once and verified each time.
+
+    Size and SHA-256 are recorded when it first arrives. ``url`` may end in ``#sha256=...``, a
+    published checksum. What arrived of a download that broke off is kept, and the next call goes
+    on from there. Processes that fetch the same file wait for each other.
+
+    Raises:
+        UnreachableError: no connection.
+        ZhbertError: the server has no such file or sends something else, or the disk is full.
+    """
+    progress = progress or Progress()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / "lock", f"fetching {url}", progress):
+            return _Download(url, folder, progress, policy or RETRY).run()
+    except OSError as error:
+        raise describe_os_error(error, f"downloading {url}") from None
+
+
+@contextmanager
+def locked(file: Path, doing: str, progress: Progress) -> Iterator[None]:
+    """Only one process at a time is in here; a second one waits, and says for what."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(file)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        progress.note(f"another process is {doing}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def split_checksum(url: str) -> tuple[str, str | None]:
+    """An address without its fragment, and the checksum in it."""
+    address, _, fragment = url.partition("#")
+    if not fragment:
+        return address, None
+    if not (found := re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)):
+        raise ZhbertError(
+            f"{url}: after # stands a checksum, sha256= and 64 hex digits, or nothing"
+        )
+    return address, found[1].lower()
+
+
+def _file_name(url: str) -> str:
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", name)[-100:].lstrip(".") or "archive"
+
+
+class _Download:
+    """One file on its way: ``NAME.part`` and what the server said of it, then ``NAME``."""
+
+    def __init__(self, url: str, folder: Path, progress: Progress, policy: RetryPolicy) -> None:
+        self.url, self.published = split_checksum(url)
+        self.file = folder / _file_name(self.url)
+        self.part = folder / f"{self.file.name}.part"
+        # The validator that tells one version of the file from another, and its length.
+        self.state = folder / f"{self.file.name}.part.json"
+        self.record_file = folder / "record.json"
+        self.record = read_record(folder)
+        self.progress = progress
+        self.policy = policy
+
+    def run(self) -> Path:
+        if self.record and self.file.exists():
+            if self.published not in (None, self.record.sha256):
+                raise self.mismatch(self.record.sha256)
+            size = self.file.stat().st_size
+            if size == self.record.size and sha256_of(self.file) == self.record.sha256:
+                return self.file
+            self.progress.note(f"{self.file} is not what was downloaded; fetching it again")
+            self.file.unlink()
+        self.obtain()
+        self.accept()
+        return self.file
+
+    # --- attempts -------------------------------------------------------------------------------
+
+    def obtain(self) -> None:
+        """Attempt after attempt, until all of the file is in ``part``."""
+        furthest, failures = self.arrived(), 0
+        while True:
+            try:
+                self.attempt()
+                return
+            except _BrokenError as broken:
+                if self.arrived() > furthest:
+                    furthest, failures = self.arrived(), 0
+                if failures == len(self.policy.waits):
+                    raise self.given_up(broken) from None
+                wait = self.policy.waits[failures] if broken.wait is None else broken.wait
+                if wait > self.policy.longest_wait:
+                    raise ZhbertError(
+                        f"{self.url}: {broken.why} and asks to wait {wait:,.0f} seconds; "
+                        "run the same command again then"
+                    ) from None
+                failures += 1
+                self.progress.note(f"{broken.why}; trying again in {wait:.0f} s")
+                self.policy.sleep(wait)
+
+    def arrived(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def attempt(self) -> None:
+        """Ask once for what is missing, and write it down."""
+        import requests
+        import urllib3
+
+        state = self.read_state()
+        # Without a validator nobody knows whether the rest still belongs to what is here.
+        offset = self.arrived() if state.get("validator") else 0
+        if offset and offset == state.get("total"):
+            return
+        headers = {"Accept-Encoding": "identity", "User-Agent": "zhbert"}
+        if offset:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": state["validator"]}
+        try:
+            with (
+                requests.Session() as session,
+                session.get(
+                    self.url, headers=headers, stream=True, timeout=self.policy.timeouts
+                ) as response,
+            ):
+                self.receive(response, offset, state)
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ZhbertError(
+                    f"{self.url}: the server's certificate is not trusted; if your network has its "
+                    "own, set REQUESTS_CA_BUNDLE to its file"
+                ) from None
+            raise _failed(error) from None
+        except requests.RequestException as error:
+            raise ZhbertError(f"{self.url}: not an address to fetch from ({error})") from None
+
+    def receive(self, response: Response, offset: int, state: dict[str, Any]) -> None:
+        """Check what kind of answer this is; append its bytes, or begin anew with them."""
+        if self.url.startswith("https:") and not response.url.startswith("https:"):
+            raise ZhbertError(f"{self.url}: leads to {response.url}, which is not encrypted")
+        status = response.status_code
+        start, total = _content_range(response.headers.get("Content-Range", ""))
+        if offset and status == 416 and total == offset:
+            return
+        if offset and (
+            status == 416
+            or (status == 206 and start != offset)
+            or (status == 206 and _validator(response) not in (None, state["validator"]))
+        ):
+            self.part.unlink()
+            raise _BrokenError("the file on the server is another one now", wait=0)
+        if status in self.policy.statuses:
+            raise _BrokenError(
+                f"the server answers {status} {response.reason}", _retry_after(response)
+            )
+        if status == 200:
+            offset = 0
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdecimal() else None
+        elif status != 206 or not offset:
+            raise NotThereError(f"{self.url}: {_refusal(response)}")
+        with self.part.open("r+b" if offset else "wb") as file:
+            if not offset:
+                # After the former part is empty: its bytes must not be taken for this version's.
+                write_json(self.state, {"validator": _validator(response), "total": total})
+            file.seek(offset)
+            for block in response.raw.stream(_BLOCK, decode_content=False):
+                if not offset and looks_like_a_page(block):
+                    raise self.page()
+                offset += file.write(block)
+                self.progress.advance(self.file.name, offset, total)
+        if total is not None and offset != total:
+            raise _BrokenError(f"the connection broke off at {offset:,} of {total:,} bytes")
+
+    def read_state(self) -> dict[str, Any]:
+        try:
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def accept(self) -> None:
+        """Verify what has arrived, record it, and give it its name."""
+        with self.part.open("rb+") as file:
+            os.fsync(file.fileno())
+        sha256, size = sha256_of(self.part), self.arrived()
+        if self.published not in (None, sha256):
+            self.remove_part()
+            raise self.mismatch(sha256)
+        if self.record and self.record.sha256 != sha256:
+            self.remove_part()
+            raise ZhbertError(
+                f"{self.url}: not the file that was fetched on {self.record.fetched[:10]} (SHA-256 "
+                f"{sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced by "
+                f"purpose, delete {self.record_file}"
+            )
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        write_json(self.record_file, asdict(self.record or Record(self.url, size, sha256, now)))
+        self.part.replace(self.file)
+        self.state.unlink(missing_ok=True)
+
+    def remove_part(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
+
+    def mismatch(self, sha256: str) -> ZhbertError:
+        return ZhbertError(
+            f"{self.url}: its SHA-256 is {sha256}, the published one is {self.published}: damaged "
+            "or replaced, and not used"
+        )
+
+    def page(self) -> ZhbertError:
+        self.remove_part()
+        return ZhbertError(
+            f"{self.url}: a web page came where an archive was expected; open the address in a "
+            "browser to see what it says (a log-in? a moved file?)"
+        )
+
+    def given_up(self, broken: _BrokenError) -> ZhbertError:
+        attempts = len(self.policy.waits) + 1
+        if broken.connection:
+            host = urlsplit(self.url).hostname
+            return UnreachableError(f"{self.url}: no connection to {host} ({broken.why})")
+        kept = f"; the {self.arrived():,} bytes that came are kept" if self.arrived() else ""
+        return ZhbertError(
+            f"{self.url}: {broken.why}, {attempts} times in a row{kept}; run the same command "
+            "again later"
+        )
+
+
+# --- what answers say ---------------------------------------------------------------------------
+
+
+def _validator(response: Response) -> str | None:
+    """What tells this version of a file from another: a strong ETag, or else its date."""
+    etag: str = response.headers.get("ETag", "")
+    if etag.startswith('"'):
+        return etag
+    return response.headers.get("Last-Modified")
+
+
+def _content_range(header: str) -> tuple[int | None, int | None]:
+    """First byte and length of the whole, of ``bytes 100-199/200`` or ``bytes */200``."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header.strip())
+    if not found:
+        return None, None
+    start, total = found[1], found[2]
+    return int(start) if start else None, int(total) if total != "*" else None
+
+
+def _retry_after(response: Response) -> float | None:
+    """The wait that a server asks for, in seconds: a number, or a date."""
+    value = response.headers.get("Retry-After", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _refusal(response: Response) -> str:
+    status = response.status_code
+    if status in (404, 410):
+        return (
+            f"not there (the server answers {status}); check the address, or take another model: "
+            "'zhbert models' lists them"
+        )
+    if status in (401, 403):
+        return (
+            f"the server refuses it ({status}); fetch it with a browser where you are allowed to, "
+            "and give the file"
+        )
+    return f"the server answers {status} {response.reason}; try it in a browser"
+
+
+# The cause of a failed request, by the name of urllib3's or requests' class -> what it means.
+_CAUSES = {
+    "NameResolutionError": "the host's name is not found",
+    "ConnectTimeoutError": "the host does not answer",
+    "ProxyError": "the proxy does not answer: see HTTPS_PROXY",
+    "SSLError": "the encrypted connection failed",
+}
+
+
+def _failed(error: Exception) -> _BrokenError:
+    """Why a request failed, and whether there was a connection at all."""
+    cause = getattr(error.args[0], "reason", error) if error.args else error
+    name = type(cause).__name__
+    if name in _CAUSES:
+        return _BrokenError(_CAUSES[name], connection=True)
+    if name == "NewConnectionError":
+        # "...: Failed to establish a new connection: [Errno 111] Connection refused"
+        return _BrokenError(re.split(r"[:\]] ", str(cause))[-1].lower(), connection=True)
+    if "timed out" in str(cause):
+        return _BrokenError("the server has stopped sending")
+    return _BrokenError("the connection broke off")

@@ -1,0 +1,222 @@
+"""Models on the Hugging Face hub: only the files needed, in huggingface_hub's own cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+from zhbert.zoo.download import UnreachableError
+from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
+
+CONFIGS = ("config.json", "bert_config.json")
+# The first that a model has is taken: the others hold the same tensors again.
+WEIGHTS = (*SAFETENSORS, *PYTORCH)
+TOKENIZER = (
+    "vocab.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form OWNER/MODEL.
+
+    >>> is_hub_id("hfl/rbt3"), is_hub_id("rbt3"), is_hub_id("./runs/rbt3")
+    (True, False, False)
+    """
+    part = r"[A-Za-z0-9][\w.-]*"
+    return re.fullmatch(f"{part}/{part}", name, re.ASCII) is not None
+
+
+def fetch_files(hub_id: str, *, quiet: bool = True) -> list[Path]:
+    """The files of a model on the hub, all in one folder of the hub's cache.
+
+    Once they are there, the hub is asked only whether there is a newer version; where it cannot
+    be asked, they are taken as they are. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME count.
+
+    Raises:
+        UnreachableError: not in the cache, and no way to the hub.
+        ZhbertError: no such model, no access to it, or no weights in it that are known here.
+    """
+    with _one_line(hub_id), _silent(quiet):
+        config = _first_of(hub_id, CONFIGS)
+        if config is None:
+            raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
+        # One version throughout, whatever is uploaded meanwhile.
+        commit = config.parent.name
+        weights = _first_of(hub_id, WEIGHTS, commit)
+        if weights is None:
+            raise ZhbertError(
+                f"{hub_id}: no {SAFETENSORS[0]} and no {PYTORCH[0]} on the hub; its author may "
+                "have published another format only"
+            )
+        files = [config, weights]
+        for name in _shards(weights):
+            shard = _file(hub_id, name, commit)
+            if shard is None:
+                raise ZhbertError(f"{hub_id}: {weights.name} names {name}, which is not on the hub")
+            files.append(shard)
+        return files + _tokenizer_files(hub_id, commit)
+
+
+def cached_hub_ids() -> list[str]:
+    """Models that the hub's cache holds completely and that zhbert can open."""
+    from huggingface_hub import constants
+
+    found = []
+    for folder in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+        try:
+            commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+            model = find_model(folder / "snapshots" / commit)
+            missing = [
+                name for name in _shards(model.weights) if not (model.folder / name).exists()
+            ]
+            config = json.loads((model.config or Path()).read_text(encoding="utf-8"))
+        except (OSError, ValueError, ZhbertError):
+            continue
+        if not missing and config.get("model_type", "bert") == "bert":
+            found.append("/".join(folder.name.split("--", 2)[1:]))
+    return found
+
+
+def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    files, unknown = [], None
+    for name in TOKENIZER:
+        try:
+            if (file := _file(hub_id, name, commit)) is not None:
+                files.append(file)
+        except LocalEntryNotFoundError as error:
+            unknown = error
+    # Without a connection nobody knows which of them there are: one that cuts text is enough.
+    if unknown and not {"vocab.txt", "tokenizer.json"} & {file.name for file in files}:
+        raise unknown
+    return files
+
+
+def _first_of(hub_id: str, names: tuple[str, ...], commit: str | None = None) -> Path | None:
+    here = (_cached(hub_id, name, commit) for name in names if commit)
+    # What is here already is taken before anything is fetched: it holds the same tensors.
+    if (file := next(filter(None, here), None)) is not None:
+        return file
+    return next((file for name in names if (file := _file(hub_id, name, commit))), None)
+
+
+def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
+    """A file of that version, if the cache has it."""
+    import huggingface_hub
+
+    known = huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
+    return Path(known) if isinstance(known, str) else None
+
+
+def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
+    """One file, fetched if need be; None where the model has no such file."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    # A path, or a mark that the hub has no such file, or None where neither is known.
+    known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
+    if known:
+        return Path(known) if isinstance(known, str) else None
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_id, name, revision=commit))
+    except LocalEntryNotFoundError:  # also an EntryNotFoundError, but no answer of the hub
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def _shards(weights: Path) -> list[str]:
+    if weights.suffix != ".json":
+        return []
+    try:
+        names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise ZhbertError(f"{weights}: not an index of model files: no weight_map") from None
+    return sorted(map(str, names))
+
+
+@contextmanager
+def _silent(quiet: bool) -> Iterator[None]:
+    """Without the library's warnings (it tries again, say); its bars only where they are wanted."""
+    from huggingface_hub import constants, utils
+
+    library: Any = utils  # it does not declare what it exports
+    # Where the environment decides about bars, the library lets nobody else.
+    hide = quiet and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
+    hide = hide and not library.are_progress_bars_disabled()
+    verbosity = library.logging.get_verbosity()
+    library.logging.set_verbosity_error()
+    if hide:
+        library.disable_progress_bars()
+    try:
+        yield
+    finally:
+        library.logging.set_verbosity(verbosity)
+        if hide:
+            library.enable_progress_bars()
+
+
+@contextmanager
+def _one_line(hub_id: str) -> Iterator[None]:
+    """Everything that huggingface_hub raises, as one line that says what to do."""
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    try:
+        yield
+    except ZhbertError:
+        raise
+    except errors.GatedRepoError:
+        raise ZhbertError(
+            f"{hub_id}: its owner lets in only whom they know: ask at {hub}/{hub_id}, then log in "
+            "('hf auth login', or HF_TOKEN)"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ZhbertError(
+            f"{hub_id}: no such folder here, and no such model at {hub}; check the name ('zhbert "
+            "models' lists the published ones), or set HF_TOKEN if it is private"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        if constants.HF_HUB_OFFLINE:
+            raise UnreachableError(
+                f"{hub_id}: not in the hub's cache, and HF_HUB_OFFLINE is set: unset it once"
+            ) from None
+        cause = error.__cause__ or error
+        raise UnreachableError(f"{hub_id}: no answer from {hub} ({_first_line(cause)})") from None
+    except errors.HfHubHTTPError as error:
+        raise ZhbertError(
+            f"{hub_id}: {hub} answers: {_first_line(error)}; run the same command again later"
+        ) from None
+    except errors.HFValidationError as error:
+        raise ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise describe_os_error(error, f"downloading {hub_id}") from None
+        # Its transports have errors of their own, which change with its versions.
+        if isinstance(error, OSError | RuntimeError) or _of_transport(error):
+            raise ZhbertError(
+                f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
+                "command again: it goes on from there"
+            ) from None
+        raise
+
+
+def _of_transport(error: Exception) -> bool:
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return bool(modules & {"httpx", "httpx2", "httpcore", "requests", "urllib3"})
+
+
+def _first_line(error: BaseException) -> str:
+    line = next(filter(None, (line.strip() for line in str(error).splitlines())), "")
+    return line.removesuffix(".") or type(error).__name__

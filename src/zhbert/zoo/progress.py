@@ -1,0 +1,66 @@
+"""How far a download is: nothing, or a bar with speed and time left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+
+class Progress:
+    """Told how far the work is; this one shows nothing."""
+
+    def advance(self, stage: str, done: int, total: int | None) -> None:
+        """``done`` of ``total`` bytes of a stage; None where the total is not known."""
+
+    def note(self, text: str) -> None:
+        """A remark: why it takes longer than expected."""
+
+
+class _Shown(Progress):
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+        self.tasks: dict[str, TaskID] = {}
+
+    def advance(self, stage: str, done: int, total: int | None) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bar.add_task(stage, total=total)
+        self.bar.update(self.tasks[stage], completed=done, total=total)
+
+    def note(self, text: str) -> None:
+        self.bar.console.print(f"note: {text}", highlight=False, markup=False)
+
+
+@contextmanager
+def shown(quiet: bool) -> Iterator[Progress]:
+    """Progress on stderr: remarks always, the bar on a terminal only; ``quiet`` shows neither."""
+    if quiet:
+        yield Progress()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    console.soft_wrap = not console.is_terminal
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as bar:
+        yield _Shown(bar)
