@@ -1,0 +1,322 @@
+"""Write a model in another program's form: safetensors, PyTorch's pickle, Google's TensorFlow.
+
+zhbert convert chinese_roberta_wwm_ext_L-12_H-768_A-12.zip rwx --to safetensors
+zhbert convert runs/tiny/final tiny-tf --to tensorflow
+zhbert convert rbt3 rbt3-half --to safetensors --dtype float16
+
+SRC is a folder, an archive of one, or a name (zhbert models). Numbers stay as they are, bit for
+bit, unless --dtype says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from zhbert.model.checkpoint import Checkpoint, Entry
+    from zhbert.model.config import BertConfig
+    from zhbert.text.tokenizer import Tokenizer
+
+FORMATS = ("tensorflow", "safetensors", "pytorch")
+DTYPES = ("float32", "float16", "bfloat16")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
+_CLASSES = (
+    ("BertForQuestionAnswering", ("qa_outputs.weight",)),
+    ("BertForSequenceClassification", ("classifier.weight",)),
+    ("BertForPreTraining", ("cls.predictions.bias", "cls.seq_relationship.weight")),
+    ("BertForMaskedLM", ("cls.predictions.bias",)),
+    ("BertForNextSentencePrediction", ("cls.seq_relationship.weight",)),
+    ("BertModel", ()),
+)
+# Their tensors have the names of BertForSequenceClassification's.
+_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("source", metavar="SRC", help="a model: folder, archive or name")
+    parser.add_argument("out", metavar="DST", type=Path, help="the folder to write")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the form to write")
+    parser.add_argument("--dtype", choices=DTYPES, help="store numbers so (default: as SRC does)")
+    parser.add_argument(
+        "--max-shard-size", metavar="SIZE",
+        help="safetensors: cut the file into parts of at most SIZE, as 500MB or 2GB",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model that stands in DST"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and say in one line what was written."""
+    from zhbert.jobs import console
+
+    with console.progress(args.quiet or args.json) as progress:
+        task = progress.add_task("converting", total=None)
+        report = convert(
+            args.source,
+            args.out,
+            args.to,
+            dtype=args.dtype,
+            max_shard_bytes=_bytes(args.max_shard_size),
+            overwrite=args.overwrite,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            quiet=args.quiet,
+        )
+    if args.json:
+        console.print_json(report)
+        return 0
+    if report["unknown"] and not args.quiet:
+        names = ", ".join(report["unknown"][:5])
+        more = f" and {len(report['unknown']) - 5} more" if len(report["unknown"]) > 5 else ""
+        console.err().print(f"not BERT's, kept as they are: {names}{more}", markup=False)
+    if report["vocabulary"] is None and not args.quiet:
+        console.err().print(f"{args.source}: no vocabulary, so none was written", markup=False)
+    skipped = f"; {len(report['skipped'])} skipped (no weights)" if report["skipped"] else ""
+    console.out().print(
+        f"{report['folder']}: {report['format']}, {report['architecture']}, {report['dtype']}, "
+        f"{report['tensors']} tensors, {report['bytes']:,} bytes{skipped}",
+        markup=False,
+    )
+    return 0
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    to: str,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write the model ``source`` into the folder ``out`` in the form ``to`` (one of FORMATS).
+
+    One tensor after the other is read and written: memory does not grow with the model.
+    ``progress`` is called with the bytes read so far and in all.
+
+    Returns ``format``, ``architecture``, ``dtype``, ``tensors``, ``bytes``, ``skipped`` (in the
+    source, but no weights), ``unknown`` (kept, but not BERT's), ``vocabulary`` (its size).
+
+    Raises:
+        ZhbertError: not a BERT, a vocabulary or a configuration that is not this model's, NaN, a
+            damaged file, or an ``out`` that is in use; nothing is left behind then.
+    """
+    import torch
+
+    from zhbert.files import atomic_folder
+    from zhbert.model.checkpoint import converted, open_checkpoint
+    from zhbert.model.config import BertConfig
+    from zhbert.model.pretrained import check_architecture
+    from zhbert.zoo import locate
+
+    out = Path(out)
+    if max_shard_bytes is not None and to != "safetensors":
+        raise ZhbertError("--max-shard-size: only safetensors are cut by size; leave it out")
+    folder = locate(source, quiet=quiet)
+    _check_out(out, folder, overwrite)
+    config = BertConfig.from_pretrained(folder)
+    checkpoint = open_checkpoint(folder)
+    check_architecture(checkpoint, config)
+    unknown = _check_shapes(checkpoint, config)
+    tokenizer = _tokenizer(folder, config)
+    kind = None if dtype is None else getattr(torch, dtype)
+    entries = converted(checkpoint.entries, kind)
+    config = _described(config, entries)
+    with atomic_folder(out) as temporary, _named(temporary, out):
+        watched = _watched(checkpoint, kind, progress)
+        _write(temporary, watched, config, tokenizer, to, max_shard_bytes)
+    return {
+        "folder": str(out),
+        "format": to,
+        "architecture": config.other["architectures"][0],
+        "dtype": config.other["dtype"],
+        "tensors": len(entries),
+        "bytes": sum(entry.size for entry in entries.values()),
+        "skipped": list(checkpoint.skipped),
+        "unknown": unknown,
+        "vocabulary": None if tokenizer is None else len(tokenizer),
+    }
+
+
+def _write(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    config: BertConfig,
+    tokenizer: Tokenizer | None,
+    to: str,
+    max_shard_bytes: int | None,
+) -> None:
+    from zhbert.model.checkpoint import write_pytorch, write_safetensors
+    from zhbert.text.tokenizer import Tokenizer
+
+    if to == "tensorflow":
+        from zhbert.convert.tensorflow import write_tensorflow
+
+        write_tensorflow(
+            folder, entries, config, None if tokenizer is None else tokenizer.vocabulary
+        )
+        # Google's layout has no place for the tokenizer's options. Where the pieces alone would be
+        # read with others, our files beside them say which.
+        if tokenizer is not None:
+            alone = Tokenizer.from_pretrained(folder)
+            if alone.fingerprint() != tokenizer.fingerprint():
+                tokenizer.save_pretrained(folder)
+        return
+    if to == "pytorch":
+        write_pytorch(folder, entries)
+    else:
+        write_safetensors(folder, entries, max_shard_bytes=max_shard_bytes)
+    config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder, model_max_length=config.max_position_embeddings)
+
+
+def _check_out(out: Path, source: Path, overwrite: bool) -> None:
+    from zhbert.zoo.layout import find_model
+
+    if out.exists() and not out.is_dir():
+        raise ZhbertError(f"{out}: a file; DST names the folder to make")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if source.resolve().is_relative_to(out.resolve()):
+        raise ZhbertError(f"{out}: holds the model that is read; choose another DST")
+    try:
+        find_model(out)
+    except ZhbertError:
+        raise ZhbertError(f"{out}: not empty, and not a model; choose another DST") from None
+    if not overwrite:
+        raise ZhbertError(f"{out}: a model stands there; --overwrite replaces it")
+
+
+def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
+    """Check every tensor of BERT's against the configuration; the names that are not BERT's."""
+    import torch
+
+    from zhbert.model.names import to_hugging_face
+    from zhbert.model.pretrained import BertForPreTraining
+
+    with torch.device("meta"):
+        model = BertForPreTraining(config)
+    wanted = to_hugging_face(dict(model.named_parameters()))
+    for name, like in wanted.items():
+        entry = checkpoint.entries.get(name)
+        if entry is None:
+            if name.startswith("bert.") and not name.startswith("bert.pooler."):
+                raise ZhbertError(
+                    f"{checkpoint.file}: lacks {name}: not a BERT, or not this one's configuration"
+                )
+        elif entry.shape != tuple(like.shape):
+            raise ZhbertError(
+                f"{checkpoint.file}: {name} has the shape {entry.shape}, the configuration says "
+                f"{tuple(like.shape)}"
+            )
+    heads = ("classifier.weight", "classifier.bias", "qa_outputs.weight", "qa_outputs.bias")
+    return [name for name in checkpoint.entries if name not in wanted and name not in heads]
+
+
+def _tokenizer(folder: Path, config: BertConfig) -> Tokenizer | None:
+    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.zoo.layout import find_model
+
+    files = [folder / "vocab.txt", folder / "tokenizer.json", find_model(folder).vocabulary]
+    found = next((file for file in files if file is not None and file.is_file()), None)
+    if found is None:
+        return None
+    standard = found.name in ("vocab.txt", "tokenizer.json")
+    tokenizer = Tokenizer.from_pretrained(folder if standard else found)
+    if len(tokenizer) > config.vocab_size:
+        raise ZhbertError(
+            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
+            f"{config.vocab_size:,} rows: this is another model's vocabulary"
+        )
+    return tokenizer
+
+
+def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
+    """The configuration with what the file really holds: class, type of the numbers, labels."""
+    # The decoder is the word embeddings themselves here, whatever the source says of it.
+    former_keys = ("torch_dtype", "tie_word_embeddings")
+    other = {name: value for name, value in config.other.items() if name not in former_keys}
+    name = next(name for name, heads in _CLASSES if all(head in entries for head in heads))
+    former = other.get("architectures") or [""]
+    if name == "BertForSequenceClassification" and former[0] in _CLASSIFIERS:
+        name = former[0]
+    other["architectures"] = [name]
+    words = entries["bert.embeddings.word_embeddings.weight"]
+    other["dtype"] = str(words.dtype).removeprefix("torch.")
+    if "classifier.weight" in entries and "id2label" not in other:
+        # Hugging Face counts a classifier's classes by their names.
+        labels = [f"LABEL_{number}" for number in range(entries["classifier.weight"].shape[0])]
+        other["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        other["label2id"] = {label: number for number, label in enumerate(labels)}
+    return replace(config, other=other)
+
+
+def _watched(
+    checkpoint: Checkpoint, dtype: torch.dtype | None, progress: Callable[[int, int], object]
+) -> dict[str, Entry]:
+    """The entries in their new type, checked as they are read, with word of the progress."""
+    import torch
+
+    from zhbert.model.checkpoint import check_finite, converted
+
+    source = checkpoint.entries
+    total = sum(entry.size for entry in source.values())
+    done = 0
+
+    def read(name: str) -> Tensor:
+        nonlocal done
+        tensor = source[name].read()
+        check_finite(checkpoint.file, name, tensor)
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+            if not bool(torch.isfinite(tensor).all()):
+                raise ZhbertError(
+                    f"{checkpoint.file}: {name} holds numbers above those of {entries[name].dtype};"
+                    " use --dtype bfloat16"
+                )
+        done += source[name].size
+        progress(done, total)
+        return tensor
+
+    entries = converted(source, dtype)
+    return {name: replace(entry, read=partial(read, name)) for name, entry in entries.items()}
+
+
+@contextmanager
+def _named(temporary: Path, out: Path) -> Iterator[None]:
+    """Errors name the folder that the user gave, not the one that stands in for it meanwhile."""
+    try:
+        yield
+    except ZhbertError as error:
+        raise ZhbertError(str(error).replace(str(temporary), str(out))) from None
+
+
+def _bytes(text: str | None) -> int | None:
+    """A size with its unit, in bytes.
+
+    >>> _bytes("500MB"), _bytes("2g")
+    (500000000, 2000000000)
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)\s*([kmg]?)b?", text.strip().lower())
+    if match is None or not int(match[1]):
+        raise ZhbertError(f"--max-shard-size {text}: not a size; write 500MB or 2GB")
+    return int(match[1]) * _UNITS[match[2]]
