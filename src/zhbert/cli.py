@@ -19,7 +19,7 @@ VERBS = {
         "the whole pipeline on a sample text, in minutes",
     ),
     "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
-    "vocab": ("zhbert.jobs.vocab", "train a vocabulary, or see what one covers"),
+    "vocab": ("zhbert.jobs.vocab", "train a vocabulary, extend one, or see what one covers"),
     "segment": ("zhbert.jobs.segment", "cut text into words"),
     "prepare": ("zhbert.jobs.prepare", "raw text files -> a corpus folder of words and pieces"),
     "corpus": ("zhbert.jobs.corpus", "statistics of a corpus folder, and a few of its rows"),
@@ -27,6 +27,12 @@ VERBS = {
     "check": ("zhbert.jobs.check", "check a recipe and say what it would do"),
     "pretrain": ("zhbert.jobs.pretrain", "train a masked language model by a recipe"),
     "fill": ("zhbert.jobs.fill", "fill the [MASK]s of a text"),
+    "models": ("zhbert.jobs.models", "the published models; one of them, and how to open it"),
+    "download": ("zhbert.jobs.download", "fetch a model by its name, hub id or address"),
+    "inspect": ("zhbert.jobs.inspect", "what a checkpoint holds, and which heads were trained"),
+    "convert": ("zhbert.jobs.convert", "TensorFlow, safetensors, PyTorch: one into another"),
+    "verify": ("zhbert.jobs.verify", "do two models compute the same?"),
+    "shrink": ("zhbert.jobs.shrink", "a smaller model: some layers, or fewer pieces"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
 
