@@ -10,6 +10,8 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json
+from zhbert.zoo import locate
+from zhbert.zoo.layout import find_model
 
 # Activations that Hugging Face's BERT configurations name; "gelu" is the exact one (erf).
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -112,13 +114,15 @@ class BertConfig:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> BertConfig:
-        """Read ``folder/config.json`` (or a JSON file named directly, bert_config.json too)."""
+        """Read the configuration of a folder, an archive or a name (or a JSON file itself)."""
         path = Path(folder)
-        if path.is_dir():
-            old = path / "bert_config.json"
-            path = path / "config.json"
-            if not path.exists() and old.exists():
-                path = old
+        if path.suffix != ".json":
+            inside = [path / name for name in ("config.json", "bert_config.json")]
+            found = next((file for file in inside if file.is_file()), None)
+            if found is None:
+                files = find_model(locate(path))
+                found = files.config or files.folder / "config.json"
+            path = found
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:

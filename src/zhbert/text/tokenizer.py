@@ -22,6 +22,8 @@ from zhbert.files import describe_os_error, write_json, write_text
 from zhbert.text.normalize import Options, code_points
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD, PythonWordPiece
 from zhbert.text.words import WordPieces
+from zhbert.zoo import locate
+from zhbert.zoo.archive import is_archive_name
 
 __all__ = ["SPECIAL_TOKENS", "Encoding", "Tokenizer", "WordPieces", "read_vocabulary"]
 
@@ -126,10 +128,11 @@ class Tokenizer:
     def from_pretrained(cls, path: str | Path) -> Tokenizer:
         """Open a folder with vocab.txt (and tokenizer_config.json) or tokenizer.json, or one file.
 
+        An archive, a name of the catalogue and a hub id lead to their folder, as for models.
         Options come from tokenizer_config.json; what it does not say comes from tokenizer.json's
         normalizer, then from BERT's defaults.
         """
-        return cls(**_read(Path(path)))
+        return cls(**_read(_found(Path(path))))
 
     @classmethod
     def default(cls) -> Tokenizer:
@@ -438,10 +441,23 @@ def read_vocabulary(path: str | Path) -> list[str]:
     return pieces
 
 
+def _found(path: Path) -> Path:
+    """The folder or file of a tokenizer, which archives and names lead to."""
+    if path.is_file() and not is_archive_name(path.name):
+        return path
+    if path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        return path
+    try:
+        return locate(path)
+    except ZhbertError:
+        if path.is_dir():
+            # No model in it, and no vocabulary: what is missing here is the latter.
+            return path
+        raise
+
+
 def _read(path: Path) -> dict[str, Any]:
     """The arguments of Tokenizer that a folder or a file stands for."""
-    if not path.exists():
-        raise ZhbertError(f"{path}: no such file or folder; name a model folder or a vocab.txt")
     folder = path if path.is_dir() else path.parent
     vocabulary_file: Path | None = folder / "vocab.txt"
     fast_file: Path | None = folder / "tokenizer.json"
@@ -468,6 +484,11 @@ def _read(path: Path) -> dict[str, Any]:
     # The configuration speaks of vocab.txt, not of other lists of pieces beside it.
     applies = path.is_dir() or path.name in ("vocab.txt", "tokenizer.json")
     config = _read_config(config_file) if applies else {}
+    if applies and not config and fast is None and (folder / "bert_config.json").is_file():
+        from zhbert.text.vocab import looks_cased
+
+        # Google's layout has no place for the option: only the pieces tell.
+        config = {"do_lower_case": not looks_cased(vocabulary)}
     arguments: dict[str, Any] = dict(fast.options) if fast else {}
     for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if name in config:
