@@ -45,19 +45,21 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "zhbert"
 
 
-def locate(name: str | Path, *, quiet: bool = True) -> Path:
+def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
     """A local model folder for whatever names a model.
 
     ``name``: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``);
     a hub id (``hfl/rbt3``); the URL of an archive. What exists on this machine wins; the rest is
-    fetched and unpacked into the cache, once. ``quiet`` shows no progress on stderr.
+    fetched and unpacked into the cache, once. ``form`` chooses between the archives of a card:
+    ``pytorch`` (which is taken if there are both) or ``tensorflow``. ``quiet`` shows no progress
+    on stderr.
 
     Raises:
         ZhbertError: no such thing, no model in it, or it could not be fetched.
     """
     from zhbert.zoo.progress import shown
 
-    origin = origin_of(name)
+    origin = origin_of(name, form)
     if origin.kind == "folder":
         return _folder_of(Path(origin.address))
     with _clear_errors(origin), shown(quiet) as progress:
@@ -73,12 +75,11 @@ def locate(name: str | Path, *, quiet: bool = True) -> Path:
 def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
     """Get a model as ``locate`` does and write its files into the new folder ``out``, all or none.
 
-    A folder nested in an archive is lifted: ``out`` itself holds the weights. ``form`` chooses
-    between the archives of a card: ``pytorch`` (which is taken if there are both) or
-    ``tensorflow``.
+    A folder nested in an archive is lifted: ``out`` itself holds the weights. What was there
+    before is replaced.
 
     Raises:
-        ZhbertError: as ``locate``; or ``form`` does not exist.
+        ZhbertError: as ``locate``.
     """
     from zhbert.zoo.progress import shown
 
@@ -104,9 +105,8 @@ def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: b
 def origin_of(name: str | Path, form: str | None = None) -> Origin:
     """What a name stands for; nothing is fetched.
 
-    >>> origin_of("hfl/rbt3").kind, origin_of("RBT3").address, origin_of("no/such_folder/x")
-    Traceback (most recent call last):
-    zhbert.errors.ZhbertError: no/such_folder/x: no such file or folder
+    >>> origin_of("RBT3")
+    Origin(kind='hub', address='hfl/rbt3', alternative=None)
     """
     from zhbert.zoo.archive import is_archive_name, kind_of
     from zhbert.zoo.catalogue import find_card, similar_names

@@ -91,8 +91,8 @@ def unpack(
     hostile or damaged half way is to leave nothing behind.
 
     Raises:
-        BadArchiveError: not an archive, a damaged or encrypted one, or one with members that lead out
-            of the folder, are links or devices, or are too many or too large.
+        BadArchiveError: not an archive, a damaged or encrypted one, or one with members that lead
+            out of the folder, are links or devices, or are too many or too large.
         ZhbertError: the disk is full, or no permission.
     """
     try:

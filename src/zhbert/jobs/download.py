@@ -1,0 +1,83 @@
+"""Get a published model: by a name of the catalogue, a hub id, the URL of an archive, or a file.
+
+zhbert download rbt3 --out models/rbt3
+zhbert download bert_tiny_cn --format tensorflow --out tiny-tf
+zhbert download https://example.org/model.zip
+zhbert download model.tgz --out model         (an archive that is here already)
+
+A download that breaks off goes on where it was when the same command runs again. Without --out
+the model stays in the cache, where every verb finds it by the same name, also without a network.
+A checksum behind the URL of an archive is held against it: ...model.zip#sha256=0f3a...
+
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY and ZHBERT_CACHE (~/.cache/zhbert) count.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from zhbert.errors import ZhbertError
+from zhbert.zoo import FORMATS, locate, save
+from zhbert.zoo.layout import find_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("name", metavar="NAME", help="catalogue name, hub id, URL or archive")
+    parser.add_argument("--out", metavar="DIR", help="write the model into this folder")
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        help="of a model that the catalogue knows in both (default: pytorch)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model that is in DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    from zhbert.jobs import console
+
+    quiet = args.quiet or args.json
+    if args.out:
+        check_out(Path(args.out), overwrite=args.overwrite)
+        folder = save(args.name, args.out, form=args.format, quiet=quiet)
+    else:
+        folder = locate(args.name, form=args.format, quiet=quiet)
+    model = find_model(folder)
+    size = sum(file.stat().st_size for file in model.folder.iterdir() if file.is_file())
+    if args.json:
+        console.print_json(
+            {
+                "name": args.name,
+                "folder": str(model.folder),
+                "format": model.format,
+                "weights": str(model.weights),
+                "bytes": size,
+            }
+        )
+    else:
+        text = f"{model.folder}  ({model.format}, {size / 1e6:,.1f} MB)"
+        console.out().print(text, markup=False, soft_wrap=True)
+    return 0
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Before anything is fetched: may the model go into ``out``?
+
+    Raises:
+        ZhbertError: something else is there.
+    """
+    if out.exists() and not out.is_dir():
+        raise ZhbertError(f"{out}: a file; --out names the folder to make")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    # What --overwrite removes must be a model, never a folder that happens to hold one.
+    try:
+        is_model = find_model(out).folder == out and not any(p.is_dir() for p in out.iterdir())
+    except ZhbertError:
+        is_model = False
+    if not is_model:
+        raise ZhbertError(f"{out}: not empty, and not a model; choose another --out")
+    if not overwrite:
+        raise ZhbertError(f"{out}: a model stands there; --overwrite replaces it")
