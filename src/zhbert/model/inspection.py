@@ -32,15 +32,26 @@ nothing can be told apart, and everything looks drawn.
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zhbert.model.checkpoint import Checkpoint, Entry
+from zhbert.errors import ZhbertError
+from zhbert.model.checkpoint import Checkpoint, Entry, open_checkpoint
+from zhbert.model.config import BertConfig
+from zhbert.model.names import ALIASES, TEMPLATES, foreign_architecture
+from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
+from zhbert.text.vocab import looks_cased
+from zhbert.zoo.layout import ModelFiles
 
 # The standard normal distribution cut at two sigma: its standard deviation and excess kurtosis.
 _CUT_SPREAD = 0.879626
@@ -152,11 +163,8 @@ def _state_with_norm(head: _Head, tensors: Mapping[str, Tensor]) -> HeadState:
         if draw.kind is not None:
             return HeadState(True, False, f"norm exactly as initialised; {draw.text}")
         return HeadState(True, None, f"norm exactly as initialised, but {draw.text}")
-    return HeadState(
-        True,
-        True,
-        f"norm has moved: scale {float(scale.mean()):.3g}, shift up to {_largest(shift)}",
-    )
+    moved = f"norm has moved: scale {float(scale.mean()):.3g}, shift up to {_largest(shift)}"
+    return HeadState(True, True, moved + _hardly(shift))
 
 
 def _state_without_norm(
@@ -266,6 +274,418 @@ class _Draw:
             return f"weights too few to judge (std {self.spread:.3g})"
         numbers = f"std {self.spread:.3g}, excess kurtosis {self.kurtosis:.2f}"
         return f"weights {names.get(self.kind, self.kind)} ({numbers})"
+
+
+# ---------------------------------------------------------------- whole checkpoints
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The pieces beside the weights."""
+
+    file: str
+    pieces: int
+    rows: int | None  # of the word embeddings
+    cased: bool
+    lower_cases: bool  # what the tokenizer does to text
+    special_tokens: dict[str, int | None]  # piece -> id; None: the vocabulary lacks it
+    unused: int  # pieces of the form [unused7]
+
+    @property
+    def missing(self) -> list[str]:
+        """Special tokens that have no piece."""
+        return [token for token, number in self.special_tokens.items() if number is None]
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that a checkpoint could be used for."""
+
+    what: str
+    answer: bool | None  # None: it cannot be told
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What ``inspect_checkpoint`` finds."""
+
+    format: str  # "safetensors", "pytorch" or "tensorflow"
+    files: dict[str, int]  # of the weights: name -> bytes
+    shape: dict[str, int | None]  # in the config's field names, by the tensors; None: not told
+    parameters: int  # a decoder that shares the word embeddings does not count again
+    dtypes: dict[str, float]  # name -> share of the parameters
+    vocabulary: Vocabulary | None
+    encoder: HeadState
+    heads: dict[str, HeadState]
+    classifier: str | None  # what the classifier classifies, where there is one
+    labels: dict[str, str]  # of the classifier, by number
+    decoder: str  # "shared", "shared, kept twice" or "its own"
+    missing: tuple[str, ...]  # names that BertForPreTraining has and the file has not
+    unknown: tuple[str, ...]  # names that no BERT of ours has
+    skipped: tuple[str, ...]  # optimiser slots and constants
+    not_finite: tuple[str, ...]  # tensors with NaN or infinity
+    problems: tuple[str, ...]  # what does not fit together
+    refusal: str | None  # why zhbert does not open it
+    uses: tuple[Use, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files of the weights."""
+        return sum(self.files.values())
+
+
+# Sizes of the config, and where the tensors tell them: a name, and the axis of its shape.
+_SIZES = {
+    "hidden_size": ("bert.embeddings.word_embeddings.weight", 1),
+    "intermediate_size": ("bert.encoder.layer.*.intermediate.dense.weight", 0),
+    "max_position_embeddings": ("bert.embeddings.position_embeddings.weight", 0),
+    "type_vocab_size": ("bert.embeddings.token_type_embeddings.weight", 0),
+    "vocab_size": ("bert.embeddings.word_embeddings.weight", 0),
+}
+# Shapes of tensors by the end of their name; the first that fits counts.
+_SHAPES = (
+    ("word_embeddings.weight", "vocab_size hidden_size"),
+    ("position_embeddings.weight", "max_position_embeddings hidden_size"),
+    ("token_type_embeddings.weight", "type_vocab_size hidden_size"),
+    ("intermediate.dense.weight", "intermediate_size hidden_size"),
+    ("intermediate.dense.bias", "intermediate_size"),
+    (".*.output.dense.weight", "hidden_size intermediate_size"),
+    ("cls.predictions.bias", "vocab_size"),
+    ("seq_relationship.weight", "2 hidden_size"),
+    ("seq_relationship.bias", "2"),
+    ("LayerNorm.weight", "hidden_size"),
+    (".bias", "hidden_size"),
+    (".weight", "hidden_size hidden_size"),
+)
+_KINDS = {
+    "SequenceClassification": "a whole text or pair",
+    "TokenClassification": "each piece",
+    "MultipleChoice": "one of several choices",
+}
+
+
+def inspect_checkpoint(files: ModelFiles) -> Inspection:
+    """Look at a model's files; every tensor is read once, one in memory at a time.
+
+    Raises:
+        ZhbertError: the weights cannot be read at all. What is merely strange is told instead.
+    """
+    checkpoint = open_checkpoint(files.weights)
+    entries = checkpoint.entries
+    problems: list[str] = []
+    values = _config_values(files, problems)
+    config, trouble = _config(files, values)
+    shape, odd = _shape(entries, values)
+    problems += odd
+    vocabulary = _vocabulary(files, shape["vocab_size"], problems)
+    initializer_range = config.initializer_range if config else 0.02
+    heads = head_states(entries, initializer_range)
+    encoder, untouched = _encoder_state(entries)
+    if untouched and encoder.trained:
+        numbers = ", ".join(map(str, untouched))
+        problems.append(f"layers exactly as initialised, never trained: {numbers} (from 0)")
+    decoder = _decoder(checkpoint)
+    spoilt = tuple(name for name, entry in entries.items() if not _is_finite(entry))
+    if decoder == "its own":
+        alias = next(iter(ALIASES))
+        if not _is_finite(checkpoint.aliases[alias]):
+            spoilt += (alias,)
+    expected = list(_expected_names(shape["num_hidden_layers"] or 0))
+    missing = tuple(name for name in expected if name not in entries)
+    known = {*expected, *(name for head in HEADS.values() for name in head.names)}
+    unknown = tuple(name for name in entries if name not in known)
+    counted = list(entries.values())
+    if decoder == "its own":
+        counted.append(checkpoint.aliases["cls.predictions.decoder.weight"])
+    refusal = _refusal(checkpoint, trouble, missing, spoilt, odd, decoder, values)
+    kind, labels = _classifier(values, entries, problems)
+    return Inspection(
+        format=checkpoint.format,
+        files={path.name: path.stat().st_size for path in _weight_files(files)},
+        shape=shape,
+        parameters=sum(math.prod(entry.shape) for entry in counted),
+        dtypes=_dtypes(counted),
+        vocabulary=vocabulary,
+        encoder=encoder,
+        heads=heads,
+        classifier=kind,
+        labels=labels,
+        decoder=decoder,
+        missing=missing,
+        unknown=unknown,
+        skipped=checkpoint.skipped,
+        not_finite=spoilt,
+        problems=tuple(problems),
+        refusal=refusal,
+        uses=tuple(_uses(encoder, heads, kind, vocabulary, refusal)),
+    )
+
+
+def _config_values(files: ModelFiles, problems: list[str]) -> dict[str, Any] | None:
+    """The config's JSON object; None where there is none to read."""
+    if files.config is None:
+        return None
+    try:
+        values = json.loads(files.config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{files.config.name}: not JSON ({error})")
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def _config(
+    files: ModelFiles, values: dict[str, Any] | None
+) -> tuple[BertConfig | None, str | None]:
+    """The configuration, or why it is none of a BERT."""
+    name = files.config.name if files.config else "config.json"
+    if values is None:
+        what = "unreadable" if files.config else "missing"
+        return None, f"{name} is {what}: write one, the tensors tell all of it but the heads' count"
+    try:
+        return BertConfig.from_dict(values, name), None
+    except ZhbertError as error:
+        return None, str(error)
+
+
+def _shape(
+    entries: Mapping[str, Entry], values: Mapping[str, Any] | None
+) -> tuple[dict[str, int | None], list[str]]:
+    """Sizes by the tensors (by the config where no tensor tells), and what disagrees."""
+    problems = []
+    numbers = {int(found[1]) for name in entries if (found := _LAYER.match(name))}
+    told: dict[str, int | None] = {"num_hidden_layers": len(numbers) or None}
+    for field, (template, axis) in _SIZES.items():
+        name = template.replace("*", str(min(numbers, default=0)))
+        shape = entries[name].shape if name in entries else ()
+        told[field] = shape[axis] if len(shape) == 2 else None
+    told["num_attention_heads"] = None
+    for field, size in told.items():
+        said = (values or {}).get(field)
+        if isinstance(said, int) and size is not None and said != size:
+            problems.append(f"the config says {field} {said:,}, the tensors {size:,}")
+        if size is None and isinstance(said, int):
+            told[field] = said
+    wrong = []
+    for name, entry in entries.items():
+        expected = _expected_shape(_LAYER.sub("bert.encoder.layer.*.", name), told)
+        if expected is not None and entry.shape != expected:
+            wrong.append(f"{name} has the shape {entry.shape}, beside the others {expected} fits")
+    more = [f"and {len(wrong) - 3} more tensors of wrong shapes"] if len(wrong) > 4 else []
+    return told, problems + (wrong[:3] + more if more else wrong)
+
+
+def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int, ...] | None:
+    """The shape of a tensor of BertForPreTraining; None where that is not known.
+
+    >>> _expected_shape("cls.seq_relationship.weight", {"hidden_size": 768})
+    (2, 768)
+    """
+    if template not in TEMPLATES:
+        return None
+    fields = next(fields for end, fields in _SHAPES if template.endswith(end)).split()
+    shape = [int(f) if f.isdigit() else sizes[f] for f in fields]
+    return None if None in shape else tuple(n for n in shape if n is not None)
+
+
+def _expected_names(layers: int) -> Iterator[str]:
+    """The names of BertForPreTraining's tensors."""
+    templates = sorted(name for name in TEMPLATES if name.startswith(("bert.", "cls.")))
+    yield from (name for name in templates if "*" not in name)
+    for number in range(layers):
+        yield from (name.replace("*", str(number)) for name in templates if "*" in name)
+
+
+def _is_finite(entry: Entry) -> bool:
+    return not entry.dtype.is_floating_point or bool(torch.isfinite(entry.read()).all())
+
+
+def _encoder_state(entries: Mapping[str, Entry]) -> tuple[HeadState, list[int]]:
+    """Whether the encoder was trained, by its norms, and the numbers of layers that were not."""
+    norms: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in entries:
+        norm = name.removesuffix(".weight")
+        if norm.endswith("LayerNorm") and norm.startswith(("bert.emb", "bert.enc")):
+            if f"{norm}.bias" not in entries:
+                continue
+            norms[norm] = (entries[name].read().double(), entries[f"{norm}.bias"].read().double())
+    if not norms:
+        return HeadState(False, None, "no norms of a BERT in the file"), []
+    touched = {norm: not _untouched(*pair) for norm, pair in norms.items()}
+    layers: dict[int, bool] = {}
+    for norm, moved in touched.items():
+        if found := _LAYER.match(norm):
+            layers[int(found[1])] = layers.get(int(found[1]), False) or moved
+    untouched = sorted(number for number, moved in layers.items() if not moved)
+    if not any(touched.values()):
+        return HeadState(True, False, "every norm exactly as initialised"), untouched
+    scales = [float(scale.mean()) for scale, _ in norms.values()]
+    shifts = torch.cat([shift for _, shift in norms.values()])
+    why = f"norms have moved: scales {min(scales):.3g} to {max(scales):.3g}, "
+    why += f"shifts up to {_largest(shifts)}"
+    return HeadState(True, True, why + _hardly(shifts)), untouched
+
+
+def _decoder(checkpoint: Checkpoint) -> str:
+    alias, shared = next(iter(ALIASES.items()))
+    if alias not in checkpoint.aliases:
+        return "shared"
+    same = torch.equal(checkpoint.aliases[alias].read(), checkpoint.entries[shared].read())
+    return "shared, kept twice" if same else "its own"
+
+
+def _dtypes(entries: Iterable[Entry]) -> dict[str, float]:
+    """Shares of the parameters, the largest first."""
+    sizes: Counter[str] = Counter()
+    for entry in entries:
+        sizes[str(entry.dtype).removeprefix("torch.")] += math.prod(entry.shape)
+    total = sum(sizes.values()) or 1
+    return {name: size / total for name, size in sizes.most_common()}
+
+
+def _weight_files(files: ModelFiles) -> list[Path]:
+    if files.format == "tensorflow":
+        return sorted(files.folder.glob(f"{files.weights.name}.*"))
+    if files.weights.suffix == ".json":
+        names = json.loads(files.weights.read_text(encoding="utf-8"))["weight_map"].values()
+        return [files.weights, *(files.folder / name for name in sorted(set(names)))]
+    return [files.weights]
+
+
+def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Vocabulary | None:
+    file = files.vocabulary
+    if file is None:
+        file = files.folder / "tokenizer.json"
+        if not file.is_file():
+            return None
+    special_tokens, lower_cases = dict(SPECIAL_TOKENS), True
+    pieces: list[str] = []
+    try:
+        if file.suffix != ".json":
+            pieces = read_vocabulary(file)
+        usual = file.name in ("vocab.txt", "tokenizer.json")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            tokenizer = Tokenizer.from_pretrained(files.folder if usual else file)
+        problems += [str(warning.message) for warning in caught]
+        special_tokens, lower_cases = tokenizer.special_tokens, tokenizer.options.do_lower_case
+        pieces = pieces or list(tokenizer.vocabulary)
+    except ZhbertError as error:
+        problems.append(str(error))
+        if not pieces:
+            return None
+    ids = {piece: number for number, piece in reversed(list(enumerate(pieces)))}
+    found = Vocabulary(
+        file=file.name,
+        pieces=len(pieces),
+        rows=rows,
+        cased=looks_cased(pieces),
+        lower_cases=lower_cases,
+        special_tokens={token: ids.get(token) for token in special_tokens.values()},
+        unused=sum(1 for piece in pieces if re.fullmatch(r"\[unused\d+\]", piece)),
+    )
+    if rows is not None and rows != found.pieces:
+        what = "rows without a piece" if rows > found.pieces else "this is another model's list"
+        problems.append(
+            f"{file.name} has {found.pieces:,} pieces, the weights {rows:,} rows: {what}"
+        )
+    if found.cased and lower_cases:
+        problems.append(
+            "the vocabulary is cased, but the tokenizer lower-cases: its capitals are never used; "
+            'write "do_lower_case": false into tokenizer_config.json'
+        )
+    if not found.cased and not lower_cases and any(p.lower() != p.upper() for p in pieces):
+        problems.append(
+            "the vocabulary is lower-cased, but the tokenizer keeps capitals, which become [UNK]; "
+            'write "do_lower_case": true into tokenizer_config.json'
+        )
+    return found
+
+
+def _classifier(
+    values: Mapping[str, Any] | None, entries: Mapping[str, Entry], problems: list[str]
+) -> tuple[str | None, dict[str, str]]:
+    """What the classifier is for, and its labels, by the config."""
+    head = entries.get(HEADS["classifier"].weight)
+    if head is None:
+        return None, {}
+    architecture = str(((values or {}).get("architectures") or [""])[0])
+    kind = _KINDS.get(architecture.partition("For")[2], "a text or each piece (no config tells)")
+    named = (values or {}).get("id2label")
+    labels = {str(k): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
+    if labels and head.shape and len(labels) != head.shape[0]:
+        problems.append(
+            f"the config names {len(labels)} labels, the classifier has {head.shape[0]}"
+        )
+    return kind, labels
+
+
+def _refusal(
+    checkpoint: Checkpoint,
+    trouble: str | None,
+    missing: Iterable[str],
+    spoilt: Iterable[str],
+    odd: Iterable[str],
+    decoder: str,
+    values: Mapping[str, Any] | None,
+) -> str | None:
+    """The first reason for which ``from_pretrained`` refuses this checkpoint."""
+    if foreign := foreign_architecture(checkpoint.entries):
+        return foreign
+    if trouble:
+        return trouble
+    trunk = [n for n in missing if n.startswith(("bert.embeddings.", "bert.encoder."))]
+    if trunk:
+        return f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"
+    for problem in odd:
+        return problem
+    for name in spoilt:
+        return f"NaN or infinite numbers in {name}: take an earlier checkpoint"
+    if decoder == "its own" and values and values.get("tie_word_embeddings") is False:
+        return "a decoder of its own: only BERT's shared decoder is supported"
+    return None
+
+
+def _uses(
+    encoder: HeadState,
+    heads: Mapping[str, HeadState],
+    classifier: str | None,
+    vocabulary: Vocabulary | None,
+    refusal: str | None,
+) -> Iterator[Use]:
+    if refusal:
+        yield Use("opens in zhbert", False, refusal)
+        return
+    if vocabulary is None:
+        yield Use("reads text", False, "no vocabulary here: put its vocab.txt beside the weights")
+    elif vocabulary.rows is not None and vocabulary.pieces > vocabulary.rows:
+        yield Use("reads text", False, "the vocabulary is another model's: find its own")
+    if encoder.trained is False:
+        yield Use("anything but training", False, "all of it is random: train it first")
+        return
+    pooler = heads["pooler"]
+    remark = "average the vectors of the pieces"
+    if pooler.trained is not True:
+        remark += f" (not the pooler's: it is {pooler.word})"
+    yield Use("fine-tuning, embedding text", True, remark)
+    yield _use_of("fills masks", heads["masked_words"], "no trained mask-filling head")
+    yield _use_of(
+        "says whether two sentences follow", heads["sentence_pair"], "no trained sentence-pair head"
+    )
+    if classifier is not None:
+        yield _use_of(f"classifies {classifier}", heads["classifier"], "a random classifier")
+    if heads["question_answering"].present:
+        yield _use_of("answers questions", heads["question_answering"], "a random head")
+
+
+def _use_of(what: str, head: HeadState, otherwise: str) -> Use:
+    if head.trained:
+        if HARDLY in head.why:
+            return Use(what, None, "trained for a few steps only: close to random")
+        return Use(what, True, "")
+    if head.present and head.trained is None:
+        return Use(what, None, head.why)
+    return Use(what, False, f"{otherwise}: train it first")
 
 
 def summary_line(checkpoint: Checkpoint, heads: Mapping[str, HeadState] | None = None) -> str:

@@ -1,0 +1,219 @@
+"""What a checkpoint holds: its shape, its vocabulary, its heads and whether they were trained.
+
+zhbert inspect rbt3
+zhbert inspect chinese_L-12_H-768_A-12.zip
+zhbert inspect runs/tiny/final/model.safetensors --json
+
+PATH is a model folder of any format, an archive, a name of the catalogue, a hub
+id, an address, or a file of weights. No model is built: tensors are read one by
+one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zhbert.model.inspection import HeadState, Inspection, Vocabulary
+    from zhbert.zoo.layout import ModelFiles
+
+_WORDS = {
+    "masked_words": "masked words",
+    "sentence_pair": "sentence pair",
+    "pooler": "pooler",
+    "classifier": "classifier",
+    "question_answering": "questions",
+}
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+# Of a long list of names so many are shown; --json has them all.
+_SHOWN = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the path."""
+    parser.add_argument("path", metavar="PATH", help="model folder, archive, name or weights file")
+
+
+def inspect(path: str | Path, *, quiet: bool = True) -> Inspection:
+    """Look at the model that ``path`` leads to.
+
+    Raises:
+        ZhbertError: nothing there, or the weights cannot be read at all.
+    """
+    from zhbert.model.inspection import inspect_checkpoint
+
+    return inspect_checkpoint(find_files(path, quiet=quiet))
+
+
+def find_files(path: str | Path, *, quiet: bool = True) -> ModelFiles:
+    """The files of a model: those of one named weights file, or of what zoo.locate finds."""
+    from zhbert.zoo import locate
+    from zhbert.zoo.layout import find_model
+
+    folder = locate(path, quiet=quiet)
+    local = Path(path).expanduser()
+    # A named file is the one that is meant, whatever lies beside it.
+    named = local.parent == folder and not local.is_dir()
+    return find_model(local if named else folder)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect and print; 0 also for what is strange, since that was the question."""
+    from zhbert.jobs import console
+
+    files = find_files(args.path, quiet=args.quiet)
+    from zhbert.model.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(files)
+    if args.json:
+        console.print_json(describe(args.path, files, found))
+        return 0
+    _print(args.path, found)
+    return 0
+
+
+def describe(path: str, files: ModelFiles, found: Inspection) -> dict[str, Any]:
+    """The whole inspection, for ``--json``."""
+    result: dict[str, Any] = {"path": path, "folder": str(files.folder), "bytes": found.size}
+    result |= dataclasses.asdict(found)
+    for name, head in found.heads.items():
+        result["heads"][name]["state"] = head.word
+    if found.vocabulary is not None:
+        result["vocabulary"]["missing"] = found.vocabulary.missing
+    return result
+
+
+def _print(path: str, found: Inspection) -> None:
+    from rich.table import Table
+
+    from zhbert.jobs import console
+
+    out = console.out()
+    out.print(path, style="bold", markup=False)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True, min_width=13)
+    facts.add_column(overflow="fold")
+    for label, text in _facts(found):
+        facts.add_row(label, _plain(text))
+    out.print(facts, soft_wrap=False)
+    if found.problems:
+        out.print("\ndoes not fit together", style="bold")
+        _print_list(found.problems)
+    out.print("\nwhat it can be used for", style="bold")
+    uses = Table.grid(padding=(0, 2))
+    uses.add_column(no_wrap=False)
+    uses.add_column(no_wrap=True)
+    uses.add_column(overflow="fold")
+    words = {True: "yes", False: "no", None: "doubtful"}
+    for use in found.uses:
+        style = {True: "green", False: "bold red", None: "yellow"}[use.answer]
+        uses.add_row(_plain(use.what), f"[{style}]{words[use.answer]}[/]", _plain(use.why))
+    out.print(uses, soft_wrap=False)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _print_list(lines: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    from zhbert.jobs import console
+
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in lines:
+        table.add_row("-", _plain(line))
+    console.out().print(table, soft_wrap=False)
+
+
+def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    count = len(found.files)
+    files = next(iter(found.files)) if count == 1 else f"{count} files"
+    yield "format", f"{found.format}, {files}, {_bytes(found.size)}"
+    yield "shape", _shape(found.shape)
+    shares = ", ".join(
+        name if share == 1 else f"{name} {share:.1%}" for name, share in found.dtypes.items()
+    )
+    yield "parameters", f"{found.parameters:,} ({shares})"
+    yield "vocabulary", _vocabulary(found.vocabulary)
+    if found.vocabulary is not None:
+        ids = found.vocabulary.special_tokens
+        yield "", ", ".join(f"{token} {'missing' if i is None else i}" for token, i in ids.items())
+    if found.encoder.present:
+        yield "encoder", _state(found.encoder)
+    for name, head in found.heads.items():
+        # The first two belong to every pretrained BERT; the others are not missed.
+        if head.present or name in ("masked_words", "sentence_pair", "pooler"):
+            yield _WORDS[name], _state(head) + _remark(name, found)
+    if found.decoder != "shared":
+        yield "decoder", found.decoder
+    if found.missing and found.encoder.present:
+        yield "missing", _names(found.missing)
+    if found.unknown:
+        yield "unknown", _names(found.unknown)
+    if found.skipped:
+        yield "skipped", f"{len(found.skipped):,} optimiser slots or constants"
+    if found.not_finite:
+        yield "not finite", _names(found.not_finite)
+
+
+def _shape(shape: dict[str, int | None]) -> str:
+    def number(field: str) -> str:
+        value = shape[field]
+        return "?" if value is None else f"{value:,}"
+
+    heads = number("num_attention_heads")
+    return (
+        f"{number('num_hidden_layers')} layers x {number('hidden_size')} "
+        f"(feed-forward {number('intermediate_size')}), {heads} heads, "
+        f"{number('max_position_embeddings')} positions, {number('type_vocab_size')} segments"
+    )
+
+
+def _vocabulary(vocabulary: Vocabulary | None) -> str:
+    if vocabulary is None:
+        return "none beside the weights"
+    case = "cased" if vocabulary.cased else "lower-cased"
+    unused = f", {vocabulary.unused} of them [unused]" if vocabulary.unused else ""
+    if vocabulary.rows is None:
+        agree = "no word embeddings to compare with"
+    elif vocabulary.rows == vocabulary.pieces:
+        agree = "as many as rows"
+    else:
+        agree = f"but {vocabulary.rows:,} rows"
+    return f"{vocabulary.pieces:,} pieces{unused}, {agree}, {case}"
+
+
+def _state(head: HeadState) -> str:
+    if not head.present:
+        return "missing" if head.why == "not in the file" else f"missing: {head.why}"
+    return f"{head.word}: {head.why}"
+
+
+def _remark(name: str, found: Inspection) -> str:
+    if name == "pooler" and found.heads[name].trained is False and found.encoder.trained:
+        return ". Expected where a model was pretrained without sentence pairs"
+    if name == "classifier" and found.heads[name].present and found.classifier:
+        labels = f"; labels {', '.join(found.labels.values())}" if found.labels else ""
+        return f". Classifies {found.classifier}{labels}"
+    return ""
+
+
+def _names(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _bytes(size: float) -> str:
+    power = 0
+    while size >= 1000 and power < len(_UNITS) - 1:
+        size, power = size / 1000, power + 1
+    return f"{size:,.{1 if power else 0}f} {_UNITS[power]}"
