@@ -1,7 +1,8 @@
-"""Train a vocabulary, or see what one covers.
+"""Train a vocabulary, see what one covers, or give a model more pieces.
 
 zhbert vocab train FILES... --size 21128 --out vocab.txt
 zhbert vocab coverage VOCAB FILES...      (VOCAB: a vocab.txt, a model folder, or 'default')
+zhbert vocab extend MODEL --with words.txt --out DIR
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ _BLOCK = 1 << 21
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``train`` and ``coverage``, each with its options."""
-    verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage}")
+    """Add ``train``, ``coverage`` and ``extend``, each with its options."""
+    from zhbert.jobs import vocab_extend
+
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
     # Given before or after the action; a default here would undo what stood before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
@@ -80,13 +83,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
     )
 
+    vocab_extend.add_arguments(
+        verbs.add_parser(
+            "extend",
+            parents=[common],
+            help="give a model more pieces; its trained rows stay as they are",
+            description=vocab_extend.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+
 
 def run(args: argparse.Namespace) -> int:
     """Do the action and print its result."""
-    return {"train": _run_train, "coverage": _run_coverage}[args.action](args)
+    from zhbert.jobs import vocab_extend
+
+    actions = {"train": _run_train, "coverage": _run_coverage, "extend": vocab_extend.run}
+    return actions[args.action](args)
 
 
 # --- reading ------------------------------------------------------------------------------------
+
+
+def read_texts(
+    files: Sequence[str | Path], field: str | None, *, quiet: bool, doing: str
+) -> Iterator[str]:
+    """The text of ``files`` in blocks of whole lines, with a progress bar that says ``doing``."""
+    from zhbert.data.documents import find_sources
+    from zhbert.jobs.console import progress
+
+    sources = find_sources(files)
+    with progress(quiet) as bar:
+        task = bar.add_task(doing, total=sum(source.size for source in sources))
+        for source in sources:
+            bar.update(task, description=f"{doing} {Path(source.name).name}")
+            yield from _texts(source, field, lambda done: bar.advance(task, done))
 
 
 def _texts(source: Source, field: str | None, advance: Callable[[int], None]) -> Iterator[str]:

@@ -1,0 +1,154 @@
+"""A model folder as one thing: opened with all that must agree in it, and written whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, describe_os_error
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zhbert.model.checkpoint import Checkpoint, Entry
+    from zhbert.model.config import BertConfig
+    from zhbert.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model of any format: its tensors are read when they are asked for, and looked at then."""
+
+    folder: Path
+    config: BertConfig
+    entries: Mapping[str, Entry]
+    tokenizer: Tokenizer
+
+    @property
+    def rows(self) -> int:
+        """Rows of the word embeddings: as many as pieces, or more."""
+        return self.config.vocab_size
+
+
+def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
+    """Open what ``zhbert.zoo.locate`` understands.
+
+    Raises:
+        ZhbertError: no BERT, no vocabulary, or parts that disagree.
+    """
+    from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.config import BertConfig
+    from zhbert.model.pretrained import check_architecture
+    from zhbert.model.surgery import PER_PIECE
+    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.zoo import locate
+    from zhbert.zoo.layout import find_model
+
+    files = find_model(locate(name, quiet=quiet))
+    folder = files.folder
+    config = BertConfig.from_pretrained(files.config or folder / "config.json")
+    checkpoint = open_checkpoint(folder)
+    check_architecture(checkpoint, config)
+    entries = checkpoint.entries
+    if PER_PIECE[0] not in entries:
+        raise ZhbertError(f"{checkpoint.file}: no word embeddings in it: not a BERT checkpoint")
+    for tensor in PER_PIECE:
+        rows = entries[tensor].shape[0] if tensor in entries else config.vocab_size
+        if rows != config.vocab_size:
+            raise ZhbertError(
+                f"{checkpoint.file}: {tensor} has {rows:,} rows, config.json says vocab_size = "
+                f"{config.vocab_size:,}: one of the two is another model's"
+            )
+    vocabulary = files.vocabulary
+    if (folder / "vocab.txt").is_file() or (folder / "tokenizer.json").is_file():
+        vocabulary = folder
+    if vocabulary is None:
+        raise ZhbertError(f"{folder}: no vocab.txt in it; put the model's own there")
+    tokenizer = Tokenizer.from_pretrained(vocabulary)
+    if len(tokenizer) > config.vocab_size:
+        raise ZhbertError(
+            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
+            f"{config.vocab_size:,} rows: this is another model's vocabulary"
+        )
+    looked_at = {name: _looked_at(checkpoint, name, entry) for name, entry in entries.items()}
+    return ModelFolder(folder, config, looked_at, tokenizer)
+
+
+def _looked_at(checkpoint: Checkpoint, name: str, entry: Entry) -> Entry:
+    from zhbert.model.checkpoint import check_finite
+
+    def read() -> Tensor:
+        tensor = entry.read()
+        check_finite(checkpoint.file, name, tensor)
+        return tensor
+
+    return replace(entry, read=read)
+
+
+def check_out(out: str | Path, source: str | Path, *, overwrite: bool) -> Path:
+    """The folder to write, which is empty, new, or a model that may be replaced."""
+    out = Path(out)
+    if out.exists() and Path(source).exists() and out.resolve() == Path(source).resolve():
+        raise ZhbertError(f"--out {out}: the model itself; name another folder")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return out
+    if not out.is_dir():
+        raise ZhbertError(f"--out {out}: a file stands there; name a folder")
+    # What --overwrite removes must be a model, never a folder that happens to be there.
+    if not (out / "config.json").is_file():
+        raise ZhbertError(f"--out {out}: exists and is not a model folder; choose another --out")
+    if not overwrite:
+        raise ZhbertError(f"--out {out}: a model is there already; --overwrite replaces it")
+    return out
+
+
+def write_model_folder(
+    out: Path, config: BertConfig, entries: Mapping[str, Entry], tokenizer: Tokenizer
+) -> None:
+    """Write config.json, model.safetensors and the tokenizer's files: all of them, or nothing."""
+    from zhbert.model.checkpoint import write_safetensors
+
+    try:
+        with atomic_folder(out) as temporary:
+            config.save_pretrained(temporary)
+            write_safetensors(temporary, entries)
+            tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
+    except OSError as error:
+        raise describe_os_error(error, "writing the model:") from error
+
+
+def changed_config(
+    config: BertConfig, entries: Mapping[str, Entry], tokenizer: Tokenizer, num_layers: int
+) -> BertConfig:
+    """The configuration of a model with other layers or other pieces."""
+    from zhbert.model.surgery import PER_PIECE
+
+    other = dict(config.other)
+    architectures = other.get("architectures") or []
+    if not architectures or not str(architectures[0]).startswith("Bert"):
+        # Google's files name none, and a BERT under Roberta's names is a BERT from here on.
+        other["architectures"] = [_architecture(entries)]
+    pad = tokenizer.special_tokens.get("pad_token")
+    return replace(
+        config,
+        num_hidden_layers=num_layers,
+        vocab_size=entries[PER_PIECE[0]].shape[0],
+        pad_token_id=config.pad_token_id if pad is None else tokenizer.pad_id,
+        other=other,
+    )
+
+
+def _architecture(entries: Mapping[str, Entry]) -> str:
+    """transformers' class of these tensors; that of a classifier cannot be told from them."""
+    heads = (
+        (("cls.predictions.bias", "cls.seq_relationship.weight"), "BertForPreTraining"),
+        (("cls.predictions.bias",), "BertForMaskedLM"),
+        (("cls.seq_relationship.weight",), "BertForNextSentencePrediction"),
+        (("qa_outputs.weight",), "BertForQuestionAnswering"),
+        (("classifier.weight",), "BertForSequenceClassification"),
+    )
+    found = (name for wanted, name in heads if set(wanted) <= set(entries))
+    return next(found, "BertModel")

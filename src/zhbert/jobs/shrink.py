@@ -1,0 +1,377 @@
+"""Make a small model from a large one: fewer layers, fewer pieces.
+
+zhbert shrink chinese-roberta-wwm-ext --layers 0,1,2 --out models/rbt3-start
+zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
+zhbert shrink MODEL --layers 0-3 --vocab-from law.txt --vocab-size 8000 --out models/law4
+
+The published small models begin as the first layers of a large one: RBT3, RBT4 and RBT6 as layers
+0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as 0-2 of RoBERTa-wwm-ext-large. They were trained on
+then, and a cut model needs that: 'zhbert pretrain rbt3 initial_model=OUT'. Whatever is kept is
+kept bit for bit, heads included. MODEL is a folder, an archive or a name ('zhbert models').
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.jobs.model_folder import ModelFolder
+    from zhbert.text.coverage import Coverage
+    from zhbert.text.tokenizer import Tokenizer
+
+# Lost pieces in the table; --json has them all.
+_SHOWN = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
+    parser.add_argument(
+        "--layers", metavar="LIST",
+        help="what to keep, counted from 0 and in this order: 0,1,2 or 0-2; -1 is the last "
+        "(--layers=-1); without it, all",
+    )  # fmt: skip
+    vocabulary = parser.add_mutually_exclusive_group()
+    vocabulary.add_argument(
+        "--vocab", metavar="NEW", help="a vocab.txt of pieces of the model: keep these rows"
+    )
+    vocabulary.add_argument(
+        "--vocab-from", nargs="+", metavar="FILE",
+        help="text: keep the pieces that it uses most, special tokens and ASCII characters",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vocab-size", type=int, metavar="N",
+        help="with --vocab-from: keep N pieces (without it, all that the text uses)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--corpus", nargs="+", metavar="FILE",
+        help="text: report what it loses by the smaller vocabulary",
+    )  # fmt: skip
+    parser.add_argument(
+        "--field", metavar="NAME", help="the field with the text in jsonl and parquet (text)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Shrink, and print the parameters before and after."""
+    from zhbert.jobs.console import print_json
+
+    result = shrink(
+        args.model,
+        args.out,
+        layers=args.layers,
+        vocab=args.vocab,
+        vocab_from=args.vocab_from or (),
+        vocab_size=args.vocab_size,
+        corpus=args.corpus or (),
+        field=args.field,
+        overwrite=args.overwrite,
+        quiet=args.quiet or args.json,
+    )
+    if args.json:
+        print_json(result)
+    else:
+        _print(result, args.quiet)
+    return 0
+
+
+def shrink(
+    model: str | Path,
+    out: str | Path,
+    *,
+    layers: str | Sequence[int] | None = None,
+    vocab: str | Path | None = None,
+    vocab_from: Sequence[str | Path] = (),
+    vocab_size: int | None = None,
+    corpus: Sequence[str | Path] = (),
+    field: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write the smaller model to ``out``; return its figures. Options as on the command line.
+
+    Raises:
+        ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
+    """
+    from zhbert.jobs.model_folder import (
+        changed_config,
+        check_out,
+        open_model_folder,
+        write_model_folder,
+    )
+    from zhbert.model.surgery import keep_layers, parameters_by_part, select_rows
+    from zhbert.text.growth import with_pieces
+
+    if layers is None and vocab is None and not vocab_from:
+        raise ZhbertError("nothing to take away: give --layers, --vocab or --vocab-from")
+    if corpus and vocab is None and not vocab_from:
+        raise ZhbertError("--corpus reports on a smaller vocabulary: give --vocab too")
+    if vocab_size is not None and not vocab_from:
+        raise ZhbertError("--vocab-size goes with --vocab-from, which names the text to count on")
+    if "-" in map(str, vocab_from):
+        raise ZhbertError("--vocab-from reads its text twice: write stdin to a file first")
+    out = check_out(out, model, overwrite=overwrite)
+    opened = open_model_folder(model, quiet=quiet)
+    had = opened.config.num_hidden_layers
+    numbers = range(had) if layers is None else layers
+    kept = parse_layers(numbers, had) if isinstance(numbers, str) else list(numbers)
+    entries = opened.entries
+    if kept != list(range(had)):
+        entries = keep_layers(entries, kept)
+    rows: list[int] | None = None
+    if vocab is not None:
+        rows = _rows_of(opened, Path(vocab))
+    elif vocab_from:
+        rows = _most_used(opened.tokenizer, vocab_from, vocab_size, field, quiet)
+    tokenizer = opened.tokenizer
+    loss = None
+    if rows is not None:
+        entries = select_rows(entries, rows)
+        tokenizer = with_pieces(tokenizer, [tokenizer.vocabulary[row] for row in rows])
+        if texts := corpus or vocab_from:
+            loss = _loss(opened.tokenizer, tokenizer, texts, field, quiet)
+    config = changed_config(opened.config, entries, tokenizer, len(kept))
+    write_model_folder(out, config, entries, tokenizer)
+    before, after = parameters_by_part(opened.entries), parameters_by_part(entries)
+    result = {
+        "model": str(model),
+        "out": str(out),
+        "layers": kept,
+        "layers_before": had,
+        "pieces": len(tokenizer),
+        "pieces_before": len(opened.tokenizer),
+        "rows": config.vocab_size,
+        "rows_before": opened.rows,
+        "parameters": after,
+        "parameters_before": before,
+        "total": sum(after.values()),
+        "total_before": sum(before.values()),
+        "bytes": sum(entry.size for entry in entries.values()),
+        "bytes_before": sum(entry.size for entry in opened.entries.values()),
+    }
+    return result if loss is None else {**result, "corpus": loss}
+
+
+def parse_layers(text: str, layers: int) -> list[int]:
+    """The numbers of ``0,1,2``, ``0-2`` or ``0,-1`` for a model of so many ``layers``.
+
+    >>> parse_layers("0-2,-1", 12)
+    [0, 1, 2, 11]
+    """
+    found: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*(?:(\d+)\s*-\s*(\d+)|(-?\d+))\s*", item, re.ASCII)
+        if match is None:
+            raise ZhbertError(f"--layers {text}: '{item}' is no layer; write 0,1,2 or 0-2")
+        first, last = int(match[1] or match[3]), int(match[2] or match[3])
+        if first > last:
+            raise ZhbertError(f"--layers {text}: '{item}' runs backwards; name each: 2,1,0")
+        if not (-layers <= first and last < layers):
+            raise ZhbertError(
+                f"--layers {text}: the model has {layers} layers, 0 to {layers - 1} (or -1 for the "
+                f"last); there is no {item.strip()}"
+            )
+        found += [number % layers for number in range(first, last + 1)]
+    if twice := [layer for layer in found if found.count(layer) > 1]:
+        raise ZhbertError(f"--layers {text}: layer {twice[0]} is named twice; it is kept once")
+    return found
+
+
+# --- which pieces -------------------------------------------------------------------------------
+
+
+def _rows_of(model: ModelFolder, path: Path) -> list[int]:
+    """The model's ids of the pieces in a vocab.txt, in its order."""
+    from zhbert.text.tokenizer import read_vocabulary
+
+    if path.is_dir():
+        path = path / "vocab.txt"
+    pieces = read_vocabulary(path)
+    seen: dict[str, int] = {}
+    for number, piece in enumerate(pieces, 1):
+        if not piece:
+            raise ZhbertError(f"{path}: line {number} is empty; every line is a piece")
+        if seen.setdefault(piece, number) != number:
+            raise ZhbertError(f"{path}: {piece!r} stands on line {seen[piece]} and line {number}")
+    tokenizer = model.tokenizer
+    special = (*tokenizer.special_tokens.values(), *tokenizer.extra_special_tokens)
+    if gone := [token for token in special if token not in seen]:
+        raise ZhbertError(f"{path}: lacks {' '.join(gone)}; the model's special tokens must remain")
+    ids = [tokenizer.id_of(piece) for piece in pieces]
+    if strange := [piece for piece, row in zip(pieces, ids, strict=True) if row is None]:
+        raise ZhbertError(
+            f"{path}: {len(strange):,} of its {len(pieces):,} pieces are none of the model's, "
+            f"{' '.join(strange[:3])} first; leave them out, or give the model rows for them "
+            "before: zhbert vocab extend MODEL --with FILE"
+        )
+    return [row for row in ids if row is not None]
+
+
+def _most_used(
+    tokenizer: Tokenizer,
+    files: Sequence[str | Path],
+    size: int | None,
+    field: str | None,
+    quiet: bool,
+) -> list[int]:
+    """The ids that a text uses most, and those that every text needs; in the model's order."""
+    from zhbert.jobs.vocab import read_texts
+
+    used: Counter[int] = Counter()
+    for text in read_texts(files, field, quiet=quiet, doing="counting"):
+        used.update(tokenizer.encode_batch([text], special_tokens=False)[0].tolist())
+    # ASCII spells out any Latin word whose longer pieces go.
+    ascii_forms = (form + chr(code) for code in range(33, 127) for form in ("", "##"))
+    needed = {row for form in ascii_forms if (row := tokenizer.id_of(form)) is not None}
+    needed |= set(tokenizer.special_ids)
+    if size is not None and size < len(needed):
+        raise ZhbertError(
+            f"--vocab-size {size:,}: special tokens and ASCII characters take {len(needed):,}; "
+            "give more"
+        )
+    # The most used first; of equals, the one with the smaller id.
+    ranking = sorted(used.keys() - needed, key=lambda row: (-used[row], row))
+    room = len(ranking) if size is None else size - len(needed)
+    return sorted(needed | set(ranking[:room]))
+
+
+# --- what a corpus loses ------------------------------------------------------------------------
+
+
+def _loss(
+    old: Tokenizer,
+    new: Tokenizer,
+    files: Sequence[str | Path],
+    field: str | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    from zhbert.jobs.vocab import read_texts
+    from zhbert.text.coverage import Coverage, cover
+    from zhbert.text.growth import ids_of_piece
+
+    before, after = Coverage(), Coverage()
+    used: Counter[int] = Counter()
+    for text in read_texts(files, field, quiet=quiet, doing="comparing"):
+        before += cover(old, [text])
+        after += cover(new, [text])
+        used.update(old.encode_batch([text], special_tokens=False)[0].tolist())
+    gone = [
+        (row, times)
+        for row, times in sorted(used.items(), key=lambda item: (-item[1], item[0]))
+        if new.id_of(old.vocabulary[row]) is None
+    ]
+    return {
+        "characters": before.characters,
+        "before": coverage_figures(before),
+        "after": coverage_figures(after),
+        "lost_pieces": len(gone),
+        "lost": [
+            {
+                "piece": old.vocabulary[row],
+                "count": times,
+                "becomes": [new.vocabulary[i] for i in ids_of_piece(new, old.vocabulary[row])],
+            }
+            for row, times in gone
+        ],
+    }
+
+
+def coverage_figures(found: Coverage) -> dict[str, Any]:
+    """What two vocabularies are compared by."""
+    return {
+        "pieces": found.pieces,
+        "pieces_per_character": found.pieces / max(1, found.characters),
+        "unknown": found.unknown,
+        "unknown_share": found.unknown_share,
+    }
+
+
+# --- printing -----------------------------------------------------------------------------------
+
+
+def _print(result: dict[str, Any], quiet: bool) -> None:
+    from rich.table import Table
+
+    from zhbert.jobs.console import out
+
+    console = out()
+    table = Table(box=None, pad_edge=False)
+    for name in ("part", "before", "after"):
+        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
+    for part, number in result["parameters_before"].items():
+        table.add_row(part, f"{number:,}", f"{result['parameters'][part]:,}")
+    table.add_row("all parameters", f"{result['total_before']:,}", f"{result['total']:,}")
+    megabytes = (f"{result[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes"))
+    table.add_row("on disk", *megabytes)
+    if not quiet:
+        console.print(table)
+        console.print()
+    if (loss := result.get("corpus")) is not None:
+        _print_loss(loss)
+    kept = ",".join(map(str, result["layers"]))
+    what = [f"layers {kept} of {result['layers_before']}"]
+    if result["pieces"] != result["pieces_before"]:
+        what.append(f"{result['pieces']:,} of {result['pieces_before']:,} pieces")
+    console.print(f"{result['out']}: {', '.join(what)}", markup=False)
+    if quiet:
+        return
+    if len(result["layers"]) < result["layers_before"]:
+        console.print(
+            "Train it on before use: zhbert pretrain continue-domain --corpus CORPUS --out RUN "
+            f"initial_model={result['out']}",
+            markup=False,
+        )
+
+
+def _print_loss(loss: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zhbert.jobs.console import out
+
+    console = out()
+    print_coverage(loss)
+    if not loss["lost"]:
+        console.print("The text uses none of the pieces that go.\n", markup=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("lost piece", no_wrap=True)
+    table.add_column("times", justify="right", no_wrap=True)
+    table.add_column("becomes", overflow="fold")
+    for one in loss["lost"][:_SHOWN]:
+        table.add_row(escape(one["piece"]), f"{one['count']:,}", escape(" ".join(one["becomes"])))
+    console.print(table)
+    if (more := loss["lost_pieces"] - _SHOWN) > 0:
+        console.print(f"... and {more:,} more of the text's pieces (--json has them)", markup=False)
+    console.print()
+
+
+def print_coverage(found: dict[str, Any]) -> None:
+    """A text's pieces and [UNK] before and after the vocabulary changed."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zhbert.jobs.console import out
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"the text, {found['characters']:,} characters", no_wrap=True)
+    table.add_column("before", justify="right", no_wrap=True)
+    table.add_column("after", justify="right", no_wrap=True)
+    sides = (found["before"], found["after"])
+    table.add_row("pieces", *(f"{side['pieces']:,}" for side in sides))
+    table.add_row(
+        "pieces for a character", *(f"{side['pieces_per_character']:.3f}" for side in sides)
+    )
+    table.add_row(escape("[UNK]"), *(f"{side['unknown']:,}" for side in sides))
+    table.add_row(escape("share of [UNK]"), *(f"{side['unknown_share']:.4%}" for side in sides))
+    out().print(table)
+    out().print()

@@ -1,0 +1,121 @@
+"""Models made smaller, or given more pieces: entries in, entries out, read one tensor at a time."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.model.checkpoint import Entry
+
+# What has one row (or one number) for each piece. The decoder's matrix is the word embeddings'.
+PER_PIECE = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
+_LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
+# Beginnings of names, and what they are called in tables; the first that fits counts.
+_PARTS = (
+    ("bert.embeddings.word_embeddings.", "word embeddings"),
+    ("bert.embeddings.position_embeddings.", "position embeddings"),
+    ("bert.embeddings.token_type_embeddings.", "segment embeddings"),
+    ("bert.embeddings.LayerNorm.", "embedding norm"),
+    ("bert.encoder.layer.", "layers"),
+    ("bert.pooler.", "pooler"),
+    ("cls.predictions.", "masked-word head"),
+    ("cls.seq_relationship.", "sentence-pair head"),
+    ("", "other heads"),
+)
+
+
+def keep_layers(entries: Mapping[str, Entry], layers: Sequence[int]) -> dict[str, Entry]:
+    """The model with these layers alone, numbered anew in the order given; the rest as it is.
+
+    Raises:
+        ZhbertError: no layer, one that the model lacks, or one twice.
+
+    >>> names = ["bert.encoder.layer.0.a.bias", "bert.encoder.layer.5.a.bias", "cls.b"]
+    >>> list(keep_layers(dict.fromkeys(names, Entry.of(torch.ones(1))), [5]))
+    ['bert.encoder.layer.0.a.bias', 'cls.b']
+    """
+    there = {int(match[2]) for name in entries if (match := _LAYER.fullmatch(name))}
+    if not layers:
+        raise ZhbertError("no layer to keep; name one at least")
+    for layer in layers:
+        if layer not in there:
+            raise ZhbertError(
+                f"layer {layer}: the model has the layers 0 to {max(there, default=0)}"
+            )
+        if layers.count(layer) > 1:
+            raise ZhbertError(f"layer {layer}: named twice; a layer is kept once")
+    place = {layer: number for number, layer in enumerate(layers)}
+    kept: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            kept[name] = entry
+        elif int(match[2]) in place:
+            kept[f"{match[1]}{place[int(match[2])]}{match[3]}"] = entry
+    return kept
+
+
+def select_rows(entries: Mapping[str, Entry], rows: Sequence[int]) -> dict[str, Entry]:
+    """The model whose piece ``i`` is piece ``rows[i]`` of this one; the rest as it is.
+
+    >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
+    >>> select_rows({"cls.predictions.bias": bias}, [2, 0])["cls.predictions.bias"].read().tolist()
+    [2.0, 0.5]
+    """
+    index = torch.tensor(rows, dtype=torch.int64)
+
+    def selected(entry: Entry) -> Entry:
+        shape = (len(rows), *entry.shape[1:])
+        return Entry(shape, entry.dtype, lambda: entry.read()[index])
+
+    return {n: selected(e) if n in PER_PIECE else e for n, e in entries.items()}
+
+
+def extend_rows(
+    entries: Mapping[str, Entry], sources: Sequence[Sequence[int]], *, first: int
+) -> dict[str, Entry]:
+    """The model with a row for each of ``sources``, from the id ``first`` on; the rest as it is.
+
+    A new row is the mean of the rows that its source names, computed in float32 at least and
+    rounded to the type of the row. Spare rows (a model may have more rows than pieces) are used
+    before rows are added, and those that are left over stay.
+
+    >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
+    >>> grown = extend_rows({"cls.predictions.bias": bias}, [[0, 1], [2]], first=3)
+    >>> grown["cls.predictions.bias"].read().tolist()
+    [0.5, 0.25, 2.0, 0.375, 2.0]
+    """
+
+    def extended(entry: Entry) -> Entry:
+        assert first <= entry.shape[0]
+        shape = (max(entry.shape[0], first + len(sources)), *entry.shape[1:])
+        return Entry(shape, entry.dtype, lambda: _extended(entry.read(), shape[0], sources, first))
+
+    return {n: extended(e) if n in PER_PIECE else e for n, e in entries.items()}
+
+
+def _extended(table: Tensor, rows: int, sources: Sequence[Sequence[int]], first: int) -> Tensor:
+    grown = table.new_zeros(rows, *table.shape[1:])
+    grown[: len(table)] = table
+    wide = torch.promote_types(table.dtype, torch.float32)
+    for row, source in enumerate(sources, first):
+        grown[row] = table[list(source)].to(wide).mean(0)
+    return grown
+
+
+def parameters_by_part(entries: Mapping[str, Entry]) -> dict[str, int]:
+    """How many numbers each part of a model holds, in the order of the model.
+
+    >>> parameters_by_part({"classifier.weight": Entry.of(torch.ones(2, 8))})
+    {'other heads': 16}
+    """
+    found: dict[str, int] = {}
+    for name, entry in entries.items():
+        part = next(part for beginning, part in _PARTS if name.startswith(beginning))
+        found[part] = found.get(part, 0) + math.prod(entry.shape)
+    return {part: found[part] for _, part in _PARTS if part in found}

@@ -1,0 +1,194 @@
+"""Which pieces a vocabulary may grow by, and which a text asks for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from zhbert.text.coverage import ranked
+from zhbert.text.normalize import Options, code_points, normalize, split_words
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
+
+# Why no text leads to a piece.
+HAN_STAND_ALONE = "Han characters in a longer piece: each of them always stands alone"
+SEVERAL_WORDS = "several words: cut at spaces and punctuation"
+NOTHING_LEFT = "nothing left of it after normalisation"
+TOO_LONG = f"over {MAX_CHARACTERS_PER_WORD} characters: always [UNK]"
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a list of words: pieces to add, those known already, those that cannot be."""
+
+    new: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)  # by reason
+
+
+def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
+    """The same tokenizer, other pieces."""
+    return Tokenizer(
+        pieces,
+        do_lower_case=tokenizer.options.do_lower_case,
+        strip_accents=tokenizer.options.strip_accents,
+        tokenize_chinese_chars=tokenizer.options.tokenize_chinese_chars,
+        special_tokens=tokenizer.special_tokens,
+        extra_special_tokens=tokenizer.extra_special_tokens,
+    )
+
+
+def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
+    """What the tokenizer makes of a piece's text: at the beginning of a word, or inside one (##).
+
+    >>> ids_of_piece(Tokenizer(["[UNK]", "ab", "##a", "##b"]), "##ba")
+    [3, 2]
+    """
+    rest = piece.removeprefix(CONTINUATION)
+    if rest in ("", piece):
+        ids: list[int] = tokenizer.encode(piece, special_tokens=False).ids.tolist()
+        return ids
+    found: list[int] = []
+    while rest:
+        ends = range(len(rest), 0, -1)
+        matches = ((end, tokenizer.id_of(CONTINUATION + rest[:end])) for end in ends)
+        end, row = next(((end, row) for end, row in matches if row is not None), (0, None))
+        if row is None:
+            return [tokenizer.unk_id]
+        found.append(row)
+        rest = rest[end:]
+    return found
+
+
+def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
+    """Words as the tokenizer folds them, without duplicates: which can be pieces, which are.
+
+    >>> found = admit(Tokenizer(["[UNK]", "的"]), ["BERT", "bert", "的", "##Ing", "新冠"])
+    >>> found.new, found.known, list(found.refused.values())
+    (['bert', '##ing'], ['的'], [['新冠']])
+    """
+    found = Admission()
+    seen: set[str] = set()
+    for word in words:
+        piece, reason = _as_piece(tokenizer, word)
+        if piece in seen:
+            continue
+        seen.add(piece)
+        if tokenizer.id_of(piece) is not None:
+            found.known.append(piece)
+        elif reason is not None:
+            found.refused.setdefault(reason, []).append(piece)
+        else:
+            found.new.append(piece)
+    return found
+
+
+def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
+    """The piece that a word is, or the word itself and why no text leads to it."""
+    if tokenizer.id_of(word) is not None:
+        return word, None
+    inside = word.startswith(CONTINUATION) and word != CONTINUATION
+    # A letter before it makes the rest of it the inside of a word.
+    before = "a" if inside else ""
+    parts = _fold(before + word.removeprefix(CONTINUATION) if inside else word, tokenizer.options)
+    if "".join(parts) == before:
+        return word, NOTHING_LEFT
+    if len(parts) > 1:
+        has_han = tokenizer.options.tokenize_chinese_chars and not code_points().chinese.isdisjoint(
+            word
+        )
+        return word, HAN_STAND_ALONE if has_han else SEVERAL_WORDS
+    if len(parts[0]) > MAX_CHARACTERS_PER_WORD:
+        return word, TOO_LONG
+    return (CONTINUATION + parts[0][1:] if inside else parts[0]), None
+
+
+def _fold(text: str, options: Options) -> list[str]:
+    characters, _ = normalize(text, options)
+    return ["".join(characters[start:end]) for start, end in split_words(characters)]
+
+
+@dataclass
+class CutWords:
+    """Counts the words of a text that are no single piece: cut into several, or [UNK].
+
+    Of spellings that differ ``max_words`` are held at most; of more, the rarest are forgotten.
+
+    >>> words = CutWords(Tokenizer(["[UNK]", "好", "a", "##b"]))
+    >>> words.add("好 AB ab 龘")
+    >>> sorted(words.folded().items())
+    [('ab', 2), ('龘', 1)]
+    """
+
+    tokenizer: Tokenizer
+    max_words: int = 500_000
+    _spellings: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        pieces = self.tokenizer.vocabulary
+        self._inside = np.array([p.startswith(CONTINUATION) and len(p) > 2 for p in pieces])
+
+    def add(self, text: str) -> None:
+        """Count one block of text; no word crosses from one block to the next."""
+        encoding = self.tokenizer.encode(text, special_tokens=False)
+        if not len(encoding):
+            return
+        first = np.flatnonzero(~self._inside[encoding.ids])
+        last = np.append(first[1:], len(encoding)) - 1
+        wanted = (last > first) | (encoding.ids[first] == self.tokenizer.unk_id)
+        begins = encoding.offsets[first[wanted], 0].tolist()
+        ends = encoding.offsets[last[wanted], 1].tolist()
+        self._spellings.update(text[a:b] for a, b in zip(begins, ends, strict=True))
+        if len(self._spellings) > self.max_words:
+            self._spellings = Counter(dict(ranked(self._spellings)[: self.max_words // 2]))
+
+    def folded(self) -> Counter[str]:
+        """The words as the tokenizer looks them up."""
+        return fold_counts(self._spellings, self.tokenizer.options)
+
+
+def fold_counts(spellings: Counter[str], options: Options) -> Counter[str]:
+    """Occurrences of words as a tokenizer with these options looks them up.
+
+    >>> fold_counts(Counter({"Bert": 2, "BERT": 1}), Options())
+    Counter({'bert': 3})
+    """
+    found: Counter[str] = Counter()
+    for spelling, count in spellings.items():
+        for word in _fold(spelling, options):
+            if len(word) <= MAX_CHARACTERS_PER_WORD:
+                found[word] += count
+    return found
+
+
+def pieces_for(
+    tokenizer: Tokenizer, words: Counter[str], *, at_most: int, min_frequency: int
+) -> dict[str, int]:
+    """Pieces that words ask for, with their counts: what saves most comes first.
+
+    First the characters for want of which words are [UNK], alone or in their ``##`` form, the most
+    frequent first. Then whole words, by the pieces that each saves in the text. A whole word, not
+    parts of it: its row begins as the mean of what it was, and every text that has the word
+    trains it. A word without a letter (a number, a line of symbols) gets no row.
+
+    >>> tokenizer = Tokenizer(["[UNK]", "a", "b", "##a", "##b"])
+    >>> words = Counter({"ab": 5, "abba": 3, "bc": 2, "aa": 1})
+    >>> pieces_for(tokenizer, words, at_most=9, min_frequency=2)
+    {'##c': 2, 'abba': 3, 'ab': 5, 'bc': 2}
+    """
+    forms: Counter[str] = Counter()
+    for word, count in words.items():
+        if ids_of_piece(tokenizer, word) == [tokenizer.unk_id]:
+            parts = [word[0], *(CONTINUATION + character for character in word[1:])]
+            forms.update(dict.fromkeys((p for p in parts if tokenizer.id_of(p) is None), count))
+    chosen = {form: n for form, n in ranked(forms) if n >= min_frequency}
+    spelled = with_pieces(tokenizer, [*tokenizer.vocabulary, *chosen])
+    saved: Counter[str] = Counter()
+    for word, count in words.items():
+        if count >= min_frequency and len(word) > 1 and any(map(str.isalpha, word)):
+            saved[word] = count * (len(ids_of_piece(spelled, word)) - 1)
+    chosen |= {word: words[word] for word, n in ranked(saved) if n > 0}
+    return dict(list(chosen.items())[:at_most])
