@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from zhbert.jobs.prepare import prepare
     from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
-    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining, BertModel
+    from zhbert.model.pretrained import (
+        BertForMaskedLM,
+        BertForPreTraining,
+        BertForQuestionAnswering,
+        BertForSequenceClassification,
+        BertForTokenClassification,
+        BertModel,
+    )
     from zhbert.text.segment import Segmenter, load_segmenter
     from zhbert.text.tokenizer import Tokenizer
 
@@ -24,6 +31,9 @@ _WHERE = {
     "BertConfig": "zhbert.model.config",
     "BertForMaskedLM": "zhbert.model.pretrained",
     "BertForPreTraining": "zhbert.model.pretrained",
+    "BertForQuestionAnswering": "zhbert.model.pretrained",
+    "BertForSequenceClassification": "zhbert.model.pretrained",
+    "BertForTokenClassification": "zhbert.model.pretrained",
     "BertModel": "zhbert.model.pretrained",
     "Segmenter": "zhbert.text.segment",
     "Tokenizer": "zhbert.text.tokenizer",
@@ -38,6 +48,9 @@ __all__ = [
     "BertConfig",
     "BertForMaskedLM",
     "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
     "BertModel",
     "Segmenter",
     "Tokenizer",

@@ -55,7 +55,7 @@ class Filled:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the text and the number of candidates."""
-    parser.add_argument("model", metavar="MODEL", help="model folder")
+    parser.add_argument("model", metavar="MODEL", help="model folder, archive, name or hub id")
     parser.add_argument("text", metavar="TEXT", help="text with [MASK]s; - reads lines from stdin")
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
@@ -137,8 +137,8 @@ def _put_in(text: str, spans: Sequence[Sequence[int]], masks: Sequence[Mask]) ->
     return "".join([*parts, text[done:]])
 
 
-def open_model(folder: str | Path) -> tuple[BertForMaskedLM, Tokenizer]:
-    """A model folder's mask-filling model and its tokenizer.
+def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMaskedLM, Tokenizer]:
+    """The mask-filling model of a folder, an archive or a name, and its tokenizer.
 
     Raises:
         ZhbertError: not a model folder, or a vocabulary that is not this model's.
@@ -146,7 +146,7 @@ def open_model(folder: str | Path) -> tuple[BertForMaskedLM, Tokenizer]:
     from zhbert.model.pretrained import BertForMaskedLM
     from zhbert.text.tokenizer import Tokenizer
 
-    model = BertForMaskedLM.from_pretrained(folder)
+    model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
     tokenizer = Tokenizer.from_pretrained(folder)
     if len(tokenizer) > model.config.vocab_size:
         raise ZhbertError(
@@ -164,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = open_model(args.model)
+        model, tokenizer = open_model(args.model, quiet=args.quiet or args.json)
     for warning in caught:
         # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red", markup=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,31 @@ class BertConfig:
                 f"{where}: hidden_act {self.hidden_act!r} is not known; "
                 f"known: {', '.join(ACTIVATIONS)}"
             )
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels of a fine-tuned model in the order of their ids, from ``id2label``.
+
+        >>> BertConfig(other={"id2label": {"0": "neutral", "1": "entailment"}}).labels
+        ['neutral', 'entailment']
+        >>> BertConfig().labels
+        ['LABEL_0', 'LABEL_1']
+        """
+        by_id = self.other.get("id2label") or {}
+        if not by_id:
+            return [f"LABEL_{number}" for number in range(int(self.other.get("num_labels", 2)))]
+        try:
+            numbered = {int(number): str(label) for number, label in by_id.items()}
+            return [numbered[number] for number in range(len(numbered))]
+        except (AttributeError, KeyError, ValueError):
+            raise ZhbertError("config.json: id2label must map 0, 1, 2, ... to labels") from None
+
+    def with_labels(self, labels: Sequence[str]) -> BertConfig:
+        """The same architecture with these labels, as transformers keeps them."""
+        other = {name: value for name, value in self.other.items() if name != "num_labels"}
+        other["id2label"] = {str(number): label for number, label in enumerate(labels)}
+        other["label2id"] = {label: number for number, label in enumerate(labels)}
+        return replace(self, other=other)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "config.json") -> BertConfig:

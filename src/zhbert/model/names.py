@@ -50,12 +50,18 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("masked_words.bias",                           ("P.bias",)),
     ("sentence_pair.dense.weight",                  ("cls.seq_relationship.weight",)),
     ("sentence_pair.dense.bias",                    ("cls.seq_relationship.bias",)),
+    ("classifier.weight",                           ("classifier.weight",)),
+    ("classifier.bias",                             ("classifier.bias",)),
+    ("qa_outputs.weight",                           ("qa_outputs.weight",)),
+    ("qa_outputs.bias",                             ("qa_outputs.bias",)),
 )  # fmt: skip
 # Other names of the same thing, and where they lead.
 ALIASES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
+# Heads of fine-tuned models: a model without a place for them says that it leaves them.
+FINE_TUNED = ("classifier.", "qa_outputs.")
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 

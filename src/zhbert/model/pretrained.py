@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -20,12 +21,14 @@ from zhbert.model.checkpoint import (
     write_safetensors,
 )
 from zhbert.model.config import BertConfig
-from zhbert.model.dropout import dropout_keys
+from zhbert.model.dropout import dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
+from zhbert.model.inspection import head_states, summary_line
 from zhbert.model.layers import PackedRows, WantedPieces
 from zhbert.model.names import (
     ALIASES,
+    FINE_TUNED,
     TEMPLATES,
     foreign_architecture,
     from_hugging_face,
@@ -47,11 +50,18 @@ class UnusedWeightsWarning(UserWarning):
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """What became of a checkpoint's tensors, in Hugging Face's names."""
+    """What a checkpoint held and what became of its tensors, in Hugging Face's names."""
 
     missing: tuple[str, ...] = ()  # the model has them, the file has not: random now
     unused: tuple[str, ...] = ()  # the file has them, the model has not
-    masked_words_head: str = "trained"  # "trained", "missing" or "random"
+    # Every head that the file might hold: "trained", "missing", "random" or "unclear".
+    heads: Mapping[str, str] = field(default_factory=dict)
+    summary: str = ""  # one line: shape, format, heads
+
+    @property
+    def masked_words_head(self) -> str:
+        """The state of the mask-filling head."""
+        return self.heads.get("masked_words", "trained")
 
 
 class PretrainingLoss(NamedTuple):
@@ -70,9 +80,11 @@ class ModelOutput:
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None  # (batch, length, hidden)
     pooler_output: Tensor | None = None  # (batch, hidden)
-    logits: Tensor | None = None  # (batch, length, vocabulary), BertForMaskedLM
+    logits: Tensor | None = None  # (batch, length, vocabulary), BertForMaskedLM; (..., labels)
     prediction_logits: Tensor | None = None  # (batch, length, vocabulary), BertForPreTraining
     seq_relationship_logits: Tensor | None = None  # (batch, 2)
+    start_logits: Tensor | None = None  # (batch, length), BertForQuestionAnswering
+    end_logits: Tensor | None = None  # (batch, length)
     hidden_states: tuple[Tensor, ...] | None = None  # embeddings and each layer, as above
     # Padding positions hold zeros throughout.
 
@@ -85,6 +97,7 @@ class _Packed:
     places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
     batch: int
     length: int
+    head_key: Tensor | None  # of the dropout before a fine-tuned head
     states: list[Tensor] = field(default_factory=list)
 
     def padded(self, x: Tensor) -> Tensor:
@@ -144,7 +157,8 @@ class _Bert(nn.Module):
         config = self.config
         if not self.training:
             return None
-        if not config.hidden_dropout_prob and not config.attention_probs_dropout_prob:
+        rates = (config.hidden_dropout_prob, config.attention_probs_dropout_prob)
+        if not any((*rates, config.other.get("classifier_dropout"))):
             return None
         seed = self._dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
@@ -152,7 +166,8 @@ class _Bert(nn.Module):
         if device.type == "cuda":
             # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
             torch.cuda.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
-        return dropout_keys(seed, self.encoder.dropout_sites, device)
+        # One more than the encoder takes: for the dropout before a fine-tuned head.
+        return dropout_keys(seed, self.encoder.dropout_sites + 1, device)
 
     def _encode(
         self,
@@ -187,8 +202,9 @@ class _Bert(nn.Module):
         longest = int(lengths.max()) if batch else 0
         rows = PackedRows.of(row_starts, longest, ids[0].shape[0])
         states: list[Tensor] | None = [] if output_hidden_states else None
-        hidden = self.encoder(ids[0], ids[1], ids[2], rows, self._keys(), states=states)
-        return _Packed(hidden, places, batch, length, states or [])
+        keys = self._keys()
+        hidden = self.encoder(ids[0], ids[1], ids[2], rows, keys, states=states)
+        return _Packed(hidden, places, batch, length, keys[-1] if keys else None, states or [])
 
     def _output(self, packed: _Packed, **fields: Tensor | None) -> ModelOutput:
         states = tuple(packed.padded(s) for s in packed.states) if packed.states else None
@@ -207,22 +223,34 @@ class _Bert(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, num_hidden_layers: int | None = None, seed: int = 0
+        cls,
+        name: str | Path,
+        *,
+        num_hidden_layers: int | None = None,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+        quiet: bool = False,
     ) -> Self:
         """Open a model by its folder, archive or name, in float32, in evaluation mode.
+
+        One line on stderr says what the checkpoint holds; ``loading`` has it in full.
 
         Args:
             name: a folder with config.json and weights (safetensors, pytorch_model.bin, shards of
                 either, or a TensorFlow checkpoint, which needs ``zhbert[tensorflow]``), an archive
                 of one, a name of the catalogue (``zhbert models``), a hub id, or a URL.
             num_hidden_layers: take only the first so many layers, as RBT3 does.
+            labels: of a new head, instead of those that the folder has.
             seed: initialises what the folder lacks.
+            quiet: write nothing; warnings of untrained or unused weights remain.
 
         Raises:
             ZhbertError: anything that keeps the folder from being this model.
         """
-        folder = locate(name)
+        folder = locate(name, quiet=quiet)
         config = BertConfig.from_pretrained(folder)
+        if labels is not None:
+            config = config.with_labels(labels)
         checkpoint = open_checkpoint(folder)
         check_architecture(checkpoint, config)
         if num_hidden_layers is not None:
@@ -234,6 +262,8 @@ class _Bert(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         model._fill(checkpoint, seed)
+        if not quiet:
+            sys.stderr.write(f"{name}: {model.loading.summary}\n")
         return model.eval()
 
     @torch.no_grad()
@@ -268,12 +298,12 @@ class _Bert(nn.Module):
         file = checkpoint.file
         used = {n for name, _ in self.named_parameters() for n in hugging_face_names(name)}
         unused = sorted(set(checkpoint.entries) - used)
-        state = "trained"
-        if any(name.startswith("cls.predictions.") for name in missing):
-            state = "missing"
-        elif isinstance(head := getattr(self, "masked_words", None), MaskedWordsHead):
-            state = "random" if _looks_random(head) else "trained"
-        self.loading = LoadingReport(tuple(missing), tuple(unused), state)
+        states = head_states(checkpoint.entries, self.config.initializer_range)
+        words = {name: state.word for name, state in states.items()}
+        state = words["masked_words"] if hasattr(self, "masked_words") else ""
+        self.loading = LoadingReport(
+            tuple(missing), tuple(unused), words, summary_line(checkpoint, states)
+        )
         if missing:
             what = "no trained mask-filling head" if state == "missing" else "untrained parts"
             warnings.warn(
@@ -284,12 +314,13 @@ class _Bert(nn.Module):
             )
         if state == "random":
             warnings.warn(
-                f"{file}: the mask-filling head (cls.predictions.*) holds initial random weights: "
-                "it was never trained, and the masks it fills are noise; train it first",
+                f"{file}: the mask-filling head (cls.predictions.*) holds initial random weights "
+                f"({states['masked_words'].why}): it was never trained, and the masks it fills are "
+                "noise; train it first",
                 UntrainedWeightsWarning,
                 stacklevel=4,
             )
-        strange = [n for n in unused if _template(n) not in TEMPLATES]
+        strange = [n for n in unused if _template(n) not in TEMPLATES or n.startswith(FINE_TUNED)]
         if strange:
             more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             warnings.warn(
@@ -433,6 +464,153 @@ class BertForPreTraining(_Bert):
         return PretrainingLoss(loss, correct, pair_loss, pair_correct)
 
 
+class _FineTuned(_Bert):
+    """What fine-tuned models share: packed rows, and the dropout before their head."""
+
+    def _dropped(self, x: Tensor, key: Tensor | None) -> Tensor:
+        rate = self.config.other.get("classifier_dropout")
+        return dropout(x, self.config.hidden_dropout_prob if rate is None else float(rate), key)
+
+    def _piece_states(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        row_starts: Tensor,
+        max_length: int,
+    ) -> Tensor:
+        """(T,) packed ids -> (T, H), dropout included."""
+        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        keys = self._keys()
+        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, keys)
+        return self._dropped(hidden, keys[-1] if keys else None)
+
+
+class BertForSequenceClassification(_FineTuned):
+    """The encoder with a classifier on the pooled first piece; one label means regression."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.pooler = Pooler(config)
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids -> logits (batch, labels); with labels the mean loss.
+
+        The loss is cross entropy, or the squared error where there is one label.
+        """
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        pooled = self.pooler(packed.padded(packed.hidden)[:, 0])
+        logits = self.classifier(self._dropped(pooled, packed.head_key))
+        loss = None
+        if labels is not None and logits.shape[1] == 1:
+            loss = nn.functional.mse_loss(logits[:, 0].float(), labels.view(-1).float())
+        elif labels is not None:
+            loss = nn.functional.cross_entropy(logits.float(), labels.view(-1))
+        return self._output(packed, logits=logits, loss=loss)
+
+    def row_logits(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        row_starts: Tensor,
+        max_length: int,
+    ) -> Tensor:
+        """(T,) packed ids of R rows -> (R, labels); the last layer sees the first pieces only.
+
+        The arguments are those of ``BertForPreTraining.pretraining_loss``.
+        """
+        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        wanted = WantedPieces.of(packed, row_starts.new_empty(0), with_first=True)
+        keys = self._keys()
+        first = self.encoder(input_ids, token_type_ids, position_ids, packed, keys, wanted=wanted)
+        pooled = self.pooler(first)
+        logits: Tensor = self.classifier(self._dropped(pooled, keys[-1] if keys else None))
+        return logits
+
+
+class BertForTokenClassification(_FineTuned):
+    """The encoder with a classifier on every piece."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.classifier = nn.Linear(config.hidden_size, len(config.labels))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids -> logits (batch, length, labels); labels of -100 are left out."""
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        logits = packed.padded(self.classifier(self._dropped(packed.hidden, packed.head_key)))
+        return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
+
+    def piece_logits(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        row_starts: Tensor,
+        max_length: int,
+    ) -> Tensor:
+        """(T,) packed ids -> (T, labels)."""
+        states = self._piece_states(input_ids, token_type_ids, position_ids, row_starts, max_length)
+        logits: Tensor = self.classifier(states)
+        return logits
+
+
+class BertForQuestionAnswering(_FineTuned):
+    """The encoder with the two scores of a span: does it start here, does it end here."""
+
+    def _add_heads(self, config: BertConfig) -> None:
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ModelOutput:
+        """(batch, length) ids -> start_logits and end_logits (batch, length)."""
+        packed = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        )
+        logits = packed.padded(self.qa_outputs(packed.hidden))
+        return self._output(packed, start_logits=logits[..., 0], end_logits=logits[..., 1])
+
+    def piece_logits(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor,
+        position_ids: Tensor,
+        row_starts: Tensor,
+        max_length: int,
+    ) -> Tensor:
+        """(T,) packed ids -> (T, 2): the scores of a start and of an end."""
+        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, self._keys())
+        logits: Tensor = self.qa_outputs(hidden)
+        return logits
+
+
 def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
     if labels is None:
         return None
@@ -479,20 +657,12 @@ def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
             )
 
 
-def _looks_random(head: MaskedWordsHead) -> bool:
-    """Was this head never trained, by its numbers?
-
-    Every optimiser step moves a norm's scale away from the 1, and its shift from the 0, at which
-    it was initialised; and a head whose scale was drawn around 0, like a matrix, passes nothing on.
-    """
-    scale, shift = head.norm.weight, head.norm.bias
-    untouched = bool((scale - 1).abs().max() < 1e-6) and bool(shift.abs().max() < 1e-6)
-    return untouched or bool(scale.abs().mean() < 0.1)
-
-
 __all__ = [
     "BertForMaskedLM",
     "BertForPreTraining",
+    "BertForQuestionAnswering",
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
     "BertModel",
     "LoadingReport",
     "ModelOutput",
