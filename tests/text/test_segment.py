@@ -183,8 +183,8 @@ def test_whitespace_words_end_before_the_next_begins() -> None:
 
 
 def test_an_unknown_segmenter_names_the_known_ones() -> None:
-    with pytest.raises(ZhbertError, match="'ltp'; known: jieba, whitespace"):
-        load_segmenter("ltp")
+    with pytest.raises(ZhbertError, match="'nope'; known: jieba, whitespace, ltp, pkuseg"):
+        load_segmenter("nope")
     with pytest.raises(ZhbertError, match="known: characters, opencc, none"):
         load_segmenter(traditional="taiwan")
 

@@ -1,5 +1,6 @@
 """Words: the Segmenter protocol, jieba (through rjieba) and text that is segmented already.
 
+The other libraries stand in segmenters.py, which is imported when one of them is asked for.
 A segmenter says where words end, in characters of the text it was given; nothing it does to the
 text on the way (traditional to simplified, say) reaches the pieces.
 """
@@ -134,6 +135,35 @@ class _OpenCC:
         return "\n".join(self(line) for line in lines)
 
 
+class Traditional:
+    """How a segmenter's traditional text becomes simplified: a table, OpenCC's phrases or not.
+
+    ``options`` is what corpus.json records of it. Calling it gives a text of the same length.
+
+    >>> Traditional("characters")("語言"), Traditional("none")("語言")
+    ('语言', '語言')
+    """
+
+    def __init__(self, how: str) -> None:
+        if how not in TRADITIONAL:
+            raise ZhbertError(
+                f"traditional: unknown value '{how}'; known: {', '.join(TRADITIONAL)}"
+            )
+        self.how = how
+        self.options: dict[str, Any] = {"traditional": how}
+        self._convert: Callable[[str], str] = str
+        if how == "characters":
+            self._convert = simplify
+            self.options["traditional_table"] = _table()[1]
+        if how == "opencc":
+            self._convert = _OpenCC()
+            self.options["opencc"] = metadata.version("opencc")
+
+    def __call__(self, text: str) -> str:
+        """The text as the segmenter is to see it."""
+        return self._convert(text)
+
+
 # ---------------------------------------------------------------- jieba
 
 
@@ -150,35 +180,34 @@ class JiebaSegmenter:
 
     name = "jieba"
 
-    def __init__(self, *, user_words: Path | None = None, traditional: str = "characters") -> None:
+    def __init__(
+        self,
+        *,
+        user_words: Path | None = None,
+        traditional: str = "characters",
+        model: str | Path | None = None,
+    ) -> None:
         try:
             import rjieba
         except ImportError as error:
             raise ZhbertError(
                 "segmenter jieba: rjieba is not installed; pip install rjieba"
             ) from error
-        if traditional not in TRADITIONAL:
-            raise ZhbertError(
-                f"traditional: unknown value '{traditional}'; known: {', '.join(TRADITIONAL)}"
-            )
+        refuse_model(self.name, model)
         self.version = metadata.version("rjieba")
-        self.options: dict[str, Any] = {"traditional": traditional}
+        self._traditional = Traditional(traditional)
+        self.options: dict[str, Any] = dict(self._traditional.options)
         self.remarks: list[str] = []
-        self._traditional = traditional
-        self._opencc = _OpenCC() if traditional == "opencc" else None
-        if traditional == "characters":
-            self.options["traditional_table"] = _table()[1]
-        if traditional == "opencc":
-            self.options["opencc"] = metadata.version("opencc")
         self._cut: Callable[[str], list[str]] = rjieba.cut
         if user_words is not None:
             # An instance of its own: rjieba's module-wide one is the rest of the program's too.
             jieba = rjieba.Jieba()
             self._cut = jieba.cut
+            simplified = self._traditional
             words = list(read_user_words(user_words))
             for word, frequency, tag in words:
-                jieba.add_word(self._simplified(word), frequency, tag)
-            apart = [word for word, _, _ in words if len(self._cut(self._simplified(word))) > 1]
+                jieba.add_word(simplified(word), frequency, tag)
+            apart = [word for word, _, _ in words if len(self._cut(simplified(word))) > 1]
             if apart:
                 self.remarks.append(
                     f"{user_words}: jieba does not keep {len(apart):,} of {len(words):,} words "
@@ -186,11 +215,6 @@ class JiebaSegmenter:
                     + " ".join(apart[:5])
                 )
             self.options["user_words"] = hashlib.sha256(Path(user_words).read_bytes()).hexdigest()
-
-    def _simplified(self, text: str) -> str:
-        if self._opencc is not None:
-            return self._opencc(text)
-        return simplify(text) if self._traditional == "characters" else text
 
     def segment(self, texts: Sequence[str]) -> list[Array]:
         """For each text the ends of its words, in characters (see Segmenter)."""
@@ -214,7 +238,8 @@ class JiebaSegmenter:
 
     def segment_run(self, text: str, codes: Array, text_ends: Array, apart: Array) -> Array:
         """``word_ends`` of this module: many texts at once."""
-        found = _simplify_codes(codes) if self._traditional == "characters" else None
+        how = self._traditional.how
+        found = _simplify_codes(codes) if how == "characters" else None
         append = _append_word_ends if _segment is None else _segment.append_word_ends
         out = np.empty(len(text), np.int32)
         at = 0
@@ -228,8 +253,8 @@ class JiebaSegmenter:
                 part = _text_of(simplified[start:end])
             else:
                 part = text[start:end]
-            if self._opencc is not None:
-                part = self._opencc(part)
+            if how == "opencc":
+                part = self._traditional(part)
             at = append(self._cut(part), start, out, at)
         return out[:at]
 
@@ -278,9 +303,16 @@ class WhitespaceSegmenter:
     name = "whitespace"
     version = "1"
 
-    def __init__(self, *, user_words: Path | None = None, traditional: str = "characters") -> None:
+    def __init__(
+        self,
+        *,
+        user_words: Path | None = None,
+        traditional: str = "characters",
+        model: str | Path | None = None,
+    ) -> None:
         if user_words is not None:
             raise ZhbertError("--user-words: the whitespace segmenter takes no words of yours")
+        refuse_model(self.name, model)
         self.options: dict[str, Any] = {}
         self.remarks: list[str] = []
 
@@ -311,20 +343,45 @@ def _starts_after_blanks(codes: Array) -> Array:
     return starts.astype(np.int32)
 
 
+def refuse_model(name: str, model: str | Path | None) -> None:
+    """Raise ZhbertError where a model is given to a segmenter that has none to choose."""
+    if model is not None:
+        raise ZhbertError(f"--segmenter-model {model}: the {name} segmenter has no model to choose")
+
+
+def _of_library(name: str) -> Callable[..., Segmenter]:
+    """What makes the segmenter ``name`` of segmenters.py: imported when it is called."""
+
+    def make(**options: Any) -> Segmenter:
+        from zhbert.text import segmenters
+
+        made: Segmenter = getattr(segmenters, f"load_{name}")(**options)
+        return made
+
+    return make
+
+
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {
     "jieba": JiebaSegmenter,
     "whitespace": WhitespaceSegmenter,
+    **{name: _of_library(name) for name in ("ltp", "pkuseg", "thulac", "hanlp")},
 }
 
 
 def load_segmenter(
-    name: str = "jieba", *, user_words: Path | None = None, traditional: str = "characters"
+    name: str = "jieba",
+    *,
+    user_words: Path | None = None,
+    traditional: str = "characters",
+    model: str | Path | None = None,
 ) -> Segmenter:
     """The segmenter called ``name``; its library is imported now.
 
     ``user_words``: a file with one word a line, perhaps with frequency and tag. ``traditional``:
     how traditional text becomes simplified, for segmenting only: "characters" (a table), "opencc"
-    (OpenCC's phrases), "none". Raises ZhbertError on an unknown name or a missing library.
+    (OpenCC's phrases), "none". ``model``: for ltp, pkuseg, thulac and hanlp a file or folder, or
+    a name that the library knows; its default otherwise. Raises ZhbertError on an unknown name, a
+    missing library or a missing model.
 
     >>> text = "使用語言模型"
     >>> load_segmenter("jieba").segment([text])[0].tolist()
@@ -332,4 +389,4 @@ def load_segmenter(
     """
     if name not in SEGMENTERS:
         raise ZhbertError(f"unknown segmenter '{name}'; known: {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[name](user_words=user_words, traditional=traditional)
+    return SEGMENTERS[name](user_words=user_words, traditional=traditional, model=model)

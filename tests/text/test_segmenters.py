@@ -1,0 +1,478 @@
+"""The libraries' words, found again in the text: exact ends whatever a library does to it.
+
+The models are made by the libraries' own trainers (LTP's perceptron, pkuseg, HanLP) or of their own
+classes with random weights (neural LTP); THULAC's is the one in its package.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.text import segmenter_models
+
+from zhbert.errors import ZhbertError
+from zhbert.text import segmenters
+from zhbert.text.segment import Segmenter, Traditional, load_segmenter
+from zhbert.text.segmenters import LONGEST, LibrarySegmenter, align
+
+# The model's name -> the segmenter that it is for.
+SEGMENTER = {
+    "perceptron": "ltp",
+    "neural": "ltp",
+    "pkuseg": "pkuseg",
+    "thulac": "thulac",
+    "hanlp": "hanlp",
+}
+Load = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | None]:
+    return {
+        name: None
+        if name == "thulac"
+        else getattr(segmenter_models, name)(tmp_path_factory.mktemp(name, numbered=False))
+        for name in SEGMENTER
+    }
+
+
+@pytest.fixture(scope="module")
+def load(models: dict[str, Path | None]) -> Iterator[Load]:
+    """load("pkuseg", **options): the segmenter with its small model; the same one again."""
+    loaded: dict[str, Segmenter] = {}
+
+    def by_name(name: str, **options: Any) -> Segmenter:
+        if options:
+            return load_segmenter(SEGMENTER[name], model=models[name], **options)
+        if name not in loaded:
+            loaded[name] = load_segmenter(SEGMENTER[name], model=models[name])
+        return loaded[name]
+
+    yield by_name
+    loaded.clear()
+
+
+def words_of(segmenter: Segmenter, text: str) -> list[str]:
+    ends = segmenter.segment([text])[0].tolist()
+    return [text[a:b] for a, b in pairwise([0, *ends])]
+
+
+every = pytest.mark.parametrize("name", SEGMENTER)
+# Chinese of both scripts, Latin, digits, Japanese, Korean, Thai, Arabic; full-width, ligatures,
+# combining marks, joined emoji; blanks, controls, invisible and unassigned characters, surrogates.
+SCRIPTS = st.sampled_from(
+    "使用语言模型来预测下一个词的研究生命天安门乾隆語言體龍頭髮aBcÉßﬁ１２ＡｂⅣ㎏½09.,;:!?#@%-_/()[]{}<>\"'"
+    "。，、！？；：…—（）《》“”‘’ひらカナ한국어ไทยعربي😀👨\u200d👩\ufe0f𠀀𪚥\U000f0000\u0301\u0e33"
+)
+ODD = st.sampled_from(
+    " \t\n\r\x0b\x1c\x85\u2028\u3000\xa0\x00\x07\x7f\u200b\ufeff\ufffd\ud800\udfff"
+)
+TEXTS = st.text(SCRIPTS | SCRIPTS | ODD | st.characters(), max_size=30)
+
+
+@every
+@given(texts=st.lists(TEXTS, max_size=3))
+@settings(max_examples=60)
+def test_ends_increase_end_with_the_text_and_depend_on_no_neighbour(
+    load: Load, name: str, texts: list[str]
+) -> None:
+    segmenter = load(name)
+    assert isinstance(segmenter, Segmenter)
+    together = segmenter.segment(texts)
+    assert len(together) == len(texts)
+    for text, ends in zip(texts, together, strict=True):
+        assert ends.dtype == np.int32
+        assert (np.diff(ends, prepend=0) > 0).all()
+        assert (ends[-1] == len(text)) if text else not len(ends)
+        assert segmenter.segment([text])[0].tolist() == ends.tolist()
+
+
+@every
+@given(text=TEXTS)
+@settings(max_examples=40)
+def test_no_word_holds_a_blank_and_something_else(load: Load, name: str, text: str) -> None:
+    for word in words_of(load(name), text):
+        # Control characters count as blanks: no library does anything sensible with them.
+        assert len({c.isspace() or unicodedata.category(c) == "Cc" for c in word}) == 1
+
+
+@every
+@given(text=st.text(SCRIPTS | SCRIPTS | ODD, max_size=60))
+@settings(max_examples=60)
+def test_the_words_of_mixed_scripts_are_the_library_s_own(load: Load, name: str, text: str) -> None:
+    segmenter = load(name)
+    before = segmenter.unaligned
+    segmenter.segment([text])
+    assert segmenter.unaligned == before
+
+
+@every
+def test_lines_and_sentences_are_cut_like_each_alone(load: Load, name: str) -> None:
+    segmenter = load(name)
+    parts = ["使用语言模型来预测！", "研究生命的起源", "\n", "我爱北京天安门。", "\n\n", "学术"]
+    alone = [word for part in parts for word in words_of(segmenter, part)]
+    assert words_of(segmenter, "".join(parts)) == alone
+
+
+@every
+def test_a_megabyte_in_one_line_is_cut(load: Load, name: str) -> None:
+    # Neural models and THULAC are slow: a shorter line still has many parts.
+    size = 1 << 20 if name in ("perceptron", "pkuseg") else 20 * LONGEST
+    (ends,) = load(name).segment(["语言模型研究生命" * (size // 8)])
+    assert ends[-1] == size
+    assert (np.diff(ends, prepend=0) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["neural", "hanlp"])
+def test_what_stands_behind_a_model_s_last_piece_is_cut_too(load: Load, name: str) -> None:
+    # 한 is three pieces: of these 500 characters a model of 512 pieces sees a half.
+    segmenter = load(name)
+    text = "한语" * (LONGEST // 2)
+    ends = segmenter.segment([text])[0]
+    assert segmenter.unaligned == 0
+    assert np.count_nonzero(ends > LONGEST // 2) > LONGEST // 8
+
+
+@pytest.mark.parametrize("name", ["perceptron", "pkuseg", "thulac", "hanlp"])
+def test_trained_models_find_the_words_that_they_were_trained_on(load: Load, name: str) -> None:
+    segmenter = load(name)
+    expected = ["使用", "语言", "模型", "来", "预测"]
+    assert words_of(segmenter, "使用语言模型来预测") == expected
+    assert words_of(segmenter, "研究 ，\t研究")[:2] == ["研究", " "]
+
+
+@every
+def test_traditional_text_is_cut_like_simplified(load: Load, name: str) -> None:
+    simplified, traditional = "学术研究计划语言模型", "學術研究計劃語言模型"
+    segmenter = load(name)
+    cuts = segmenter.segment([simplified])[0].tolist()
+    assert segmenter.segment([traditional])[0].tolist() == cuts
+    assert segmenter.options["traditional"] == "characters"
+    assert segmenter.options["traditional_table"]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"), [("none", "乾語體"), ("characters", "乾语体"), ("opencc", "干语体")]
+)
+def test_the_library_gets_the_text_as_traditional_says(how: str, expected: str) -> None:
+    seen = []
+
+    def cut(sentence: str) -> list[str]:
+        seen.append(sentence)
+        return [sentence]
+
+    segmenter = LibrarySegmenter("made", "1", cut, traditional=Traditional(how), options={})
+    assert words_of(segmenter, "乾語體") == ["乾語體"]
+    assert seen[-1] == expected
+    assert segmenter.options["traditional"] == how
+
+
+@every
+def test_words_of_the_user_are_kept_whole(load: Load, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("語言模型 5\n天安门研究\n天安门研究\n", encoding="utf-8")
+    segmenter = load(name, user_words=file)
+    kept = {"語言模型", "天安门研究"} & set(words_of(segmenter, "使用語言模型來預測天安门研究的"))
+    # LTP joins what its model leaves apart, but a word of the model's that sticks out may win.
+    assert len(kept) >= (1 if name == "neural" else 2)
+    assert "user_words" in segmenter.options
+    assert segmenter.remarks == []
+
+
+def test_words_that_a_library_cuts_all_the_same_are_told(load: Load, tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("语言！模型\n", encoding="utf-8")
+    (remark,) = load("pkuseg", user_words=file).remarks
+    assert "1 of 1 words" in remark
+    file.write_text("", encoding="utf-8")
+    for name in ("pkuseg", "thulac"):
+        assert words_of(load(name, user_words=file), "语言模型") == ["语言", "模型"]
+
+
+@every
+def test_a_corpus_says_what_cut_it(
+    load: Load, models: dict[str, Path | None], name: str, tmp_path: Path
+) -> None:
+    segmenter = load(name)
+    assert segmenter.name == SEGMENTER[name]
+    assert segmenter.version
+    assert json.loads(json.dumps(segmenter.options)) == segmenter.options
+    model = models[name]
+    if model is None:
+        assert segmenter.options["model"] == "default"
+        return
+    assert segmenter.options["model"] == model.name
+    # The same files elsewhere are the same model; another byte is another.
+    other = tmp_path / model.name
+    (shutil.copytree if model.is_dir() else shutil.copy)(model, other)
+    again = load_segmenter(SEGMENTER[name], model=str(other))
+    assert again.options == segmenter.options
+    changed = other if other.is_file() else next(other.glob("*.json"), other / "weights.npz")
+    if changed.suffix == ".json":
+        changed.write_text(changed.read_text() + "\n")
+        assert (
+            load_segmenter(SEGMENTER[name], model=other).options["model_sha256"]
+            != segmenter.options["model_sha256"]
+        )
+
+
+def test_a_folder_of_a_perceptron_model_is_known_by_its_config(
+    load: Load, models: dict[str, Path | None], tmp_path: Path
+) -> None:
+    file = models["perceptron"]
+    assert file
+    shutil.copy(file, tmp_path / "cws.bin")
+    (tmp_path / "config.json").write_text('{"nerual": false, "tasks": {"cws": "cws.bin"}}')
+    segmenter = load_segmenter("ltp", model=tmp_path)
+    assert segmenter.options["kind"] == "perceptron"
+    assert words_of(segmenter, "使用语言模型") == words_of(load("perceptron"), "使用语言模型")
+
+
+def test_a_name_of_the_hub_is_fetched_through_the_hub_s_client(
+    models: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[Any] = []
+
+    def snapshot(name: str, **options: Any) -> str:
+        asked.append((name, options["revision"]))
+        return str(models["neural"])
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    segmenter = load_segmenter("ltp", model="LTP/tiny@main")
+    assert asked == [("LTP/tiny", "main")]
+    assert segmenter.options["model"] == "LTP/tiny@main"
+    assert segmenter.options["model_sha256"]
+
+
+# ---------------------------------------------------------------- alignment
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words", "expected"),
+    [
+        ("使用模型", ["使用", "模型"], [2, 4]),
+        ("使用 模型", ["使用", "模型"], [3, 5]),
+        ("ＡＢ模型", ["ab", "模型"], [2, 4]),
+        ("語言模型", ["语言", "模型"], [2, 4]),
+        ("重5㎏的", ["重", "5", "kg", "的"], [1, 2, 3, 4]),
+        ("㎏的", ["k", "g", "的"], [1, 2]),
+        ("e\u0301a", ["é", "a"], [2, 3]),
+        ("\ufeff使用", ["使用"], [3]),
+        ("使用", ["", "使", "用", ""], [1, 2]),
+        ("使用", ["使", "[UNK]"], None),
+        ("使用", ["使"], None),
+        ("使用", ["用", "使"], None),
+    ],
+)
+def test_words_are_found_in_the_sentence_again(
+    sentence: str, words: list[str], expected: list[int] | None
+) -> None:
+    assert align(sentence, words) == expected
+
+
+@given(st.text(SCRIPTS | ODD, max_size=20), st.data())
+def test_a_library_that_normalises_is_followed(sentence: str, draw: st.DataObject) -> None:
+    cuts = sorted(draw.draw(st.sets(st.integers(0, len(sentence)))))
+    words = [sentence[a:b] for a, b in pairwise([0, *cuts, len(sentence)])]
+    change = draw.draw(st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]))
+    changed = ["".join(unicodedata.normalize(change, w).split()).lower() for w in words]
+    ends = align(sentence, changed)
+    assert ends is not None
+    assert all(0 < end <= len(sentence) for end in ends)
+
+
+def made(cut: Callable[[str], list[str]]) -> LibrarySegmenter:
+    return LibrarySegmenter("made", "1", cut, traditional=Traditional("none"), options={})
+
+
+def test_where_words_cannot_be_found_each_character_is_one() -> None:
+    segmenter = made(lambda sentence: ["[UNK]"] if "词" in sentence[:2] else [sentence])
+    assert words_of(segmenter, "词的 x。使用模型。") == ["词", "的", " ", "x", "。", "使用模型。"]
+    assert segmenter.unaligned == 1
+
+
+def test_a_library_that_is_off_altogether_is_noticed_at_once() -> None:
+    with pytest.raises(ZhbertError, match=r"segmenter made: the words of .* come out as '\[UNK\]'"):
+        made(lambda sentence: ["[UNK]"])
+
+
+def test_an_error_inside_a_library_is_one_line() -> None:
+    def cut(sentence: str) -> list[str]:
+        if "x" in sentence:
+            raise RuntimeError("no memory\nat line 3")
+        return [sentence]
+
+    with pytest.raises(ZhbertError, match=r"stopped at 'xyz…': RuntimeError: no memory$"):
+        made(cut).segment(["语言", "xyz"])
+
+
+# ---------------------------------------------------------------- what cannot be loaded
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("ltp", "ltp_extension.perceptron"),
+        ("pkuseg", "spacy_pkuseg"),
+        ("thulac", "thulac"),
+        ("hanlp", "hanlp"),
+    ],
+)
+def test_a_missing_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "cws_model.bin").write_bytes(b"")
+    model = tmp_path / "cws_model.bin" if name == "ltp" else None
+    with pytest.raises(ZhbertError, match=rf"pip install 'zhbert\[{name}\]'$"):
+        load_segmenter(name, model=model)
+
+
+@pytest.mark.parametrize("name", ["ltp", "pkuseg", "thulac", "hanlp"])
+def test_a_model_that_is_not_there_is_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ZhbertError, match=r"nowhere: no such model"):
+        load_segmenter(name, model=tmp_path / "nowhere")
+    with pytest.raises(ZhbertError, match=r"no .*(json|bin|msgpack)"):
+        load_segmenter(name, model=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pkuseg", "thulac", "hanlp"])
+def test_an_unknown_name_of_a_model_is_one_line(name: str) -> None:
+    with pytest.raises(ZhbertError, match="nonsense"):
+        load_segmenter(name, model="nonsense")
+
+
+def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    import spacy_pkuseg
+    from hanlp.utils import io_util
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    monkeypatch.setattr(spacy_pkuseg, "download_model", offline)
+    monkeypatch.setattr(io_util, "get_resource", offline)
+    for name in ("ltp", "pkuseg", "hanlp"):
+        with pytest.raises(ZhbertError, match=r"no route to host\).*--segmenter-model") as caught:
+            load_segmenter(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["perceptron", "neural", "pkuseg", "hanlp"])
+def test_a_damaged_model_is_one_line(
+    models: dict[str, Path | None], tmp_path: Path, name: str
+) -> None:
+    model = models[name]
+    assert model
+    broken = tmp_path / model.name
+    (shutil.copytree if model.is_dir() else shutil.copy)(model, broken)
+    weights = next(
+        file
+        for file in [broken, *broken.glob("*")]
+        if file.is_file() and file.suffix in (".bin", ".pt", ".npz")
+    )
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(ZhbertError, match="could not be loaded") as caught:
+        load_segmenter(SEGMENTER[name], model=broken)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["neural", "hanlp"])
+def test_weights_that_a_checkpoint_lacks_are_told(
+    models: dict[str, Path | None], tmp_path: Path, name: str
+) -> None:
+    import torch
+
+    model = models[name]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    (file,) = [*folder.glob("*.bin"), *folder.glob("*.pt")]
+    state = torch.load(file)
+    del state[next(key for key in state if "word_embeddings" in key)]
+    torch.save(state, file)
+    with pytest.raises(ZhbertError, match=r"lacks 1 weights \(.*word_embeddings"):
+        load_segmenter(SEGMENTER[name], model=folder)
+
+
+class _Runs:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"), [("neural", "pytorch_model.bin"), ("hanlp", "model.pt")]
+)
+def test_a_pickle_that_runs_code_is_refused(
+    models: dict[str, Path | None], tmp_path: Path, name: str, weights: str
+) -> None:
+    import torch
+
+    model = models[name]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    torch.save({"a": _Runs(tmp_path / "ran")}, folder / weights)
+    with pytest.raises(ZhbertError, match="could not be loaded"):
+        load_segmenter(SEGMENTER[name], model=folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_pkuseg_s_old_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "features.pkl").write_bytes(b"")
+    (tmp_path / "weights.npz").write_bytes(b"")
+    with pytest.raises(ZhbertError, match=r"no features\.msgpack"):
+        load_segmenter("pkuseg", model=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("ltp", {}, "not of an LTP model"),
+        ("ltp", [], "not a ltp model's config"),
+        ("ltp", {"nerual": False}, "None: not a ltp model"),
+        (
+            "ltp",
+            {"nerual": True, "model": {"a": {"_ltp_target_": "os.system"}}},
+            r"wants to call os\.system: refused",
+        ),
+        ("hanlp", {"classpath": "os.system"}, r"holds a os\.system"),
+        ("hanlp", {}, "holds a None"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(
+    tmp_path: Path, name: str, config: Any, message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ZhbertError, match=message):
+        load_segmenter(name, model=tmp_path)
+
+
+def test_segmenters_without_models_say_so() -> None:
+    for name in ("jieba", "whitespace"):
+        with pytest.raises(ZhbertError, match=f"the {name} segmenter has no model to choose"):
+            load_segmenter(name, model="x")
+
+
+def test_the_fold_keeps_what_tells_characters_apart() -> None:
+    assert segmenters._fold("一") == "一"
+    assert segmenters._fold("Ａ") == "a"
+    assert segmenters._fold("\u3000") == segmenters._fold("\u200b") == ""
