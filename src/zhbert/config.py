@@ -16,9 +16,10 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from zhbert.errors import ZhbertError
+from zhbert.schema import build, show, suggest, typed
 
 RECIPES_FOLDER = Path(__file__).with_name("recipes")
 
@@ -258,7 +259,7 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
         hint = ": no such file" if not path.is_dir() else ": a folder, not a recipe file"
         raise ZhbertError(f"{text}{hint}; 'zhbert recipes' lists the recipes by name")
     raise ZhbertError(
-        f"no recipe '{text}'{_suggest(text, recipe_names())}, or give a path to a file"
+        f"no recipe '{text}'{suggest(text, recipe_names())}, or give a path to a file"
     )
 
 
@@ -287,7 +288,7 @@ def parse_recipe(
     Traceback (most recent call last):
     zhbert.errors.ZhbertError: recipe: masking: unknown key 'ratee'; did you mean 'rate'?
     """
-    recipe = _build(Recipe, table, "", where)
+    recipe = build(Recipe, table, "", where, _elsewhere)
     for override in overrides:
         recipe = _override(recipe, override)
     check_recipe(recipe, where)
@@ -300,13 +301,13 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
         if value is None:
             continue
         if isinstance(value, float) and not math.isfinite(value):
-            raise ZhbertError(f"{where}: {key} = {_show(value)}: must be a finite number")
+            raise ZhbertError(f"{where}: {key} = {show(value)}: must be a finite number")
         for choice in value if isinstance(value, tuple) else (value,):
             if key in CHOICES and choice not in CHOICES[key]:
-                known = _suggest(choice, CHOICES[key])
-                raise ZhbertError(f"{where}: {key} = {_show(choice)}: not a choice{known}")
+                known = suggest(choice, CHOICES[key])
+                raise ZhbertError(f"{where}: {key} = {show(choice)}: not a choice{known}")
         if key in RANGES and not RANGES[key][1](value):
-            raise ZhbertError(f"{where}: {key} = {_show(value)}: must be {RANGES[key][0]}")
+            raise ZhbertError(f"{where}: {key} = {show(value)}: must be {RANGES[key][0]}")
     masking = recipe.masking
     if masking.mask_share + masking.random_share > 1 + 1e-9:
         raise ZhbertError(
@@ -361,7 +362,7 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
             free = key.endswith("dropout_prob") or theirs is None or value == theirs
             if not free and not (key == "num_hidden_layers" and value < theirs):
                 raise ZhbertError(
-                    f"model.{key} = {_show(value)}: the model to start from has {_show(theirs)}; "
+                    f"model.{key} = {show(value)}: the model to start from has {show(theirs)}; "
                     f"remove the key, or start from another model"
                 )
         known = {item.name for item in dataclasses.fields(ModelShape)}
@@ -399,44 +400,6 @@ def recipe_to_toml(recipe: Recipe) -> str:
         else:
             lines.append(f"{item.name} = {_toml(value)}\n")
     return "".join(lines + sections)
-
-
-_Settings = TypeVar("_Settings")
-
-
-def _build(kind: type[_Settings], table: Mapping[str, Any], prefix: str, where: str) -> _Settings:
-    hints = typing.get_type_hints(kind)
-    label = f"{where}: {prefix[:-1]}" if prefix else where
-    for key in table:
-        if key not in hints:
-            raise ZhbertError(f"{label}: unknown key '{key}'{_elsewhere(key, prefix, list(hints))}")
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, Mapping):
-                raise ZhbertError(f"{label}: {key} = {_show(value)}: must be a section, [{key}]")
-            section = typing.cast(type[Any], hints[key])
-            values[key] = _build(section, value, f"{prefix}{key}.", where)
-        else:
-            values[key] = _typed(value, hints[key], f"{where}: {prefix}{key}")
-    return kind(**values)
-
-
-def _typed(value: Any, hint: Any, label: str) -> Any:
-    """``value`` as its field's type: a whole number is good for a float, nothing else bends."""
-    if isinstance(hint, types.UnionType):
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is int and type(value) is int:
-        return value
-    if typing.get_origin(hint) is tuple:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-    elif type(value) is hint:
-        return value
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    raise ZhbertError(f"{label} = {_show(value)}: must be {names.get(hint, 'a list of texts')}")
 
 
 def _override(recipe: Recipe, override: str) -> Recipe:
@@ -487,9 +450,9 @@ def _override_value(text: str, hint: Any, override: str) -> Any:
         value = text
     if typing.get_origin(hint) is tuple and isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
-    # _typed prints "label = value", and here both stand in the override itself.
+    # typed prints "label = value", and here both stand in the override itself.
     try:
-        return _typed(value, hint, "")
+        return typed(value, hint, "")
     except ZhbertError as error:
         raise ZhbertError(f"{override}: {str(error).rpartition(': ')[2]}") from None
 
@@ -500,17 +463,7 @@ def _elsewhere(key: str, prefix: str, known: list[str]) -> str:
         for full in flatten(Recipe()):
             if full.rpartition(".")[2] == key:
                 return f"; did you mean '{full}'?"
-    return _suggest(key, known)
-
-
-def _suggest(word: Any, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(str(word), names, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
-
-
-def _show(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return suggest(key, known)
 
 
 def _toml(value: Any) -> str:
