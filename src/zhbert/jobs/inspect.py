@@ -30,7 +30,7 @@ _WORDS = {
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 # Of a long list of names so many are shown; --json has them all.
-_SHOWN = 4
+_SHOWN = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,18 +147,21 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.vocabulary is not None:
         ids = found.vocabulary.special_tokens
         yield "", ", ".join(f"{token} {'missing' if i is None else i}" for token, i in ids.items())
+    if found.foreign:
+        yield "tensors", _names(found.unused)
+        return
     if found.encoder.present:
         yield "encoder", _state(found.encoder)
     for name, head in found.heads.items():
-        # The first two belong to every pretrained BERT; the others are not missed.
+        # The first three belong to every BERT as it was pretrained; the others are not missed.
         if head.present or name in ("masked_words", "sentence_pair", "pooler"):
             yield _WORDS[name], _state(head) + _remark(name, found)
     if found.decoder != "shared":
         yield "decoder", found.decoder
-    if found.missing and found.encoder.present:
+    if found.missing:
         yield "missing", _names(found.missing)
-    if found.unknown:
-        yield "unknown", _names(found.unknown)
+    if found.unused:
+        yield "unused", _names(found.unused)
     if found.skipped:
         yield "skipped", f"{len(found.skipped):,} optimiser slots or constants"
     if found.not_finite:
@@ -170,9 +173,10 @@ def _shape(shape: dict[str, int | None]) -> str:
         value = shape[field]
         return "?" if value is None else f"{value:,}"
 
+    plural = "" if shape["num_hidden_layers"] == 1 else "s"
     heads = number("num_attention_heads")
     return (
-        f"{number('num_hidden_layers')} layers x {number('hidden_size')} "
+        f"{number('num_hidden_layers')} layer{plural} x {number('hidden_size')} "
         f"(feed-forward {number('intermediate_size')}), {heads} heads, "
         f"{number('max_position_embeddings')} positions, {number('type_vocab_size')} segments"
     )

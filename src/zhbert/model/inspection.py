@@ -272,7 +272,8 @@ class _Draw:
         names = {"cut normal": "normal cut at two sigma", None: "like no fresh draw"}
         if self.count < 100:
             return f"weights too few to judge (std {self.spread:.3g})"
-        numbers = f"std {self.spread:.3g}, excess kurtosis {self.kurtosis:.2f}"
+        # Adding 0.0 makes 0.0 of -0.0.
+        numbers = f"std {self.spread:.3g}, excess kurtosis {round(self.kurtosis, 2) + 0.0}"
         return f"weights {names.get(self.kind, self.kind)} ({numbers})"
 
 
@@ -322,12 +323,17 @@ class Inspection:
     labels: dict[str, str]  # of the classifier, by number
     decoder: str  # "shared", "shared, kept twice" or "its own"
     missing: tuple[str, ...]  # names that BertForPreTraining has and the file has not
-    unknown: tuple[str, ...]  # names that no BERT of ours has
+    unused: tuple[str, ...]  # names that no BERT of this config has
     skipped: tuple[str, ...]  # optimiser slots and constants
     not_finite: tuple[str, ...]  # tensors with NaN or infinity
     problems: tuple[str, ...]  # what does not fit together
     refusal: str | None  # why zhbert does not open it
     uses: tuple[Use, ...]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether this is another architecture, by its names."""
+        return foreign_architecture(self.unused) is not None
 
     @property
     def size(self) -> int:
@@ -391,10 +397,11 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
         alias = next(iter(ALIASES))
         if not _is_finite(checkpoint.aliases[alias]):
             spoilt += (alias,)
-    expected = list(_expected_names(shape["num_hidden_layers"] or 0))
+    layers = (config.num_hidden_layers if config else shape["num_hidden_layers"]) or 0
+    expected = list(_expected_names(layers))
     missing = tuple(name for name in expected if name not in entries)
     known = {*expected, *(name for head in HEADS.values() for name in head.names)}
-    unknown = tuple(name for name in entries if name not in known)
+    unused = tuple(name for name in entries if name not in known)
     counted = list(entries.values())
     if decoder == "its own":
         counted.append(checkpoint.aliases["cls.predictions.decoder.weight"])
@@ -413,7 +420,7 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
         labels=labels,
         decoder=decoder,
         missing=missing,
-        unknown=unknown,
+        unused=unused,
         skipped=checkpoint.skipped,
         not_finite=spoilt,
         problems=tuple(problems),
@@ -481,7 +488,7 @@ def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int
     >>> _expected_shape("cls.seq_relationship.weight", {"hidden_size": 768})
     (2, 768)
     """
-    if template not in TEMPLATES:
+    if template not in TEMPLATES or not template.startswith(("bert.", "cls.")):
         return None
     fields = next(fields for end, fields in _SHAPES if template.endswith(end)).split()
     shape = [int(f) if f.isdigit() else sizes[f] for f in fields]
@@ -638,7 +645,9 @@ def _refusal(
     if trunk:
         return f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"
     for problem in odd:
-        return problem
+        # Layers beyond those of the config stay unused; other sizes must agree.
+        if "num_hidden_layers" not in problem:
+            return problem
     for name in spoilt:
         return f"NaN or infinite numbers in {name}: take an earlier checkpoint"
     if decoder == "its own" and values and values.get("tie_word_embeddings") is False:
