@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,7 +113,10 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
     from zhbert.zoo.catalogue import find_card, similar_names
     from zhbert.zoo.hub import is_hub_id
 
-    text = str(name)
+    # A Path has lost one of an address' slashes.
+    text = re.sub(r"^(https?):/(?!/)", r"\1://", str(name))
+    if not text:
+        raise ZhbertError("an empty name; name a model ('zhbert models' lists the published ones)")
     if text.startswith(("http://", "https://")):
         origin, card = Origin("url", text), None
     else:

@@ -126,9 +126,12 @@ def _damage_named(archive: Path) -> Iterator[None]:
     import tarfile
     import zipfile
 
+    damage = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError)
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
+    except (*damage, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's trouble; without a number it is gzip's or bz2's
         what = str(error).split("\n")[0] or "it ends too early"
         raise BadArchiveError(
             f"{archive}: a damaged or truncated archive ({what}); fetch it again"
@@ -294,12 +297,17 @@ def _unpack_tar(writer: _Writer, kind: str) -> None:
         with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
             for member in archive:
                 _unpack_tar_member(writer, archive, member)
-            # tarfile takes a damaged header for the end; behind the true end are only zeros.
-            # Reading to there also makes the decompressor compare its checksum.
+            # tarfile takes a damaged header, or the end of a truncated file, for the archive's end.
+            # The true end is zeros, up to the last byte. Reading to there also makes the
+            # decompressor compare its checksum.
             bounded.seek(archive.offset)
+            zeros = 0
             while block := bounded.read(_BLOCK):
-                if block.count(0) != len(block):
+                zeros += len(block)
+                if block.strip(b"\0"):
                     raise tarfile.ReadError("a header in the middle is broken")
+            if zeros < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("its end is missing")
 
 
 def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -135,11 +135,17 @@ def locked(file: Path, doing: str, progress: Progress) -> Iterator[None]:
 def split_checksum(url: str) -> tuple[str, str | None]:
     """An address without its fragment, and the checksum in it."""
     address, _, fragment = url.partition("#")
+    try:
+        host = urlsplit(address).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ZhbertError(f"{url}: not an address; it begins with https:// and a host's name")
     if not fragment:
         return address, None
     if not (found := re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)):
         raise ZhbertError(
-            f"{url}: after # stands a checksum, sha256= and 64 hex digits, or nothing"
+            f"{url}: after # stands a checksum (sha256= and 64 hex digits), or nothing"
         )
     return address, found[1].lower()
 
@@ -251,7 +257,7 @@ class _Download:
             raise _BrokenError("the file on the server is another one now", wait=0)
         if status in self.policy.statuses:
             raise _BrokenError(
-                f"the server answers {status} {response.reason}", _retry_after(response)
+                f"the server answers {status} {response.reason}", retry_after(response.headers)
             )
         if status == 200:
             offset = 0
@@ -323,7 +329,9 @@ class _Download:
         if broken.connection:
             host = urlsplit(self.url).hostname
             return UnreachableError(f"{self.url}: no connection to {host} ({broken.why})")
-        kept = f"; the {self.arrived():,} bytes that came are kept" if self.arrived() else ""
+        total = self.read_state().get("total")
+        of = f" of {total:,}" if total else ""
+        kept = f"; {self.arrived():,}{of} bytes are here and kept" if self.arrived() else ""
         return ZhbertError(
             f"{self.url}: {broken.why}, {attempts} times in a row{kept}; run the same command "
             "again later"
@@ -350,9 +358,13 @@ def _content_range(header: str) -> tuple[int | None, int | None]:
     return int(start) if start else None, int(total) if total != "*" else None
 
 
-def _retry_after(response: Response) -> float | None:
-    """The wait that a server asks for, in seconds: a number, or a date."""
-    value = response.headers.get("Retry-After", "").strip()
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The wait that a server asks for, in seconds: a number, or a date.
+
+    >>> retry_after({"Retry-After": "7"}), retry_after({})
+    (7.0, None)
+    """
+    value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
 
@@ -122,18 +123,33 @@ def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
 def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
     """One file, fetched if need be; None where the model has no such file."""
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+    )
 
     # A path, or a mark that the hub has no such file, or None where neither is known.
     known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
     if known:
         return Path(known) if isinstance(known, str) else None
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, name, revision=commit))
-    except LocalEntryNotFoundError:  # also an EntryNotFoundError, but no answer of the hub
-        raise
-    except EntryNotFoundError:
-        return None
+    policy = download.RETRY
+    for wait in (*policy.waits, None):
+        try:
+            return Path(huggingface_hub.hf_hub_download(hub_id, name, revision=commit))
+        except LocalEntryNotFoundError:  # also an EntryNotFoundError, but no answer of the hub
+            raise
+        except EntryNotFoundError:
+            return None
+        except HfHubHTTPError as error:
+            # The library itself asks again where a connection breaks, not where a download is
+            # answered by "later".
+            asked = download.retry_after(error.response.headers) or wait
+            again = wait is not None and error.response.status_code in policy.statuses
+            if asked is None or not again or asked > policy.longest_wait:
+                raise
+            policy.sleep(asked)
+    raise AssertionError
 
 
 def _shards(weights: Path) -> list[str]:
