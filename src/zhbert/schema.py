@@ -75,9 +75,9 @@ def typed(value: Any, hint: Any, label: str) -> Any:
         if item is float:
             name = "a list of numbers"
     elif typing.get_origin(hint) is dict:
-        key, item = typing.get_args(hint)
+        item = typing.get_args(hint)[1]
         if isinstance(value, Mapping):
-            return {key(name): typed(one, item, f"{label}.{name}") for name, one in value.items()}
+            return {key: typed(one, item, f"{label}.{key}") for key, one in value.items()}
         name = "a section"
     elif type(value) is hint:
         return value

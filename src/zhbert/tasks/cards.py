@@ -1,0 +1,450 @@
+"""Task cards: a TOML file says where a task's examples are, how they are scored, what is published.
+
+A card is named by the stem of a file that ships with the package (``lcqmc``) or by a path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+from zhbert.schema import build, show, suggest
+
+CARDS_FOLDER = Path(__file__).with_name("cards")
+
+METRICS_OF_KIND = {
+    "classify": ("accuracy", "f1", "matthews"),
+    "regress": ("pearson", "spearman"),
+    "tag": ("f1", "accuracy"),
+    "span": ("f1", "em"),
+}
+KINDS = tuple(METRICS_OF_KIND)
+FORMATS_OF_KIND = {
+    "classify": ("tsv", "csv", "jsonl", "parquet"),
+    "regress": ("tsv", "csv", "jsonl", "parquet"),
+    "tag": ("bio",),
+    "span": ("squad",),
+}
+SCORERS = ("cmrc2018", "cjrc", "squad1.1", "squad2.0")
+SPLITS = ("train", "dev", "test")
+
+Column = tuple[str | int, ...]
+"""A column's possible names, tried in order; a number counts columns from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where the examples are and how they are written."""
+
+    format: str
+    """tsv, csv, jsonl or parquet; squad (its JSON and CMRC's, DRCD's, CJRC's); bio: a character
+    and its tag a line, a blank line between sentences."""
+    train: tuple[str, ...] = ()
+    """Names of the training file, tried in order inside the folder of the data."""
+    dev: tuple[str, ...] = ()
+    """Names of the file that decides between checkpoints and settings."""
+    test: tuple[str, ...] = ()
+    """Names of the file to score once, at the end."""
+    more: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further splits by name, for example CMRC 2018's challenge set."""
+    scored_with_dev: tuple[str, ...] = ()
+    """Splits of ``more`` that are scored whenever dev is, where their files are there."""
+    folder: str = ""
+    """The name of the task's own folder in a collection of tasks; unset: the card's name."""
+    text: Column = ()
+    """The column of the text, or of the first text of a pair."""
+    text_pair: Column = ()
+    """The column of a pair's second text; unset: single texts."""
+    label: Column = ()
+    """The column of the label or, to regress, of the number."""
+    id: Column = ()
+    """The column of the example's id; unset: the row's number, from 0."""
+    header: bool = True
+    """tsv and csv: the first line holds the columns' names."""
+    quoting: bool | None = None
+    """Quotes hold a field together; unset: in csv they do, in tsv they are text."""
+    labels: tuple[str, ...] = ()
+    """The labels, in the order of their ids; to tag: the tags."""
+    labels_file: str = ""
+    """A file beside the card with a label a line, instead of ``labels``."""
+    label_names: tuple[str, ...] = ()
+    """What to call the labels in print, in the same order; unset: as they are."""
+    rename_labels: dict[str, str] = field(default_factory=dict)
+    """Other spellings of a label in the files."""
+    drop_labels: tuple[str, ...] = ()
+    """Rows with these labels are left out, and counted."""
+    label_range: tuple[float, ...] = ()
+    """To regress: the lowest and the highest number."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Only rows with this value in that column; a file without the column is read whole."""
+    split_column: str = ""
+    """Where one file holds all splits: only rows with the split's name in this column."""
+    skip_broken_rows: bool = False
+    """Rows with too many or too few columns are left out, and counted; unset: an error."""
+    scheme: str = ""
+    """To tag: BIO."""
+    scorer: str = ""
+    """Spans: whose official rules decide, cmrc2018, cjrc, squad1.1 or squad2.0."""
+    yes_no: bool = False
+    """Spans: the answers YES and NO are judgements, not parts of the text."""
+    no_answer: bool = False
+    """Spans: a question may have no answer."""
+
+    @property
+    def splits(self) -> dict[str, tuple[str, ...]]:
+        """Every split's file names: train, dev, test and ``more``, where the card names them."""
+        named = {split: getattr(self, split) for split in SPLITS}
+        return {split: names for split, names in {**named, **self.more}.items() if names}
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an example is a pair of texts."""
+        return bool(self.text_pair)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the task is fine-tuned unless ``key=value`` says otherwise."""
+
+    epochs: int = 3
+    """Passes over the training examples."""
+    sequence_length: int = 128
+    """The longest row in pieces, [CLS] and [SEP] included."""
+    batch_size: int = 32
+    """Rows in one optimiser step."""
+    learning_rate: float = 3e-5
+    """The peak, reached at the end of the warm-up."""
+    warmup_share: float = 0.1
+    """Share of the steps over which the learning rate rises."""
+    doc_stride: int = 128
+    """Spans: pieces from one window of a long text to the next."""
+    source: str = ""
+    """Who published these values, or why they were chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One figure that somebody printed."""
+
+    source: str
+    """Where it stands: the project that printed it."""
+    model: str
+    """The model's name there."""
+    split: str
+    """The split that was scored, by the card's names."""
+    metric: str
+    """The metric by our names, or ``unstated``."""
+    max: float
+    """The best of the seeds, or the only figure there is, in per cent."""
+    mean: float | None = None
+    """The mean of the seeds, in per cent; unset: not printed."""
+    note: str = ""
+    """What is presumed or differs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Everything that makes a task, but the examples themselves."""
+
+    title: str
+    """One line: the data set and its question."""
+    kind: str
+    """classify, regress, tag or span."""
+    metrics: tuple[str, ...]
+    """The first decides which checkpoint and which setting is best."""
+    data: Data
+    """Where the examples are."""
+    language: str = "zh"
+    """zh or en."""
+    licence: str = ""
+    """As its owner states it; unset: none stated."""
+    note: str = ""
+    """What differs from the papers' protocol, what to know."""
+    settings: Settings = field(default_factory=Settings)
+    """The settings for models of every family that ``families`` does not name."""
+    families: dict[str, Settings] = field(default_factory=dict)
+    """Other settings for a family of models, for example ``ernie``."""
+    official: dict[str, int] = field(default_factory=dict)
+    """Examples in each split of the official distribution, for those that are known."""
+    published: tuple[Published, ...] = ()
+    """Results that were printed, as they were printed."""
+    name: str = ""
+    """The stem of the card's file."""
+    path: Path = Path()
+    """The card's file."""
+
+    @property
+    def ships(self) -> bool:
+        """Whether this is one of the package's own cards."""
+        return self.path.parent == CARDS_FOLDER
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The labels' ids: their places in ``data.labels``."""
+        return {label: place for place, label in enumerate(self.data.labels)}
+
+    def settings_for(self, family: str | None = None) -> Settings:
+        """The settings for a family of models ("ernie"), else the card's."""
+        return self.families.get(family or "", self.settings)
+
+
+def card_names() -> list[str]:
+    """The names of the cards that ship with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in CARDS_FOLDER.glob("*.toml"))
+
+
+def card_path(name: str | os.PathLike[str]) -> Path:
+    """The file of a card named by its stem (``lcqmc``) or by a path (``my/task.toml``).
+
+    Raises ZhbertError where there is none, naming the cards that there are.
+    """
+    text = os.fspath(name)
+    shipped = CARDS_FOLDER / f"{text.lower()}.toml"
+    if os.sep not in text and shipped.is_file():
+        return shipped
+    path = Path(text)
+    if path.is_file():
+        return path
+    if path.suffix == ".toml" or os.sep in text:
+        hint = "no such file" if not path.is_dir() else "a folder, not a card"
+        raise ZhbertError(f"{text}: {hint}; 'zhbert tasks' lists the tasks by name")
+    raise ZhbertError(
+        f"no task '{text}'{suggest(text.lower(), card_names())}, or give a path to a card"
+    )
+
+
+def load_card(name: str | os.PathLike[str]) -> Card:
+    """Read and check a card; raises ZhbertError in one line that names key, value and choices.
+
+    >>> card = load_card("lcqmc")
+    >>> card.kind, card.metrics, card.data.labels, card.settings_for("ernie").learning_rate
+    ('classify', ('accuracy',), ('0', '1'), 3e-05)
+    """
+    path = card_path(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
+    except UnicodeDecodeError:
+        raise ZhbertError(f"{path}: not a text file in UTF-8; a card is a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ZhbertError(f"{path}: not valid TOML: {error}") from None
+    return parse_card(table, path)
+
+
+def parse_card(table: Mapping[str, Any], path: Path) -> Card:
+    """Turn a TOML table into a checked Card; ``path`` names it and its files.
+
+    >>> parse_card({"title": "t", "kind": "clasify", "metrics": [], "data": {}}, Path("my.toml"))
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: my.toml: kind = "clasify": not a choice; did you mean 'classify'?
+    """
+    where = path.name
+    table = dict(table)
+    if "kind" in table:
+        # Before the rest: what else must be there depends on it.
+        _choice(table["kind"], KINDS, f"{where}: kind")
+    for key in ("name", "path", "families"):
+        # Fields of Card, but not keys of the file.
+        if key in table:
+            raise ZhbertError(f"{where}: unknown key '{key}'; the card's name is its file's")
+    settings, families = _settings(table.pop("settings", {}), where)
+    published = table.pop("published", [])
+    if not isinstance(published, list) or not all(isinstance(one, Mapping) for one in published):
+        raise ZhbertError(f"{where}: published must be sections, [[published]]")
+    data = table.get("data")
+    if isinstance(data, Mapping):
+        table["data"] = {key: _listed(key, value) for key, value in data.items()}
+    card = build(Card, table, "", where, _known_keys)
+    data = card.data
+    if data.labels_file:
+        if data.labels:
+            raise ZhbertError(f"{where}: data.labels and data.labels_file: remove one of them")
+        data = dataclasses.replace(data, labels=_read_labels(path.parent / data.labels_file))
+    card = dataclasses.replace(
+        card,
+        name=where.removesuffix(".toml"),
+        path=path,
+        data=data,
+        settings=settings,
+        families=families,
+        published=tuple(
+            build(Published, one, f"published[{place}].", where)
+            for place, one in enumerate(published)
+        ),
+    )
+    check_card(card)
+    return card
+
+
+def check_card(card: Card) -> None:
+    """Refuse values out of range, and values that contradict each other."""
+    where, data = card.path.name, card.data
+    _choice(card.kind, KINDS, f"{where}: kind")
+    _choice(data.format, FORMATS_OF_KIND[card.kind], f"{where}: data.format")
+    if not card.metrics:
+        known = ", ".join(METRICS_OF_KIND[card.kind])
+        raise ZhbertError(f"{where}: metrics = []: name one or more of {known}")
+    for metric in card.metrics:
+        _choice(metric, METRICS_OF_KIND[card.kind], f"{where}: metrics")
+    _choice(card.language, ("zh", "en"), f"{where}: language")
+    if not data.train and not data.dev:
+        raise ZhbertError(f"{where}: data: neither train nor dev names a file")
+    for split in data.scored_with_dev:
+        _choice(split, tuple(data.more), f"{where}: data.scored_with_dev")
+    for split in data.more:
+        if split in SPLITS:
+            raise ZhbertError(f"{where}: data.more.{split}: {split} is a key of [data] itself")
+    if card.kind in ("classify", "regress"):
+        _check_columns(card)
+    if card.kind in ("classify", "tag"):
+        _check_labels(card)
+    if card.kind == "regress" and (
+        len(data.label_range) != 2
+        or not all(map(math.isfinite, data.label_range))
+        or data.label_range[0] >= data.label_range[1]
+    ):
+        raise ZhbertError(
+            f"{where}: data.label_range = {show(data.label_range)}: must be the lowest and the "
+            "highest number, for example [0, 5]"
+        )
+    if card.kind == "tag":
+        _choice(data.scheme, ("BIO",), f"{where}: data.scheme")
+    if card.kind == "span":
+        _choice(data.scorer, SCORERS, f"{where}: data.scorer")
+    for family, settings in {"": card.settings, **card.families}.items():
+        _check_settings(settings, f"{where}: settings." + (f"{family}." if family else ""))
+    for one in card.published:
+        _choice(one.metric, (*card.metrics, *METRICS_OF_KIND[card.kind], "unstated"),
+                f"{where}: published: {one.model}: metric")  # fmt: skip
+        _choice(one.split, tuple(data.splits) or SPLITS, f"{where}: published: {one.model}: split")
+    for split in card.official:
+        _choice(split, tuple(data.splits), f"{where}: official")
+
+
+def is_official_split(card: Card, split: str, examples: int) -> bool | None:
+    """Whether a split of so many examples can be the official one; None where that is not known.
+
+    One in a thousand may be missing: distributions drop a few broken rows differently.
+
+    >>> is_official_split(load_card("lcqmc"), "dev", 8802)
+    True
+    >>> is_official_split(load_card("lcqmc"), "dev", 1000)
+    False
+    """
+    official = card.official.get(split)
+    return None if official is None else abs(examples - official) <= official / 1000
+
+
+def split_remark(card: Card, split: str, examples: int) -> str:
+    """Where a split is a cut of the official one: a sentence that says so; else nothing."""
+    if is_official_split(card, split, examples) is not False:
+        return ""
+    return (
+        f"{card.name}: {split} has {examples:,} examples here, the official {split} "
+        f"{card.official[split]:,}: scores on it are not the papers' protocol"
+    )
+
+
+def _settings(table: Any, where: str) -> tuple[Settings, dict[str, Settings]]:
+    """The values at the top of [settings] are everyone's; a section in it is one family's."""
+    if not isinstance(table, Mapping):
+        raise ZhbertError(f"{where}: settings = {show(table)}: must be a section, [settings]")
+    common = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    families = {
+        family.lower(): build(Settings, {**common, **values}, f"settings.{family}.", where)
+        for family, values in table.items()
+        if isinstance(values, Mapping)
+    }
+    return build(Settings, common, "settings.", where), families
+
+
+def _check_settings(settings: Settings, label: str) -> None:
+    for key in ("epochs", "batch_size", "learning_rate", "doc_stride"):
+        if not getattr(settings, key) > 0:
+            raise ZhbertError(f"{label}{key} = {show(getattr(settings, key))}: must be above 0")
+    if settings.sequence_length < 8:
+        raise ZhbertError(f"{label}sequence_length = {settings.sequence_length}: must be 8 or more")
+    if not 0 <= settings.warmup_share <= 1:
+        raise ZhbertError(f"{label}warmup_share = {settings.warmup_share}: must be from 0 to 1")
+
+
+def _check_columns(card: Card) -> None:
+    where, data = card.path.name, card.data
+    for key in ("text", "label"):
+        if not getattr(data, key):
+            raise ZhbertError(f"{where}: data: '{key}' is missing: the column of the {key}")
+    tabular = data.format in ("tsv", "csv")
+    for key in ("text", "text_pair", "label", "id"):
+        for name in getattr(data, key):
+            if isinstance(name, int) and (name < 0 or not tabular):
+                hint = "0 or more" if tabular else f"a name: {data.format} has no numbered columns"
+                raise ZhbertError(f"{where}: data.{key} = {name}: must be {hint}")
+            if isinstance(name, str) and tabular and not data.header:
+                raise ZhbertError(
+                    f"{where}: data.{key} = {show(name)}: without a header (header = false) a "
+                    "column is a number, from 0"
+                )
+
+
+def _check_labels(card: Card) -> None:
+    where, labels = card.path.name, card.data.labels
+    if len(labels) < 2:
+        raise ZhbertError(
+            f"{where}: data.labels = {show(labels)}: name two or more, in the order of their ids, "
+            "or name a labels_file"
+        )
+    for place, label in enumerate(labels):
+        if label in labels[:place]:
+            raise ZhbertError(f"{where}: data.labels: {show(label)} stands there twice")
+    if card.data.label_names and len(card.data.label_names) != len(labels):
+        raise ZhbertError(
+            f"{where}: data.label_names: {len(card.data.label_names)} names for {len(labels)} "
+            "labels"
+        )
+    for other, label in card.data.rename_labels.items():
+        _choice(label, labels, f"{where}: data.rename_labels.{other}")
+    if "f1" in card.metrics and card.kind == "classify" and len(labels) != 2:
+        raise ZhbertError(
+            f"{where}: metrics: f1 needs two labels, the second the positive one; there are "
+            f"{len(labels)}"
+        )
+
+
+def _choice(value: Any, choices: tuple[str, ...], label: str) -> None:
+    if value not in choices:
+        raise ZhbertError(f"{label} = {show(value)}: not a choice{suggest(value, choices)}")
+
+
+def _listed(key: str, value: Any) -> Any:
+    """A single column or file name stands for a list of one."""
+    if key in ("text", "text_pair", "label", "id", "train", "dev", "test"):
+        return [value] if type(value) in (str, int) else value
+    if key == "more" and isinstance(value, Mapping):
+        return {name: [one] if isinstance(one, str) else one for name, one in value.items()}
+    return value
+
+
+def _known_keys(key: str, prefix: str, known: Iterable[str]) -> str:
+    """A hint for an unknown key: the near one, the section it belongs to, or the list."""
+    if not prefix and key in {item.name for item in dataclasses.fields(Data)}:
+        return f"; did you mean '{key}' in [data]?"
+    return suggest(key, [name for name in known if name not in ("name", "path", "families")])
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
+    except UnicodeDecodeError:
+        raise ZhbertError(f"{path}: not UTF-8; a labels_file holds a label a line") from None
+    return tuple(line.strip() for line in lines if line.strip())
