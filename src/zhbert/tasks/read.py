@@ -1,0 +1,599 @@
+"""Files of examples, checked while they are read: every problem is one line with file and line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+from zhbert.schema import show, suggest
+from zhbert.tasks.cards import Card, Column, Data
+
+
+@dataclass(frozen=True)
+class TextExample:
+    """A text, or a pair of texts, with its label."""
+
+    id: str
+    text: str
+    text_pair: str | None = None
+    label: str | None = None
+    """To regress: the number as it stands in the file; None where the file has no labels."""
+    value: float | None = None
+    """To regress: the number."""
+
+
+@dataclass(frozen=True)
+class TagExample:
+    """A sentence of tokens (characters, in Chinese) with a tag for each."""
+
+    id: str
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SpanExample:
+    """A question about a text, with every answer that counts as right."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[str, ...] = ()
+    """As they are scored; '' means that there is no answer, YES and NO are judgements."""
+    starts: tuple[int, ...] = ()
+    """Where each answer begins in ``context``, in characters; -1: it does not stand there."""
+    kind: str | None = None
+    """span, yes, no or none, as most answers say; None where the file has no answers."""
+    domain: str | None = None
+    """CJRC: civil or criminal."""
+
+    @property
+    def training_span(self) -> tuple[int, int] | None:
+        """Begin and end, in characters, of the first answer that stands in the text.
+
+        >>> SpanExample("1", "几个？", "有三个。", ("3个", "三个"), (-1, 1), "span").training_span
+        (1, 3)
+        """
+        if self.kind == "span":
+            for answer, start in zip(self.answers, self.starts, strict=True):
+                if start >= 0:
+                    return start, start + len(answer)
+        return None
+
+
+Example = TextExample | TagExample | SpanExample
+Remark = Callable[[str], None]
+"""Takes one line about what was left out or repaired."""
+_Record = Mapping[str | int, Any]
+
+
+def read_examples(
+    card: Card,
+    data: Path | None,
+    split: str,
+    *,
+    labelled: bool = True,
+    remark: Remark = lambda line: None,
+) -> list[Example]:
+    """All examples of a split, checked; ``data`` is a file, a folder, or None: the card's folder.
+
+    Raises ZhbertError where a label is unknown, a column missing, the file empty, and so on.
+    """
+    path = data_file(card, data, split)
+    examples = list(iterate_examples(card, path, split=split, labelled=labelled, remark=remark))
+    if not examples:
+        raise ZhbertError(f"{path}: no examples: the {split} set of {card.name} is empty")
+    return examples
+
+
+def iterate_examples(
+    card: Card,
+    path: Path,
+    *,
+    split: str | None = None,
+    labelled: bool = True,
+    remark: Remark = lambda line: None,
+) -> Iterator[Example]:
+    """One example after the other, with no more than one in memory (but SQuAD's JSON).
+
+    Not ``labelled``: labels may be absent, and none is checked or leaves a row out. A ``split`` is
+    needed where the card names a ``split_column``.
+    """
+    counts: Counter[str] = Counter()
+    try:
+        yield from _EXAMPLES[card.kind](card, path, split, labelled, counts)
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
+    for what, count in counts.items():
+        remark(f"{path.name}: {count:,} {what}")
+
+
+def data_file(card: Card, data: Path | None, split: str) -> Path:
+    """The file of a split; raises ZhbertError, with the names tried, where there is none."""
+    names = card.data.splits.get(split)
+    if data is not None and data.is_file():
+        return data
+    if names is None:
+        raise ZhbertError(
+            f"{card.name}: the card names no file for '{split}'{suggest(split, card.data.splits)}"
+        )
+    folder = _folder(card, data)
+    found = find_file(card, data, split)
+    if found is None:
+        raise ZhbertError(
+            f"{folder}: no {split} file of {card.name} there; looked for {', '.join(names)}, also "
+            f"in {card.data.folder or card.name}/"
+        )
+    return found
+
+
+def find_file(card: Card, data: Path | None, split: str) -> Path | None:
+    """The file of a split inside a folder, or in the task's own folder there; None: there is none.
+
+    ``data`` None means the folder of the card itself.
+    """
+    folder = _folder(card, data)
+    for place in (folder, folder / (card.data.folder or card.name)):
+        for name in card.data.splits.get(split, ()):
+            if (place / name).is_file():
+                return place / name
+    return None
+
+
+def _folder(card: Card, data: Path | None) -> Path:
+    if data is None:
+        if card.ships:
+            raise ZhbertError(
+                f"{card.name}: its examples are not part of zhbert; say where they are: --data DIR"
+            )
+        return card.path.parent
+    if not data.is_dir():
+        raise ZhbertError(f"{data}: no such file or folder")
+    return data
+
+
+def preview(examples: Sequence[Example], n: int = 3) -> list[dict[str, Any]]:
+    """The first ``n`` examples as plain data; what an example does not have is left out.
+
+    >>> preview([TextExample("0", "好看", None, "1")])
+    [{'id': '0', 'text': '好看', 'label': '1'}]
+    """
+    return [
+        {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(example).items()
+            if value is not None
+        }
+        for example in examples[:n]
+    ]
+
+
+# Examples, by kind
+
+
+def _texts(
+    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+) -> Iterator[Example]:
+    data = card.data
+    labels = frozenset(data.labels)
+    seen: set[str] = set()
+    number = 0
+    for line, record in READERS[data.format](path, data, counts):
+        where = f"{path}: row {line}" if data.format == "parquet" else f"{path}:{line}"
+        if not _wanted(record, data, split):
+            continue
+        number += 1
+        identity = str(number - 1)
+        text = _text(record, data.text, where)
+        text_pair = _text(record, data.text_pair, where) if data.text_pair else None
+        if data.id:
+            identity = _text(record, data.id, where)
+            _check_new(identity, seen, where)
+        label, value = None, None
+        if labelled or _has(record, data.label):
+            label = _text(record, data.label, where, null=not labelled).strip()
+            label = data.rename_labels.get(label, label)
+            if labelled and label in data.drop_labels:
+                counts[f"rows with the label {show(label)} are left out"] += 1
+                continue
+            if card.kind == "regress":
+                value = _number(label, data, where, labelled)
+                label = label if value is not None else None
+            elif label not in labels:
+                if labelled:
+                    raise ZhbertError(f"{where}: {_no_label(label, data)}")
+                label = None
+        yield TextExample(identity, text, text_pair, label, value)
+
+
+def _tagged(
+    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+) -> Iterator[Example]:
+    tags = frozenset(card.data.labels)
+    sentence: list[tuple[str, str]] = []
+    number = 0
+    # A blank line ends a sentence; the end of the file, too.
+    for line, text in _with_end(_lines(path)):
+        if text.strip():
+            token, tag = _token_and_tag(text, f"{path}:{line}")
+            if labelled and tag not in tags:
+                what = _no_label(tag, card.data) if tag else f"{show(token)} has no tag"
+                raise ZhbertError(f"{path}:{line}: {what}")
+            sentence.append((token, tag))
+        elif sentence:
+            tokens, found = zip(*sentence, strict=True)
+            complete = all(tag in tags for tag in found)
+            yield TagExample(str(number), tokens, found if complete else None)
+            sentence = []
+            number += 1
+
+
+def _spans(
+    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+) -> Iterator[Example]:
+    data = card.data
+    seen: set[str] = set()
+    for domain, context, question in _questions(path):
+        identity = str(_first(question, ("id", "query_id"), f"{path}: a question"))
+        where = f"{path}: question '{identity}'"
+        _check_new(identity, seen, where)
+        text = _first(question, ("question", "query_text"), where)
+        answers = question.get("answers")
+        if not isinstance(text, str):
+            raise ZhbertError(f"{where}: question = {show(text)}: must be a text")
+        if answers is None and not labelled:
+            yield SpanExample(identity, text, context, domain=domain)
+            continue
+        found = [_answer(answer, where) for answer in answers or ()]
+        kinds = Counter(_answer_kind(answer, data) for answer, _ in found)
+        # Of equally many, the kind that is named first.
+        kind = kinds.most_common(1)[0][0] if kinds else "none"
+        if kind == "none" and not data.no_answer and labelled:
+            raise ZhbertError(f"{where}: no answer; a card allows that with no_answer = true")
+        starts = []
+        for answer, given in found:
+            start = -1
+            if _answer_kind(answer, data) == "span":
+                start = _find(context, answer, given)
+                if start < 0:
+                    counts["answers do not stand in their text"] += 1
+                elif start != given:
+                    counts["answers are not where the file says: found again in the text"] += 1
+            starts.append(start)
+        example = SpanExample(
+            identity,
+            text,
+            context,
+            tuple(answer for answer, _ in found),
+            tuple(starts),
+            kind,
+            domain,
+        )
+        if kind == "span" and example.training_span is None:
+            counts[
+                "questions have no answer that stands in their text: scored, not trained on"
+            ] += 1
+        yield example
+
+
+_EXAMPLES: dict[str, Callable[[Card, Path, str | None, bool, Counter[str]], Iterator[Example]]] = {
+    "classify": _texts,
+    "regress": _texts,
+    "tag": _tagged,
+    "span": _spans,
+}
+
+
+# Rows, by format
+
+
+def _delimited(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    delimiter = "\t" if data.format == "tsv" else ","
+    quoting = data.format == "csv" if data.quoting is None else data.quoting
+    split = _quoted if quoting else _unquoted
+    numbered = any(
+        isinstance(name, int) for key in (data.text, data.text_pair, data.label, data.id)
+        for name in key
+    )  # fmt: skip
+    names: list[str] | None = None
+    width = 0
+    for line, values in split(path, delimiter):
+        if not width:
+            width = len(values)
+            if data.header:
+                names = values
+                _check_columns(path, names, data)
+                continue
+        if len(values) != width:
+            if data.skip_broken_rows:
+                counts["rows with too many or too few columns are left out"] += 1
+                continue
+            than = "the header has" if names else "the first row has"
+            raise ZhbertError(
+                f"{path}:{line}: {len(values)} columns where {than} {width}"
+                + _quoting_hint(values, quoting, data.format)
+            )
+        record: dict[str | int, Any] = dict(zip(names, values, strict=True)) if names else {}
+        if numbered:
+            record.update(enumerate(values))
+        yield line, record
+
+
+def _quoted(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    # The default refuses fields of more than 131,072 characters; a document may be longer.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(
+        (text for _, text in _lines(path, ends=True)), delimiter=delimiter, strict=True
+    )
+    line = 1
+    try:
+        for values in reader:
+            if values:
+                yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ZhbertError(
+            f"{path}:{line}: the quotes do not pair up ({error}); a quote inside a quoted field is "
+            "doubled; where quotes are text, set quoting = false in the card"
+        ) from None
+
+
+def _unquoted(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, text in _lines(path):
+        if text:
+            yield line, text.split(delimiter)
+
+
+def _quoting_hint(values: list[str], quoting: bool, form: str) -> str:
+    if form == "csv" and not quoting and any(value.startswith('"') for value in values):
+        return "; fields in quotes need quoting = true in the card"
+    return ""
+
+
+def _json_lines(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    for line, text in _lines(path):
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ZhbertError(
+                f"{path}:{line}: not JSON ({error.msg}); write one object a line"
+            ) from None
+        if not isinstance(record, dict):
+            raise ZhbertError(f"{path}:{line}: not a JSON object; write one object a line")
+        yield line, record
+
+
+def _parquet(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_columns(path, names, data)
+            wanted = {*data.text, *data.text_pair, *data.label, *data.id, *data.where}
+            wanted.add(data.split_column)
+            row = 0
+            for batch in file.iter_batches(
+                1024, columns=[name for name in names if name in wanted]
+            ):
+                for record in batch.to_pylist():
+                    row += 1
+                    yield row, record
+    except pa.ArrowInvalid as error:
+        raise ZhbertError(f"{path}: not a parquet file ({error})") from None
+
+
+READERS: dict[str, Callable[[Path, Data, Counter[str]], Iterator[tuple[int, _Record]]]] = {
+    "tsv": _delimited,
+    "csv": _delimited,
+    "jsonl": _json_lines,
+    "parquet": _parquet,
+}
+
+
+def _lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends, unless ``ends``; only a line feed ends a line.
+
+    Chinese text holds U+2028, U+0085 and form feeds, at which str.splitlines would cut.
+    """
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ZhbertError(
+                    f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
+                    "line); convert the file, for example: iconv -f GB18030 -t UTF-8"
+                ) from None
+            yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
+
+
+def _with_end(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield from lines
+    yield 0, ""
+
+
+# Fields of a row
+
+
+def _check_columns(path: Path, names: Sequence[str], data: Data) -> None:
+    """The texts' columns must be there; the label's is looked for row by row."""
+    record = dict.fromkeys([*names, *range(len(names))])
+    for column in (data.text, data.text_pair):
+        if column and not _has(record, column):
+            raise ZhbertError(f"{path}: {_no_column(column, record)}")
+
+
+def _has(record: _Record, column: Column) -> bool:
+    return any(name in record for name in column)
+
+
+def _text(record: _Record, column: Column, where: str, *, null: bool = False) -> str:
+    for name in column:
+        if name in record:
+            value = record[name]
+            break
+    else:
+        raise ZhbertError(f"{where}: {_no_column(column, record)}")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        # JSON's spelling: true, 1, 0.5.
+        return json.dumps(value)
+    if value is None and null:
+        return ""
+    raise ZhbertError(f"{where}: {show(name)} is {show(value)}: must be a text or a number")
+
+
+def _no_column(column: Column, record: _Record) -> str:
+    names = [name for name in record if isinstance(name, str)]
+    there = names or [str(name) for name in record]
+    wanted = " or ".join(show(name) for name in column)
+    return f"no column {wanted}; there: {', '.join(there) or 'none'}"
+
+
+def _no_label(label: str, data: Data) -> str:
+    if not label:
+        return f"the label is empty; the card's labels: {', '.join(data.labels)}"
+    hint = suggest(label, data.labels).replace("known", "the card's labels", 1)
+    return f"the label {show(label)} is not in the card{hint}"
+
+
+def _wanted(record: _Record, data: Data, split: str | None) -> bool:
+    for name, value in data.where.items():
+        if name in record and str(record[name]) != value:
+            return False
+    column = data.split_column
+    return not column or split is None or str(record.get(column, split)) == split
+
+
+def _number(text: str, data: Data, where: str, labelled: bool) -> float | None:
+    low, high = data.label_range
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value) and low <= value <= high:
+        return value
+    if not labelled:
+        return None
+    raise ZhbertError(f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}")
+
+
+def _check_new(identity: str, seen: set[str], where: str) -> None:
+    if identity in seen:
+        raise ZhbertError(f"{where}: the id '{identity}' stands there twice")
+    seen.add(identity)
+
+
+def _token_and_tag(text: str, where: str) -> tuple[str, str]:
+    """A line's token and tag, between them spaces or a tab; without a tag: ''.
+
+    >>> _token_and_tag("中  B-LOC", "x"), _token_and_tag("中", "x"), _token_and_tag("  O", "x")
+    (('中', 'B-LOC'), ('中', ''), (' ', 'O'))
+    """
+    text = text.rstrip(" \t")
+    cut = max(text.rfind(" "), text.rfind("\t"))
+    if cut < 0:
+        return text, ""
+    # Nothing but space before the tag: the token is a space.
+    token = text[:cut].rstrip(" \t") or " "
+    if " " in token.strip() or "\t" in token:
+        raise ZhbertError(f"{where}: more than two columns; write a character and its tag a line")
+    return token.strip(" ") or token, text[cut + 1 :]
+
+
+# SQuAD's JSON and its relatives
+
+
+def _questions(path: Path) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]:
+    """Domain, text and question, one after the other."""
+    for article in _articles(path):
+        domain = article.get("domain")
+        # CMRC 2018's first form has no paragraphs: an article is one.
+        for place, paragraph in enumerate(article.get("paragraphs", [article])):
+            where = f"{path}: {_title(article)}: paragraph {place + 1}"
+            if not isinstance(paragraph, Mapping):
+                raise ZhbertError(f"{where}: must be an object with context and qas")
+            context = _first(paragraph, ("context", "context_text"), where)
+            questions = _first(paragraph, ("qas",), where)
+            if not isinstance(context, str) or not isinstance(questions, list):
+                raise ZhbertError(f"{where}: context must be a text and qas a list")
+            for question in questions:
+                if not isinstance(question, Mapping):
+                    raise ZhbertError(f"{where}: a question must be an object")
+                yield domain, context, question
+
+
+def _articles(path: Path) -> list[Mapping[str, Any]]:
+    text = "".join(line for _, line in _lines(path, ends=True))
+    try:
+        table = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ZhbertError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    articles = table.get("data") if isinstance(table, Mapping) else table
+    if not isinstance(articles, list) or not all(isinstance(one, Mapping) for one in articles):
+        there = f"; there: {', '.join(table)}" if isinstance(table, Mapping) else ""
+        raise ZhbertError(f"{path}: not SQuAD's JSON: no list of articles in 'data'{there}")
+    return articles
+
+
+def _title(article: Mapping[str, Any]) -> str:
+    for key in ("title", "id", "caseid", "context_id"):
+        if key in article:
+            return f"article '{article[key]}'"
+    return "an article"
+
+
+def _first(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
+    for name in names:
+        if name in table:
+            return table[name]
+    raise ZhbertError(f"{where}: no '{names[0]}'; there: {', '.join(table) or 'nothing'}")
+
+
+def _answer(answer: Any, where: str) -> tuple[str, int]:
+    """An answer's text and where the file says it begins; -1: it does not say."""
+    if isinstance(answer, str):
+        return answer, -1
+    if not isinstance(answer, Mapping) or not isinstance(answer.get("text"), str):
+        raise ZhbertError(f"{where}: {show(answer)}: an answer must be a text, or hold one")
+    start = answer.get("answer_start")
+    return answer["text"], start if isinstance(start, int) else -1
+
+
+def _answer_kind(answer: str, data: Data) -> str:
+    if not answer:
+        return "none"
+    if data.yes_no and answer in ("YES", "NO"):
+        return answer.lower()
+    return "span"
+
+
+def _find(context: str, answer: str, start: int) -> int:
+    """Where the answer begins: at ``start``, else the nearest occurrence, else -1.
+
+    >>> _find("甲乙甲乙", "乙", 1), _find("甲乙甲乙", "乙", 4), _find("甲乙", "丙", 0)
+    (1, 3, -1)
+    """
+    if start < 0:
+        return context.find(answer)
+    before = context.rfind(answer, 0, start + len(answer))
+    after = context.find(answer, start)
+    if before < 0 or after < 0:
+        return max(before, after)
+    return before if start - before <= after - start else after
