@@ -125,4 +125,4 @@ def test_segment_tells_of_lines_that_are_not_utf8(
     assert out == "ok\n\ufffd\n"
     assert "1 lines are not UTF-8" in errors
     assert cli.main(["segment", str(tmp_path)]) == 2
-    assert cli.main(["segment", str(tmp_path / "a.txt"), "--segmenter", "ltp"]) == 2
+    assert cli.main(["segment", str(tmp_path / "a.txt"), "--segmenter", "nope"]) == 2

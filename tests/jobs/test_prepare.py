@@ -436,7 +436,7 @@ def test_a_worker_that_dies_is_one_line(tmp_path: Path, vocab: Path, small_block
     [
         ({"held_out": 1.0}, "--held-out 1.0"),
         ({"workers": 0}, "--workers 0"),
-        ({"segmenter": "ltp"}, "--segmenter ltp: unknown; known: jieba, whitespace"),
+        ({"segmenter": "nope"}, "--segmenter nope: unknown; known: jieba, whitespace"),
         ({"vocab": "nowhere.txt"}, "nowhere.txt"),
         ({"user_words": "nowhere.txt"}, "no such file of user words"),
     ],

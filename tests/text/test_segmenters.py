@@ -127,8 +127,8 @@ def test_lines_and_sentences_are_cut_like_each_alone(load: Load, name: str) -> N
 
 @every
 def test_a_megabyte_in_one_line_is_cut(load: Load, name: str) -> None:
-    # Neural models and THULAC are slow: a shorter line still has many parts.
-    size = 1 << 20 if name in ("perceptron", "pkuseg") else 20 * LONGEST
+    # The others are slow: a shorter line still has many parts.
+    size = 1 << 20 if name == "perceptron" else 20 * LONGEST
     (ends,) = load(name).segment(["语言模型研究生命" * (size // 8)])
     assert ends[-1] == size
     assert (np.diff(ends, prepend=0) > 0).all()

@@ -43,6 +43,7 @@ class Settings:
     traditional: str
     reading: Reading
     held_out: float
+    segmenter_model: str | Path | None = None
 
     @property
     def partial(self) -> Path:
@@ -90,6 +91,7 @@ class BlockWorker:
             settings.segmenter,
             user_words=settings.user_words,
             traditional=settings.traditional,
+            model=settings.segmenter_model,
         )
 
     def work(self, block: Block) -> dict[str, Any]:
@@ -170,6 +172,7 @@ class BlockWorker:
         kind = piece_type(len(self.tokenizer.vocabulary))
         parts: list[tuple[Array, Array, Array]] = []
         alignment = AlignmentReport()
+        unaligned = getattr(self.segmenter, "unaligned", 0)
         first = begin = 0
         while first < len(ends):
             last = max(first + 1, int(np.searchsorted(ends, begin + _PART, "right")))
@@ -181,6 +184,7 @@ class BlockWorker:
             parts.append((words.ids.astype(kind), words.word_starts, np.diff(words.starts)))
             alignment += AlignmentReport.of(words)
             first, begin = last, end
+        counts["sentences.unaligned"] += getattr(self.segmenter, "unaligned", 0) - unaligned
         if not parts:
             return _Pieces(np.zeros(0, kind), np.zeros(0, bool), np.zeros(0, np.int64), alignment)
         ids, word_starts, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -339,6 +343,9 @@ def start_worker(settings: Settings) -> None:
     from multiprocessing.connection import wait
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # There is a process for each CPU: a neural segmenter's library would start as many threads in
+    # each of them.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     parent = multiprocessing.parent_process()
     if parent is not None:
 

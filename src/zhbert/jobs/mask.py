@@ -76,7 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--segmenter",
         default="jieba",
         metavar="NAME",
-        help="jieba (default), or whitespace for text that is segmented already",
+        help="jieba (default), whitespace for text that is segmented already, or ltp, pkuseg, "
+        "thulac, hanlp",
+    )
+    parser.add_argument(
+        "--segmenter-model",
+        metavar="MODEL",
+        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
     )
     parser.add_argument(
         "--user-words", type=Path, metavar="FILE", help="your words for the segmenter, one a line"
@@ -176,7 +182,9 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.text.vocab import default_vocabulary
 
     tokenizer = Tokenizer.from_pretrained(args.vocab or default_vocabulary())
-    segmenter = load_segmenter(args.segmenter, user_words=args.user_words)
+    segmenter = load_segmenter(
+        args.segmenter, user_words=args.user_words, model=args.segmenter_model
+    )
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
     from_stdin = args.text == "-"
     results: list[dict[str, object]] = []

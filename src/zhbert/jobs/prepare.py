@@ -61,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--segmenter", default="jieba", help=" | ".join(SEGMENTERS))
     parser.add_argument(
+        "--segmenter-model",
+        metavar="MODEL",
+        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
+    )
+    parser.add_argument(
         "--user-words", type=Path, help="one word a line, perhaps with frequency and tag"
     )
     parser.add_argument(
@@ -104,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 vocab=args.vocab,
                 segmenter=args.segmenter,
+                segmenter_model=args.segmenter_model,
                 user_words=args.user_words,
                 traditional=args.traditional,
                 documents=args.documents,
@@ -169,6 +175,7 @@ def prepare(
     *,
     vocab: str | Path | None = None,
     segmenter: str = "jieba",
+    segmenter_model: str | Path | None = None,
     user_words: str | Path | None = None,
     traditional: str = "characters",
     documents: str = "blank",
@@ -194,6 +201,7 @@ def prepare(
         out=out,
         vocabulary=Path(vocab) if vocab is not None else _shipped_vocabulary(),
         segmenter=segmenter,
+        segmenter_model=segmenter_model,
         user_words=Path(user_words) if user_words is not None else None,
         traditional=traditional,
         reading=Reading(documents=documents, field=field),
@@ -555,6 +563,7 @@ def _account(counts: Counter[str], totals: dict[str, dict[str, int]]) -> dict[st
             "lines": counts["lines.split"],
             "sentences": counts["sentences.cut"],
         },
+        "sentences_cut_by_character": counts["sentences.unaligned"],
         "files": {
             "read": counts["files.read"],
             "empty": counts["files.empty"],
@@ -606,6 +615,12 @@ def describe(report: dict[str, Any]) -> str:
     if split:
         parts = ", ".join(f"{n:,} {what}" for what, n in split.items())
         rows.append(f"split because too long: {parts}; nothing of them is lost")
+    by_character = read["sentences_cut_by_character"]
+    if by_character:
+        rows.append(
+            f"{by_character:,} sentences have a word for each character: what "
+            f"{report['segmenter']['name']} made of them was not found in the text"
+        )
     if read["files"]["empty"] or read["files"]["damaged"]:
         rows.append(
             f"files      {read['files']['read']:,} read, {read['files']['empty']:,} of them empty, "
