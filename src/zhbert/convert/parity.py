@@ -1,0 +1,375 @@
+"""Do two models compute the same? The same batches through both, layer by layer.
+
+Shapes: B rows, L pieces in a row, H the width, V pieces in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import reduce
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.model.checkpoint import Checkpoint, open_checkpoint
+from zhbert.model.config import BertConfig
+from zhbert.model.inspection import HEADS
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.zoo import locate
+from zhbert.zoo.layout import find_model
+
+# Two programs that compute the same in float32 differ by rounding: measured, 12 layers of width
+# 768, 512 pieces, here and in transformers: 4e-6 of the largest number. Storage in float16 changes
+# it by 1e-3, a gelu that is only approximated by 1e-4 and more.
+TOLERANCE = 2e-5
+# Heads: what their output is called, and whether it has a number for every piece of a row.
+_OUTPUTS = {
+    "pooler": "pooler",
+    "masked_words": "masked words",
+    "sentence_pair": "sentence pair",
+    "classifier": "classifier",
+    "question_answering": "question answering",
+}
+# Rows that go through the models together: the logits of more would take much memory.
+_ROWS = 4
+_TEXTS = (
+    ("使用语言模型来预测下一个词的概率。", "2018年，谷歌发布了BERT。"),
+    ("今天天气很好，我们去公园散步吧！", None),
+    ("The quick brown fox jumps over the lazy dog.", "他说：“明天见。”然后就走了……"),
+    ("哈尔滨是黑龙江的省会，国际冰雪文化名城", "人口约一千万"),
+)
+
+
+class Batch(NamedTuple):
+    """What both models are given."""
+
+    input_ids: Tensor  # (B, L) int64
+    attention_mask: Tensor  # (B, L) int64, 1 where a piece stands
+    token_type_ids: Tensor  # (B, L) int64
+
+
+class Runner(Protocol):
+    """A model as a function from a batch to named tensors.
+
+    Names: "embeddings", "layer 1", ..., (B, L, H) each; "pooler" (B, H), "masked words" (B, L, V),
+    "sentence pair" (B, 2), as far as the model has them. Numbers at padding are not looked at.
+    """
+
+    def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute the outputs of one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far one output of two models lies apart."""
+
+    largest: float  # absolute
+    magnitude: float  # the largest absolute number of the first model's output
+
+    @property
+    def relative(self) -> float:
+        """``largest`` as a share of the magnitude."""
+        return self.largest / self.magnitude if self.magnitude else self.largest
+
+    def within(self, tolerance: float) -> bool:
+        """Small enough, for numbers of this magnitude? NaN never is."""
+        return self.largest <= tolerance * max(1.0, self.magnitude)
+
+
+# ---------------------------------------------------------------- runners
+
+
+def zhbert_runner(name: str | Path) -> Runner:
+    """A folder, archive or name as this package runs it; heads that the file lacks are left out."""
+    model, checkpoint = _opened(name)
+    heads = heads_of(checkpoint)
+    linear = {
+        head: (checkpoint.entries[HEADS[head].weight], checkpoint.entries[HEADS[head].bias])
+        for head in ("classifier", "question_answering")
+        if head in heads
+    }
+
+    @torch.inference_mode()
+    def run(batch: Batch) -> dict[str, Tensor]:
+        output = model(**batch._asdict(), output_hidden_states=True)
+        assert output.hidden_states is not None
+        last = output.hidden_states[-1]
+        named = _states(output.hidden_states)
+        if "pooler" in heads:
+            named["pooler"] = model.pooler(last[:, 0])
+        if "masked_words" in heads:
+            named["masked words"] = output.prediction_logits
+        if "sentence_pair" in heads and "pooler" in heads:
+            named["sentence pair"] = output.seq_relationship_logits
+        for head, (weight, bias) in linear.items():
+            # Whatever it classifies, the same numbers in give the same numbers out.
+            named[_OUTPUTS[head]] = torch.nn.functional.linear(
+                last, weight.read().float(), bias.read().float()
+            )
+        return named
+
+    return run
+
+
+def _opened(name: str | Path) -> tuple[BertForPreTraining, Checkpoint]:
+    with warnings.catch_warnings():
+        # Missing heads are left out and unused tensors said by the caller.
+        warnings.simplefilter("ignore", UserWarning)
+        model = BertForPreTraining.from_pretrained(name, quiet=True)
+    return model, open_checkpoint(locate(name))
+
+
+def heads_of(checkpoint: Checkpoint) -> set[str]:
+    """The heads whose tensors are all there."""
+    return {
+        name for name, head in HEADS.items() if all(n in checkpoint.entries for n in head.names)
+    }
+
+
+def transformers_runner(name: str | Path) -> Runner:
+    """A Hugging Face folder as the transformers library runs it: an independent implementation.
+
+    Raises:
+        ZhbertError: transformers is not installed, or cannot open the folder.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise ZhbertError(
+            "--with transformers: the library is not installed: pip install transformers"
+        ) from None
+    files = find_model(locate(name))
+    if files.format == "tensorflow" or files.config is None or files.config.name != "config.json":
+        raise ZhbertError(
+            f"{files.folder}: transformers opens Hugging Face folders (config.json and "
+            f"model.safetensors or pytorch_model.bin), this one is {files.format}: convert it first"
+        )
+    heads = heads_of(open_checkpoint(files.folder))
+    with _quiet(transformers):
+        try:
+            model = transformers.BertForPreTraining.from_pretrained(
+                files.folder, dtype=torch.float32, attn_implementation="eager"
+            )
+        except Exception as error:
+            line = str(error).strip().split("\n")[0]
+            raise ZhbertError(f"{files.folder}: transformers cannot open it: {line}") from None
+
+    model.train(False)
+
+    @torch.inference_mode()
+    def run(batch: Batch) -> dict[str, Tensor]:
+        inner = model.bert(**batch._asdict(), output_hidden_states=True)
+        named = _states(inner.hidden_states)
+        if "pooler" in heads:
+            named["pooler"] = inner.pooler_output
+        if "masked_words" in heads:
+            named["masked words"] = model.cls.predictions(inner.last_hidden_state)
+        if "sentence_pair" in heads and "pooler" in heads:
+            named["sentence pair"] = model.cls.seq_relationship(inner.pooler_output)
+        return named
+
+    return run
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """No reports and progress bars of another library; its settings come back."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
+    """The embeddings' output and each layer's, named."""
+    return {f"layer {n}" if n else "embeddings": state for n, state in enumerate(states)}
+
+
+# ---------------------------------------------------------------- batches
+
+
+def batches(
+    config: BertConfig, tokenizer: Tokenizer | None, texts: Iterable[str] | None = None
+) -> Iterator[Batch]:
+    """What to compare on: ``texts``, one a row; else sentences, pairs and random pieces.
+
+    By default a batch of sentences of unequal lengths, some with a second segment (where there is
+    a tokenizer), and one of random pieces from the whole vocabulary: two rows, padded, and one as
+    long as the model takes, so that every position, segment and mask matters. Texts are cut to
+    what the model takes.
+    """
+    longest = config.max_position_embeddings
+    if texts is not None:
+        if tokenizer is None:
+            raise ZhbertError("--texts: the first model has no vocabulary to read them with")
+        rows: list[_Row] = []
+        for text in texts:
+            rows.append(_row(tokenizer, text, None, longest))
+            if len(rows) == _ROWS:
+                yield _padded(rows, config.pad_token_id)
+                rows.clear()
+        if rows:
+            yield _padded(rows, config.pad_token_id)
+        return
+    second = min(1, config.type_vocab_size - 1)
+    if tokenizer is not None and len(tokenizer) <= config.vocab_size:
+        rows = [_row(tokenizer, text, pair, longest, second) for text, pair in _TEXTS]
+        yield _padded(rows, config.pad_token_id)
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for length in (max(1, longest // 7), max(1, longest // 3), longest):
+        ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
+        segments = torch.randint(0, config.type_vocab_size, (length,), generator=generator)
+        rows.append((ids.tolist(), segments.tolist()))
+    yield _padded(rows[:2], config.pad_token_id)
+    yield _padded(rows[2:], config.pad_token_id)
+
+
+_Row = tuple[list[int], list[int]]  # ids and segments
+
+
+def _row(tokenizer: Tokenizer, text: str, pair: str | None, longest: int, second: int = 1) -> _Row:
+    ids = [tokenizer.cls_id, *tokenizer.encode(text).ids.tolist()][: longest - 1]
+    ids.append(tokenizer.sep_id)
+    segments = [0] * len(ids)
+    if pair is not None:
+        more = [*tokenizer.encode(pair).ids.tolist(), tokenizer.sep_id]
+        ids, segments = ids + more, segments + [second] * len(more)
+    return ids[:longest], segments[:longest]
+
+
+def _padded(rows: Sequence[_Row], pad: int) -> Batch:
+    length = max(len(ids) for ids, _ in rows)
+
+    def filled(values: Iterable[list[int]], filler: int) -> Tensor:
+        return torch.tensor([row + [filler] * (length - len(row)) for row in values])
+
+    return Batch(
+        filled((ids for ids, _ in rows), pad),
+        filled(([1] * len(ids) for ids, _ in rows), 0),
+        filled((segments for _, segments in rows), 0),
+    )
+
+
+# ---------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What comparing two models finds."""
+
+    differences: dict[str, Difference]  # by output, in the order of computation
+    only_first: tuple[str, ...]  # outputs that the second model lacks
+    only_second: tuple[str, ...]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest absolute difference of all outputs."""
+        return reduce(_larger, (d.largest for d in self.differences.values()), 0.0)
+
+    def same(self, tolerance: float = TOLERANCE) -> bool:
+        """Is every output within the tolerance?"""
+        return all(d.within(tolerance) for d in self.differences.values())
+
+
+def compare(one: Runner, other: Runner, inputs: Iterable[Batch]) -> Parity:
+    """Run both models on the same input; the largest difference of every output that both have."""
+    found: dict[str, Difference] = {}
+    only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    for batch in inputs:
+        there = batch.attention_mask.bool()
+        first, second = one(batch), other(batch)
+        only = (
+            tuple(n for n in first if n not in second),
+            tuple(n for n in second if n not in first),
+        )
+        for name in (n for n in first if n in second):
+            a, b = first[name], second[name]
+            if a.ndim == 3:
+                a, b = a[there], b[there]
+            new = Difference(float((a - b).abs().max()), float(a.abs().max()))
+            old = found.get(name, Difference(0.0, 0.0))
+            found[name] = Difference(
+                _larger(old.largest, new.largest), _larger(old.magnitude, new.magnitude)
+            )
+    return Parity(found, *only)
+
+
+def _larger(a: float, b: float) -> float:
+    """The larger one; NaN counts as the largest."""
+    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
+
+
+_SHAPE = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size",
+          "max_position_embeddings", "type_vocab_size")  # fmt: skip
+
+
+def check_shapes(one: BertConfig, other: BertConfig) -> None:
+    """Raise a ZhbertError where two models have nothing to compare."""
+    different = [
+        f"{name} {getattr(one, name):,} and {getattr(other, name):,}"
+        for name in _SHAPE
+        if getattr(one, name) != getattr(other, name)
+    ]
+    if different:
+        raise ZhbertError(f"two models of different shapes: {'; '.join(different)}")
+
+
+def config_differences(one: BertConfig, other: BertConfig) -> list[str]:
+    """The fields that differ, with both values."""
+    names = [f.name for f in fields(BertConfig) if f.name != "other"]
+    return [
+        f"{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
+        for name in names
+        if getattr(one, name) != getattr(other, name)
+    ]
+
+
+def same_pieces(one: Tokenizer | None, other: Tokenizer | None) -> bool:
+    """Whether the same numbers stand for the same pieces, as far as both have a vocabulary."""
+    return one is None or other is None or one.vocabulary == other.vocabulary
+
+
+def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> list[str]:
+    """What differs between two vocabularies and the options they are read with."""
+    if one is None or other is None:
+        return [] if one is other else [f"only the {'second' if one is None else 'first'} has one"]
+    found = []
+    if len(one) != len(other):
+        found.append(f"{len(one):,} and {len(other):,} pieces")
+    places = [
+        n for n, (a, b) in enumerate(zip(one.vocabulary, other.vocabulary, strict=False)) if a != b
+    ]
+    if places:
+        a, b = one.vocabulary[places[0]], other.vocabulary[places[0]]
+        found.append(f"other pieces at {len(places):,} places, first {places[0]}: {a!r} and {b!r}")
+    options = (one.options, other.options)
+    found += [
+        f"{f.name}: {getattr(options[0], f.name)} and {getattr(options[1], f.name)}"
+        for f in fields(one.options)
+        if getattr(options[0], f.name) != getattr(options[1], f.name)
+    ]
+    return found
+
+
+RUNNERS: Mapping[str, Callable[[str | Path], Runner]] = {
+    "zhbert": zhbert_runner,
+    "transformers": transformers_runner,
+}
