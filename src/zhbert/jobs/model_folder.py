@@ -117,7 +117,7 @@ def write_model_folder(
             write_safetensors(temporary, entries)
             tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
     except OSError as error:
-        raise describe_os_error(error, "writing the model:") from error
+        raise describe_os_error(error, "writing the model") from error
 
 
 def changed_config(

@@ -149,10 +149,11 @@ def extend_vocabulary(
                 "id": number,
                 "count": asked.get(piece),
                 "was": [old.vocabulary[row] for row in rows],
+                "was_unknown": rows == [old.unk_id],
             }
             for number, (piece, rows) in enumerate(zip(added, sources, strict=True), len(old))
         ],
-        "from_unknown": sum(rows == [old.unk_id] for rows in sources),
+        "unknown_before": sum(rows == [old.unk_id] for rows in sources),
         "known": found.known,
         "refused": found.refused,
         "without_inner_form": _without_inner_form(new),
@@ -372,7 +373,7 @@ def _remarks(result: dict[str, Any]) -> list[str]:
             f"note: {len(words):,} of the list left out, {reason}: "
             f"{', '.join(words[:_NAMED])}{more}"
         )
-    if count := result["from_unknown"]:
+    if count := result["unknown_before"]:
         lines.append(
             f"note: {count:,} new pieces were [UNK] before and begin as its row: they mean nothing "
             "until they are trained"
@@ -393,8 +394,8 @@ def _print_table(added: list[dict[str, Any]]) -> None:
 
     from zhbert.jobs.console import out
 
-    unknown = [one for one in added if one["was"] == ["[UNK]"]][: _SHOWN // 2]
-    others = [one for one in added if one["was"] != ["[UNK]"]][: _SHOWN - len(unknown)]
+    unknown = [one for one in added if one["was_unknown"]][: _SHOWN // 2]
+    others = [one for one in added if not one["was_unknown"]][: _SHOWN - len(unknown)]
     counted = any(one["count"] is not None for one in added)
     table = Table(box=None, pad_edge=False)
     table.add_column("new piece", overflow="fold")
