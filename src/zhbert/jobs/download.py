@@ -1,15 +1,17 @@
-"""Get a published model: by a name of the catalogue, a hub id, the URL of an archive, or a file.
+"""Get a published model: by a catalogue name, a hub id, a URL, or an archive.
 
 zhbert download rbt3 --out models/rbt3
 zhbert download bert_tiny_cn --format tensorflow --out tiny-tf
 zhbert download https://example.org/model.zip
-zhbert download model.tgz --out model         (an archive that is here already)
+zhbert download model.tgz --out model       (an archive that is here already)
 
-A download that breaks off goes on where it was when the same command runs again. Without --out
-the model stays in the cache, where every verb finds it by the same name, also without a network.
-A checksum behind the URL of an archive is held against it: ...model.zip#sha256=0f3a...
+A download that breaks off goes on where it was when the command runs again.
+Without --out the model stays in the cache, where every verb finds it by the
+same name, also without a network. A checksum may stand behind the URL of an
+archive: https://example.org/model.zip#sha256=0f3a... (64 hex digits)
 
-HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY and ZHBERT_CACHE (~/.cache/zhbert) count.
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY, REQUESTS_CA_BUNDLE and
+ZHBERT_CACHE (where archives go, ~/.cache/zhbert) count.
 """
 
 from __future__ import annotations

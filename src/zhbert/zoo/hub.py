@@ -235,4 +235,4 @@ def _of_transport(error: Exception) -> bool:
 
 def _first_line(error: BaseException) -> str:
     line = next(filter(None, (line.strip() for line in str(error).splitlines())), "")
-    return line.removesuffix(".") or type(error).__name__
+    return re.sub(r"^\[Errno -?\d+\] ", "", line).removesuffix(".") or type(error).__name__
