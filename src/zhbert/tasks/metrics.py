@@ -157,9 +157,9 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     norm_y = np.sqrt((weights * from_y**2).sum(axis=1))
     # Equal numbers leave a rest in the last bits, which must not be taken for a spread.
     constant = (norm_x <= 1e-13 * np.abs(mean_x[:, 0])) | (norm_y <= 1e-13 * np.abs(mean_y[:, 0]))
-    # Divided one by one: the product of two small norms would vanish.
-    products = _ratio(weights * from_x, norm_x[:, None]) * _ratio(from_y, norm_y[:, None])
-    return np.where(constant, 0.0, np.clip(100.0 * products.sum(axis=1), -100.0, 100.0))
+    covariance = (weights * from_x * from_y).sum(axis=1)
+    correlation = np.clip(_ratio(covariance, norm_x * norm_y), -1.0, 1.0)
+    return np.where(constant, 0.0, 100.0 * correlation)
 
 
 # -- tags --------------------------------------------------------------------------------------
@@ -212,13 +212,22 @@ def resampled_entity_f1(
     return _resampled_f1(counts[:, 0], counts[:, 1], counts[:, 2])
 
 
+def resampled_tag_accuracy(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> Resampled:
+    """The share of tokens whose tag is right; an example is a sentence."""
+    _check_rows(gold, predicted)
+    pairs = list(zip(gold, predicted, strict=True))
+    right = np.array([sum(map(str.__eq__, true, found)) for true, found in pairs])
+    tokens = np.array([len(true) for true in gold])
+    return lambda weights: 100.0 * _ratio(weights @ right, weights @ tokens)
+
+
 def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Floats:
     """Entities of each sentence that are right, were predicted, are there: (sentences, 3)."""
-    _check(gold, predicted)
+    _check_rows(gold, predicted)
     counts = np.zeros((len(gold), 3))
     for index, (true, found) in enumerate(zip(gold, predicted, strict=True)):
-        if len(true) != len(found):
-            raise ZhbertError(f"sentence {index + 1}: {len(true)} tokens, but {len(found)} tags")
         there, guessed = set(entities(true)), set(entities(found))
         counts[index] = len(there & guessed), len(guessed), len(there)
     return counts
@@ -233,7 +242,7 @@ METRICS: Mapping[str, Mapping[str, Callable[..., Resampled]]] = {
         "matthews": resampled_matthews,
     },
     "regress": {"pearson": resampled_pearson, "spearman": resampled_spearman},
-    "tag": {"f1": resampled_entity_f1},
+    "tag": {"f1": resampled_entity_f1, "accuracy": resampled_tag_accuracy},
 }
 """The kind of a task -> a metric's name -> (gold, predicted) to its `Resampled`."""
 
@@ -264,3 +273,10 @@ def _check(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
         raise ZhbertError("no examples to score")
     if len(gold) != len(predicted):
         raise ZhbertError(f"{len(gold)} examples, but {len(predicted)} predictions")
+
+
+def _check_rows(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
+    _check(gold, predicted)
+    for index, (true, found) in enumerate(zip(gold, predicted, strict=True)):
+        if len(true) != len(found):
+            raise ZhbertError(f"sentence {index + 1}: {len(true)} tokens, but {len(found)} tags")

@@ -1,0 +1,151 @@
+"""Is one model better than another, or is it the luck of examples and seeds? A paired bootstrap.
+
+A resample draws the examples anew, with replacement and the same for both models, and the seeds of
+each model anew. Seeds are not paired: seed 3 of one model shares nothing with seed 3 of another,
+and their numbers may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.metrics import Floats, Resampled, resampled_mean
+
+# Weights held at once: 16 MB of float64, whatever the number of examples.
+_WEIGHTS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first model's mean score less the second's, and how far it can be trusted."""
+
+    difference: float
+    """In the unit of the scores: points of a per cent."""
+    low: float
+    """The interval's ends: percentiles of the differences of the resamples."""
+    high: float
+    flips: float
+    """The share of resamples, 0 to 1, in which the difference is 0 or of the other sign."""
+    confidence: float
+    resamples: int
+
+    @property
+    def is_larger_than_noise(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+
+def compare_scores(
+    first: ArrayLike,
+    second: ArrayLike,
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models by their scores of each example: (seeds, examples) each.
+
+    For metrics that are means over examples: accuracy, and exact match and F1 of answers. For the
+    others there is `compare`. The same arguments give the same result.
+
+    Raises `ZhbertError` where the shapes do not fit.
+
+    >>> result = compare_scores([[100, 100, 0, 100]], [[100, 0, 0, 0]])
+    >>> result.difference, result.low, result.high
+    (50.0, 0.0, 100.0)
+    """
+    models = [_table(first, "first"), _table(second, "second")]
+    if models[0].shape[1] != models[1].shape[1]:
+        counts = " and ".join(str(model.shape[1]) for model in models)
+        raise ZhbertError(f"compare: the models were scored on {counts} examples")
+    return compare(
+        *([resampled_mean(row) for row in model] for model in models),
+        num_examples=models[0].shape[1],
+        resamples=resamples,
+        confidence=confidence,
+        seed=seed,
+    )
+
+
+def compare(
+    first: Sequence[Resampled],
+    second: Sequence[Resampled],
+    *,
+    num_examples: int,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models by any metric: one `Resampled` for each of their seeds.
+
+    >>> from zhbert.tasks.metrics import resampled_matthews
+    >>> gold = ["0", "1"] * 50
+    >>> right, guessed = resampled_matthews(gold, gold), resampled_matthews(gold, ["1", "1"] * 50)
+    >>> result = compare([right], [guessed], num_examples=100)
+    >>> result.difference, result.low, result.high, result.flips
+    (100.0, 100.0, 100.0, 0.0)
+    """
+    if not first or not second or num_examples < 1:
+        raise ZhbertError("compare: needs a seed of each model, and an example")
+    rng, rng_first, rng_second = np.random.default_rng(seed).spawn(3)
+    whole = np.ones((1, num_examples))
+    difference = float(
+        (_by_seed(first, whole).mean(axis=1) - _by_seed(second, whole).mean(axis=1))[0]
+    )
+    drawn = np.empty(resamples)
+    step = max(1, _WEIGHTS_AT_ONCE // num_examples)
+    for start in range(0, resamples, step):
+        count = min(step, resamples - start)
+        examples = _draw(rng, count, num_examples)
+        drawn[start : start + count] = _differences(
+            _by_seed(first, examples),
+            _by_seed(second, examples),
+            _draw(rng_first, count, len(first)),
+            _draw(rng_second, count, len(second)),
+        )
+    # Equal scores that were summed in another order differ in their last bits.
+    drawn, difference = drawn.round(9), round(difference, 9)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Comparison(
+        difference=difference,
+        low=float(low),
+        high=float(high),
+        flips=float(np.mean(drawn * np.sign(difference) <= 0)),
+        confidence=confidence,
+        resamples=resamples,
+    )
+
+
+def _by_seed(model: Sequence[Resampled], weights: Floats) -> Floats:
+    """Scores of each resample of examples with each seed: (resamples, seeds)."""
+    return np.stack([score(weights) for score in model], axis=1)
+
+
+def _differences(first: Floats, second: Floats, in_first: Floats, in_second: Floats) -> Floats:
+    """Differences of the means over seeds that were drawn ``in_first`` and ``in_second`` times."""
+    return np.asarray(
+        (first * in_first).sum(axis=1) / in_first.sum(axis=1)
+        - (second * in_second).sum(axis=1) / in_second.sum(axis=1)
+    )
+
+
+def _draw(rng: np.random.Generator, count: int, size: int) -> Floats:
+    """How often each of ``size`` things is drawn in ``size`` draws: (count, size)."""
+    drawn: NDArray[np.int64] = rng.integers(size, size=(count, size))
+    drawn += np.arange(count)[:, None] * size
+    return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(float)
+
+
+def _table(scores: ArrayLike, which: str) -> Floats:
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or not table.size:
+        raise ZhbertError(
+            f"compare: scores of the {which} model have shape {table.shape}; "
+            "needed: (seeds, examples)"
+        )
+    return table
