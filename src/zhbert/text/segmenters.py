@@ -396,10 +396,11 @@ def _ltp_neural(folder: Path, config: dict[str, Any], words: Sequence[tuple[str,
         ltp.add_word(word, frequency)
 
     def cut(sentence: str) -> list[str]:
-        pieces = len(tokenizer(sentence)["input_ids"]) - 2
-        if not pieces:
+        pieces = tokenizer.backend_tokenizer.encode(sentence)
+        if len(pieces) <= 2:
             return []
-        if pieces > 510:  # LTP would leave the rest uncut: 한 alone is three pieces
+        if len(pieces) > 512 or pieces.overflowing:
+            # LTP would leave the rest uncut. It is long soon: 한 alone is three pieces.
             middle = len(sentence) // 2
             return cut(sentence[:middle]) + cut(sentence[middle:])
         found: list[str] = ltp.pipeline([sentence], tasks=["cws"]).cws[0]
