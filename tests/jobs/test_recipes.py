@@ -128,7 +128,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
 
 
 def test_a_description_names_what_a_recipe_starts_from():
-    assert describe("rbt3")["starts_from"] == "models/chinese-roberta-wwm-ext"
+    assert describe("rbt3")["starts_from"] == "chinese-roberta-wwm-ext"
     assert describe("tiny")["shape"] == "2x128"
 
 

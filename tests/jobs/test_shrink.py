@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tests.jobs.corpora import PIECES as CORPUS_PIECES
+from tests.jobs.corpora import TINY, make_corpus
 from tests.jobs.small_models import PIECES, make_model, outputs
 from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
+from zhbert.jobs.pretrain import pretrain
 from zhbert.jobs.shrink import parse_layers, shrink
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
@@ -125,6 +129,31 @@ def test_googles_files_become_a_folder_that_transformers_opens(data: Path, tmp_p
     assert theirs_tokens(text, add_special_tokens=False)["input_ids"] == (
         ours_tokens.encode(text).ids.tolist()
     )
+
+
+def test_pretraining_goes_on_from_a_cut_model_in_a_folder_or_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZHBERT_CACHE", str(tmp_path / "cache"))
+    corpus = make_corpus(tmp_path / "corpus")
+    large = make_model(tmp_path / "large", pieces=list(CORPUS_PIECES), max_position_embeddings=64)
+    shrink(large, tmp_path / "start", layers="0,2,3")
+    shutil.make_archive(str(tmp_path / "start"), "zip", tmp_path / "start")
+    own = [option for option in TINY if not option.startswith("model.")]
+    for number, name in enumerate(("start", "start.zip")):
+        overrides = [*own, "steps=1", f"initial_model={tmp_path / name}"]
+        overrides += ["optimizer.learning_rate=1e-12"]
+        pretrain("rbt3", corpus, tmp_path / f"run{number}", overrides)
+        old, new = (
+            load_file(f / "model.safetensors") for f in (large, tmp_path / f"run{number}" / "final")
+        )
+        name = "bert.encoder.layer.{}.output.dense.weight"
+        torch.testing.assert_close(new[name.format(2)], old[name.format(3)], rtol=0, atol=1e-6)
+        assert name.format(3) not in new
+    missing = tmp_path / "models" / "chinese-roberta-wwm-ext"
+    with pytest.raises(ZhbertError, match="zhbert download chinese-roberta-wwm-ext --out") as error:
+        pretrain("rbt3", corpus, tmp_path / "none", [*own, f"initial_model={missing}"])
+    assert "\n" not in str(error.value)
 
 
 # --- pieces -------------------------------------------------------------------------------------

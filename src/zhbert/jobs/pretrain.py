@@ -371,19 +371,7 @@ class _Job:
             shape = resolve_shape(recipe.model)
             model = BertForPreTraining(self._config(shape), seed=recipe.seed)
             return _Start(shape, model, None, Progressed(), 0)
-        source = Path(recipe.initial_model)
-        if not source.is_dir():
-            raise ZhbertError(
-                f"{self.where}: initial_model = {recipe.initial_model}: no such folder; put "
-                "a model folder there, give another (initial_model=FOLDER), or start from random "
-                "weights (initial_model=)"
-            )
-        if not (source / "config.json").is_file() and (source / "final").is_dir():
-            raise ZhbertError(
-                f"{self.where}: initial_model = {recipe.initial_model}: a run folder; its model is "
-                f"initial_model={source / 'final'} (to go on as its next phase: "
-                f"continue_from={source})"
-            )
+        source = self._initial_folder(recipe.initial_model)
         self._check_vocabulary_of(source)
         config = BertConfig.from_pretrained(source)
         shape = resolve_shape(recipe.model, config.to_dict())
@@ -399,6 +387,35 @@ class _Job:
             self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
         self._set_dropout(model, shape)
         return _Start(shape, model, None, Progressed(), 0)
+
+    def _initial_folder(self, name: str) -> Path:
+        """The folder of the model to start from: a folder, or fetched by its name."""
+        from zhbert.zoo import locate
+        from zhbert.zoo.catalogue import find_card
+
+        path = Path(name)
+        where = f"{self.where}: initial_model = {name}"
+        if (path / "final").is_dir() and not (path / "config.json").is_file():
+            raise ZhbertError(
+                f"{where}: a run folder; its model is initial_model={path / 'final'} (to go on as "
+                f"its next phase: continue_from={path})"
+            )
+        card = find_card(path.name)
+        if card is not None and not path.exists() and find_card(name) is None:
+            # models/rbt3 has the form of a hub's id, but is meant as a folder.
+            raise ZhbertError(
+                f"{where}: no such folder; 'zhbert download {card.name} --out {name}' makes it, or "
+                f"take the model by its name: initial_model={card.name}"
+            )
+        try:
+            # One rank fetches it, the others find it.
+            self.ranks.on_first(lambda: locate(name, quiet=self.quiet))
+            return locate(name)
+        except ZhbertError as error:
+            raise ZhbertError(
+                f"{where}: {error} (or give another, initial_model=MODEL, or start from random "
+                "weights, initial_model=)"
+            ) from None
 
     def _begin_resumed(self) -> _Start:
         ranks = self.ranks
