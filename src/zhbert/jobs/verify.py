@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=float, metavar="X",
-        help="largest difference, as a share of an output's largest number or of 1 (2e-5)",
+        help="how far apart is still the same, as a share of an output's largest number "
+        "or of 1 (2e-6; with transformers 2e-5)",
     )  # fmt: skip
     parser.add_argument(
         "--with", dest="runner", choices=("zhbert", "transformers"), default="zhbert",
@@ -75,7 +76,8 @@ def verify(
     from zhbert.convert import parity
     from zhbert.model.config import BertConfig
 
-    tolerance = parity.TOLERANCE if tolerance is None else tolerance
+    open_other, usual = parity.RUNNERS[runner]
+    tolerance = usual if tolerance is None else tolerance
     if not tolerance >= 0:
         raise ZhbertError(f"--tolerance {tolerance}: must be 0 or more")
     lines = None if texts is None else _lines(texts)
@@ -83,7 +85,7 @@ def verify(
     parity.check_shapes(*configs)
     tokenizers = _tokenizer(one), _tokenizer(other)
     inputs = parity.batches(configs[0], tokenizers[0], lines)
-    found = parity.compare(parity.zhbert_runner(one), parity.RUNNERS[runner](other), inputs)
+    found = parity.compare(parity.zhbert_runner(one), open_other(other), inputs)
     return Verdict(
         found,
         parity.config_differences(*configs),
