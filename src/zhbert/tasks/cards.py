@@ -91,6 +91,8 @@ class Data:
     """Rows with too many or too few columns are left out, and counted; unset: an error."""
     scheme: str = ""
     """To tag: BIO."""
+    drop_word_places: bool = False
+    """To tag: a character is followed by its place in its word (``科0``), which is dropped."""
     scorer: str = ""
     """Spans: whose official rules decide, cmrc2018, cjrc, squad1.1 or squad2.0."""
     yes_no: bool = False

@@ -228,6 +228,8 @@ def _tagged(
             if labelled and tag not in tags:
                 what = _no_label(tag, card.data) if tag else f"{show(token)} has no tag"
                 raise ZhbertError(f"{path}:{line}: {what}")
+            if card.data.drop_word_places and token[1:].isdigit():
+                token = token[0]
             sentence.append((token, tag))
         elif sentence:
             tokens, found = zip(*sentence, strict=True)

@@ -1,0 +1,183 @@
+"""List the tasks to fine-tune on, or show one: its files, labels, settings and published results.
+
+zhbert tasks
+zhbert tasks lcqmc
+zhbert tasks my-task.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Columns that the label of a fact takes.
+_LABEL = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="show this task: a name, or a card's file"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the tasks, or show one."""
+    from zhbert.jobs import console
+
+    if args.name is not None:
+        card = load_card(args.name)
+        if args.json:
+            console.print_json(describe(card))
+        else:
+            _show(card)
+        return 0
+    cards = [load_card(name) for name in card_names()]
+    if args.json:
+        console.print_json([describe(card) for card in cards])
+    else:
+        _list(cards, args.quiet)
+    return 0
+
+
+def describe(card: Card) -> dict[str, Any]:
+    """The card as plain data, its name first, for ``--json``."""
+    table = dataclasses.asdict(card)
+    return {"name": table.pop("name"), **table, "path": str(card.path)}
+
+
+def _list(cards: list[Card], quiet: bool) -> None:
+    from rich.table import Table
+
+    from zhbert.jobs import console
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for heading in ("task", "kind", "lang", "metrics"):
+        table.add_column(heading, no_wrap=True)
+    # In a narrow window this is the column that gives way.
+    table.add_column("what")
+    for card in cards:
+        # "LCQMC: do two questions mean the same?" stands in a row that begins with the name.
+        what = card.title.partition(": ")[2] or card.title
+        table.add_row(card.name, card.kind, card.language, ",\n".join(card.metrics), what)
+    console.out().print(table)
+    if not quiet:
+        console.err().print(
+            f"{len(cards)} tasks. The first metric decides which checkpoint is best. 'zhbert tasks "
+            "NAME' says more of one; a card of your own is a file like those.",
+            markup=False, soft_wrap=False,
+        )  # fmt: skip
+
+
+def _show(card: Card) -> None:
+    from rich.table import Table
+
+    from zhbert.jobs import console
+
+    out = console.out()
+    out.print(card.title, style="bold", markup=False, soft_wrap=False)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True, min_width=_LABEL)
+    facts.add_column()
+    for label, text in _facts(card):
+        facts.add_row(label, text)
+    out.print(facts)
+    out.print("\nsettings")
+    out.print(_settings_table(card))
+    if card.settings.source:
+        source = card.settings.source
+        out.print(f"{source[0].upper()}{source[1:]}.", markup=False, soft_wrap=False)
+    if card.published:
+        out.print("\npublished results, per cent: best of the seeds (mean)")
+        out.print(_published_table(card))
+        remarks = {one.note for one in card.published if one.note}
+        for remark in sorted(remarks):
+            out.print(f"* {remark}.", markup=False, soft_wrap=False)
+
+
+def _facts(card: Card) -> list[tuple[str, str]]:
+    data = card.data
+    files = [
+        f"{split}: {' or '.join(names)}"
+        + (f" ({card.official[split]:,} examples)" if split in card.official else "")
+        for split, names in data.splits.items()
+    ]
+    columns = [
+        f"{key} {_column(column)}"
+        for key in ("text", "text_pair", "label", "id")
+        if (column := getattr(data, key))
+    ]
+    facts = [
+        ("name", card.name),
+        ("kind", f"{card.kind}{', pairs of texts' if data.pairs else ''}, {card.language}"),
+        ("metrics", ", ".join(card.metrics) + (f" (as {data.scorer})" if data.scorer else "")),
+        ("licence", card.licence or "none stated"),
+        ("format", data.format + ("" if data.header else ", without a header")),
+        *(("files" if not place else "", text) for place, text in enumerate(files)),
+        ("columns", ", ".join(columns)),
+        ("labels", _labels(card)),
+        ("note", card.note),
+    ]
+    return [(label, text) for label, text in facts if text]
+
+
+def _column(column: Column) -> str:
+    return " or ".join(str(name) for name in column)
+
+
+def _labels(card: Card) -> str:
+    data = card.data
+    if card.kind == "regress":
+        return "a number from {:g} to {:g}".format(*data.label_range)
+    names = data.label_names or data.labels
+    return ", ".join(
+        label if label == name else f"{label} = {name}"
+        for label, name in zip(data.labels, names, strict=True)
+    )
+
+
+def _settings_table(card: Card) -> Table:
+    from rich.table import Table
+
+    families = {"others" if card.families else "all": card.settings, **card.families}
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("models", no_wrap=True)
+    for family in families:
+        table.add_column(family, justify="right")
+    for item in dataclasses.fields(Settings):
+        if item.name == "source" or (item.name == "doc_stride" and card.kind != "span"):
+            continue
+        values = [getattr(settings, item.name) for settings in families.values()]
+        table.add_row(item.name, *(f"{value:g}".replace("e-0", "e-") for value in values))
+    return table
+
+
+def _published_table(card: Card) -> Table:
+    from rich.table import Table
+
+    figures = [one.max for one in card.published]
+    decimals = 1 if figures == [round(figure, 1) for figure in figures] else 2
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for one in card.published:
+        mean = "" if one.mean is None else f" ({one.mean:.{decimals}f})"
+        row = rows.setdefault((one.split, one.model), {})
+        row[one.metric] = f"{one.max:.{decimals}f}{mean}" + ("*" if one.note else "")
+    metrics = list(dict.fromkeys(one.metric for one in card.published))
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("split", no_wrap=True)
+    table.add_column("model")
+    for metric in metrics:
+        table.add_column(metric, justify="right", no_wrap=True)
+    for split in card.data.splits:
+        shown = split
+        for (of, model), row in rows.items():
+            if of == split:
+                table.add_row(shown, model, *(row.get(metric, "") for metric in metrics))
+                shown = ""
+    return table
