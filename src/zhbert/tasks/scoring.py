@@ -1,0 +1,130 @@
+"""A card's metrics of predictions: what every verb that prints a score calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card
+from zhbert.tasks.metrics import METRICS, Resampled, entity_counts, resampled_mean
+from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.span_scores import SCORERS
+
+Prediction = str | float | Sequence[str]
+"""A label or an answer; to regress, a number; to tag, a row of tags."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one set of predictions scores."""
+
+    metrics: Mapping[str, float]
+    """In per cent, by the card's names and in its order."""
+    resampled: Mapping[str, Resampled]
+    """The same metrics of resampled examples: what `bootstrap.compare` takes."""
+    num_examples: int
+    further: Mapping[str, float] = field(default_factory=dict)
+    """What the benchmark's scorer prints besides."""
+    missing: tuple[str, ...] = ()
+    """Questions without a prediction: they count 0."""
+    unknown: tuple[str, ...] = ()
+    """Predictions for examples that there are not: they are left out."""
+
+
+def score(
+    card: Card,
+    examples: Sequence[Example],
+    predictions: Mapping[str, Prediction],
+    *,
+    null_odds: Mapping[str, float] | None = None,
+) -> Scores:
+    """Score predictions, by the ids of their examples, as the card's benchmark does.
+
+    ``null_odds``: of SQuAD 2.0, for `squad20`. Raises `ZhbertError` where there are no examples, an
+    example has no label, or, but for questions, no prediction.
+
+    >>> from zhbert.tasks.cards import load_card
+    >>> examples = [TextExample("0", "好看", label="1"), TextExample("1", "难看", label="0")]
+    >>> score(load_card("chnsenticorp"), examples, {"0": "1", "1": "1"}).metrics
+    {'accuracy': 50.0}
+    """
+    if card.kind == "span":
+        questions = cast("Sequence[SpanExample]", examples)
+        return _of_spans(card, questions, cast("Mapping[str, str]", predictions), null_odds)
+    missing = [example.id for example in examples if example.id not in predictions]
+    if missing:
+        raise ZhbertError(
+            f"{len(missing):,} of {len(examples):,} examples have no prediction; the first: "
+            f"{missing[0]}"
+        )
+    gold = [_gold(example) for example in examples]
+    predicted = [predictions[example.id] for example in examples]
+    # F1 is of the second label; the card's check has seen to it that there are two.
+    more = {"f1": card.data.labels[1:2]} if card.kind == "classify" else {}
+    resampled = {
+        name: METRICS[card.kind][name](gold, predicted, *more.get(name, ()))
+        for name in card.metrics
+    }
+    ids = {example.id for example in examples}
+    return Scores(
+        metrics=_metrics(resampled, len(examples)),
+        resampled=resampled,
+        num_examples=len(examples),
+        further=_precision_and_recall(gold, predicted) if card.kind == "tag" else {},
+        unknown=tuple(id_ for id_ in predictions if id_ not in ids),
+    )
+
+
+def _of_spans(
+    card: Card,
+    questions: Sequence[SpanExample],
+    predictions: Mapping[str, str],
+    null_odds: Mapping[str, float] | None,
+) -> Scores:
+    gold = {question.id: question.answers for question in questions}
+    # What a scorer wants to know besides.
+    more: dict[str, dict[str, object]] = {
+        "squad2.0": {"null_odds": null_odds},
+        "cjrc": {"domains": {one.id: one.domain for one in questions if one.domain}},
+    }
+    scorer = card.data.scorer
+    scores = SCORERS[scorer](gold, predictions, **more.get(scorer, {}))
+    values = {"em": scores.per_question_em, "f1": scores.per_question_f1}
+    resampled = {name: resampled_mean(values[name]) for name in card.metrics}
+    return Scores(
+        metrics=_metrics(resampled, len(questions)),
+        resampled=resampled,
+        num_examples=len(questions),
+        further=scores.further,
+        missing=scores.missing,
+        unknown=scores.unknown,
+    )
+
+
+def _gold(example: Example) -> Prediction:
+    if isinstance(example, TagExample):
+        gold: Prediction | None = example.tags
+    else:
+        assert isinstance(example, TextExample)
+        gold = example.label if example.value is None else example.value
+    if gold is None:
+        raise ZhbertError(f"example {example.id}: no label to compare with")
+    return gold
+
+
+def _metrics(resampled: Mapping[str, Resampled], num_examples: int) -> dict[str, float]:
+    whole = np.ones((1, num_examples))
+    return {name: float(metric(whole)[0]) for name, metric in resampled.items()}
+
+
+def _precision_and_recall(gold: Sequence[object], predicted: Sequence[object]) -> dict[str, float]:
+    rows = (cast("Sequence[Sequence[str]]", side) for side in (gold, predicted))
+    right, found, there = entity_counts(*rows).sum(axis=0)
+    return {
+        "precision": 100 * right / found if found else 0.0,
+        "recall": 100 * right / there if there else 0.0,
+    }
