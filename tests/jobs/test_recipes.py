@@ -157,7 +157,7 @@ def test_check_reads_the_model_to_start_from(finished_run):
     assert result["vocabulary_size"] == 60
     with pytest.raises(ZhbertError, match="sequence_length = 512: must be at most"):
         check("rbt3", [f"initial_model={finished_run / 'final'}"])
-    assert any("not there yet" in note for note in check("rbt3")["notes"])
+    assert any("fetched when training begins" in note for note in check("rbt3")["notes"])
 
 
 def test_params_counts_what_a_model_has(finished_run, tmp_path, capsys):

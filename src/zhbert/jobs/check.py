@@ -25,6 +25,7 @@ from zhbert.config import (
 )
 from zhbert.errors import ZhbertError
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
+from zhbert.zoo.catalogue import find_card
 
 # Of the models that were published; a corpus says how large its own is.
 DEFAULT_VOCABULARY_SIZE = 21128
@@ -151,5 +152,13 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
             except ValueError as error:
                 raise ZhbertError(f"{config}: not readable as JSON: {error}") from None
             return dict(values)
+        card = find_card(recipe.initial_model)
+        if card is not None and card.opens_here:
+            notes.append(f"initial_model = {recipe.initial_model}: fetched when training begins")
+            return {
+                "hidden_size": card.hidden_size,
+                "num_hidden_layers": card.num_layers,
+                "num_attention_heads": card.num_heads,
+            }
         notes.append(f"initial_model = {recipe.initial_model}: not there yet")
     return None
