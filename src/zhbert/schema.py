@@ -72,8 +72,7 @@ def typed(value: Any, hint: Any, label: str) -> Any:
         allowed = typing.get_args(item) or ((int, float) if item is float else (item,))
         if isinstance(value, list) and all(type(one) in allowed for one in value):
             return tuple(map(float, value)) if item is float else tuple(value)
-        if item is float:
-            name = "a list of numbers"
+        name = {float: "a list of numbers", str: name}.get(item, "a list of texts or numbers")
     elif typing.get_origin(hint) is dict:
         item = typing.get_args(hint)[1]
         if isinstance(value, Mapping):

@@ -58,7 +58,7 @@ class Data:
     scored_with_dev: tuple[str, ...] = ()
     """Splits of ``more`` that are scored whenever dev is, where their files are there."""
     folder: str = ""
-    """The name of the task's own folder in a collection of tasks; unset: the card's name."""
+    """The name of the task's own folder in a collection of tasks, beside the card's name."""
     text: Column = ()
     """The column of the text, or of the first text of a pair."""
     text_pair: Column = ()

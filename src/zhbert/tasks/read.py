@@ -137,15 +137,15 @@ def data_file(card: Card, data: Path | None, split: str) -> Path:
 
 
 def find_file(card: Card, data: Path | None, split: str) -> Path | None:
-    """The file of a split inside a folder, or in the task's own folder there; None: there is none.
+    """The file of a split inside a folder, or in the task's own folder there; else None.
 
     ``data`` None means the folder of the card itself.
     """
     folder = _folder(card, data)
-    for place in (folder, folder / (card.data.folder or card.name)):
+    for place in ("", card.data.folder, card.name):
         for name in card.data.splits.get(split, ()):
-            if (place / name).is_file():
-                return place / name
+            if (folder / place / name).is_file():
+                return folder / place / name
     return None
 
 
