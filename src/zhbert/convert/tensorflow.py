@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.utils.dlpack
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
@@ -108,26 +109,24 @@ def _in_parts(entries: Mapping[str, Entry]) -> list[dict[str, Entry]]:
 
 
 def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
-    names, arrays = [], []
+    names, tensors = [], []
     for name, entry in part.items():
         theirs, transposed = to_tensorflow_name(name) or (name, False)
         tensor = entry.read()
         names.append(theirs)
-        arrays.append(_array(tensorflow, tensor.t() if transposed else tensor))
+        tensors.append(_shared(tensorflow, tensor.t() if transposed else tensor))
     tensorflow.raw_ops.SaveV2(
         prefix=str(prefix),
         tensor_names=names,
         shape_and_slices=[""] * len(names),
-        tensors=arrays,
+        tensors=tensors,
     )
 
 
-def _array(tensorflow: Any, tensor: Tensor) -> Any:
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        # numpy has no such type of its own; TensorFlow brings one.
-        return tensor.view(torch.int16).numpy().view(tensorflow.bfloat16.as_numpy_dtype)
-    return tensor.numpy()
+def _shared(tensorflow: Any, tensor: Tensor) -> Any:
+    """The tensor as TensorFlow's, in the same memory: by way of numpy it would be copied twice."""
+    capsule = torch.utils.dlpack.to_dlpack(tensor.detach().contiguous())
+    return tensorflow.experimental.dlpack.from_dlpack(capsule)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Checkpoints: tensors by Hugging Face's names, read and written one at a time.
 
-A model of several gigabytes passes through in the memory of its largest tensor and a window of
-the file (``_WINDOW``).
+A model of several gigabytes passes through in the memory of its largest tensor (and, of a pickle, a
+window of the file: ``_WINDOW``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -176,21 +177,23 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Window:
-    """An open file, opened again after every ``_WINDOW`` bytes so that its pages leave memory."""
+    """A mapped pickle; opened again after ``_WINDOW`` bytes, so that its pages leave memory."""
 
-    def __init__(self, path: Path, open_file: Callable[[Path], Any], get: Callable[..., Tensor]):
-        self._path, self._open, self._get = path, open_file, get
-        self._file: Any = None
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._tensors: dict[str, Tensor] | None = None
         self._left = 0
 
     def read(self, name: str, size: int) -> Tensor:
         with _reading(self._path):
-            if self._left <= 0:
-                self._file = None
-                self._file, self._left = self._open(self._path), _WINDOW
-            self._left -= size
+            if self._tensors is None:
+                self._tensors, self._left = _load_pickle(self._path, mapped=True), _WINDOW
             # A copy: what is returned must not keep the mapping alive.
-            return self._get(self._file, name).clone()
+            tensor = self._tensors[name].clone()
+        self._left -= size
+        if self._left <= 0:
+            self._tensors = None
+        return tensor
 
 
 def _open_safetensors(path: Path) -> dict[str, Entry]:
@@ -198,20 +201,29 @@ def _open_safetensors(path: Path) -> dict[str, Entry]:
 
     kinds = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
     entries = {}
-    with _reading(path):
-        # Opened by its name each time: the type stubs know the framework's name only.
-        window = _Window(path, lambda p: safe_open(p, "pt"), lambda file, n: file.get_tensor(n))
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 -- not a mapping
-                part = file.get_slice(name)
-                kind = kinds.get(part.get_dtype())
-                if kind is None:
-                    raise ZhbertError(
-                        f"{path}: {name} is kept as {part.get_dtype()}, which no BERT is"
-                    )
-                entry = Entry(tuple(part.get_shape()), kind, lambda: torch.empty(0))
-                entries[name] = replace(entry, read=partial(window.read, name, entry.size))
+    # Opened by the library for its checks of the header, which are strict.
+    with _reading(path), safe_open(path, "pt"), path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, about in header.items():
+        kind = kinds.get(about["dtype"])
+        if kind is None:
+            raise ZhbertError(f"{path}: {name} is kept as {about['dtype']}, which no BERT is")
+        shape = tuple(about["shape"])
+        start = 8 + length + about["data_offsets"][0]
+        entries[name] = Entry(shape, kind, partial(_read_bytes, path, start, shape, kind))
     return entries
+
+
+def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor's bytes, read and not mapped: pages of a mapped file count as memory in use."""
+    size = math.prod(shape) * dtype.itemsize
+    with _reading(path):
+        content = numpy.fromfile(path, dtype=numpy.uint8, count=size, offset=start)
+        if len(content) < size:
+            raise EOFError(f"ends after {start + len(content):,} bytes")
+        return torch.from_numpy(content).view(dtype).reshape(shape)
 
 
 def _open_pickle(path: Path) -> dict[str, Entry]:
@@ -220,7 +232,7 @@ def _open_pickle(path: Path) -> dict[str, Entry]:
         # Files of PyTorch before 1.6 are no zip archives: they cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         tensors = _load_pickle(path, mapped)
-    window = _Window(path, partial(_load_pickle, mapped=mapped), lambda table, n: table[n])
+    window = _Window(path)
     entries = {}
     for name, tensor in tensors.items():
         entry = Entry.of(tensor)
@@ -377,9 +389,20 @@ def _add_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview
 # ---------------------------------------------------------------- whole models
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Are there neither NaN nor infinities? It needs no memory, where torch.isfinite needs twice
+    that of the tensor.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # NaN is both the least and the greatest to it.
+    low, high = torch.aminmax(tensor)
+    return math.isfinite(low) and math.isfinite(high)
+
+
 def check_finite(file: Path, name: str, tensor: Tensor) -> None:
     """Raise a ZhbertError where a tensor holds NaN or infinity: nothing good comes of it."""
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not is_finite(tensor):
         raise ZhbertError(
             f"{file}: {name} holds NaN or infinite numbers: the training that wrote it diverged; "
             "use an earlier checkpoint"

@@ -125,7 +125,7 @@ def import_tensorflow() -> Any:
     # Its notes while it works; a user's own setting stays.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        with _without_chatter(), warnings.catch_warnings():
+        with _without_chatter(), _without_keras(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module("tensorflow")
     except ImportError as error:
@@ -151,6 +151,22 @@ def _without_chatter() -> Iterator[None]:
             caught.seek(0)
             os.write(real, b"".join(line for line in caught if not _CHATTER.match(line)))
             os.close(real)
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """While TensorFlow is imported: it imports Keras, and that scikit-learn, 80 MB and a second.
+
+    TensorFlow loads ``tensorflow.keras`` by itself when a program asks for it later.
+    """
+    if "keras" in sys.modules:
+        yield
+        return
+    sys.modules["keras"] = None  # type: ignore[assignment]  # what import takes for "not there"
+    try:
+        yield
+    finally:
+        del sys.modules["keras"]
 
 
 def read_tensorflow(prefix: str | Path) -> Checkpoint:
