@@ -1,13 +1,17 @@
 """Make a small model from a large one: fewer layers, fewer pieces.
 
-zhbert shrink chinese-roberta-wwm-ext --layers 0,1,2 --out models/rbt3-start
+zhbert shrink chinese-roberta-wwm-ext --layers 0,1,2 --out models/start
 zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
-zhbert shrink MODEL --layers 0-3 --vocab-from law.txt --vocab-size 8000 --out models/law4
+zhbert shrink MODEL --vocab-from law.txt --vocab-size 8000 --out models/law
 
-The published small models begin as the first layers of a large one: RBT3, RBT4 and RBT6 as layers
-0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as 0-2 of RoBERTa-wwm-ext-large. They were trained on
-then, and a cut model needs that: 'zhbert pretrain rbt3 initial_model=OUT'. Whatever is kept is
-kept bit for bit, heads included. MODEL is a folder, an archive or a name ('zhbert models').
+The published small models begin as the first layers of a large one: RBT3, RBT4
+and RBT6 as layers 0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as layers 0-2 of
+RoBERTa-wwm-ext-large. They were trained on then, and a cut model needs that:
+zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
+
+What is kept is kept bit for bit, heads included. A smaller vocabulary keeps the
+rows of its pieces: text made of these gives the same outputs as before.
+MODEL is a folder, an archive or a name ('zhbert models').
 """
 
 from __future__ import annotations
@@ -317,8 +321,10 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
         console.print()
     if (loss := result.get("corpus")) is not None:
         _print_loss(loss)
-    kept = ",".join(map(str, result["layers"]))
-    what = [f"layers {kept} of {result['layers_before']}"]
+    kept = result["layers"]
+    in_a_row = len(kept) > 3 and kept == list(range(kept[0], kept[-1] + 1))
+    shown = f"{kept[0]}-{kept[-1]}" if in_a_row else ",".join(map(str, kept))
+    what = [f"layers {shown} of {result['layers_before']}"]
     if result["pieces"] != result["pieces_before"]:
         what.append(f"{result['pieces']:,} of {result['pieces_before']:,} pieces")
     console.print(f"{result['out']}: {', '.join(what)}", markup=False)

@@ -1,19 +1,23 @@
-"""Give a model more pieces, with rows that begin as the mean of what each was cut into before.
+"""Give a model more pieces.
 
 zhbert vocab extend MODEL --with words.txt --out DIR
 zhbert vocab extend MODEL --with corpus/ --at-most 500 --out DIR
 zhbert vocab extend MODEL --from-text law.txt --min-frequency 20 --out DIR
 
---with is a list, one word or piece (##ing) a line, all of which is taken; or a corpus folder of
-'zhbert prepare'. --from-text is prose. Of prose or a corpus, the characters that are [UNK] are
-added first (a corpus has lost them), then the words that are cut into several pieces, those first
-that save most pieces. A list and prose are told apart by the option, not by looking: a line of
-prose is no word.
+--with is a list, one word or piece (##ing) a line, all of which is taken; or a
+corpus folder of 'zhbert prepare'. --from-text is prose. (Which of the two a
+file is, the option says: a line of prose is no word.) Prose and a corpus give
+first the characters that are [UNK], then the words that are cut into several
+pieces, those first that save most pieces. What was [UNK] when a corpus was
+prepared is lost there: its text says more.
 
-Words are folded as the model's tokenizer folds text (lower case if uncased). A word of several
-Han characters cannot be a piece: BERT's tokenizer cuts at each of them. Trained rows stay bit for
-bit; new ids come after the old ones. Where the model has more rows than pieces, these spare rows
-are used first. Text without new pieces gives the same outputs as before.
+A new row is the mean of the rows of the pieces that the word was cut into, and
+so is its bias for masked words. Trained rows stay bit for bit, and text without
+new pieces gives the same outputs as before. New ids come after the old ones;
+where a model has more rows than pieces, these spare rows are used first.
+
+Words are folded as the model's tokenizer folds text (lower case if uncased). A
+word of several Han characters cannot be a piece: BERT's tokenizer cuts at each.
 """
 
 from __future__ import annotations
@@ -286,6 +290,8 @@ def _nothing_to_add(
     if found.known:
         reasons.append(f"{model} has {len(found.known):,} of its words already")
     reasons += [f"{len(words):,} cannot be pieces ({why})" for why, words in found.refused.items()]
+    if found.refused:
+        reasons.append("prose goes with --from-text FILE")
     if not reasons:
         least = MIN_FREQUENCY if min_frequency is None else min_frequency
         reasons.append(
@@ -373,6 +379,8 @@ def _remarks(result: dict[str, Any]) -> list[str]:
             f"note: {len(words):,} of the list left out, {reason}: "
             f"{', '.join(words[:_NAMED])}{more}"
         )
+    if sum(map(len, result["refused"].values())) > len(result["added"]) + len(result["known"]):
+        lines.append("note: most lines are no words; prose goes with --from-text FILE")
     if count := result["unknown_before"]:
         lines.append(
             f"note: {count:,} new pieces were [UNK] before and begin as its row: they mean nothing "
