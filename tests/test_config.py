@@ -101,7 +101,7 @@ def test_overrides_are_toml_values_or_bare_texts():
 
 
 def test_wrong_overrides_are_refused():
-    assert refusal({}, "steps") == "'steps': an override is key=value, for example steps=1000"
+    assert refusal({}, "steps") == "'steps': an override is key=value, for example steps=100000"
     assert refusal({}, "steps=x") == "steps=x: must be a whole number"
     assert "unknown key 'step'; did you mean 'steps'" in refusal({}, "step=1")
     assert "masking: unknown key 'rat'; did you mean 'rate'" in refusal({}, "masking.rat=1")

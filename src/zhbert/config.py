@@ -6,20 +6,17 @@ A recipe is named by the stem of a file that ships with the package (``tiny``) o
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
 import os
 import tomllib
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.schema import build, show, suggest, typed
+from zhbert.schema import build, hint_in, overridden, show, suggest, to_toml
+from zhbert.schema import flatten as flatten  # a name of this module, too
 
 RECIPES_FOLDER = Path(__file__).with_name("recipes")
 
@@ -288,9 +285,9 @@ def parse_recipe(
     Traceback (most recent call last):
     zhbert.errors.ZhbertError: recipe: masking: unknown key 'ratee'; did you mean 'rate'?
     """
-    recipe = build(Recipe, table, "", where, _elsewhere)
+    recipe = build(Recipe, table, "", where, hint_in(Recipe()))
     for override in overrides:
-        recipe = _override(recipe, override)
+        recipe = overridden(recipe, override)
     check_recipe(recipe, where)
     return recipe
 
@@ -373,101 +370,6 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
     return ModelShape(**values)
 
 
-def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """A settings object as dotted keys and values, in the order of its fields."""
-    flat: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):
-        value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            flat.update(flatten(value, f"{prefix}{item.name}."))
-        else:
-            flat[prefix + item.name] = value
-    return flat
-
-
 def recipe_to_toml(recipe: Recipe) -> str:
     """The recipe as TOML that ``parse_recipe`` reads back identically; unset keys are left out."""
-    lines: list[str] = []
-    sections: list[str] = []
-    for item in dataclasses.fields(recipe):
-        value = getattr(recipe, item.name)
-        if dataclasses.is_dataclass(value):
-            pairs = [(k, v) for k, v in flatten(value).items() if v is not None]
-            if pairs:
-                sections.append(
-                    f"\n[{item.name}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in pairs)
-                )
-        else:
-            lines.append(f"{item.name} = {_toml(value)}\n")
-    return "".join(lines + sections)
-
-
-def _override(recipe: Recipe, override: str) -> Recipe:
-    key, equals, text = override.partition("=")
-    key, text = key.strip(), text.strip()
-    if not equals:
-        raise ZhbertError(f"'{override}': an override is key=value, for example steps=1000")
-    path = key.split(".")
-    settings: Any = recipe
-    parents: list[tuple[Any, str]] = []
-    for position, name in enumerate(path):
-        hints = typing.get_type_hints(type(settings))
-        prefix = "".join(f"{part}." for part in path[:position])
-        if name not in hints:
-            known = _elsewhere(name, prefix, list(hints))
-            raise ZhbertError(
-                f"{override}: {prefix[:-1] + ': ' if prefix else ''}unknown key '{name}'{known}"
-            )
-        if dataclasses.is_dataclass(hints[name]):
-            if position == len(path) - 1:
-                inner = ", ".join(
-                    f"{key}.{item.name}" for item in dataclasses.fields(getattr(settings, name))
-                )
-                raise ZhbertError(f"{override}: '{key}' is a section; its keys: {inner}")
-            parents.append((settings, name))
-            settings = getattr(settings, name)
-        else:
-            if position < len(path) - 1:
-                raise ZhbertError(f"{override}: '{prefix}{name}' is a key, not a section")
-            value = _override_value(text, hints[name], override)
-            settings = dataclasses.replace(settings, **{name: value})
-    for parent, name in reversed(parents):
-        settings = dataclasses.replace(parent, **{name: settings})
-    return typing.cast(Recipe, settings)
-
-
-def _override_value(text: str, hint: Any, override: str) -> Any:
-    """A TOML value, or a bare text where the field is a text; empty unsets an optional key."""
-    optional = isinstance(hint, types.UnionType)
-    if optional and not text:
-        return None
-    kinds = typing.get_args(hint) if optional else (hint,)
-    try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    if str in kinds and not isinstance(value, str):
-        value = text
-    if typing.get_origin(hint) is tuple and isinstance(value, str):
-        value = [item.strip() for item in value.split(",") if item.strip()]
-    # typed prints "label = value", and here both stand in the override itself.
-    try:
-        return typed(value, hint, "")
-    except ZhbertError as error:
-        raise ZhbertError(f"{override}: {str(error).rpartition(': ')[2]}") from None
-
-
-def _elsewhere(key: str, prefix: str, known: list[str]) -> str:
-    """A hint for an unknown key: a near name here, the same name elsewhere, or the list."""
-    if not difflib.get_close_matches(key, known, n=1):
-        for full in flatten(Recipe()):
-            if full.rpartition(".")[2] == key:
-                return f"; did you mean '{full}'?"
-    return suggest(key, known)
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # JSON's texts, numbers and booleans are TOML's, but for one control character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return to_toml(recipe)

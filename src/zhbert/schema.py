@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -102,3 +103,120 @@ def suggest(word: Any, known: Iterable[str]) -> str:
 def show(value: Any) -> str:
     """A value as the user wrote it, nearly: JSON, with Chinese readable."""
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """A settings object as dotted keys and values, in the order of its fields."""
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if dataclasses.is_dataclass(value):
+            flat.update(flatten(value, f"{prefix}{item.name}."))
+        else:
+            flat[prefix + item.name] = value
+    return flat
+
+
+def to_toml(settings: Any) -> str:
+    """Settings as TOML that ``build`` reads back identically; unset keys are left out."""
+    lines: list[str] = []
+    sections: list[str] = []
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if dataclasses.is_dataclass(value):
+            pairs = [(k, v) for k, v in flatten(value).items() if v is not None]
+            if pairs:
+                sections.append(
+                    f"\n[{item.name}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in pairs)
+                )
+        else:
+            lines.append(f"{item.name} = {_toml(value)}\n")
+    return "".join(lines + sections)
+
+
+def overridden(settings: _Settings, override: str) -> _Settings:
+    """``settings`` with one ``key=value`` applied; a section's keys are dotted: ``model.rate``.
+
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Pair:
+    ...     rate: float = 0.5
+    >>> overridden(Pair(), "rate=1").rate
+    1.0
+    >>> overridden(Pair(), "ratee=1")
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: ratee=1: unknown key 'ratee'; did you mean 'rate'?
+    """
+    key, equals, text = override.partition("=")
+    key, text = key.strip(), text.strip()
+    if not equals:
+        key, value = next((k, v) for k, v in flatten(settings).items() if isinstance(v, int))
+        raise ZhbertError(f"'{override}': an override is key=value, for example {key}={value}")
+    hint = hint_in(settings)
+    path = key.split(".")
+    current: Any = settings
+    parents: list[tuple[Any, str]] = []
+    for position, name in enumerate(path):
+        hints = typing.get_type_hints(type(current))
+        prefix = "".join(f"{part}." for part in path[:position])
+        if name not in hints:
+            known = hint(name, prefix, list(hints))
+            raise ZhbertError(
+                f"{override}: {prefix[:-1] + ': ' if prefix else ''}unknown key '{name}'{known}"
+            )
+        if dataclasses.is_dataclass(hints[name]):
+            if position == len(path) - 1:
+                inner = ", ".join(
+                    f"{key}.{item.name}" for item in dataclasses.fields(getattr(current, name))
+                )
+                raise ZhbertError(f"{override}: '{key}' is a section; its keys: {inner}")
+            parents.append((current, name))
+            current = getattr(current, name)
+        else:
+            if position < len(path) - 1:
+                raise ZhbertError(f"{override}: '{prefix}{name}' is a key, not a section")
+            value = _override_value(text, hints[name], override)
+            current = dataclasses.replace(current, **{name: value})
+    for parent, name in reversed(parents):
+        current = dataclasses.replace(parent, **{name: current})
+    return typing.cast(_Settings, current)
+
+
+def _override_value(text: str, hint: Any, override: str) -> Any:
+    """A TOML value, or a bare text where the field is a text; empty unsets an optional key."""
+    optional = isinstance(hint, types.UnionType)
+    if optional and not text:
+        return None
+    kinds = typing.get_args(hint) if optional else (hint,)
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    if str in kinds and not isinstance(value, str):
+        value = text
+    if typing.get_origin(hint) is tuple and isinstance(value, str):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+    # typed prints "label = value", and here both stand in the override itself.
+    try:
+        return typed(value, hint, "")
+    except ZhbertError as error:
+        raise ZhbertError(f"{override}: {str(error).rpartition(': ')[2]}") from None
+
+
+def hint_in(settings: Any) -> Hint:
+    """For an unknown key: a near name in its section, the same name in another, or the list."""
+
+    def hint(key: str, prefix: str, known: list[str]) -> str:
+        if not difflib.get_close_matches(key, known, n=1):
+            for full in flatten(settings):
+                if full.rpartition(".")[2] == key:
+                    return f"; did you mean '{full}'?"
+        return suggest(key, known)
+
+    return hint
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # JSON's texts, numbers and booleans are TOML's, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,100 @@
+"""Which of a few labels does a text, or a pair of texts, have?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, metrics_of, softmax
+from zhbert.tasks.read import Example, TextExample
+from zhbert.tasks.rows import Batch, text_rows
+from zhbert.text.tokenizer import Tokenizer
+
+
+def texts_of(
+    examples: Sequence[Example], pairs: bool
+) -> tuple[list[TextExample], list[str], list[str] | None]:
+    """Examples as what they are, their texts, and their second texts where there are ``pairs``."""
+    ours = cast(list[TextExample], list(examples))
+    second = [example.text_pair or "" for example in ours] if pairs else None
+    return ours, [example.text for example in ours], second
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Classification of a text or a pair."""
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    pairs: bool
+    sequence_length: int
+    metrics: tuple[str, ...] = ("accuracy",)
+
+    name: ClassVar[str] = "classify"
+    architecture: ClassVar[str] = "BertForSequenceClassification"
+    per_piece: ClassVar[bool] = False
+
+    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+        """A row for each example."""
+        ours, texts, second = texts_of(examples, self.pairs)
+        rows = text_rows(self.tokenizer, texts, second, self.sequence_length)
+        if training:
+            ids = {label: number for number, label in enumerate(self.labels)}
+            targets = np.array([ids[str(example.label)] for example in ours], np.int64)
+            rows = replace(rows, targets=targets)
+        return Prepared(examples, rows)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy."""
+        assert batch.targets is not None
+        logits = self.scores(model, batch).float()
+        return functional.cross_entropy(logits, batch.targets, reduction="sum")
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(R, labels) logits."""
+        return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """The likeliest label, with the probability of each."""
+        probabilities = softmax(scores)
+        best = probabilities.argmax(-1).tolist()
+        return [
+            Prediction(
+                self.labels[label], {"probabilities": dict(zip(self.labels, row, strict=True))}
+            )
+            for label, row in zip(best, probabilities.round(6).tolist(), strict=True)
+        ]
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """Nothing is tuned."""
+        return self
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
+        """The card's metrics; an example's score is 1 where its label is right."""
+        gold = [str(cast(TextExample, example).label) for example in examples]
+        found = [str(prediction.value) for prediction in predictions]
+        right = [float(a == b) for a, b in zip(gold, found, strict=True)]
+        return Scored(self._metrics(gold, found), right)
+
+    def _metrics(self, gold: list[str], found: list[str]) -> dict[str, float]:
+        if "f1" not in self.metrics:
+            return metrics_of(self.name, self.metrics, gold, found)
+        # The second label is the positive one, whatever it is called.
+        as_one = [["1" if label == self.labels[1] else "0" for label in x] for x in (gold, found)]
+        return metrics_of(self.name, self.metrics, *as_one)
+
+    def finish(self, model: nn.Module) -> None:
+        """Nothing: the outputs are the logits of the labels."""
+
+    def settings(self) -> dict[str, Any]:
+        """The length that rows are cut to."""
+        return {"sequence_length": self.sequence_length, "pairs": self.pairs}
+
+    def describe(self, example: Example) -> str:
+        """The label."""
+        return f"label {cast(TextExample, example).label}"

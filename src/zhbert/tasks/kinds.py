@@ -1,0 +1,184 @@
+"""What the four kinds of task share: from examples to rows, from a model's scores to predictions.
+
+A kind knows no files, no optimiser and no console. `KINDS` is the table of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zhbert.tasks.metrics import METRICS, Resampled
+from zhbert.tasks.read import Example
+from zhbert.tasks.rows import Batch, Rows, by_length, gather
+from zhbert.train.loop import move
+
+Array = NDArray[Any]
+
+# Prediction takes so many rows at once, and so many cells of rows times longest row: larger
+# batches are no faster on a CPU, and long rows would need much memory.
+ROWS_AT_ONCE = 64
+CELLS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Examples as rows."""
+
+    examples: Sequence[Example]
+    rows: Rows
+    places: Any = None
+    """How rows and examples belong together, where it is not one by one."""
+    remarks: tuple[str, ...] = ()
+    """What was cut or left out, a line each."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one example."""
+
+    value: str | float | tuple[str, ...]
+    """A label, a number, the tags of a sentence, or an answer."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """How sure it is, and more; plain data."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Metrics over all examples, in per cent, and what each example contributes, 0 to 1."""
+
+    metrics: dict[str, float]
+    per_example: list[float]
+    further: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Other scores of each example by name: ``em`` of spans."""
+
+
+class Kind(Protocol):
+    """One of the four. Frozen: what is learnt beside the weights makes a new one (`tuned`)."""
+
+    name: ClassVar[str]
+    architecture: ClassVar[str]
+    """The class of `zhbert.model.pretrained`."""
+    per_piece: ClassVar[bool]
+    """Whether ``scores`` are of pieces."""
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The labels of the model's head; None: it has none of its own."""
+
+    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+        """Tokenize examples; for ``training`` with targets, and without what cannot be learnt."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The sum of the losses of the batch's predictions."""
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(R, n) or, of pieces, (T, n): what ``decode`` needs."""
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """A prediction for each example."""
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """This kind with what is chosen on dev, such as a threshold."""
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
+        """Compare predictions with what the examples say."""
+
+    def finish(self, model: nn.Module) -> None:
+        """Change a trained model, in place, so that its outputs are what users expect."""
+
+    def settings(self) -> dict[str, Any]:
+        """What a model folder must hold to predict alike, beside the model."""
+
+    def describe(self, example: Example) -> str:
+        """What is to be predicted, for people."""
+
+
+class FineTuning:
+    """A kind as the training loop's objective."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.parts = (kind.name,)
+
+    def counts(self, batch: Batch) -> tuple[int, ...]:
+        """How many targets there are."""
+        return (batch.predictions,)
+
+    def pieces(self, batch: Batch) -> int:
+        """All pieces: a batch has no padding."""
+        return len(batch.input_ids)
+
+    def __call__(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+        """The sum of the losses; what is right is counted elsewhere, by the task's own metrics."""
+        model.set_dropout_seed(seed)  # type: ignore[operator]
+        loss = self.kind.loss(model, batch)
+        return loss.reshape(1), loss.new_zeros(1)
+
+
+def run_model(
+    kind: Kind, model: nn.Module, rows: Rows, *, dtype: torch.dtype = torch.float32
+) -> Array:
+    """The scores of all rows: (R, n) or (T, n) float32, in the rows' order, without dropout.
+
+    Rows are taken by length. What a row is batched with changes its scores by rounding only: by
+    about 1e-5 in float32.
+    """
+    device = next(model.parameters()).device
+    found: Array | None = None
+    was_training = model.training
+    model.eval()
+    try:
+        # One context for all batches: autocast keeps the weights that it has converted.
+        with torch.no_grad(), _autocast(device, dtype):
+            for chosen in by_length(rows.lengths, ROWS_AT_ONCE, CELLS_AT_ONCE):
+                batch, pieces = gather(rows, chosen)
+                scores = kind.scores(model, move(batch, device)).float().cpu().numpy()
+                if found is None:
+                    count = len(rows.ids) if kind.per_piece else len(rows)
+                    found = np.empty((count, scores.shape[1]), np.float32)
+                found[pieces if kind.per_piece else chosen] = scores
+    finally:
+        model.train(was_training)
+    return np.empty((0, 1), np.float32) if found is None else found
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def metrics_of(
+    kind: str, names: Sequence[str], gold: Sequence[Any], predicted: Sequence[Any]
+) -> dict[str, float]:
+    """The named metrics of a kind, in per cent."""
+    once = np.ones((1, len(gold)))
+    return {name: float(METRICS[kind][name](gold, predicted)(once)[0]) for name in names}
+
+
+def softmax(scores: Array) -> NDArray[np.float64]:
+    """Over the last axis."""
+    shifted = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
+    probabilities: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
+    return probabilities
+
+
+__all__ = [
+    "FineTuning",
+    "Kind",
+    "Prediction",
+    "Prepared",
+    "Resampled",
+    "Scored",
+    "metrics_of",
+    "run_model",
+    "softmax",
+]

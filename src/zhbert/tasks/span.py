@@ -1,0 +1,366 @@
+"""Where in a text does a question's answer stand? Rows and decoding as in transformers' run_qa.
+
+A row is ``[CLS] question [SEP] context [SEP]``; a context that does not fit is read in windows,
+neighbours of which share ``doc_stride`` pieces. A window without the answer points to [CLS].
+
+Judgements (CJRC's YES and NO) are spans, too: where a task has them, every window begins with the
+pieces of 是 and 否 (yes and no in English), and the answer YES points to the first. No answer
+points to [CLS]: it is given where [CLS] scores higher than the best span by more than a threshold,
+which is chosen on dev. So the model is transformers' BertForQuestionAnswering and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, softmax
+from zhbert.tasks.read import Example, SpanExample
+from zhbert.tasks.rows import Batch, Ids, pack
+from zhbert.tasks.span_scores import SCORERS
+from zhbert.text.tokenizer import Encoding, Tokenizer
+
+JUDGEMENTS = ("YES", "NO")
+# What stands for them at the beginning of a window, by language.
+JUDGEMENT_TEXTS = {"zh": ("是", "否"), "en": ("yes", "no")}
+
+NOWHERE = -1e30
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The rows' places in their contexts: (R,) each."""
+
+    examples: NDArray[np.int64]
+    """Which example."""
+    bases: NDArray[np.int64]
+    """Where in the row the context's pieces begin."""
+    begins: NDArray[np.int64]
+    """The first of the window among the context's pieces."""
+    sizes: NDArray[np.int64]
+    """How many pieces of the context the window holds."""
+    offsets: Sequence[NDArray[np.int32]]
+    """For each example: (pieces, 2), where the context's pieces stand in it, in characters."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    score: float
+    text: str
+    start: int
+    """In characters; -1: a judgement."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Extraction of answers."""
+
+    tokenizer: Tokenizer
+    sequence_length: int
+    doc_stride: int = 128
+    max_answer_length: int = 30
+    """Pieces."""
+    scorer: str = "squad1.1"
+    language: str = "zh"
+    yes_no: bool = False
+    no_answer: bool = False
+    null_threshold: float = 0.0
+    n_best: int = 20
+    metrics: tuple[str, ...] = ("f1", "em")
+
+    name: ClassVar[str] = "span"
+    architecture: ClassVar[str] = "BertForQuestionAnswering"
+    per_piece: ClassVar[bool] = True
+    labels: ClassVar[None] = None
+
+    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+        """Rows of every window of every question, in order.
+
+        For ``training``, questions whose answer stands nowhere in the text are left out.
+        """
+        ours = [cast(SpanExample, example) for example in examples]
+        if training:
+            ours = [one for one in ours if one.kind != "span" or one.training_span is not None]
+        judgements = self._judgements()
+        room = self.sequence_length - 3 - len(judgements)
+        questions = self.tokenizer.encode_batch([one.question for one in ours])
+        # At least half of the row is for the context.
+        longest = max(1, room // 2)
+        cut = sum(len(question) > longest for question in questions)
+        encoded: dict[str, Encoding] = {}
+        segments: list[tuple[Ids, ...]] = []
+        examples_of, bases, begins, sizes = [], [], [], []
+        targets: list[tuple[int, int]] = []
+        for number, (one, question) in enumerate(zip(ours, questions, strict=True)):
+            context = encoded.get(one.context)
+            if context is None:
+                context = encoded[one.context] = self.tokenizer.encode(one.context)
+            question = question[:longest]
+            base = len(question) + 2 + len(judgements)
+            for begin, end in windows(len(context), room - len(question), self.doc_stride):
+                part = context.ids[begin:end]
+                if len(judgements):
+                    part = np.concatenate((judgements, part))
+                segments.append((question, part))
+                examples_of.append(number)
+                bases.append(base)
+                begins.append(begin)
+                sizes.append(end - begin)
+                if training:
+                    targets.append(self._target(one, context.offsets[begin:end], base))
+        rows = pack(self.tokenizer, segments)
+        if training:
+            rows = replace(rows, targets=np.array(targets, np.int64).reshape(-1, 2))
+        places = Windows(
+            examples=np.array(examples_of, np.int64),
+            bases=np.array(bases, np.int64),
+            begins=np.array(begins, np.int64),
+            sizes=np.array(sizes, np.int64),
+            offsets=[encoded[one.context].offsets for one in ours],
+        )
+        remarks: tuple[str, ...] = ()
+        if cut:
+            remarks = (
+                f"{cut:,} questions are longer than {longest} pieces, half of the row "
+                f"(sequence_length = {self.sequence_length}): their ends are cut off",
+            )
+        return Prepared(ours, rows, places, remarks)
+
+    def _judgements(self) -> Ids:
+        """(2,) the pieces of yes and no; (0,) where the task has none."""
+        if not self.yes_no:
+            return np.empty(0, np.int32)
+        words = JUDGEMENT_TEXTS.get(self.language, JUDGEMENT_TEXTS["en"])
+        ids = [
+            ids[0] if len(ids) else self.tokenizer.unk_id
+            for ids in self.tokenizer.encode_batch(words)
+        ]
+        return np.array(ids, np.int32)
+
+    def _target(self, one: SpanExample, offsets: NDArray[np.int32], base: int) -> tuple[int, int]:
+        """Start and end in the row; both 0, at [CLS], where the window does not hold the answer."""
+        if one.kind in ("yes", "no"):
+            place = base - (2 if one.kind == "yes" else 1)
+            return place, place
+        span = one.training_span
+        if span is None or not len(offsets):
+            return 0, 0
+        start, end = span
+        if not (offsets[0, 0] <= start and offsets[-1, 1] >= end):
+            return 0, 0
+        first = int(np.searchsorted(offsets[:, 0], start, "right")) - 1
+        last = int(np.searchsorted(offsets[:, 1], end, "left"))
+        return base + first, base + last
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean of the cross entropies of start and end, each over the row's pieces."""
+        assert batch.targets is not None
+        logits = self.scores(model, batch).float()
+        starts = batch.row_starts.long()
+        count, total = len(starts) - 1, len(logits)
+        row = torch.repeat_interleave(
+            torch.arange(count, device=logits.device), starts.diff(), output_size=total
+        )
+        grid = logits.new_full((count * batch.max_length, 2), NOWHERE)
+        grid = grid.index_copy(0, row * batch.max_length + batch.position_ids, logits)
+        grid = grid.view(count, batch.max_length, 2)
+        return functional.cross_entropy(grid, batch.targets, reduction="sum") / 2
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(T, 2): start and end."""
+        return cast(Any, model).piece_logits(*batch.packed)  # type: ignore[no-any-return]
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """The best answer over all windows, or none."""
+        return [self._decide(best, null) for best, null in self._candidates(prepared, scores)]
+
+    def _candidates(
+        self, prepared: Prepared, scores: Array
+    ) -> list[tuple[list[_Candidate], float]]:
+        """Each example's best spans, best first, and the least score that [CLS] has."""
+        places: Windows = prepared.places
+        examples = cast(Sequence[SpanExample], prepared.examples)
+        found: list[list[_Candidate]] = [[] for _ in examples]
+        nulls = [float("inf")] * len(examples)
+        judged = 2 if self.yes_no else 0
+        for example, base, begin, size, at in zip(
+            places.examples.tolist(),
+            places.bases.tolist(),
+            places.begins.tolist(),
+            places.sizes.tolist(),
+            prepared.rows.starts[:-1].tolist(),
+            strict=True,
+        ):
+            nulls[example] = min(nulls[example], float(scores[at].sum()))
+            for number in range(judged):
+                score = float(scores[at + base - judged + number].sum())
+                found[example].append(_Candidate(score, JUDGEMENTS[number], -1))
+            window = scores[at + base : at + base + size]
+            offsets = places.offsets[example]
+            context = examples[example].context
+            for score, first, last in best_spans(window, self.n_best, self.max_answer_length):
+                start, end = int(offsets[begin + first, 0]), int(offsets[begin + last, 1])
+                found[example].append(_Candidate(score, context[start:end], start))
+        for candidates in found:
+            candidates.sort(key=lambda one: -one.score)
+            del candidates[self.n_best :]
+        return list(zip(found, nulls, strict=True))
+
+    def _decide(self, best: list[_Candidate], null: float) -> Prediction:
+        every = [one.score for one in best]
+        if self.no_answer or not best:
+            every.append(null)
+        chances = softmax(np.array(every)).round(6).tolist()
+        details: dict[str, Any] = {}
+        chosen = 0
+        if self.no_answer:
+            details["null_odds"] = round(null - best[0].score, 6) if best else 0.0
+            if not best or null - best[0].score > self.null_threshold:
+                chosen = len(best)
+        answer = best[chosen] if chosen < len(best) else _Candidate(null, "", -1)
+        details = {"probability": chances[chosen], "start": answer.start, **details}
+        return Prediction(answer.text, details)
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """With the threshold that is best on these examples, where there may be no answer."""
+        if not self.no_answer:
+            return self
+        candidates = self._candidates(prepared, scores)
+        odds = np.array([null - best[0].score if best else np.inf for best, null in candidates])
+        spans = [Prediction(best[0].text if best else "") for best, _ in candidates]
+        none = [Prediction("")] * len(spans)
+        gains = [
+            np.array(self._values(self.score(prepared.examples, predictions)))
+            for predictions in (spans, none)
+        ]
+        return replace(self, null_threshold=best_threshold(odds, *gains))
+
+    def _values(self, scored: Scored) -> Sequence[float]:
+        return scored.per_example if self.metrics[0] == "f1" else scored.further["em"]
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
+        """As the benchmark scores; an example's score is its F1."""
+        ours = [cast(SpanExample, example) for example in examples]
+        gold = {one.id: one.answers for one in ours}
+        found = {
+            one.id: str(prediction.value) for one, prediction in zip(ours, predictions, strict=True)
+        }
+        domains = {one.id: one.domain for one in ours if one.domain}
+        more = (domains,) if self.scorer == "cjrc" else ()
+        scores = SCORERS[self.scorer](gold, found, *more)
+        named = {"f1": scores.f1, "em": scores.em}
+        metrics = {name: float(named[name]) for name in self.metrics}
+        # Each domain's, and those of questions with and without an answer.
+        metrics |= {
+            name: float(value)
+            for name, value in scores.further.items()
+            if name.endswith(("_f1", "_em", "_exact")) and not name.startswith("best_")
+        }
+        return Scored(
+            metrics,
+            (scores.per_question_f1 / 100).tolist(),
+            {"em": (scores.per_question_em / 100).tolist()},
+        )
+
+    def finish(self, model: nn.Module) -> None:
+        """Nothing: the outputs are the scores of starts and ends."""
+
+    def settings(self) -> dict[str, Any]:
+        """Lengths, strides and what answers may be."""
+        return {
+            "sequence_length": self.sequence_length,
+            "doc_stride": self.doc_stride,
+            "max_answer_length": self.max_answer_length,
+            "yes_no": self.yes_no,
+            "no_answer": self.no_answer,
+            "null_threshold": self.null_threshold,
+            "language": self.language,
+        }
+
+    def describe(self, example: Example) -> str:
+        """The answer that is learnt."""
+        one = cast(SpanExample, example)
+        if one.kind in ("yes", "no"):
+            return f"answer {one.kind.upper()}"
+        span = one.training_span
+        return f"answer {one.context[span[0] : span[1]]}" if span else "no answer"
+
+
+def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:
+    """Begin and end of each window over a context, as Hugging Face's tokenizers cut it.
+
+    Neighbours share ``doc_stride`` pieces, or half of the room where that is less.
+
+    >>> windows(10, 5, 2)
+    [(0, 5), (3, 8), (6, 10)]
+    >>> windows(5, 5, 2), windows(0, 5, 2)
+    ([(0, 5)], [(0, 0)])
+    """
+    step = room - (doc_stride if doc_stride < room else room // 2)
+    found = [(begin, min(begin + room, pieces)) for begin in range(0, max(1, pieces), step)]
+    first_whole = next(number for number, (_, end) in enumerate(found) if end == pieces)
+    return found[: first_whole + 1]
+
+
+def best_spans(
+    window: NDArray[np.float32], count: int, max_length: int
+) -> list[tuple[float, int, int]]:
+    """The best (score, first, last) of a window, made of the best starts and the best ends.
+
+    >>> best_spans(np.array([[0, 3], [5, 1], [1, 4]], np.float32), 2, 2)
+    [(9.0, 1, 2), (5.0, 2, 2)]
+    """
+    size = len(window)
+    if not size:
+        return []
+    starts, ends = _top(window[:, 0], count), _top(window[:, 1], count)
+    lengths = ends[None, :] - starts[:, None] + 1
+    sums = window[starts, 0][:, None] + window[ends, 1][None, :]
+    flat = np.where((lengths >= 1) & (lengths <= max_length), sums, -np.inf).ravel()
+    best = _top(flat, count)
+    best = best[np.isfinite(flat[best])]
+    first, last = starts[best // len(ends)], ends[best % len(ends)]
+    return list(zip(flat[best].tolist(), first.tolist(), last.tolist(), strict=True))
+
+
+def _top(values: Array, count: int) -> NDArray[np.int64]:
+    """Indices of the highest, in no order."""
+    if len(values) <= count:
+        return np.arange(len(values))
+    return np.argpartition(-values, count - 1)[:count]
+
+
+def best_threshold(
+    odds: NDArray[np.float64], answered: NDArray[np.float64], unanswered: NDArray[np.float64]
+) -> float:
+    """The threshold that gives most: above it a question counts as one without an answer.
+
+    Args:
+        odds: how much likelier no answer is, for each question.
+        answered: what each question's answer scores.
+        unanswered: what no answer scores.
+
+    >>> best_threshold(np.array([-1.0, 0.5, 2.0]), np.array([1.0, 1, 0]), np.array([0.0, 0, 1]))
+    1.25
+    """
+    order = np.argsort(odds, kind="stable")
+    ordered = odds[order]
+    # After so many questions, answered, all others count as unanswered.
+    totals = np.concatenate(([0.0], np.cumsum((answered - unanswered)[order])))
+    # A threshold cannot part questions of equal odds.
+    apart = np.concatenate(([True], ordered[1:] > ordered[:-1], [True]))
+    totals[~apart] = -np.inf
+    count = int(totals.argmax())
+    if count == 0:
+        return float(ordered[0] - 1)
+    if count == len(ordered):
+        return float(ordered[-1] + 1) if np.isfinite(ordered[-1]) else 0.0
+    middle = (ordered[count - 1] + ordered[count]) / 2
+    return float(middle if np.isfinite(middle) else ordered[count - 1] + 1)

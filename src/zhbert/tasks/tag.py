@@ -1,0 +1,177 @@
+"""Which tag does each token of a sentence have? Tags are BIO's: entities begin, go on, or are not.
+
+A token's tag stands at its first piece; a sentence that is longer than a row goes on in the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, metrics_of, softmax
+from zhbert.tasks.metrics import entities, entity_counts
+from zhbert.tasks.read import Example, TagExample
+from zhbert.tasks.rows import NOT_A_TARGET, Batch, Rows, pack
+from zhbert.text.tokenizer import Tokenizer
+
+OUTSIDE = "O"
+
+
+@dataclass(frozen=True)
+class TokenPlaces:
+    """Where tokens stand among all pieces, in the order of sentences and tokens."""
+
+    pieces: NDArray[np.int64]
+    """(tokens with pieces,): the first piece of each."""
+    sentences: NDArray[np.int64]
+    """The sentence of each."""
+    tokens: NDArray[np.int64]
+    """The place of each in its sentence."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Tagging of tokens."""
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    sequence_length: int
+    metrics: tuple[str, ...] = ("f1",)
+
+    name: ClassVar[str] = "tag"
+    architecture: ClassVar[str] = "BertForTokenClassification"
+    per_piece: ClassVar[bool] = True
+
+    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+        """A row or more for each sentence."""
+        ours = cast(Sequence[TagExample], examples)
+        rows, places, split = self._rows(ours)
+        if training:
+            ids = {label: number for number, label in enumerate(self.labels)}
+            targets = np.full(len(rows.ids), NOT_A_TARGET, np.int64)
+            every = np.array([ids[tag] for one in ours for tag in one.tags or ()], np.int64)
+            begins = np.cumsum([0, *(len(one.tokens) for one in ours)])
+            targets[places.pieces] = every[begins[places.sentences] + places.tokens]
+            rows = Rows(rows.ids, rows.starts, rows.second, targets, of_pieces=True)
+        remarks: tuple[str, ...] = ()
+        if split:
+            remarks = (
+                f"{split:,} sentences are longer than sequence_length = {self.sequence_length}: "
+                "they are read in parts",
+            )
+        return Prepared(examples, rows, places, remarks)
+
+    def _rows(self, sentences: Sequence[TagExample]) -> tuple[Rows, TokenPlaces, int]:
+        room = self.sequence_length - 2
+        # Few distinct tokens make up many sentences.
+        distinct = list({token: None for one in sentences for token in one.tokens})
+        pieces = self.tokenizer.encode_batch(distinct)
+        ids_of = {
+            token: tuple(ids[:room].tolist()) for token, ids in zip(distinct, pieces, strict=True)
+        }
+        segments: list[tuple[NDArray[np.int32], ...]] = []
+        firsts: list[int] = []  # among all pieces
+        owners: list[int] = []
+        tokens: list[int] = []
+        base = 1
+        split = 0
+        for number, sentence in enumerate(sentences):
+            row: list[int] = []
+            begun = len(segments)
+            for place, token in enumerate(sentence.tokens):
+                ids = ids_of[token]
+                if not ids:
+                    continue
+                if len(row) + len(ids) > room:
+                    segments.append((np.array(row, np.int32),))
+                    base += len(row) + 2
+                    row = []
+                firsts.append(base + len(row))
+                owners.append(number)
+                tokens.append(place)
+                row.extend(ids)
+            segments.append((np.array(row, np.int32),))
+            base += len(row) + 2
+            split += len(segments) - begun > 1
+        places = TokenPlaces(*(np.array(x, np.int64) for x in (firsts, owners, tokens)))
+        return pack(self.tokenizer, segments), places, split
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy over first pieces."""
+        assert batch.targets is not None
+        logits = self.scores(model, batch).float()
+        return functional.cross_entropy(
+            logits, batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
+        )
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(T, labels) logits."""
+        return cast(Any, model).piece_logits(*batch.packed)  # type: ignore[no-any-return]
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """The likeliest tag of each token, and the entities; a token without pieces is outside."""
+        places: TokenPlaces = prepared.places
+        probabilities = softmax(scores[places.pieces])
+        best = probabilities.argmax(-1)
+        sure = probabilities.max(-1).round(6).tolist()
+        outside = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
+        sentences = cast(Sequence[TagExample], prepared.examples)
+        tags = [[outside] * len(one.tokens) for one in sentences]
+        chances = [[1.0] * len(one.tokens) for one in sentences]
+        for label, chance, sentence, token in zip(
+            best.tolist(), sure, places.sentences.tolist(), places.tokens.tolist(), strict=True
+        ):
+            tags[sentence][token] = self.labels[label]
+            chances[sentence][token] = chance
+        bio = OUTSIDE in self.labels
+        return [
+            Prediction(
+                tuple(row),
+                {"probabilities": chance, "entities": _entities(one, row) if bio else []},
+            )
+            for one, row, chance in zip(sentences, tags, chances, strict=True)
+        ]
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """Nothing is tuned."""
+        return self
+
+    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
+        """The card's metrics; a sentence's score is the F1 of its entities (1 without any)."""
+        gold = [cast(TagExample, example).tags or () for example in examples]
+        found = [cast(tuple[str, ...], prediction.value) for prediction in predictions]
+        counts = entity_counts(gold, found)
+        both = counts[:, 1] + counts[:, 2]
+        each = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
+        metrics = metrics_of(self.name, [m for m in self.metrics if m == "f1"], gold, found)
+        if "accuracy" in self.metrics:
+            flat = [[tag for row in rows for tag in row] for rows in (gold, found)]
+            metrics |= metrics_of("classify", ["accuracy"], *flat)
+        return Scored({name: metrics[name] for name in self.metrics}, each.tolist())
+
+    def finish(self, model: nn.Module) -> None:
+        """Nothing: the outputs are the logits of the tags."""
+
+    def settings(self) -> dict[str, Any]:
+        """The length of a row."""
+        return {"sequence_length": self.sequence_length}
+
+    def describe(self, example: Example) -> str:
+        """The entities of the sentence."""
+        sentence = cast(TagExample, example)
+        found = _entities(sentence, list(sentence.tags or ()))
+        return "entities " + (", ".join(f"{e['text']} {e['type']}" for e in found) or "none")
+
+
+def _entities(sentence: TagExample, tags: list[str]) -> list[dict[str, Any]]:
+    joint = "" if all(len(token) == 1 for token in sentence.tokens) else " "
+    return [
+        {"type": kind, "start": start, "end": end, "text": joint.join(sentence.tokens[start:end])}
+        for kind, start, end in entities(tags)
+    ]
