@@ -19,9 +19,10 @@ For a head of one matrix and one bias (pooler, sentence pair, classifier, questi
 - with a bias of exact zeros: *random* if the matrix looks drawn, *unclear* if not. The bias of
   question answering adds the same number to every position, so that softmax cancels it and it need
   not move: there the matrix must also have the initialiser's spread or less;
-- with another bias: *random* if the matrix and the bias are uniform within 1 / sqrt(inputs), as
-  PyTorch draws by default, or both normal with the spread of ``initializer_range``; or if the
-  matrix looks drawn with that spread while the norm of the masked-word head was drawn around 0;
+- with another bias: *random* if the matrix looks drawn as PyTorch draws by default, and the bias
+  with it: uniform within 1 / sqrt(inputs), with the spread of that; or if the matrix looks drawn
+  with the spread of ``initializer_range`` and the norm of the masked-word head was drawn around 0
+  (or, in a file without that head, the bias has that spread too, to three standard errors);
 - *trained* otherwise.
 
 A matrix *looks drawn* if its mean is 0 and its excess kurtosis is that of a normal distribution
@@ -123,7 +124,8 @@ def head_states(
     HeadState(present=True, trained=False, why='weights and bias are exactly zero')
     """
     states: dict[str, HeadState] = {}
-    norm_drawn = False
+    # Of the masked-word head; None: no such head to tell from.
+    norm_drawn: bool | None = None
     for name, head in HEADS.items():
         missing = [n for n in head.names if n not in entries]
         if missing:
@@ -172,7 +174,7 @@ def _state_without_norm(
     tensors: Mapping[str, Tensor],
     initializer_range: float,
     rounding: float,
-    norm_drawn: bool,
+    norm_drawn: bool | None,
 ) -> HeadState:
     weight, bias = tensors[head.weight], tensors[head.bias]
     draw = _Draw.of(weight)
@@ -185,13 +187,15 @@ def _state_without_norm(
         if not head.bias_moves and not usual and draw.spread > initializer_range:
             return HeadState(True, None, f"bias exactly zero (it need not move); {draw.text}")
         return HeadState(True, False, f"bias exactly zero; {draw.text}")
-    bound = (1 + 2 * rounding) / math.sqrt(weight.shape[-1])
-    if draw.kind == "uniform" and max(_most(weight), _most(bias)) <= bound:
-        return HeadState(True, False, f"PyTorch's default initialisation: {draw.text}")
-    if draw.kind in ("normal", "cut normal") and usual:
+    bound = 1 / math.sqrt(weight.shape[-1])
+    if draw.kind == "uniform" and max(_most(weight), _most(bias)) <= bound * (1 + 2 * rounding):
+        if draw.has_spread(bound / math.sqrt(3)):
+            return HeadState(True, False, f"PyTorch's default initialisation: {draw.text}")
+    elif draw.kind in ("normal", "cut normal") and usual:
         if norm_drawn:
             return HeadState(True, False, f"{draw.text}, as in the masked-word head beside it")
-        if bias.numel() >= 32 and _Draw.of(bias).has_spread(initializer_range):
+        alike = bias.numel() >= 32 and _Draw.of(bias).has_spread(initializer_range, errors=3)
+        if norm_drawn is None and alike:
             return HeadState(True, False, f"{draw.text}, and the bias too")
     moved = f"bias has moved from zero: up to {_largest(bias)}"
     # What question answering's bias moved by says nothing of how long it was trained.
@@ -256,9 +260,9 @@ class _Draw:
         kind = min(near, key=near.__getitem__)
         return cls(kind if near[kind] <= tolerance else None, spread, kurtosis, count)
 
-    def has_spread(self, initializer_range: float) -> bool:
-        """Is the spread the initialiser's, to five standard errors (and 1 % for rounding)?"""
-        tolerance = _ERRORS / math.sqrt(2 * self.count) + 0.01
+    def has_spread(self, initializer_range: float, errors: float = _ERRORS) -> bool:
+        """Is the spread the initialiser's, to so many standard errors (and 1 % for rounding)?"""
+        tolerance = errors / math.sqrt(2 * self.count) + 0.01
         return any(
             abs(self.spread / (initializer_range * part) - 1) <= tolerance
             for part in (1.0, _CUT_SPREAD)
