@@ -1,0 +1,132 @@
+"""Score predictions as a benchmark's own scorer does, without a model.
+
+zhbert score cmrc2018 cmrc2018_dev.json predictions.json
+zhbert score squad2.0 dev-v2.0.json predictions.json --null-odds null_odds.json
+zhbert score rte dev.tsv RTE.tsv --json
+zhbert score ner_peopledaily dev.txt tagged.txt
+
+PREDICTIONS is what the benchmark wants to be handed in:
+  questions        JSON, {"id": "answer", ...}, or CJRC's [{"id": ..., "answer": ...}, ...]
+  labels, numbers  GLUE's TSV with the columns index and prediction; JSON lines with id and label;
+                   or a prediction a line, in the order of GOLD
+  tags             GOLD with the predicted tags in its tags' place, or in one column more
+A question without a prediction counts 0; of anything else every example must have one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card, load_card, split_remark
+from zhbert.tasks.read import read_examples
+from zhbert.tasks.read_predictions import read_null_odds, read_predictions
+from zhbert.tasks.scoring import score
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "task", metavar="TASK", help="the name of a task ('zhbert tasks' lists them), or a card"
+    )
+    parser.add_argument("gold", type=Path, metavar="GOLD", help="the examples with their labels")
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="see above")
+    parser.add_argument(
+        "--null-odds", type=Path, metavar="FILE",
+        help="SQuAD 2.0: JSON, {id: how surely there is no answer}; adds the best threshold",
+    )  # fmt: skip
+    parser.add_argument(
+        "--split", metavar="NAME",
+        help="which split GOLD is, where its name does not say (dev); matters if one file holds "
+        "all splits, and for the remark on cuts",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores."""
+    from zhbert.jobs import console
+
+    def remark(line: str) -> None:
+        if not args.quiet:
+            console.err().print(line, markup=False)
+
+    result = score_files(
+        args.task,
+        args.gold,
+        args.predictions,
+        null_odds=args.null_odds,
+        split=args.split,
+        remark=remark,
+    )
+    if args.json:
+        console.print_json(result)
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column(f"{result['task']}, {result['examples']:,} examples")
+    table.add_column("score", justify="right", no_wrap=True)
+    for name, value in result["metrics"].items():
+        table.add_row(name, f"{value:.2f}", style="bold")
+    for name, value in result["further"].items():
+        # Counts and thresholds are no per cent.
+        text = f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
+        table.add_row(name, f"{value:g}" if name.endswith("_thresh") else text)
+    console.out().print(table)
+    return 0
+
+
+def score_files(
+    task: str | Path,
+    gold: Path,
+    predictions: Path,
+    *,
+    null_odds: Path | None = None,
+    split: str | None = None,
+    remark: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Score a file of predictions: ``metrics``, ``further``, and what is missing or unknown.
+
+    ``remark`` takes a line for people about each thing worth one. Raises `ZhbertError` where a file
+    cannot be read or does not fit the task.
+    """
+    card = load_card(task)
+    if null_odds is not None and card.data.scorer != "squad2.0":
+        raise ZhbertError(f"--null-odds: for SQuAD 2.0's rules alone, not for {card.name}")
+    split = split or _split_of(card, gold)
+    # Where answers stand in their texts, of which it remarks, is nothing to a scorer.
+    examples = read_examples(
+        card, gold, split, remark=(lambda line: None) if card.kind == "span" else remark
+    )
+    found = read_predictions(card, predictions, examples, gold, split)
+    odds = None if null_odds is None else read_null_odds(null_odds)
+    scores = score(card, examples, found, null_odds=odds)
+    number = f"of {scores.num_examples:,} questions"
+    if scores.missing:
+        first = scores.missing[0]
+        remark(f"{len(scores.missing):,} {number} have no prediction and count 0; first: {first}")
+    if scores.unknown:
+        first = scores.unknown[0]
+        remark(f"{len(scores.unknown):,} predictions are for unknown ids: left out; first: {first}")
+    cut = split_remark(card, split, scores.num_examples)
+    if cut:
+        remark(cut)
+    return {
+        "task": card.name,
+        "split": split,
+        "examples": scores.num_examples,
+        "metrics": dict(scores.metrics),
+        "further": dict(scores.further),
+        "missing": len(scores.missing),
+        "unknown": len(scores.unknown),
+        "remark": cut or None,
+    }
+
+
+def _split_of(card: Card, gold: Path) -> str:
+    """The split of which the card names this file; dev where it names none."""
+    splits = [split for split, names in card.data.splits.items() if gold.name in names]
+    return splits[0] if splits and "dev" not in splits else "dev"
