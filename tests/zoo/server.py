@@ -123,9 +123,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def ranged(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         """The part of the body that Range names, if the file is still the one of If-Range."""
-        wanted = self.headers.get("Range")
-        same = self.headers.get("If-Range") in (None, headers.get("ETag"))
-        same = same or self.headers.get("If-Range") == headers.get("Last-Modified")
+        wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        # A weak ETag (W/"...") never matches: it does not stand for the very same bytes.
+        strong = condition is not None and not condition.startswith("W/")
+        same = strong and condition in (headers.get("ETag"), headers.get("Last-Modified"))
+        same = same or condition is None
         if not wanted or not same:
             return 200, body
         start = int(wanted.removeprefix("bytes=").partition("-")[0])

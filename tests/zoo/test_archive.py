@@ -247,6 +247,22 @@ def test_a_changed_byte_is_found(kind: str, tmp_path: Path, place: Path) -> None
     assert "damaged" in refused(archive, place)
 
 
+def test_a_tar_without_its_end_is_truncated(tmp_path: Path, place: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar", [("a", bytes(512)), ("b", bytes(512))])
+    whole = archive.read_bytes()
+    for members in (1, 2):
+        archive.write_bytes(whole[: members * 1024])
+        assert "its end is missing" in refused(archive, place)
+        for path in place.iterdir():
+            path.unlink()
+
+
+def test_zeros_without_end_behind_the_end_are_refused(tmp_path: Path, place: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar", [("a", b"x")])
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(archive.read_bytes() + bytes(8 << 20)))
+    assert "a bomb" in refused(tmp_path / "a.tgz", place, harmless=4 << 20)
+
+
 def test_a_broken_header_in_the_middle_is_not_the_end(tmp_path: Path, place: Path) -> None:
     archive = make_tar(tmp_path / "a.tar", [("a", b"x"), ("b", b"y"), ("c", b"z")])
     data = bytearray(archive.read_bytes())

@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import requests
 from tests.zoo.server import Fault, Server, serving
 
 from zhbert.errors import ZhbertError
@@ -25,6 +26,7 @@ from zhbert.zoo import download
 from zhbert.zoo.download import (
     NotThereError,
     UnreachableError,
+    _Download,
     discard,
     fetch,
     folder_for,
@@ -69,7 +71,7 @@ def test_a_file_arrives_and_is_recorded(server: Server, tmp_path: Path) -> None:
     assert record is not None
     assert (record.url, record.size) == (url, len(BODY))
     assert record.sha256 == sha256(BODY).hexdigest()
-    assert seen.advances[-1] == ("model.zip", len(BODY), len(BODY))
+    assert seen.advances[-1] == ("downloading", len(BODY), len(BODY))
     assert sorted(p.name for p in path.parent.iterdir()) == ["lock", "model.zip", "record.json"]
 
 
@@ -93,11 +95,13 @@ def test_what_broke_off_goes_on_where_it_was(
 
 
 def test_a_date_is_enough_to_go_on(server: Server, tmp_path: Path) -> None:
-    url = server.add("/model.zip", BODY, **{"Last-Modified": formatdate(0, usegmt=True)})
+    date = formatdate(0, usegmt=True)
+    url = server.add("/model.zip", BODY, **{"Last-Modified": date})
     server.headers["/model.zip"]["ETag"] = 'W/"weak"'
     server.faults = [Fault(break_after=100_000)]
     assert fetch(url, tmp_path).read_bytes() == BODY
     assert server.ranges() == [None, "bytes=100000-"]
+    assert server.requests[1].headers["If-Range"] == date
 
 
 def test_without_a_validator_it_begins_anew(server: Server, tmp_path: Path) -> None:
@@ -137,6 +141,36 @@ def test_versions_are_not_mixed_by_a_server_that_ignores_if_range(
     ]
     assert fetch(url, tmp_path).read_bytes() == BODY
     assert server.ranges() == [None, "bytes=100000-", None]
+
+
+def test_bytes_from_another_place_are_not_taken(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    size = len(BODY)
+    wrong = {"Content-Range": f"bytes 100-{size - 1}/{size}"}
+    server.faults = [Fault(break_after=100_000), Fault(headers=wrong)]
+    assert fetch(url, tmp_path).read_bytes() == BODY
+    assert server.ranges() == [None, "bytes=100000-", None]
+
+
+def test_a_server_that_sends_the_rest_in_parts(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.faults = [Fault(break_after=100_000), Fault(longer=-200_000)]
+    assert fetch(url, tmp_path).read_bytes() == BODY
+    assert server.ranges() == [None, "bytes=100000-", "bytes=200004-"]
+
+
+def test_the_bytes_are_asked_for_as_they_are(server: Server, tmp_path: Path) -> None:
+    # Packed on the way, their count would say nothing about where to go on.
+    fetch(server.add("/model.zip", BODY), tmp_path)
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_an_encrypted_address_does_not_lead_to_an_open_one(tmp_path: Path) -> None:
+    job = _Download("https://a.b/c.zip", tmp_path, Progress(), download.RETRY)
+    answer = requests.Response()
+    answer.url, answer.status_code = "http://a.b/c.zip", 200
+    with pytest.raises(ZhbertError, match="which is not encrypted"):
+        job.receive(answer, 0, {})
 
 
 def test_416_means_done_or_another_file(server: Server, tmp_path: Path) -> None:

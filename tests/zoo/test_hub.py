@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.zoo.server import COMMIT, Fault, Server, serving
 
 from zhbert.errors import ZhbertError
 from zhbert.zoo import cached_models, locate, save
-from zhbert.zoo.hub import cached_hub_ids, is_hub_id
+from zhbert.zoo.hub import CONFIGS, TOKENIZER, WEIGHTS, cached_hub_ids, is_hub_id
 from zhbert.zoo.layout import find_model
 
 TEXTS = {
@@ -161,6 +162,23 @@ def test_without_a_network_what_is_here_works(hub: Server, monkeypatch: pytest.M
     assert message.endswith("these are here: rbt3")
 
 
+def test_without_a_network_what_nobody_knows_of_is_left_out(
+    hub: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As another program may have fetched it: nothing notes which files the hub does not have.
+    hub.add_hub_model("hfl/rbt3", TEXTS | {"pytorch_model.bin": b"weights"})
+    folder = locate("rbt3")
+    shutil.rmtree(folder.parent.parent / ".no_exist")
+    (folder / "tokenizer_config.json").unlink()
+    for name in (*CONFIGS, *WEIGHTS, *TOKENIZER):
+        for revision in ("main", COMMIT):
+            hub.broken[f"/hfl/rbt3/resolve/{revision}/{name}"] = 503
+    assert locate("rbt3") == folder
+    assert set(contents(folder)) == {"config.json", "pytorch_model.bin", "vocab.txt"}
+    (folder / "vocab.txt").unlink()
+    assert "no answer from" in refused("hfl/rbt3")
+
+
 def test_a_model_that_is_here_in_part_is_not_offered(hub: Server) -> None:
     index = b'{"weight_map": {"a": "model-1.safetensors"}}'
     hub.add_hub_model("hfl/part", TEXTS | {"model.safetensors.index.json": index})
@@ -198,6 +216,8 @@ def test_the_environment_is_heard(server: Server, tmp_path: Path) -> None:
         command = [sys.executable, "-c", program, name]
         return subprocess.run(command, env=environment | more, capture_output=True, text=True)
 
+    # The library waits a second here, and would say so.
+    server.faults = [Fault(status=429, headers={"Retry-After": "0"})]
     first = run("rbt3")
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""

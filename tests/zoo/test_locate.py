@@ -370,7 +370,7 @@ def test_the_bar_shows_speed_and_time_left(
     monkeypatch.setenv("COLUMNS", "80")
     with shown(False) as progress:
         for done in range(0, 100_000_000, 10_000_000):
-            progress.advance("chinese_L-2_H-128_A-2.zip", done, 100_000_000)
+            progress.advance("downloading", done, 100_000_000)
             time.sleep(0.05)
     shown_text = capsys.readouterr().err
     assert "/100.0 MB" in shown_text

@@ -274,7 +274,7 @@ class _Download:
                 if not offset and looks_like_a_page(block):
                     raise self.page()
                 offset += file.write(block)
-                self.progress.advance(self.file.name, offset, total)
+                self.progress.advance("downloading", offset, total)
         if total is not None and offset != total:
             raise _BrokenError(f"the connection broke off at {offset:,} of {total:,} bytes")
 

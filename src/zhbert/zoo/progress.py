@@ -50,13 +50,11 @@ def shown(quiet: bool) -> Iterator[Progress]:
         TransferSpeedColumn,
     )
     from rich.progress import Progress as Bar
-    from rich.table import Column
 
     console = Console(stderr=True)
     console.soft_wrap = not console.is_terminal
     with Bar(
-        # A long name gives way: the figures stay readable in a narrow window.
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         DownloadColumn(),
         TransferSpeedColumn(),
