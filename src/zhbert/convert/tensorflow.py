@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils.dlpack
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
@@ -125,7 +124,7 @@ def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
 
 def _shared(tensorflow: Any, tensor: Tensor) -> Any:
     """The tensor as TensorFlow's, in the same memory: by way of numpy it would be copied twice."""
-    capsule = torch.utils.dlpack.to_dlpack(tensor.detach().contiguous())
+    capsule = torch.to_dlpack(tensor.detach().contiguous())
     return tensorflow.experimental.dlpack.from_dlpack(capsule)
 
 

@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -218,12 +217,13 @@ def _open_safetensors(path: Path) -> dict[str, Entry]:
 
 def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor's bytes, read and not mapped: pages of a mapped file count as memory in use."""
-    size = math.prod(shape) * dtype.itemsize
-    with _reading(path):
-        content = numpy.fromfile(path, dtype=numpy.uint8, count=size, offset=start)
-        if len(content) < size:
-            raise EOFError(f"ends after {start + len(content):,} bytes")
-        return torch.from_numpy(content).view(dtype).reshape(shape)
+    tensor = torch.empty(shape, dtype=dtype)
+    room = _bytes_of(tensor)
+    with _reading(path), path.open("rb") as file:
+        file.seek(start)
+        if file.readinto(room) < len(room):
+            raise EOFError(f"{file.tell():,} bytes")
+    return tensor
 
 
 def _open_pickle(path: Path) -> dict[str, Entry]:
