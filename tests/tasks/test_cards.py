@@ -69,7 +69,7 @@ def test_every_card_is_valid_and_complete(name):
     assert name in KINDS[card.kind]
     assert card.name == name
     assert card.ships
-    assert card.data.train and card.data.dev
+    assert {"train", "dev"} <= set(card.data.splits)
     assert set(card.metrics) <= set(METRICS_OF_KIND[card.kind])
     assert card.settings.source, "says where its settings are from"
     assert ": " in card.title, "the list of tasks shows what stands after the colon"
@@ -167,7 +167,8 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
          "mine.toml: unknown key 'name'; the card's name is its file's"),
         ('title = "Mine"', 'title = "Mine"\nlabels = ["0"]',
          "mine.toml: unknown key 'labels'; did you mean 'labels' in [data]?"),
-        ('text = "text"', 'txt = "text"', "mine.toml: data: unknown key 'txt'; did you mean 'text'?"),
+        ('text = "text"', 'txt = "text"',
+         "mine.toml: data: unknown key 'txt'; did you mean 'text'?"),
         ('text = "text"', "", "mine.toml: data: 'text' is missing: the column of the text"),
         ('text = "text"', "text = 1.5",
          "mine.toml: data.text = 1.5: must be a list of texts or numbers"),
@@ -192,7 +193,8 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
          """mine.toml: data.rename_labels.nay = "non": not a choice; did you mean 'no'?"""),
         ('["accuracy"]', '["acuracy"]',
          """mine.toml: metrics = "acuracy": not a choice; did you mean 'accuracy'?"""),
-        ('["accuracy"]', "[]", "mine.toml: metrics = []: name one or more of accuracy, f1, matthews"),
+        ('["accuracy"]', "[]",
+         "mine.toml: metrics = []: name one or more of accuracy, f1, matthews"),
         ('["accuracy"]', '["em"]',
          'mine.toml: metrics = "em": not a choice; known: accuracy, f1, matthews'),
         ('train = "train.csv"\ndev = "dev.csv"', "",

@@ -76,6 +76,7 @@ def _list(cards: list[Card], quiet: bool) -> None:
 
 
 def _show(card: Card) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs import console
@@ -86,7 +87,7 @@ def _show(card: Card) -> None:
     facts.add_column(no_wrap=True, min_width=_LABEL)
     facts.add_column()
     for label, text in _facts(card):
-        facts.add_row(label, text)
+        facts.add_row(label, escape(text))
     out.print(facts)
     out.print("\nsettings")
     out.print(_settings_table(card))

@@ -114,7 +114,7 @@ def iterate_examples(
     except OSError as error:
         raise describe_os_error(error, "reading") from None
     for what, count in counts.items():
-        remark(f"{path.name}: {count:,} {what}")
+        remark(f"{path.name}: {what}: {count:,}")
 
 
 def data_file(card: Card, data: Path | None, split: str) -> Path:
@@ -203,7 +203,7 @@ def _texts(
             label = _text(record, data.label, where, null=not labelled).strip()
             label = data.rename_labels.get(label, label)
             if labelled and label in data.drop_labels:
-                counts[f"rows with the label {show(label)} are left out"] += 1
+                counts[f"rows left out for their label {show(label)}"] += 1
                 continue
             if card.kind == "regress":
                 value = _number(label, data, where, labelled)
@@ -223,7 +223,8 @@ def _tagged(
     number = 0
     # A blank line ends a sentence; the end of the file, too.
     for line, text in _with_end(_lines(path)):
-        if text.strip():
+        # Not every white space: the ideographic one is a character that may have a tag.
+        if text.strip(" \t"):
             token, tag = _token_and_tag(text, f"{path}:{line}")
             if labelled and tag not in tags:
                 what = _no_label(tag, card.data) if tag else f"{show(token)} has no tag"
@@ -267,9 +268,9 @@ def _spans(
             if _answer_kind(answer, data) == "span":
                 start = _find(context, answer, given)
                 if start < 0:
-                    counts["answers do not stand in their text"] += 1
+                    counts["answers that do not stand in their text"] += 1
                 elif start != given:
-                    counts["answers are not where the file says: found again in the text"] += 1
+                    counts["answers found again, not where the file says"] += 1
             starts.append(start)
         example = SpanExample(
             identity,
@@ -281,9 +282,7 @@ def _spans(
             domain,
         )
         if kind == "span" and example.training_span is None:
-            counts[
-                "questions have no answer that stands in their text: scored, not trained on"
-            ] += 1
+            counts["questions scored but not trained on: no answer stands in their text"] += 1
         yield example
 
 
@@ -317,7 +316,7 @@ def _delimited(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[i
                 continue
         if len(values) != width:
             if data.skip_broken_rows:
-                counts["rows with too many or too few columns are left out"] += 1
+                counts["rows left out for too many or too few columns"] += 1
                 continue
             than = "the header has" if names else "the first row has"
             raise ZhbertError(

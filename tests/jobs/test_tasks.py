@@ -1,0 +1,87 @@
+"""zhbert tasks: the list, one task in full, and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from zhbert import cli
+from zhbert.tasks.cards import card_names, load_card
+
+
+@pytest.fixture
+def tasks(monkeypatch, capsys):
+    """Run the verb; return its exit code, stdout and stderr."""
+    monkeypatch.setitem(cli.VERBS, "tasks", ("zhbert.jobs.tasks", "the tasks"))
+
+    def tasks(*arguments: str, columns: int = 80) -> tuple[int, str, str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code = cli.main(["tasks", *arguments])
+        return code, *capsys.readouterr()
+
+    return tasks
+
+
+def test_the_list_names_every_task_within_80_columns(tasks):
+    code, out, err = tasks()
+    assert code == 0
+    first_words = [line.split(maxsplit=1)[0] for line in out.splitlines() if line[0] != " "]
+    assert first_words == ["task", *card_names()]
+    assert max(map(len, out.splitlines())) <= 80
+    assert "25 tasks." in err
+    assert tasks("--quiet")[2] == ""
+
+
+@pytest.mark.parametrize("name", card_names())
+@pytest.mark.parametrize("columns", [60, 80])
+def test_every_task_is_shown_within_the_window(tasks, name, columns):
+    code, out, _ = tasks(name, columns=columns)
+    card = load_card(name)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= columns
+    assert f"name        {name}" in out
+    assert "learning_rate" in out
+    for one in card.published:
+        assert one.model in out
+    assert "\u2026" not in out, "nothing is cut off"
+
+
+def test_a_task_shows_what_was_published_and_how_it_is_set(tasks):
+    out = tasks("lcqmc")[1]
+    assert "labels      0 = different, 1 = same" in out
+    assert "learning_rate      2e-5   3e-5" in out
+    assert "dev    BERT                   89.4 (88.4)" in out
+    assert "dev: dev.tsv (8,802 examples)" in out
+    assert "* the metric is presumed." in tasks("cola")[1]
+
+
+def test_json_is_a_list_of_objects_with_names(tasks):
+    cards = json.loads(tasks("--json")[1])
+    assert [card["name"] for card in cards] == card_names()
+    one = json.loads(tasks("cmrc2018", "--json")[1])
+    assert one == cards[card_names().index("cmrc2018")]
+    assert one["metrics"] == ["f1", "em"]
+    assert one["families"]["ernie"]["learning_rate"] == 8e-5
+    assert len(one["published"]) == 40
+
+
+def test_a_card_of_ones_own_is_shown(tasks, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'title = "My [question]"\nkind = "regress"\nnote = "a [b] c"\nmetrics = ["spearman"]\n[data]\n'
+        'format = "csv"\ndev = "d.csv"\ntext = "a"\nlabel = "b"\nlabel_range = [0, 1]\n'
+    )
+    code, out, _ = tasks(str(path))
+    assert code == 0
+    assert out.startswith("My [question]\nname        mine")
+    assert "a number from 0 to 1" in out
+    assert "a [b] c" in out
+
+
+def test_an_unknown_task_is_one_line(tasks):
+    code, out, err = tasks("lcqcm")
+    assert (code, out) == (2, "")
+    assert err == (
+        "zhbert: error: no task 'lcqcm'; did you mean 'lcqmc'?, or give a path to a card\n"
+    )

@@ -1,0 +1,503 @@
+"""Every task's files are read, and every problem in one is a line with file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card, card_names, load_card, parse_card
+from zhbert.tasks.read import (
+    SpanExample,
+    _find,
+    find_file,
+    iterate_examples,
+    preview,
+    read_examples,
+)
+
+SAMPLES = Path(__file__).with_name("samples")
+
+# As ../shared/data/README.md counts them; OCNLI without the 15 and 50 rows nobody agreed on.
+COUNTS = {
+    "bq": {"train": 9000, "dev": 1000},
+    "chnsenticorp": {"train": 9600, "dev": 1200},
+    "cjrc": {"train": 5280, "dev": 720},
+    "cmrc2018": {"train": 10142, "dev": 1635, "trial": 1002},
+    "cola": {"train": 8551, "dev": 1043},
+    "drcd": {"train": 3093, "dev": 431},
+    "lcqmc": {"train": 7802, "dev": 1000},
+    "mrpc": {"train": 4076, "dev": 1725, "test": 1725},
+    "ner_peopledaily": {"train": 12000, "dev": 4631},
+    "ocnli": {"train": 9985, "dev": 2950},
+    "rte": {"train": 2490, "dev": 277},
+    "squad1.1": {"train": 11877, "dev": 10570},
+    "sst2": {"train": 67349, "dev": 872},
+    "stsb": {"train": 5749, "dev": 1500, "test": 1379},
+    "stsb_zh": {"train": 5231, "dev": 1458},
+    "thucnews_titles": {"train": 33590, "dev": 10000},
+    "wnli": {"train": 635, "dev": 71},
+    "xnli": {"train": 2000, "dev": 490},
+}
+SAMPLED = {
+    "mnli": ("train", "dev", "dev_mismatched"),
+    "msra": ("train", "dev", "test"),
+    "qnli": ("train", "dev"),
+    "qqp": ("train", "dev"),
+    "squad2.0": ("train", "dev"),
+    "thucnews": ("train", "dev", "test"),
+    "weibo": ("train", "dev", "test"),
+}
+
+REMARKS = {
+    ("cmrc2018", "train"): [
+        "cmrc2018_train.json: answers found again, not where the file says: 21"
+    ],
+    ("cmrc2018", "dev"): [
+        "cmrc2018_dev.json: answers found again, not where the file says: 7",
+        "cmrc2018_dev.json: answers that do not stand in their text: 106",
+    ],
+    ("cmrc2018", "trial"): ["cmrc2018_trial.json: answers found again, not where the file says: 5"],
+    ("ocnli", "train"): ['train.10k.json: rows left out for their label "-": 15'],
+    ("ocnli", "dev"): ['dev.json: rows left out for their label "-": 50'],
+}
+
+
+def own_card(kind: str = "classify", form: str = "tsv", **data: object) -> Card:
+    """A card as a user writes it."""
+    metric = {"classify": "accuracy", "regress": "pearson", "tag": "f1", "span": "f1"}[kind]
+    table: dict[str, object] = {"format": form, "train": "train", "dev": "dev"}
+    if kind in ("classify", "regress"):
+        table |= {"text": "text", "label": "label"}
+    table |= {
+        "classify": {"labels": ["0", "1"]},
+        "regress": {"label_range": [0, 5]},
+        "tag": {"labels": ["O", "B-LOC", "I-LOC"], "scheme": "BIO"},
+        "span": {"scorer": "cmrc2018"},
+    }[kind]
+    table |= data
+    card = {"title": "t", "kind": kind, "metrics": [metric], "data": table}
+    return parse_card(card, Path("mine.toml"))
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a dev file of these contents."""
+
+    def read(card: Card, contents: str | bytes, **more: object) -> list:
+        path = tmp_path / "dev"
+        path.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+        return read_examples(card, path, "dev", **more)
+
+    return read
+
+
+# Every task
+
+
+def test_every_card_has_data_or_a_sample():
+    assert sorted([*COUNTS, *SAMPLED]) == card_names()
+    assert sorted(path.name for path in SAMPLES.iterdir()) == sorted(SAMPLED)
+
+
+def test_every_folder_of_the_data_has_a_card(data):
+    folders = {path.name for path in (data / "tasks").iterdir() if path.is_dir()} - {"glue"}
+    assert folders <= set(card_names())
+    glue = {path.name for path in (data / "tasks" / "glue").iterdir()}
+    assert glue <= {load_card(name).data.folder for name in card_names()}
+
+
+@pytest.mark.parametrize("name", sorted(COUNTS))
+def test_every_task_reads_with_its_count(data, name):
+    card = load_card(name)
+    place = data / "tasks" / ("glue" if card.data.folder else "")
+    splits = {split for split in card.data.splits if find_file(card, place, split)}
+    assert splits == set(COUNTS[name])
+    for split, count in COUNTS[name].items():
+        remarks: list[str] = []
+        examples = read_examples(card, place, split, remark=remarks.append)
+        assert len(examples) == count
+        assert len({example.id for example in examples}) == count
+        assert sorted(remarks) == REMARKS.get((name, split), [])
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLED))
+def test_every_sample_in_the_published_format_reads_its_ten_rows(name):
+    card = load_card(name)
+    for split in SAMPLED[name]:
+        assert len(read_examples(card, SAMPLES, split)) == 10
+        assert len(read_examples(card, SAMPLES / name, split)) == 10
+
+
+def test_the_rows_of_chnsenticorp_that_stand_in_both_splits(data):
+    card = load_card("chnsenticorp")
+    train, dev = (
+        [(example.text, example.label) for example in read_examples(card, data / "tasks", split)]
+        for split in ("train", "dev")
+    )
+    known = set(train)
+    assert sum(row in known for row in dev) == 330
+    assert card.note.startswith("330 rows of dev")
+
+
+def test_cola_is_read_by_position(data):
+    example = read_examples(load_card("cola"), data / "tasks" / "glue", "dev")[0]
+    assert example.text == "The sailors rode the breeze clear of the rocks."
+    assert example.label == "1"
+
+
+def test_mrpc_keeps_its_quotes(data):
+    example = read_examples(load_card("mrpc"), data / "tasks" / "glue", "train")[0]
+    assert 'whom he called "the witness", of' in example.text
+    assert example.text_pair is not None
+    assert example.text_pair.startswith('Referring to him as only "the witness", Amrozi')
+
+
+def test_cjrc_by_its_texts_not_by_its_flag(data):
+    examples = read_examples(load_card("cjrc"), data / "tasks", "train")
+    kinds = Counter(example.kind for example in examples)
+    assert kinds == {"span": 3608, "none": 1082, "yes": 404, "no": 186}
+    assert {example.domain for example in examples} == {"civil", "criminal"}
+    assert all((example.training_span is None) == (example.kind != "span") for example in examples)
+
+
+@pytest.mark.parametrize("name", ["cmrc2018", "drcd", "squad1.1", "cjrc"])
+def test_every_start_is_where_its_answer_stands(data, name):
+    for example in read_examples(load_card(name), data / "tasks", "dev"):
+        for answer, start in zip(example.answers, example.starts, strict=True):
+            assert start == -1 or example.context.startswith(answer, start)
+
+
+def test_qqp_leaves_broken_rows_out_and_counts_them():
+    remarks: list[str] = []
+    read_examples(load_card("qqp"), SAMPLES, "train", remark=remarks.append)
+    assert remarks == ["train.tsv: rows left out for too many or too few columns: 2"]
+
+
+def test_glue_test_files_have_no_labels():
+    examples = read_examples(load_card("qqp"), SAMPLES, "test", labelled=False)
+    assert [example.label for example in examples] == [None] * 10
+
+
+def test_weibo_drops_the_place_in_the_word():
+    example = read_examples(load_card("weibo"), SAMPLES, "train")[1]
+    assert "".join(example.tokens) == "我妈妈在杭州3"
+
+
+def test_squad_2_knows_questions_without_an_answer():
+    examples = read_examples(load_card("squad2.0"), SAMPLES, "dev")
+    assert Counter(example.kind for example in examples) == {"span": 7, "none": 3}
+    assert examples[0].answers == ("1871", "in 1871")
+
+
+def test_xnli_in_its_published_form(read):
+    """The dev file holds fifteen languages; the training file spells a label differently."""
+    card = load_card("xnli")
+    dev = "language\tgold_label\tsentence1\tsentence2\nen\tneutral\ta\tb\nzh\tneutral\t甲\t乙\n"
+    assert [example.text for example in read(card, dev)] == ["甲"]
+    train = "premise\thypo\tlabel\n甲\t乙\tcontradictory\n"
+    assert read(card, train)[0].label == "contradiction"
+
+
+def test_stsb_in_glues_own_form(read):
+    header = "index\tgenre\tsentence1\tsentence2\tscore\n"
+    assert read(load_card("stsb"), header + "0\tx\ta\tb\t5.000\n")[0].value == 5.0
+
+
+# Formats
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"))
+# Without quoting a field holds no tab, and a line no line's end.
+PLAIN = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff\t\n\r"))
+ROWS = st.lists(st.tuples(TEXT, TEXT, st.sampled_from("01")), min_size=1)
+PLAIN_ROWS = st.lists(st.tuples(PLAIN, PLAIN, st.sampled_from("01")), min_size=1)
+PAIRS = {"text_pair": "other"}
+
+
+def rows_of(path: Path, form: str, **data: object) -> list[tuple[str | None, ...]]:
+    examples = iterate_examples(own_card(form=form, **PAIRS, **data), path)
+    return [(example.text, example.text_pair, example.label) for example in examples]
+
+
+@given(PLAIN_ROWS)
+def test_tsv_gives_back_what_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "plain.tsv"
+    lines = [("text", "other", "label"), *rows]
+    path.write_text("".join("\t".join(row) + "\n" for row in lines), "utf-8", newline="\n")
+    assert rows_of(path, "tsv") == rows
+
+
+@given(ROWS, st.sampled_from([",", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_quoted_csv_and_tsv_give_back_what_was_written(
+    tmp_path_factory, rows, delimiter, end, byte_order_mark
+):
+    path = tmp_path_factory.getbasetemp() / "quoted"
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    writer.writerows([("text", "other", "label"), *rows])
+    path.write_text("\ufeff" * byte_order_mark + text.getvalue(), "utf-8", newline="")
+    assert rows_of(path, "csv" if delimiter == "," else "tsv", quoting=True) == rows
+
+
+@given(ROWS)
+def test_json_lines_give_back_what_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "rows.jsonl"
+    lines = [
+        json.dumps({"label": int(label), "text": text, "other": other}, ensure_ascii=False)
+        for text, other, label in rows
+    ]
+    path.write_text("\n\n".join(lines), "utf-8", newline="\n")
+    assert rows_of(path, "jsonl") == rows
+
+
+@given(ROWS)
+def test_parquet_gives_back_what_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "rows.parquet"
+    text, other, label = zip(*rows, strict=True)
+    columns = {"label": [int(one) for one in label], "other": other, "text": text, "more": text}
+    pq.write_table(pa.table(columns), path)
+    assert rows_of(path, "parquet") == rows
+
+
+CHARACTER = st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff \t\n\r")
+TAGGED = st.tuples(CHARACTER, st.sampled_from(["O", "B-LOC", "I-LOC"]))
+
+
+@given(
+    st.lists(st.lists(TAGGED, min_size=1), min_size=1),
+    st.sampled_from([" ", "  ", "\t"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_bio_gives_back_what_was_written(tmp_path_factory, sentences, space, end):
+    path = tmp_path_factory.getbasetemp() / "sentences"
+    blocks = [
+        "".join(f"{token}{space}{tag}{end}" for token, tag in sentence) for sentence in sentences
+    ]
+    path.write_text(end.join(blocks), "utf-8", newline="")
+    examples = list(iterate_examples(own_card("tag", "bio"), path))
+    assert [list(zip(one.tokens, one.tags, strict=True)) for one in examples] == sentences
+
+
+def test_a_text_of_a_million_characters_is_read(read):
+    text = "长" * 1_000_000
+    assert read(own_card(form="csv"), f'text,label\n"{text}",1\n')[0].text == text
+
+
+def test_numbers_and_truths_of_json_are_labels_by_their_spelling(read):
+    card = own_card(form="jsonl", labels=["true", "2"])
+    rows = '{"text": "a", "label": true}\n{"text": 3, "label": 2}\n'
+    assert [(one.text, one.label) for one in read(card, rows)] == [("a", "true"), ("3", "2")]
+
+
+def test_examples_are_read_one_at_a_time(tmp_path):
+    path = tmp_path / "dev"
+    path.write_text("text\tlabel\na\t1\nb\t9\n")
+    examples = iterate_examples(own_card(), path)
+    assert next(examples).text == "a"
+    with pytest.raises(ZhbertError, match="dev:3: the label"):
+        next(examples)
+
+
+def test_without_labels_every_row_is_an_example(read):
+    card = own_card(drop_labels=["-"])
+    assert [one.label for one in read(card, "text\na\nb\n", labelled=False)] == [None, None]
+    rows = read(card, "text\tlabel\na\t1\nb\t-\nc\t\n", labelled=False)
+    assert [(one.id, one.label) for one in rows] == [("0", "1"), ("1", None), ("2", None)]
+    numbers = read(own_card("regress"), "text\tlabel\na\t1\nb\tx\n", labelled=False)
+    assert [(one.label, one.value) for one in numbers] == [("1", 1.0), (None, None)]
+    assert read(own_card("tag", "bio"), "中\n国\n", labelled=False)[0].tags is None
+    question = {"id": 1, "question": "q"}
+    article = {"data": [{"paragraphs": [{"context": "c", "qas": [question]}]}]}
+    example = read(own_card("span", "squad"), json.dumps(article), labelled=False)[0]
+    assert (example.id, example.answers, example.kind) == ("1", (), None)
+
+
+def test_ids_are_the_rows_numbers_or_the_files_own(read):
+    rows = "text\tlabel\tid\na\t1\tx7\nb\t-\tx8\nc\t0\tx9\n"
+    assert [one.id for one in read(own_card(drop_labels=["-"]), rows)] == ["0", "2"]
+    assert [one.id for one in read(own_card(drop_labels=["-"], id="id"), rows)] == ["x7", "x9"]
+
+
+# Spans
+
+
+def squad(*questions: dict, context: str = "甲乙丙甲乙丙") -> str:
+    paragraph = {"context": context, "qas": [{"question": "谁？", **one} for one in questions]}
+    return json.dumps({"version": "x", "data": [{"title": "t", "paragraphs": [paragraph]}]})
+
+
+def answers(*pairs: tuple[str, int]) -> list[dict]:
+    return [{"text": text, "answer_start": start} for text, start in pairs]
+
+
+@given(st.text("甲乙", max_size=12), st.text("甲乙", min_size=1, max_size=3), st.integers(-1, 14))
+def test_an_answer_is_found_where_it_is_nearest(context, answer, start):
+    places = [at for at in range(len(context)) if context.startswith(answer, at)]
+    nearest = min(places, key=lambda at: (abs(at - start), at), default=-1)
+    assert _find(context, answer, start) == nearest
+
+
+def test_wrong_starts_are_repaired_and_counted(read):
+    remarks: list[str] = []
+    text = squad(
+        {"id": "a", "answers": answers(("乙", 1), ("乙", -1), ("乙", 3))},
+        {"id": "b", "answers": answers(("丁", 2))},
+    )
+    first, second = read(own_card("span", "squad"), text, remark=remarks.append)
+    assert first.starts == (1, 1, 4)
+    assert first.training_span == (1, 2)
+    assert second.answers == ("丁",), "it counts when answers are scored"
+    assert second.training_span is None
+    assert remarks == [
+        "dev: answers found again, not where the file says: 2",
+        "dev: answers that do not stand in their text: 1",
+        "dev: questions scored but not trained on: no answer stands in their text: 1",
+    ]
+
+
+def test_most_answers_decide_what_kind_a_question_is(read):
+    card = own_card("span", "squad", scorer="cjrc", yes_no=True, no_answer=True)
+    text = squad(
+        {"id": "a", "answers": answers(("YES", -1), ("NO", -1), ("NO", -1))},
+        {"id": "b", "is_impossible": "true", "answers": answers(("甲", 0), ("", -1), ("甲", 0))},
+        {"id": "c", "is_impossible": "false", "answers": answers(("", -1))},
+        {"id": "d", "answers": []},
+        {"id": "e", "answers": answers(("YES", -1), ("甲", 0))},
+    )
+    examples = read(card, text)
+    assert [one.kind for one in examples] == ["no", "span", "none", "none", "yes"]
+    assert examples[1].starts == (0, -1, 0)
+    # Without yes_no they are words like others.
+    example = read(own_card("span", "squad"), squad({"id": "a", "answers": ["YES"]}, context="YES"))
+    assert example[0].training_span == (0, 3)
+
+
+def test_cmrc_in_its_first_form(read):
+    question = {"query_text": "谁？", "query_id": "T_0", "answers": ["丙", "乙丙"]}
+    article = {"context_id": "T", "context_text": "甲乙丙", "title": "t", "qas": [question]}
+    example = read(load_card("cmrc2018"), json.dumps([article]))[0]
+    assert example == SpanExample("T_0", "谁？", "甲乙丙", ("丙", "乙丙"), (2, 1), "span")
+
+
+# Problems
+
+
+@pytest.mark.parametrize(
+    ("card", "contents", "message"),
+    [
+        ({}, "text\tlabel\na\t1\nb\t2\n",
+         'dev:3: the label "2" is not in the card; the card\'s labels: 0, 1'),
+        ({"labels": ["positive", "negative"]}, "text\tlabel\na\tpositiv\n",
+         "dev:2: the label \"positiv\" is not in the card; did you mean 'positive'?"),
+        ({}, "text\tlabel\na\t\n", "dev:2: the label is empty; the card's labels: 0, 1"),
+        ({}, "text\tlabel\n", "dev: no examples: the dev set of mine is empty"),
+        ({}, "", "dev: no examples: the dev set of mine is empty"),
+        ({"drop_labels": ["-"]}, "text\tlabel\na\t-\n", "dev: no examples"),
+        ({}, "text\tlabel\na\t1\nb\t1\tc\n", "dev:3: 3 columns where the header has 2"),
+        ({"header": False, "text": 0, "label": 1}, "a\t1\nb\n",
+         "dev:2: 1 columns where the first row has 2"),
+        ({}, "txt\tlabel\na\t1\n", 'dev: no column "text"; there: txt, label'),
+        ({"text": ["text", "review"]}, "txt\tlabel\na\t1\n",
+         'dev: no column "text" or "review"; there: txt, label'),
+        ({}, "text\tlabl\na\t1\n", 'dev:2: no column "label"; there: text, labl'),
+        ({"header": False, "text": 3, "label": 0}, "1\ta\n",
+         "dev:1: no column 3; there: 0, 1"),
+        ({}, "text\tlabel\n评论\t1\n".encode("gb18030"),
+         "dev:2: not UTF-8 (invalid continuation byte at byte 1 of the line); convert the file, "
+         "for example: iconv -f GB18030 -t UTF-8"),
+        ({"id": "id"}, "id\ttext\tlabel\n7\ta\t1\n7\tb\t1\n",
+         "dev:3: the id '7' stands there twice"),
+        ({"form": "csv"}, 'text,label\n"a"b,1\n', "dev:2: the quotes do not pair up"),
+        ({"form": "csv"}, 'text,label\na,1\n"b,1\nc,1\n', "dev:3: the quotes do not pair up"),
+        ({"form": "csv", "quoting": False}, 'text,label\n"a,b",1\n',
+         "dev:2: 3 columns where the header has 2; fields in quotes need quoting = true in the "
+         "card"),
+        ({"form": "csv"}, '\ufefftext,label\n"a\nb",1\nc,2\n', 'dev:4: the label "2" is not'),
+        ({"form": "jsonl"}, '{"text": "a", "label": 1}\n{"text"\n',
+         "dev:2: not JSON (Expecting ':' delimiter); write one object a line"),
+        ({"form": "jsonl"}, '[{"text": "a"}]\n',
+         "dev:1: not a JSON object; write one object a line"),
+        ({"form": "jsonl"}, '{"text": "a"}\n', 'dev:1: no column "label"; there: text'),
+        ({"form": "jsonl"}, '{"text": null, "label": 1}\n',
+         'dev:1: "text" is null: must be a text or a number'),
+        ({"form": "jsonl"}, '{"text": ["a"], "label": 1}\n',
+         'dev:1: "text" is ["a"]: must be a text'),
+        ({"form": "parquet"}, "no parquet", "dev: not a parquet file ("),
+        ({"kind": "regress"}, "text\tlabel\na\t5.1\n",
+         'dev:2: the label "5.1" is not a number from 0 to 5'),
+        ({"kind": "regress"}, "text\tlabel\na\tnan\n", 'dev:2: the label "nan" is not a number'),
+        ({"kind": "regress"}, "text\tlabel\na\tvery\n", 'dev:2: the label "very" is not a number'),
+        ({"kind": "tag", "form": "bio"}, "中 O\n国 B-LOK\n",
+         "dev:2: the label \"B-LOK\" is not in the card; did you mean 'B-LOC'?"),
+        ({"kind": "tag", "form": "bio"}, "中 O\n国\n", 'dev:2: "国" has no tag'),
+        ({"kind": "tag", "form": "bio"}, "中 NN O\n",
+         "dev:1: more than two columns; write a character and its tag a line"),
+        ({"kind": "tag", "form": "bio"}, "\n\n", "dev: no examples"),
+        ({"kind": "span", "form": "squad"}, '{"a": [],\n', "dev:2: not JSON ("),
+        ({"kind": "span", "form": "squad"}, '{"questions": []}',
+         "dev: not SQuAD's JSON: no list of articles in 'data'; there: questions"),
+        ({"kind": "span", "form": "squad"}, '{"data": []}', "dev: no examples"),
+        ({"kind": "span", "form": "squad"},
+         '{"data": [{"title": "t", "paragraphs": [{"qas": []}]}]}',
+         "dev: article 't': paragraph 1: no 'context'; there: qas"),
+        ({"kind": "span", "form": "squad"}, squad({"id": "1"}),
+         "dev: question '1': no answer; a card allows that with no_answer = true"),
+        ({"kind": "span", "form": "squad"}, squad({"answers": []}),
+         "dev: a question: no 'id'; there: question, answers"),
+        ({"kind": "span", "form": "squad"},
+         squad({"id": "1", "answers": ["甲"]}, {"id": "1", "answers": ["甲"]}),
+         "dev: question '1': the id '1' stands there twice"),
+        ({"kind": "span", "form": "squad"}, squad({"id": "1", "answers": [{"answer_start": 1}]}),
+         "dev: question '1': {\"answer_start\": 1}: an answer must be a text, or hold one"),
+    ],
+)  # fmt: skip
+def test_a_problem_is_one_line_with_file_and_line(read, card, contents, message):
+    with pytest.raises(ZhbertError) as caught:
+        read(own_card(**card), contents)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_names_the_row(tmp_path):
+    path = tmp_path / "dev"
+    pq.write_table(pa.table({"text": ["a", "b"], "label": ["1", "7"]}), path)
+    with pytest.raises(ZhbertError, match='dev: row 2: the label "7" is not in the card'):
+        read_examples(own_card(form="parquet"), path, "dev")
+
+
+def test_a_missing_file_names_what_was_looked_for(tmp_path):
+    with pytest.raises(ZhbertError, match=r"no dev file of ocnli there; looked for dev\.json"):
+        read_examples(load_card("ocnli"), tmp_path, "dev")
+    with pytest.raises(ZhbertError, match="nowhere: no such file or folder"):
+        read_examples(load_card("ocnli"), tmp_path / "nowhere", "dev")
+    with pytest.raises(ZhbertError, match="say where they are: --data DIR"):
+        read_examples(load_card("ocnli"), None, "dev")
+    with pytest.raises(ZhbertError, match="names no file for 'tset'; did you mean 'test'"):
+        read_examples(load_card("ocnli"), tmp_path, "tset")
+
+
+def test_a_card_of_ones_own_finds_its_files_beside_it(tmp_path):
+    card = 'title = "t"\nkind = "classify"\nmetrics = ["accuracy"]\n[data]\nformat = "tsv"\n'
+    card += 'dev = "more/dev.tsv"\ntext = "text"\nlabel = "label"\nlabels = ["0", "1"]\n'
+    (tmp_path / "mine.toml").write_text(card)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "dev.tsv").write_text("text\tlabel\n好\t1\n", "utf-8")
+    assert preview(read_examples(load_card(tmp_path / "mine.toml"), None, "dev")) == [
+        {"id": "0", "text": "好", "label": "1"}
+    ]
+
+
+def test_a_preview_is_plain_data():
+    examples = read_examples(load_card("squad2.0"), SAMPLES, "dev")
+    assert json.loads(json.dumps(preview(examples, 2))) == preview(examples, 2)
+    assert preview(examples, 1)[0]["starts"] == [52, 49]
+    assert len(preview(examples)) == 3
