@@ -19,6 +19,7 @@ from zhbert.train.loop import (
     LoopSettings,
     Prefetcher,
     Progressed,
+    Verdict,
     evaluate,
     mix,
     train,
@@ -230,3 +231,27 @@ def test_seeds_differ_in_every_coordinate():
     seeds = {mix(*place) for place in itertools.product(range(8), repeat=4)}
     assert len(seeds) == 8**4
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_judge_evaluates_when_due_and_may_end_the_run():
+    asked = []
+
+    def judge(at):
+        asked.append(at.step)
+        return Verdict([{"step": at.step, "evaluation": "dev", "f1": 1.0}], enough=at.step == 4)
+
+    saved = []
+    settings = {"evaluate_every": 2, "checkpoint_every": 2}
+    outcome, lines, _, _ = run(judge=judge, settings=settings, saved=saved)
+    assert asked == [2, 4]
+    assert outcome.step == 4
+    assert outcome.signal is None
+    # Judged first, then saved: a checkpoint knows what was said of its step.
+    assert [at.step for at in saved] == [2, 4]
+    assert [line.get("evaluation") for line in lines] == [None, None, "dev", None, None, "dev"]
+
+
+def test_a_judge_does_not_change_what_is_trained():
+    _, _, _, plain = run()
+    _, _, _, judged = run(judge=lambda at: Verdict([]), settings={"evaluate_every": 1})
+    assert torch.equal(plain.weight, judged.weight)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, metrics_of, softmax
+from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import Batch, text_rows
 from zhbert.text.tokenizer import Tokenizer
@@ -33,7 +33,6 @@ class Classify:
     labels: tuple[str, ...]
     pairs: bool
     sequence_length: int
-    metrics: tuple[str, ...] = ("accuracy",)
 
     name: ClassVar[str] = "classify"
     architecture: ClassVar[str] = "BertForSequenceClassification"
@@ -74,19 +73,12 @@ class Classify:
         """Nothing is tuned."""
         return self
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
-        """The card's metrics; an example's score is 1 where its label is right."""
-        gold = [str(cast(TextExample, example).label) for example in examples]
-        found = [str(prediction.value) for prediction in predictions]
-        right = [float(a == b) for a, b in zip(gold, found, strict=True)]
-        return Scored(self._metrics(gold, found), right)
-
-    def _metrics(self, gold: list[str], found: list[str]) -> dict[str, float]:
-        if "f1" not in self.metrics:
-            return metrics_of(self.name, self.metrics, gold, found)
-        # The second label is the positive one, whatever it is called.
-        as_one = [["1" if label == self.labels[1] else "0" for label in x] for x in (gold, found)]
-        return metrics_of(self.name, self.metrics, *as_one)
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """1 where the label is right."""
+        gold = [cast(TextExample, example).label for example in examples]
+        return {"score": [float(a == b.value) for a, b in zip(gold, predictions, strict=True)]}
 
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the logits of the labels."""

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zhbert.tasks.metrics import METRICS, Resampled
 from zhbert.tasks.read import Example
 from zhbert.tasks.rows import Batch, Rows, by_length, gather
 from zhbert.train.loop import move
@@ -50,16 +49,6 @@ class Prediction:
     """How sure it is, and more; plain data."""
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Metrics over all examples, in per cent, and what each example contributes, 0 to 1."""
-
-    metrics: dict[str, float]
-    per_example: list[float]
-    further: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Other scores of each example by name: ``em`` of spans."""
-
-
 class Kind(Protocol):
     """One of the four. Frozen: what is learnt beside the weights makes a new one (`tuned`)."""
 
@@ -88,8 +77,10 @@ class Kind(Protocol):
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
         """This kind with what is chosen on dev, such as a threshold."""
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
-        """Compare predictions with what the examples say."""
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """How good each prediction is, 0 to 1: ``score``, and other names that the kind has."""
 
     def finish(self, model: nn.Module) -> None:
         """Change a trained model, in place, so that its outputs are what users expect."""
@@ -156,29 +147,8 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
     return torch.autocast(device.type, dtype=dtype)
 
 
-def metrics_of(
-    kind: str, names: Sequence[str], gold: Sequence[Any], predicted: Sequence[Any]
-) -> dict[str, float]:
-    """The named metrics of a kind, in per cent."""
-    once = np.ones((1, len(gold)))
-    return {name: float(METRICS[kind][name](gold, predicted)(once)[0]) for name in names}
-
-
 def softmax(scores: Array) -> NDArray[np.float64]:
     """Over the last axis."""
     shifted = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     probabilities: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities
-
-
-__all__ = [
-    "FineTuning",
-    "Kind",
-    "Prediction",
-    "Prepared",
-    "Resampled",
-    "Scored",
-    "metrics_of",
-    "run_model",
-    "softmax",
-]

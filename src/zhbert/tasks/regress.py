@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.tasks.classify import texts_of
-from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, metrics_of
+from zhbert.tasks.kinds import Array, Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import Batch, text_rows
 from zhbert.text.tokenizer import Tokenizer
@@ -29,7 +29,6 @@ class Regress:
     """The number that its 1 stands for."""
     pairs: bool
     sequence_length: int
-    metrics: tuple[str, ...] = ("pearson",)
 
     name: ClassVar[str] = "regress"
     architecture: ClassVar[str] = "BertForSequenceClassification"
@@ -65,16 +64,14 @@ class Regress:
         """Nothing is tuned."""
         return self
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
-        """The card's metrics; an example's score falls with its distance, as a share of the range.
-
-        The range is that of the examples.
-        """
-        gold = [cast(float, cast(TextExample, example).value) for example in examples]
-        found = [cast(float, prediction.value) for prediction in predictions]
-        width = (max(gold) - min(gold)) or 1.0
-        near = [max(0.0, 1 - abs(a - b) / width) for a, b in zip(gold, found, strict=True)]
-        return Scored(metrics_of(self.name, self.metrics, gold, found), near)
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """1 where the number is right, less by its distance as a share of the examples' range."""
+        gold = np.array([cast(TextExample, example).value for example in examples], np.float64)
+        found = np.array([prediction.value for prediction in predictions], np.float64)
+        width = np.ptp(gold) or 1.0
+        return {"score": np.maximum(0.0, 1 - np.abs(gold - found) / width).tolist()}
 
     def finish(self, model: nn.Module) -> None:
         """Move the scale into the head, whose output is then the file's number everywhere."""

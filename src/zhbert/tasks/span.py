@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, softmax
+from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, SpanExample
 from zhbert.tasks.rows import Batch, Ids, pack
 from zhbert.tasks.span_scores import SCORERS
@@ -73,7 +73,8 @@ class Span:
     no_answer: bool = False
     null_threshold: float = 0.0
     n_best: int = 20
-    metrics: tuple[str, ...] = ("f1", "em")
+    metric: str = "f1"
+    """What a threshold is chosen by: f1 or em."""
 
     name: ClassVar[str] = "span"
     architecture: ClassVar[str] = "BertForQuestionAnswering"
@@ -236,38 +237,22 @@ class Span:
         odds = np.array([null - best[0].score if best else np.inf for best, null in candidates])
         spans = [Prediction(best[0].text if best else "") for best, _ in candidates]
         none = [Prediction("")] * len(spans)
-        gains = [
-            np.array(self._values(self.score(prepared.examples, predictions)))
-            for predictions in (spans, none)
-        ]
+        name = "score" if self.metric == "f1" else self.metric
+        gains = [np.array(self.each(prepared.examples, x)[name]) for x in (spans, none)]
         return replace(self, null_threshold=best_threshold(odds, *gains))
 
-    def _values(self, scored: Scored) -> Sequence[float]:
-        return scored.per_example if self.metrics[0] == "f1" else scored.further["em"]
-
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
-        """As the benchmark scores; an example's score is its F1."""
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """Each question's F1 (``score``) and exact match (``em``), as the benchmark counts them."""
         ours = [cast(SpanExample, example) for example in examples]
         gold = {one.id: one.answers for one in ours}
-        found = {
-            one.id: str(prediction.value) for one, prediction in zip(ours, predictions, strict=True)
+        found = {one.id: str(p.value) for one, p in zip(ours, predictions, strict=True)}
+        scores = SCORERS[self.scorer](gold, found)
+        return {
+            "score": (scores.per_question_f1 / 100).tolist(),
+            "em": (scores.per_question_em / 100).tolist(),
         }
-        domains = {one.id: one.domain for one in ours if one.domain}
-        more = (domains,) if self.scorer == "cjrc" else ()
-        scores = SCORERS[self.scorer](gold, found, *more)
-        named = {"f1": scores.f1, "em": scores.em}
-        metrics = {name: float(named[name]) for name in self.metrics}
-        # Each domain's, and those of questions with and without an answer.
-        metrics |= {
-            name: float(value)
-            for name, value in scores.further.items()
-            if name.endswith(("_f1", "_em", "_exact")) and not name.startswith("best_")
-        }
-        return Scored(
-            metrics,
-            (scores.per_question_f1 / 100).tolist(),
-            {"em": (scores.per_question_em / 100).tolist()},
-        )
 
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the scores of starts and ends."""

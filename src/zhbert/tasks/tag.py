@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, Scored, metrics_of, softmax
+from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
 from zhbert.tasks.metrics import entities, entity_counts
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.rows import NOT_A_TARGET, Batch, Rows, pack
@@ -42,7 +42,6 @@ class Tag:
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
-    metrics: tuple[str, ...] = ("f1",)
 
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
@@ -142,18 +141,16 @@ class Tag:
         """Nothing is tuned."""
         return self
 
-    def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> Scored:
-        """The card's metrics; a sentence's score is the F1 of its entities (1 without any)."""
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """F1 of each sentence's entities; 1 where there are none and none was found."""
         gold = [cast(TagExample, example).tags or () for example in examples]
         found = [cast(tuple[str, ...], prediction.value) for prediction in predictions]
         counts = entity_counts(gold, found)
         both = counts[:, 1] + counts[:, 2]
-        each = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
-        metrics = metrics_of(self.name, [m for m in self.metrics if m == "f1"], gold, found)
-        if "accuracy" in self.metrics:
-            flat = [[tag for row in rows for tag in row] for rows in (gold, found)]
-            metrics |= metrics_of("classify", ["accuracy"], *flat)
-        return Scored({name: metrics[name] for name in self.metrics}, each.tolist())
+        f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
+        return {"score": f1.tolist()}
 
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the logits of the tags."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -104,8 +104,16 @@ class Progress:
     LIVE_SECONDS = 0.2
     PLAIN_SECONDS = 15.0
 
-    def __init__(self, stream: TextIO, first_step: int, last_step: int) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        first_step: int,
+        last_step: int,
+        describe: Callable[[Mapping[str, Any]], str] | None = None,
+    ) -> None:
+        """``describe`` says an evaluation's line; by default as pretraining's are said."""
         self.stream, self.last_step = stream, last_step
+        self._evaluation = describe or describe_evaluation
         self.live = stream.isatty()
         self._shown = 0.0 if self.live else time.monotonic() - self.PLAIN_SECONDS + 3.0
         self._width = len(str(last_step))
@@ -119,7 +127,7 @@ class Progress:
     def write(self, line: Mapping[str, Any]) -> None:
         """Show one step or one evaluation."""
         if "evaluation" in line:
-            self._line(describe_evaluation(line))
+            self._line(self._evaluation(line))
             return
         now = time.monotonic()
         if not self._begun:

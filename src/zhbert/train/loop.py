@@ -107,6 +107,28 @@ class Outcome:
     """The last evaluation's lines."""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What an evaluation of the caller's own comes to."""
+
+    lines: Sequence[Mapping[str, Any]]
+    """For the log."""
+    enough: bool = False
+    """Training ends here, after a checkpoint."""
+
+
+class NotFiniteError(ZhbertError):
+    """A loss or a gradient that is no number any more."""
+
+    def __init__(self, what: str, step: int, learning_rate: float) -> None:
+        super().__init__(
+            f"{what} at step {step} (learning rate {learning_rate:.3g}); nothing was saved since "
+            "the last checkpoint: go on from it with a lower optimizer.learning_rate or a longer "
+            "optimizer.warmup_steps"
+        )
+        self.what, self.step, self.learning_rate = what, step, learning_rate
+
+
 class _Forward(nn.Module, Generic[Batch]):
     """Model and objective as one module, so that DDP sees the whole forward pass."""
 
@@ -130,6 +152,7 @@ def train(
     save: Callable[[Progressed], Path | None],
     sinks: Sequence[Sink] = (),
     evaluations: Sequence[Evaluation[Batch]] = (),
+    judge: Callable[[Progressed], Verdict] | None = None,
     ranks: Ranks = ALONE,
     start: Progressed = BEGINNING,
     notice: Callable[[str], None] = lambda line: None,
@@ -139,8 +162,10 @@ def train(
     ``source(step)`` yields this rank's micro-batches of the step after ``step`` done ones, and so
     on. ``save`` writes a checkpoint. SIGINT and SIGTERM end the run after the current step and a
     checkpoint, a second SIGINT ends it at once; ``notice`` gets a line when they arrive.
+    ``judge`` evaluates in a way of its own, whenever ``evaluations`` would; it is never cut short,
+    so that what it decides is the same after a resumption.
 
-    Raises ZhbertError when the loss or the gradient is not finite; no checkpoint is written then.
+    Raises NotFiniteError when the loss or the gradient is not finite; no checkpoint is written then.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     forward = ranks.wrap(_Forward(model, objective))
@@ -200,7 +225,14 @@ def train(
             )
             settle(lag)
             ended = at.step == settings.last_step
-            evaluate_now = bool(evaluations) and (ended or _due(at.step, settings.evaluate_every))
+            due = ended or _due(at.step, settings.evaluate_every)
+            evaluate_now = due and bool(evaluations)
+            if due and judge is not None:
+                settle()
+                verdict = judge(at)
+                for judged in verdict.lines:
+                    write(judged)
+                ended = ended or verdict.enough
             save_now = ended or _due(at.step, settings.checkpoint_every)
             if evaluate_now:
                 settle()
@@ -213,8 +245,10 @@ def train(
                     write(line)
             if save_now:
                 checkpoint()
-            if evaluate_now or save_now:
+            if due or save_now:
                 clock = time.perf_counter()
+            if ended:
+                break
         settle()
         if stopped and saved_step != at.step:
             checkpoint()
@@ -391,11 +425,7 @@ class _Record:
                 if not math.isfinite(loss)
                 else f"the gradient's norm is {norm}"
             )
-            raise ZhbertError(
-                f"{what} at step {self.at.step} (learning rate {self.learning_rate:.3g}); nothing "
-                "was saved since the last checkpoint: go on from it with a lower "
-                "optimizer.learning_rate or a longer optimizer.warmup_steps"
-            )
+            raise NotFiniteError(what, self.at.step, self.learning_rate)
         return {
             "step": self.at.step,
             "loss": loss,
