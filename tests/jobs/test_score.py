@@ -140,8 +140,10 @@ def test_missing_and_unknown_ids_are_said_with_their_numbers(
     result = json.loads(printed.out)
     assert result["metrics"]["em"] == 25
     assert (result["missing"], result["unknown"]) == (3, 2)
-    assert "3 of 4 questions have no prediction and count 0; first: 1\n" in printed.err
-    assert "2 predictions are for unknown ids: left out; first: x\n" in printed.err
+    assert "3 of 4 questions have no prediction, counted as 0; the first: 1\n" in printed.err
+    assert (
+        "2 in the file of predictions are for unknown ids, left out; the first: x\n" in printed.err
+    )
     assert cli.main(["score", "cmrc2018", gold, predictions, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 

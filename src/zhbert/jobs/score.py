@@ -6,11 +6,11 @@ zhbert score rte dev.tsv RTE.tsv --json
 zhbert score ner_peopledaily dev.txt tagged.txt
 
 PREDICTIONS is what the benchmark wants to be handed in:
-  questions        JSON, {"id": "answer", ...}, or CJRC's [{"id": ..., "answer": ...}, ...]
-  labels, numbers  GLUE's TSV with the columns index and prediction; JSON lines with id and label;
-                   or a prediction a line, in the order of GOLD
-  tags             GOLD with the predicted tags in its tags' place, or in one column more
-A question without a prediction counts 0; of anything else every example must have one.
+  questions  JSON, {"id": "answer"}, or CJRC's [{"id": ..., "answer": ...}]
+  labels     GLUE's TSV with the columns index and prediction; JSON lines with
+  numbers    id and label; or a prediction a line, in the order of GOLD
+  tags       GOLD with other tags in their place, or in one column more
+A question without a prediction counts 0; all other examples must have one.
 """
 
 from __future__ import annotations
@@ -104,13 +104,12 @@ def score_files(
     found = read_predictions(card, predictions, examples, gold, split)
     odds = None if null_odds is None else read_null_odds(null_odds)
     scores = score(card, examples, found, null_odds=odds)
-    number = f"of {scores.num_examples:,} questions"
-    if scores.missing:
-        first = scores.missing[0]
-        remark(f"{len(scores.missing):,} {number} have no prediction and count 0; first: {first}")
-    if scores.unknown:
-        first = scores.unknown[0]
-        remark(f"{len(scores.unknown):,} predictions are for unknown ids: left out; first: {first}")
+    for what, ids in (
+        (f"of {scores.num_examples:,} questions have no prediction, counted as 0", scores.missing),
+        ("in the file of predictions are for unknown ids, left out", scores.unknown),
+    ):
+        if ids:
+            remark(f"{len(ids):,} {what}; the first: {ids[0]}")
     cut = split_remark(card, split, scores.num_examples)
     if cut:
         remark(cut)
