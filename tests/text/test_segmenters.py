@@ -298,6 +298,20 @@ def made(cut: Callable[[str], list[str]]) -> LibrarySegmenter:
     return LibrarySegmenter("made", "1", cut, traditional=Traditional("none"), options={})
 
 
+def test_a_library_sees_short_clean_sentences_and_none_that_is_invisible() -> None:
+    seen = []
+
+    def cut(sentence: str) -> list[str]:
+        seen.append(sentence)
+        return [sentence]
+
+    segmenter = made(cut)
+    segmenter.segment(["  你\ud800\x07好。\r\n\n 再见", "\ufeff\u200b", " ", "模" * 2000])
+    assert seen[1:3] == ["你\ufffd 好。", "再见"]
+    assert "".join(seen[3:]) == "模" * 2000
+    assert max(map(len, seen)) == LONGEST
+
+
 def test_where_words_cannot_be_found_each_character_is_one() -> None:
     segmenter = made(lambda sentence: ["[UNK]"] if "词" in sentence[:2] else [sentence])
     assert words_of(segmenter, "词的 x。使用模型。") == ["词", "的", " ", "x", "。", "使用模型。"]

@@ -2,8 +2,8 @@
 
 zhbert segment text.txt
 zhbert segment text.txt --segmenter ltp --segmenter-model LTP/tiny
-zhbert segment text.txt --segmenter jieba --against thulac      (where the two differ)
-zhbert segment test.txt --gold test_gold.txt                    (how good the words are)
+zhbert segment text.txt --segmenter jieba --against thulac  (where they differ)
+zhbert segment test.txt --gold test_gold.txt                (how good they are)
 """
 
 from __future__ import annotations
