@@ -192,13 +192,23 @@ def test_a_model_that_is_here_in_part_is_not_offered(hub: Server) -> None:
 def test_the_hub_is_asked_again_in_silence(
     hub: Server, waited: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verbosity, bars = logging.get_verbosity(), are_progress_bars_disabled()
+    handlers, bars = logging.get_logger().handlers, are_progress_bars_disabled()
     hub.add_hub_model("hfl/toy", TEXTS | {"model.safetensors": b"weights"})
     hub.faults = [Fault(status=503), Fault(status=502, headers={"Retry-After": "7"})]
     locate("hfl/toy")
     assert waited == [1, 7]
-    assert (logging.get_verbosity(), are_progress_bars_disabled()) == (verbosity, bars)
+    assert (logging.get_logger().handlers, are_progress_bars_disabled()) == (handlers, bars)
     assert capsys.readouterr() == ("", "")
+
+
+def test_waiting_for_the_hub_is_said_once(hub: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "bert_config.json"):
+        hub.broken[f"/hfl/toy/resolve/main/{name}"] = 503
+    with pytest.raises(ZhbertError, match="no answer from"):
+        locate("hfl/toy", quiet=False)
+    assert capsys.readouterr().err == (
+        f"note: {hub.url} does not answer; trying again for a while\n"
+    )
 
 
 def test_the_environment_is_heard(server: Server, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,15 @@ def test_an_archive_is_unpacked_once(tmp_path: Path, cache: Path) -> None:
     assert locate(archive) == locate(copy) == folder
     assert {path: path.stat().st_ino for path in folder.iterdir()} == before
     assert cache in folder.parents
+    assert leftovers(cache) == []
+
+
+def test_several_may_unpack_the_same_at_once(tmp_path: Path, cache: Path) -> None:
+    archive = make_archive(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(locate, [archive] * 8))
+    assert len(set(folders)) == 1
+    assert set(contents(folders[0])) == set(LAYOUTS["pytorch"])
     assert leftovers(cache) == []
 
 

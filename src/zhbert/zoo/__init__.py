@@ -67,7 +67,8 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
 
-            return find_model(fetch_files(origin.address, quiet=quiet)[0].parent).folder
+            files = fetch_files(origin.address, progress=progress, quiet=quiet)
+            return find_model(files[0].parent).folder
         if origin.kind == "archive":
             return _unpacked(Path(origin.address), progress)
         return _from_url(origin.address, progress)
@@ -91,7 +92,7 @@ def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: b
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
 
-            files = fetch_files(origin.address, quiet=quiet)
+            files = fetch_files(origin.address, progress=progress, quiet=quiet)
             with atomic_folder(out) as temporary:
                 for file in files:
                     shutil.copyfile(file, temporary / file.name)
@@ -124,7 +125,10 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
         card = None
         if path.exists() or Path(f"{path}.index").exists():
             archive = path.is_file() and path.suffix not in _WEIGHTS
-            archive = archive and (is_archive_name(path.name) or kind_of(path) is not None)
+            try:
+                archive = archive and (is_archive_name(path.name) or kind_of(path) is not None)
+            except OSError as error:
+                raise describe_os_error(error, "reading") from None
             origin = Origin("archive" if archive else "folder", str(path))
         elif card := find_card(text):
             origin = _origin_of_card(card, form)
@@ -272,4 +276,4 @@ def _clear_errors(origin: Origin) -> Iterator[None]:
         hint = f"; or try {origin.alternative}" if origin.alternative else ""
         raise ZhbertError(f"{error}{hint}") from None
     except OSError as error:
-        raise describe_os_error(error, origin.address) from None
+        raise describe_os_error(error, f"getting {origin.address}:") from None

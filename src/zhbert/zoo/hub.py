@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from zhbert.files import describe_os_error
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
+from zhbert.zoo.progress import Progress
 
 CONFIGS = ("config.json", "bert_config.json")
 # The first that a model has is taken: the others hold the same tensors again.
@@ -37,7 +39,7 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(f"{part}/{part}", name, re.ASCII) is not None
 
 
-def fetch_files(hub_id: str, *, quiet: bool = True) -> list[Path]:
+def fetch_files(hub_id: str, *, progress: Progress | None = None, quiet: bool = True) -> list[Path]:
     """The files of a model on the hub, all in one folder of the hub's cache.
 
     Once they are there, the hub is asked only whether there is a newer version; where it cannot
@@ -47,7 +49,7 @@ def fetch_files(hub_id: str, *, quiet: bool = True) -> list[Path]:
         UnreachableError: not in the cache, and no way to the hub.
         ZhbertError: no such model, no access to it, or no weights in it that are known here.
     """
-    with _one_line(hub_id), _silent(quiet):
+    with _one_line(hub_id), _silent(progress or Progress(), quiet):
         config = _first_of(hub_id, CONFIGS)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
@@ -162,23 +164,38 @@ def _shards(weights: Path) -> list[str]:
     return sorted(map(str, names))
 
 
+class _Remark(logging.Handler):
+    """Of all that the library warns of, one thing matters to a user: that it takes longer."""
+
+    def __init__(self, progress: Progress, hub: str) -> None:
+        super().__init__()
+        self.progress = progress
+        self.hub = hub
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "retry" in record.getMessage().lower() and self.hub:
+            self.progress.note(f"{self.hub} does not answer; trying again for a while")
+            self.hub = ""
+
+
 @contextmanager
-def _silent(quiet: bool) -> Iterator[None]:
-    """Without the library's warnings (it tries again, say); its bars only where they are wanted."""
+def _silent(progress: Progress, quiet: bool) -> Iterator[None]:
+    """Without the library's warnings; its bars only where they are wanted."""
     from huggingface_hub import constants, utils
 
     library: Any = utils  # it does not declare what it exports
     # Where the environment decides about bars, the library lets nobody else.
     hide = quiet and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     hide = hide and not library.are_progress_bars_disabled()
-    verbosity = library.logging.get_verbosity()
-    library.logging.set_verbosity_error()
+    logger = library.logging.get_logger("huggingface_hub")
+    handlers = logger.handlers
+    logger.handlers = [_Remark(progress, constants.ENDPOINT)]
     if hide:
         library.disable_progress_bars()
     try:
         yield
     finally:
-        library.logging.set_verbosity(verbosity)
+        logger.handlers = handlers
         if hide:
             library.enable_progress_bars()
 
@@ -206,10 +223,13 @@ def _one_line(hub_id: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         if constants.HF_HUB_OFFLINE:
             raise UnreachableError(
-                f"{hub_id}: not in the hub's cache, and HF_HUB_OFFLINE is set: unset it once"
+                f"{hub_id}: no such folder here, and not in the hub's cache, which alone counts "
+                "while HF_HUB_OFFLINE is set"
             ) from None
         cause = error.__cause__ or error
-        raise UnreachableError(f"{hub_id}: no answer from {hub} ({_first_line(cause)})") from None
+        raise UnreachableError(
+            f"{hub_id}: no such folder here, and no answer from {hub} ({_first_line(cause)})"
+        ) from None
     except errors.HfHubHTTPError as error:
         raise ZhbertError(
             f"{hub_id}: {hub} answers: {_first_line(error)}; run the same command again later"
