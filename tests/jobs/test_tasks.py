@@ -69,7 +69,8 @@ def test_json_is_a_list_of_objects_with_names(tasks):
 def test_a_card_of_ones_own_is_shown(tasks, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        'title = "My [question]"\nkind = "regress"\nnote = "a [b] c"\nmetrics = ["spearman"]\n[data]\n'
+        'title = "My [question]"\nkind = "regress"\nnote = "a [b] c"\n'
+        'metrics = ["spearman"]\n[data]\n'
         'format = "csv"\ndev = "d.csv"\ntext = "a"\nlabel = "b"\nlabel_range = [0, 1]\n'
     )
     code, out, _ = tasks(str(path))
