@@ -124,7 +124,7 @@ def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
 
 def _shared(tensorflow: Any, tensor: Tensor) -> Any:
     """The tensor as TensorFlow's, in the same memory: by way of numpy it would be copied twice."""
-    capsule = torch.to_dlpack(tensor.detach().contiguous())
+    capsule = tensor.detach().contiguous().__dlpack__()
     return tensorflow.experimental.dlpack.from_dlpack(capsule)
 
 
