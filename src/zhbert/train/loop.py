@@ -165,7 +165,7 @@ def train(
     ``judge`` evaluates in a way of its own, whenever ``evaluations`` would; it is never cut short,
     so that what it decides is the same after a resumption.
 
-    Raises NotFiniteError when the loss or the gradient is not finite; no checkpoint is written then.
+    Raises NotFiniteError when loss or gradient is not finite; no checkpoint is written then.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     forward = ranks.wrap(_Forward(model, objective))
