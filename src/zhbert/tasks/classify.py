@@ -12,17 +12,16 @@ from torch.nn import functional
 
 from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, TextExample
-from zhbert.tasks.rows import Batch, text_rows
+from zhbert.tasks.rows import Batch, Rows, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
-def texts_of(
-    examples: Sequence[Example], pairs: bool
-) -> tuple[list[TextExample], list[str], list[str] | None]:
-    """Examples as what they are, their texts, and their second texts where there are ``pairs``."""
-    ours = cast(list[TextExample], list(examples))
-    second = [example.text_pair or "" for example in ours] if pairs else None
-    return ours, [example.text for example in ours], second
+def rows_of(examples: Sequence[Example], tokenizer: Tokenizer, sequence_length: int) -> Rows:
+    """A row for each text or pair."""
+    ours = cast(Sequence[TextExample], examples)
+    return text_rows(
+        tokenizer, [one.text for one in ours], [one.text_pair for one in ours], sequence_length
+    )
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Classify:
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
-    pairs: bool
     sequence_length: int
 
     name: ClassVar[str] = "classify"
@@ -40,12 +38,11 @@ class Classify:
 
     def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
         """A row for each example."""
-        ours, texts, second = texts_of(examples, self.pairs)
-        rows = text_rows(self.tokenizer, texts, second, self.sequence_length)
+        rows = rows_of(examples, self.tokenizer, self.sequence_length)
         if training:
             ids = {label: number for number, label in enumerate(self.labels)}
-            targets = np.array([ids[str(example.label)] for example in ours], np.int64)
-            rows = replace(rows, targets=targets)
+            given = [ids[str(cast(TextExample, example).label)] for example in examples]
+            rows = replace(rows, targets=np.array(given, np.int64))
         return Prepared(examples, rows)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -85,7 +82,7 @@ class Classify:
 
     def settings(self) -> dict[str, Any]:
         """The length that rows are cut to."""
-        return {"sequence_length": self.sequence_length, "pairs": self.pairs}
+        return {"sequence_length": self.sequence_length}
 
     def describe(self, example: Example) -> str:
         """The label."""

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.classify import texts_of
+from zhbert.tasks.classify import rows_of
 from zhbert.tasks.kinds import Array, Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
-from zhbert.tasks.rows import Batch, text_rows
+from zhbert.tasks.rows import Batch
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -27,7 +27,6 @@ class Regress:
     """The number that the model's 0 stands for."""
     high: float
     """The number that its 1 stands for."""
-    pairs: bool
     sequence_length: int
 
     name: ClassVar[str] = "regress"
@@ -37,10 +36,9 @@ class Regress:
 
     def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
         """A row for each example."""
-        ours, texts, second = texts_of(examples, self.pairs)
-        rows = text_rows(self.tokenizer, texts, second, self.sequence_length)
+        rows = rows_of(examples, self.tokenizer, self.sequence_length)
         if training:
-            values = np.array([example.value for example in ours], np.float64)
+            values = np.array([cast(TextExample, one).value for one in examples], np.float64)
             targets = ((values - self.low) / (self.high - self.low)).astype(np.float32)
             rows = replace(rows, targets=targets)
         return Prepared(examples, rows)
@@ -82,7 +80,7 @@ class Regress:
 
     def settings(self) -> dict[str, Any]:
         """The length that rows are cut to."""
-        return {"sequence_length": self.sequence_length, "pairs": self.pairs}
+        return {"sequence_length": self.sequence_length}
 
     def describe(self, example: Example) -> str:
         """The number."""

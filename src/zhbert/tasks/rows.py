@@ -90,7 +90,7 @@ class Batch:
 def text_rows(
     tokenizer: Tokenizer,
     texts: Sequence[str],
-    pairs: Sequence[str] | None,
+    pairs: Sequence[str | None],
     sequence_length: int,
 ) -> Rows:
     """Rows ``[CLS] text [SEP]``, or ``[CLS] text [SEP] pair [SEP]``, cut to ``sequence_length``.
@@ -98,16 +98,17 @@ def text_rows(
     Of a pair the longer text is cut first, as transformers' ``longest_first`` does.
     """
     first = tokenizer.encode_batch(texts)
-    if pairs is None:
-        room = sequence_length - 2
-        return pack(tokenizer, [(a[:room],) for a in first])
-    second = tokenizer.encode_batch(pairs)
-    lengths = np.array([(len(a), len(b)) for a, b in zip(first, second, strict=True)])
-    kept = longest_first(lengths.reshape(-1, 2), sequence_length - 3).tolist()
-    return pack(
-        tokenizer,
-        [(a[:m], b[:n]) for a, b, (m, n) in zip(first, second, kept, strict=True)],
+    there = [place for place, pair in enumerate(pairs) if pair is not None]
+    second = tokenizer.encode_batch([pair for pair in pairs if pair is not None])
+    room = sequence_length - 2
+    segments: list[tuple[Ids, ...]] = [(a[:room],) for a in first]
+    lengths = np.array(
+        [(len(first[place]), len(b)) for place, b in zip(there, second, strict=True)]
     )
+    kept = longest_first(lengths.reshape(-1, 2), sequence_length - 3).tolist()
+    for place, b, (m, n) in zip(there, second, kept, strict=True):
+        segments[place] = (first[place][:m], b[:n])
+    return pack(tokenizer, segments)
 
 
 def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
@@ -202,11 +203,12 @@ def plan_epoch(
 
 
 def micro_batches(
-    chosen: NDArray[np.int64], lengths: NDArray[np.int64], cells: int
+    chosen: NDArray[np.int64], lengths: NDArray[np.int64], cells: int, most: int = 0
 ) -> list[NDArray[np.int64]]:
     """Rows cut so that no part's grid, rows times the longest row, has more than ``cells`` cells.
 
-    ``chosen`` is sorted by length. A row that is too long by itself is a part by itself.
+    ``chosen`` is sorted by length. A row that is too long by itself is a part by itself. No part
+    has more than ``most`` rows, where that is not 0.
 
     >>> micro_batches(np.arange(5), np.array([2, 2, 3, 8, 8]), 9)
     [array([0, 1, 2]), array([3]), array([4])]
@@ -215,7 +217,8 @@ def micro_batches(
     begin = 0
     longest = lengths[chosen]
     for number in range(1, len(chosen) + 1):
-        if number == len(chosen) or (number + 1 - begin) * int(longest[number]) > cells:
+        full = number - begin == most
+        if full or number == len(chosen) or (number + 1 - begin) * int(longest[number]) > cells:
             parts.append(chosen[begin:number])
             begin = number
     return parts
@@ -239,7 +242,7 @@ def padding_share(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]
 
 
 def steps_of(
-    rows: Rows, *, batch_size: int, seed: int, done: int, cells: int
+    rows: Rows, *, batch_size: int, seed: int, done: int, cells: int, most: int = 0
 ) -> Iterator[list[Batch]]:
     """The micro-batches of every step after the first ``done``, endlessly."""
     lengths = rows.lengths
@@ -247,5 +250,5 @@ def steps_of(
     epoch, skip = divmod(done, per_epoch)
     while True:
         for chosen in plan_epoch(lengths, batch_size, seed, epoch)[skip:]:
-            yield [gather(rows, part)[0] for part in micro_batches(chosen, lengths, cells)]
+            yield [gather(rows, part)[0] for part in micro_batches(chosen, lengths, cells, most)]
         epoch, skip = epoch + 1, 0

@@ -1,0 +1,269 @@
+"""A fine-tuned model as one thing: opened from its folder with all that it needs to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zhbert.errors import ZhbertError
+from zhbert.model import pretrained
+from zhbert.model.config import BertConfig
+from zhbert.tasks.cards import Card, parse_card
+from zhbert.tasks.classify import Classify
+from zhbert.tasks.kinds import Kind, Prediction, run_model
+from zhbert.tasks.read import Example
+from zhbert.tasks.regress import Regress
+from zhbert.tasks.settings import FineTuningSettings
+from zhbert.tasks.span import Span
+from zhbert.tasks.tag import Tag
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.zoo import locate
+from zhbert.zoo.layout import find_model
+
+SECTION = "zhbert"
+"""The key of config.json under which a model keeps its task."""
+
+# For a model that another program fine-tuned: config.json does not say how long its rows were.
+USUAL_LENGTH = 512
+
+
+def _classify(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+    return Classify(tokenizer, card.data.labels, settings.sequence_length)
+
+
+def _regress(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+    low, high = card.data.label_range
+    return Regress(tokenizer, low, high, settings.sequence_length)
+
+
+def _tag(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+    return Tag(tokenizer, card.data.labels, settings.sequence_length)
+
+
+def _span(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+    return Span(
+        tokenizer,
+        settings.sequence_length,
+        settings.doc_stride,
+        settings.max_answer_length,
+        scorer=card.data.scorer,
+        language=card.language,
+        yes_no=card.data.yes_no,
+        no_answer=card.data.no_answer,
+        metric=card.metrics[0],
+    )
+
+
+KINDS: Mapping[str, Callable[[Card, Tokenizer, FineTuningSettings], Kind]] = {
+    "classify": _classify,
+    "regress": _regress,
+    "tag": _tag,
+    "span": _span,
+}
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A model, what it was fine-tuned for, and how its rows are made."""
+
+    folder: Path
+    model: nn.Module
+    kind: Kind
+    card: Card | None
+    """The task; None where another program fine-tuned the model."""
+
+    def predict(
+        self, examples: Sequence[Example], *, dtype: torch.dtype = torch.float32
+    ) -> list[Prediction]:
+        """A prediction for each example, in their order."""
+        prepared = self.kind.prepare(examples)
+        return self.kind.decode(
+            prepared, run_model(self.kind, self.model, prepared.rows, dtype=dtype)
+        )
+
+
+def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
+    """Open a fine-tuned model by anything that `zhbert.zoo.locate` understands.
+
+    Models that transformers fine-tuned are opened, too, with the labels of their config.json.
+
+    Raises:
+        ZhbertError: not fine-tuned, no vocabulary, another architecture.
+    """
+    folder = _final(locate(name, quiet=quiet))
+    tokenizer = open_tokenizer(folder)
+    config = BertConfig.from_pretrained(folder)
+    architecture = str((config.other.get("architectures") or ["BertModel"])[0])
+    table = config.other.get(SECTION)
+    if table is not None:
+        card, kind = _from_section(table, tokenizer, config, folder)
+    else:
+        card, kind = None, _from_architecture(architecture, tokenizer, config, folder)
+    if architecture != kind.architecture:
+        raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        model = getattr(pretrained, kind.architecture).from_pretrained(folder, quiet=True)
+    if model.loading.missing:
+        raise ZhbertError(
+            f"{folder}: {model.loading.missing[0]} is missing: not a fine-tuned model"
+        )
+    return FineTuned(folder, model, kind, card)
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder; raises ZhbertError where there is no vocabulary."""
+    files = find_model(folder)
+    if files.vocabulary is None and not (files.folder / "tokenizer.json").is_file():
+        raise ZhbertError(
+            f"{files.folder}: no vocab.txt in it, without which no text can be read; put the "
+            "model's own there"
+        )
+    return Tokenizer.from_pretrained(files.folder)
+
+
+def section_of(card: Card, kind: Kind) -> dict[str, Any]:
+    """What config.json keeps of a task, so that the folder alone is enough to predict."""
+    table = card_table(card)
+    kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
+    return {"task": card.name, "kind": kind.name, **kind.settings(), "card": kept}
+
+
+def _final(folder: Path) -> Path:
+    """A run folder's model, where it has one seed."""
+    if (folder / "config.json").is_file() or not (folder / "summary.json").is_file():
+        return folder
+    finals = sorted(folder.glob("seed-*/final"))
+    if len(finals) != 1:
+        raise ZhbertError(
+            f"{folder}: a run of {len(finals)} seeds; name one of its models, for example "
+            f"{folder / 'seed-0' / 'final'}"
+        )
+    return finals[0]
+
+
+def _from_section(
+    table: Mapping[str, Any], tokenizer: Tokenizer, config: BertConfig, folder: Path
+) -> tuple[Card, Kind]:
+    where = f"{folder / 'config.json'}: {SECTION}"
+    try:
+        card = parse_card(table["card"], Path(f"{table['task']}.toml"))
+        known = {item.name for item in dataclasses.fields(FineTuningSettings)}
+        settings = FineTuningSettings(**{k: v for k, v in table.items() if k in known})
+        kind = KINDS[card.kind](card, tokenizer, settings)
+        if isinstance(kind, Span):
+            kind = replace(kind, null_threshold=float(table["null_threshold"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ZhbertError(f"{where}: damaged ({type(error).__name__}: {error})") from None
+    if isinstance(kind, Classify | Tag):
+        kind = replace(kind, labels=tuple(config.labels))
+    if isinstance(kind, Regress):
+        # The scale is in the head.
+        kind = replace(kind, low=0.0, high=1.0)
+    return card, kind
+
+
+def _from_architecture(
+    architecture: str, tokenizer: Tokenizer, config: BertConfig, folder: Path
+) -> Kind:
+    length = min(USUAL_LENGTH, config.max_position_embeddings)
+    labels = tuple(config.labels)
+    if architecture == Classify.architecture and len(labels) == 1:
+        return Regress(tokenizer, 0.0, 1.0, length)
+    if architecture == Classify.architecture:
+        return Classify(tokenizer, labels, length)
+    if architecture == Tag.architecture:
+        return Tag(tokenizer, labels, length)
+    if architecture == Span.architecture:
+        return Span(tokenizer, length)
+    raise ZhbertError(
+        f"{folder}: {architecture}: not fine-tuned for a task; 'zhbert finetune TASK --model "
+        f"{folder}' does that"
+    )
+
+
+# -- cards as plain data ---------------------------------------------------------------------------
+
+
+def card_table(card: Card) -> dict[str, Any]:
+    """A card as the table that ``parse_card`` reads back; what is at its default is left out."""
+    table = _changed(card)
+    for key in ("name", "path", "families"):
+        table.pop(key, None)
+    # Read already, and gone with the card's folder.
+    table.get("data", {}).pop("labels_file", None)
+    table["language"] = card.language
+    table["settings"] = {
+        **dataclasses.asdict(card.settings),
+        **{family: dataclasses.asdict(values) for family, values in card.families.items()},
+    }
+    return table
+
+
+def _changed(values: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for item in dataclasses.fields(values):
+        value = getattr(values, item.name)
+        default = item.default
+        if item.default_factory is not dataclasses.MISSING:
+            default = item.default_factory()
+        if value is None or value == default:
+            continue
+        table[item.name] = _plain(value)
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return _changed(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested tables as TOML: values first, then sections, then lists of sections.
+
+    >>> print(table_to_toml({"a": 1, "b": {"c": ["x"], "d": {"e": 0.5}}}), end="")
+    a = 1
+    <BLANKLINE>
+    [b]
+    c = ["x"]
+    <BLANKLINE>
+    [b.d]
+    e = 0.5
+    """
+    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    lists = {
+        key: value
+        for key, value in table.items()
+        if isinstance(value, list) and value and isinstance(value[0], Mapping)
+    }
+    text = "".join(
+        f"{_key(key)} = {_value(value)}\n"
+        for key, value in table.items()
+        if key not in sections and key not in lists
+    )
+    for key, value in sections.items():
+        text += f"\n[{prefix}{_key(key)}]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
+    for key, values in lists.items():
+        for value in values:
+            text += f"\n[[{prefix}{_key(key)}]]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
+    return text
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,183 @@
+"""How a run of fine-tuning goes: the card's values, by the model's family, and ``key=value``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.schema import flatten, overridden, show, suggest
+from zhbert.tasks.cards import Card
+
+# Models of fewer layers or narrower ones than BERT-base learn too slowly at its learning rates.
+BASE_LAYERS, BASE_HIDDEN_SIZE = 12, 768
+SMALL_LEARNING_RATE = 1e-4
+SMALL_EPOCHS = 5
+# Answers of one in a hundred questions of CMRC 2018 are longer than 90 characters, and of one in
+# twenty longer than 60; run_qa's limit, made for English words, would lose one in five.
+MAX_ANSWER_LENGTH = {"zh": 64, "en": 30}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW, with a linear rise of the learning rate and a linear fall to zero."""
+
+    learning_rate: float = 3e-5
+    """The peak."""
+    warmup_share: float = 0.1
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: float = 0.01
+    """Of all parameters but biases and normalisation."""
+    clip_norm: float = 1.0
+    """The gradient's greatest norm; 0: any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningSettings:
+    """Every key of ``zhbert finetune … key=value``."""
+
+    epochs: int = 3
+    """Passes over the training examples."""
+    sequence_length: int = 128
+    """The longest row in pieces, [CLS] and [SEP] included."""
+    batch_size: int = 32
+    """Examples in one optimiser step (rows, of spans)."""
+    doc_stride: int = 128
+    """Spans: pieces that neighbouring windows of a long text share."""
+    max_answer_length: int = 30
+    """Spans: the longest answer in pieces."""
+    patience: int = 0
+    """Evaluations without a better score after which training ends; 0: it never ends early."""
+    evaluate_every: int = 0
+    """Steps between evaluations on dev; 0: an epoch."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0: one at each evaluation."""
+    micro_batch_size: int = 0
+    """Rows that are computed at once, the most; 0: as many as memory allows."""
+    precision: str = "auto"
+    """auto, fp32 or bf16, for training; dev is always predicted in fp32."""
+    compile: str = "auto"
+    """auto, yes or no: torch.compile."""
+    threads: int = 0
+    """Of the CPU; 0: PyTorch's choice."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """How the weights are changed."""
+
+
+CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "yes", "no")}
+_Range = tuple[str, Callable[[Any], bool]]
+_ABOVE_0: _Range = ("above 0", lambda value: value > 0)
+_NOT_BELOW_0: _Range = ("0 or more", lambda value: value >= 0)
+RANGES: dict[str, _Range] = {
+    "epochs": _ABOVE_0,
+    "sequence_length": ("8 or more", lambda value: value >= 8),
+    "batch_size": _ABOVE_0,
+    "doc_stride": _ABOVE_0,
+    "max_answer_length": _ABOVE_0,
+    "patience": _NOT_BELOW_0,
+    "evaluate_every": _NOT_BELOW_0,
+    "checkpoint_every": _NOT_BELOW_0,
+    "micro_batch_size": _NOT_BELOW_0,
+    "threads": _NOT_BELOW_0,
+    "optimizer.learning_rate": _ABOVE_0,
+    "optimizer.warmup_share": ("from 0 to 1", lambda value: 0 <= value <= 1),
+    "optimizer.weight_decay": _NOT_BELOW_0,
+    "optimizer.clip_norm": _NOT_BELOW_0,
+}
+
+FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
+"""Keys that may change between a run and its continuation: they do not decide what is learnt."""
+
+
+def family_of(name: str, num_layers: int, hidden_size: int) -> str:
+    """The family of a model, by which a card chooses its settings: ernie, small or bert.
+
+    >>> family_of("nghuyong/ernie-1.0", 12, 768), family_of("runs/tiny/final", 2, 128)
+    ('ernie', 'small')
+    """
+    if "ernie" in name.lower():
+        return "ernie"
+    small = num_layers < BASE_LAYERS or hidden_size < BASE_HIDDEN_SIZE
+    return "small" if small else "bert"
+
+
+def settings_for(card: Card, family: str) -> FineTuningSettings:
+    """The card's settings for a family of models.
+
+    Where the card has none for small models: a learning rate of 1e-4 and five epochs or more.
+    """
+    values = card.settings_for(family)
+    epochs, learning_rate = values.epochs, values.learning_rate
+    if family == "small" and family not in card.families:
+        epochs = max(epochs, SMALL_EPOCHS)
+        learning_rate = max(learning_rate, SMALL_LEARNING_RATE)
+    return FineTuningSettings(
+        epochs=epochs,
+        sequence_length=values.sequence_length,
+        batch_size=values.batch_size,
+        doc_stride=values.doc_stride,
+        max_answer_length=MAX_ANSWER_LENGTH[card.language],
+        optimizer=OptimizerSettings(learning_rate=learning_rate, warmup_share=values.warmup_share),
+    )
+
+
+def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every combination of the values that overrides list with commas: the grid's points.
+
+    >>> grid(["epochs=2", "optimizer.learning_rate=1e-5,2e-5"])
+    [('epochs=2', 'optimizer.learning_rate=1e-5'), ('epochs=2', 'optimizer.learning_rate=2e-5')]
+    """
+    lists = []
+    for override in overrides:
+        key, _, values = override.partition("=")
+        several = [value.strip() for value in values.split(",")]
+        if len(several) > 1 and not all(several):
+            raise ZhbertError(f"{override}: an empty value between commas")
+        if len(set(several)) < len(several):
+            raise ZhbertError(f"{override}: a value stands there twice")
+        lists.append([f"{key}={value}" for value in several] if len(several) > 1 else [override])
+    return list(itertools.product(*lists))
+
+
+def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> FineTuningSettings:
+    """``settings`` with ``key=value`` texts applied, checked."""
+    for override in overrides:
+        settings = overridden(settings, override)
+    check_settings(settings)
+    return settings
+
+
+def check_settings(settings: FineTuningSettings) -> None:
+    """Refuse values out of range."""
+    for key, value in flatten(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ZhbertError(f"{key} = {show(value)}: must be a finite number")
+        if key in CHOICES and value not in CHOICES[key]:
+            raise ZhbertError(f"{key} = {show(value)}: not a choice{suggest(value, CHOICES[key])}")
+        if key in RANGES and not RANGES[key][1](value):
+            raise ZhbertError(f"{key} = {show(value)}: must be {RANGES[key][0]}")
+
+
+def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[str]:
+    """Keys that decide what is learnt and differ, as ``key = theirs, now mine``."""
+    before = flatten(theirs)
+    return [
+        f"{key} = {show(before[key])}, now {show(value)}"
+        for key, value in flatten(mine).items()
+        if key not in FREE_ON_RESUME and before[key] != value
+    ]
+
+
+__all__ = [
+    "FineTuningSettings",
+    "OptimizerSettings",
+    "check_settings",
+    "differences",
+    "family_of",
+    "grid",
+    "settings_for",
+    "with_overrides",
+]
