@@ -141,23 +141,24 @@ def _ranks(values: Sequence[float]) -> Callable[[Floats], Floats]:
     starts = np.searchsorted(which[order], np.arange(len(distinct)))
 
     def ranks(weights: Floats) -> Floats:
-        sizes = np.add.reduceat(weights[:, order], starts, axis=1)
-        return np.asarray((np.cumsum(sizes, axis=1) - (sizes - 1) / 2)[:, which])
+        sizes = np.add.reduceat(weights.take(order, axis=1), starts, axis=1)
+        return (np.cumsum(sizes, axis=1) - (sizes - 1) / 2).take(which, axis=1)
 
     return ranks
 
 
 def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     """Weighted correlation of rows; x and y are (1 or resamples, examples)."""
-    total = weights.sum(axis=1, keepdims=True)
-    mean_x = (weights * x).sum(axis=1, keepdims=True) / total
-    mean_y = (weights * y).sum(axis=1, keepdims=True) / total
-    from_x, from_y = x - mean_x, y - mean_y
-    norm_x = np.sqrt((weights * from_x**2).sum(axis=1))
-    norm_y = np.sqrt((weights * from_y**2).sum(axis=1))
+    total = weights.sum(axis=1)
+    mean_x = np.einsum("rn,rn->r", weights, np.broadcast_to(x, weights.shape)) / total
+    mean_y = np.einsum("rn,rn->r", weights, np.broadcast_to(y, weights.shape)) / total
+    from_x, from_y = x - mean_x[:, None], y - mean_y[:, None]
+    weighted_x = weights * from_x
+    covariance = np.einsum("rn,rn->r", weighted_x, from_y)
+    norm_x = np.sqrt(np.einsum("rn,rn->r", weighted_x, from_x))
+    norm_y = np.sqrt(np.einsum("rn,rn,rn->r", weights, from_y, from_y))
     # Equal numbers leave a rest in the last bits, which must not be taken for a spread.
-    constant = (norm_x <= 1e-13 * np.abs(mean_x[:, 0])) | (norm_y <= 1e-13 * np.abs(mean_y[:, 0]))
-    covariance = (weights * from_x * from_y).sum(axis=1)
+    constant = (norm_x <= 1e-13 * np.abs(mean_x)) | (norm_y <= 1e-13 * np.abs(mean_y))
     correlation = np.clip(_ratio(covariance, norm_x * norm_y), -1.0, 1.0)
     return np.where(constant, 0.0, 100.0 * correlation)
 
