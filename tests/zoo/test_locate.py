@@ -181,6 +181,7 @@ def test_names_that_stand_for_nothing(tmp_path: Path) -> None:
         ("some/model.zip", "no such file or folder"),
         ("model.tgz", "no such file or folder"),
         (str(tmp_path), "no model file here"),
+        ("x" * 5000, "File name too long"),
     ):
         assert said in refused(name)
 
@@ -254,6 +255,8 @@ def test_an_unpacked_copy_that_was_deleted_comes_back(
     folder = locate(url)
     before = contents(folder)
     shutil.rmtree(folder)
+    assert contents(locate(url)) == before
+    (folder / "pytorch_model.bin").unlink()
     assert contents(locate(url)) == before
     assert len(server.requests) == 1
 

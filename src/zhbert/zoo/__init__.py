@@ -123,13 +123,14 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
     else:
         path = Path(text).expanduser()
         card = None
-        if path.exists() or Path(f"{path}.index").exists():
-            archive = path.is_file() and path.suffix not in _WEIGHTS
-            try:
-                archive = archive and (is_archive_name(path.name) or kind_of(path) is not None)
-            except OSError as error:
-                raise describe_os_error(error, "reading") from None
-            origin = Origin("archive" if archive else "folder", str(path))
+        try:
+            here = path.exists() or Path(f"{path}.index").exists()
+            packed = path.is_file() and path.suffix not in _WEIGHTS
+            packed = packed and (is_archive_name(path.name) or kind_of(path) is not None)
+        except OSError as error:
+            raise describe_os_error(error, "reading") from None
+        if here:
+            origin = Origin("archive" if packed else "folder", str(path))
         elif card := find_card(text):
             origin = _origin_of_card(card, form)
         elif is_hub_id(text) and not is_archive_name(text):
@@ -173,7 +174,7 @@ def cached_models() -> list[str]:
 
     names = {_origin_of_card(card, None).address: card.name for card in cards()}
     records = map(read_record, sorted((cache_folder() / "downloads").glob("*")))
-    here = [record.url for record in records if record and _unpacked_folder(record.sha256).is_dir()]
+    here = [one.url for one in records if one and _intact(_unpacked_folder(one.sha256))]
     return [names.get(address, address) for address in (*here, *cached_hub_ids())]
 
 
@@ -196,17 +197,26 @@ def _unpacked_folder(sha256: str) -> Path:
     return cache_folder() / "models" / sha256[:32]
 
 
-def _unpacked(archive: Path, progress: Progress, sha256: str | None = None) -> Path:
+def _unpacked(archive: Path, progress: Progress) -> Path:
     """The model folder of an archive, unpacked into the cache under the archive's checksum."""
     from zhbert.zoo.download import locked
 
-    folder = _unpacked_folder(sha256 or sha256_of(archive))
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_suffix(".lock"), f"unpacking {archive}", progress):
-            if not folder.is_dir():
-                _unpack(archive, folder, progress)
+    folder = _unpacked_folder(sha256_of(archive))
+    if (model := _intact(folder)) is not None:
+        return model
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_suffix(".lock"), f"unpacking {archive}", progress):
+        if _intact(folder) is None:
+            _unpack(archive, folder, progress)
     return find_model(folder).folder
+
+
+def _intact(folder: Path) -> Path | None:
+    """The model in a folder of the cache; None where there is none, or no longer."""
+    try:
+        return find_model(folder).folder
+    except ZhbertError:
+        return None
 
 
 def _unpack(archive: Path, out: Path, progress: Progress, *, lift: bool = False) -> None:
@@ -237,10 +247,11 @@ def _from_url(url: str, progress: Progress) -> Path:
     from zhbert.zoo.download import folder_for, read_record, split_checksum
 
     record = read_record(folder_for(url, cache_folder()))
-    if record and split_checksum(url)[1] in (None, record.sha256):
-        folder = _unpacked_folder(record.sha256)
-        if folder.is_dir():
-            return find_model(folder).folder
+    expected = split_checksum(url)[1]
+    if record and expected in (None, record.sha256):
+        model = _intact(_unpacked_folder(record.sha256))
+        if model is not None:
+            return model
     with _fetched(url, progress) as archive:
         return _unpacked(archive, progress)
 

@@ -254,5 +254,8 @@ def _of_transport(error: Exception) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    line = next(filter(None, (line.strip() for line in str(error).splitlines())), "")
-    return re.sub(r"^\[Errno -?\d+\] ", "", line).removesuffix(".") or type(error).__name__
+    text = str(error).strip()
+    # Deep inside of what the transports say: "... [Errno 111] Connection refused')"
+    if number := re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", text):
+        return number[1].lower()
+    return text.partition("\n")[0].strip().removesuffix(".") or type(error).__name__
