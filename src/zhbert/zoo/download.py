@@ -112,7 +112,7 @@ def fetch(
         with locked(folder / "lock", f"fetching {url}", progress):
             return _Download(url, folder, progress, policy or RETRY).run()
     except OSError as error:
-        raise describe_os_error(error, f"downloading {url}") from None
+        raise describe_os_error(error, f"downloading {url} into {folder}") from None
 
 
 @contextmanager
