@@ -29,6 +29,8 @@ def test_the_list_names_every_task_within_80_columns(tasks):
     first_words = [line.split(maxsplit=1)[0] for line in out.splitlines() if line[0] != " "]
     assert first_words == ["task", *card_names()]
     assert max(map(len, out.splitlines())) <= 80
+    assert "do two questions mean the same?" in out
+    assert "LCQMC" not in out, "the name stands there already"
     assert "25 tasks." in err
     assert tasks("--quiet")[2] == ""
 

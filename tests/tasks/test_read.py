@@ -203,7 +203,7 @@ def test_xnli_in_its_published_form(read):
     """The dev file holds fifteen languages; the training file spells a label differently."""
     card = load_card("xnli")
     dev = "language\tgold_label\tsentence1\tsentence2\nen\tneutral\ta\tb\nzh\tneutral\t甲\t乙\n"
-    assert [example.text for example in read(card, dev)] == ["甲"]
+    assert [(example.id, example.text) for example in read(card, dev)] == [("0", "甲")]
     train = "premise\thypo\tlabel\n甲\t乙\tcontradictory\n"
     assert read(card, train)[0].label == "contradiction"
 
@@ -211,6 +211,11 @@ def test_xnli_in_its_published_form(read):
 def test_stsb_in_glues_own_form(read):
     header = "index\tgenre\tsentence1\tsentence2\tscore\n"
     assert read(load_card("stsb"), header + "0\tx\ta\tb\t5.000\n")[0].value == 5.0
+
+
+def test_one_file_may_hold_every_split(read):
+    rows = "split\ttext\tlabel\ntrain\ta\t0\ndev\tb\t1\ntest\tc\t0\n"
+    assert [one.text for one in read(own_card(split_column="split"), rows)] == ["b"]
 
 
 # Formats
@@ -386,6 +391,14 @@ def test_cmrc_in_its_first_form(read):
     article = {"context_id": "T", "context_text": "甲乙丙", "title": "t", "qas": [question]}
     example = read(load_card("cmrc2018"), json.dumps([article]))[0]
     assert example == SpanExample("T_0", "谁？", "甲乙丙", ("丙", "乙丙"), (2, 1), "span")
+
+
+# Tags
+
+
+def test_a_space_is_a_character_that_may_have_a_tag(read):
+    example = read(own_card("tag", "bio"), "甲 O\n  O\n\u3000 O\n\t\n乙 O\n")[0]
+    assert example.tokens == ("甲", " ", "\u3000")
 
 
 # Problems

@@ -504,7 +504,7 @@ def _check_new(identity: str, seen: set[str], where: str) -> None:
 def _token_and_tag(text: str, where: str) -> tuple[str, str]:
     """A line's token and tag, between them spaces or a tab; without a tag: ''.
 
-    >>> _token_and_tag("中  B-LOC", "x"), _token_and_tag("中", "x"), _token_and_tag("  O", "x")
+    >>> _token_and_tag("中  B-LOC", "x"), _token_and_tag("中", "x"), _token_and_tag(" O", "x")
     (('中', 'B-LOC'), ('中', ''), (' ', 'O'))
     """
     text = text.rstrip(" \t")
@@ -512,10 +512,10 @@ def _token_and_tag(text: str, where: str) -> tuple[str, str]:
     if cut < 0:
         return text, ""
     # Nothing but space before the tag: the token is a space.
-    token = text[:cut].rstrip(" \t") or " "
-    if " " in token.strip() or "\t" in token:
+    token = text[:cut].strip(" \t") or " "
+    if len(token) > 1 and (" " in token or "\t" in token):
         raise ZhbertError(f"{where}: more than two columns; write a character and its tag a line")
-    return token.strip(" ") or token, text[cut + 1 :]
+    return token, text[cut + 1 :]
 
 
 # SQuAD's JSON and its relatives
