@@ -298,6 +298,7 @@ def one(scorer: Callable[..., SpanScores], answers: list[str], prediction: str) 
         ([""], "", (100, 0)),  # nothing in common: no F1
         (["Ａ股"], "ａ股", (100, 100)),  # full-width letters have a lower case
         (["甲", "乙", "丙"], "丙", (100, 100)),  # the best answer counts
+        (["的甲" * 200], "甲" + "的甲" * 200, (0, 99.8752)),  # long ones are no other case
         (["鿀"], "鿀鿀", (0, 0)),  # no Han character to this scorer: one word
     ],
 )
