@@ -54,6 +54,7 @@ def test_a_task_shows_what_was_published_and_how_it_is_set(tasks):
     assert "labels      0 = different, 1 = same" in out
     assert "learning_rate      2e-5   3e-5" in out
     assert "dev    BERT                   89.4 (88.4)" in out
+    assert out.count("\ndev ") == out.count("\ntest ") == 1, "a split is named once"
     assert "dev: dev.tsv (8,802 examples)" in out
     assert "* the metric is presumed." in tasks("cola")[1]
 
