@@ -105,9 +105,10 @@ class LibrarySegmenter:
 
     The library gets one sentence at a time, so what it finds depends on nothing beside it: the
     rounding of a neural model changes with what is computed in the same batch (32 sentences of
-    one length at a time would be 1.5 times as fast on a CPU). A blank is never inside a word. ``unaligned`` counts the sentences whose words could not be found in the text:
-    there each character is a word. That claims nothing about words, and one odd line does not stop
-    a corpus of many hours; a library that is off altogether is noticed when it is loaded.
+    one length at a time would be 1.5 times as fast on a CPU). A blank is never inside a word.
+    ``unaligned`` counts the sentences whose words could not be found in the text: there each
+    character is a word. That claims nothing about words, and one odd line does not stop a corpus
+    of many hours; a library that is off altogether is noticed when it is loaded.
     """
 
     def __init__(
