@@ -206,6 +206,19 @@ def test_a_moved_matrix_without_a_moved_bias_is_unclear() -> None:
     assert words["pooler"] == words["classifier"] == "unclear"
 
 
+def test_a_norm_that_passes_nothing_on_is_random() -> None:
+    # Narrow models have too few scales for their mean to lie near 0.
+    tensors = _fresh(_normal) | {f"{TRANSFORM}.LayerNorm.weight": torch.rand(HIDDEN) * 0.02 + 0.04}
+    assert _words(tensors)["masked_words"] == "random"
+
+
+def test_drawn_biases_beside_a_trained_head_count_as_moved() -> None:
+    torch.manual_seed(0)
+    tensors = _everything_drawn()
+    tensors[f"{TRANSFORM}.LayerNorm.weight"] = 1 + torch.randn(HIDDEN) * 0.1
+    assert set(_words(tensors).values()) == {"trained"}
+
+
 def test_answers_may_be_learnt_without_moving_their_bias() -> None:
     # Softmax over positions cancels it; storage in float16 makes zero of what rounding left.
     torch.manual_seed(0)
