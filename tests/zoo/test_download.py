@@ -75,6 +75,15 @@ def test_a_file_arrives_and_is_recorded(server: Server, tmp_path: Path) -> None:
     assert sorted(p.name for p in path.parent.iterdir()) == ["lock", "model.zip", "record.json"]
 
 
+def test_a_password_is_neither_shown_nor_written(server: Server, tmp_path: Path) -> None:
+    private = server.add("/model.zip", BODY).replace("http://", "http://me:secret@")
+    assert fetch(private, tmp_path).read_bytes() == BODY
+    assert not any(b"secret" in p.read_bytes() for p in tmp_path.iterdir())
+    with pytest.raises(NotThereError) as caught:
+        fetch(private.replace("model", "missing"), tmp_path / "missing")
+    assert "secret" not in str(caught.value)
+
+
 def test_a_second_call_asks_nobody(server: Server, tmp_path: Path) -> None:
     url = server.add("/model.zip", BODY)
     fetch(url, tmp_path)

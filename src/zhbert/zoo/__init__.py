@@ -260,7 +260,7 @@ def _from_url(url: str, progress: Progress) -> Path:
 def _fetched(url: str, progress: Progress) -> Iterator[Path]:
     """The archive at ``url``; one that turns out to be useless does not stay in the cache."""
     from zhbert.zoo.archive import BadArchiveError
-    from zhbert.zoo.download import discard, fetch, folder_for
+    from zhbert.zoo.download import discard, fetch, folder_for, without_password
 
     store = folder_for(url, cache_folder())
     archive = fetch(url, store, progress=progress)
@@ -268,7 +268,7 @@ def _fetched(url: str, progress: Progress) -> Iterator[Path]:
         yield archive
     except BadArchiveError as error:
         discard(store)
-        raise ZhbertError(str(error).replace(str(archive), url)) from None
+        raise ZhbertError(str(error).replace(str(archive), without_password(url))) from None
 
 
 @contextmanager

@@ -109,10 +109,12 @@ def fetch(
     progress = progress or Progress()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", f"fetching {url}", progress):
+        with locked(folder / "lock", f"fetching {without_password(url)}", progress):
             return _Download(url, folder, progress, policy or RETRY).run()
     except OSError as error:
-        raise describe_os_error(error, f"downloading {url} into {folder}") from None
+        raise describe_os_error(
+            error, f"downloading {without_password(url)} into {folder}"
+        ) from None
 
 
 @contextmanager
@@ -130,6 +132,15 @@ def locked(file: Path, doing: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown and written down: a user's name and password left out.
+
+    >>> without_password("https://me:secret@example.org/model.zip")
+    'https://example.org/model.zip'
+    """
+    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def split_checksum(url: str) -> tuple[str, str | None]:
@@ -160,6 +171,7 @@ class _Download:
 
     def __init__(self, url: str, folder: Path, progress: Progress, policy: RetryPolicy) -> None:
         self.url, self.published = split_checksum(url)
+        self.shown = without_password(self.url)
         self.file = folder / _file_name(self.url)
         self.part = folder / f"{self.file.name}.part"
         # The validator that tells one version of the file from another, and its length.
@@ -199,7 +211,7 @@ class _Download:
                 wait = self.policy.waits[failures] if broken.wait is None else broken.wait
                 if wait > self.policy.longest_wait:
                     raise ZhbertError(
-                        f"{self.url}: {broken.why} and asks to wait {wait:,.0f} seconds; "
+                        f"{self.shown}: {broken.why} and asks to wait {wait:,.0f} seconds; "
                         "run the same command again then"
                     ) from None
                 failures += 1
@@ -233,17 +245,19 @@ class _Download:
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ZhbertError(
-                    f"{self.url}: the server's certificate is not trusted; if your network has its "
+                    f"{self.shown}: the server's certificate is not trusted; if your network has its "
                     "own, set REQUESTS_CA_BUNDLE to its file"
                 ) from None
             raise _failed(error) from None
         except requests.RequestException as error:
-            raise ZhbertError(f"{self.url}: not an address to fetch from ({error})") from None
+            raise ZhbertError(f"{self.shown}: not an address to fetch from ({error})") from None
 
     def receive(self, response: Response, offset: int, state: dict[str, Any]) -> None:
         """Check what kind of answer this is; append its bytes, or begin anew with them."""
         if self.url.startswith("https:") and not response.url.startswith("https:"):
-            raise ZhbertError(f"{self.url}: leads to {response.url}, which is not encrypted")
+            raise ZhbertError(
+                f"{self.shown}: leads to {without_password(response.url)}, which is not encrypted"
+            )
         status = response.status_code
         start, total = _content_range(response.headers.get("Content-Range", ""))
         if offset and status == 416 and total == offset:
@@ -264,7 +278,7 @@ class _Download:
             length = response.headers.get("Content-Length", "")
             total = int(length) if length.isdecimal() else None
         elif status != 206 or not offset:
-            raise NotThereError(f"{self.url}: {_refusal(response)}")
+            raise NotThereError(f"{self.shown}: {_refusal(response)}")
         with self.part.open("r+b" if offset else "wb") as file:
             if not offset:
                 # After the former part is empty: its bytes must not be taken for this version's.
@@ -298,12 +312,12 @@ class _Download:
         if self.record and self.record.sha256 != sha256:
             self.remove_part()
             raise ZhbertError(
-                f"{self.url}: not the file that was fetched on {self.record.fetched[:10]} (SHA-256 "
+                f"{self.shown}: not the file that was fetched on {self.record.fetched[:10]} (SHA-256 "
                 f"{sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced by "
                 f"purpose, delete {self.record_file}"
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        write_json(self.record_file, asdict(self.record or Record(self.url, size, sha256, now)))
+        write_json(self.record_file, asdict(self.record or Record(self.shown, size, sha256, now)))
         self.part.replace(self.file)
         self.state.unlink(missing_ok=True)
 
@@ -313,14 +327,14 @@ class _Download:
 
     def mismatch(self, sha256: str) -> ZhbertError:
         return ZhbertError(
-            f"{self.url}: its SHA-256 is {sha256}, the published one is {self.published}: damaged "
+            f"{self.shown}: its SHA-256 is {sha256}, the published one is {self.published}: damaged "
             "or replaced, and not used"
         )
 
     def page(self) -> ZhbertError:
         self.remove_part()
         return ZhbertError(
-            f"{self.url}: a web page came where an archive was expected; open the address in a "
+            f"{self.shown}: a web page came where an archive was expected; open the address in a "
             "browser to see what it says (a log-in? a moved file?)"
         )
 
@@ -328,12 +342,12 @@ class _Download:
         attempts = len(self.policy.waits) + 1
         if broken.connection:
             host = urlsplit(self.url).hostname
-            return UnreachableError(f"{self.url}: no connection to {host} ({broken.why})")
+            return UnreachableError(f"{self.shown}: no connection to {host} ({broken.why})")
         total = self.read_state().get("total")
         of = f" of {total:,}" if total else ""
         kept = f"; {self.arrived():,}{of} bytes are here and kept" if self.arrived() else ""
         return ZhbertError(
-            f"{self.url}: {broken.why}, {attempts} times in a row{kept}; run the same command "
+            f"{self.shown}: {broken.why}, {attempts} times in a row{kept}; run the same command "
             "again later"
         )
 
