@@ -33,6 +33,8 @@ VERBS = {
     "convert": ("zhbert.jobs.convert", "TensorFlow, safetensors, PyTorch: one into another"),
     "verify": ("zhbert.jobs.verify", "do two models compute the same?"),
     "shrink": ("zhbert.jobs.shrink", "a smaller model: some layers, or fewer pieces"),
+    "tasks": ("zhbert.jobs.tasks", "the tasks; one of them, its settings and published results"),
+    "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
 

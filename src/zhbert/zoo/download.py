@@ -245,8 +245,8 @@ class _Download:
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ZhbertError(
-                    f"{self.shown}: the server's certificate is not trusted; if your network has its "
-                    "own, set REQUESTS_CA_BUNDLE to its file"
+                    f"{self.shown}: the server's certificate is not trusted; if your network has "
+                    "its own, set REQUESTS_CA_BUNDLE to its file"
                 ) from None
             raise _failed(error) from None
         except requests.RequestException as error:
@@ -312,8 +312,8 @@ class _Download:
         if self.record and self.record.sha256 != sha256:
             self.remove_part()
             raise ZhbertError(
-                f"{self.shown}: not the file that was fetched on {self.record.fetched[:10]} (SHA-256 "
-                f"{sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced by "
+                f"{self.shown}: not the file that was fetched on {self.record.fetched[:10]} "
+                f"(SHA-256 {sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced by "
                 f"purpose, delete {self.record_file}"
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -327,8 +327,8 @@ class _Download:
 
     def mismatch(self, sha256: str) -> ZhbertError:
         return ZhbertError(
-            f"{self.shown}: its SHA-256 is {sha256}, the published one is {self.published}: damaged "
-            "or replaced, and not used"
+            f"{self.shown}: its SHA-256 is {sha256}, the published one is {self.published}: "
+            "damaged or replaced, and not used"
         )
 
     def page(self) -> ZhbertError:
