@@ -313,8 +313,8 @@ class _Download:
             self.remove_part()
             raise ZhbertError(
                 f"{self.shown}: not the file that was fetched on {self.record.fetched[:10]} "
-                f"(SHA-256 {sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced by "
-                f"purpose, delete {self.record_file}"
+                f"(SHA-256 {sha256[:12]}..., was {self.record.sha256[:12]}...); if it was replaced "
+                f"on purpose, delete {self.record_file}"
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         write_json(self.record_file, asdict(self.record or Record(self.shown, size, sha256, now)))
