@@ -243,6 +243,15 @@ def test_text_gets_its_characters_first_then_what_saves_most(model: Path, tmp_pa
     assert [one["piece"] for one in few["added"]] == ["“", "”", "龘", "transformers"]
 
 
+def test_pieces_are_asked_for_by_what_they_save() -> None:
+    tokenizer = Tokenizer(["[UNK]", "a", "b", "##a", "##b"])
+    words = Counter({"ab": 5, "abba": 3, "bc": 2, "bd": 1, "aa": 1, "e": 1})
+    # ##c is missing twice, ##d and e once; abba saves 3 pieces 3 times, ab 1 piece 5 times; bc is
+    # two pieces as soon as there is ##c.
+    found = pieces_for(tokenizer, words, at_most=9, min_frequency=2)
+    assert list(found.items()) == [("##c", 2), ("abba", 3), ("ab", 5), ("bc", 2)]
+
+
 def test_a_list_and_text_go_together(model: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
