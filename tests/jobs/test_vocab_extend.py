@@ -203,6 +203,11 @@ def test_a_list_is_accounted_for_line_by_line(model: Path, tmp_path: Path, capsy
     assert sum(map(len, found["refused"].values())) == 3
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(model: Path, tmp_path: Path) -> None:
+    added = extend(model, tmp_path, "\ufeff##ers")["added"]
+    assert [one["piece"] for one in added] == ["##ers"]
+
+
 def test_characters_without_an_inner_form_are_named(tmp_path: Path, capsys) -> None:
     # "abc" is a ##bc; with a piece "ab" it is ab and then nothing: [UNK].
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##bc", "##b"]
