@@ -27,6 +27,8 @@ from zhbert.model.inspection import (
     summary_line,
 )
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.text.tokenizer import read_vocabulary
+from zhbert.text.vocab import looks_cased
 from zhbert.zoo.layout import find_model
 
 HIDDEN = 64
@@ -360,6 +362,17 @@ def test_a_missing_special_token_is_said(folder: Path) -> None:
 def test_a_tokenizer_that_keeps_capitals_of_a_lower_cased_list_is_said(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     assert any("keeps capitals" in line for line in _inspect(folder).problems)
+
+
+def test_cased_and_lower_cased_vocabularies_are_told_apart(data: Path) -> None:
+    google = read_vocabulary(data / "google_zh_vocab.txt")
+    # Lower-cased, though seven of its pieces hold capitals: [UNK], <S>, ...
+    assert not looks_cased(google)
+    assert looks_cased([*google, *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"])
+    assert not looks_cased([*google, "Ⅷ", "BERT"])
+    assert looks_cased(["[UNK]", "的", "The", "the", "##ing"])
+    assert not looks_cased(["[UNK]", "<Entity>", "的", "1", "é"])
+    assert not looks_cased([])
 
 
 def test_shards_halves_and_pickles_are_described(theirs: Any, tmp_path: Path) -> None:

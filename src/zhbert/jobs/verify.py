@@ -67,6 +67,7 @@ def verify(
     runner: str = "zhbert",
     texts: Path | None = None,
     tolerance: float | None = None,
+    quiet: bool = True,
 ) -> Verdict:
     """Compare two models.
 
@@ -75,12 +76,15 @@ def verify(
     """
     from zhbert.convert import parity
     from zhbert.model.config import BertConfig
+    from zhbert.zoo import locate
 
     open_other, usual = parity.RUNNERS[runner]
     tolerance = usual if tolerance is None else tolerance
     if not tolerance >= 0:
         raise ZhbertError(f"--tolerance {tolerance}: must be 0 or more")
     lines = None if texts is None else _lines(texts)
+    # Fetched once, with its progress, where a name stands for something far away.
+    one, other = locate(one, quiet=quiet), locate(other, quiet=quiet)
     configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
     parity.check_shapes(*configs)
     tokenizers = _tokenizer(one), _tokenizer(other)
@@ -95,13 +99,12 @@ def verify(
     )
 
 
-def _tokenizer(model: str | Path) -> Tokenizer | None:
+def _tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer of a model; None where it has no vocabulary."""
     from zhbert.text.tokenizer import Tokenizer
-    from zhbert.zoo import locate
     from zhbert.zoo.layout import find_model
 
-    files = find_model(locate(model))
+    files = find_model(folder)
     if files.vocabulary is not None and files.vocabulary.name != "vocab.txt":
         return Tokenizer.from_pretrained(files.vocabulary)
     if files.vocabulary is None and not (files.folder / "tokenizer.json").is_file():
@@ -127,7 +130,12 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.jobs import console
 
     verdict = verify(
-        args.one, args.other, runner=args.runner, texts=args.texts, tolerance=args.tolerance
+        args.one,
+        args.other,
+        runner=args.runner,
+        texts=args.texts,
+        tolerance=args.tolerance,
+        quiet=args.quiet,
     )
     if args.json:
         console.print_json(describe(verdict))
