@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from zhbert.model.config import BertConfig
 from zhbert.tasks.cards import Card, parse_card
 from zhbert.tasks.classify import Classify
 from zhbert.tasks.kinds import Kind, Prediction, run_model
-from zhbert.tasks.read import Example
+from zhbert.tasks.read import Example, TagExample, TextExample
 from zhbert.tasks.regress import Regress
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.span import Span
@@ -34,6 +34,8 @@ SECTION = "zhbert"
 
 # For a model that another program fine-tuned: config.json does not say how long its rows were.
 USUAL_LENGTH = 512
+
+WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 
 def _classify(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
@@ -85,10 +87,45 @@ class FineTuned:
         self, examples: Sequence[Example], *, dtype: torch.dtype = torch.float32
     ) -> list[Prediction]:
         """A prediction for each example, in their order."""
+        return [prediction for _, prediction in self.stream(examples, dtype=dtype)]
+
+    def stream(
+        self, examples: Iterable[Example], *, dtype: torch.dtype = torch.float32
+    ) -> Iterator[tuple[Example, Prediction]]:
+        """Examples and their predictions, in order; some thousands are held at once.
+
+        What an example is predicted beside changes its scores by rounding only (see `run_model`).
+        """
+        for window in _windows(examples):
+            yield from zip(window, self._predict(window, dtype), strict=True)
+
+    def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:
         prepared = self.kind.prepare(examples)
         return self.kind.decode(
             prepared, run_model(self.kind, self.model, prepared.rows, dtype=dtype)
         )
+
+
+def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
+    """Runs of examples: enough that rows of like length are found, few enough for any memory."""
+    window: list[Example] = []
+    characters = 0
+    for example in examples:
+        window.append(example)
+        characters += _size(example)
+        if len(window) >= WINDOW_EXAMPLES or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _size(example: Example) -> int:
+    if isinstance(example, TagExample):
+        return len(example.tokens)
+    if isinstance(example, TextExample):
+        return len(example.text) + len(example.text_pair or "")
+    return len(example.context)
 
 
 def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zhbert.tasks.read import Example
 from zhbert.tasks.rows import Batch, Rows, by_length, gather
+from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.loop import move
 
 Array = NDArray[Any]
@@ -57,6 +58,10 @@ class Kind(Protocol):
     """The class of `zhbert.model.pretrained`."""
     per_piece: ClassVar[bool]
     """Whether ``scores`` are of pieces."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Makes the pieces."""
 
     @property
     def labels(self) -> tuple[str, ...] | None:

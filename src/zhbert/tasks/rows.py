@@ -68,7 +68,7 @@ class Batch:
     position_ids: Tensor
     """(T,) int64, from 0 in every row"""
     row_starts: Tensor
-    """(R + 1,) int32"""
+    """(R + 1,) int64"""
     max_length: int
     targets: Tensor | None
     """as in ``Rows``, of these rows"""
@@ -175,7 +175,7 @@ def gather(rows: Rows, chosen: NDArray[np.int64]) -> tuple[Batch, NDArray[np.int
         input_ids=torch.from_numpy(rows.ids[pieces].astype(np.int64)),
         token_type_ids=torch.from_numpy(segments.astype(np.int64)),
         position_ids=torch.from_numpy(positions),
-        row_starts=torch.from_numpy(starts.astype(np.int32)),
+        row_starts=torch.from_numpy(starts),
         max_length=int(lengths.max(initial=0)),
         targets=targets,
         predictions=predictions,

@@ -1,0 +1,137 @@
+"""Score a fine-tuned model on a file with labels.
+
+  zhbert evaluate runs/lcqmc/seed-0/final lcqmc --data dev.tsv
+  zhbert evaluate runs/mine/seed-0/final my-task.toml --data test.csv --json
+
+TASK is a task's name ('zhbert tasks' lists them) or a card; FILE is written as the card says. The
+scores are in per cent, predicted in fp32 unless --precision says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card, load_card, split_remark
+
+if TYPE_CHECKING:
+    from zhbert.tasks.fine_tuned import FineTuned
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declare --precision."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16 is faster where the hardware has it, and rounds more (default: fp32)",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
+    parser.add_argument("task", metavar="TASK", help="a task's name, or a card's path")
+    parser.add_argument("--data", metavar="FILE", required=True, help="the examples, with labels")
+    add_precision(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the scores."""
+    from zhbert.jobs import console
+
+    def remark(line: str) -> None:
+        if not args.quiet:
+            sys.stderr.write(line + "\n")
+
+    result = evaluate(args.model, args.task, args.data, precision=args.precision, remark=remark)
+    if args.json:
+        console.print_json(result)
+        return 0
+    for name, value in result["metrics"].items():
+        sys.stdout.write(f"{name}  {value:.2f}\n")
+    sys.stdout.write(f"{result['task']}, {result['examples']:,} examples of {result['file']}\n")
+    return 0
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    task: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    precision: str = "fp32",
+    remark: Any = lambda line: None,
+) -> dict[str, Any]:
+    """Score ``model`` on the file ``data``: ``metrics`` by name, in per cent, and what was scored.
+
+    Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
+    """
+    from zhbert.jobs.finetune_seed import metrics_of
+    from zhbert.tasks.fine_tuned import open_fine_tuned
+    from zhbert.tasks.read import read_examples
+
+    card = load_card(task)
+    path = Path(data)
+    if path.is_dir():
+        raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
+    split = split_of(card, path)
+    examples = read_examples(card, path, split, remark=remark)
+    opened = open_fine_tuned(os.fspath(model), quiet=True)
+    check_fits(opened, card)
+    prepare_device(opened)
+    predictions = opened.predict(examples, dtype=dtype_of(precision))
+    note = split_remark(card, split, len(examples))
+    if note:
+        remark(note)
+    return {
+        "task": card.name,
+        "file": str(path),
+        "examples": len(examples),
+        "metrics": metrics_of(card, examples, predictions),
+        "split_note": note,
+    }
+
+
+def split_of(card: Card, path: Path) -> str:
+    """The split that the card knows this file's name for, else dev."""
+    splits = [split for split, names in card.data.splits.items() if path.name in names]
+    return splits[0] if splits and "dev" not in splits else "dev"
+
+
+def check_fits(opened: FineTuned, card: Card) -> None:
+    """Refuse a model of another kind, or of other labels."""
+    if opened.kind.name != card.kind:
+        raise ZhbertError(
+            f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "
+            f"kind {card.kind}"
+        )
+    if card.kind in ("classify", "tag"):
+        theirs = opened.kind.labels or ()
+        unknown = [label for label in card.data.labels if label not in theirs]
+        if unknown:
+            raise ZhbertError(
+                f"{opened.folder}: knows the labels {', '.join(theirs)}, but not {card.name}'s "
+                f"{', '.join(unknown)}: fine-tuned for another task"
+            )
+
+
+def prepare_device(opened: FineTuned) -> None:
+    """The GPU where there is one."""
+    from zhbert.runtime import choose_device, prepare_threads
+
+    prepare_threads(0)
+    opened.model.to(choose_device())
+
+
+def dtype_of(precision: str) -> Any:
+    """The number format by its name."""
+    import torch
+
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+__all__ = ["add_arguments", "evaluate", "run"]

@@ -1,0 +1,612 @@
+"""Fine-tune a model for a task, with one seed or several, and compare two runs.
+
+  zhbert finetune lcqmc --model rbt3 --data tasks/lcqmc --out runs/lcqmc
+  zhbert finetune lcqmc --model rbt3 --data tasks/lcqmc --out runs/lcqmc --seeds 10
+  zhbert finetune my-task.toml --model runs/tiny/final --out runs/mine epochs=5
+  zhbert finetune ocnli --model rbt3 --data tasks/ocnli --out runs/grid \\
+      optimizer.learning_rate=2e-5,5e-5 batch_size=32,64
+  zhbert finetune --compare runs/lcqmc-wwm runs/lcqmc-char
+
+TASK is a name ('zhbert tasks' lists them) or a card of your own. Its settings, by the family of
+the model, are overridden by key=value; values with commas make a grid, whose best point is chosen
+on dev. OUT gets summary.json, task.toml, settings.toml, and seed-K/ with final/, a model folder
+that transformers opens. The same command again goes on where a killed run stopped: seeds that are
+finished are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import sys
+import textwrap
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json, write_text
+from zhbert.schema import build, flatten, to_toml
+from zhbert.tasks.cards import Card, load_card, split_remark
+from zhbert.tasks.settings import (
+    FineTuningSettings,
+    check_settings,
+    differences,
+    family_of,
+    grid,
+    settings_for,
+    with_overrides,
+)
+
+if TYPE_CHECKING:
+    from zhbert.jobs.finetune_seed import Task
+    from zhbert.model.config import BertConfig
+    from zhbert.tasks.kinds import Kind
+    from zhbert.tasks.read import Example
+    from zhbert.text.tokenizer import Tokenizer
+
+PREVIEWED = 3
+# Pieces of a row that the preview shows.
+PREVIEWED_PIECES = 60
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended."""
+
+    folder: Path
+    summary: dict[str, Any]
+    """What RUN/summary.json holds."""
+    signal: int | None = None
+    """SIGINT or SIGTERM where one ended the run early; its state is saved."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("task", metavar="TASK", nargs="?", help="a task's name, or a card's path")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its settings")
+    parser.add_argument("--model", metavar="M", help="a folder, an archive, a name or a hub id")
+    parser.add_argument("--data", metavar="DIR", help="the folder of the task's files")
+    parser.add_argument("--out", metavar="RUN", help="the run folder to write, or to go on with")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="train with the seeds 0 to N - 1 (1)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
+    parser.add_argument(
+        "--compare", nargs=2, metavar=("A", "B"), help="compare two finished runs of one task"
+    )
+    # Plain parse_args takes positional arguments from one place only.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line says."""
+    from zhbert.jobs import console
+
+    if args.compare:
+        if args.task:
+            raise ZhbertError("--compare takes two run folders and nothing else")
+        from zhbert.jobs.finetune_compare import print_comparison
+
+        return print_comparison(*args.compare, as_json=args.json)
+    for name in ("task", "model", "out"):
+        if not getattr(args, name):
+            option = "TASK" if name == "task" else f"--{name}"
+            raise ZhbertError(f"{option} is missing: zhbert finetune TASK --model M --out RUN")
+    result = finetune(
+        args.task,
+        args.model,
+        args.data,
+        args.out,
+        args.overrides,
+        seeds=args.seeds,
+        overwrite=args.overwrite,
+        quiet=args.quiet,
+    )
+    if result.signal:
+        sys.stderr.write("saved; the same command again goes on\n")
+        return 128 + result.signal
+    if args.json:
+        console.print_json(result.summary)
+    else:
+        for line in describe_summary(result.summary, result.folder):
+            sys.stdout.write(line + "\n")
+    return 0
+
+
+def finetune(
+    task: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    seeds: int = 1,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Result:
+    """Fine-tune ``model`` for ``task`` and write the run folder ``out``, or go on with it.
+
+    Args:
+        task: a task's name, or a card's path.
+        model: what `zhbert.zoo.locate` understands.
+        data: the folder of the task's files; None: the folder of the card.
+        out: the run folder. One of the same task, model, data and settings is gone on with.
+        overrides: ``key=value`` texts; several values, with commas, make a grid.
+        seeds: how many, from 0 on.
+        overwrite: remove ``out`` first, if it is a run folder.
+        quiet: nothing on stderr.
+
+    Raises:
+        ZhbertError: anything that is wrong with card, data, model, settings or folders; a loss
+            that is not finite.
+    """
+    # Before the seconds that it takes to import torch: what can be wrong with words.
+    if seeds < 1:
+        raise ZhbertError(f"--seeds {seeds}: must be 1 or more")
+    card = load_card(task)
+    texts = list(overrides)
+    points = grid(texts)
+    for point in points:
+        with_overrides(FineTuningSettings(), point)
+    folder = Path(out)
+    _check_out(folder)
+    return _Run(card, os.fspath(model), data, folder, points, seeds, overwrite, quiet).go()
+
+
+class _Run:
+    """The wiring of one run."""
+
+    def __init__(
+        self,
+        card: Card,
+        model: str,
+        data: str | os.PathLike[str] | None,
+        folder: Path,
+        points: Sequence[tuple[str, ...]],
+        seeds: int,
+        overwrite: bool,
+        quiet: bool,
+    ) -> None:
+        from zhbert.model.config import BertConfig
+        from zhbert.runtime import choose_device
+        from zhbert.tasks.fine_tuned import open_tokenizer
+        from zhbert.zoo import locate
+        from zhbert.zoo.layout import find_model
+
+        self.card, self.model_name, self.folder = card, model, folder
+        self.points, self.seeds, self.overwrite = points, list(range(seeds)), overwrite
+        self.quiet = quiet
+        self.data = None if data is None else Path(data)
+        # Data first: it is checked in a second, and a model may have to be fetched.
+        self.files, self.splits = self._read()
+        self.model = find_model(locate(model, quiet=quiet)).folder
+        self.config: BertConfig = BertConfig.from_pretrained(self.model)
+        self.tokenizer: Tokenizer = open_tokenizer(self.model)
+        self.device = choose_device()
+        self.settings = [self._settings(point) for point in points]
+
+    def say(self, line: str) -> None:
+        """A remark on stderr."""
+        if not self.quiet:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def go(self) -> Result:
+        """All points of the grid, all seeds."""
+        from zhbert.jobs.finetune_seed import Stopped
+        from zhbert.runtime import prepare_threads
+
+        self.threads = prepare_threads(self.settings[0].threads)
+        self._look_at_model()
+        self._open()
+        summaries: list[dict[str, Any]] = []
+        try:
+            for point, settings in zip(self.points, self.settings, strict=True):
+                summaries.append(self._point(point, settings))
+        except Stopped as stopped:
+            return Result(self.folder, {}, stopped.signal)
+        summary = summaries[0]
+        if len(summaries) > 1:
+            summary = self._take_best(summaries)
+        return Result(self.folder, summary)
+
+    # -- before --------------------------------------------------------------------------------
+
+    def _read(self) -> tuple[dict[str, Path], dict[str, list[Example]]]:
+        """Files and examples of train, dev and what is scored with dev."""
+        from zhbert.tasks.read import data_file, find_file, read_examples
+
+        files: dict[str, Path] = {}
+        splits: dict[str, list[Example]] = {}
+        for split in ("train", "dev", *self.card.data.scored_with_dev):
+            if split in ("train", "dev"):
+                files[split] = data_file(self.card, self.data, split)
+            elif (found := find_file(self.card, self.data, split)) is not None:
+                files[split] = found
+        if files["train"] == files["dev"] and not self.card.data.split_column:
+            raise ZhbertError(
+                f"--data {self.data}: one file for train and dev; give the folder of both"
+            )
+        for split, path in files.items():
+            splits[split] = read_examples(self.card, path, split, remark=self.say)
+        return files, splits
+
+    def _settings(self, point: tuple[str, ...]) -> FineTuningSettings:
+        config, name = self.config, self.model_name
+        family = family_of(name, config.num_hidden_layers, config.hidden_size)
+        base = settings_for(self.card, family)
+        most = config.max_position_embeddings
+        if base.sequence_length > most:
+            self.say(
+                f"sequence_length = {most} instead of {base.sequence_length}: the model reads no "
+                "longer rows"
+            )
+            base = dataclasses.replace(base, sequence_length=most)
+        settings = with_overrides(base, point)
+        if settings.sequence_length > most:
+            raise ZhbertError(
+                f"sequence_length = {settings.sequence_length}: {name} reads rows of {most} pieces "
+                "at most (max_position_embeddings)"
+            )
+        check_settings(settings)
+        return settings
+
+    def _look_at_model(self) -> None:
+        """Refuse what is no BERT now, not after the first seed's preparation; warn of noise."""
+        from zhbert.model.checkpoint import open_checkpoint
+        from zhbert.model.inspection import head_states
+        from zhbert.model.pretrained import check_architecture
+
+        checkpoint = open_checkpoint(self.model)
+        check_architecture(checkpoint, self.config)
+        states = head_states(checkpoint.entries, self.config.initializer_range)
+        words = states.get("masked_words")
+        if words is not None and words.word == "random":
+            self.say(
+                f"warning: {self.model_name}: was never trained ({words.why}): fine-tuning starts "
+                "from noise"
+            )
+        if len(self.tokenizer) > self.config.vocab_size:
+            raise ZhbertError(
+                f"{self.model}: the vocabulary has {len(self.tokenizer):,} pieces, the model "
+                f"{self.config.vocab_size:,}: this is another model's vocabulary"
+            )
+
+    def _identity(self) -> dict[str, Any]:
+        """What a run that is gone on with must have in common with this one."""
+        from zhbert.tasks.fine_tuned import card_table
+        from zhbert.zoo.layout import find_model
+
+        weights = find_model(self.model).weights
+        files = [weights] if weights.is_file() else sorted(weights.parent.glob(weights.name + "*"))
+        return {
+            "model": [sha256_of(file) for file in files],
+            **{split: sha256_of(path) for split, path in self.files.items()},
+            "task": card_table(self.card),
+            "grid": len(self.points) > 1,
+        }
+
+    def _open(self) -> None:
+        """Make the run folder, or see that it is this run's."""
+        from zhbert.runtime import choose_dtype, provenance
+        from zhbert.tasks.fine_tuned import card_table, table_to_toml
+
+        folder, identity = self.folder, json.loads(json.dumps(self._identity()))
+        origin: dict[str, Any] = {
+            **provenance(self.device, choose_dtype(self.settings[0].precision, self.device)),
+            "model": self.model_name,
+            "model_folder": str(self.model.resolve()),
+            "data": {split: str(path.resolve()) for split, path in self.files.items()},
+            "identity": identity,
+        }
+        if self.overwrite and folder.exists():
+            shutil.rmtree(folder)
+        if (folder / "task.toml").is_file():
+            former = _read_json(folder / "provenance.json")
+            theirs = former.get("identity", {})
+            what = next((key for key in identity if theirs.get(key) != identity[key]), None)
+            if what is not None:
+                raise ZhbertError(
+                    f"{folder}: a run of another {what} is there already; --overwrite replaces it, "
+                    "or choose another --out"
+                )
+            origin = {**former, "resumed": [*former.get("resumed", []), origin]}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "provenance.json", origin)
+            write_text(folder / "task.toml", table_to_toml(card_table(self.card)))
+        except OSError as error:
+            raise describe_os_error(error, "writing the run:") from None
+
+    # -- a point of the grid -------------------------------------------------------------------
+
+    def _point(self, point: tuple[str, ...], settings: FineTuningSettings) -> dict[str, Any]:
+        """All seeds with the same settings; their summary."""
+        from zhbert.jobs.finetune_seed import train_seed
+
+        folder = self._folder_of(point)
+        several = len(self.points) > 1
+        if several:
+            self.say(f"\n{' '.join(self._varied(point))}")
+        self._check_settings(folder, settings)
+        task = self._task(settings, first=point is self.points[0])
+        summary: dict[str, Any] = {}
+        results: list[dict[str, Any]] = []
+        for seed in self.seeds:
+            if len(self.seeds) > 1:
+                self.say(f"seed {seed} ({seed + 1} of {len(self.seeds)})")
+            results.append(train_seed(task, folder / f"seed-{seed}", seed))
+            summary = self._summary(task, results)
+            write_json(folder / "summary.json", summary)
+        return summary
+
+    def _folder_of(self, point: tuple[str, ...]) -> Path:
+        if len(self.points) == 1:
+            return self.folder
+        return self.folder / "grid" / ",".join(self._varied(point)).replace("/", "_")
+
+    def _varied(self, point: tuple[str, ...]) -> list[str]:
+        return [text for text in point if not all(text in other for other in self.points)]
+
+    def _check_settings(self, folder: Path, settings: FineTuningSettings) -> None:
+        """Write settings.toml, or see that a run that is gone on with had the same."""
+        path = folder / "settings.toml"
+        if path.is_file():
+            former = build(
+                FineTuningSettings, tomllib.loads(path.read_text("utf-8")), "", str(path)
+            )
+            changed = differences(settings, former)
+            if changed:
+                raise ZhbertError(
+                    f"{folder}: a run with other settings is there already ({'; '.join(changed)}); "
+                    "--overwrite replaces it, or choose another --out"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, to_toml(settings))
+
+    def _task(self, settings: FineTuningSettings, first: bool) -> Task:
+        """Everything tokenized, once for all seeds."""
+        from zhbert.jobs.finetune_seed import Task
+        from zhbert.tasks.fine_tuned import KINDS
+
+        kind = KINDS[self.card.kind](self.card, self.tokenizer, settings)
+        train = kind.prepare(self.splits["train"], training=True)
+        others = {
+            split: kind.prepare(examples)
+            for split, examples in self.splits.items()
+            if split != "train"
+        }
+        if not len(train.rows):
+            raise ZhbertError(f"{self.files['train']}: no example that can be learnt from")
+        task = Task(
+            card=self.card,
+            kind=kind,
+            model=self.model,
+            train=train,
+            dev=others.pop("dev"),
+            also=others,
+            settings=settings,
+            device=self.device,
+            say=self.say,
+            quiet=self.quiet,
+        )
+        if not self.quiet:
+            for line in dict.fromkeys((*train.remarks, *task.dev.remarks)):
+                self.say(line)
+            if first:
+                self._preview(kind)
+            self._describe(task)
+        return task
+
+    def _preview(self, kind: Kind) -> None:
+        """Three examples as the model will see them."""
+        for example in self.splits["train"][:PREVIEWED]:
+            rows = kind.prepare([example], training=True).rows
+            if not len(rows):
+                continue
+            # Of spans, the window that holds the answer.
+            number = 0
+            if rows.targets is not None and rows.targets.ndim == 2:
+                number = int(rows.targets[:, 0].argmax())
+            pieces = rows.row(number).tolist()
+            text = self.tokenizer.decode(pieces[:PREVIEWED_PIECES])
+            more = f" … ({len(pieces)} pieces)" if len(pieces) > PREVIEWED_PIECES else ""
+            self.say(f"  {text}{more}\n    -> {kind.describe(example)}")
+
+    def _describe(self, task: Task) -> None:
+        from zhbert.runtime import choose_dtype
+        from zhbert.tasks.rows import padding_share, plan_epoch
+
+        card, settings, config = self.card, task.settings, self.config
+        dtype = str(choose_dtype(settings.precision, self.device)).removeprefix("torch.")
+        lengths = task.train.rows.lengths
+        plan = plan_epoch(lengths, settings.batch_size, 0, 0)
+        labels = f"; labels {', '.join(card.data.labels)}" if card.data.labels else ""
+        self.say(f"task: {card.title}{labels}")
+        self.say(
+            f"model: {self.model_name}, {config.num_hidden_layers} layers x {config.hidden_size}; "
+            f"{self.device}, {dtype}"
+            + (f", {self.threads} threads" if self.device.type == "cpu" else "")
+        )
+        rows = len(task.train.rows)
+        of_rows = f" in {rows:,} rows" if rows != len(task.train.examples) else ""
+        self.say(
+            f"data: {len(task.train.examples):,} examples to train on{of_rows}, "
+            f"{len(task.dev.examples):,} in dev; {lengths.mean():.0f} pieces a row, "
+            f"{padding_share(lengths, plan):.1%} padding"
+        )
+        for line in describe_settings(settings, spans=card.kind == "span"):
+            self.say(line)
+        self.say(f"{task.steps:,} steps, {task.steps_per_epoch:,} an epoch")
+
+    # -- after ---------------------------------------------------------------------------------
+
+    def _summary(self, task: Task, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        from zhbert.runtime import choose_dtype
+
+        card, config = self.card, self.config
+        names = list(results[0]["metrics"])
+        metrics = {name: _spread([r["metrics"][name] for r in results]) for name in names}
+
+        def mean(key: str) -> float | None:
+            values = [r[key] for r in results if r[key] is not None]
+            return statistics.fmean(values) if values else None
+
+        dtype = choose_dtype(task.settings.precision, self.device)
+        return {
+            "task": card.name,
+            "kind": card.kind,
+            "title": card.title,
+            "model": self.model_name,
+            "model_name": short_name(self.model_name),
+            "labels": list(card.data.labels),
+            "split": "dev",
+            "split_note": split_remark(card, "dev", len(task.dev.examples)),
+            "metrics": metrics,
+            "main_metric": card.metrics[0],
+            "seeds": [r["seed"] for r in results],
+            "settings": flatten(task.settings),
+            "parameters": _parameters(config, task.kind),
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "train_examples": len(task.train.examples),
+            "dev_examples": len(task.dev.examples),
+            "seconds": mean("seconds"),
+            "examples_per_second": mean("examples_per_second"),
+            "pieces_per_second": mean("pieces_per_second"),
+            "padding_share": mean("padding_share"),
+            "precision": str(dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "dev_sha256": sha256_of(self.files["dev"]),
+        }
+
+    def _take_best(self, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The grid's best point, by its mean on dev, becomes the run's result."""
+        metric = self.card.metrics[0]
+        means = [summary["metrics"][metric]["mean"] for summary in summaries]
+        best = means.index(max(means))
+        source = self._folder_of(self.points[best])
+        for seed in self.seeds:
+            link_folder(source / f"seed-{seed}", self.folder / f"seed-{seed}")
+        shutil.copyfile(source / "settings.toml", self.folder / "settings.toml")
+        points = [
+            {
+                "overrides": self._varied(point),
+                "metrics": summary["metrics"],
+                "folder": str(self._folder_of(point).relative_to(self.folder)),
+            }
+            for point, summary in zip(self.points, summaries, strict=True)
+        ]
+        summary = {**summaries[best], "grid": points, "best": self._varied(self.points[best])}
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Maximum, mean and the sample's standard deviation, 0 of one value."""
+    return {
+        "max": max(values),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "values": list(values),
+    }
+
+
+def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
+    """A run's result as people read it: maximum (mean) ± standard deviation."""
+    lines = []
+    for point in summary.get("grid", ()):
+        mean = point["metrics"][summary["main_metric"]]["mean"]
+        mark = "  best on dev" if point["overrides"] == summary["best"] else ""
+        lines.append(f"{' '.join(point['overrides'])}  {mean:.2f}{mark}")
+    width = max(map(len, summary["metrics"]))
+    for name, spread in summary["metrics"].items():
+        lines.append(
+            f"{name:<{width}}  {spread['max']:.2f} ({spread['mean']:.2f}) ± {spread['std']:.2f}"
+        )
+    count = len(summary["seeds"])
+    lines.append(
+        f"{summary['task']}, {summary['model_name']}, {summary['split']}: maximum (mean) ± "
+        f"standard deviation of {count} seed{'s' if count > 1 else ''}; {folder}"
+    )
+    if summary["split_note"]:
+        lines.append(summary["split_note"])
+    return lines
+
+
+def describe_settings(settings: FineTuningSettings, *, spans: bool) -> list[str]:
+    """The settings that matter, in lines of 80 columns: the usual ones, and what was changed."""
+    usual, flat = flatten(FineTuningSettings()), flatten(settings)
+    always = ["epochs", "sequence_length", "batch_size", "optimizer.learning_rate"]
+    always += ["optimizer.warmup_share", *(["doc_stride", "max_answer_length"] if spans else [])]
+    hidden = set() if spans else {"doc_stride", "max_answer_length"}
+    words = [
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in flat.items()
+        if key in always or (value != usual[key] and key not in hidden)
+    ]
+    return textwrap.wrap("settings: " + " ".join(words), 80, subsequent_indent="  ",
+                         break_on_hyphens=False)  # fmt: skip
+
+
+def short_name(model: str) -> str:
+    """A model's name for tables: of runs/x/final, x.
+
+    >>> short_name("runs/tiny/final"), short_name("hfl/rbt3"), short_name("BERT-Mini/")
+    ('tiny', 'rbt3', 'BERT-Mini')
+    """
+    parts = [part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".")]
+    while len(parts) > 1 and (parts[-1] == "final" or parts[-1].startswith("seed-")):
+        parts.pop()
+    return parts[-1] if parts else model
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """The same files under a second name; copies where the disk has no such links."""
+
+    def link(one: str, other: str) -> str:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+        return other
+
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, copy_function=link, dirs_exist_ok=True)
+
+
+def _parameters(config: BertConfig, kind: Kind) -> int:
+    from zhbert.model.config import count_parameters_by_part
+
+    parts = count_parameters_by_part(config, masked_words=False, sentence_pair=False)
+    if kind.architecture != "BertForSequenceClassification":
+        del parts["pooler"]
+    outputs = 2 if kind.labels is None else len(kind.labels)
+    return sum(parts.values()) + outputs * (config.hidden_size + 1)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or nothing where it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _check_out(folder: Path) -> None:
+    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if used and not (folder / "task.toml").is_file():
+        raise ZhbertError(
+            f"{folder}: exists and is not a run of 'zhbert finetune'; choose another --out"
+        )
+
+
+__all__ = ["Result", "add_arguments", "describe_summary", "finetune", "run"]

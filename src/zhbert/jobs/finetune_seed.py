@@ -1,0 +1,438 @@
+"""One seed of a fine-tuning run: trained, judged on dev, resumed, and written whole.
+
+A seed's folder is finished when ``result.json`` stands in it. Everything before that can be killed
+at any moment: the newest checkpoint holds the weights, the optimiser, the best weights so far and
+what was said of them, so that what follows is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, write_json, write_text
+from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
+from zhbert.model import pretrained
+from zhbert.runtime import choose_dtype, free_memory, has_compiler
+from zhbert.tasks.cards import Card
+from zhbert.tasks.fine_tuned import SECTION, section_of
+from zhbert.tasks.kinds import Array, FineTuning, Kind, Prediction, Prepared, run_model
+from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.rows import Batch, padding_share, plan_epoch, steps_of
+from zhbert.tasks.scoring import score
+from zhbert.tasks.settings import FineTuningSettings
+from zhbert.tasks.write_predictions import write_predictions
+from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, model_state
+from zhbert.train.distributed import Ranks
+from zhbert.train.log import MetricsFile, Progress, Sink
+from zhbert.train.loop import LoopSettings, NotFiniteError, Progressed, Verdict, train
+from zhbert.train.memory import Workload
+from zhbert.train.optim import AdamW, schedule
+
+RESULT = "result.json"
+
+# What of a context is kept beside a prediction, in characters.
+SHOWN_CONTEXT = 200
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all seeds of a run share."""
+
+    card: Card
+    kind: Kind
+    model: Path
+    """The folder of the model to start from."""
+    train: Prepared
+    dev: Prepared
+    also: Mapping[str, Prepared]
+    """Further splits that are scored with dev, by name."""
+    settings: FineTuningSettings
+    device: torch.device
+    say: Callable[[str], None]
+    quiet: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return -(-len(self.train.rows) // self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return self.settings.epochs * self.steps_per_epoch
+
+
+class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its state is saved
+    """SIGINT or SIGTERM ended the run."""
+
+    def __init__(self, signal: int, step: int) -> None:
+        super().__init__(signal, step)
+        self.signal, self.step = signal, step
+
+
+@dataclass
+class Best:
+    """The best model so far."""
+
+    value: float
+    """Of the main metric on dev."""
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+    kind: dict[str, Any]
+    """What was tuned on dev."""
+    state: dict[str, Tensor]
+    scores: Array | None = None
+    """Of dev; None after a resumption."""
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The result of a seed that is done, else None."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) and (folder / "final").is_dir() else None
+
+
+def train_seed(task: Task, folder: Path, seed: int) -> dict[str, Any]:
+    """Train one seed, or go on with it, or read its result; what result.json holds.
+
+    Raises Stopped after a signal, ZhbertError where the loss is no number.
+    """
+    result = finished(folder)
+    if result is None:
+        result = _Seed(task, folder, seed).go()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return result
+
+
+class _Seed:
+    def __init__(self, task: Task, folder: Path, seed: int) -> None:
+        self.task, self.folder, self.seed = task, folder, seed
+        self.kind = task.kind
+        self.best: Best | None = None
+        self.stale = 0
+        """Evaluations since the best one."""
+        self.enough = False
+        settings = task.settings
+        self.dtype = choose_dtype(settings.precision, task.device)
+        self.model = open_model(task.model, self.kind, seed)
+        self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
+
+    def go(self) -> dict[str, Any]:
+        task, settings, folder = self.task, self.task.settings, self.folder
+        optimizer = AdamW(
+            self.model.to(task.device).named_parameters(),
+            weight_decay=settings.optimizer.weight_decay,
+        )
+        start = self._resume(optimizer)
+        per_epoch, steps = task.steps_per_epoch, task.steps
+        self._compile(steps)
+        cells = self._cells()
+
+        def source(step: int) -> Iterator[list[Batch]]:
+            return steps_of(
+                task.train.rows,
+                batch_size=settings.batch_size,
+                seed=self.seed,
+                done=step,
+                cells=cells,
+                most=settings.micro_batch_size,
+            )
+
+        metrics = MetricsFile(folder / "metrics.jsonl", start.step)
+
+        def save(at: Progressed) -> None:
+            metrics.sync()
+            groups: dict[str, Mapping[str, Tensor]] = {
+                "model": model_state(self.model),
+                "optimizer": optimizer.state_dict(),
+            }
+            info: dict[str, Any] = {**dataclasses.asdict(at), "stale": self.stale}
+            info["enough"] = self.enough
+            if self.best is not None:
+                info["best"] = {
+                    key: value
+                    for key, value in vars(self.best).items()
+                    if key not in ("state", "scores")
+                }
+                if self.best.step != at.step:
+                    groups["best"] = self.best.state
+            self.checkpoints.save(at.step, groups, info)
+
+        sinks: list[Sink] = [metrics]
+        if not task.quiet:
+            sinks.append(Progress(sys.stderr, start.step, steps, describe=self._describe))
+        every = settings.evaluate_every or per_epoch
+        try:
+            outcome = train(
+                self.model,
+                FineTuning(self.kind),
+                source=source,
+                optimizer=optimizer,
+                schedule=schedule(
+                    "linear",
+                    settings.optimizer.learning_rate,
+                    round(settings.optimizer.warmup_share * steps),
+                    steps,
+                ),
+                settings=LoopSettings(
+                    last_step=start.step if self.enough else steps,
+                    seed=self.seed,
+                    dtype=self.dtype,
+                    clip_norm=settings.optimizer.clip_norm,
+                    checkpoint_every=settings.checkpoint_every or every,
+                    evaluate_every=every,
+                ),
+                save=save,
+                sinks=sinks,
+                judge=self._judge,
+                ranks=Ranks(device=task.device),
+                start=start,
+                notice=_notice,
+            )
+        except NotFiniteError as error:
+            raise self._not_finite(error) from None
+        finally:
+            for sink in sinks:
+                sink.close()
+        if outcome.signal:
+            raise Stopped(outcome.signal, outcome.step)
+        return self._finish(outcome.step, outcome.pieces, outcome.seconds)
+
+    # -- before --------------------------------------------------------------------------------
+
+    def _resume(self, optimizer: AdamW) -> Progressed:
+        """Take over the newest checkpoint, or empty the folder."""
+        checkpoint = self.checkpoints.newest() if self.folder.is_dir() else None
+        if checkpoint is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            return Progressed()
+        self.checkpoints.forget_after(checkpoint.step)
+        load_model_state(self.model, checkpoint.tensors("model"), checkpoint.path)
+        optimizer.load_state_dict(checkpoint.tensors("optimizer"))
+        info = checkpoint.info
+        self.stale, self.enough = int(info["stale"]), bool(info["enough"])
+        if "best" in info:
+            self.best = Best(**info["best"], state=_best_state(checkpoint))
+        self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
+        return Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
+
+    def _work(self) -> Workload:
+        config = cast(Any, self.model).config
+        return Workload(
+            hidden_size=config.hidden_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=config.num_attention_heads,
+            intermediate_size=config.intermediate_size,
+            vocabulary_size=0,
+            sequence_length=int(self.task.train.rows.lengths.max(initial=1)),
+        )
+
+    def _cells(self) -> int:
+        """How many cells of rows times longest row fit into memory at once."""
+        on_gpu = self.task.device.type == "cuda"
+        memory = free_memory(self.task.device)
+        budget = memory // 3 if on_gpu else min(memory // 8, 2**31)
+        each = self._work().activation_bytes(self.dtype.itemsize, stored_attention=not on_gpu)
+        return max(1, budget // each)
+
+    def _compile(self, steps: int) -> None:
+        settings, on_cpu = self.task.settings, self.task.device.type == "cpu"
+        if settings.compile == "no":
+            return
+        if settings.compile == "auto":
+            pieces = int(self.task.train.rows.starts[-1]) * settings.epochs
+            long = self._work().operations() * pieces >= COMPILE_FROM_OPERATIONS_ON_CPU
+            if steps < COMPILE_FROM_STEPS or (on_cpu and not long):
+                return
+        if on_cpu and not has_compiler():
+            self.task.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
+            return
+        cast(Any, self.model).compile_layers()
+
+    # -- meanwhile -----------------------------------------------------------------------------
+
+    def _judge(self, at: Progressed) -> Verdict:
+        """Score dev, keep the best, and say whether to stop."""
+        card, dev = self.task.card, self.task.dev
+        scores = run_model(self.kind, self.model, dev.rows)
+        tuned = self.kind.tuned(dev, scores)
+        metrics = metrics_of(card, dev.examples, tuned.decode(dev, scores))
+        value = metrics[card.metrics[0]]
+        epoch = round(at.step / self.task.steps_per_epoch, 3)
+        better = self.best is None or value > self.best.value
+        if better:
+            state = {name: one.detach().clone() for name, one in model_state(self.model).items()}
+            self.best = Best(value, at.step, epoch, metrics, tuned.settings(), state, scores)
+        self.stale = 0 if better else self.stale + 1
+        patience = self.task.settings.patience
+        self.enough = bool(patience) and self.stale >= patience
+        line = {"step": at.step, "epoch": epoch, "evaluation": "dev", **metrics, "best": better}
+        return Verdict([line], self.enough)
+
+    def _describe(self, line: Mapping[str, Any]) -> str:
+        names = self.task.card.metrics
+        values = ", ".join(f"{name} {line[name]:.2f}" for name in names)
+        remark = "  best so far" if line["best"] else ""
+        return f"epoch {line['epoch']:g}  dev: {values}{remark}"
+
+    def _not_finite(self, error: NotFiniteError) -> ZhbertError:
+        epoch = -(-error.step // self.task.steps_per_epoch)
+        kept = self.checkpoints.steps()
+        last = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved yet"
+        return ZhbertError(
+            f"{self.folder}: {error.what} at step {error.step} of {self.task.steps} (epoch {epoch},"
+            f" learning rate {error.learning_rate:.3g}); {last}; try a lower "
+            "optimizer.learning_rate in another --out"
+        )
+
+    # -- after ---------------------------------------------------------------------------------
+
+    def _finish(self, steps: int, pieces: int, seconds: float) -> dict[str, Any]:
+        """The best model, what it predicts, and last of all its result."""
+        task, card, folder, best = self.task, self.task.card, self.folder, self.best
+        assert best is not None
+        load_model_state(self.model, best.state, folder)
+        if "null_threshold" in best.kind:
+            self.kind = replace(cast(Any, self.kind), null_threshold=best.kind["null_threshold"])
+        metrics = dict(best.metrics)
+        also: dict[str, Prepared] = {"dev": task.dev, **task.also}
+        for split, prepared in also.items():
+            scores = best.scores if split == "dev" else None
+            if scores is None:
+                scores = run_model(self.kind, self.model, prepared.rows)
+            predictions = self.kind.decode(prepared, scores)
+            values = [prediction.value for prediction in predictions]
+            if split != "dev":
+                suffix = split.removeprefix("dev_")
+                found = metrics_of(card, prepared.examples, predictions)
+                metrics |= {f"{name}_{suffix}": value for name, value in found.items()}
+                write_predictions(card, prepared.examples, values, folder / f"submission-{split}")
+                continue
+            lines = prediction_lines(self.kind, prepared.examples, predictions)
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            write_text(folder / "predictions.jsonl", text)
+            write_predictions(card, prepared.examples, values, folder / "submission")
+        self._write_model()
+        lengths = task.train.rows.lengths
+        plan = plan_epoch(lengths, task.settings.batch_size, self.seed, 0)
+        examples = steps / task.steps_per_epoch * len(task.train.examples)
+        result = {
+            "seed": self.seed,
+            "metrics": metrics,
+            "best_step": best.step,
+            "best_epoch": best.epoch,
+            "steps": steps,
+            "stopped_early": steps < task.steps,
+            "seconds": seconds,
+            "examples_per_second": examples / seconds if seconds else None,
+            "pieces_per_second": pieces / seconds if seconds else None,
+            "padding_share": padding_share(lengths, plan),
+        }
+        write_json(folder / RESULT, result)
+        return result
+
+    def _write_model(self) -> None:
+        model, kind = cast(Any, self.model), self.kind
+        kind.finish(model)
+        other = model.config.other
+        other[SECTION] = section_of(self.task.card, kind)
+        problems = {"classify": "single_label_classification", "regress": "regression"}
+        other.pop("problem_type", None)
+        if kind.name in problems:
+            other["problem_type"] = problems[kind.name]
+        with atomic_folder(self.folder / "final") as temporary:
+            model.save_pretrained(temporary)
+            length = self.task.settings.sequence_length
+            self.task.kind.tokenizer.save_pretrained(temporary, model_max_length=length)
+
+
+def _notice(line: str) -> None:
+    # From within a signal handler: sys.stderr may be in the middle of a write.
+    os.write(2, f"\n{line}\n".encode())
+
+
+def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
+    """The pretrained model with a new head of the kind's own."""
+    with warnings.catch_warnings():
+        # A new head is what fine-tuning begins with; the rest was said when the run began.
+        warnings.simplefilter("ignore", pretrained.UntrainedWeightsWarning)
+        warnings.simplefilter("ignore", pretrained.UnusedWeightsWarning)
+        model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
+            folder, labels=kind.labels, seed=seed, quiet=True
+        )
+    return model
+
+
+def metrics_of(
+    card: Card, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> dict[str, float]:
+    """The card's metrics, and those of each domain where the benchmark counts them."""
+    values = {one.id: p.value for one, p in zip(examples, predictions, strict=True)}
+    scores = score(card, examples, values)
+    domains = {one.domain for one in examples if isinstance(one, SpanExample)} - {None}
+    further = {
+        name: float(value)
+        for name, value in scores.further.items()
+        if name.rpartition("_")[0] in {*domains, "HasAns", "NoAns"} and "total" not in name
+    }
+    return {**scores.metrics, **further}
+
+
+def prediction_lines(
+    kind: Kind, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> Iterator[dict[str, Any]]:
+    """What predictions.jsonl holds of each example."""
+    each = kind.each(examples, predictions)
+    for place, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
+        scores = {name: values[place] for name, values in each.items()}
+        yield {
+            **_shown(example),
+            "predicted": prediction.value,
+            **scores,
+            **prediction.details,
+        }
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    if isinstance(example, TextExample):
+        pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
+        gold = example.label if example.value is None else example.value
+        return {"id": example.id, "text": example.text, **pair, "gold": gold}
+    if isinstance(example, TagExample):
+        return {"id": example.id, "tokens": example.tokens, "gold": example.tags}
+    context = example.context
+    if len(context) > SHOWN_CONTEXT:
+        span = example.training_span
+        begin = max(
+            0, min(span[0] - SHOWN_CONTEXT // 2 if span else 0, len(context) - SHOWN_CONTEXT)
+        )
+        end = begin + SHOWN_CONTEXT
+        context = ("…" if begin else "") + context[begin:end] + ("…" if end < len(context) else "")
+    return {
+        "id": example.id,
+        "question": example.question,
+        "context": context,
+        "gold": example.answers,
+    }
+
+
+def _best_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    best = checkpoint.path / "best.safetensors"
+    return checkpoint.tensors("best" if best.is_file() else "model")
