@@ -306,6 +306,15 @@ def test_cmrc_by_hand(answers: list[str], prediction: str, expected: tuple[float
     assert one(cmrc2018, answers, prediction) == expected
 
 
+def test_cmrc_drops_these_marks_and_no_others() -> None:
+    # ASCII and Latin 1; general, Chinese, small and full-width punctuation.
+    blocks = [(0x20, 0x100), (0x2000, 0x2070), (0x3000, 0x3040), (0xFE10, 0xFE70), (0xFF00, 0xFFF0)]
+    marks = [chr(code) for block in blocks for code in range(*block)]
+    scores = cmrc2018({mark: [f"甲{mark}乙"] for mark in marks}, dict.fromkeys(marks, "甲乙"))
+    dropped = [mark for mark, em in zip(scores.ids, scores.per_question_em, strict=True) if em]
+    assert sorted(dropped) == sorted("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
+
+
 @pytest.mark.parametrize(
     ("answers", "prediction", "expected"),
     [
