@@ -150,6 +150,11 @@ def test_pretraining_goes_on_from_a_cut_model_in_a_folder_or_an_archive(
         name = "bert.encoder.layer.{}.output.dense.weight"
         torch.testing.assert_close(new[name.format(2)], old[name.format(3)], rtol=0, atol=1e-6)
         assert name.format(3) not in new
+    # Another vocabulary of the same size, seen inside an archive too.
+    Tokenizer([*CORPUS_PIECES[:-1], "龘"]).save_pretrained(tmp_path / "start")
+    shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "start")
+    with pytest.raises(ZhbertError, match="made with another vocabulary"):
+        pretrain("rbt3", corpus, tmp_path / "none", [*own, f"initial_model={tmp_path}/other.zip"])
     missing = tmp_path / "models" / "chinese-roberta-wwm-ext"
     with pytest.raises(ZhbertError, match="zhbert download chinese-roberta-wwm-ext --out") as error:
         pretrain("rbt3", corpus, tmp_path / "none", [*own, f"initial_model={missing}"])
