@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from zhbert.errors import ZhbertError
 from zhbert.model import tensorflow as module
 from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.config import BertConfig
 from zhbert.model.names import TEMPLATES
+from zhbert.model.pretrained import check_architecture
 from zhbert.model.tensorflow import (
     from_tensorflow_name,
     import_tensorflow,
@@ -118,6 +120,19 @@ def test_heads_of_googles_fine_tuning_and_unknown_variables(tmp_path: Path) -> N
     }
     assert entries["classifier.weight"].read().tolist() == weights.tolist()
     assert entries["crf/kernel"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("bert/encoder/transformer/group_0/inner_group_0/attention_1/self/key/bias", "an ALBERT"),
+        ("electra/encoder/layer_0/output/dense/bias", "an ELECTRA"),
+    ],
+)
+def test_other_architectures_are_named(tmp_path: Path, name: str, what: str) -> None:
+    checkpoint = read_tensorflow(save(tmp_path / "x", {name: ones(2)}))
+    with pytest.raises(ZhbertError, match=f"{what}, not a BERT"):
+        check_architecture(checkpoint, BertConfig())
 
 
 def test_every_type_is_read(tmp_path: Path) -> None:

@@ -76,8 +76,10 @@ _SYNONYMS = (
 # What only other architectures have, and what to open them with.
 _FOREIGN = (
     ("albert_layer_groups", "an ALBERT", "AlbertModel"),
+    ("inner_group_", "an ALBERT", "AlbertModel"),  # TensorFlow's name
     ("discriminator_predictions", "an ELECTRA", "ElectraModel"),
     ("electra.", "an ELECTRA", "ElectraModel"),
+    ("electra/", "an ELECTRA", "ElectraModel"),  # TensorFlow's name
     ("embeddings_project", "an ELECTRA with narrow embeddings", "ElectraModel"),
     ("task_type_embeddings", "an ERNIE with task embeddings", "ErnieModel"),
     ("ernie.", "an ERNIE", "ErnieModel"),
