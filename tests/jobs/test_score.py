@@ -25,7 +25,6 @@ Write = Callable[[str, Any], str]
 @pytest.fixture(autouse=True)
 def _eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setitem(cli.VERBS, "score", ("zhbert.jobs.score", "score predictions"))
 
 
 @pytest.fixture
@@ -272,6 +271,34 @@ def test_tags_in_the_second_or_a_third_column(score: Callable[..., Any], write: 
         result = score("ner_peopledaily", gold, write("p.txt", predictions))
         assert result["metrics"]["f1"] == 50
         assert result["further"] == {"precision": 50, "recall": 50}
+
+
+def test_precision_is_of_what_was_found_and_recall_of_what_is_there(
+    score: Callable[..., Any], write: Write
+) -> None:
+    predictions = write("p.txt", NER.replace("国 I-ORG\n人 O", "国 B-PER\n人 B-PER"))
+    result = score("ner_peopledaily", write("dev.txt", NER), predictions)
+    assert result["further"] == {"precision": 25, "recall": 50}
+    assert result["metrics"]["f1"] == pytest.approx(100 / 3)
+
+
+def test_tokens_that_look_like_space_and_ends_of_lines(
+    score: Callable[..., Any], write: Write
+) -> None:
+    """U+3000, U+2028 and a space are tokens; a file from Windows is as good."""
+    rows = "\u3000 O\n\u2028 O\n  O\n中 B-ORG\n\n国 B-ORG\n"
+    gold = write("dev.txt", rows)
+    for predictions in (rows, rows.replace("\n", "\r\n"), rows.replace(" ", "\t")):
+        result = score("ner_peopledaily", gold, write("p.txt", predictions))
+        assert result["metrics"]["f1"] == 100
+
+
+def test_places_of_characters_in_their_words_are_dropped_where_the_card_says_so(
+    score: Callable[..., Any], write: Write
+) -> None:
+    gold = write("dev.txt", "科0\tB-PER.NAM\n技1\tI-PER.NAM\n")
+    for predictions in ("科0\tB-PER.NAM\n技1\tO\n", "科\tB-PER.NAM\n技\tO\n"):
+        assert score("weibo", gold, write("p.txt", predictions))["metrics"]["f1"] == 0
 
 
 def test_tags_of_a_real_file_score_as_seqeval_says(

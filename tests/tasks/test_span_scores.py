@@ -338,6 +338,7 @@ def test_cjrc_by_hand(answers: list[str], prediction: str, expected: tuple[float
         (["The Broncos"], "broncos.", (100, 100)),
         (["a"], "", (100, 0)),  # in 1.1 nothing against nothing has no F1
         (["Saint-Denis"], "Saint Denis", (0, 0)),  # hyphens are dropped, not parted
+        (["An apple, a pear and the fig"], "apple pear and fig", (100, 100)),
         (["theory"], "ory", (0, 0)),  # articles are words
     ],
 )
