@@ -1,0 +1,180 @@
+"""Tables and pictures of runs: printed, and written as Markdown, CSV and one HTML file.
+
+  zhbert report runs/lcqmc-wwm runs/lcqmc-char --out report
+  zhbert report runs/*-wwm runs/*-char --base char --out report
+  zhbert report runs/wwm runs/char --out curves --overwrite
+
+RUNS are folders that 'zhbert finetune' and 'zhbert pretrain' wrote, finished or not. Scores are
+"maximum (mean)" over seeds, beside the published ones where the split is the same, and shares of
+a base model's. --base names that model, one of the runs' or a published one ("RoBERTa-wwm-ext"),
+and adds the differences from it, with a paired bootstrap. report.html opens without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from zhbert.report.build import Report
+    from zhbert.report.runs import PretrainingRun
+    from zhbert.tasks.bootstrap import Comparison
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="measure the others by this model (default: the first)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a report that stands in DIR"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, write, and print the scores."""
+    from zhbert.jobs import console
+    from zhbert.report.build import gather
+    from zhbert.report.write import check_out, write_report
+
+    check_out(args.out, overwrite=args.overwrite)
+    with console.progress(args.quiet or args.json) as progress:
+        progress.add_task("reading runs", total=None)
+        report = gather(args.runs, args.base)
+        files = write_report(report, args.out, overwrite=args.overwrite)
+    if args.json:
+        console.print_json(describe(report, files))
+    else:
+        _print(report, files, args.quiet)
+    return 0
+
+
+def describe(report: Report, files: list[Path]) -> dict[str, Any]:
+    """The report as plain data, for ``--json``."""
+    from zhbert.report.scores import records
+
+    relative = report.relative
+    return {
+        "files": [str(file) for file in files],
+        "scores": [dataclasses.asdict(record) for record in records(report.table)],
+        "notes": list(report.table.notes),
+        "base": report.base.name if report.base else None,
+        "relative": [
+            {
+                "model": row.row.name,
+                "mean": row.mean,
+                "mean_of_classification": row.mean_of_classification,
+                "shares": [
+                    {"task": column.task, "metric": column.key, "share": share}
+                    for column, share in row.shares.items()
+                ],
+            }
+            for row in (relative.rows if relative else ())
+        ],
+        "differences": [
+            {
+                "task": one.task,
+                "metric": one.metric,
+                "model": one.model,
+                "base": one.base,
+                **(dataclasses.asdict(one.result) if one.result else {"why_not": one.why_not}),
+                "larger_than_noise": one.result.is_larger_than_noise if one.result else None,
+            }
+            for one in report.differences
+        ],
+        "runs": [
+            {"folder": str(run.folder), "finished": run.finished, "remarks": list(run.remarks)}
+            for run in report.runs
+        ],
+    }
+
+
+def _print(report: Report, files: list[Path], quiet: bool) -> None:
+    from zhbert.jobs import console
+
+    out = console.out()
+    if report.table.rows:
+        out.print(_scores(report))
+    for one in report.pretraining:
+        out.print(_pretraining_line(one), markup=False)
+    for run in report.runs:
+        for remark in run.remarks:
+            out.print(f"{run.folder}: {remark}", markup=False)
+    out.print(f"written: {', '.join(map(str, files))}", markup=False)
+    if not quiet:
+        for note in report.table.notes:
+            console.err().print(note, markup=False)
+
+
+def _scores(report: Report) -> Table:
+    """A line for each task's metric and each of our models."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from zhbert.report.numbers import score_text, share_text
+
+    relative = report.relative
+    shares = {row.row.model: row for row in relative.rows if not row.row.source} if relative else {}
+    verdicts = {(one.task, one.model): one for one in report.differences}
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("task", no_wrap=True)
+    table.add_column("model")
+    for heading in ("max (mean)", "±", "seeds"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if relative:
+        table.add_column(f"% of {escape(relative.base.name)}'s", justify="right")
+    if verdicts:
+        table.add_column("less base's")
+    for column in report.table.columns:
+        name = escape(f"{column.task} {column.key}")
+        for row in report.table.ours:
+            score = row.scores.get(column)
+            if score is None:
+                continue
+            cells = [name, escape(row.model), score_text(score)]
+            cells += ["" if score.std is None else f"{score.std:.2f}", str(score.seeds)]
+            if relative:
+                share = shares[row.model].shares.get(column) if row.model in shares else None
+                cells.append(share_text(share))
+            one = verdicts.get((column.task, row.model))
+            if verdicts and one and one.metric == column.key:
+                cells.append(_verdict(one.result) if one.result else one.why_not)
+            table.add_row(*cells)
+            name = ""
+    if relative and len(relative.columns) > 1:
+        for label, mean in (
+            ("mean, all tasks", "mean"),
+            ("mean, classification", "mean_of_classification"),
+        ):
+            for share_row in shares.values():
+                value = getattr(share_row, mean)
+                if value is None:
+                    continue
+                cells = [label, escape(share_row.row.model), "", "", "", share_text(value)]
+                table.add_row(*cells, style="bold")
+                label = ""
+    return table
+
+
+def _verdict(result: Comparison) -> str:
+    noise = ">" if result.is_larger_than_noise else "within"
+    return f"{result.difference:+.2f} {noise} noise"
+
+
+def _pretraining_line(run: PretrainingRun) -> str:
+    from zhbert.report.numbers import count_text, duration_text
+
+    parts = [f"{run.name}: step {run.last_step:,}"]
+    if len(run.losses):
+        parts.append(f"loss {run.losses[-100:].mean():.3f}")
+    for name, evaluations in run.evaluations.items():
+        if evaluations[-1].accuracy is not None:
+            parts.append(f"{name} {evaluations[-1].accuracy:.2%}")
+    parts.append(f"{count_text(run.pieces)} pieces in {duration_text(run.seconds)}")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""Reports: run folders in, tables and pictures out. A pure reader, without torch."""

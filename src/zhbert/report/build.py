@@ -1,0 +1,87 @@
+"""What a report says, gathered from run folders before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhbert.report.comparison import Difference, differences
+from zhbert.report.runs import FineTuningRun, PretrainingRun, Run, read_runs
+from zhbert.report.scores import (
+    RelativeTable,
+    Row,
+    ScoreTable,
+    choose_base,
+    relative_table,
+    score_table,
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything but what is read from predictions while the page is written."""
+
+    runs: tuple[Run, ...]
+    table: ScoreTable
+    base: Row | None
+    relative: RelativeTable | None
+    """None where there is nothing to compare."""
+    differences: tuple[Difference, ...]
+    """Of the other models from the base, where a base was named."""
+
+    @property
+    def fine_tuning(self) -> list[FineTuningRun]:
+        """Runs of 'zhbert finetune', finished or not."""
+        return [run for run in self.runs if isinstance(run, FineTuningRun)]
+
+    @property
+    def pretraining(self) -> list[PretrainingRun]:
+        """Runs of 'zhbert pretrain'."""
+        return [run for run in self.runs if isinstance(run, PretrainingRun)]
+
+    @property
+    def tasks(self) -> dict[str, list[FineTuningRun]]:
+        """Runs by task, in the order in which tasks were given."""
+        tasks: dict[str, list[FineTuningRun]] = {}
+        for run in self.fine_tuning:
+            tasks.setdefault(run.task, []).append(run)
+        return tasks
+
+    @property
+    def styles(self) -> dict[str, int]:
+        """Which colour, dashes and marker a model has in all pictures."""
+        return {
+            name: at for at, name in enumerate(dict.fromkeys(r.model for r in self.fine_tuning))
+        }
+
+
+def gather(folders: Sequence[str | Path], base: str | None = None) -> Report:
+    """Read runs and compare them.
+
+    Args:
+        folders: of 'zhbert finetune' and 'zhbert pretrain', finished or not.
+        base: the model that others are measured by, one of the runs' or a published one; naming
+            it asks for the paired bootstrap, too.
+
+    Raises ZhbertError where a folder is no run, or there is no such base.
+    """
+    runs = tuple(read_runs(folders))
+    fine_tuning = [run for run in runs if isinstance(run, FineTuningRun)]
+    table = score_table(fine_tuning)
+    row = choose_base(table, base)
+    if row is not None and row.runs:
+        # Where runs of a task were scored on different examples, the base's count.
+        table = score_table(fine_tuning, first=row.model)
+        row = table.find(row.name)
+    relative = relative_table(table, row) if row is not None else None
+    if relative is not None and len(relative.rows) < 2:
+        relative = None
+    named = row is not None and base is not None
+    return Report(
+        runs=runs,
+        table=table,
+        base=row,
+        relative=relative,
+        differences=tuple(differences(table.ours, row)) if named and row else (),
+    )

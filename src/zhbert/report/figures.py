@@ -1,0 +1,149 @@
+"""Which pictures a report has: curves of training, and scores by size."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from zhbert.report.chart import Axis, Series, chart
+from zhbert.report.markup import Markup
+from zhbert.report.runs import Evaluation, FineTuningRun, Points, PretrainingRun
+from zhbert.report.scores import Column, Row, ScoreTable
+
+# Points of a training curve: more cannot be told apart on a page.
+CURVE_POINTS = 120
+
+
+def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
+    """The training loss, each point the mean of equally many neighbouring steps."""
+    count = len(run.steps)
+    groups = np.array_split(np.arange(count), min(points, count)) if count else []
+    return tuple(
+        (float(run.steps[group].mean()), float(run.losses[group].mean())) for group in groups
+    )
+
+
+def pretraining_charts(runs: Sequence[PretrainingRun], numbers: Iterator[int]) -> list[Markup]:
+    """The training loss, then what held-out text says: a picture for each way of masking it."""
+    steps = Axis("steps")
+    styles = {run.name: place for place, run in enumerate(runs)}
+    longest = max((len(run.steps) for run in runs), default=0)
+    title = "Training loss 训练损失"
+    if longest > CURVE_POINTS:
+        title += f", means of up to {-(-longest // CURVE_POINTS)} steps"
+    series = [Series(run.name, binned(run), styles[run.name]) for run in runs]
+    charts = [chart(title, steps, Axis("loss, nats a masked piece"), series, next(numbers))]
+    strategies = dict.fromkeys(name for run in runs for name in run.evaluations)
+    pictures: list[tuple[str, str, Callable[[Evaluation], float | None]]] = [
+        ("masked accuracy 准确率", "accuracy, %", lambda one: _per_cent(one.accuracy)),
+        ("loss 损失", "loss, nats a masked piece", lambda one: one.loss),
+        ("sentence pairs 句对", "accuracy, %", lambda one: _per_cent(one.pair_accuracy)),
+    ]
+    for what, label, value in pictures:
+        for strategy in strategies:
+            series = [
+                Series(
+                    run.name, _points(run.evaluations.get(strategy, ()), value), styles[run.name]
+                )
+                for run in runs
+            ]
+            if what.startswith("masked"):
+                every = (run.evaluations.get(strategy, ()) for run in runs)
+                baseline = max(
+                    (_points(one, lambda e: _per_cent(e.baseline)) for one in every), key=len
+                )
+                series.append(Series("commonest piece", baseline, reference=True))
+            if any(one.points for one in series):
+                title = f"Held out, {strategy} masks: {what}"
+                charts.append(chart(title, steps, Axis(label), series, next(numbers)))
+    return charts
+
+
+def _points(
+    evaluations: Sequence[Evaluation], value: Callable[[Evaluation], float | None]
+) -> Points:
+    found = ((float(one.step), value(one)) for one in evaluations)
+    return tuple((step, number) for step, number in found if number is not None)
+
+
+def _per_cent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def mean_curve(curves: Mapping[int, Points]) -> Points:
+    """The mean of the seeds at each epoch that all of them reached."""
+    if not curves:
+        return ()
+    tables = [dict(curve) for curve in curves.values()]
+    shared = set.intersection(*(set(table) for table in tables))
+    return tuple(
+        (epoch, statistics.fmean(table[epoch] for table in tables)) for epoch in sorted(shared)
+    )
+
+
+def fine_tuning_chart(
+    runs: Sequence[FineTuningRun], styles: Mapping[str, int], numbers: Iterator[int]
+) -> Markup:
+    """The deciding metric on dev by epoch: seeds thin, their mean thick."""
+    series = []
+    for run in runs:
+        if len(run.curves) > 1:
+            series += [
+                Series(f"{run.model}, seed {seed}", curve, styles[run.model], faint=True)
+                for seed, curve in run.curves.items()
+            ]
+        series.append(Series(run.model, mean_curve(run.curves), styles[run.model]))
+    metric = runs[0].main_metric
+    return chart(
+        f"{runs[0].task}: dev by epoch 各轮成绩",
+        Axis("epochs"),
+        Axis(f"{metric}, %"),
+        series,
+        next(numbers),
+    )
+
+
+def size_chart(
+    table: ScoreTable, styles: Mapping[str, int], numbers: Iterator[int]
+) -> Markup | None:
+    """The mean score against the parameters, of models with all figures; None without two."""
+    columns = shared_columns(table.ours)
+    points = {
+        row.model: (size, mean_score(row, columns)) for row in table.ours if (size := _size(row))
+    }
+    if not columns or len(points) < 2:
+        return None
+    series = [Series(name, [point], styles[name]) for name, point in points.items()]
+    return chart(
+        f"Mean of {len(columns)} figures against parameters 参数量与成绩",
+        Axis("parameters", logarithmic=True),
+        Axis("mean score, %"),
+        series,
+        next(numbers),
+        lines=False,
+    )
+
+
+def shared_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The figures that all models have, on the same examples."""
+    if not rows:
+        return ()
+    return tuple(
+        column
+        for column in rows[0].scores
+        if all(column in row.scores and not row.scores[column].elsewhere for row in rows)
+    )
+
+
+def mean_score(row: Row, columns: Sequence[Column]) -> float:
+    """The mean over figures of the seeds' means."""
+    return (
+        statistics.fmean(row.scores[column].mean or 0.0 for column in columns) if columns else 0.0
+    )
+
+
+def _size(row: Row) -> float | None:
+    sizes = [size for run in row.runs if (size := run.number("parameters"))]
+    return statistics.median(sizes) if sizes else None

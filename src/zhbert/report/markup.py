@@ -1,0 +1,63 @@
+"""HTML and SVG from values: every text is escaped, unless it is `Markup` already."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+# Controls, lone surrogates and the two characters that are none: no page may hold them.
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_VOID = frozenset({"meta", "br"})
+
+
+class Markup(str):
+    """Markup that is finished: it is not escaped again."""
+
+    __slots__ = ()
+
+
+Child = str | int | float | None | Iterable["Child"]
+
+
+def element(name: str, /, *children: Child, **attributes: str | int | float | None) -> Markup:
+    """One element. None is left out; ``class_`` is class, and ``_`` in a name is a hyphen.
+
+    >>> element("p", "a < b ", element("b", "c"), class_="x y", aria_label='"')
+    '<p class="x y" aria-label="&quot;">a &lt; b <b>c</b></p>'
+    """
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID:
+        return Markup(f"<{name}{written}>")
+    return Markup(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(children: Iterable[Child]) -> Markup:
+    """Children one after the other."""
+    parts: list[str] = []
+    for child in children:
+        if isinstance(child, Markup):
+            parts.append(child)
+        elif isinstance(child, str | int | float):
+            parts.append(escape(child))
+        elif child is not None:
+            parts.append(join(child))
+    return Markup("".join(parts))
+
+
+def escape(value: str | int | float) -> str:
+    """A text or a number as it may stand between tags and in an attribute."""
+    return html.escape(clean(str(value)), quote=True)
+
+
+def clean(text: str) -> str:
+    """``text`` without the characters that no page may hold.
+
+    >>> clean("a\\x00b\\r\\nc")
+    'a\ufffdb\\nc'
+    """
+    return _FORBIDDEN.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))

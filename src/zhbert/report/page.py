@@ -1,0 +1,289 @@
+"""report.html: one file, without scripts, that asks nothing of the network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from importlib import resources
+
+from zhbert import __version__
+from zhbert.report import figures, tables
+from zhbert.report.build import Report
+from zhbert.report.markup import Child, Markup, element, join
+from zhbert.report.mistakes import (
+    NOT_FOUND,
+    Confusion,
+    Mistake,
+    best_seed,
+    confusion,
+    predictions_of,
+    worst_mistakes,
+)
+from zhbert.report.numbers import share_text
+from zhbert.report.runs import FineTuningRun
+from zhbert.report.tables import Cell, Table
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    numbers = itertools.count(1)
+    sections = [
+        section
+        for section in (
+            _scores(report),
+            _relative(report),
+            _differences(report),
+            _costs(report, numbers),
+            _pretraining(report, numbers),
+            *_tasks(report, numbers),
+            _runs(report),
+        )
+        if section
+    ]
+    links = [(f"section-{place}", title) for place, (title, _) in enumerate(sections, start=1)]
+    body = [
+        element("h1", "Report 报告"),
+        element("p", _introduction(report), class_="note"),
+        element("nav", [element("a", title, href=f"#{id_}") for id_, title in links]),
+        element(
+            "main",
+            [
+                element("section", element("h2", title, id=id_), content)
+                for (id_, title), (_, content) in zip(links, sections, strict=True)
+            ],
+        ),
+    ]
+    style = (resources.files("zhbert") / "assets" / "report.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; style-src 'unsafe-inline'",
+        ),
+        element("title", _title(report)),
+        element("style", Markup(style)),
+    )
+    return "<!doctype html>\n" + element("html", head, element("body", body), lang="en") + "\n"
+
+
+_Section = tuple[str, Markup]
+
+
+def _title(report: Report) -> str:
+    names = list(dict.fromkeys([*report.styles, *(run.name for run in report.pretraining)]))
+    return "zhbert report: " + ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+
+
+def _introduction(report: Report) -> str:
+    fine_tuning, pretraining = report.fine_tuning, report.pretraining
+    parts = []
+    if fine_tuning:
+        parts.append(
+            f"{len(report.styles)} models on {len(report.tasks)} tasks, "
+            f"{len(fine_tuning)} fine-tuning runs"
+        )
+    if pretraining:
+        parts.append(f"{len(pretraining)} pretraining runs")
+    return f"{'; '.join(parts)}. Made by zhbert {__version__}."
+
+
+# -- sections --------------------------------------------------------------------------------------
+
+
+def _scores(report: Report) -> _Section | None:
+    if not report.table.rows:
+        return None
+    notes = list(report.table.notes)
+    notes += sorted(
+        {
+            f"* {score.note}"
+            for row in report.table.rows
+            for score in row.scores.values()
+            if score.note
+        }
+    )
+    return "Scores 成绩", join([_table(tables.scores(report.table)), _notes(notes)])
+
+
+def _relative(report: Report) -> _Section | None:
+    if report.relative is None:
+        return None
+    return "Relative scores 相对成绩", _table(tables.relative(report.relative))
+
+
+def _differences(report: Report) -> _Section | None:
+    if not report.differences or report.base is None:
+        return None
+    table = tables.compared(report.differences, report.base.name)
+    return "Differences 差异", _table(table)
+
+
+def _costs(report: Report, numbers: Iterator[int]) -> _Section | None:
+    finished = [run for run in report.fine_tuning if run.finished]
+    if not finished:
+        return None
+    picture = figures.size_chart(report.table, report.styles, numbers)
+    charts = element("div", picture, class_="charts") if picture else None
+    return "Sizes and times 规模与用时", join([_table(tables.costs(finished)), charts])
+
+
+def _pretraining(report: Report, numbers: Iterator[int]) -> _Section | None:
+    runs = report.pretraining
+    if not runs:
+        return None
+    charts = element("div", figures.pretraining_charts(runs, numbers), class_="charts")
+    return "Pretraining 预训练", join([_table(tables.pretraining(runs)), charts])
+
+
+def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
+    for task, runs in report.tasks.items():
+        found = [(run, *_mistakes(run)) for run in runs]
+        parts: list[Child] = [element("p", runs[0].title)]
+        matrices = [_matrix(run, matrix) for run, matrix, _, _ in found if matrix]
+        parts.append(
+            element(
+                "div",
+                figures.fine_tuning_chart(runs, report.styles, numbers),
+                matrices,
+                class_="charts",
+            )
+        )
+        parts += [_table(grid) for run in runs if (grid := tables.grid(run))]
+        parts += [_worst(run, seed, worst) for run, _, seed, worst in found if worst]
+        yield task, join(parts)
+
+
+def _mistakes(run: FineTuningRun) -> tuple[Confusion | None, int | None, list[Mistake]]:
+    """Read a run's predictions once, a seed at a time."""
+    seed = best_seed(run)
+    lines = [] if seed is None else predictions_of(run, seed)
+    others = (lines if one == seed else predictions_of(run, one) for one in run.seeds)
+    return confusion(run, others), seed, worst_mistakes(run, lines)
+
+
+def _runs(report: Report) -> _Section:
+    items = []
+    for run in report.runs:
+        state = "finished" if run.finished else "unfinished"
+        remarks = "; ".join(run.remarks) or state
+        items.append(element("li", element("code", str(run.folder)), f": {remarks}"))
+    return "Runs 运行", element("ul", items, class_="notes")
+
+
+# -- parts -----------------------------------------------------------------------------------------
+
+
+def _table(table: Table) -> Markup:
+    def cell(content: Cell) -> Child:
+        return [
+            element("bdi", content.text),
+            element("small", content.below) if content.below else None,
+        ]
+
+    width = len(table.headings)
+    head = element(
+        "tr",
+        [
+            element(
+                "th",
+                cell(one),
+                scope="col",
+                class_="text" if place == 0 or place - 1 in table.texts else None,
+            )
+            for place, one in enumerate(table.headings)
+        ],
+    )
+    bodies = []
+    for name, lines in table.groups:
+        rows = []
+        if name:
+            rows.append(element("tr", element("th", name, scope="rowgroup", colspan=width)))
+        for line in lines:
+            cells = [
+                element("td", cell(one), class_="text" if place in table.texts else None)
+                for place, one in enumerate(line.cells)
+            ]
+            name_cell = element("th", element("bdi", line.name), scope="row")
+            rows.append(element("tr", name_cell, cells, class_="base" if line.base else None))
+        bodies.append(element("tbody", rows))
+    return _box(
+        element("table", element("caption", table.caption), element("thead", head), bodies),
+        table.caption,
+    )
+
+
+def _box(table: Markup, label: str) -> Markup:
+    """A table scrolls in its own box, by the keyboard too."""
+    return element("div", table, class_="box", tabindex="0", role="region", aria_label=label)
+
+
+def _matrix(run: FineTuningRun, matrix: Confusion) -> Markup:
+    what = "entities 实体" if matrix.of_entities else "labels 标签"
+    caption = f"{run.model}: right {what} in rows, predicted in columns"
+    rows = [
+        element(
+            "tr",
+            element("th", element("bdi", label), scope="row"),
+            [_matrix_cell(matrix, right, predicted) for predicted in range(len(matrix.labels))],
+        )
+        for right, label in enumerate(matrix.labels)
+    ]
+    head = element(
+        "tr",
+        element("td", ""),
+        [element("th", element("bdi", label), scope="col") for label in matrix.labels],
+    )
+    seeds = f"{len(run.seeds)} seed{'' if len(run.seeds) == 1 else 's'}"
+    note = f"Per cent of a row, below it the number, over {seeds}."
+    if matrix.of_entities:
+        note += f" {NOT_FOUND}: no entity with the same ends (missed; or made up)."
+    table = element("table", element("thead", head), element("tbody", rows), class_="matrix")
+    return element(
+        "figure",
+        element("figcaption", caption),
+        _box(table, caption),
+        element("p", note, class_="note"),
+    )
+
+
+def _matrix_cell(matrix: Confusion, right: int, predicted: int) -> Markup:
+    share, count = matrix.share(right, predicted), matrix.counts[right][predicted]
+    content = [share_text(100 * share), element("small", f"{count:,}")] if count else None
+    return element(
+        "td",
+        content,
+        style=f"--share:{share:.3f}",
+        class_="right" if right == predicted else None,
+    )
+
+
+def _worst(run: FineTuningRun, seed: int | None, mistakes: Sequence[Mistake]) -> Markup:
+    title = f"{run.model}: the worst mistakes 最严重的错误 (seed {seed})"
+    rows = [
+        element(
+            "tr",
+            element("td", [element("bdi", text) for text in one.texts], class_="text long"),
+            element("td", element("bdi", one.right), class_="text"),
+            element("td", element("bdi", one.predicted), class_="text"),
+            element("td", one.how_wrong),
+        )
+        for one in mistakes
+    ]
+    head = element(
+        "tr",
+        [
+            element("th", name, scope="col", class_="text" if name != "measure" else None)
+            for name in ("text", "right", "predicted", "measure")
+        ],
+    )
+    table = element("table", element("thead", head), element("tbody", rows))
+    return element("details", element("summary", title), _box(table, title))
+
+
+def _notes(notes: Sequence[str]) -> Markup | None:
+    if not notes:
+        return None
+    return element("ul", [element("li", note) for note in notes], class_="notes")

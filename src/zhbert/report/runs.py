@@ -1,0 +1,413 @@
+"""Run folders as plain values: what 'zhbert pretrain' and 'zhbert finetune' left, whole or not."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card, card_names, load_card
+
+Points = tuple[tuple[float, float], ...]
+"""Places on a curve: (x, y)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric's values, one of each seed, in per cent.
+
+    >>> spread = Spread((80.0, 84.0))
+    >>> spread.max, spread.mean, round(spread.std, 3)
+    (84.0, 82.0, 2.828)
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def max(self) -> float:
+        """The best seed's."""
+        return max(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """The sample's standard deviation; None of one seed, which has none."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningRun:
+    """A run of 'zhbert finetune'; a part that is not there yet is empty or None."""
+
+    folder: Path
+    task: str
+    kind: str
+    """classify, regress, tag or span."""
+    title: str
+    model: str
+    """The model's name for tables; several runs of one model share it."""
+    model_key: str
+    """Equal where the weights that training began with are."""
+    given_as: str
+    """The model as the command line named it."""
+    card: Card | None
+    """The task; None where task.toml is damaged."""
+    split: str
+    split_note: str
+    """Why scores on this split are not the papers'; empty where they can be."""
+    dev_sha256: str
+    main_metric: str
+    scores: Mapping[str, Spread]
+    """By metric; a metric of a further split ends with that split's name."""
+    seeds: tuple[int, ...]
+    """Those that are finished."""
+    unfinished: tuple[int, ...]
+    """Those that have begun."""
+    curves: Mapping[int, Points]
+    """By seed: (epoch, main metric on dev)."""
+    facts: Mapping[str, Any]
+    """summary.json: parameters, seconds, examples_per_second and so on."""
+    remarks: tuple[str, ...]
+    """What is missing."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a score."""
+        return bool(self.scores)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The task's metrics, the deciding one first."""
+        if self.card is not None:
+            return self.card.metrics
+        return tuple(self.scores) or (self.main_metric,)
+
+    def number(self, fact: str) -> float | None:
+        """A figure of summary.json."""
+        return as_number(self.facts.get(fact))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Held-out text, at one step."""
+
+    step: int
+    loss: float | None
+    accuracy: float | None
+    """Of masked words, 0 to 1."""
+    baseline: float | None
+    """The accuracy of always guessing the commonest piece."""
+    pair_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRun:
+    """A run of 'zhbert pretrain'."""
+
+    folder: Path
+    name: str
+    recipe: Mapping[str, Any]
+    """recipe.toml, resolved."""
+    origin: Mapping[str, Any]
+    """provenance.json."""
+    steps: NDArray[np.float64]
+    """(n,), of ``losses``."""
+    losses: NDArray[np.float64]
+    """(n,): the training loss of masked words."""
+    evaluations: Mapping[str, tuple[Evaluation, ...]]
+    """By the way in which held-out text was masked."""
+    pieces: int
+    seconds: float
+    finished: bool
+    remarks: tuple[str, ...] = field(default=())
+
+    @property
+    def planned_steps(self) -> int | None:
+        """What the recipe asks for."""
+        steps = self.recipe.get("steps")
+        return steps if isinstance(steps, int) else None
+
+    @property
+    def last_step(self) -> int:
+        """How far it came."""
+        return int(self.steps[-1]) if len(self.steps) else 0
+
+
+Run = FineTuningRun | PretrainingRun
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[Run]:
+    """Read run folders, in their order, each once.
+
+    Raises ZhbertError where a folder is none; whatever else is missing becomes a remark.
+    """
+    seen: dict[Path, Path] = {}
+    for folder in map(Path, folders):
+        seen.setdefault(folder.resolve(), folder)
+    readers = [(_reader_of(folder), folder) for folder in seen.values()]
+    return _with_distinct_names([reader(folder) for reader, folder in readers])
+
+
+def _reader_of(folder: Path) -> Any:
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "no such folder"
+        raise ZhbertError(f"{folder}: {what}; give run folders, as --out of 'zhbert finetune' is")
+    for name, reader in (("task.toml", _read_fine_tuning), ("recipe.toml", _read_pretraining)):
+        if (folder / name).is_file():
+            return reader
+    hint = "; give folders that 'zhbert finetune' or 'zhbert pretrain' wrote"
+    names = ("task.toml", "recipe.toml")
+    if any((folder.resolve().parent / name).is_file() for name in names):
+        hint = f"; its run is {folder.parent}"
+    elif any(child for name in names for child in folder.glob(f"*/{name}")):
+        hint = f"; it holds runs: give those, for example {folder}/*"
+    raise ZhbertError(f"{folder}: no run folder: neither task.toml nor recipe.toml in it{hint}")
+
+
+def _with_distinct_names(runs: list[Run]) -> list[Run]:
+    """One name for each model, whatever the command lines called it; no name for two."""
+    import dataclasses
+
+    names: dict[str, str] = {}  # of a model's key
+    taken: dict[tuple[str, str], Path] = {}  # (name, task) -> the run that has it
+    result: list[Run] = []
+    # A run without a score does not know its model's short name: the others tell it.
+    for run in sorted(runs, key=lambda run: isinstance(run, FineTuningRun) and not run.finished):
+        if isinstance(run, FineTuningRun) and run.model_key not in names:
+            clash = run.model in names.values()
+            names[run.model_key] = run.given_as if clash else run.model
+    used: set[str] = set()
+    for run in runs:
+        if isinstance(run, FineTuningRun):
+            name = names[run.model_key]
+            if (name, run.task) in taken:
+                # The same model and task again, with other settings: a row of its own.
+                name = f"{name} ({run.folder.name})"
+                if (name, run.task) in taken:
+                    name = f"{names[run.model_key]} ({run.folder})"
+            taken[name, run.task] = run.folder
+            result.append(dataclasses.replace(run, model=name))
+        else:
+            name = run.name if run.name not in used else str(run.folder)
+            used.add(name)
+            result.append(dataclasses.replace(run, name=name))
+    return result
+
+
+# -- fine-tuning -----------------------------------------------------------------------------------
+
+
+def _read_fine_tuning(folder: Path) -> FineTuningRun:
+    remarks: list[str] = []
+    summary = _read_object(folder / "summary.json", remarks, required=False)
+    origin = _read_object(folder / "provenance.json", remarks)
+    identity = origin.get("identity")
+    identity = identity if isinstance(identity, dict) else {}
+    try:
+        card = load_card(folder / "task.toml")
+    except ZhbertError as error:
+        card = None
+        remarks.append(str(error))
+    scores = _scores(summary)
+    if summary and not scores:
+        remarks.append(f"{folder / 'summary.json'}: holds no scores")
+    if len(origin) and not scores:
+        remarks.append("unfinished: no seed is done")
+    seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
+    begun = {
+        int(path.name.removeprefix("seed-"))
+        for path in folder.glob("seed-*")
+        if path.name.removeprefix("seed-").isdecimal()
+    }
+    unfinished = tuple(sorted(begun - set(seeds)))
+    if scores and unfinished:
+        numbers = ", ".join(map(str, unfinished))
+        remarks.append(f"unfinished: seed {numbers} has begun; {len(seeds)} are done")
+    main_metric = _text(summary, "main_metric") or (card.metrics[0] if card else "")
+    curves = {
+        seed: curve
+        for seed in sorted(begun)
+        if (curve := _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", main_metric))
+    }
+    given_as = _text(summary, "model") or _text(origin, "model") or folder.name
+    weights = identity.get("model")
+    return FineTuningRun(
+        folder=folder,
+        task=_text(summary, "task") or _task_name(card, folder),
+        kind=_text(summary, "kind") or (card.kind if card else ""),
+        title=_text(summary, "title") or (card.title if card else ""),
+        model=_text(summary, "model_name") or given_as,
+        model_key=json.dumps(weights) if weights else given_as,
+        given_as=given_as,
+        card=card,
+        split=_text(summary, "split") or "dev",
+        split_note=_text(summary, "split_note"),
+        dev_sha256=_text(summary, "dev_sha256") or _text(identity, "dev"),
+        main_metric=main_metric,
+        scores=scores,
+        seeds=seeds,
+        unfinished=unfinished,
+        curves=curves,
+        facts=summary,
+        remarks=tuple(remarks),
+    )
+
+
+def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
+    """Maximum, mean and deviation are counted again, from the values of the seeds."""
+    metrics = summary.get("metrics")
+    scores = {}
+    for name, spread in metrics.items() if isinstance(metrics, dict) else ():
+        values = spread.get("values") if isinstance(spread, dict) else None
+        numbers = [as_number(value) for value in values] if isinstance(values, list) else []
+        found = tuple(number for number in numbers if number is not None)
+        if found and len(found) == len(numbers):
+            scores[name] = Spread(found)
+    return scores
+
+
+def _task_name(card: Card | None, folder: Path) -> str:
+    """task.toml does not hold the card's name; its title is as good."""
+    if card is None:
+        return folder.name
+    shipped = (name for name in card_names() if load_card(name).title == card.title)
+    return next(shipped, card.title.partition(":")[0])
+
+
+def _dev_curve(path: Path, metric: str) -> Points:
+    points: dict[float, float] = {}
+    for line in read_lines(path):
+        epoch, value = as_number(line.get("epoch")), as_number(line.get(metric))
+        if line.get("evaluation") == "dev" and epoch is not None and value is not None:
+            points[epoch] = value
+    return tuple(sorted(points.items()))
+
+
+# -- pretraining -----------------------------------------------------------------------------------
+
+
+def _read_pretraining(folder: Path) -> PretrainingRun:
+    remarks: list[str] = []
+    try:
+        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        recipe = {}
+        remarks.append(f"{folder / 'recipe.toml'}: cannot be read ({error})")
+    origin = _read_object(folder / "provenance.json", remarks)
+    steps: list[float] = []
+    losses: list[float] = []
+    evaluations: dict[str, list[Evaluation]] = {}
+    pieces, seconds = 0.0, 0.0
+    for line in read_lines(folder / "metrics.jsonl"):
+        step = as_number(line.get("step"))
+        if step is None:
+            continue
+        if "evaluation" in line:
+            values = [as_number(line.get(name)) for name in _EVALUATION]
+            evaluations.setdefault(str(line["evaluation"]), []).append(
+                Evaluation(int(step), *values)
+            )
+            continue
+        pieces = as_number(line.get("pieces")) or pieces
+        seconds = as_number(line.get("seconds")) or seconds
+        loss = as_number(line.get("masked_lm_loss", line.get("loss")))
+        if loss is not None:
+            steps.append(step)
+            losses.append(loss)
+    finished = (folder / "final" / "config.json").is_file()
+    if not finished:
+        planned = recipe.get("steps")
+        of = f" of {planned:,}" if isinstance(planned, int) else ""
+        remarks.append(f"unfinished: step {int(steps[-1]) if steps else 0:,}{of}")
+    return PretrainingRun(
+        folder=folder,
+        name=folder.resolve().name,
+        recipe=recipe,
+        origin=origin,
+        steps=np.array(steps, dtype=np.float64),
+        losses=np.array(losses, dtype=np.float64),
+        evaluations={name: tuple(lines) for name, lines in evaluations.items()},
+        pieces=int(pieces),
+        seconds=seconds,
+        finished=finished,
+        remarks=tuple(remarks),
+    )
+
+
+_EVALUATION = (
+    "masked_lm_loss",
+    "masked_lm_accuracy",
+    "baseline_accuracy",
+    "next_sentence_accuracy",
+)
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; none where it is missing, a torn line is left out."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(value, dict):
+                    yield value
+    except OSError:
+        return
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, else None: logs of a run that went wrong hold NaN.
+
+    >>> as_number(3), as_number(float("nan")), as_number(True), as_number("3")
+    (3.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read_object(path: Path, remarks: list[str], *, required: bool = True) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if required:
+            remarks.append(f"{path}: missing")
+        return {}
+    except (OSError, ValueError) as error:
+        remarks.append(f"{path}: cannot be read ({type(error).__name__})")
+        return {}
+    if not isinstance(value, dict):
+        remarks.append(f"{path}: holds no object")
+        return {}
+    return value
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _list(values: Mapping[str, Any], key: str) -> list[Any]:
+    value = values.get(key)
+    return value if isinstance(value, list) else []

@@ -1,0 +1,330 @@
+"""Scores as tables: models in rows, figures in columns, published ones beside, shares of a base's.
+
+A figure is a metric of a task's split. It is compared, with another run's or a published one, only
+where both were scored on the same examples.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from zhbert.errors import ZhbertError
+from zhbert.report.runs import FineTuningRun
+from zhbert.schema import suggest
+from zhbert.tasks.cards import Published
+
+RELATIVE_TO = "RoBERTa-wwm-ext"
+"""The base of the references' own table of small models."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure."""
+
+    task: str
+    metric: str
+    split: str
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """The figure's name in summary.json, which says what a further split is after the metric.
+
+        >>> Column("mnli", "accuracy", "dev_mismatched", "classify").key
+        'accuracy_mismatched'
+        """
+        _, _, further = self.split.partition("dev_")
+        return f"{self.metric}_{further}" if further else self.metric
+
+
+@dataclass(frozen=True)
+class Score:
+    """What stands in a cell, in per cent."""
+
+    max: float
+    mean: float | None
+    std: float | None = None
+    seeds: int | None = None
+    """None of published ones."""
+    elsewhere: bool = False
+    """Scored on other examples than the column's others: not compared."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model."""
+
+    model: str
+    source: str
+    """Who published it; empty of our own."""
+    scores: Mapping[Column, Score]
+    runs: tuple[FineTuningRun, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The model, and who published it."""
+        return f"{self.model} ({self.source})" if self.source else self.model
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Our models, then published ones."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    """What keeps figures from being compared."""
+
+    @property
+    def ours(self) -> tuple[Row, ...]:
+        """The rows of runs."""
+        return tuple(row for row in self.rows if not row.source)
+
+    def find(self, model: str) -> Row:
+        """The row of a model, ours before a published one; ZhbertError where there is none."""
+        for row in self.rows:
+            # As the table calls it, or as the command line that trained it did.
+            if model in (row.model, row.name, *(run.given_as for run in row.runs)):
+                return row
+        for row in self.rows:
+            if model.lower() in (row.model.lower(), row.name.lower()):
+                return row
+        names = [row.model for row in self.rows]
+        raise ZhbertError(f"--base {model}: no such model here{suggest(model, names)}")
+
+
+def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> ScoreTable:
+    """The table of finished runs.
+
+    ``first``: the model whose examples count where others were scored on other ones; by default
+    each task's first run.
+    """
+    finished = [run for run in runs if run.finished]
+    by_task: dict[str, list[FineTuningRun]] = {}
+    for run in finished:
+        by_task.setdefault(run.task, []).append(run)
+    columns: list[Column] = []
+    notes: list[str] = []
+    cells: dict[str, dict[Column, Score]] = {run.model: {} for run in finished}
+    published: dict[tuple[str, str], dict[Column, Score]] = {}
+    for task, of_task in by_task.items():
+        leader = next((run for run in of_task if run.model == first), of_task[0])
+        own = _columns(leader, of_task)
+        columns += own
+        for run in of_task:
+            elsewhere = run.dev_sha256 != leader.dev_sha256
+            for column in own:
+                if (spread := run.scores.get(column.key)) is not None:
+                    cells[run.model][column] = Score(
+                        spread.max, spread.mean, spread.std, len(spread.values), elsewhere
+                    )
+            if elsewhere:
+                notes.append(
+                    f"{task}: {run.model} was scored on other examples than {leader.model}: "
+                    "marked †, not compared"
+                )
+        beside = list(_published_beside(leader, own))
+        for column, one in beside:
+            published.setdefault((one.source, one.model), {})[column] = Score(
+                one.max, one.mean, note=one.note
+            )
+        notes += _notes(leader, bool(beside))
+    rows = [
+        Row(model, "", scores, tuple(run for run in finished if run.model == model))
+        for model, scores in cells.items()
+    ]
+    rows += [Row(model, source, scores) for (source, model), scores in published.items()]
+    return ScoreTable(tuple(columns), tuple(rows), tuple(notes))
+
+
+def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Column]:
+    further = leader.card.data.scored_with_dev if leader.card else ()
+    possible = [
+        Column(leader.task, metric, split, leader.kind)
+        for split in (leader.split, *further)
+        for metric in leader.metrics
+    ]
+    return [column for column in possible if any(column.key in run.scores for run in runs)]
+
+
+def _published_beside(
+    run: FineTuningRun, columns: Sequence[Column]
+) -> Iterable[tuple[Column, Published]]:
+    """Published figures of the same metric and split, where the split is the official one."""
+    if run.card is None or run.split_note:
+        return
+    for one in run.card.published:
+        for column in columns:
+            if (one.split, one.metric) == (column.split, column.metric):
+                yield column, one
+
+
+def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
+    """Plain words on what a task's figures are not."""
+    published = run.card.published if run.card else ()
+    if run.split_note:
+        more = "; published figures are left out" if published else ""
+        yield f"{run.split_note}{more}"
+    elif published and not beside:
+        other = sorted({f"{one.metric} of {one.split}" for one in published})
+        yield f"{run.task}: published are {', '.join(other)}, which this is not"
+    if run.card and run.card.note:
+        yield f"{run.task}: {run.card.note}"
+
+
+# -- shares of a base's scores ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RelativeRow:
+    """A model's scores as shares of the base's, in per cent."""
+
+    row: Row
+    shares: Mapping[Column, float]
+    mean: float | None
+    """Over all figures; None where one is missing: means of other tasks say nothing."""
+    mean_of_classification: float | None
+    """Over the figures of classification tasks."""
+
+
+@dataclass(frozen=True)
+class RelativeTable:
+    """Every model that has figures in common with the base."""
+
+    base: Row
+    columns: tuple[Column, ...]
+    rows: tuple[RelativeRow, ...]
+
+
+def choose_base(table: ScoreTable, base: str | None = None) -> Row | None:
+    """The row that others are shares of: the named one, else the first of several models.
+
+    One model alone is compared with `RELATIVE_TO`, where that was published for its tasks.
+    """
+    if base is not None:
+        return table.find(base)
+    ours = table.ours
+    if len(ours) > 1:
+        return ours[0]
+    published = (row for row in table.rows if row.source and row.model == RELATIVE_TO)
+    return next(published, ours[0] if ours else None)
+
+
+def relative_table(table: ScoreTable, base: Row) -> RelativeTable:
+    """Each score as a share of the base's: of means, or of maxima where a mean was not printed.
+
+    Each figure counts once in a mean, F1 and EM of the same task both: as the references count.
+    """
+    columns = tuple(
+        column
+        for column in table.columns
+        if column in base.scores and not base.scores[column].elsewhere
+    )
+    rows = []
+    for row in table.rows:
+        shares = {
+            column: share
+            for column in columns
+            if column in row.scores
+            and (share := _share(row.scores[column], base.scores[column])) is not None
+        }
+        if shares:
+            classification = [column for column in columns if column.kind == "classify"]
+            rows.append(
+                RelativeRow(row, shares, _mean(shares, columns), _mean(shares, classification))
+            )
+    return RelativeTable(base, columns, tuple(rows))
+
+
+def _share(score: Score, base: Score) -> float | None:
+    if score.elsewhere:
+        return None
+    both = score.mean is not None and base.mean is not None
+    upper, lower = (one.mean if both else one.max for one in (score, base))
+    assert upper is not None
+    assert lower is not None
+    return 100.0 * upper / lower if lower > 0 else None
+
+
+def _mean(shares: Mapping[Column, float], columns: Sequence[Column]) -> float | None:
+    if not columns or any(column not in shares for column in columns):
+        return None
+    return statistics.fmean(shares[column] for column in columns)
+
+
+# -- a line for each score -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A score by itself, as report.csv has it; a published figure without a run has no ``run``."""
+
+    run: str = ""
+    model: str
+    task: str
+    metric: str
+    split: str
+    max: float | None = None
+    mean: float | None = None
+    std: float | None = None
+    seeds: int | None = None
+    published_max: float | None = None
+    published_mean: float | None = None
+    published_by: str = ""
+    note: str = field(default="")
+
+
+def records(table: ScoreTable) -> list[Record]:
+    """All scores, ours with what was published of the same model, then the other published ones."""
+    of_model = {
+        row.model: found for row in table.ours if (found := _published_row(table, row)) is not None
+    }
+    result = []
+    for row in table.rows:
+        if row in of_model.values():
+            continue
+        known = row if row.source else of_model.get(row.model)
+        for column in table.columns:
+            ours = None if row.source else row.scores.get(column)
+            theirs = known.scores.get(column) if known else None
+            if ours is None and theirs is None:
+                continue
+            run = next((run for run in row.runs if run.task == column.task), None)
+            note = run.split_note if run else theirs.note if theirs else ""
+            if ours and ours.elsewhere:
+                note = f"scored on other examples than the others; {note}".rstrip("; ")
+            result.append(
+                Record(
+                    run=str(run.folder) if ours and run else "",
+                    model=row.model,
+                    task=column.task,
+                    metric=column.metric,
+                    split=column.split,
+                    max=ours.max if ours else None,
+                    mean=ours.mean if ours else None,
+                    std=ours.std if ours else None,
+                    seeds=ours.seeds if ours else None,
+                    published_max=theirs.max if theirs else None,
+                    published_mean=theirs.mean if theirs else None,
+                    published_by=known.source if known and theirs else "",
+                    note=note,
+                )
+            )
+    return result
+
+
+def _published_row(table: ScoreTable, row: Row) -> Row | None:
+    """What was published of the very model that a run began with, by the catalogue's names."""
+    from zhbert.zoo.catalogue import find_card
+
+    names = set()
+    for given in {run.given_as for run in row.runs}:
+        card = find_card(given)
+        if card is not None:
+            names |= {
+                name.lower() for name in (card.name, card.display_name, *card.aliases) if name
+            }
+    return next((one for one in table.rows if one.source and one.model.lower() in names), None)

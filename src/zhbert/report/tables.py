@@ -1,0 +1,265 @@
+"""The tables of a report, as headings and texts: Markdown and the page print the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zhbert.report.comparison import Difference
+from zhbert.report.numbers import (
+    MISSING,
+    count_text,
+    duration_text,
+    score_text,
+    share_text,
+    spread_text,
+)
+from zhbert.report.runs import FineTuningRun, PretrainingRun
+from zhbert.report.scores import Column, RelativeTable, ScoreTable
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, with a smaller one below."""
+
+    text: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    base: bool = False
+    """What the others are compared with."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headings; ``lines`` may come in groups."""
+
+    caption: str
+    headings: tuple[Cell, ...]
+    """The first is above the rows' names."""
+    groups: tuple[tuple[str, tuple[Line, ...]], ...]
+    """(What the rows have in common, rows)."""
+    texts: frozenset[int] = frozenset()
+    """Columns of words instead of numbers; 0 is the first after the names."""
+
+
+def scores(table: ScoreTable) -> Table:
+    """Maximum (mean) of every model and figure."""
+    lines = [
+        Line(
+            row.name,
+            tuple(
+                Cell(score_text(row.scores.get(column)), spread_text(row.scores.get(column)))
+                for column in table.columns
+            ),
+        )
+        for row in table.rows
+    ]
+    ours = tuple(line for line, row in zip(lines, table.rows, strict=True) if not row.source)
+    published = tuple(line for line, row in zip(lines, table.rows, strict=True) if row.source)
+    return Table(
+        "Per cent: the best of the seeds (their mean) ± standard deviation.",
+        (Cell("model"), *map(heading, table.columns)),
+        (("", ours), *((("published, as printed", published),) if published else ())),
+    )
+
+
+def heading(column: Column) -> Cell:
+    """A figure's heading."""
+    return Cell(column.task, f"{column.metric}, {column.split}")
+
+
+def relative(table: RelativeTable) -> Table:
+    """Shares of the base's scores."""
+    classification = [column for column in table.columns if column.kind == "classify"]
+    # Of one sort of tasks alone, both means are the same.
+    both = 0 < len(classification) < len(table.columns)
+    lines = [
+        Line(
+            row.row.name,
+            (
+                Cell(share_text(row.mean)),
+                *([Cell(share_text(row.mean_of_classification))] if both else []),
+                *(Cell(share_text(row.shares.get(column))) for column in table.columns),
+            ),
+            base=row.row is table.base,
+        )
+        for row in table.rows
+    ]
+    return Table(
+        f"Per cent of {table.base.name}'s score: means of the seeds, or the only figures printed. "
+        "A mean is over all figures and is left out where one is missing.",
+        (
+            Cell("model"),
+            Cell("mean", "all tasks"),
+            *([Cell("mean", "classification")] if both else []),
+            *map(heading, table.columns),
+        ),
+        (("", tuple(lines)),),
+    )
+
+
+def compared(differences: Sequence[Difference], base: str) -> Table:
+    """Each model's difference from the base, and whether it can be told from noise."""
+    lines = []
+    for one in differences:
+        result = one.result
+        if result is None:
+            cells = [Cell(MISSING), Cell(MISSING), Cell(one.why_not)]
+        else:
+            verdict = "larger than the noise" if result.is_larger_than_noise else "within the noise"
+            cells = [
+                Cell(f"{result.difference:+.2f}"),
+                Cell(f"{result.low:+.2f} to {result.high:+.2f}"),
+                Cell(verdict),
+            ]
+        lines.append(Line(one.task, (Cell(one.model), Cell(one.metric), *cells)))
+    return Table(
+        f"Points of a per cent, the model's mean less {base}'s. Interval: 95 % of resamples of "
+        "examples and seeds (paired bootstrap). Of twenty such intervals one leaves out 0 by "
+        "chance.",
+        tuple(map(Cell, ("task", "model", "metric", "difference", "interval", "verdict"))),
+        (("", tuple(lines)),),
+        frozenset({0, 1, 4}),
+    )
+
+
+def costs(runs: Sequence[FineTuningRun]) -> Table:
+    """Sizes, times and speeds of fine-tuning."""
+    lines = []
+    for run in runs:
+        layers, hidden = run.number("layers"), run.number("hidden_size")
+        shape = f"{layers:.0f} x {hidden:.0f}" if layers and hidden else MISSING
+        padding = run.number("padding_share")
+        where = ", ".join(
+            str(run.facts[key]) for key in ("device", "precision") if key in run.facts
+        )
+        lines.append(
+            Line(
+                run.model,
+                (
+                    Cell(run.task),
+                    Cell(shape),
+                    Cell(count_text(run.number("parameters"))),
+                    Cell(count_text(run.number("train_examples"))),
+                    Cell(duration_text(run.number("seconds"))),
+                    Cell(count_text(run.number("examples_per_second"))),
+                    Cell(count_text(run.number("pieces_per_second"))),
+                    Cell(MISSING if padding is None else f"{padding:.1%}"),
+                    Cell(where or MISSING),
+                ),
+            )
+        )
+    return Table(
+        "Training: time is of one seed, the mean of all; padding is the share of computed pieces.",
+        (
+            Cell("model"),
+            Cell("task"),
+            Cell("layers x hidden"),
+            Cell("parameters"),
+            Cell("examples"),
+            Cell("time"),
+            Cell("examples/s"),
+            Cell("pieces/s"),
+            Cell("padding"),
+            Cell("on"),
+        ),
+        (("", tuple(lines)),),
+        frozenset({0, 8}),
+    )
+
+
+def pretraining(runs: Sequence[PretrainingRun]) -> Table:
+    """How far pretraining runs came, and what held-out text says."""
+    strategies = list(dict.fromkeys(name for run in runs for name in run.evaluations))
+    lines = []
+    for run in runs:
+        model, masking = (_section(run, key) for key in ("model", "masking"))
+        layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
+        accuracies = []
+        for name in strategies:
+            last = run.evaluations.get(name, ())[-1:]
+            share = last[0].accuracy if last else None
+            at = f"step {last[0].step:,}" if last else ""
+            accuracies.append(Cell(MISSING if share is None else f"{share:.2%}", at))
+        planned = run.planned_steps
+        lines.append(
+            Line(
+                run.name,
+                (
+                    Cell(str(masking.get("strategy", MISSING))),
+                    Cell(f"{layers} x {hidden}" if layers and hidden else MISSING),
+                    Cell(
+                        f"{run.last_step:,}",
+                        "" if run.finished or planned is None else f"of {planned:,}",
+                    ),
+                    Cell(f"{run.losses[-100:].mean():.3f}" if len(run.losses) else MISSING),
+                    *accuracies,
+                    Cell(count_text(run.pieces or None)),
+                    Cell(duration_text(run.seconds or None)),
+                    Cell(count_text(run.pieces / run.seconds if run.seconds else None)),
+                    Cell(
+                        ", ".join(
+                            str(run.origin[key])
+                            for key in ("device", "precision")
+                            if key in run.origin
+                        )
+                        or MISSING
+                    ),
+                ),
+            )
+        )
+    return Table(
+        "Pretraining. Loss: the mean of the last 100 steps; accuracy: of masked words in held-out "
+        "text.",
+        (
+            Cell("run"),
+            Cell("masks"),
+            Cell("layers x hidden"),
+            Cell("steps"),
+            Cell("loss"),
+            *(Cell("accuracy", f"{name} masks") for name in strategies),
+            Cell("pieces"),
+            Cell("time"),
+            Cell("pieces/s"),
+            Cell("on"),
+        ),
+        (("", tuple(lines)),),
+        frozenset({0, 7 + len(strategies)}),
+    )
+
+
+def _section(run: PretrainingRun, key: str) -> dict[str, object]:
+    section = run.recipe.get(key)
+    return section if isinstance(section, dict) else {}
+
+
+def grid(run: FineTuningRun) -> Table | None:
+    """The points of a run's grid, by their mean on dev; None where there was no grid."""
+    points = run.facts.get("grid")
+    lines = []
+    for point in points if isinstance(points, list) else ():
+        try:
+            spread = point["metrics"][run.main_metric]
+            overrides = " ".join(map(str, point["overrides"]))
+            figures = (f"{spread['max']:.2f} ({spread['mean']:.2f})", point["overrides"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        chosen = figures[1] == run.facts.get("best")
+        lines.append(
+            (spread["mean"], Line(overrides, (Cell(figures[0], "chosen" if chosen else ""),)))
+        )
+    if not lines:
+        return None
+    lines.sort(key=lambda pair: -pair[0])
+    return Table(
+        f"{run.model}: the grid, chosen by the mean of {run.main_metric} on dev.",
+        (Cell("settings"), Cell(run.main_metric)),
+        (("", tuple(line for _, line in lines)),),
+    )

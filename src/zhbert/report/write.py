@@ -1,0 +1,136 @@
+"""report.md and report.csv, and the three files of a report in their folder."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, describe_os_error
+from zhbert.report import tables
+from zhbert.report.build import Report
+from zhbert.report.markup import clean
+from zhbert.report.page import page
+from zhbert.report.scores import Record, records
+from zhbert.report.tables import Cell, Table
+
+FILES = ("report.md", "report.csv", "report.html")
+
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~#&$]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[Path]:
+    """Write the three files into the folder ``out``; return them.
+
+    Raises ZhbertError where something else stands there, or a report and not ``overwrite``.
+    """
+    check_out(out, overwrite=overwrite)
+    texts = dict(zip(FILES, (markdown(report), comma_separated(report), page(report)), strict=True))
+    try:
+        with atomic_folder(out) as folder:
+            for name, text in texts.items():
+                # newline="": report.csv has the line ends of its own standard.
+                (folder / name).write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise describe_os_error(error, "writing the report:") from None
+    return [out / name for name in FILES]
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that a report cannot be written to."""
+    if out.exists() and not out.is_dir():
+        raise ZhbertError(f"--out {out}: a file; name a folder")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if there - set(FILES):
+        raise ZhbertError(f"{out}: not empty, and not a report; choose another --out")
+    if there and not overwrite:
+        raise ZhbertError(f"{out}: a report stands there; --overwrite replaces it")
+
+
+# -- CSV -------------------------------------------------------------------------------------------
+
+
+def comma_separated(report: Report) -> str:
+    """A score a line; numbers in full."""
+    names = [item.name for item in dataclasses.fields(Record)]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names)
+    for record in records(report.table):
+        values = (getattr(record, name) for name in names)
+        writer.writerow(clean(value) if isinstance(value, str) else value for value in values)
+    return text.getvalue()
+
+
+# -- Markdown --------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """The tables, and the notes on what cannot be compared."""
+    parts = ["# Report 报告"]
+
+    def add(title: str, table: Table, notes: tuple[str, ...] = ()) -> None:
+        parts.append(f"## {title}")
+        parts.append(table_text(table))
+        if notes:
+            parts.append("\n".join(f"- {escape(note)}" for note in notes))
+
+    if report.table.rows:
+        add("Scores 成绩", tables.scores(report.table), report.table.notes)
+    if report.relative is not None:
+        add("Relative scores 相对成绩", tables.relative(report.relative))
+    if report.differences and report.base is not None:
+        add("Differences 差异", tables.compared(report.differences, report.base.name))
+    finished = [run for run in report.fine_tuning if run.finished]
+    if finished:
+        add("Sizes and times 规模与用时", tables.costs(finished))
+    if report.pretraining:
+        add("Pretraining 预训练", tables.pretraining(report.pretraining))
+    remarks = [
+        f"- {escape(str(run.folder))}: {escape(remark)}"
+        for run in report.runs
+        for remark in run.remarks
+    ]
+    if remarks:
+        parts += ["## Unfinished or incomplete 未完成", "\n".join(remarks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table_text(table: Table) -> str:
+    """A table with its caption."""
+    rules = [
+        ":---",
+        *(":---" if n in table.texts else "---:" for n in range(len(table.headings) - 1)),
+    ]
+    lines = [_row(map(_cell, table.headings)), _row(rules)]
+    for name, rows in table.groups:
+        if name:
+            lines.append(_row([f"*{escape(name)}*", *[""] * (len(table.headings) - 1)]))
+        for line in rows:
+            lines.append(_row([escape(line.name), *map(_cell, line.cells)]))
+    return f"{escape(table.caption)}\n\n" + "\n".join(lines)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(cell.text)
+    if not cell.below:
+        return text
+    # A standard deviation reads on; what a heading or a step count adds stands apart.
+    return f"{text} {escape(cell.below)}"
+
+
+def escape(text: str) -> str:
+    r"""A text of anybody's in Markdown: it stays text, on one line.
+
+    >>> print(escape("a_b <b>|*x*"))
+    a_b \<b\>\|\*x\*
+    """
+    return _SPECIAL.sub(lambda found: "\\" + found.group(), " ".join(clean(text).split()))
