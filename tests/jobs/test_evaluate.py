@@ -1,0 +1,74 @@
+"""zhbert evaluate: the metrics that finetune printed, and what does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.jobs.small_tasks import LEARNING, QUICK, make_model, make_task
+
+from zhbert.errors import ZhbertError
+from zhbert.jobs.evaluate import evaluate
+from zhbert.jobs.finetune import finetune
+
+KINDS = ("classify", "regress", "tag", "span")
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory):
+    """A fine-tuned model of every kind, beside its card; read them only."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    model = make_model(folder / "model")
+    for kind in KINDS:
+        card = make_task(folder / kind, kind)
+        finetune(card, model, None, folder / kind / "run", [*QUICK, *LEARNING, "epochs=2"])
+    return folder
+
+
+def parts(tuned, kind):
+    folder = tuned / kind
+    return folder / "run", folder / f"my_{kind}.toml", next(folder.glob("dev.*"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_folder_scores_what_the_run_said(tuned, kind):
+    run, card, dev = parts(tuned, kind)
+    expected = json.loads((run / "seed-0" / "result.json").read_text(encoding="utf-8"))["metrics"]
+    found = evaluate(run / "seed-0" / "final", card, dev)
+    assert found["metrics"] == pytest.approx(expected, abs=0.01)
+    assert found["examples"] == 24
+
+
+def test_json_has_the_metrics_by_name(tuned, capsys, monkeypatch):
+    from zhbert import cli
+
+    monkeypatch.setitem(cli.VERBS, "evaluate", ("zhbert.jobs.evaluate", ""))
+    run, card, dev = map(str, parts(tuned, "classify"))
+    assert cli._run("evaluate", [run, card, "--data", dev, "--json", "--quiet"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert set(metrics) == {"accuracy", "f1"}
+    assert cli._run("evaluate", [run, card, "--data", dev]) == 0
+    assert f"accuracy  {metrics['accuracy']:.2f}" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_refused(tuned, tmp_path):
+    run, card, dev = parts(tuned, "classify")
+    _, other, other_dev = parts(tuned, "tag")
+
+    def refusal(*arguments):
+        with pytest.raises(ZhbertError) as caught:
+            evaluate(*arguments)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "a model of the kind classify" in refusal(run, other, other_dev)
+    assert "a folder; name the file" in refusal(run, card, dev.parent)
+    renamed = tmp_path / "renamed.toml"
+    renamed.write_text(card.read_text().replace('"neg", "pos"', '"neg", "good"'))
+    rows = dev.read_text(encoding="utf-8").replace("\tpos", "\tgood")
+    (tmp_path / "dev.tsv").write_text(rows, encoding="utf-8")
+    line = refusal(run, renamed, tmp_path / "dev.tsv")
+    assert "but not renamed's good: fine-tuned for another task" in line
+    (tmp_path / "dev.tsv").write_text("text\tlabel\n好\tbad\n", encoding="utf-8")
+    assert "dev.tsv:2" in refusal(run, card, tmp_path / "dev.tsv")
+    assert "not fine-tuned" in refusal(tuned / "model", card, dev)

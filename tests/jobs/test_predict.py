@@ -1,0 +1,285 @@
+"""zhbert predict: forms of input and output, order, bounded memory, one line for what is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tests.jobs.small_tasks import LEARNING, QUICK, make_model, make_task, texts
+
+from zhbert.errors import ZhbertError
+from zhbert.jobs import predict as predict_module
+from zhbert.jobs.finetune import finetune
+from zhbert.jobs.predict import predict
+from zhbert.tasks import fine_tuned
+from zhbert.tasks.fine_tuned import open_fine_tuned
+from zhbert.tasks.read import TextExample
+
+KINDS = ("classify", "regress", "tag", "span")
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory):
+    """A fine-tuned model of every kind, beside its task; read them only."""
+    folder = tmp_path_factory.mktemp("predict")
+    model = make_model(folder / "model")
+    for kind in KINDS:
+        card = make_task(folder / kind, kind, train=320)
+        finetune(card, model, None, folder / kind / "run", [*QUICK, *LEARNING, "epochs=3"])
+    return folder
+
+
+def model_of(tuned, kind):
+    return tuned / kind / "run" / "seed-0" / "final"
+
+
+def dev_of(tuned, kind):
+    return next((tuned / kind).glob("dev.*"))
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tasks_own_file_gives_what_finetune_predicted(tmp_path, tuned, kind):
+    count = predict(model_of(tuned, kind), dev_of(tuned, kind), tmp_path / "out.jsonl")
+    found = lines_of(tmp_path / "out.jsonl")
+    expected = lines_of(tuned / kind / "run" / "seed-0" / "predictions.jsonl")
+    assert count == len(found) == len(expected)
+    for mine, line in zip(found, expected, strict=True):
+        assert mine["id"] == line["id"]
+        assert mine["prediction"] == pytest.approx(line["predicted"], abs=1e-4)
+        if kind == "classify":
+            assert mine["probabilities"] == pytest.approx(line["probabilities"], abs=1e-5)
+            assert mine["probability"] == max(mine["probabilities"].values())
+
+
+def inputs(folder, kind):
+    """The same texts, written in every form that a file may have."""
+    several = texts(9, 7)
+    pairs = kind == "regress"
+    rows = [(text, text[::-1]) if pairs else (text,) for text in several]
+    names = ["text", "text_pair"][: len(rows[0])]
+    files = {
+        "plain.txt": "".join("\t".join(row) + "\n" for row in rows),
+        "bom.txt": "\ufeff" + "".join("\t".join(row) + "\r\n" for row in rows),
+        "table.tsv": "\n".join(["\t".join(["id", *names]), *("9\t" + "\t".join(r) for r in rows)]),
+        "table.csv": "\n".join([",".join(names), *(",".join(f'"{x}"' for x in r) for r in rows)]),
+        "lines.jsonl": "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+    return rows, [folder / name for name in files]
+
+
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_every_form_of_the_same_texts_gives_the_same(tmp_path, tuned, kind):
+    rows, files = inputs(tmp_path, kind)
+    results = []
+    for file in files:
+        predict(model_of(tuned, kind), file, tmp_path / "out.jsonl", overwrite=True)
+        results.append(lines_of(tmp_path / "out.jsonl"))
+    assert [line["text"] for line in results[0]] == [row[0] for row in rows]
+    assert all(result == results[0] for result in results)
+
+
+def test_parquet_is_read(tmp_path, tuned):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"text": ["好", "坏"]}), tmp_path / "in.parquet")
+    predict(model_of(tuned, "classify"), tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert [line["text"] for line in lines_of(tmp_path / "out.jsonl")] == ["好", "坏"]
+
+
+def test_a_table_has_a_column_for_every_label(tmp_path, tuned):
+    (tmp_path / "in.txt").write_text("的好\n的坏\n", encoding="utf-8")
+    predict(model_of(tuned, "classify"), tmp_path / "in.txt", tmp_path / "out.tsv")
+    head, *rows = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert head == ["id", "prediction", "probability", "p(neg)", "p(pos)"]
+    assert [row[:2] for row in rows] == [["0", "pos"], ["1", "neg"]]
+    assert sum(map(float, rows[0][3:])) == pytest.approx(1, abs=1e-5)
+
+
+def test_sentences_are_tagged_by_character(tmp_path, tuned):
+    (tmp_path / "in.txt").write_text("我在他来中京\n我他大来 在中京\n", encoding="utf-8")
+    predict(model_of(tuned, "tag"), tmp_path / "in.txt", tmp_path / "out.jsonl")
+    for line in lines_of(tmp_path / "out.jsonl"):
+        (entity,) = line["entities"]
+        text = "".join(line["tokens"])
+        assert (entity["text"], text[entity["start"] : entity["end"]]) == ("中京", "中京")
+    predict(model_of(tuned, "tag"), dev_of(tuned, "tag"), tmp_path / "out.txt")
+    expected = (tuned / "tag" / "run" / "seed-0" / "submission.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == expected
+
+
+def test_answers_by_id_and_questions_as_json_lines(tmp_path, tuned):
+    predict(model_of(tuned, "span"), dev_of(tuned, "span"), tmp_path / "out.json")
+    answers = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    submitted = tuned / "span" / "run" / "seed-0" / "submission.json"
+    assert answers == json.loads(submitted.read_text(encoding="utf-8"))
+    data = json.loads(dev_of(tuned, "span").read_text(encoding="utf-8"))["data"][0]["paragraphs"]
+    questions = [
+        {"id": q["id"], "question": q["question"], "context": one["context"]}
+        for one in data
+        for q in one["qas"]
+    ]
+    file = tmp_path / "in.jsonl"
+    file.write_text("\n".join(map(json.dumps, questions)), encoding="utf-8")
+    predict(model_of(tuned, "span"), file, tmp_path / "out.jsonl")
+    found = {line["id"]: line for line in lines_of(tmp_path / "out.jsonl")}
+    assert {id_: line["prediction"] for id_, line in found.items()} == answers
+    one = found["Q0"]
+    context = questions[0]["context"]
+    assert context[one["start"] :].startswith(one["prediction"])
+
+
+def test_the_order_is_the_files_and_windows_do_not_matter(tmp_path, tuned, monkeypatch):
+    several = [TextExample(str(n), text) for n, text in enumerate(texts(50, 3))]
+    opened = open_fine_tuned(model_of(tuned, "classify"))
+    whole = opened.predict(several)
+    monkeypatch.setattr(fine_tuned, "WINDOW_EXAMPLES", 7)
+    parts = list(opened.stream(iter(several)))
+    assert [example.id for example, _ in parts] == [one.id for one in several]
+    for mine, (_, other) in zip(whole, parts, strict=True):
+        assert mine.value == other.value
+        assert mine.details["probabilities"] == pytest.approx(
+            other.details["probabilities"], abs=1e-5
+        )
+
+
+def test_a_file_is_read_as_it_is_needed(tuned, monkeypatch):
+    monkeypatch.setattr(fine_tuned, "WINDOW_EXAMPLES", 10)
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield TextExample(str(len(taken)), "好")
+
+    stream = open_fine_tuned(model_of(tuned, "classify")).stream(endless())
+    for _ in range(25):
+        next(stream)
+    assert len(taken) <= 30
+    monkeypatch.setattr(fine_tuned, "WINDOW_CHARACTERS", 5)
+    before = len(taken)
+    next(open_fine_tuned(model_of(tuned, "classify")).stream(endless()))
+    assert len(taken) - before == 5
+
+
+def test_stdin_and_stdout(tuned, monkeypatch, capsys):
+    class Stdin:
+        buffer = io.BytesIO("的好\n\n的坏".encode())
+
+    monkeypatch.setattr(predict_module.sys, "stdin", Stdin())
+    assert predict(model_of(tuned, "classify"), "-", "-") == 2
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in found] == ["的好", "的坏"]
+
+
+def test_predictions_are_fp32_unless_bf16_is_asked_for(tmp_path, tuned, monkeypatch):
+    used = []
+    real = fine_tuned.run_model
+
+    def run_model(*arguments, dtype):
+        used.append(dtype)
+        return real(*arguments, dtype=dtype)
+
+    monkeypatch.setattr(fine_tuned, "run_model", run_model)
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.jsonl"
+        predict(model_of(tuned, "classify"), dev_of(tuned, "classify"), out, precision=precision)
+    assert used == [torch.float32, torch.bfloat16]
+    for a, b in zip(*(lines_of(tmp_path / f"{p}.jsonl") for p in ("fp32", "bf16")), strict=True):
+        assert a["probabilities"] == pytest.approx(b["probabilities"], abs=0.05)
+
+
+def test_models_that_transformers_fine_tuned_are_opened(tmp_path, tuned):
+    import transformers
+
+    config = transformers.BertConfig.from_pretrained(model_of(tuned, "classify"))
+    del config.zhbert
+    config.id2label, config.label2id = {0: "否", 1: "是"}, {"否": 0, "是": 1}
+    theirs = transformers.BertForSequenceClassification(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    transformers.AutoTokenizer.from_pretrained(model_of(tuned, "classify")).save_pretrained(
+        tmp_path / "theirs"
+    )
+    (tmp_path / "in.txt").write_text("的好\t的坏\n的人\n", encoding="utf-8")
+    predict(tmp_path / "theirs", tmp_path / "in.txt", tmp_path / "out.jsonl")
+    pair, single = lines_of(tmp_path / "out.jsonl")
+    assert pair["text_pair"] == "的坏"
+    classify = transformers.pipeline("text-classification", str(tmp_path / "theirs"), top_k=None)
+    (expected,) = classify([{"text": "的好", "text_pair": "的坏"}])
+    assert pair["probabilities"] == pytest.approx(
+        {one["label"]: one["score"] for one in expected}, abs=1e-4
+    )
+    assert set(single["probabilities"]) == {"否", "是"}
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def refusal(*arguments, **options):
+    with pytest.raises(ZhbertError) as caught:
+        predict(*arguments, **options)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
+    classify, span = model_of(tuned, "classify"), model_of(tuned, "span")
+    out = tmp_path / "out.jsonl"
+
+    def line(text, name="in.txt", model=classify, target=out):
+        (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        said = refusal(model, tmp_path / name, target)
+        assert not list(tmp_path.glob("*out*"))
+        return said
+
+    assert "no examples in it" in line("")
+    assert "in.txt:2: not UTF-8" in line("好\n".encode() + b"\xff\xfe\n")
+    assert "no column text" in line("words\n好\n", "in.tsv")
+    assert "not JSON lines" in line("好\n", "in.jsonl")
+    assert "in.txt:1: the model compares two texts" in line(
+        "好\n", model=model_of(tuned, "regress")
+    )
+    assert "no column 'text_pair'" in line("text\n好\n", "in.tsv", model_of(tuned, "regress"))
+    assert "question and context must be texts" in line('{"question": "好"}', "q.jsonl", span)
+    assert "not JSON" in line("{", "q.json", span)
+    assert "ends in .jsonl or .tsv" in line("好\n", target=tmp_path / "out.xml")
+    assert "no such file" in refusal(classify, tmp_path / "nowhere.txt", out)
+    out.write_text("")
+    assert "--overwrite" in refusal(classify, tmp_path / "in.txt", out)
+
+
+def test_a_model_that_is_not_fine_tuned_is_refused(tmp_path, tuned):
+    (tmp_path / "in.txt").write_text("好\n", encoding="utf-8")
+    line = refusal(tuned / "model", tmp_path / "in.txt", tmp_path / "out.jsonl")
+    assert "BertForPreTraining: not fine-tuned for a task" in line
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, tuned):
+    """Ten times the lines, about the same peak."""
+    code = (
+        "import resource, sys; from zhbert.jobs.predict import predict; predict(*sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for factor in (1, 10):
+        file = tmp_path / f"{factor}.txt"
+        file.write_text("".join(f"{text}\n" for text in texts(3000, 1)) * factor, encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(model_of(tuned, "classify")), str(file),
+             str(tmp_path / f"{factor}.tsv")],
+            capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        peaks.append(int(result.stdout))
+    assert peaks[1] < peaks[0] + 40_000
