@@ -342,6 +342,27 @@ def test_two_runs_are_compared(tmp_path, model, larger_cards, runs):
         compare_runs(runs / "classify", runs / "tag")
 
 
+def test_a_fine_tuned_model_is_fine_tuned_further(tmp_path, cards, runs):
+    still = [*QUICK, "epochs=1", "optimizer.learning_rate=1e-12"]
+    # The head of the same labels is kept, whatever scale it speaks in ...
+    for kind in ("classify", "regress"):
+        final = runs / kind / "seed-0" / "final"
+        run = tmp_path / kind
+        finetune(cards[kind], final, None, run, still)
+        assert (
+            json_of(run / "summary.json")["metrics"]
+            == json_of(runs / kind / "summary.json")["metrics"]
+        )
+        for mine, line in zip(
+            *(lines_of(x / "seed-0" / "predictions.jsonl") for x in (run, runs / kind)), strict=True
+        ):
+            assert mine["predicted"] == pytest.approx(line["predicted"], abs=1e-3)
+    # ... and that of other labels makes room for a new one.
+    final = runs / "classify" / "seed-0" / "final"
+    finetune(cards["tag"], final, None, tmp_path / "tag", still)
+    finetune(cards["regress"], final, None, tmp_path / "other", still)
+
+
 # -- the command line ------------------------------------------------------------------------------
 
 

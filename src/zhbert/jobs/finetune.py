@@ -273,6 +273,8 @@ class _Run:
                 f"warning: {self.model_name}: was never trained ({words.why}): fine-tuning starts "
                 "from noise"
             )
+        if self.card.kind in ("classify", "regress") and states["pooler"].word == "missing":
+            self.say(f"note: {self.model_name}: no pooler in it; a random one is trained")
         if len(self.tokenizer) > self.config.vocab_size:
             raise ZhbertError(
                 f"{self.model}: the vocabulary has {len(self.tokenizer):,} pieces, the model "

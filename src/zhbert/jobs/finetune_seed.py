@@ -25,6 +25,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, write_json, write_text
 from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
 from zhbert.model import pretrained
+from zhbert.model.names import FINE_TUNED
 from zhbert.runtime import choose_dtype, free_memory, has_compiler
 from zhbert.tasks.cards import Card
 from zhbert.tasks.fine_tuned import SECTION, section_of
@@ -369,7 +370,7 @@ def _notice(line: str) -> None:
 
 
 def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
-    """The pretrained model with a new head of the kind's own."""
+    """The pretrained model with a new head, or with its own where that is of the same labels."""
     with warnings.catch_warnings():
         # A new head is what fine-tuning begins with; the rest was said when the run began.
         warnings.simplefilter("ignore", pretrained.UntrainedWeightsWarning)
@@ -377,6 +378,8 @@ def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
         model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
             folder, labels=kind.labels, seed=seed, quiet=True
         )
+    if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):
+        kind.begin(model)
     return model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -249,9 +249,13 @@ class _Bert(nn.Module):
         """
         folder = locate(name, quiet=quiet)
         config = BertConfig.from_pretrained(folder)
-        if labels is not None:
-            config = config.with_labels(labels)
         checkpoint = open_checkpoint(folder)
+        if labels is not None:
+            if list(labels) != config.labels:
+                # A head of other labels, even of as many, is not this one.
+                kept = {n: e for n, e in checkpoint.entries.items() if not n.startswith(FINE_TUNED)}
+                checkpoint = replace(checkpoint, entries=kept)
+            config = config.with_labels(labels)
         check_architecture(checkpoint, config)
         if num_hidden_layers is not None:
             if not 1 <= num_hidden_layers <= config.num_hidden_layers:

@@ -77,6 +77,9 @@ class Classify:
         gold = [cast(TextExample, example).label for example in examples]
         return {"score": [float(a == b.value) for a, b in zip(gold, predictions, strict=True)]}
 
+    def begin(self, model: nn.Module) -> None:
+        """Nothing."""
+
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the logits of the labels."""
 

@@ -87,6 +87,9 @@ class Kind(Protocol):
     ) -> dict[str, list[float]]:
         """How good each prediction is, 0 to 1: ``score``, and other names that the kind has."""
 
+    def begin(self, model: nn.Module) -> None:
+        """Undo ``finish``, of a model whose head was fine-tuned before and is trained further."""
+
     def finish(self, model: nn.Module) -> None:
         """Change a trained model, in place, so that its outputs are what users expect."""
 

@@ -71,6 +71,13 @@ class Regress:
         width = np.ptp(gold) or 1.0
         return {"score": np.maximum(0.0, 1 - np.abs(gold - found) / width).tolist()}
 
+    def begin(self, model: nn.Module) -> None:
+        """Take the scale out of a head that says the file's numbers."""
+        head = cast(nn.Linear, model.classifier)
+        with torch.no_grad():
+            head.bias.sub_(self.low).div_(self.high - self.low)
+            head.weight.div_(self.high - self.low)
+
     def finish(self, model: nn.Module) -> None:
         """Move the scale into the head, whose output is then the file's number everywhere."""
         head = cast(nn.Linear, model.classifier)

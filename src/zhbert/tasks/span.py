@@ -254,6 +254,9 @@ class Span:
             "em": (scores.per_question_em / 100).tolist(),
         }
 
+    def begin(self, model: nn.Module) -> None:
+        """Nothing."""
+
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the scores of starts and ends."""
 

@@ -152,6 +152,9 @@ class Tag:
         f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
         return {"score": f1.tolist()}
 
+    def begin(self, model: nn.Module) -> None:
+        """Nothing."""
+
     def finish(self, model: nn.Module) -> None:
         """Nothing: the outputs are the logits of the tags."""
 
