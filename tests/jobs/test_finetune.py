@@ -18,6 +18,7 @@ from tests.jobs.small_tasks import LEARNING, PIECES, QUICK, make_model, make_tas
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs import finetune_seed
+from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import describe_summary, finetune
 from zhbert.jobs.finetune_compare import compare_runs
 from zhbert.tasks.cards import load_card, parse_card
@@ -27,6 +28,8 @@ from zhbert.tasks.scoring import score
 from zhbert.tasks.span import Span
 
 KINDS = ("classify", "regress", "tag", "span")
+# Cut off between the best evaluation and the end that patience makes.
+LATER = ("epochs=30", "patience=3")
 SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
 
 
@@ -219,12 +222,14 @@ def test_the_same_seed_gives_the_same_bits(tmp_path, model, cards):
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
-@pytest.mark.parametrize("saves", [1, 3])
+@pytest.mark.parametrize(("saves", "more"), [(1, ()), (3, ()), (8, LATER)])
 def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
-    tmp_path, model, cards, monkeypatch, saves
+    tmp_path, model, cards, monkeypatch, saves, more
 ):
-    overrides = [*QUICK, "checkpoint_every=3", "epochs=3", "optimizer.learning_rate=2e-3"]
-    finetune(cards["classify"], model, None, tmp_path / "whole", overrides)
+    overrides = [*QUICK, "epochs=3", "optimizer.learning_rate=2e-3"]
+    overrides += more or ["checkpoint_every=3"]
+    card = cards["regress"]
+    finetune(card, model, None, tmp_path / "whole", overrides)
     real = finetune_seed.Checkpoints.save
     done = []
 
@@ -238,8 +243,8 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(finetune_seed.Checkpoints, "save", save)
         with pytest.raises(KeyboardInterrupt):
-            finetune(cards["classify"], model, None, run, overrides)
-    finetune(cards["classify"], model, None, run, overrides)
+            finetune(card, model, None, run, overrides)
+    finetune(card, model, None, run, overrides)
     assert weights(run) == weights(tmp_path / "whole")
     timed = ("seconds", "step_seconds", "pieces_per_second", "data_wait")
     for name in ("metrics.jsonl", "predictions.jsonl"):
@@ -293,19 +298,18 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, model, cards, mon
 
 
 def test_training_ends_when_dev_gets_no_better(tmp_path, model, cards):
-    overrides = [*QUICK, *LEARNING, "epochs=30", "patience=2"]
-    finetune(cards["classify"], model, None, tmp_path / "run", overrides)
-    result = json_of(tmp_path / "run" / "seed-0" / "result.json")
+    card, run = cards["regress"], tmp_path / "run"
+    finetune(card, model, None, run, [*QUICK, "optimizer.learning_rate=2e-3", *LATER])
+    result = json_of(run / "seed-0" / "result.json")
     assert result["stopped_early"]
-    assert result["steps"] == result["best_step"] + 2 * 8
-    evaluations = [
-        line
-        for line in lines_of(tmp_path / "run" / "seed-0" / "metrics.jsonl")
-        if "evaluation" in line
-    ]
-    best = max(line["accuracy"] for line in evaluations)
-    first = next(line for line in evaluations if line["accuracy"] == best)
-    assert (result["best_step"], result["metrics"]["accuracy"]) == (first["step"], best)
+    assert result["steps"] == result["best_step"] + 3 * 8
+    evaluations = [e for e in lines_of(run / "seed-0" / "metrics.jsonl") if "evaluation" in e]
+    best = max(evaluations, key=lambda line: line["pearson"])
+    assert result["best_step"] == best["step"]
+    assert result["metrics"]["pearson"] == best["pearson"] > evaluations[-1]["pearson"]
+    # final/ is the best model, not the last.
+    found = evaluate(run, card, card.with_name("dev.tsv"))
+    assert found["metrics"] == pytest.approx(result["metrics"], abs=0.01)
 
 
 def test_a_grid_names_the_best_on_dev(tmp_path, model, cards):
