@@ -17,6 +17,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert.report.numbers import MISSING, score_text, share_text
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -101,6 +103,8 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
     out = console.out()
     if report.table.rows:
         out.print(_scores(report))
+    if report.differences:
+        out.print("* larger than the noise: the 95 % interval (paired bootstrap) leaves out 0")
     for one in report.pretraining:
         out.print(_pretraining_line(one), markup=False)
     for run in report.runs:
@@ -117,8 +121,6 @@ def _scores(report: Report) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from zhbert.report.numbers import score_text, share_text
-
     relative = report.relative
     shares = {row.row.model: row for row in relative.rows if not row.row.source} if relative else {}
     verdicts = {(one.task, one.model): one for one in report.differences}
@@ -130,7 +132,7 @@ def _scores(report: Report) -> Table:
     if relative:
         table.add_column(f"% of {escape(relative.base.name)}'s", justify="right")
     if verdicts:
-        table.add_column("less base's")
+        table.add_column("difference", justify="right", no_wrap=True)
     for column in report.table.columns:
         name = escape(f"{column.task} {column.key}")
         for row in report.table.ours:
@@ -144,7 +146,7 @@ def _scores(report: Report) -> Table:
                 cells.append(share_text(share))
             one = verdicts.get((column.task, row.model))
             if verdicts and one and one.metric == column.key:
-                cells.append(_verdict(one.result) if one.result else one.why_not)
+                cells.append(_verdict(one.result))
             table.add_row(*cells)
             name = ""
     if relative and len(relative.columns) > 1:
@@ -162,9 +164,10 @@ def _scores(report: Report) -> Table:
     return table
 
 
-def _verdict(result: Comparison) -> str:
-    noise = ">" if result.is_larger_than_noise else "within"
-    return f"{result.difference:+.2f} {noise} noise"
+def _verdict(result: Comparison | None) -> str:
+    if result is None:
+        return MISSING
+    return f"{result.difference:+.2f}{'*' if result.is_larger_than_noise else ' '}"
 
 
 def _pretraining_line(run: PretrainingRun) -> str:

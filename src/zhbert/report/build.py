@@ -51,8 +51,16 @@ class Report:
     @property
     def styles(self) -> dict[str, int]:
         """Which colour, dashes and marker a model has in all pictures."""
+        names = [run.model for run in self.fine_tuning] + [run.name for run in self.pretraining]
+        return {name: place for place, name in enumerate(dict.fromkeys(names))}
+
+    def scored_elsewhere(self, task: str) -> set[str]:
+        """The models that were scored on other examples of a task than the others."""
         return {
-            name: at for at, name in enumerate(dict.fromkeys(r.model for r in self.fine_tuning))
+            row.model
+            for row in self.table.ours
+            for column, score in row.scores.items()
+            if column.task == task and score.elsewhere
         }
 
 

@@ -54,6 +54,8 @@ class Axis:
     label: str
     """What it measures, with its unit."""
     logarithmic: bool = False
+    whole: bool = False
+    """Of things that are counted: no tick stands between two numbers."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ def chart(
         return element("p", f"{title}: nothing to draw yet.", class_="note")
     xs = [point[0] for one in drawn for point in one.points]
     ys = [point[1] for one in drawn for point in one.points]
-    y_ticks = _ticks(min(ys), max(ys), y.logarithmic)
+    y_ticks = _ticks(min(ys), max(ys), y)
     left = 10 + max(len(_number(tick)) for tick in y_ticks[2]) * _CHARACTER
-    across = _Scale(*_ticks(min(xs), max(xs), x.logarithmic), x.logarithmic, left, WIDTH - _RIGHT)
+    across = _Scale(*_ticks(min(xs), max(xs), x), x.logarithmic, left, WIDTH - _RIGHT)
     down = _Scale(*y_ticks, y.logarithmic, HEIGHT - _BOTTOM, _TOP)
     # Faint lines lie below the thick ones that they belong to.
     ordered = sorted(drawn, key=lambda one: (not one.reference, not one.faint))
@@ -136,9 +138,9 @@ def describe(x: Axis, y: Axis, series: Sequence[Series]) -> str:
 # -- axes ------------------------------------------------------------------------------------------
 
 
-def _ticks(low: float, high: float, logarithmic: bool) -> tuple[float, float, tuple[float, ...]]:
+def _ticks(low: float, high: float, axis: Axis) -> tuple[float, float, tuple[float, ...]]:
     """An axis' ends and its ticks, four to seven round numbers."""
-    if logarithmic:
+    if axis.logarithmic:
         low, high = low / 1.25, high * 1.25
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
@@ -152,6 +154,8 @@ def _ticks(low: float, high: float, logarithmic: bool) -> tuple[float, float, tu
         low, high = low - room, high + room
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= 6)
+    if axis.whole:
+        step = max(step, 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
     return ticks[0], ticks[-1], tuple(ticks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -25,10 +25,11 @@ def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
     )
 
 
-def pretraining_charts(runs: Sequence[PretrainingRun], numbers: Iterator[int]) -> list[Markup]:
+def pretraining_charts(
+    runs: Sequence[PretrainingRun], styles: Mapping[str, int], numbers: Iterator[int]
+) -> list[Markup]:
     """The training loss, then what held-out text says: a picture for each way of masking it."""
-    steps = Axis("steps")
-    styles = {run.name: place for place, run in enumerate(runs)}
+    steps = Axis("steps", whole=True)
     longest = max((len(run.steps) for run in runs), default=0)
     title = "Training loss 训练损失"
     if longest > CURVE_POINTS:
@@ -84,9 +85,15 @@ def mean_curve(curves: Mapping[int, Points]) -> Points:
 
 
 def fine_tuning_chart(
-    runs: Sequence[FineTuningRun], styles: Mapping[str, int], numbers: Iterator[int]
+    runs: Sequence[FineTuningRun],
+    styles: Mapping[str, int],
+    elsewhere: Collection[str],
+    numbers: Iterator[int],
 ) -> Markup:
-    """The deciding metric on dev by epoch: seeds thin, their mean thick."""
+    """The deciding metric on dev by epoch: seeds thin, their mean thick.
+
+    ``elsewhere``: the models to mark, since they were scored on other examples.
+    """
     series = []
     for run in runs:
         if len(run.curves) > 1:
@@ -94,11 +101,12 @@ def fine_tuning_chart(
                 Series(f"{run.model}, seed {seed}", curve, styles[run.model], faint=True)
                 for seed, curve in run.curves.items()
             ]
-        series.append(Series(run.model, mean_curve(run.curves), styles[run.model]))
+        mark = " †" if run.model in elsewhere else ""
+        series.append(Series(run.model + mark, mean_curve(run.curves), styles[run.model]))
     metric = runs[0].main_metric
     return chart(
         f"{runs[0].task}: dev by epoch 各轮成绩",
-        Axis("epochs"),
+        Axis("epochs", whole=True),
         Axis(f"{metric}, %"),
         series,
         next(numbers),
@@ -106,12 +114,17 @@ def fine_tuning_chart(
 
 
 def size_chart(
-    table: ScoreTable, styles: Mapping[str, int], numbers: Iterator[int]
+    table: ScoreTable, base: Row, styles: Mapping[str, int], numbers: Iterator[int]
 ) -> Markup | None:
-    """The mean score against the parameters, of models with all figures; None without two."""
-    columns = shared_columns(table.ours)
+    """The mean score against the parameters, of models with all of the base's figures.
+
+    None where that is less than two models.
+    """
+    columns = comparable(base)
     points = {
-        row.model: (size, mean_score(row, columns)) for row in table.ours if (size := _size(row))
+        row.model: (size, mean_score(row, columns))
+        for row in table.ours
+        if set(columns) <= comparable(row) and (size := _size(row))
     }
     if not columns or len(points) < 2:
         return None
@@ -126,22 +139,15 @@ def size_chart(
     )
 
 
-def shared_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The figures that all models have, on the same examples."""
-    if not rows:
-        return ()
-    return tuple(
-        column
-        for column in rows[0].scores
-        if all(column in row.scores and not row.scores[column].elsewhere for row in rows)
-    )
+def comparable(row: Row) -> set[Column]:
+    """The figures of a model that were scored on the same examples as others'."""
+    return {column for column, score in row.scores.items() if not score.elsewhere}
 
 
-def mean_score(row: Row, columns: Sequence[Column]) -> float:
+def mean_score(row: Row, columns: Collection[Column]) -> float:
     """The mean over figures of the seeds' means."""
-    return (
-        statistics.fmean(row.scores[column].mean or 0.0 for column in columns) if columns else 0.0
-    )
+    scores = [row.scores[column] for column in columns]
+    return statistics.fmean(one.max if one.mean is None else one.mean for one in scores)
 
 
 def _size(row: Row) -> float | None:

@@ -10,28 +10,39 @@ MISSING = "–"
 def score_text(score: Score | None) -> str:
     """Maximum (mean), in per cent; published ones with as many decimals as they were printed.
 
-    >>> score_text(Score(84.25, 83.5)), score_text(Score(89.4, 89.2, seeds=3)), score_text(None)
-    ('84.25 (83.5)', '89.40 (89.20)', '–')
+    >>> score_text(Score(85.0, 84.6)), score_text(Score(89.4, 89.2, seeds=3)), score_text(None)
+    ('85.0 (84.6)', '89.40 (89.20)', '–')
     """
     if score is None:
         return MISSING
-    decimals = "g" if score.seeds is None else ".2f"
+    printed = (score.max, score.mean or 0.0)
+    few = score.seeds is None and printed == tuple(round(figure, 1) for figure in printed)
+    decimals = ".1f" if few else ".2f"
     mean = "" if score.mean is None else f" ({score.mean:{decimals}})"
     return (
         f"{score.max:{decimals}}{mean}{'†' if score.elsewhere else ''}{'*' if score.note else ''}"
     )
 
 
-def spread_text(score: Score | None) -> str:
-    """Standard deviation and number of seeds.
+def spread_text(score: Score | None, *, seeds: bool = True) -> str:
+    """Standard deviation and, unless ``seeds`` is false, number of seeds.
 
     >>> spread_text(Score(84.25, 83.5, 0.618, 3)), spread_text(Score(84.25, 84.25, None, 1))
     ('± 0.62, 3 seeds', '1 seed')
     """
     if score is None or score.seeds is None:
         return ""
-    seeds = f"{score.seeds} seed{'' if score.seeds == 1 else 's'}"
-    return seeds if score.std is None else f"± {score.std:.2f}, {seeds}"
+    parts = [] if score.std is None else [f"± {score.std:.2f}"]
+    return ", ".join([*parts, *([seeds_text(score.seeds)] if seeds else [])])
+
+
+def seeds_text(seeds: int) -> str:
+    """A number of seeds.
+
+    >>> seeds_text(1), seeds_text(3)
+    ('1 seed', '3 seeds')
+    """
+    return f"{seeds} seed{'' if seeds == 1 else 's'}"
 
 
 def share_text(share: float | None) -> str:

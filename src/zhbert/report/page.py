@@ -19,7 +19,7 @@ from zhbert.report.mistakes import (
     predictions_of,
     worst_mistakes,
 )
-from zhbert.report.numbers import share_text
+from zhbert.report.numbers import seeds_text, share_text
 from zhbert.report.runs import FineTuningRun
 from zhbert.report.tables import Cell, Table
 
@@ -73,7 +73,7 @@ _Section = tuple[str, Markup]
 
 
 def _title(report: Report) -> str:
-    names = list(dict.fromkeys([*report.styles, *(run.name for run in report.pretraining)]))
+    names = list(report.styles)
     return "zhbert report: " + ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
 
 
@@ -81,13 +81,18 @@ def _introduction(report: Report) -> str:
     fine_tuning, pretraining = report.fine_tuning, report.pretraining
     parts = []
     if fine_tuning:
+        models = len({run.model_key for run in fine_tuning})
         parts.append(
-            f"{len(report.styles)} models on {len(report.tasks)} tasks, "
-            f"{len(fine_tuning)} fine-tuning runs"
+            f"Fine-tuning: {_number(models, 'model')}, {_number(len(report.tasks), 'task')}"
         )
+        parts.append(_number(len(fine_tuning), "run"))
     if pretraining:
-        parts.append(f"{len(pretraining)} pretraining runs")
-    return f"{'; '.join(parts)}. Made by zhbert {__version__}."
+        parts.append(f"{_number(len(pretraining), 'pretraining run')}")
+    return f"{', '.join(parts)}. zhbert {__version__}."
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -125,16 +130,23 @@ def _costs(report: Report, numbers: Iterator[int]) -> _Section | None:
     finished = [run for run in report.fine_tuning if run.finished]
     if not finished:
         return None
-    picture = figures.size_chart(report.table, report.styles, numbers)
+    picture = _size_chart(report, numbers)
     charts = element("div", picture, class_="charts") if picture else None
     return "Sizes and times 规模与用时", join([_table(tables.costs(finished)), charts])
+
+
+def _size_chart(report: Report, numbers: Iterator[int]) -> Markup | None:
+    base = report.base if report.base and report.base.runs else report.table.ours[0]
+    return figures.size_chart(report.table, base, report.styles, numbers)
 
 
 def _pretraining(report: Report, numbers: Iterator[int]) -> _Section | None:
     runs = report.pretraining
     if not runs:
         return None
-    charts = element("div", figures.pretraining_charts(runs, numbers), class_="charts")
+    charts = element(
+        "div", figures.pretraining_charts(runs, report.styles, numbers), class_="charts"
+    )
     return "Pretraining 预训练", join([_table(tables.pretraining(runs)), charts])
 
 
@@ -146,14 +158,28 @@ def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
         parts.append(
             element(
                 "div",
-                figures.fine_tuning_chart(runs, report.styles, numbers),
+                figures.fine_tuning_chart(
+                    runs, report.styles, report.scored_elsewhere(task), numbers
+                ),
                 matrices,
                 class_="charts",
             )
         )
+        if matrices:
+            parts.append(element("p", _reading(runs[0].kind), class_="note"))
         parts += [_table(grid) for run in runs if (grid := tables.grid(run))]
         parts += [_worst(run, seed, worst) for run, _, seed, worst in found if worst]
         yield task, join(parts)
+
+
+def _reading(kind: str) -> str:
+    text = (
+        "Matrices: right ones in rows, predicted in columns; per cent of a row, below it the "
+        "number, of all seeds."
+    )
+    if kind == "tag":
+        text += f" {NOT_FOUND} is no entity with the same ends: one missed, or made up."
+    return text
 
 
 def _mistakes(run: FineTuningRun) -> tuple[Confusion | None, int | None, list[Mistake]]:
@@ -191,7 +217,7 @@ def _table(table: Table) -> Markup:
                 "th",
                 cell(one),
                 scope="col",
-                class_="text" if place == 0 or place - 1 in table.texts else None,
+                class_="word" if place == 0 or place - 1 in table.texts else None,
             )
             for place, one in enumerate(table.headings)
         ],
@@ -203,15 +229,18 @@ def _table(table: Table) -> Markup:
             rows.append(element("tr", element("th", name, scope="rowgroup", colspan=width)))
         for line in lines:
             cells = [
-                element("td", cell(one), class_="text" if place in table.texts else None)
+                element("td", cell(one), class_="word" if place in table.texts else None)
                 for place, one in enumerate(line.cells)
             ]
             name_cell = element("th", element("bdi", line.name), scope="row")
             rows.append(element("tr", name_cell, cells, class_="base" if line.base else None))
         bodies.append(element("tbody", rows))
-    return _box(
-        element("table", element("caption", table.caption), element("thead", head), bodies),
-        table.caption,
+    # Beside the box, not a <caption> in it: that would scroll away with the columns.
+    return join(
+        [
+            element("p", table.caption, class_="note"),
+            _box(element("table", element("thead", head), bodies), table.caption),
+        ]
     )
 
 
@@ -221,8 +250,8 @@ def _box(table: Markup, label: str) -> Markup:
 
 
 def _matrix(run: FineTuningRun, matrix: Confusion) -> Markup:
-    what = "entities 实体" if matrix.of_entities else "labels 标签"
-    caption = f"{run.model}: right {what} in rows, predicted in columns"
+    what = "entity" if matrix.of_entities else "label"
+    caption = f"{run.model}: which {what} for which"
     rows = [
         element(
             "tr",
@@ -236,16 +265,12 @@ def _matrix(run: FineTuningRun, matrix: Confusion) -> Markup:
         element("td", ""),
         [element("th", element("bdi", label), scope="col") for label in matrix.labels],
     )
-    seeds = f"{len(run.seeds)} seed{'' if len(run.seeds) == 1 else 's'}"
-    note = f"Per cent of a row, below it the number, over {seeds}."
-    if matrix.of_entities:
-        note += f" {NOT_FOUND}: no entity with the same ends (missed; or made up)."
     table = element("table", element("thead", head), element("tbody", rows), class_="matrix")
     return element(
         "figure",
-        element("figcaption", caption),
+        element("figcaption", f"{caption} 混淆矩阵 ({seeds_text(len(run.seeds))})"),
         _box(table, caption),
-        element("p", note, class_="note"),
+        class_="wide" if len(matrix.labels) > 6 else None,
     )
 
 
@@ -256,7 +281,7 @@ def _matrix_cell(matrix: Confusion, right: int, predicted: int) -> Markup:
         "td",
         content,
         style=f"--share:{share:.3f}",
-        class_="right" if right == predicted else None,
+        class_="right" if right == predicted and matrix.labels[right] != NOT_FOUND else None,
     )
 
 

@@ -192,7 +192,7 @@ class RelativeRow:
 
 @dataclass(frozen=True)
 class RelativeTable:
-    """Every model that has figures in common with the base."""
+    """The base, and every model of ours that has figures in common with it."""
 
     base: Row
     columns: tuple[Column, ...]
@@ -225,6 +225,8 @@ def relative_table(table: ScoreTable, base: Row) -> RelativeTable:
     )
     rows = []
     for row in table.rows:
+        if row.source and row is not base:
+            continue
         shares = {
             column: share
             for column in columns

@@ -11,6 +11,7 @@ from zhbert.report.numbers import (
     count_text,
     duration_text,
     score_text,
+    seeds_text,
     share_text,
     spread_text,
 )
@@ -51,22 +52,30 @@ class Table:
 
 def scores(table: ScoreTable) -> Table:
     """Maximum (mean) of every model and figure."""
+    counts = {score.seeds for row in table.ours for score in row.scores.values()}
+    each = counts.pop() if len(counts) == 1 else None
     lines = [
         Line(
-            row.name,
+            row.model,
             tuple(
-                Cell(score_text(row.scores.get(column)), spread_text(row.scores.get(column)))
+                Cell(
+                    score_text(row.scores.get(column)),
+                    spread_text(row.scores.get(column), seeds=each is None),
+                )
                 for column in table.columns
             ),
         )
         for row in table.rows
     ]
-    ours = tuple(line for line, row in zip(lines, table.rows, strict=True) if not row.source)
-    published = tuple(line for line, row in zip(lines, table.rows, strict=True) if row.source)
+    groups: dict[str, list[Line]] = {}
+    for row, line in zip(table.rows, lines, strict=True):
+        name = f"published by {row.source}, as printed" if row.source else ""
+        groups.setdefault(name, []).append(line)
     return Table(
-        "Per cent: the best of the seeds (their mean) ± standard deviation.",
+        "Per cent: the best of the seeds (their mean) ± standard deviation"
+        + (f"; {seeds_text(each)} each." if each else "."),
         (Cell("model"), *map(heading, table.columns)),
-        (("", ours), *((("published, as printed", published),) if published else ())),
+        tuple((name, tuple(group)) for name, group in groups.items()),
     )
 
 
@@ -107,72 +116,57 @@ def relative(table: RelativeTable) -> Table:
 
 def compared(differences: Sequence[Difference], base: str) -> Table:
     """Each model's difference from the base, and whether it can be told from noise."""
-    lines = []
+    groups: dict[str, list[Line]] = {}
     for one in differences:
         result = one.result
         if result is None:
-            cells = [Cell(MISSING), Cell(MISSING), Cell(one.why_not)]
+            cells = (Cell(MISSING), Cell(MISSING), Cell(one.why_not))
         else:
-            verdict = "larger than the noise" if result.is_larger_than_noise else "within the noise"
-            cells = [
+            cells = (
                 Cell(f"{result.difference:+.2f}"),
                 Cell(f"{result.low:+.2f} to {result.high:+.2f}"),
-                Cell(verdict),
-            ]
-        lines.append(Line(one.task, (Cell(one.model), Cell(one.metric), *cells)))
+                Cell("larger than noise" if result.is_larger_than_noise else "within noise"),
+            )
+        groups.setdefault(f"{one.task}, {one.metric}", []).append(Line(one.model, cells))
     return Table(
         f"Points of a per cent, the model's mean less {base}'s. Interval: 95 % of resamples of "
         "examples and seeds (paired bootstrap). Of twenty such intervals one leaves out 0 by "
         "chance.",
-        tuple(map(Cell, ("task", "model", "metric", "difference", "interval", "verdict"))),
-        (("", tuple(lines)),),
-        frozenset({0, 1, 4}),
+        tuple(map(Cell, ("model", "difference", "interval", "verdict"))),
+        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        frozenset({2}),
     )
 
 
 def costs(runs: Sequence[FineTuningRun]) -> Table:
-    """Sizes, times and speeds of fine-tuning."""
-    lines = []
+    """Sizes, times and speeds of fine-tuning, model by model."""
+    groups: dict[str, list[Line]] = {}
     for run in runs:
         layers, hidden = run.number("layers"), run.number("hidden_size")
-        shape = f"{layers:.0f} x {hidden:.0f}" if layers and hidden else MISSING
+        shape = f", {layers:.0f} layers x {hidden:.0f}" if layers and hidden else ""
         padding = run.number("padding_share")
-        where = ", ".join(
-            str(run.facts[key]) for key in ("device", "precision") if key in run.facts
+        where = ", ".join(str(run.facts[key]) for key in _WHERE if key in run.facts)
+        cells = (
+            count_text(run.number("parameters")),
+            count_text(run.number("train_examples")),
+            duration_text(run.number("seconds")),
+            count_text(run.number("examples_per_second")),
+            count_text(run.number("pieces_per_second")),
+            MISSING if padding is None else f"{padding:.1%}",
+            where or MISSING,
         )
-        lines.append(
-            Line(
-                run.model,
-                (
-                    Cell(run.task),
-                    Cell(shape),
-                    Cell(count_text(run.number("parameters"))),
-                    Cell(count_text(run.number("train_examples"))),
-                    Cell(duration_text(run.number("seconds"))),
-                    Cell(count_text(run.number("examples_per_second"))),
-                    Cell(count_text(run.number("pieces_per_second"))),
-                    Cell(MISSING if padding is None else f"{padding:.1%}"),
-                    Cell(where or MISSING),
-                ),
-            )
-        )
+        line = Line(run.task, tuple(map(Cell, cells)))
+        groups.setdefault(f"{run.model}{shape}", []).append(line)
+    names = ("parameters", "examples", "time", "examples/s", "pieces/s", "padding", "on")
     return Table(
-        "Training: time is of one seed, the mean of all; padding is the share of computed pieces.",
-        (
-            Cell("model"),
-            Cell("task"),
-            Cell("layers x hidden"),
-            Cell("parameters"),
-            Cell("examples"),
-            Cell("time"),
-            Cell("examples/s"),
-            Cell("pieces/s"),
-            Cell("padding"),
-            Cell("on"),
-        ),
-        (("", tuple(lines)),),
-        frozenset({0, 8}),
+        "Training: the time of one seed, a mean; padding is a share of all pieces computed.",
+        tuple(map(Cell, ("task", *names))),
+        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        frozenset({len(names) - 1}),
     )
+
+
+_WHERE = ("device", "precision")
 
 
 def pretraining(runs: Sequence[PretrainingRun]) -> Table:
@@ -182,6 +176,7 @@ def pretraining(runs: Sequence[PretrainingRun]) -> Table:
     for run in runs:
         model, masking = (_section(run, key) for key in ("model", "masking"))
         layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
+        where = ", ".join(str(run.origin[key]) for key in _WHERE if key in run.origin)
         accuracies = []
         for name in strategies:
             last = run.evaluations.get(name, ())[-1:]
@@ -204,14 +199,7 @@ def pretraining(runs: Sequence[PretrainingRun]) -> Table:
                     Cell(count_text(run.pieces or None)),
                     Cell(duration_text(run.seconds or None)),
                     Cell(count_text(run.pieces / run.seconds if run.seconds else None)),
-                    Cell(
-                        ", ".join(
-                            str(run.origin[key])
-                            for key in ("device", "precision")
-                            if key in run.origin
-                        )
-                        or MISSING
-                    ),
+                    Cell(where or MISSING),
                 ),
             )
         )

@@ -123,8 +123,7 @@ def _cell(cell: Cell) -> str:
     text = escape(cell.text)
     if not cell.below:
         return text
-    # A standard deviation reads on; what a heading or a step count adds stands apart.
-    return f"{text} {escape(cell.below)}"
+    return f"{text}{', ' if cell.below[0].isdigit() else ' '}{escape(cell.below)}"
 
 
 def escape(text: str) -> str:
