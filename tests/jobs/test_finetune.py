@@ -19,8 +19,9 @@ from tests.jobs.small_tasks import LEARNING, PIECES, QUICK, make_model, make_tas
 from zhbert.errors import ZhbertError
 from zhbert.jobs import finetune_seed
 from zhbert.jobs.evaluate import evaluate
-from zhbert.jobs.finetune import describe_summary, finetune
+from zhbert.jobs.finetune import finetune
 from zhbert.jobs.finetune_compare import compare_runs
+from zhbert.jobs.finetune_text import describe_summary
 from zhbert.tasks.cards import load_card, parse_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_predictions
@@ -395,7 +396,14 @@ def test_the_command_shows_examples_and_prints_the_result(tmp_path, model, cards
     assert err.count("-> label") == 3
     first = card.with_name("train.tsv").read_text(encoding="utf-8").splitlines()[1]
     assert f"[CLS]{first.split()[0]}[SEP]" in err
-    for said in ("padding", "settings: epochs=2", "16 steps, 8 an epoch", "never trained", "dev:"):
+    for said in (
+        "padding",
+        "settings: epochs=2",
+        "16 steps, 8 an epoch",
+        "never trained",
+        "labels: neg (32), pos (32)",
+        "dev:",
+    ):
         assert said in err
     assert verb(card, "--model", model, "--out", run, *QUICK, "--quiet", "--json") == 0
     out, err = capsys.readouterr()
@@ -512,6 +520,11 @@ def test_wrong_words_are_refused_before_anything_is_read(tmp_path, cards):
     assert "twice" in line("epochs=1,1")
     assert line(seeds=0) == "--seeds 0: must be 1 or more"
     assert "no task 'lcqcm'" in refusal("lcqcm", "nowhere", None, out)
+
+
+def test_one_process_only(monkeypatch, tmp_path, cards):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "without torchrun" in refusal(cards["tag"], "nowhere", None, tmp_path / "run")
 
 
 def test_rows_longer_than_the_model_reads_are_refused(tmp_path, model, cards, capsys):

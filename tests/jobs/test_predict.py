@@ -107,6 +107,23 @@ def test_a_table_has_a_column_for_every_label(tmp_path, tuned):
     assert sum(map(float, rows[0][3:])) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_submission_is_what_score_reads(tmp_path, tuned):
+    from zhbert.tasks.cards import load_card
+    from zhbert.tasks.read import read_examples
+    from zhbert.tasks.read_predictions import read_predictions
+
+    card, dev = load_card(tuned / "classify" / "my_classify.toml"), dev_of(tuned, "classify")
+    out = tmp_path / "out.tsv"
+    predict(model_of(tuned, "classify"), dev, out, submission=True)
+    assert out.read_text(encoding="utf-8").splitlines()[0] == "index\tprediction"
+    found = read_predictions(card, out, read_examples(card, dev, "dev"), dev, "dev")
+    lines = lines_of(tuned / "classify" / "run" / "seed-0" / "predictions.jsonl")
+    assert found == {line["id"]: line["predicted"] for line in lines}
+    assert "tags are handed in as .txt" in refusal(
+        model_of(tuned, "tag"), dev_of(tuned, "tag"), tmp_path / "x.tsv", submission=True
+    )
+
+
 def test_sentences_are_tagged_by_character(tmp_path, tuned):
     (tmp_path / "in.txt").write_text("我在他来中京\n我他大来 在中京\n", encoding="utf-8")
     predict(model_of(tuned, "tag"), tmp_path / "in.txt", tmp_path / "out.jsonl")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import BertTokenizerFast
 
@@ -106,12 +106,9 @@ def test_every_token_is_tagged_however_long_the_sentence(sentences):
     prepared = kind.prepare(examples)
     assert max(prepared.rows.lengths, default=0) <= 8
     # The scores name each piece's place: the tag of a token tells which piece decided it.
-    for example, prediction in zip(
-        examples,
-        kind.decode(prepared, np.zeros((len(prepared.rows.ids), 3), np.float32)),
-        strict=True,
-    ):
-        assert len(prediction.value) == len(example.tokens)
+    nothing = np.zeros((len(prepared.rows.ids), 3), np.float32)
+    for sentence, prediction in zip(examples, kind.decode(prepared, nothing), strict=True):
+        assert len(prediction.value) == len(sentence.tokens)
     places = prepared.places
     there = [(n, t) for n, one in enumerate(sentences) for t, x in enumerate(one) if x.strip()]
     assert list(zip(places.sentences.tolist(), places.tokens.tolist(), strict=True)) == there
@@ -123,14 +120,14 @@ def test_every_token_is_tagged_however_long_the_sentence(sentences):
 
 def test_entities_are_named_with_their_text():
     kind = Tag(OURS, TAGS, 16)
-    example = TagExample("0", ("在", "北", "京"), ("O", "B-LOC", "I-LOC"))
-    prepared = kind.prepare([example])
+    one = TagExample("0", ("在", "北", "京"), ("O", "B-LOC", "I-LOC"))
+    prepared = kind.prepare([one])
     scores = np.zeros((5, 3), np.float32)
     scores[[1, 2, 3], [0, 1, 2]] = 3
     (found,) = kind.decode(prepared, scores)
     assert found.details["entities"] == [{"type": "LOC", "start": 1, "end": 3, "text": "北京"}]
-    assert kind.each([example], [found]) == {"score": [1.0]}
-    assert kind.each([example], [Prediction(("O", "O", "O"))]) == {"score": [0.0]}
+    assert kind.each([one], [found]) == {"score": [1.0]}
+    assert kind.each([one], [Prediction(("O", "O", "O"))]) == {"score": [0.0]}
 
 
 # -- spans: rows ---------------------------------------------------------------------------------
@@ -261,6 +258,19 @@ def test_the_answer_is_the_best_over_all_windows():
     assert found.details["start"] == context.index("北京")
 
 
+def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
+    kind = Span(OURS, 24, 4, no_answer=True)
+    prepared = kind.prepare([question("甲乙丙丁" * 12)])
+    assert len(prepared.rows) > 2
+    scores = scores_for(prepared, (1, 9, 9, 1.0))
+    starts = prepared.rows.starts[:-1]
+    scores[starts] = 4.0
+    scores[starts[1]] = 0.5
+    (found,) = kind.decode(prepared, scores)
+    assert found.details["null_odds"] == pytest.approx(1.0 - 2.0)
+    assert found.value
+
+
 def test_an_answer_lies_in_the_context_and_is_not_too_long():
     kind = Span(OURS, 32, max_answer_length=2)
     prepared = kind.prepare([question("甲乙丙丁", asked="我？")])
@@ -316,6 +326,8 @@ def test_the_threshold_for_no_answer_is_the_best_on_dev():
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.booleans()), min_size=1))
+# Of equal odds all are answered or none: the best part of them is no choice.
+@example([(0, True, False), (0, False, True), (0, False, True)])
 def test_no_threshold_is_better_than_the_chosen_one(questions):
     odds, answered, unanswered = (np.array(x, np.float64) for x in zip(*questions, strict=True))
 

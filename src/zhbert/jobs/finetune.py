@@ -23,7 +23,6 @@ import os
 import shutil
 import statistics
 import sys
-import textwrap
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,12 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json, write_text
+from zhbert.jobs.finetune_text import (
+    describe_examples,
+    describe_settings,
+    describe_summary,
+    short_name,
+)
 from zhbert.schema import build, flatten, to_toml
 from zhbert.tasks.cards import Card, load_card, split_remark
 from zhbert.tasks.settings import (
@@ -53,7 +58,7 @@ if TYPE_CHECKING:
 
 PREVIEWED = 3
 # Pieces of a row that the preview shows.
-PREVIEWED_PIECES = 60
+PREVIEWED_PIECES = 32
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ def finetune(
     # Before the seconds that it takes to import torch: what can be wrong with words.
     if seeds < 1:
         raise ZhbertError(f"--seeds {seeds}: must be 1 or more")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ZhbertError("finetune runs in one process: start it without torchrun")
     card = load_card(task)
     texts = list(overrides)
     points = grid(texts)
@@ -400,10 +407,13 @@ class _Run:
             quiet=self.quiet,
         )
         if not self.quiet:
+            if first:
+                self.say(f"task: {self.card.title}")
+                for split, examples in self.splits.items():
+                    self.say(f"{split}: {self.files[split]}: {describe_examples(examples)}")
+                self._preview(kind)
             for line in dict.fromkeys((*train.remarks, *task.dev.remarks)):
                 self.say(line)
-            if first:
-                self._preview(kind)
             self._describe(task)
         return task
 
@@ -430,8 +440,6 @@ class _Run:
         dtype = str(choose_dtype(settings.precision, self.device)).removeprefix("torch.")
         lengths = task.train.rows.lengths
         plan = plan_epoch(lengths, settings.batch_size, 0, 0)
-        labels = f"; labels {', '.join(card.data.labels)}" if card.data.labels else ""
-        self.say(f"task: {card.title}{labels}")
         self.say(
             f"model: {self.model_name}, {config.num_hidden_layers} layers x {config.hidden_size}; "
             f"{self.device}, {dtype}"
@@ -521,55 +529,6 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """A run's result as people read it: maximum (mean) ± standard deviation."""
-    lines = []
-    for point in summary.get("grid", ()):
-        mean = point["metrics"][summary["main_metric"]]["mean"]
-        mark = "  best on dev" if point["overrides"] == summary["best"] else ""
-        lines.append(f"{' '.join(point['overrides'])}  {mean:.2f}{mark}")
-    width = max(map(len, summary["metrics"]))
-    for name, spread in summary["metrics"].items():
-        lines.append(
-            f"{name:<{width}}  {spread['max']:.2f} ({spread['mean']:.2f}) ± {spread['std']:.2f}"
-        )
-    count = len(summary["seeds"])
-    lines.append(
-        f"{summary['task']}, {summary['model_name']}, {summary['split']}: maximum (mean) ± "
-        f"standard deviation of {count} seed{'s' if count > 1 else ''}; {folder}"
-    )
-    if summary["split_note"]:
-        lines.append(summary["split_note"])
-    return lines
-
-
-def describe_settings(settings: FineTuningSettings, *, spans: bool) -> list[str]:
-    """The settings that matter, in lines of 80 columns: the usual ones, and what was changed."""
-    usual, flat = flatten(FineTuningSettings()), flatten(settings)
-    always = ["epochs", "sequence_length", "batch_size", "optimizer.learning_rate"]
-    always += ["optimizer.warmup_share", *(["doc_stride", "max_answer_length"] if spans else [])]
-    hidden = set() if spans else {"doc_stride", "max_answer_length"}
-    words = [
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in flat.items()
-        if key in always or (value != usual[key] and key not in hidden)
-    ]
-    return textwrap.wrap("settings: " + " ".join(words), 80, subsequent_indent="  ",
-                         break_on_hyphens=False)  # fmt: skip
-
-
-def short_name(model: str) -> str:
-    """A model's name for tables: of runs/x/final, x.
-
-    >>> short_name("runs/tiny/final"), short_name("hfl/rbt3"), short_name("BERT-Mini/")
-    ('tiny', 'rbt3', 'BERT-Mini')
-    """
-    parts = [part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".")]
-    while len(parts) > 1 and (parts[-1] == "final" or parts[-1].startswith("seed-")):
-        parts.pop()
-    return parts[-1] if parts else model
-
-
 def link_folder(source: Path, target: Path) -> None:
     """The same files under a second name; copies where the disk has no such links."""
 
@@ -611,4 +570,4 @@ def _check_out(folder: Path) -> None:
         )
 
 
-__all__ = ["Result", "add_arguments", "describe_summary", "finetune", "run"]
+__all__ = ["Result", "add_arguments", "finetune", "run"]

@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", default=STREAM, metavar="FILE", help="where to write: .jsonl, .tsv, .txt, .json; -"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
+    parser.add_argument(
+        "--submission", action="store_true", help="a .tsv as GLUE wants it: index and prediction"
+    )
     add_precision(parser)
 
 
@@ -59,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         args.file,
         args.out,
         precision=args.precision,
+        submission=args.submission,
         overwrite=args.overwrite,
         quiet=args.quiet,
     )
@@ -76,6 +80,7 @@ def predict(
     out: str | os.PathLike[str] = STREAM,
     *,
     precision: str = "fp32",
+    submission: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> int:
@@ -95,7 +100,7 @@ def predict(
         raise ZhbertError(f"--out {target}: exists already; give --overwrite or another name")
     opened = open_fine_tuned(os.fspath(model), quiet=True)
     prepare_device(opened)
-    writer = _writer(target, opened)
+    writer = _writer(target, opened, submission)
 
     def remark(line: str) -> None:
         if not quiet:
@@ -322,9 +327,16 @@ class _Writer:
     tail: str = ""
 
 
-def _writer(target: str, opened: FineTuned) -> _Writer:
+def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
     kind = opened.kind
     suffix = ".jsonl" if target == STREAM else Path(target).suffix.lower()
+    if submission:
+        if suffix != ".tsv" or kind.name not in ("classify", "regress"):
+            raise ZhbertError(
+                "--submission: for labels and numbers in a .tsv; tags are handed in as .txt, "
+                "answers as .json"
+            )
+        return _Writer(lambda one, found: f"{one.id}\t{found.value}\n", "index\tprediction\n")
     if suffix == ".jsonl":
         return _Writer(_json_line)
     if suffix == ".json" and kind.name == "span":
