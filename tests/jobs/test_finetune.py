@@ -554,6 +554,10 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, model, cards):
     other = make_model(tmp_path / "other", seed=1)
     assert "a run of another model" in refusal(cards["classify"], other, None, run, QUICK)
     assert "a run of another train" in refusal(cards["tag"], model, None, run, QUICK)
+    # What is refused leaves the run that it would have replaced.
+    before = weights(run)
+    assert refusal(cards["tag"], tmp_path, None, run, QUICK, overwrite=True)
+    assert weights(run) == before
     finetune(cards["tag"], model, None, run, QUICK, overwrite=True)
     assert json_of(run / "summary.json")["task"] == "my_tag"
 

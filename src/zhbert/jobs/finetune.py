@@ -212,11 +212,20 @@ class _Run:
 
         self.threads = prepare_threads(self.settings[0].threads)
         self._look_at_model()
-        self._open()
+        identity = json.loads(json.dumps(self._identity()))
+        former = self._former(identity)
+        for point, settings in zip(self.points, self.settings, strict=True):
+            self._check_settings(self._folder_of(point), settings)
+        # Nothing is written, or overwritten, before the data have become rows.
+        first = self._task(self.settings[0], first=True)
+        self._open(identity, former)
         summaries: list[dict[str, Any]] = []
         try:
-            for point, settings in zip(self.points, self.settings, strict=True):
-                summaries.append(self._point(point, settings))
+            for number, (point, settings) in enumerate(
+                zip(self.points, self.settings, strict=True)
+            ):
+                task = self._task(settings, first=False) if number else first
+                summaries.append(self._point(point, task))
         except Stopped as stopped:
             return Result(self.folder, {}, stopped.signal)
         summary = summaries[0]
@@ -266,13 +275,15 @@ class _Run:
         return settings
 
     def _look_at_model(self) -> None:
-        """Refuse what is no BERT now, not after the first seed's preparation; warn of noise."""
+        """Refuse what cannot be opened now, not after the data were read; warn of noise."""
+        from zhbert.jobs.finetune_seed import open_model
         from zhbert.model.checkpoint import open_checkpoint
         from zhbert.model.inspection import head_states
-        from zhbert.model.pretrained import check_architecture
+        from zhbert.tasks.fine_tuned import KINDS
 
+        kind = KINDS[self.card.kind](self.card, self.tokenizer, self.settings[0])
+        open_model(self.model, kind, 0)
         checkpoint = open_checkpoint(self.model)
-        check_architecture(checkpoint, self.config)
         states = head_states(checkpoint.entries, self.config.initializer_range)
         words = states.get("masked_words")
         if words is not None and words.word == "random":
@@ -302,12 +313,26 @@ class _Run:
             "grid": len(self.points) > 1,
         }
 
-    def _open(self) -> None:
-        """Make the run folder, or see that it is this run's."""
+    def _former(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The provenance of a run that is gone on with; None: a new one begins."""
+        if self.overwrite or not (self.folder / "task.toml").is_file():
+            return None
+        former = _read_json(self.folder / "provenance.json")
+        theirs = former.get("identity", {})
+        what = next((key for key in identity if theirs.get(key) != identity[key]), None)
+        if what is not None:
+            raise ZhbertError(
+                f"{self.folder}: a run of another {what} is there already; --overwrite replaces "
+                "it, or choose another --out"
+            )
+        return former
+
+    def _open(self, identity: Mapping[str, Any], former: dict[str, Any] | None) -> None:
+        """Make the run folder."""
         from zhbert.runtime import choose_dtype, provenance
         from zhbert.tasks.fine_tuned import card_table, table_to_toml
 
-        folder, identity = self.folder, json.loads(json.dumps(self._identity()))
+        folder = self.folder
         origin: dict[str, Any] = {
             **provenance(self.device, choose_dtype(self.settings[0].precision, self.device)),
             "model": self.model_name,
@@ -317,15 +342,7 @@ class _Run:
         }
         if self.overwrite and folder.exists():
             shutil.rmtree(folder)
-        if (folder / "task.toml").is_file():
-            former = _read_json(folder / "provenance.json")
-            theirs = former.get("identity", {})
-            what = next((key for key in identity if theirs.get(key) != identity[key]), None)
-            if what is not None:
-                raise ZhbertError(
-                    f"{folder}: a run of another {what} is there already; --overwrite replaces it, "
-                    "or choose another --out"
-                )
+        if former is not None:
             origin = {**former, "resumed": [*former.get("resumed", []), origin]}
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -336,7 +353,7 @@ class _Run:
 
     # -- a point of the grid -------------------------------------------------------------------
 
-    def _point(self, point: tuple[str, ...], settings: FineTuningSettings) -> dict[str, Any]:
+    def _point(self, point: tuple[str, ...], task: Task) -> dict[str, Any]:
         """All seeds with the same settings; their summary."""
         from zhbert.jobs.finetune_seed import train_seed
 
@@ -344,8 +361,8 @@ class _Run:
         several = len(self.points) > 1
         if several:
             self.say(f"\n{' '.join(self._varied(point))}")
-        self._check_settings(folder, settings)
-        task = self._task(settings, first=point is self.points[0])
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "settings.toml", to_toml(task.settings))
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
         for seed in self.seeds:
@@ -365,20 +382,20 @@ class _Run:
         return [text for text in point if not all(text in other for other in self.points)]
 
     def _check_settings(self, folder: Path, settings: FineTuningSettings) -> None:
-        """Write settings.toml, or see that a run that is gone on with had the same."""
+        """See that a run that is gone on with had the same settings."""
         path = folder / "settings.toml"
-        if path.is_file():
-            former = build(
-                FineTuningSettings, tomllib.loads(path.read_text("utf-8")), "", str(path)
-            )
+        if path.is_file() and not self.overwrite:
+            try:
+                table = tomllib.loads(path.read_text(encoding="utf-8"))
+            except ValueError:
+                raise ZhbertError(f"{path}: damaged; --overwrite begins the run anew") from None
+            former = build(FineTuningSettings, table, "", str(path))
             changed = differences(settings, former)
             if changed:
                 raise ZhbertError(
                     f"{folder}: a run with other settings is there already ({'; '.join(changed)}); "
                     "--overwrite replaces it, or choose another --out"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, to_toml(settings))
 
     def _task(self, settings: FineTuningSettings, first: bool) -> Task:
         """Everything tokenized, once for all seeds."""
