@@ -28,6 +28,7 @@ def fine_tuning_run(
     folder: Path,
     task: str = "lcqmc",
     model: str = "wwm",
+    /,
     *,
     right: Sequence[float] = (0.7, 0.75, 0.8),
     examples: int = 60,
@@ -210,10 +211,10 @@ def pretraining_run(
 
 def write_json(path: Path, value: Any) -> None:
     """One JSON document."""
-    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(value), encoding="utf-8")
 
 
 def write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
     """A JSON document a line."""
-    text = "".join(json.dumps(value, ensure_ascii=True) + "\n" for value in values)
+    text = "".join(json.dumps(value) + "\n" for value in values)
     path.write_text(text, encoding="utf-8")
