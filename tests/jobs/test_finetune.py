@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -215,6 +216,28 @@ def test_seeds_differ_and_finished_ones_are_not_run_again(tmp_path, model, cards
     assert summary["seeds"] == [0, 1, 2]
     assert spread["max"] == max(spread["values"])
     assert spread["mean"] == pytest.approx(sum(spread["values"]) / 3)
+
+
+def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypatch):
+    seen = []
+
+    def spy(name, seed_of):
+        real = getattr(finetune_seed, name)
+
+        def spied(*arguments, **options):
+            seen.append((name, seed_of(arguments, options)))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(finetune_seed, name, spied)
+
+    spy("open_model", lambda arguments, options: arguments[2])
+    spy("steps_of", lambda arguments, options: options["seed"])
+    spy("train", lambda arguments, options: options["settings"].seed)
+    finetune(cards["tag"], model, None, tmp_path / "run", [*QUICK, "epochs=1"], seeds=2)
+    each = [("open_model", 1), ("train", 1), ("steps_of", 1)]
+    assert seen[-3:] == each
+    # The first look at the model, before anything is written, and seed 0.
+    assert [number for _, number in seen[:-3]] == [0] * 4
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path, model, cards):
@@ -466,6 +489,35 @@ def test_bad_data_is_refused_before_training(tmp_path, model):
     assert "no dev file" in refusal(card, model, None, tmp_path / "run", QUICK)
 
 
+def test_a_card_with_a_typing_error_is_refused(tmp_path, model):
+    card = make_task(tmp_path / "task", "classify")
+    card.write_text(card.read_text().replace("metrics", "metrisc"))
+    line = refusal(card, model, None, tmp_path / "run", QUICK)
+    assert line == "my_classify.toml: unknown key 'metrisc'; did you mean 'metrics'?"
+
+
+def test_lost_answers_and_long_questions_are_said(tmp_path, model, capsys):
+    card = make_task(tmp_path / "task", "span", train=16)
+    file = card.with_name("train.json")
+    table = json_of(file)
+    paragraphs = table["data"][0]["paragraphs"]
+    for paragraph in paragraphs[:3]:
+        paragraph["qas"][0]["answers"] = [{"text": "否否否", "answer_start": 0}]
+    paragraphs[5]["qas"][0]["question"] = "好" * 100
+    file.write_text(json.dumps(table), encoding="utf-8")
+    result = finetune(card, model, None, tmp_path / "run", QUICK, quiet=False)
+    err = capsys.readouterr().err
+    assert re.search(r"questions scored but not trained on.*: 3\n", err)
+    assert "1 questions are longer than 14 pieces" in err
+    assert result.summary["train_examples"] == 13
+    for paragraph in paragraphs:
+        paragraph["qas"][0]["answers"] = [{"text": "否否否", "answer_start": 0}]
+    file.write_text(json.dumps(table), encoding="utf-8")
+    line = refusal(card, model, None, tmp_path / "none", QUICK)
+    assert "train.json: no example that can be learnt from" in line
+    assert not (tmp_path / "none").exists()
+
+
 def test_bom_quotes_and_a_long_text_are_read(tmp_path, model):
     card = make_task(tmp_path / "task", "classify")
     card.write_text(card.read_text().replace('"tsv"', '"csv"').replace(".tsv", ".csv"))
@@ -556,7 +608,8 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, model, cards):
     assert "a run of another train" in refusal(cards["tag"], model, None, run, QUICK)
     # What is refused leaves the run that it would have replaced.
     before = weights(run)
-    assert refusal(cards["tag"], tmp_path, None, run, QUICK, overwrite=True)
+    (tmp_path / "empty").mkdir()
+    assert refusal(cards["tag"], tmp_path / "empty", None, run, QUICK, overwrite=True)
     assert weights(run) == before
     finetune(cards["tag"], model, None, run, QUICK, overwrite=True)
     assert json_of(run / "summary.json")["task"] == "my_tag"
