@@ -61,6 +61,13 @@ def test_scores_are_counted_from_the_values_of_the_seeds(tmp_path: Path) -> None
     )
 
 
+def test_a_metric_that_some_seeds_lack_is_no_score(tmp_path: Path) -> None:
+    metrics = {"accuracy": {"values": [80.0, None, 82.0]}}
+    run = read(fine_tuning_run(tmp_path / "run", metrics=metrics))
+    assert run.scores == {}
+    assert f"{tmp_path / 'run' / 'summary.json'}: holds no scores" in run.remarks
+
+
 def test_a_run_has_its_curves_and_its_card(tmp_path: Path) -> None:
     run = read(fine_tuning_run(tmp_path / "run", "ocnli"))
     assert isinstance(run, FineTuningRun)

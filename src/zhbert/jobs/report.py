@@ -103,6 +103,8 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
     out = console.out()
     if report.table.rows:
         out.print(_scores(report))
+    if report.relative:
+        out.print(f"base: {report.relative.base.name}", markup=False)
     if report.differences:
         out.print("* larger than the noise: the 95 % interval (paired bootstrap) leaves out 0")
     for one in report.pretraining:
@@ -126,13 +128,14 @@ def _scores(report: Report) -> Table:
     verdicts = {(one.task, one.model): one for one in report.differences}
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("task", no_wrap=True)
-    table.add_column("model")
+    names = [len(row.model) for row in report.table.ours]
+    table.add_column("model", min_width=min(16, max(names)), overflow="fold")
     for heading in ("max (mean)", "±", "seeds"):
         table.add_column(heading, justify="right", no_wrap=True)
     if relative:
-        table.add_column(f"% of {escape(relative.base.name)}'s", justify="right")
+        table.add_column("% of\nbase's", justify="right", no_wrap=True)
     if verdicts:
-        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("less\nbase's", justify="right", no_wrap=True)
     for column in report.table.columns:
         name = escape(f"{column.task} {column.key}")
         for row in report.table.ours:

@@ -30,6 +30,7 @@ _MARKERS = (
     "M-4 -2h8v4h-8z",  # a bar
 )
 _MOST_MARKERS = 9
+_MOST_DASHED = 40
 _FAR = 1e15
 
 
@@ -143,7 +144,7 @@ def _ticks(low: float, high: float, axis: Axis) -> tuple[float, float, tuple[flo
     if axis.logarithmic:
         low, high = low / 1.25, high * 1.25
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8)):
             ticks = [f * 10.0**power for power in powers for f in factors]
             ticks = [tick for tick in ticks if low <= tick <= high]
             if len(ticks) >= 3:
@@ -224,7 +225,10 @@ def _classes(one: Series) -> str:
 def _dashes(one: Series) -> str | None:
     if one.reference:
         return "1 4"
-    return None if one.faint else _DASHES[one.style % len(_DASHES)]
+    # A long line is jagged: dashes would be lost in it, and markers tell it as well.
+    if one.faint or len(one.points) > _MOST_DASHED:
+        return None
+    return _DASHES[one.style % len(_DASHES)]
 
 
 def _marker(one: Series) -> str:

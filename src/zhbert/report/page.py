@@ -44,7 +44,11 @@ def page(report: Report) -> str:
     body = [
         element("h1", "Report 报告"),
         element("p", _introduction(report), class_="note"),
-        element("nav", [element("a", title, href=f"#{id_}") for id_, title in links]),
+        element(
+            "nav",
+            [element("a", title, href=f"#{id_}") for id_, title in links],
+            aria_label="Contents",
+        ),
         element(
             "main",
             [
@@ -101,7 +105,7 @@ def _number(count: int, what: str) -> str:
 def _scores(report: Report) -> _Section | None:
     if not report.table.rows:
         return None
-    notes = list(report.table.notes)
+    notes = [*report.table.notes, *report.table.about]
     notes += sorted(
         {
             f"* {score.note}"
@@ -304,7 +308,12 @@ def _worst(run: FineTuningRun, seed: int | None, mistakes: Sequence[Mistake]) ->
             for name in ("text", "right", "predicted", "measure")
         ],
     )
-    table = element("table", element("thead", head), element("tbody", rows))
+    table = element(
+        "table",
+        element("thead", head),
+        # Which of the variants of a Chinese character is drawn depends on the language.
+        element("tbody", rows, lang=run.card.language if run.card else None),
+    )
     return element("details", element("summary", title), _box(table, title))
 
 

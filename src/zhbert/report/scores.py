@@ -77,6 +77,8 @@ class ScoreTable:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
     """What keeps figures from being compared."""
+    about: tuple[str, ...]
+    """What the cards say of their tasks."""
 
     @property
     def ours(self) -> tuple[Row, ...]:
@@ -108,6 +110,7 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
         by_task.setdefault(run.task, []).append(run)
     columns: list[Column] = []
     notes: list[str] = []
+    about: list[str] = []
     cells: dict[str, dict[Column, Score]] = {run.model: {} for run in finished}
     published: dict[tuple[str, str], dict[Column, Score]] = {}
     for task, of_task in by_task.items():
@@ -132,12 +135,14 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
                 one.max, one.mean, note=one.note
             )
         notes += _notes(leader, bool(beside))
+        if leader.card and leader.card.note:
+            about.append(f"{task}: {leader.card.note}")
     rows = [
         Row(model, "", scores, tuple(run for run in finished if run.model == model))
         for model, scores in cells.items()
     ]
     rows += [Row(model, source, scores) for (source, model), scores in published.items()]
-    return ScoreTable(tuple(columns), tuple(rows), tuple(notes))
+    return ScoreTable(tuple(columns), tuple(rows), tuple(notes), tuple(about))
 
 
 def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Column]:
@@ -171,8 +176,6 @@ def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
     elif published and not beside:
         other = sorted({f"{one.metric} of {one.split}" for one in published})
         yield f"{run.task}: published are {', '.join(other)}, which this is not"
-    if run.card and run.card.note:
-        yield f"{run.task}: {run.card.note}"
 
 
 # -- shares of a base's scores ---------------------------------------------------------------------

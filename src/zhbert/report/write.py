@@ -80,7 +80,7 @@ def markdown(report: Report) -> str:
             parts.append("\n".join(f"- {escape(note)}" for note in notes))
 
     if report.table.rows:
-        add("Scores 成绩", tables.scores(report.table), report.table.notes)
+        add("Scores 成绩", tables.scores(report.table), (*report.table.notes, *report.table.about))
     if report.relative is not None:
         add("Relative scores 相对成绩", tables.relative(report.relative))
     if report.differences and report.base is not None:
