@@ -16,7 +16,6 @@ FILES = ["report.csv", "report.html", "report.md"]
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setitem(cli.VERBS, "report", ("zhbert.jobs.report", "tables and pictures of runs"))
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from zhbert.report.write import markdown
 # Everything that a JSON file can hold: lone surrogates, controls and all.
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 HOSTILE = (
-    "</td></script><script>alert(1)</script><img src=x onerror=y>\"'&amp;|`*_[a](http://b) \0\ud800"
+    "</td></script><script>alert(1)</script><img src=x onerror=y>\"'&amp;|`*_[a](http://b)"
+    " \0\u202e\ud800"
 )
 
 
@@ -211,5 +212,7 @@ def _without_rules(text: str) -> str:
 
 def test_a_hostile_text_is_still_to_be_read(tmp_path: Path) -> None:
     found = structure(page(gather(_with_text_everywhere(tmp_path, HOSTILE))))
-    shown = "!" + HOSTILE.replace("\0", "\ufffd").replace("\ud800", "\ufffd")
+    shown = "!" + HOSTILE.replace("\0", "\ufffd").replace("\u202e", "\ufffd").replace(
+        "\ud800", "\ufffd"
+    )
     assert shown in found.texts

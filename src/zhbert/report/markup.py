@@ -6,8 +6,11 @@ import html
 import re
 from collections.abc import Iterable
 
-# Controls, lone surrogates and the two characters that are none: no page may hold them.
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Controls, lone surrogates and the two characters that are none: no page may hold them. Nor those
+# that turn the direction of the words around them, which are the page's own.
+_FORBIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _VOID = frozenset({"meta", "br"})
 
 
