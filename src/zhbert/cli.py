@@ -20,7 +20,7 @@ VERBS = {
     ),
     "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
     "vocab": ("zhbert.jobs.vocab", "train a vocabulary, extend one, or see what one covers"),
-    "segment": ("zhbert.jobs.segment", "cut text into words"),
+    "segment": ("zhbert.jobs.segment", "cut text into words, or compare segmenters"),
     "prepare": ("zhbert.jobs.prepare", "raw text files -> a corpus folder of words and pieces"),
     "corpus": ("zhbert.jobs.corpus", "statistics of a corpus folder, and a few of its rows"),
     "recipes": ("zhbert.jobs.recipes", "list, show or copy the recipes"),
@@ -34,7 +34,11 @@ VERBS = {
     "verify": ("zhbert.jobs.verify", "do two models compute the same?"),
     "shrink": ("zhbert.jobs.shrink", "a smaller model: some layers, or fewer pieces"),
     "tasks": ("zhbert.jobs.tasks", "the tasks; one of them, its settings and published results"),
+    "finetune": ("zhbert.jobs.finetune", "fine-tune a model on a task, with seeds and grids"),
+    "evaluate": ("zhbert.jobs.evaluate", "score a fine-tuned model on a task's file"),
+    "predict": ("zhbert.jobs.predict", "what a fine-tuned model says of a file"),
     "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
+    "report": ("zhbert.jobs.report", "tables and pictures of runs, as one page"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
 

@@ -39,7 +39,7 @@ class TensorFlowBert:
         return bool(self.reader.has_tensor(name))
 
     def variable(self, name: str) -> Any:
-        return self.tf.constant(self.reader.get_tensor(name))
+        return self.tf.cast(self.reader.get_tensor(name), self.tf.float32)
 
     def dense(self, x: Any, name: str) -> Any:
         return self.tf.matmul(x, self.variable(f"{name}/kernel")) + self.variable(f"{name}/bias")

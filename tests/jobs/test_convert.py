@@ -320,3 +320,26 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     assert libraries < 900
     assert to - libraries < 130
     assert back - libraries < 160
+
+
+@pytest.mark.parametrize("kept", [100, 21128 - 512])
+@pytest.mark.parametrize(
+    "command", [["fill", "M", "使[MASK]"], ["convert", "M", "OUT", "--to", "pytorch"],
+                ["shrink", "M", "--layers", "0", "--out", "OUT"]]
+)  # fmt: skip
+def test_a_vocabulary_far_from_the_weights_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], kept: int
+) -> None:
+    from zhbert import BertConfig, BertForPreTraining, Tokenizer
+
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertForPreTraining(BertConfig(vocab_size=21128, **shape)).save_pretrained(tmp_path / "M")
+    pieces = Tokenizer.default().vocabulary[:kept]
+    (tmp_path / "M" / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    words = [str(tmp_path / word) if word in ("M", "OUT") else word for word in command]
+    assert main([*words, "--quiet"]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "WARNING" not in line]
+    assert len(lines) == 1
+    assert ("no piece [UNK]" if kept == 100 else "another model's vocabulary") in lines[0]
+    assert str(tmp_path / "M") in lines[0]
+    assert not (tmp_path / "OUT").exists()

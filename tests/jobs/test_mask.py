@@ -261,7 +261,7 @@ def test_mistakes_on_stdin_are_one_line(
         (["好", "--rate", "1.5"], "rate = 1.5"),
         (["好", "--seed", "-1"], "--seed -1"),
         (["好", "--segmenter", "nope"], "unknown segmenter 'nope'; known: jieba, whitespace"),
-        (["好", "--vocab", "nowhere"], "nowhere: no such file or folder"),
+        (["好", "--vocab", "nowhere"], "nowhere: no such folder"),
         (["好", "--user-words", "nowhere"], "nowhere: no such file of user words"),
     ],
 )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import architecture_of, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -33,15 +34,6 @@ if TYPE_CHECKING:
 FORMATS = ("tensorflow", "safetensors", "pytorch")
 DTYPES = ("float32", "float16", "bfloat16")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-# The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
-_CLASSES = (
-    ("BertForQuestionAnswering", ("qa_outputs.weight",)),
-    ("BertForSequenceClassification", ("classifier.weight",)),
-    ("BertForPreTraining", ("cls.predictions.bias", "cls.seq_relationship.weight")),
-    ("BertForMaskedLM", ("cls.predictions.bias",)),
-    ("BertForNextSentencePrediction", ("cls.seq_relationship.weight",)),
-    ("BertModel", ()),
-)
 # Their tensors have the names of BertForSequenceClassification's.
 _CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
 
@@ -125,6 +117,7 @@ def convert(
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import check_architecture
     from zhbert.zoo import locate
+    from zhbert.zoo.layout import find_model
 
     out = Path(out)
     if max_shard_bytes is not None and to != "safetensors":
@@ -135,7 +128,7 @@ def convert(
     checkpoint = open_checkpoint(folder)
     check_architecture(checkpoint, config)
     unknown = _check_shapes(checkpoint, config)
-    tokenizer = _tokenizer(folder, config)
+    tokenizer = tokenizer_of(find_model(folder), config.vocab_size)
     kind = None if dtype is None else getattr(torch, dtype)
     entries = converted(checkpoint.entries, kind)
     config = _described(config, entries)
@@ -231,30 +224,12 @@ def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
     return [name for name in checkpoint.entries if name not in wanted and name not in heads]
 
 
-def _tokenizer(folder: Path, config: BertConfig) -> Tokenizer | None:
-    from zhbert.text.tokenizer import Tokenizer
-    from zhbert.zoo.layout import find_model
-
-    files = [folder / "vocab.txt", folder / "tokenizer.json", find_model(folder).vocabulary]
-    found = next((file for file in files if file is not None and file.is_file()), None)
-    if found is None:
-        return None
-    standard = found.name in ("vocab.txt", "tokenizer.json")
-    tokenizer = Tokenizer.from_pretrained(folder if standard else found)
-    if len(tokenizer) > config.vocab_size:
-        raise ZhbertError(
-            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
-            f"{config.vocab_size:,} rows: this is another model's vocabulary"
-        )
-    return tokenizer
-
-
 def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
     """The configuration with what the file really holds: class, type of the numbers, labels."""
     # The decoder is the word embeddings themselves here, whatever the source says of it.
     former_keys = ("torch_dtype", "tie_word_embeddings")
     other = {name: value for name, value in config.other.items() if name not in former_keys}
-    name = next(name for name, heads in _CLASSES if all(head in entries for head in heads))
+    name = architecture_of(entries)
     former = other.get("architectures") or [""]
     if name == "BertForSequenceClassification" and former[0] in _CLASSIFIERS:
         name = former[0]

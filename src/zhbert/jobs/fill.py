@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import check_vocabulary
 
 if TYPE_CHECKING:
     from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
@@ -148,11 +149,7 @@ def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMasked
 
     model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
     tokenizer = Tokenizer.from_pretrained(folder)
-    if len(tokenizer) > model.config.vocab_size:
-        raise ZhbertError(
-            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
-            f"{model.config.vocab_size:,} rows: this is another model's vocabulary"
-        )
+    check_vocabulary(folder, tokenizer, model.config.vocab_size)
     return model, tokenizer
 
 

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from zhbert.model.checkpoint import Checkpoint, Entry
     from zhbert.model.config import BertConfig
     from zhbert.text.tokenizer import Tokenizer
+    from zhbert.zoo.layout import ModelFiles
+
+# The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
+_CLASSES = (
+    ("BertForQuestionAnswering", ("qa_outputs.weight",)),
+    ("BertForSequenceClassification", ("classifier.weight",)),
+    ("BertForPreTraining", ("cls.predictions.bias", "cls.seq_relationship.weight")),
+    ("BertForMaskedLM", ("cls.predictions.bias",)),
+    ("BertForNextSentencePrediction", ("cls.seq_relationship.weight",)),
+    ("BertModel", ()),
+)
+_SPARE_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,6 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import check_architecture
     from zhbert.model.surgery import PER_PIECE
-    from zhbert.text.tokenizer import Tokenizer
     from zhbert.zoo import locate
     from zhbert.zoo.layout import find_model
 
@@ -62,19 +73,37 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
                 f"{checkpoint.file}: {tensor} has {rows:,} rows, config.json says vocab_size = "
                 f"{config.vocab_size:,}: one of the two is another model's"
             )
-    vocabulary = files.vocabulary
-    if (folder / "vocab.txt").is_file() or (folder / "tokenizer.json").is_file():
-        vocabulary = folder
-    if vocabulary is None:
+    tokenizer = tokenizer_of(files, config.vocab_size)
+    if tokenizer is None:
         raise ZhbertError(f"{folder}: no vocab.txt in it; put the model's own there")
-    tokenizer = Tokenizer.from_pretrained(vocabulary)
-    if len(tokenizer) > config.vocab_size:
-        raise ZhbertError(
-            f"{folder}: the vocabulary has {len(tokenizer):,} pieces, the model "
-            f"{config.vocab_size:,} rows: this is another model's vocabulary"
-        )
     looked_at = {name: _looked_at(checkpoint, name, entry) for name, entry in entries.items()}
     return ModelFolder(folder, config, looked_at, tokenizer)
+
+
+def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
+    """The tokenizer of a model whose word embeddings have ``rows`` rows; None: it has no files."""
+    from zhbert.text.tokenizer import Tokenizer
+
+    path = files.vocabulary
+    if any((files.folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
+        path = files.folder
+    if path is None:
+        return None
+    tokenizer = Tokenizer.from_pretrained(path)
+    check_vocabulary(files.folder, tokenizer, rows)
+    return tokenizer
+
+
+def check_vocabulary(where: str | Path, tokenizer: Tokenizer, rows: int) -> None:
+    """Raise a ZhbertError where a vocabulary cannot be that of a model with ``rows`` rows.
+
+    Some models have more rows than pieces, padded to a round number; never hundreds more.
+    """
+    if not 0 <= rows - len(tokenizer) < _SPARE_ROWS:
+        raise ZhbertError(
+            f"{where}: the vocabulary has {len(tokenizer):,} pieces, the model {rows:,} rows: this "
+            "is another model's vocabulary; put the model's own vocab.txt there"
+        )
 
 
 def _looked_at(checkpoint: Checkpoint, name: str, entry: Entry) -> Entry:
@@ -130,7 +159,7 @@ def changed_config(
     architectures = other.get("architectures") or []
     if not architectures or not str(architectures[0]).startswith("Bert"):
         # Google's files name none, and a BERT under Roberta's names is a BERT from here on.
-        other["architectures"] = [_architecture(entries)]
+        other["architectures"] = [architecture_of(entries)]
     pad = tokenizer.special_tokens.get("pad_token")
     return replace(
         config,
@@ -141,14 +170,6 @@ def changed_config(
     )
 
 
-def _architecture(entries: Mapping[str, Entry]) -> str:
+def architecture_of(entries: Mapping[str, Entry]) -> str:
     """transformers' class of these tensors; that of a classifier cannot be told from them."""
-    heads = (
-        (("cls.predictions.bias", "cls.seq_relationship.weight"), "BertForPreTraining"),
-        (("cls.predictions.bias",), "BertForMaskedLM"),
-        (("cls.seq_relationship.weight",), "BertForNextSentencePrediction"),
-        (("qa_outputs.weight",), "BertForQuestionAnswering"),
-        (("classifier.weight",), "BertForSequenceClassification"),
-    )
-    found = (name for wanted, name in heads if set(wanted) <= set(entries))
-    return next(found, "BertModel")
+    return next(name for name, heads in _CLASSES if all(head in entries for head in heads))

@@ -132,7 +132,11 @@ class Tokenizer:
         Options come from tokenizer_config.json; what it does not say comes from tokenizer.json's
         normalizer, then from BERT's defaults.
         """
-        return cls(**_read(_found(Path(path))))
+        arguments = _read(_found(Path(path)))
+        try:
+            return cls(**arguments)
+        except ZhbertError as error:
+            raise ZhbertError(f"{path}: {error}") from None
 
     @classmethod
     def default(cls) -> Tokenizer:
