@@ -330,8 +330,6 @@ def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
 def test_a_vocabulary_far_from_the_weights_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], kept: int
 ) -> None:
-    from zhbert import BertConfig, BertForPreTraining, Tokenizer
-
     shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
     BertForPreTraining(BertConfig(vocab_size=21128, **shape)).save_pretrained(tmp_path / "M")
     pieces = Tokenizer.default().vocabulary[:kept]

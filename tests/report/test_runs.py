@@ -100,6 +100,13 @@ def test_an_unfinished_run_is_listed_with_what_it_has(tmp_path: Path) -> None:
     assert "unfinished: no seed is done" in everything(folder)
 
 
+def test_an_unfinished_grid_says_how_far_it_came(tmp_path: Path) -> None:
+    folder = fine_tuning_run(tmp_path / "run")
+    (folder / "grid" / "epochs=3").mkdir(parents=True)
+    (folder / "summary.json").rename(folder / "grid" / "epochs=3" / "summary.json")
+    assert read(folder).remarks == ("unfinished: 1 points of its grid have a score so far",)
+
+
 def test_a_seed_that_is_not_done_is_named(tmp_path: Path) -> None:
     folder = fine_tuning_run(tmp_path / "run", seeds=[0, 2])
     assert read(folder).remarks == ("unfinished: seed 1 has begun; 2 are done",)

@@ -79,6 +79,24 @@ def test_a_further_split_has_its_own_published_figures(tmp_path: Path) -> None:
     assert table.ours[0].scores[table.columns[1]].max == 61.0
 
 
+def test_a_split_of_any_name_is_told_from_dev(tmp_path: Path) -> None:
+    metrics = {"f1": spread([80.0]), "em": spread([60.0]), "f1_challenge": spread([40.0])}
+    folder = run(tmp_path / "a", "cmrc2018", "wwm", 80.0, metrics=metrics, official=True)
+    card = (folder / "task.toml").read_text(encoding="utf-8")
+    (folder / "task.toml").write_text(
+        card.replace("[data]\n", '[data]\nscored_with_dev = ["challenge"]\n'), encoding="utf-8"
+    )
+    table = gather([folder]).table
+    found = {(one.metric, one.split): score.max for one, score in table.ours[0].scores.items()}
+    assert found == {("f1", "dev"): 80.0, ("em", "dev"): 60.0, ("f1", "challenge"): 40.0}
+    bert = table.find("BERT").scores
+    assert {(one.metric, one.split): score.max for one, score in bert.items()} == {
+        ("f1", "dev"): 84.5,
+        ("em", "dev"): 65.5,
+        ("f1", "challenge"): 43.3,
+    }
+
+
 def test_the_published_figures_of_the_very_model_are_in_its_line(tmp_path: Path) -> None:
     name = "hfl/chinese-roberta-wwm-ext"
     table = gather([run(tmp_path / "a", "chnsenticorp", name, 94.0, 95.0, official=True)]).table

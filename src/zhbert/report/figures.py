@@ -124,9 +124,9 @@ def size_chart(
     points = {
         row.model: (size, mean_score(row, columns))
         for row in table.ours
-        if set(columns) <= comparable(row) and (size := _size(row))
+        if columns and columns <= comparable(row) and (size := _size(row))
     }
-    if not columns or len(points) < 2:
+    if len(points) < 2:
         return None
     series = [Series(name, [point], styles[name]) for name, point in points.items()]
     return chart(

@@ -224,7 +224,10 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     scores = _scores(summary)
     if summary and not scores:
         remarks.append(f"{folder / 'summary.json'}: holds no scores")
-    if len(origin) and not scores:
+    points = len(list(folder.glob("grid/*/summary.json")))
+    if points and not summary:
+        remarks.append(f"unfinished: {points} points of its grid have a score so far")
+    elif origin and not scores:
         remarks.append("unfinished: no seed is done")
     seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
     begun = {

@@ -30,13 +30,14 @@ class Column:
 
     @property
     def key(self) -> str:
-        """The figure's name in summary.json, which says what a further split is after the metric.
+        """The figure's name in summary.json, where a further split's name ends the metric's.
 
         >>> Column("mnli", "accuracy", "dev_mismatched", "classify").key
         'accuracy_mismatched'
         """
-        _, _, further = self.split.partition("dev_")
-        return f"{self.metric}_{further}" if further else self.metric
+        if self.split == "dev":
+            return self.metric
+        return f"{self.metric}_{self.split.removeprefix('dev_')}"
 
 
 @dataclass(frozen=True)

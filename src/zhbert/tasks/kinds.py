@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 # Prediction takes so many rows at once, and so many cells of rows times longest row: larger
 # batches are no faster on a CPU, and long rows would need much memory.
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 128
 CELLS_AT_ONCE = 8192
 
 
