@@ -520,6 +520,9 @@ class _Run:
         means = [summary["metrics"][metric]["mean"] for summary in summaries]
         best = means.index(max(means))
         source = self._folder_of(self.points[best])
+        for former in self.folder.glob("seed-*"):
+            # Links to another point's: that was the best of a smaller grid.
+            shutil.rmtree(former, ignore_errors=True)
         for seed in self.seeds:
             link_folder(source / f"seed-{seed}", self.folder / f"seed-{seed}")
         shutil.copyfile(source / "settings.toml", self.folder / "settings.toml")

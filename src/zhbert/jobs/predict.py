@@ -354,11 +354,8 @@ def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
 
 
 def _json_line(example: Example, prediction: Prediction) -> str:
-    own = {
-        name: value
-        for name, value in dataclasses.asdict(example).items()
-        if name in ("id", "text", "text_pair", "tokens", "question") and value is not None
-    }
+    names = ("id", "text", "text_pair", "tokens", "question")
+    own = {name: value for name in names if (value := getattr(example, name, None)) is not None}
     table = {
         **own,
         "prediction": prediction.value,
