@@ -104,7 +104,7 @@ def test_an_unfinished_grid_says_how_far_it_came(tmp_path: Path) -> None:
     folder = fine_tuning_run(tmp_path / "run")
     (folder / "grid" / "epochs=3").mkdir(parents=True)
     (folder / "summary.json").rename(folder / "grid" / "epochs=3" / "summary.json")
-    assert read(folder).remarks == ("unfinished: 1 points of its grid have a score so far",)
+    assert read(folder).remarks == ("unfinished: points of its grid with a score so far: 1",)
 
 
 def test_a_seed_that_is_not_done_is_named(tmp_path: Path) -> None:

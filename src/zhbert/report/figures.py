@@ -128,9 +128,11 @@ def size_chart(
     }
     if len(points) < 2:
         return None
+    first, *others = columns
+    what = f"Mean of {len(columns)} figures" if others else f"{first.task} {first.key}"
     series = [Series(name, [point], styles[name]) for name, point in points.items()]
     return chart(
-        f"Mean of {len(columns)} figures against parameters 参数量与成绩",
+        f"{what} against parameters 参数量与成绩",
         Axis("parameters", logarithmic=True),
         Axis("mean score, %"),
         series,

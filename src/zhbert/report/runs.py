@@ -226,7 +226,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         remarks.append(f"{folder / 'summary.json'}: holds no scores")
     points = len(list(folder.glob("grid/*/summary.json")))
     if points and not summary:
-        remarks.append(f"unfinished: {points} points of its grid have a score so far")
+        remarks.append(f"unfinished: points of its grid with a score so far: {points}")
     elif origin and not scores:
         remarks.append("unfinished: no seed is done")
     seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
