@@ -10,6 +10,7 @@ from tests.report.run_folders import fine_tuning_run
 from zhbert.report.build import gather
 from zhbert.report.mistakes import predictions_of
 from zhbert.report.runs import FineTuningRun, read_runs
+from zhbert.report.write import markdown
 from zhbert.tasks.bootstrap import compare_scores
 
 
@@ -27,6 +28,7 @@ def test_accuracy_is_compared_example_by_example(tmp_path: Path) -> None:
     assert difference.result == compare_scores(*tables)
     assert difference.result.difference > 0
     assert difference.result.is_larger_than_noise
+    assert "larger than noise" in markdown(gather(folders, "bad"))
     (other_way,) = gather(folders, "good").differences
     assert other_way.result is not None
     assert other_way.result.difference == -difference.result.difference
@@ -43,6 +45,17 @@ def test_every_metric_is_compared_by_its_mean_over_seeds(tmp_path: Path, task: s
     first, second = (run.scores[run.main_metric].mean for run in report.fine_tuning)
     assert difference.result is not None
     assert difference.result.difference == pytest.approx(first - second)
+
+
+def test_a_difference_within_the_noise_is_called_so(tmp_path: Path) -> None:
+    folders = [
+        fine_tuning_run(tmp_path / name, "lcqmc", name, right=[0.6, 0.61], examples=30)
+        for name in ("a", "b")
+    ]
+    report = gather(folders, "a")
+    assert report.differences[0].result is not None
+    assert not report.differences[0].result.is_larger_than_noise
+    assert "within noise" in markdown(report)
 
 
 def test_without_a_named_base_nothing_is_resampled(tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ def test_shares_are_of_the_bases_means(tmp_path: Path) -> None:
     assert "| small | 43.8 | 62.5 | 50.0 | 75.0 | 25.0 | 25.0 |" in text
 
 
+def test_numbers_and_tags_are_no_classification(tmp_path: Path) -> None:
+    folders = [
+        run(tmp_path / f"{task}-{model}", task, model, value)
+        for task, small in (("lcqmc", 40.0), ("stsb_zh", 8.0), ("ner_peopledaily", 16.0))
+        for model, value in (("large", 80.0), ("small", small))
+    ]
+    relative = gather(folders).relative
+    assert relative is not None
+    assert relative.rows[1].mean_of_classification == pytest.approx(50.0)
+    assert relative.rows[1].mean == pytest.approx((50 + 10 + 10 + 20) / 4)
+
+
 def test_a_mean_of_shares_needs_all_figures(tmp_path: Path) -> None:
     folders = [
         run(tmp_path / "1", "lcqmc", "large", 80.0),
