@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -149,6 +150,37 @@ def test_the_matrix_in_the_page_has_right_labels_in_rows(tmp_path: Path) -> None
     assert re.sub(r"<[^>]*>", " ", row.group(1)).split() == ["100.0", "4"]
     assert row.group(1).index("<td") < row.group(1).index("100.0")
     assert row.group(1).startswith('<td style="--share:0.000" class="right"></td>')
+
+
+def test_scores_by_size_are_of_the_models_with_all_figures(tmp_path: Path) -> None:
+    folders = [
+        fine_tuning_run(tmp_path / f"{task}-{model}", task, model, examples=20, parameters=size)
+        for task, model, size in (
+            ("lcqmc", "a", 1_000_000),
+            ("ocnli", "a", 1_000_000),
+            ("lcqmc", "b", 2_000_000),
+            ("ocnli", "b", 2_000_000),
+            ("lcqmc", "c", 3_000_000),
+        )
+    ]
+    found = re.search(r"<desc id=\"description-1\">(.*?)</desc>", page(gather(folders)))
+    assert found is not None
+    report = gather(folders)
+    means = [
+        statistics.fmean(s.mean or 0 for s in row.scores.values()) for row in report.table.ours
+    ]
+    assert found.group(1) == (
+        f"mean score, % by parameters. a: {means[0]:.4g} at 1,000,000, "
+        f"b: {means[1]:.4g} at 2,000,000."
+    )
+
+
+def test_curves_of_other_examples_are_marked(tmp_path: Path) -> None:
+    first = fine_tuning_run(tmp_path / "a", "lcqmc", "a")
+    second = fine_tuning_run(tmp_path / "b", "lcqmc", "b", dev_sha256="f" * 64)
+    text = page(gather([first, second]))
+    assert "<bdi>b †</bdi></li>" in text
+    assert "<bdi>a</bdi></li>" in text
 
 
 def _with_text_everywhere(folder: Path, text: str) -> list[Path]:
