@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zhbert.data.masking import mask_words
     from zhbert.errors import ZhbertError
+    from zhbert.jobs.evaluate import evaluate
+    from zhbert.jobs.finetune import finetune
+    from zhbert.jobs.predict import predict
     from zhbert.jobs.prepare import prepare
     from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
@@ -40,6 +43,9 @@ _WHERE = {
     "ZhbertError": "zhbert.errors",
     "load_segmenter": "zhbert.text.segment",
     "mask_words": "zhbert.data.masking",
+    "evaluate": "zhbert.jobs.evaluate",
+    "finetune": "zhbert.jobs.finetune",
+    "predict": "zhbert.jobs.predict",
     "prepare": "zhbert.jobs.prepare",
     "pretrain": "zhbert.jobs.pretrain",
 }
@@ -56,8 +62,11 @@ __all__ = [
     "Tokenizer",
     "ZhbertError",
     "__version__",
+    "evaluate",
+    "finetune",
     "load_segmenter",
     "mask_words",
+    "predict",
     "prepare",
     "pretrain",
 ]

@@ -317,6 +317,11 @@ def test_every_document_and_line_is_accounted_for(
         assert read.lines == [doc for raw in raws for doc in slow_documents(raw, documents)]
 
 
+def test_a_lines_end_goes_with_it_before_a_broken_line(tmp_path: Path) -> None:
+    read = Read(write(tmp_path / "a.txt", "一。\r\n".encode() + b"\xff"))
+    assert read.lines == [["一。"]]
+
+
 def slow_documents(raw: bytes, documents: str) -> list[list[str]]:
     """The definition of a document, line by line."""
     if raw[:4096].count(0) > len(raw[:4096]) // 5:

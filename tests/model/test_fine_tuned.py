@@ -72,7 +72,7 @@ def test_packed_rows_give_what_padded_rows_give(
         "input_ids": batch["input_ids"][there],
         "token_type_ids": batch["token_type_ids"][there],
         "position_ids": torch.arange(there.shape[1]).expand(there.shape)[there],
-        "row_starts": torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0))),
+        "row_starts": torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0))).int(),
         "max_length": int(lengths.max()),
     }
     with torch.no_grad():

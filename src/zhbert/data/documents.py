@@ -635,7 +635,12 @@ class _Collector:
         except UnicodeDecodeError:
             kept = []
             kept_numbers = []
-            for number, raw in enumerate(segment.raw.split(b"\n"), segment.first_line):
+            lines = segment.raw.split(b"\n")
+            last = segment.first_line + len(lines) - 1
+            for number, raw in enumerate(lines, segment.first_line):
+                if number != last:
+                    # Part of the line's end, also where the line after it is left out.
+                    raw = raw.removesuffix(b"\r")
                 try:
                     kept.append(raw.decode())
                     kept_numbers.append(number)

@@ -37,6 +37,7 @@ from zhbert.jobs.finetune_text import (
     describe_summary,
     short_name,
 )
+from zhbert.jobs.model_folder import check_vocabulary
 from zhbert.schema import build, flatten, to_toml
 from zhbert.tasks.cards import Card, load_card, split_remark
 from zhbert.tasks.settings import (
@@ -293,11 +294,7 @@ class _Run:
             )
         if self.card.kind in ("classify", "regress") and states["pooler"].word == "missing":
             self.say(f"note: {self.model_name}: no pooler in it; a random one is trained")
-        if len(self.tokenizer) > self.config.vocab_size:
-            raise ZhbertError(
-                f"{self.model}: the vocabulary has {len(self.tokenizer):,} pieces, the model "
-                f"{self.config.vocab_size:,}: this is another model's vocabulary"
-            )
+        check_vocabulary(self.model, self.tokenizer, self.config.vocab_size)
 
     def _identity(self) -> dict[str, Any]:
         """What a run that is gone on with must have in common with this one."""

