@@ -87,3 +87,15 @@ def test_linked_documents_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_readmes_card_works(name: str, tmp_path: Path) -> None:
+    from zhbert.tasks.cards import load_card
+    from zhbert.tasks.read import read_examples
+
+    (card,) = blocks(name, "toml")
+    (tmp_path / "my-task.toml").write_text(card, encoding="utf-8")
+    (tmp_path / "train.csv").write_text('text,label\n"你好，世界",咨询\n', encoding="utf-8")
+    examples = read_examples(load_card(tmp_path / "my-task.toml"), None, "train")
+    assert [(e.text, e.label) for e in examples] == [("你好，世界", "咨询")]

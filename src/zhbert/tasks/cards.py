@@ -127,7 +127,7 @@ class Settings:
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises."""
     doc_stride: int = 128
-    """Spans: pieces from one window of a long text to the next."""
+    """Spans: pieces that neighbouring windows of a long text share."""
     source: str = ""
     """Who published these values, or why they were chosen."""
 
