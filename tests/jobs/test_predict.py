@@ -103,8 +103,12 @@ def test_a_table_has_a_column_for_every_label(tmp_path, tuned):
     predict(model_of(tuned, "classify"), tmp_path / "in.txt", tmp_path / "out.tsv")
     head, *rows = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
     assert head == ["id", "prediction", "probability", "p(neg)", "p(pos)"]
-    assert [row[:2] for row in rows] == [["0", "pos"], ["1", "neg"]]
-    assert sum(map(float, rows[0][3:])) == pytest.approx(1, abs=1e-5)
+    assert [row[0] for row in rows] == ["0", "1"]
+    for _, label, most, negative, positive in rows:
+        chances = {"neg": float(negative), "pos": float(positive)}
+        assert label == max(chances, key=chances.__getitem__)
+        assert float(most) == chances[label]
+        assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_a_submission_is_what_score_reads(tmp_path, tuned):
