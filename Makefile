@@ -66,7 +66,7 @@ test-wheel: wheel .transformers4/.ready ## the tests against the installed wheel
 	cd build/wheel-test && $(TEST_ENVIRONMENT) ZHBERT_TRANSFORMERS4=$(CURDIR)/.transformers4 ZHBERT_WHEEL=1 venv/bin/python -m pytest $(TEST_OPTIONS) tests
 
 bench: $(VENV)/.ready ## the benchmarks beside their peers (needs ZHBERT_DATA; half an hour)
-	@for script in tokenizer prepare loader train_step; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in tokenizer prepare loader train_step "finetune train" "finetune predict" "finetune span"; do set -- $$script; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; done
 
 clean: ## remove what was built, not runs/
 	rm -rf $(VENV) .transformers4 build dist src/*.egg-info src/zhbert/*/*.so
