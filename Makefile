@@ -62,7 +62,7 @@ test-wheel: wheel .transformers4/.ready ## the tests against the installed wheel
 	@$(PYTHON) -m venv build/wheel-test/venv
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo build/wheel-test/venv/lib/python*/site-packages)/libraries.pth
 	@build/wheel-test/venv/bin/pip install -q --no-deps --force-reinstall dist/*.whl
-	@cp -r tests tools docs pyproject.toml README.md README_EN.md build/wheel-test/
+	@cp -r tests tools docs pyproject.toml LICENSE *.md build/wheel-test/
 	cd build/wheel-test && $(TEST_ENVIRONMENT) ZHBERT_TRANSFORMERS4=$(CURDIR)/.transformers4 ZHBERT_WHEEL=1 venv/bin/python -m pytest $(TEST_OPTIONS) tests
 
 bench: $(VENV)/.ready ## the benchmarks beside their peers (needs ZHBERT_DATA; half an hour)
