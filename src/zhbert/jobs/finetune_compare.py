@@ -11,7 +11,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.bootstrap import compare
-from zhbert.tasks.metrics import METRICS, Resampled, resampled_mean
+from zhbert.tasks.metrics import Resampled, resampled_predictions
 
 
 def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) -> int:
@@ -96,14 +96,11 @@ class _Scored:
         }
 
     def _metric(self, seed: int) -> Resampled:
-        name, kind = self.summary["main_metric"], self.summary["kind"]
+        summary = self.summary
         lines = list(_lines(self.folder / f"seed-{seed}" / "predictions.jsonl"))
-        if kind == "span":
-            key = "score" if name == "f1" else name
-            return resampled_mean([100.0 * line[key] for line in lines])
-        more = (self.summary["labels"][1],) if (kind, name) == ("classify", "f1") else ()
-        gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
-        return METRICS[kind][name](gold, found, *more)
+        name, kind = summary["main_metric"], summary["kind"]
+        labels = summary["labels"] if (kind, name) == ("classify", "f1") else ()
+        return resampled_predictions(kind, name, lines, labels)
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zhbert.errors import ZhbertError
-from zhbert.report.mistakes import Line, predictions_of
+from zhbert.report.mistakes import predictions_of
 from zhbert.report.runs import FineTuningRun
 from zhbert.report.scores import Row
 from zhbert.tasks.bootstrap import Comparison, compare
-from zhbert.tasks.metrics import METRICS, Resampled, resampled_mean
+from zhbert.tasks.metrics import Resampled, resampled_predictions
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,6 @@ def _resampled(run: FineTuningRun) -> tuple[list[Resampled], int]:
     sizes = {len(lines) for lines in seeds}
     if len(sizes) != 1 or sizes == {0}:
         return [], 0
-    return [_metric(run, lines) for lines in seeds], sizes.pop()
-
-
-def _metric(run: FineTuningRun, lines: Sequence[Line]) -> Resampled:
-    name = run.main_metric
-    if run.kind == "span":
-        key = "score" if name == "f1" else name
-        return resampled_mean([100.0 * line[key] for line in lines])
-    more: tuple[str, ...] = ()
-    if (run.kind, name) == ("classify", "f1") and run.card is not None:
-        more = (run.card.data.labels[1],)
-    gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
-    return METRICS[run.kind][name](gold, found, *more)
+    labels = run.card.data.labels if run.card is not None else ()
+    metrics = [resampled_predictions(run.kind, run.main_metric, lines, labels) for lines in seeds]
+    return metrics, sizes.pop()

@@ -248,6 +248,19 @@ METRICS: Mapping[str, Mapping[str, Callable[..., Resampled]]] = {
 """The kind of a task -> a metric's name -> (gold, predicted) to its `Resampled`."""
 
 
+def resampled_predictions(
+    kind: str, name: str, lines: Sequence[Mapping[str, Any]], labels: Sequence[str]
+) -> Resampled:
+    """A metric of the lines of a seed's predictions.jsonl; ``labels`` are the task's."""
+    if kind == "span":
+        # Their scores stand in the lines; "score" is F1.
+        key = "score" if name == "f1" else name
+        return resampled_mean([100.0 * line[key] for line in lines])
+    positive = tuple(labels[1:2]) if (kind, name) == ("classify", "f1") else ()
+    gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
+    return METRICS[kind][name](gold, found, *positive)
+
+
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:
     """F1 from each example's count of what is right, was found and is there."""
     counts = np.stack([right, found, there], axis=1).astype(np.float64)
