@@ -28,7 +28,7 @@ from zhbert.config import (
 )
 from zhbert.data.masking import RANDOM_PIECES, STRATEGIES, Masking
 from zhbert.errors import ZhbertError
-from zhbert.model.layers import ACTIVATIONS
+from zhbert.model.native import ACTIVATIONS
 from zhbert.train.optim import OPTIMIZERS
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import ACTIVATIONS
 from zhbert.model.loss import vocabulary_cross_entropy
+from zhbert.model.native import ACTIVATIONS
 
 
 class Pooler(nn.Module):

@@ -7,23 +7,18 @@ whose state is wanted.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.model import native
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import dropout
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-}
 DROPOUT_SITES_PER_LAYER = 3
 
 
@@ -232,29 +227,33 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with its output projection; queries, keys and values are fused."""
+    """Multi-head self-attention up to its output projection; queries, keys and values are fused."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
         self.heads = config.num_attention_heads
+        self.size = config.hidden_size // config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
 
     def forward(self, x: Tensor, packed: PackedRows, key: Tensor | None = None) -> Tensor:
         """(T, H) -> (T, H)."""
-        qkv = self.qkv(x)
+        qkv = native.linear(self.qkv, x)
         if x.device.type == "cuda":
             query, keys, values = qkv.chunk(3, dim=1)
-            rate = self.rate if key is not None else 0.0
-            context = jagged_attention(query, keys, values, packed, packed, self.heads, rate)
-        else:
-            query, keys, values = pad(qkv, packed).chunk(3, dim=2)
-            bias = _mask(packed)
-            context = padded_attention(query, keys, values, bias, self.heads, self.rate, key)
-            context = unpad(context, packed)
-        projected: Tensor = self.output(context)
-        return projected
+            context: Tensor = jagged_attention(
+                query, keys, values, packed, packed, self.heads, self._dropped(key)
+            )
+            return context
+        if self._dropped(key) == 0.0 and native.serves_attention(qkv, self.size):
+            query, keys, values = qkv.chunk(3, dim=1)
+            starts = packed.starts
+            return native.packed_attention(query, keys, values, starts, starts, self.heads)
+        query, keys, values = pad(qkv, packed).chunk(3, dim=2)
+        mask = _mask(packed)
+        context = padded_attention(query, keys, values, mask, self.heads, self.rate, key)
+        return unpad(context, packed)
 
     def at(
         self,
@@ -268,35 +267,60 @@ class Attention(nn.Module):
         hidden = x.shape[1]
         weight, bias = self.qkv.weight, self.qkv.bias
         query = functional.linear(wanted_x, weight[:hidden], bias[:hidden])
+        # Autocast leaves x in full precision: its products are not made here.
+        exact = self._dropped(key) == 0.0 and native.serves_attention(x, hidden)
+        if exact and not torch.is_autocast_enabled("cpu") and 4 * len(wanted_x) < len(x):
+            return self._at_few(query, wanted, x, packed)
         both = functional.linear(x, weight[hidden:], bias[hidden:])
         if x.device.type == "cuda":
             keys, values = both.chunk(2, dim=1)
-            rate = self.rate if key is not None else 0.0
-            context = jagged_attention(query, keys, values, wanted, packed, self.heads, rate)
-        else:
-            keys, values = pad(both, packed).chunk(2, dim=2)
-            mask = _mask(packed)
-            context = padded_attention(
-                pad(query, wanted), keys, values, mask, self.heads, self.rate, key
+            context: Tensor = jagged_attention(
+                query, keys, values, wanted, packed, self.heads, self._dropped(key)
             )
-            context = unpad(context, wanted)
-        projected: Tensor = self.output(context)
-        return projected
+            return context
+        keys, values = pad(both, packed).chunk(2, dim=2)
+        mask = _mask(packed)
+        context = padded_attention(
+            pad(query, wanted), keys, values, mask, self.heads, self.rate, key
+        )
+        return unpad(context, wanted)
+
+    def _at_few(self, query: Tensor, wanted: PackedRows, x: Tensor, packed: PackedRows) -> Tensor:
+        """The same without the keys and values of all pieces, for few queries.
+
+        q . (K x) = (K' q) . x, and a weighted mean of V x is V of the weighted mean of x: so each
+        head's query goes through the transposed keys' map, looks at the pieces themselves, and
+        what it takes from them goes through the values' map. The keys' bias adds the same to all
+        scores of a query and falls out of the softmax; the values' bias is added to the mean.
+        """
+        count, hidden = query.shape
+        weight = self.qkv.weight.view(3, self.heads, self.size, hidden)
+        query = query.view(count, self.heads, self.size).transpose(0, 1)
+        # The scores will be divided by the root of this head's size, which is H.
+        asked = (query * math.sqrt(self.heads)) @ weight[1]
+        mixed = native.packed_attention(
+            asked.transpose(0, 1).reshape(-1, hidden),
+            x, x, wanted.starts * self.heads, packed.starts, heads=1,
+        )  # fmt: skip
+        values = mixed.view(count, self.heads, hidden).transpose(0, 1) @ weight[2].transpose(1, 2)
+        return values.transpose(0, 1).reshape(count, hidden) + self.qkv.bias[2 * hidden :]
+
+    def _dropped(self, key: Tensor | None) -> float:
+        return self.rate if key is not None else 0.0
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them."""
+    """A linear map to more dimensions and an activation, up to the linear map back."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.inner = nn.Linear(config.hidden_size, config.intermediate_size)
         self.outer = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = config.hidden_act
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, H) -> (T, H)."""
-        widened: Tensor = self.outer(self.activation(self.inner(x)))
-        return widened
+        """(T, H) -> (T, intermediate size)."""
+        return native.linear(self.inner, x, activation=self.activation)
 
 
 class Block(nn.Module):
@@ -325,11 +349,19 @@ class Block(nn.Module):
         keys: Sequence[Tensor | None] = (None, None, None),
     ) -> Tensor:
         """The same for some pieces only, (Q, H) of the (T, H) -> (Q, H)."""
-        attended = self.attention.at(wanted_x, wanted, x, packed, keys[0])
-        return self._finish(wanted_x, attended, keys)
+        context = self.attention.at(wanted_x, wanted, x, packed, keys[0])
+        return self._finish(wanted_x, context, keys)
 
-    def _finish(self, x: Tensor, attended: Tensor, keys: Sequence[Tensor | None]) -> Tensor:
-        x = self.attention_norm(x + dropout(attended, self.rate, keys[1]))
+    def _finish(self, x: Tensor, context: Tensor, keys: Sequence[Tensor | None]) -> Tensor:
+        x = self.attention_norm(self._added(x, self.attention.output, context, keys[1]))
         widened = self.feed_forward(x)
-        normalised: Tensor = self.feed_forward_norm(x + dropout(widened, self.rate, keys[2]))
+        normalised: Tensor = self.feed_forward_norm(
+            self._added(x, self.feed_forward.outer, widened, keys[2])
+        )
         return normalised
+
+    def _added(self, x: Tensor, layer: nn.Linear, change: Tensor, key: Tensor | None) -> Tensor:
+        """x + the layer's map of ``change``, dropped out."""
+        if key is None or self.rate == 0.0:
+            return native.linear(layer, change, added_to=x)
+        return x + dropout(layer(change), self.rate, key)

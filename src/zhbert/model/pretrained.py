@@ -539,7 +539,7 @@ class BertForSequenceClassification(_FineTuned):
         wanted = WantedPieces.of(packed, none, with_first=True)
         keys = self._keys()
         first = self.encoder(input_ids, token_type_ids, position_ids, packed, keys, wanted=wanted)
-        pooled = self.pooler(first)
+        pooled = self.pooler(first.to(self.pooler.dense.weight.dtype))
         logits: Tensor = self.classifier(self._dropped(pooled, keys[-1] if keys else None))
         return logits
 
@@ -576,7 +576,7 @@ class BertForTokenClassification(_FineTuned):
     ) -> Tensor:
         """(T,) packed ids -> (T, labels)."""
         states = self._piece_states(input_ids, token_type_ids, position_ids, row_starts, max_length)
-        logits: Tensor = self.classifier(states)
+        logits: Tensor = self.classifier(states.to(self.classifier.weight.dtype))
         return logits
 
 
@@ -612,7 +612,7 @@ class BertForQuestionAnswering(_FineTuned):
         """(T,) packed ids -> (T, 2): the scores of a start and of an end."""
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
         hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, self._keys())
-        logits: Tensor = self.qa_outputs(hidden)
+        logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits
 
 

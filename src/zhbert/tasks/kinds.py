@@ -5,8 +5,9 @@ A kind knows no files, no optimiser and no console. `KINDS` is the table of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
@@ -23,9 +24,12 @@ from zhbert.train.loop import move
 Array = NDArray[Any]
 
 # Prediction takes so many rows at once, and so many cells of rows times longest row: larger
-# batches are no faster on a CPU, and long rows would need much memory.
+# batches are no faster, and long rows would need much memory.
 ROWS_AT_ONCE = 128
 CELLS_AT_ONCE = 8192
+# On a CPU the widest activations stay below the size from which on malloc (glibc's largest
+# threshold is 32 MiB) takes fresh pages for each tensor, which cost more than they carry.
+CPU_BYTES_AT_ONCE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -135,9 +139,8 @@ def run_model(
     was_training = model.training
     model.eval()
     try:
-        # One context for all batches: autocast keeps the weights that it has converted.
-        with torch.no_grad(), _autocast(device, dtype):
-            for chosen in by_length(rows.lengths, ROWS_AT_ONCE, CELLS_AT_ONCE):
+        with torch.no_grad(), _encoder_in(model, dtype):
+            for chosen in by_length(rows.lengths, ROWS_AT_ONCE, _cells_at_once(model, device)):
                 batch, pieces = gather(rows, chosen)
                 scores = kind.scores(model, move(batch, device)).float().cpu().numpy()
                 if found is None:
@@ -149,10 +152,27 @@ def run_model(
     return np.empty((0, 1), np.float32) if found is None else found
 
 
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+def _cells_at_once(model: Any, device: torch.device) -> int:
+    if device.type != "cpu":
+        return CELLS_AT_ONCE
+    widest: int = model.config.intermediate_size
+    return min(CELLS_AT_ONCE, CPU_BYTES_AT_ONCE // (4 * widest))
+
+
+@contextmanager
+def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Compute with a copy of the encoder in ``dtype``; the head stays in float32.
+
+    Autocast would convert activations back and forth, and round a head's scores to 8 bits, which
+    makes equals of many starts and ends of answers.
+    """
+    own = model.encoder
+    if next(own.parameters()).dtype != dtype:
+        model.encoder = copy.deepcopy(own).to(dtype)
+    try:
+        yield
+    finally:
+        model.encoder = own
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:

@@ -1,0 +1,112 @@
+"""What predicting on a CPU with AVX-512 can do faster than PyTorch's usual operations.
+
+Attention over packed rows is ours (``_attention.cpp``): PyTorch's needs the rows padded, and is no
+faster in bfloat16 than in float32. A linear map together with its activation is oneDNN's, which
+PyTorch carries for its own compiler. Where the processor or the build lacks them, or gradients are
+wanted, the layers do without; results are the same to rounding (tested).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+try:
+    from zhbert.model import _attention
+except ImportError:  # installed without a compiler
+    _attention = None  # type: ignore[assignment]
+
+SUPPORTED: dict[torch.dtype, bool] = dict(
+    zip(
+        (torch.float32, torch.bfloat16),
+        _attention.supported() if _attention else (False, False),
+        strict=True,
+    )
+)
+"""What this processor can do."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": partial(functional.gelu, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+LANES = 16
+_FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names for how the activation is computed
+_HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def _serves(x: Tensor) -> bool:
+    return (
+        not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and SUPPORTED.get(x.dtype, False)
+    )
+
+
+def serves_attention(x: Tensor, size: int) -> bool:
+    """Whether `packed_attention` can be called with tensors like ``x`` and heads of ``size``."""
+    return size % LANES == 0 and _serves(x)
+
+
+def packed_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_starts: Tensor,
+    starts: Tensor,
+    heads: int,
+) -> Tensor:
+    """(Q, H), (T, H), (T, H) -> (Q, H): each row's queries over its own keys and values.
+
+    Args:
+        query, keys, values: float32 or bfloat16, alike; columns of one wider tensor will do.
+        query_starts, starts: (R + 1,) int64, where the rows begin among the queries and the keys.
+        heads: H is a multiple of 16 times this.
+    """
+    assert _attention is not None
+    out = torch.empty(query.shape, dtype=query.dtype)
+    bits = 8 * query.element_size()
+
+    def buffer(x: Tensor) -> object:
+        # NumPy knows no bfloat16.
+        return (x.view(torch.int16) if bits == 16 else x).numpy()
+
+    _attention.attention(
+        buffer(query),
+        buffer(keys),
+        buffer(values),
+        query_starts.numpy(),
+        starts.numpy(),
+        heads,
+        buffer(out),
+        bits,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def linear(
+    layer: nn.Linear, x: Tensor, *, activation: str | None = None, added_to: Tensor | None = None
+) -> Tensor:
+    """(T, in) -> (T, out): the layer, then an activation, or the sum with (T, out)."""
+    if not (_HAS_ONEDNN and _serves(x)) or torch.is_autocast_enabled("cpu"):
+        mapped: Tensor = layer(x)
+        if activation is not None:
+            return ACTIVATIONS[activation](mapped)
+        return mapped if added_to is None else added_to + mapped
+    fused = torch.ops.mkldnn._linear_pointwise
+    if added_to is not None:
+        mapped = fused.binary(x, added_to, layer.weight, layer.bias, "add")
+    elif activation in _FUSED:
+        mapped = fused(x, layer.weight, layer.bias, "gelu", [], _FUSED[activation])
+    else:
+        mapped = fused(x, layer.weight, layer.bias, "none", [], "")
+        if activation is not None:
+            mapped = ACTIVATIONS[activation](mapped)
+    return mapped
