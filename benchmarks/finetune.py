@@ -9,7 +9,8 @@ float32: transformers' Trainer with dynamic padding; its text-classification pip
 of 64; and the steps of its question-answering example (windows by the fast tokenizer, batches of
 16 padded to their longest row, the 20 best starts and ends of each window). Ours in float32 and
 with --precision bf16. Tokenizing counts for predict and span on both sides, and for train on
-neither. Needs ZHBERT_DATA.
+neither. --model takes a fine-tuned model for predict or span instead, to see that a trained
+model's results are the peer's. Needs ZHBERT_DATA.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,28 @@ def tune(task: str, base: Path, out: Path, *overrides: str) -> dict[str, Any]:
     return finetune(task, base, data() / task, out, overrides, overwrite=True).summary
 
 
-def train(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+def tuned_a_little(task: str, folder: Path, model: Path | None, names: Mapping[str, int]) -> Path:
+    """``model``, or a random one after a few steps on the first lines of the task's files."""
+    if model is not None:
+        return model
+    small = folder / "small"
+    small.mkdir()
+    for name, count in names.items():
+        text = (data() / task / name).read_text(encoding="utf-8")
+        if name.endswith(".json"):
+            content = json.loads(text)
+            cut = json.dumps({**content, "data": content["data"][:count]})
+        else:
+            cut = "".join(text.splitlines(keepends=True)[:count])
+        (small / name).write_text(cut, encoding="utf-8")
+    base = base_model(folder / "base")
+    finetune(task, base, small, folder / "run", ["epochs=1", "precision=fp32"])
+    return folder / "run" / "seed-0" / "final"
+
+
+def train(
+    folder: Path, precision: str, model: Path | None
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     """(ours, the peer's, examples): each returns (seconds, dev accuracy)."""
     import transformers
 
@@ -127,22 +149,17 @@ def train(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[],
     return ours, theirs, len(examples["train"])
 
 
-def predict(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+def predict(
+    folder: Path, precision: str, model: Path | None
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     """(ours, the peer's, titles): each returns (seconds, the labels)."""
     import transformers
 
-    base = base_model(folder / "base")
-    # A few steps, so that there is a head: what it says does not matter here.
-    small = folder / "small"
-    small.mkdir()
-    for name in ("train.txt", "dev.txt", "class.txt"):
-        lines = (data() / "thucnews_titles" / name).read_text(encoding="utf-8").splitlines(True)
-        (small / name).write_text("".join(lines[:200]), encoding="utf-8")
-    finetune("thucnews_titles", base, small, folder / "run", ["epochs=1", "precision=fp32"])
-    final = folder / "run" / "seed-0" / "final"
+    names = {"train.txt": 200, "dev.txt": 200, "class.txt": 200}
+    final = tuned_a_little("thucnews_titles", folder, model, names)
     card = load_card("thucnews_titles")
     examples = read_examples(card, data() / "thucnews_titles", "dev")[:10_000]
-    model = open_fine_tuned(final)
+    tuned = open_fine_tuned(final)
     pipe = transformers.pipeline(
         "text-classification", model=str(final), device="cpu", batch_size=BATCH
     )
@@ -151,7 +168,7 @@ def predict(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[
 
     def ours() -> tuple[float, list[str]]:
         begun = time.perf_counter()
-        found = [str(one.value) for one in model.predict(examples, dtype=dtype)]
+        found = [str(one.value) for one in tuned.predict(examples, dtype=dtype)]
         return time.perf_counter() - begun, found
 
     def theirs() -> tuple[float, list[str]]:
@@ -162,31 +179,25 @@ def predict(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[
     return ours, theirs, len(texts)
 
 
-def span(folder: Path, precision: str) -> tuple[Callable[[], Any], Callable[[], Any], int]:
+def span(
+    folder: Path, precision: str, model: Path | None
+) -> tuple[Callable[[], Any], Callable[[], Any], int]:
     """(ours, the peer's, questions): each returns (seconds, F1)."""
     import transformers
 
-    base = base_model(folder / "base")
+    names = {"cmrc2018_train.json": 20, "cmrc2018_dev.json": 7}
+    final = tuned_a_little("cmrc2018", folder, model, names)
     card = load_card("cmrc2018")
-    small = folder / "small"
-    small.mkdir()
-    for split, questions in (("train", 60), ("dev", 20)):
-        name = f"cmrc2018_{split}.json"
-        content = json.loads((data() / "cmrc2018" / name).read_text(encoding="utf-8"))
-        content["data"] = content["data"][: questions // 3]
-        (small / name).write_text(json.dumps(content), encoding="utf-8")
-    finetune(card.name, base, small, folder / "run", ["epochs=1", "precision=fp32"])
-    final = folder / "run" / "seed-0" / "final"
     examples = read_examples(card, data() / "cmrc2018", "dev")
-    model = open_fine_tuned(final)
+    tuned = open_fine_tuned(final)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fast = transformers.AutoTokenizer.from_pretrained(final)
     network = transformers.AutoModelForQuestionAnswering.from_pretrained(final).eval()
-    longest = model.kind.max_answer_length
+    longest = tuned.kind.max_answer_length
 
     def ours() -> tuple[float, float]:
         begun = time.perf_counter()
-        found = model.predict(examples, dtype=dtype)
+        found = tuned.predict(examples, dtype=dtype)
         answers = {e.id: str(p.value) for e, p in zip(examples, found, strict=True)}
         f1 = score(card, examples, answers).metrics["f1"]
         return time.perf_counter() - begun, f1
@@ -242,10 +253,11 @@ def main() -> None:
     parser.add_argument("work", choices=WORK)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", type=Path, help="a fine-tuned model, for predict and span")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs, count = WORK[options.work](Path(folder), options.precision)
+        ours, theirs, count = WORK[options.work](Path(folder), options.precision, options.model)
         runs = [(ours(), theirs()) for _ in range(options.repeats)]
     seconds = [[one[0] for one in side] for side in zip(*runs, strict=True)]
     mine, peer = (statistics.median(side) for side in seconds)
