@@ -1,8 +1,8 @@
 // Attention over packed rows for predicting on a CPU with AVX-512: rows of any length one after
 // another, nothing padded, nothing copied but one head's keys and values at a time.
 //
-// packed_attention.py says when it is used; elsewhere PyTorch's own attention gives the same results
-// to rounding (tested). Plain C API within the stable ABI of Python 3.11.
+// native.py says when it is used; elsewhere PyTorch's own attention gives the same results to
+// rounding (tested). Plain C API within the stable ABI of Python 3.11.
 //
 // A row's scores fit the cache, so there is no running maximum: for a few queries at a time all
 // scores, their softmax, then the weighted sum of the values. Both products are one tile of
@@ -16,8 +16,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <new>
-#include <system_error>
+#include <cstdlib>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -37,7 +37,8 @@ class Buffer {
     if (!ok_) return;
     const bool tight = view_.ndim == dimensions && view_.itemsize == item &&
                        (view_.shape[dimensions - 1] <= 1 || view_.strides[dimensions - 1] == item);
-    if (tight && (dimensions == 1 || view_.strides[0] % item == 0)) return;
+    const bool aligned = reinterpret_cast<uintptr_t>(view_.buf) % item == 0;
+    if (tight && aligned && (dimensions == 1 || view_.strides[0] % item == 0)) return;
     PyBuffer_Release(&view_);
     ok_ = false;
     PyErr_SetString(PyExc_TypeError, "a buffer of another shape or item size was expected");
@@ -55,6 +56,10 @@ class Buffer {
   int64_t rows() const { return view_.shape[0]; }
   int64_t columns() const { return view_.shape[1]; }
   int64_t stride() const { return view_.strides[0] / view_.itemsize; }  // in items
+  // Whether each row begins where a word of two items may.
+  bool even() const {
+    return reinterpret_cast<uintptr_t>(view_.buf) % 4 == 0 && stride() % 2 == 0;
+  }
 
  private:
   Py_buffer view_{};
@@ -204,6 +209,10 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
   const Item* key = at(work.keys, first_key, work.key_stride);
   const Item* value = at(work.values, first_key, work.value_stride);
   Item* out = const_cast<Item*>(at(work.out, first_query, work.out_stride));
+  if (length == 0) {  // nothing to take
+    for (int64_t q = 0; q < queries; ++q) std::fill_n(out + q * work.out_stride, size, Item{});
+    return;
+  }
 
   scratch.keys.resize(words * padded);
   scratch.values.resize(pairs * size);
@@ -244,11 +253,15 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
       __m512 most = _mm512_set1_ps(-INFINITY);
       for (int64_t k = 0; k < padded; k += kLanes)
         most = _mm512_mask_max_ps(most, lanes_below(length - k), most, _mm512_loadu_ps(scores + k));
-      const __m512 highest = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_max_ps(most)), scale);
+      // Subtracted first: the highest score's own power is 0 however large the scores are. Lower
+      // powers than the floor give 0, too, and not the NaN that a polynomial of infinity is.
+      const __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+      const __m512 floor = _mm512_set1_ps(-160.0f);
       __m512 total = _mm512_setzero_ps();
       for (int64_t k = 0; k < padded; k += kLanes) {
-        const __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(scores + k), scale, highest);
-        const __m512 weight = _mm512_maskz_mov_ps(lanes_below(length - k), exp2_of(x));
+        const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + k), highest), scale);
+        const __m512 power = exp2_of(_mm512_max_ps(floor, x));  // NaN where x is NaN
+        const __m512 weight = _mm512_maskz_mov_ps(lanes_below(length - k), power);
         total = _mm512_add_ps(total, weight);
         Kind::store(weights + k, weight);
       }
@@ -275,14 +288,14 @@ bool run(const Work& work, int64_t threads) {
       Scratch<Kind> scratch;
       for (int64_t row; (row = next.fetch_add(1, std::memory_order_relaxed)) < work.rows;)
         for (int64_t head = 0; head < work.heads; ++head) attend<Kind>(work, row, head, scratch);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {
       enough = false;
     }
   };
   std::vector<std::thread> others;
   try {
     for (int64_t i = 1; i < std::min(threads, work.rows); ++i) others.emplace_back(share);
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {
     // No more threads to be had: those that there are do it.
   }
   share();
@@ -340,17 +353,21 @@ PyObject* attention(PyObject*, PyObject* args) {
   Buffer out(out_object, item, 2, true);
   if (!out.ok()) return nullptr;
   const int64_t rows = starts.rows() - 1, width = queries.columns();
-  if (rows < 0 || query_starts.rows() != rows + 1 || heads < 1 || width % (heads * 16) != 0 ||
-      keys.columns() != width || values.columns() != width || out.columns() != width ||
-      out.rows() != queries.rows() || values.rows() != keys.rows() ||
+  if (rows < 0 || query_starts.rows() != rows + 1 || heads < 1 || heads > width / 16 ||
+      width % (heads * 16) != 0 || keys.columns() != width || values.columns() != width ||
+      out.columns() != width || out.rows() != queries.rows() || values.rows() != keys.rows() ||
       !increasing(query_starts.data<const int64_t>(), rows, queries.rows()) ||
       !increasing(starts.data<const int64_t>(), rows, keys.rows())) {
     PyErr_SetString(PyExc_ValueError, "queries, keys, values and starts do not fit together");
     return nullptr;
   }
-  // Pairs of bfloat16 are read as words, and 16 keys lie within a gather's reach.
-  if (item == 2 && (queries.stride() % 2 != 0 || keys.stride() % 2 != 0)) {
-    PyErr_SetString(PyExc_ValueError, "rows of bfloat16 must have an even distance");
+  if (item == 2 && !(queries.even() && keys.even())) {
+    PyErr_SetString(PyExc_ValueError, "rows of bfloat16 must lie at multiples of two");
+    return nullptr;
+  }
+  // 16 keys lie within a gather's reach, which is 32 bits.
+  if (std::abs(keys.stride()) >= int64_t{1} << 27) {
+    PyErr_SetString(PyExc_ValueError, "keys lie too far apart");
     return nullptr;
   }
   if (bits == 16 ? !has_bfloat16() : !has_float()) {
