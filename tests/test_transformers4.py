@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
+from zhbert.model.pretrained import BertForQuestionAnswering
+from zhbert.tasks.kinds import run_model
+from zhbert.tasks.read import SpanExample
+from zhbert.tasks.span import Span
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -38,6 +43,20 @@ print("RESULT" + json.dumps({
 }))
 """
 
+CONTEXT = "王小明１９８６年生于北京市，2008年在Harvard学习；后来他住在上海——和家人一起。"
+QUESTIONS = ["王小明住在哪里？", "他什么时候出生？", "谁在Harvard学习？", "北京", "哪一年？"]
+ANSWERS = """
+import json, sys
+from transformers import pipeline
+folder, context, questions = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+answer = pipeline("question-answering", model=folder)
+# Pieces are our words: theirs would be everything between two spaces.
+print("RESULT" + json.dumps([
+    answer(question=one, context=context, align_to_words=False, max_answer_len=8)
+    for one in questions
+]))
+"""
+
 
 @pytest.fixture(scope="module")
 def transformers4() -> Path:
@@ -45,6 +64,25 @@ def transformers4() -> Path:
     if not (folder / "transformers").is_dir():
         pytest.skip(f"{folder}: transformers 4 is not there; 'make test' installs it")
     return folder
+
+
+def run_there(transformers4: Path, program: str, *arguments: str) -> Any:
+    """What a program prints after RESULT, run with transformers 4."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        # Pipelines look at every TensorFlow class where TensorFlow is installed, too.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(transformers4),
+            "HF_HUB_OFFLINE": "1",
+            "USE_TF": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.split("RESULT")[1])
 
 
 def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Path) -> None:
@@ -60,15 +98,7 @@ def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Pa
     model = BertForPreTraining(config, seed=1).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", THEIRS, str(tmp_path), json.dumps(TEXTS)],
-        env={**os.environ, "PYTHONPATH": str(transformers4), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    theirs = json.loads(done.stdout.split("RESULT")[1])
+    theirs = run_there(transformers4, THEIRS, str(tmp_path), json.dumps(TEXTS))
     assert theirs["version"].startswith("4.")
 
     for text, ids, mask, offsets in zip(
@@ -87,3 +117,30 @@ def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Pa
         result.prediction_logits[:, :6, :50].numpy(), theirs["masked"], atol=1e-4
     )
     np.testing.assert_allclose(result.seq_relationship_logits.numpy(), theirs["pairs"], atol=1e-4)
+
+
+def test_the_question_answering_pipeline_gives_our_answers(
+    tmp_path: Path, transformers4: Path
+) -> None:
+    """Transformers 5 has this pipeline no more, so it is tested here only."""
+    tokenizer = Tokenizer.default()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        initializer_range=0.2,
+    )
+    model = BertForQuestionAnswering(config, seed=1).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    theirs = run_there(transformers4, ANSWERS, str(tmp_path), CONTEXT, json.dumps(QUESTIONS))
+
+    kind = Span(tokenizer, 128, max_answer_length=8)
+    examples = [SpanExample(str(n), one, CONTEXT) for n, one in enumerate(QUESTIONS)]
+    prepared = kind.prepare(examples)
+    ours = kind.decode(prepared, run_model(kind, model, prepared.rows))
+    assert [one.value for one in ours] == [one["answer"] for one in theirs]
+    # A random model's answers, but not the same one to each question.
+    assert len({one.value for one in ours}) > 1
