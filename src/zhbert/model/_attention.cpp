@@ -84,7 +84,8 @@ struct Work {
 constexpr int kQueries = 6, kVectors = 4;  // 24 of the 32 registers are sums
 constexpr int64_t kLanes = 16;
 
-// 2 ** x for x <= 0, to 1e-7: a polynomial on [-0.5, 0.5], scaled by the whole part.
+// 2 ** x for x <= 0, to 1e-7: a polynomial on [-0.5, 0.5], scaled by the whole part. For -infinity
+// the polynomial is NaN, which scalef by -infinity makes 0.
 KERNEL_INLINE __m512 exp2_of(__m512 x) {
   const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m512 f = _mm512_sub_ps(x, whole);
@@ -253,15 +254,12 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
       __m512 most = _mm512_set1_ps(-INFINITY);
       for (int64_t k = 0; k < padded; k += kLanes)
         most = _mm512_mask_max_ps(most, lanes_below(length - k), most, _mm512_loadu_ps(scores + k));
-      // Subtracted first: the highest score's own power is 0 however large the scores are. Lower
-      // powers than the floor give 0, too, and not the NaN that a polynomial of infinity is.
+      // Subtracted first: the highest score's own power is 0 however large the scores are.
       const __m512 highest = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-      const __m512 floor = _mm512_set1_ps(-160.0f);
       __m512 total = _mm512_setzero_ps();
       for (int64_t k = 0; k < padded; k += kLanes) {
         const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(scores + k), highest), scale);
-        const __m512 power = exp2_of(_mm512_max_ps(floor, x));  // NaN where x is NaN
-        const __m512 weight = _mm512_maskz_mov_ps(lanes_below(length - k), power);
+        const __m512 weight = _mm512_maskz_mov_ps(lanes_below(length - k), exp2_of(x));
         total = _mm512_add_ps(total, weight);
         Kind::store(weights + k, weight);
       }
