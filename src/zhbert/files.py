@@ -20,8 +20,10 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
 
     >>> str(describe_os_error(OSError(28, "No space left on device", "x.bin"), "writing"))
     'writing x.bin: the disk is full; free some space and run the same command again'
+    >>> str(describe_os_error(OSError(28, "No space left on device"), "writing the run:"))
+    'writing the run: the disk is full; free some space and run the same command again'
     """
-    where = f"{doing} {error.filename}" if error.filename else doing
+    where = f"{doing} {error.filename}" if error.filename else doing.removesuffix(":")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ZhbertError(
             f"{where}: the disk is full; free some space and run the same command again"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
-from tests.jobs.small_tasks import LEARNING, QUICK, make_model, make_task
+from tests.jobs.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
+from zhbert.text.tokenizer import Tokenizer
 
 KINDS = ("classify", "regress", "tag", "span")
 
@@ -72,3 +74,7 @@ def test_what_does_not_fit_is_refused(tuned, tmp_path):
     (tmp_path / "dev.tsv").write_text("text\tlabel\n好\tbad\n", encoding="utf-8")
     assert "dev.tsv:2" in refusal(run, card, tmp_path / "dev.tsv")
     assert "not fine-tuned" in refusal(tuned / "model", card, dev)
+    (tmp_path / "other").mkdir()
+    other = shutil.copytree(run / "seed-0" / "final", tmp_path / "other" / "final")
+    Tokenizer([*PIECES, "多"]).save_pretrained(other)
+    assert "this is another model's vocabulary" in refusal(other, card, dev)

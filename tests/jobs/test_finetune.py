@@ -437,7 +437,43 @@ def test_the_command_shows_examples_and_prints_the_result(tmp_path, model, cards
 def test_a_comparison_is_printed(runs, verb, capsys):
     run = runs / "classify"
     assert verb("--compare", run, run) == 0
-    assert "not larger than the noise" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "not larger than the noise" in out
+    assert ", 1 seed (" in out
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path, runs):
+    def line():
+        with pytest.raises(ZhbertError) as caught:
+            compare_runs(runs / "classify", tmp_path)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert line().endswith("not a finished run of 'zhbert finetune': no summary.json there")
+    shutil.copytree(runs / "classify", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "seed-0" / "predictions.jsonl").unlink()
+    assert line().endswith("no seed-0/predictions.jsonl there")
+    (tmp_path / "summary.json").write_text("{")
+    assert "damaged" in line()
+    assert "--overwrite" in line()
+
+
+def test_every_key_stands_in_the_help():
+    from zhbert.jobs import finetune as module
+    from zhbert.schema import flatten
+    from zhbert.tasks.settings import FineTuningSettings
+
+    for key in flatten(FineTuningSettings()):
+        assert key in module.__doc__ or f".{key.partition('.')[2]}" in module.__doc__, key
+
+
+def test_a_text_is_shown_as_it_stands(tmp_path, model, cards, verb, capsys):
+    folder = tmp_path / "task"
+    shutil.copytree(cards["classify"].parent, folder)
+    card = folder / cards["classify"].name
+    card.write_text(card.read_text().replace("good or bad?", "[b]:heart:[/b]"))
+    assert verb(card, "--model", model, "--out", tmp_path / "run", *QUICK, "epochs=1") == 0
+    assert "task: [b]:heart:[/b]\n" in capsys.readouterr().err
 
 
 # -- tasks without data here -----------------------------------------------------------------------
@@ -605,7 +641,7 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, model, cards):
     assert "--overwrite" in line
     other = make_model(tmp_path / "other", seed=1)
     assert "a run of another model" in refusal(cards["classify"], other, None, run, QUICK)
-    assert "a run of another train" in refusal(cards["tag"], model, None, run, QUICK)
+    assert "a run of another train file is" in refusal(cards["tag"], model, None, run, QUICK)
     # What is refused leaves the run that it would have replaced.
     before = weights(run)
     (tmp_path / "empty").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -267,7 +268,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
 
     assert "no examples in it" in line("")
     assert "in.txt:2: not UTF-8" in line("好\n".encode() + b"\xff\xfe\n")
-    assert "no column text" in line("words\n好\n", "in.tsv")
+    assert line("words\n好\n", "in.tsv").endswith("no column text; there: words")
     assert "not JSON lines" in line("好\n", "in.jsonl")
     assert "in.txt:1: the model compares two texts" in line(
         "好\n", model=model_of(tuned, "regress")
@@ -276,9 +277,26 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
     assert "question and context must be texts" in line('{"question": "好"}', "q.jsonl", span)
     assert "not JSON" in line("{", "q.json", span)
     assert "ends in .jsonl or .tsv" in line("好\n", target=tmp_path / "out.xml")
+    assert line("a,b\n好,坏\n", "in.csv", model_of(tuned, "regress")).endswith(
+        "no column text with text_pair; there: a, b"
+    )
     assert "no such file" in refusal(classify, tmp_path / "nowhere.txt", out)
+    assert "a folder; name a file in it" in refusal(classify, tmp_path, out)
+    lost = tmp_path / "lost" / "out.jsonl"
+    assert "no folder" in refusal(classify, tmp_path / "in.txt", lost)
     out.write_text("")
     assert "--overwrite" in refusal(classify, tmp_path / "in.txt", out)
+
+
+def test_a_full_disk_is_one_line_with_the_files_name(tmp_path, tuned, monkeypatch):
+    def full(example, prediction):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "in.txt").write_text("好\n", encoding="utf-8")
+    monkeypatch.setattr(predict_module, "_json_line", full)
+    line = refusal(model_of(tuned, "classify"), tmp_path / "in.txt", tmp_path / "out.jsonl")
+    assert line.startswith(f"writing {tmp_path / 'out.jsonl'}: the disk is full")
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_model_that_is_not_fine_tuned_is_refused(tmp_path, tuned):

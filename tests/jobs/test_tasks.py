@@ -52,7 +52,10 @@ def test_every_task_is_shown_within_the_window(tasks, name, columns):
 def test_a_task_shows_what_was_published_and_how_it_is_set(tasks):
     out = tasks("lcqmc")[1]
     assert "labels      0 = different, 1 = same" in out
-    assert "learning_rate      2e-5   3e-5" in out
+    assert "models           others  small  ernie" in out
+    assert "epochs                3      5      3" in out
+    assert "learning_rate      2e-5   1e-4   3e-5" in out
+    assert "small: fewer than 12 layers, or narrower than 768." in out
     assert "dev    BERT                   89.4 (88.4)" in out
     assert out.count("\ndev ") == out.count("\ntest ") == 1, "a split is named once"
     assert "dev: dev.tsv (8,802 examples)" in out
@@ -87,5 +90,5 @@ def test_an_unknown_task_is_one_line(tasks):
     code, out, err = tasks("lcqcm")
     assert (code, out) == (2, "")
     assert err == (
-        "zhbert: error: no task 'lcqcm'; did you mean 'lcqmc'?, or give a path to a card\n"
+        "zhbert: error: no task 'lcqcm'; a card of your own ends in .toml; did you mean 'lcqmc'?\n"
     )

@@ -232,7 +232,10 @@ def test_a_mistake_in_a_card_is_one_line(write, old, new, message):
         ("regress", "", 'data.label_range = []: must be the lowest and the highest number'),
         ("regress", "label_range = [5, 0]", "data.label_range = [5.0, 0.0]: must be the lowest"),
         ("regress", 'label_range = ["0", "5"]', "must be a list of numbers"),
-        ("tag", 'format = "bio"\nlabels = ["O", "B-X"]', 'data.scheme = "": not a choice'),
+        ("tag", 'format = "bio"\nlabels = ["O", "B-X"]',
+         """data: 'scheme' is missing; write scheme = "BIO\""""),
+        ("span", 'format = "squad"',
+         """data: 'scorer' is missing; write scorer = "cmrc2018", or cjrc, squad1.1, squad2.0"""),
         ("span", 'format = "squad"\nscorer = "squad"', 'data.scorer = "squad": not a choice'),
     ],
 )  # fmt: skip
@@ -255,8 +258,8 @@ def test_f1_of_three_labels_is_refused(write):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lcqcm", "no task 'lcqcm'; did you mean 'lcqmc'?, or give a path to a card"),
-        ("squad", "no task 'squad'; did you mean"),
+        ("lcqcm", "no task 'lcqcm'; a card of your own ends in .toml; did you mean 'lcqmc'?"),
+        ("squad", "no task 'squad'; a card of your own ends in .toml; did you mean 'squad"),
         ("nowhere.toml", "nowhere.toml: no such file; 'zhbert tasks' lists the tasks by name"),
         ("./", "./: a folder, not a card"),
     ],

@@ -369,6 +369,13 @@ def test_wrong_starts_are_repaired_and_counted(read):
     ]
 
 
+def test_empty_texts_are_read_and_counted(read):
+    remarks: list[str] = []
+    rows = "text\tlabel\n\t1\n \t0\na\t1\n"
+    assert len(read(own_card(), rows, remark=remarks.append)) == 3
+    assert remarks == ["dev: rows with an empty text, read as they are: 2"]
+
+
 def test_most_answers_decide_what_kind_a_question_is(read):
     card = own_card("span", "squad", scorer="cjrc", yes_no=True, no_answer=True)
     text = squad(
@@ -419,6 +426,9 @@ def test_a_space_is_a_character_that_may_have_a_tag(read):
         ({"header": False, "text": 0, "label": 1}, "a\t1\nb\n",
          "dev:2: 1 columns where the first row has 2"),
         ({}, "txt\tlabel\na\t1\n", 'dev: no column "text"; there: txt, label'),
+        ({}, "长" * 1000 + "\n", 'dev: no column "text"; there: ' + "长" * 200 + " …"),
+        ({}, "text\tlabel\ttext\na\t1\tb\n",
+         'dev: the column "text" stands there twice; rename one'),
         ({"text": ["text", "review"]}, "txt\tlabel\na\t1\n",
          'dev: no column "text" or "review"; there: txt, label'),
         ({}, "text\tlabl\na\t1\n", 'dev:2: no column "label"; there: text, labl'),

@@ -28,6 +28,12 @@ def err() -> Console:
     return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
 
 
+def say(line: str) -> None:
+    """A remark on stderr, as it stands; in a terminal its lines are broken between words."""
+    # Texts of users are shown: neither [b] nor :heart: means anything in them.
+    err().print(line, markup=False, emoji=False)
+
+
 def progress(quiet: bool, *columns: Any) -> Progress:
     """A progress display on stderr; silent when ``quiet`` or when stderr is not a terminal."""
     from rich.progress import Progress

@@ -13,7 +13,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card, load_card, split_remark
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     def remark(line: str) -> None:
         if not args.quiet:
-            sys.stderr.write(line + "\n")
+            console.say(line)
 
     result = evaluate(args.model, args.task, args.data, precision=args.precision, remark=remark)
     if args.json:
@@ -71,7 +71,6 @@ def evaluate(
     Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
     """
     from zhbert.jobs.finetune_seed import metrics_of
-    from zhbert.tasks.fine_tuned import open_fine_tuned
     from zhbert.tasks.read import read_examples
 
     card = load_card(task)
@@ -80,9 +79,8 @@ def evaluate(
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
     split = split_of(card, path)
     examples = read_examples(card, path, split, remark=remark)
-    opened = open_fine_tuned(os.fspath(model), quiet=True)
+    opened = open_model(model)
     check_fits(opened, card)
-    prepare_device(opened)
     predictions = opened.predict(examples, dtype=dtype_of(precision))
     note = split_remark(card, split, len(examples))
     if note:
@@ -119,12 +117,21 @@ def check_fits(opened: FineTuned, card: Card) -> None:
             )
 
 
-def prepare_device(opened: FineTuned) -> None:
-    """The GPU where there is one."""
-    from zhbert.runtime import choose_device, prepare_threads
+def open_model(model: str | os.PathLike[str]) -> FineTuned:
+    """A fine-tuned model, with the vocabulary that it was trained with, on the GPU if there is one.
 
+    Raises ZhbertError where it is not fine-tuned, or its vocabulary is another model's.
+    """
+    from zhbert.jobs.model_folder import check_vocabulary
+    from zhbert.runtime import choose_device, prepare_threads
+    from zhbert.tasks.fine_tuned import open_fine_tuned
+
+    opened = open_fine_tuned(os.fspath(model), quiet=True)
+    rows: int = cast(Any, opened.model).config.vocab_size
+    check_vocabulary(opened.folder, opened.kind.tokenizer, rows)
     prepare_threads(0)
     opened.model.to(choose_device())
+    return opened
 
 
 def dtype_of(precision: str) -> Any:

@@ -12,6 +12,11 @@ the model, are overridden by key=value; values with commas make a grid, whose be
 on dev. OUT gets summary.json, task.toml, settings.toml, and seed-K/ with final/, a model folder
 that transformers opens. The same command again goes on where a killed run stopped: seeds that are
 finished are not run again.
+
+Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3 stops after three
+evaluations without a better score; evaluate_every and checkpoint_every, in steps; doc_stride and
+max_answer_length, of spans; precision, compile, threads, micro_batch_size; and
+optimizer.warmup_share, .weight_decay, .epsilon and .clip_norm.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json, write_text
 from zhbert.jobs.finetune_text import (
+    counted,
     describe_examples,
     describe_settings,
     describe_summary,
@@ -122,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(result.summary)
     else:
         for line in describe_summary(result.summary, result.folder):
-            sys.stdout.write(line + "\n")
+            console.out().print(line, markup=False, emoji=False)
     return 0
 
 
@@ -202,9 +208,10 @@ class _Run:
 
     def say(self, line: str) -> None:
         """A remark on stderr."""
+        from zhbert.jobs import console
+
         if not self.quiet:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            console.say(line)
 
     def go(self) -> Result:
         """All points of the grid, all seeds."""
@@ -318,8 +325,9 @@ class _Run:
         theirs = former.get("identity", {})
         what = next((key for key in identity if theirs.get(key) != identity[key]), None)
         if what is not None:
+            named = f"{what} file" if what in self.files else what
             raise ZhbertError(
-                f"{self.folder}: a run of another {what} is there already; --overwrite replaces "
+                f"{self.folder}: a run of another {named} is there already; --overwrite replaces "
                 "it, or choose another --out"
             )
         return former
@@ -457,18 +465,18 @@ class _Run:
         self.say(
             f"model: {self.model_name}, {config.num_hidden_layers} layers x {config.hidden_size}; "
             f"{self.device}, {dtype}"
-            + (f", {self.threads} threads" if self.device.type == "cpu" else "")
+            + (f", {counted(self.threads, 'thread')}" if self.device.type == "cpu" else "")
         )
         rows = len(task.train.rows)
-        of_rows = f" in {rows:,} rows" if rows != len(task.train.examples) else ""
+        of_rows = f" in {counted(rows, 'row')}" if rows != len(task.train.examples) else ""
         self.say(
-            f"data: {len(task.train.examples):,} examples to train on{of_rows}, "
+            f"data: {counted(len(task.train.examples), 'example')} to train on{of_rows}, "
             f"{len(task.dev.examples):,} in dev; {lengths.mean():.0f} pieces a row, "
             f"{padding_share(lengths, plan):.1%} padding"
         )
         for line in describe_settings(settings, spans=card.kind == "span"):
             self.say(line)
-        self.say(f"{task.steps:,} steps, {task.steps_per_epoch:,} an epoch")
+        self.say(f"{counted(task.steps, 'step')}, {task.steps_per_epoch:,} an epoch")
 
     # -- after ---------------------------------------------------------------------------------
 

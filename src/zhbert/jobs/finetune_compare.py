@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.finetune_text import counted
 from zhbert.tasks.bootstrap import compare
 from zhbert.tasks.metrics import Resampled, resampled_predictions
 
@@ -25,8 +26,8 @@ def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) ->
     for name in ("a", "b"):
         one = result[name]
         sys.stdout.write(
-            f"{name.upper()}  {one['mean']:.2f}  {one['model_name']}, {one['seeds']} seeds "
-            f"({one['folder']})\n"
+            f"{name.upper()}  {one['mean']:.2f}  {one['model_name']}, "
+            f"{counted(one['seeds'], 'seed')} ({one['folder']})\n"
         )
     verdict = "larger" if result["larger_than_noise"] else "not larger"
     sys.stdout.write(
@@ -78,10 +79,15 @@ class _Scored:
                 (folder / "summary.json").read_text(encoding="utf-8")
             )
             self.metrics = [self._metric(seed) for seed in self.summary["seeds"]]
+        except FileNotFoundError as error:
+            lacking = Path(error.filename).relative_to(folder)
+            raise ZhbertError(
+                f"--compare: {folder}: not a finished run of 'zhbert finetune': no {lacking} there"
+            ) from None
         except (OSError, ValueError, KeyError) as error:
             raise ZhbertError(
-                f"--compare: {folder}: not a finished run of 'zhbert finetune' "
-                f"({type(error).__name__}: {error})"
+                f"--compare: {folder}: damaged ({error}); the same 'zhbert finetune' again, with "
+                "--overwrite, makes it anew"
             ) from None
 
     @property

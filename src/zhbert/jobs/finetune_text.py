@@ -28,14 +28,22 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
         lines.append(
             f"{name:<{width}}  {spread['max']:.2f} ({spread['mean']:.2f}) ± {spread['std']:.2f}"
         )
-    count = len(summary["seeds"])
     lines.append(
         f"{summary['task']}, {summary['model_name']}, {summary['split']}: maximum (mean) ± "
-        f"standard deviation of {count} seed{'s' if count > 1 else ''}; {folder}"
+        f"standard deviation of {counted(len(summary['seeds']), 'seed')}; {folder}"
     )
     if summary["split_note"]:
         lines.append(summary["split_note"])
     return lines
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "step"), counted(1_000, "step")
+    ('1 step', '1,000 steps')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_examples(examples: Sequence[Example]) -> str:
@@ -48,7 +56,7 @@ def describe_examples(examples: Sequence[Example]) -> str:
     from zhbert.tasks.metrics import entities
     from zhbert.tasks.read import SpanExample, TagExample
 
-    first, count = examples[0], f"{len(examples):,} examples"
+    first, count = examples[0], counted(len(examples), "example")
     if isinstance(first, SpanExample):
         what, found = "answers", Counter(getattr(one, "kind", None) for one in examples)
     elif isinstance(first, TagExample):

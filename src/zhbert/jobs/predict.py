@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, describe_os_error
-from zhbert.jobs.evaluate import add_precision, dtype_of, prepare_device
+from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
 from zhbert.tasks.cards import Card, parse_card
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample, iterate_examples
 
@@ -91,15 +91,15 @@ def predict(
 
     Raises ZhbertError where the model is not fine-tuned, or a file does not fit.
     """
-    from zhbert.tasks.fine_tuned import open_fine_tuned
-
     source, target = os.fspath(file), os.fspath(out)
     if source != STREAM and not Path(source).is_file():
-        raise ZhbertError(f"{source}: no such file")
+        what = "a folder; name a file in it" if Path(source).is_dir() else "no such file"
+        raise ZhbertError(f"{source}: {what}")
     if target != STREAM and Path(target).exists() and not overwrite:
         raise ZhbertError(f"--out {target}: exists already; give --overwrite or another name")
-    opened = open_fine_tuned(os.fspath(model), quiet=True)
-    prepare_device(opened)
+    if target != STREAM and not Path(target).parent.is_dir():
+        raise ZhbertError(f"--out {target}: no folder {Path(target).parent}; make it first")
+    opened = open_model(model)
     writer = _writer(target, opened, submission)
 
     def remark(line: str) -> None:
@@ -173,8 +173,11 @@ def _card_for(opened: FineTuned, source: str) -> Card | None:
         return dataclasses.replace(card, data=plain)
     if opened.card is not None and not data.header and form == data.format:
         return card
-    named = " or ".join(dict.fromkeys(["text", *(str(n) for name in own for n in name)]))
-    raise ZhbertError(f"{source}: no column {named}; there: {', '.join(map(str, columns))}")
+    named = "text with text_pair" if data.pairs and opened.card is not None else "text"
+    if opened.card is not None and data.header:
+        theirs = " with ".join(" or ".join(map(str, name)) for name in own)
+        named += f", nor {theirs}" if theirs != named else ""
+    raise ZhbertError(f"{source}: no column {named}; there: {', '.join(columns)}")
 
 
 _PLAIN_CARD: dict[str, Any] = {
@@ -411,6 +414,8 @@ def _to_file(path: Path) -> Iterator[TextIO]:
         ):
             yield stream
     except OSError as error:
+        # A full disk names no file, and what else goes wrong names the temporary one.
+        error.filename = str(path)
         raise describe_os_error(error, "writing") from None
 
 

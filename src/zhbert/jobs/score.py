@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     def remark(line: str) -> None:
         if not args.quiet:
-            console.err().print(line, markup=False)
+            console.say(line)
 
     result = score_files(
         args.task,

@@ -12,6 +12,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
+from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,6 +92,10 @@ def _show(card: Card) -> None:
     out.print(facts)
     out.print("\nsettings")
     out.print(_settings_table(card))
+    out.print(
+        f"small: fewer than {BASE_LAYERS} layers, or narrower than {BASE_HIDDEN_SIZE}.",
+        soft_wrap=False,
+    )
     if card.settings.source:
         source = card.settings.source
         out.print(f"{source[0].upper()}{source[1:]}.", markup=False, soft_wrap=False)
@@ -146,7 +151,14 @@ def _labels(card: Card) -> str:
 def _settings_table(card: Card) -> Table:
     from rich.table import Table
 
-    families = {"others" if card.families else "all": card.settings, **card.families}
+    small = settings_for(card, "small")
+    families = {
+        "others": card.settings,
+        "small": dataclasses.replace(
+            card.settings, epochs=small.epochs, learning_rate=small.optimizer.learning_rate
+        ),
+        **card.families,
+    }
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("models", no_wrap=True)
     for family in families:
@@ -155,8 +167,20 @@ def _settings_table(card: Card) -> Table:
         if item.name == "source" or (item.name == "doc_stride" and card.kind != "span"):
             continue
         values = [getattr(settings, item.name) for settings in families.values()]
-        table.add_row(item.name, *(f"{value:g}".replace("e-0", "e-") for value in values))
+        table.add_row(item.name, *map(_number, values))
     return table
+
+
+def _number(value: float) -> str:
+    """A setting in few characters.
+
+    >>> _number(128), _number(0.1), _number(1e-4), _number(2.5e-5)
+    ('128', '0.1', '1e-4', '2.5e-5')
+    """
+    if not 0 < value < 0.001:
+        return f"{value:g}"
+    digits, exponent = f"{value:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 def _published_table(card: Card) -> Table:

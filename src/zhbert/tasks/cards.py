@@ -219,7 +219,7 @@ def card_path(name: str | os.PathLike[str]) -> Path:
         hint = "no such file" if not path.is_dir() else "a folder, not a card"
         raise ZhbertError(f"{text}: {hint}; 'zhbert tasks' lists the tasks by name")
     raise ZhbertError(
-        f"no task '{text}'{suggest(text.lower(), card_names())}, or give a path to a card"
+        f"no task '{text}'; a card of your own ends in .toml{suggest(text.lower(), card_names())}"
     )
 
 
@@ -319,9 +319,9 @@ def check_card(card: Card) -> None:
             "highest number, for example [0, 5]"
         )
     if card.kind == "tag":
-        _choice(data.scheme, ("BIO",), f"{where}: data.scheme")
+        _required_choice("scheme", data.scheme, ("BIO",), where)
     if card.kind == "span":
-        _choice(data.scorer, SCORERS, f"{where}: data.scorer")
+        _required_choice("scorer", data.scorer, SCORERS, where)
     for family, settings in {"": card.settings, **card.families}.items():
         _check_settings(settings, f"{where}: settings." + (f"{family}." if family else ""))
     for one in card.published:
@@ -424,6 +424,15 @@ def _check_labels(card: Card) -> None:
 def _choice(value: Any, choices: tuple[str, ...], label: str) -> None:
     if value not in choices:
         raise ZhbertError(f"{label} = {show(value)}: not a choice{suggest(value, choices)}")
+
+
+def _required_choice(key: str, value: str, choices: tuple[str, ...], where: str) -> None:
+    if not value:
+        raise ZhbertError(
+            f"{where}: data: '{key}' is missing; write {key} = \"{choices[0]}\""
+            + (f", or {', '.join(choices[1:])}" if choices[1:] else "")
+        )
+    _choice(value, choices, f"{where}: data.{key}")
 
 
 def _listed(key: str, value: Any) -> Any:

@@ -74,6 +74,8 @@ Example = TextExample | TagExample | SpanExample
 Remark = Callable[[str], None]
 """Takes one line about what was left out or repaired."""
 _Record = Mapping[str | int, Any]
+# Characters of a file's column names in an error.
+SHOWN_NAMES = 200
 
 
 def read_examples(
@@ -195,6 +197,8 @@ def _texts(
         identity = str(number - 1)
         text = _text(record, data.text, where)
         text_pair = _text(record, data.text_pair, where) if data.text_pair else None
+        if not text.strip() or (text_pair is not None and not text_pair.strip()):
+            counts["rows with an empty text, read as they are"] += 1
         if data.id:
             identity = _text(record, data.id, where)
             _check_new(identity, seen, where)
@@ -437,6 +441,9 @@ def _check_columns(path: Path, names: Sequence[str], data: Data) -> None:
     for column in (data.text, data.text_pair):
         if column and not _has(record, column):
             raise ZhbertError(f"{path}: {_no_column(column, record)}")
+    for name in (*data.text, *data.text_pair, *data.label, *data.id):
+        if isinstance(name, str) and list(names).count(name) > 1:
+            raise ZhbertError(f"{path}: the column {show(name)} stands there twice; rename one")
 
 
 def _has(record: _Record, column: Column) -> bool:
@@ -464,7 +471,11 @@ def _no_column(column: Column, record: _Record) -> str:
     names = [name for name in record if isinstance(name, str)]
     there = names or [str(name) for name in record]
     wanted = " or ".join(show(name) for name in column)
-    return f"no column {wanted}; there: {', '.join(there) or 'none'}"
+    found = ", ".join(there) or "none"
+    # Of a file of another format, the first line is taken for a name: it may be a whole text.
+    if len(found) > SHOWN_NAMES:
+        found = found[:SHOWN_NAMES] + " …"
+    return f"no column {wanted}; there: {found}"
 
 
 def _no_label(label: str, data: Data) -> str:
