@@ -328,6 +328,25 @@ def test_linear_adds_to_a_tensor_and_leaves_it_as_it_is(dtype: torch.dtype, coun
     torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=rounding)
 
 
+def test_a_replaced_layer_is_called_and_not_read() -> None:
+    class Adapted(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 1
+
+    layer, x = Adapted(16, 16), torch.randn(5, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(native.linear(layer, x), layer(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
+def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
+    layer = nn.Linear(16, 16)
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda x: native.linear(layer, x), torch.randn(5, 16))
+        x = torch.randn(9, 16)
+        torch.testing.assert_close(traced(x), layer(x))
+
+
 # -- layers and models, with and without -----------------------------------------------------------
 
 WITHOUT: dict[torch.dtype, bool] = {}

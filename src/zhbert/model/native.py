@@ -43,6 +43,7 @@ _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 def _serves(x: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         and not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and SUPPORTED.get(x.dtype, False)
@@ -95,7 +96,9 @@ def linear(
     layer: nn.Linear, x: Tensor, *, activation: str | None = None, added_to: Tensor | None = None
 ) -> Tensor:
     """(T, in) -> (T, out): the layer, then an activation, or the sum with (T, out)."""
-    if not (_HAS_ONEDNN and _serves(x)) or torch.is_autocast_enabled("cpu"):
+    # A layer that somebody replaced (an adapter, a quantized one) is called as it wants to be.
+    plain = type(layer) is nn.Linear
+    if not (_HAS_ONEDNN and plain and _serves(x)) or torch.is_autocast_enabled("cpu"):
         mapped: Tensor = layer(x)
         if activation is not None:
             return ACTIVATIONS[activation](mapped)
