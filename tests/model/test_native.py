@@ -340,7 +340,7 @@ def test_a_replaced_layer_is_called_and_not_read() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
-    layer = nn.Linear(16, 16)
+    layer = nn.Linear(16, 16).requires_grad_(False)
     with torch.no_grad():
         traced = torch.jit.trace(lambda x: native.linear(layer, x), torch.randn(5, 16))
         x = torch.randn(9, 16)
