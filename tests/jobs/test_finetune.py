@@ -576,6 +576,21 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(
     assert (tmp_path / "run" / "seed-0" / "checkpoints" / "step-000001").is_dir()
 
 
+def test_a_point_that_fails_does_not_end_its_grid(tmp_path, model, cards, capsys):
+    run = tmp_path / "run"
+    overrides = [*QUICK, "optimizer.warmup_share=0", "optimizer.learning_rate=1e30,2e-3"]
+    for _ in range(2):  # the same command again, too
+        summary = finetune(cards["classify"], model, None, run, overrides).summary
+        assert summary["best"] == ["optimizer.learning_rate=2e-3"]
+        assert "the loss is nan" in summary["grid"][0]["failed"]
+    lines = describe_summary(summary, run)
+    assert lines[0] == "optimizer.learning_rate=1e30  failed"
+    assert lines[1].endswith("best on dev")
+    bad = [*QUICK, "optimizer.warmup_share=0", "optimizer.learning_rate=1e30,2e30"]
+    line = refusal(cards["classify"], model, None, tmp_path / "bad", bad)
+    assert "every point of the grid failed; the last: " in line
+
+
 def test_a_model_without_vocabulary_is_refused(tmp_path, model, cards):
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)

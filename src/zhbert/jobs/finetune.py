@@ -57,7 +57,7 @@ from zhbert.tasks.settings import (
 )
 
 if TYPE_CHECKING:
-    from zhbert.jobs.finetune_seed import Task
+    from zhbert.jobs.finetune_seed import DivergedError, Task
     from zhbert.model.config import BertConfig
     from zhbert.tasks.kinds import Kind
     from zhbert.tasks.read import Example
@@ -215,7 +215,7 @@ class _Run:
 
     def go(self) -> Result:
         """All points of the grid, all seeds."""
-        from zhbert.jobs.finetune_seed import Stopped
+        from zhbert.jobs.finetune_seed import DivergedError, Stopped
         from zhbert.runtime import prepare_threads
 
         self.threads = prepare_threads(self.settings[0].threads)
@@ -227,18 +227,24 @@ class _Run:
         # Nothing is written, or overwritten, before the data have become rows.
         first = self._task(self.settings[0], first=True)
         self._open(identity, former)
-        summaries: list[dict[str, Any]] = []
+        summaries: list[dict[str, Any] | DivergedError] = []
         try:
             for number, (point, settings) in enumerate(
                 zip(self.points, self.settings, strict=True)
             ):
                 task = self._task(settings, first=False) if number else first
-                summaries.append(self._point(point, task))
+                try:
+                    summaries.append(self._point(point, task))
+                except DivergedError as error:
+                    # A grid is asked for to find such points, too.
+                    if len(self.points) == 1:
+                        raise
+                    self.say(f"left out of the grid: {error}")
+                    summaries.append(error)
         except Stopped as stopped:
             return Result(self.folder, {}, stopped.signal)
-        summary = summaries[0]
-        if len(summaries) > 1:
-            summary = self._take_best(summaries)
+        summary = summaries[0] if len(summaries) == 1 else self._take_best(summaries)
+        assert isinstance(summary, dict)
         return Result(self.folder, summary)
 
     # -- before --------------------------------------------------------------------------------
@@ -519,11 +525,13 @@ class _Run:
             "dev_sha256": sha256_of(self.files["dev"]),
         }
 
-    def _take_best(self, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def _take_best(self, summaries: Sequence[dict[str, Any] | DivergedError]) -> dict[str, Any]:
         """The grid's best point, by its mean on dev, becomes the run's result."""
         metric = self.card.metrics[0]
-        means = [summary["metrics"][metric]["mean"] for summary in summaries]
-        best = means.index(max(means))
+        finished = {n: one for n, one in enumerate(summaries) if isinstance(one, dict)}
+        if not finished:
+            raise ZhbertError(f"every point of the grid failed; the last: {summaries[-1]}")
+        best = max(finished, key=lambda number: finished[number]["metrics"][metric]["mean"])
         source = self._folder_of(self.points[best])
         for former in self.folder.glob("seed-*"):
             # Links to another point's: that was the best of a smaller grid.
@@ -534,12 +542,12 @@ class _Run:
         points = [
             {
                 "overrides": self._varied(point),
-                "metrics": summary["metrics"],
                 "folder": str(self._folder_of(point).relative_to(self.folder)),
+                **({"metrics": one["metrics"]} if isinstance(one, dict) else {"failed": str(one)}),
             }
-            for point, summary in zip(self.points, summaries, strict=True)
+            for point, one in zip(self.points, summaries, strict=True)
         ]
-        summary = {**summaries[best], "grid": points, "best": self._varied(self.points[best])}
+        summary = {**finished[best], "grid": points, "best": self._varied(self.points[best])}
         write_json(self.folder / "summary.json", summary)
         return summary
 

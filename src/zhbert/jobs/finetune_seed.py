@@ -84,6 +84,10 @@ class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its 
         self.signal, self.step = signal, step
 
 
+class DivergedError(ZhbertError):
+    """A seed whose loss is no longer a number; its last good checkpoint is kept."""
+
+
 @dataclass
 class Best:
     """The best model so far."""
@@ -294,11 +298,11 @@ class _Seed:
         remark = "  best so far" if line["best"] else ""
         return f"epoch {line['epoch']:g}  dev: {values}{remark}"
 
-    def _not_finite(self, error: NotFiniteError) -> ZhbertError:
+    def _not_finite(self, error: NotFiniteError) -> DivergedError:
         epoch = -(-error.step // self.task.steps_per_epoch)
         kept = self.checkpoints.steps()
         last = f"the checkpoint of step {kept[-1]} is kept" if kept else "nothing was saved yet"
-        return ZhbertError(
+        return DivergedError(
             f"{self.folder}: {error.what} at step {error.step} of {self.task.steps} (epoch {epoch},"
             f" learning rate {error.learning_rate:.3g}); {last}; try a lower "
             "optimizer.learning_rate in another --out"

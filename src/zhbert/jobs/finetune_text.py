@@ -20,9 +20,11 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     """A run's result as people read it: maximum (mean) ± standard deviation."""
     lines = []
     for point in summary.get("grid", ()):
-        mean = point["metrics"][summary["main_metric"]]["mean"]
+        found = "failed"
+        if "metrics" in point:
+            found = f"{point['metrics'][summary['main_metric']]['mean']:.2f}"
         mark = "  best on dev" if point["overrides"] == summary["best"] else ""
-        lines.append(f"{' '.join(point['overrides'])}  {mean:.2f}{mark}")
+        lines.append(f"{' '.join(point['overrides'])}  {found}{mark}")
     width = max(map(len, summary["metrics"]))
     for name, spread in summary["metrics"].items():
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -234,15 +235,15 @@ def grid(run: FineTuningRun) -> Table | None:
     lines = []
     for point in points if isinstance(points, list) else ():
         try:
-            spread = point["metrics"][run.main_metric]
             overrides = " ".join(map(str, point["overrides"]))
-            figures = (f"{spread['max']:.2f} ({spread['mean']:.2f})", point["overrides"])
+            mean, figures = -math.inf, "failed"
+            if "failed" not in point:
+                spread = point["metrics"][run.main_metric]
+                mean, figures = spread["mean"], f"{spread['max']:.2f} ({spread['mean']:.2f})"
+            chosen = "chosen" if point["overrides"] == run.facts.get("best") else ""
         except (KeyError, TypeError, ValueError):
             continue
-        chosen = figures[1] == run.facts.get("best")
-        lines.append(
-            (spread["mean"], Line(overrides, (Cell(figures[0], "chosen" if chosen else ""),)))
-        )
+        lines.append((mean, Line(overrides, (Cell(figures, chosen),))))
     if not lines:
         return None
     lines.sort(key=lambda pair: -pair[0])
