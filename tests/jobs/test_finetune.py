@@ -133,6 +133,7 @@ def test_predictions_and_submission_score_what_the_summary_says(runs, kind, larg
     for found in (
         {line["id"]: line["predicted"] for line in lines},
         read_predictions(card, submission, examples, gold, "dev"),
+        read_predictions(card, runs / kind / "seed-0" / "predictions.jsonl", examples, gold, "dev"),
     ):
         assert dict(score(card, examples, found).metrics) == pytest.approx(expected)
 

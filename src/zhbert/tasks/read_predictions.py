@@ -17,7 +17,7 @@ from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.scoring import Prediction
 
 _ID_COLUMNS = ("index", "id")
-_COLUMNS = ("prediction", "label")
+_COLUMNS = ("prediction", "predicted", "label")  # of zhbert predict, of a run, of others
 # Not str.split(): U+3000 and its like are tokens, not space between columns.
 _BLANK = re.compile("[ \t]+")
 
@@ -54,7 +54,7 @@ def read_null_odds(path: Path) -> dict[str, float]:
 def _answers(
     card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
 ) -> dict[str, Prediction]:
-    table = _json(path)
+    table = _objects(path) if path.suffix == ".jsonl" else _json(path)
     form = 'must be {"id": "answer", ...}, or a list of objects with id and answer'
     if isinstance(table, list):
         if not all(isinstance(one, dict) and {"id", "answer"} <= one.keys() for one in table):
@@ -148,6 +148,25 @@ def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
 
 
 def _from_json(path: Path, number: int, line: str) -> tuple[int, str | None, str]:
+    id_, value = _object(path, number, line)
+    return number, id_, value if isinstance(value, str) else json.dumps(value)
+
+
+def _objects(path: Path) -> dict[str, Any]:
+    """What an object a line predicts, by its id: what a run and ``zhbert predict`` write."""
+    found: dict[str, Any] = {}
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        id_, value = _object(path, number, line)
+        if id_ is None or id_ in found:
+            what = "no id" if id_ is None else f"the id '{id_}' stands there twice"
+            raise ZhbertError(f"{path}:{number}: {what}")
+        found[id_] = value
+    return found
+
+
+def _object(path: Path, number: int, line: str) -> tuple[str | None, Any]:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
@@ -159,10 +178,10 @@ def _from_json(path: Path, number: int, line: str) -> tuple[int, str | None, str
     values = [record[name] for name in _COLUMNS if name in record]
     if not values:
         raise ZhbertError(
-            f"{path}:{number}: no {' or '.join(_COLUMNS)}; there: {', '.join(record) or 'nothing'}"
+            f"{path}:{number}: no prediction or label; there: {', '.join(record) or 'nothing'}"
         )
     id_ = next((str(record[name]) for name in _ID_COLUMNS if name in record), None)
-    return number, id_, values[0] if isinstance(values[0], str) else json.dumps(values[0])
+    return id_, values[0]
 
 
 def _ids_in_order(
@@ -206,6 +225,8 @@ def _label(text: str, card: Card, where: str) -> Prediction:
 def _tags(
     card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
 ) -> dict[str, Prediction]:
+    if path.suffix == ".jsonl":
+        return _tags_of_objects(card, path, examples, gold)
     sentences: list[list[tuple[int, str]]] = [[]]
     for number, line in enumerate(_lines(path), start=1):
         if line.strip():
@@ -230,6 +251,24 @@ def _tags(
         found[example.id] = [tag for _, _, tag in rows]
     if len(sentences) != len(examples):
         raise ZhbertError(f"{path}: {len(sentences):,} sentences, but {gold} has {len(examples):,}")
+    return found
+
+
+def _tags_of_objects(
+    card: Card, path: Path, examples: Sequence[Example], gold: Path
+) -> dict[str, Prediction]:
+    found: dict[str, Prediction] = {}
+    lengths = {one.id: len(cast(TagExample, one).tokens) for one in examples}
+    for id_, tags in _objects(path).items():
+        where = f"{path}: the sentence '{id_}'"
+        if not isinstance(tags, list):
+            raise ZhbertError(f"{where}: {_short(tags)}: must be a list of tags")
+        for tag in tags:
+            if tag not in card.data.labels:
+                raise ZhbertError(f"{where}: the tag {_short(tag)} is not in the card")
+        if id_ in lengths and len(tags) != lengths[id_]:
+            raise ZhbertError(f"{where}: {len(tags)} tags, in {gold} it has {lengths[id_]} tokens")
+        found[id_] = tags
     return found
 
 
