@@ -124,9 +124,7 @@ def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
         id_column = next(heading.index(name) for name in _ID_COLUMNS if name in heading)
         named = [heading.index(name) for name in _COLUMNS if name in heading]
         if not named and len(heading) != 2:
-            raise ZhbertError(
-                f"{path}: no column {' or '.join(_COLUMNS)}; there: {', '.join(heading)}"
-            )
+            raise ZhbertError(f"{path}: no column prediction or label; there: {', '.join(heading)}")
         column = named[0] if named else 1 - id_column
         lines = lines[1:]
         if not lines:
