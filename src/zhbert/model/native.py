@@ -38,6 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 LANES = 16
 _FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names for how the activation is computed
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_PACKED = "packed_weight"
 
 
 def _serves(x: Tensor) -> bool:
@@ -104,12 +105,24 @@ def linear(
             return ACTIVATIONS[activation](mapped)
         return mapped if added_to is None else added_to + mapped
     fused = torch.ops.mkldnn._linear_pointwise
+    weight = getattr(layer, _PACKED, layer.weight)
     if added_to is not None:
-        mapped = fused.binary(x, added_to, layer.weight, layer.bias, "add")
+        mapped = fused.binary(x, added_to, weight, layer.bias, "add")
     elif activation in _FUSED:
-        mapped = fused(x, layer.weight, layer.bias, "gelu", [], _FUSED[activation])
+        mapped = fused(x, weight, layer.bias, "gelu", [], _FUSED[activation])
     else:
-        mapped = fused(x, layer.weight, layer.bias, "none", [], "")
+        mapped = fused(x, weight, layer.bias, "none", [], "")
         if activation is not None:
             mapped = ACTIVATIONS[activation](mapped)
     return mapped
+
+
+def pack(module: nn.Module, rows: int) -> None:
+    """Lay the weights out as oneDNN reads them for about ``rows`` rows, beside the weights.
+
+    Of a module that is used for nothing but predicting, and whose weights do not change any more.
+    """
+    for layer in module.modules():
+        if _HAS_ONEDNN and type(layer) is nn.Linear and SUPPORTED.get(layer.weight.dtype, False):
+            packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), rows)
+            setattr(layer, _PACKED, packed)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhbert.model import native
 from zhbert.tasks.read import Example
 from zhbert.tasks.rows import Batch, Rows, by_length, gather
 from zhbert.text.tokenizer import Tokenizer
@@ -169,6 +170,8 @@ def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
     own = model.encoder
     if next(own.parameters()).dtype != dtype:
         model.encoder = copy.deepcopy(own).to(dtype)
+        if next(own.parameters()).device.type == "cpu":
+            native.pack(model.encoder, CELLS_AT_ONCE)
     try:
         yield
     finally:
