@@ -44,6 +44,7 @@ def test_rows_of_pairs_are_those_of_transformers(tokenizers, pairs, length):
         assert row.tolist() == expected["input_ids"][number]
         segments = (np.arange(len(row)) >= rows.second[number]).astype(int)
         assert segments.tolist() == expected["token_type_ids"][number]
+    assert rows.cut == sum(len(ids) > length for ids in theirs(first, second)["input_ids"])
 
 
 @given(st.lists(texts, min_size=1, max_size=8), st.integers(8, 40))
@@ -52,6 +53,7 @@ def test_rows_of_single_texts_are_those_of_transformers(tokenizers, several, len
     rows = text_rows(ours, several, [None] * len(several), length)
     expected = theirs(several, truncation=True, max_length=length)
     assert [rows.row(n).tolist() for n in range(len(rows))] == expected["input_ids"]
+    assert rows.cut == sum(len(ids) > length for ids in theirs(several)["input_ids"])
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(2, 40))

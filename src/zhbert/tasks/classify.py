@@ -24,6 +24,16 @@ def rows_of(examples: Sequence[Example], tokenizer: Tokenizer, sequence_length: 
     )
 
 
+def remarks_on(rows: Rows, sequence_length: int) -> tuple[str, ...]:
+    """How many texts are longer than a row, in a line."""
+    if not rows.cut:
+        return ()
+    return (
+        f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = {sequence_length}: "
+        "their ends are cut off",
+    )
+
+
 @dataclass(frozen=True)
 class Classify:
     """Classification of a text or a pair."""
@@ -43,7 +53,7 @@ class Classify:
             ids = {label: number for number, label in enumerate(self.labels)}
             given = [ids[str(cast(TextExample, example).label)] for example in examples]
             rows = replace(rows, targets=np.array(given, np.int64))
-        return Prepared(examples, rows)
+        return Prepared(examples, rows, remarks=remarks_on(rows, self.sequence_length))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross entropy."""

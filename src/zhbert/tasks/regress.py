@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.classify import rows_of
+from zhbert.tasks.classify import remarks_on, rows_of
 from zhbert.tasks.kinds import Array, Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import Batch
@@ -41,7 +41,7 @@ class Regress:
             values = np.array([cast(TextExample, one).value for one in examples], np.float64)
             targets = ((values - self.low) / (self.high - self.low)).astype(np.float32)
             rows = replace(rows, targets=targets)
-        return Prepared(examples, rows)
+        return Prepared(examples, rows, remarks=remarks_on(rows, self.sequence_length))
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The squared error."""

@@ -8,7 +8,7 @@ pieces of all rows together, R = rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,8 @@ class Rows:
     """What is to be predicted: (R, ...), or (T,) where pieces are labelled; None: unknown."""
     of_pieces: bool = False
     """Whether targets belong to pieces."""
+    cut: int = 0
+    """How many rows hold less than their texts."""
 
     def __len__(self) -> int:
         return len(self.second)
@@ -106,9 +108,11 @@ def text_rows(
         [(len(first[place]), len(b)) for place, b in zip(there, second, strict=True)]
     )
     kept = longest_first(lengths.reshape(-1, 2), sequence_length - 3).tolist()
+    cut = np.array([len(a) > room for a in first], bool)
     for place, b, (m, n) in zip(there, second, kept, strict=True):
         segments[place] = (first[place][:m], b[:n])
-    return pack(tokenizer, segments)
+        cut[place] = m + n < len(first[place]) + len(b)
+    return replace(pack(tokenizer, segments), cut=int(cut.sum()))
 
 
 def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
