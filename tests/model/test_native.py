@@ -181,6 +181,21 @@ def test_neither_threads_nor_other_rows_change_a_bit(
 
 
 @of_each_dtype
+@pytest.mark.parametrize("lengths", [[700], [0, 300, 5, 411, 1, 260]])
+def test_long_rows_are_shared_by_threads_to_the_same_bits(
+    dtype: torch.dtype, lengths: list[int]
+) -> None:
+    # Enough work for each of the threads; fewer rows than threads, too: their heads are shared.
+    arguments = rows_of([(length, None) for length in lengths], 96, dtype)
+    results = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        results.append(native.packed_attention(**arguments, heads=3))
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert_equals_the_formula(arguments, 3)
+
+
+@of_each_dtype
 @pytest.mark.parametrize("exponent", [-30, -10, 2, 5, 8, 12, 18])
 def test_scores_of_any_size_give_shares_that_add_up_to_1(dtype: torch.dtype, exponent: int) -> None:
     arguments = rows_of([(37, None), (16, None), (1, None)], 64, dtype)

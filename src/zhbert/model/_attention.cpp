@@ -276,23 +276,36 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
   }
 }
 
+// To start a thread takes as long as this many multiply-adds, and then some.
+constexpr int64_t kWorthAThread = int64_t{1} << 22;
+
+int64_t multiply_adds(const Work& work) {
+  int64_t pairs = 0;  // of a query and a key
+  for (int64_t row = 0; row < work.rows; ++row)
+    pairs += (work.query_starts[row + 1] - work.query_starts[row]) *
+             (work.starts[row + 1] - work.starts[row]);
+  return 2 * pairs * work.heads * work.size;
+}
+
 // False: out of memory.
 template <class Kind>
 bool run(const Work& work, int64_t threads) {
+  const int64_t units = work.rows * work.heads;
   std::atomic<int64_t> next{0};
   std::atomic<bool> enough{true};
-  const auto share = [&work, &next, &enough] {
+  const auto share = [&work, &next, &enough, units] {
     try {
       Scratch<Kind> scratch;
-      for (int64_t row; (row = next.fetch_add(1, std::memory_order_relaxed)) < work.rows;)
-        for (int64_t head = 0; head < work.heads; ++head) attend<Kind>(work, row, head, scratch);
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < units;)
+        attend<Kind>(work, i / work.heads, i % work.heads, scratch);
     } catch (const std::exception&) {
       enough = false;
     }
   };
   std::vector<std::thread> others;
+  threads = std::min({threads, units, 1 + multiply_adds(work) / kWorthAThread});
   try {
-    for (int64_t i = 1; i < std::min(threads, work.rows); ++i) others.emplace_back(share);
+    for (int64_t i = 1; i < threads; ++i) others.emplace_back(share);
   } catch (const std::exception&) {
     // No more threads to be had: those that there are do it.
   }
