@@ -545,7 +545,7 @@ def test_lost_answers_and_long_questions_are_said(tmp_path, model, capsys):
     result = finetune(card, model, None, tmp_path / "run", QUICK, quiet=False)
     err = capsys.readouterr().err
     assert re.search(r"questions scored but not trained on.*: 3\n", err)
-    assert "1 questions are longer than 14 pieces" in err
+    assert "1 of 13 questions are longer than 14 pieces" in err
     assert result.summary["train_examples"] == 13
     for paragraph in paragraphs:
         paragraph["qas"][0]["answers"] = [{"text": "否否否", "answer_start": 0}]

@@ -205,7 +205,7 @@ def test_a_question_longer_than_the_row_is_cut_with_a_remark():
     )
     assert max(prepared.rows.lengths) <= 20
     assert prepared.rows.targets.max() > 0
-    assert "1 questions are longer than 8 pieces" in prepared.remarks[0]
+    assert "1 of 1 questions are longer than 8 pieces" in prepared.remarks[0]
 
 
 def test_questions_whose_answer_is_nowhere_are_not_learnt_from():

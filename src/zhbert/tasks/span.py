@@ -129,8 +129,8 @@ class Span:
         remarks: tuple[str, ...] = ()
         if cut:
             remarks = (
-                f"{cut:,} questions are longer than {longest} pieces, half of the row "
-                f"(sequence_length = {self.sequence_length}): their ends are cut off",
+                f"{cut:,} of {len(ours):,} questions are longer than {longest} pieces, half of the "
+                f"row (sequence_length = {self.sequence_length}): their ends are cut off",
             )
         return Prepared(ours, rows, places, remarks)
 

@@ -61,8 +61,8 @@ class Tag:
         remarks: tuple[str, ...] = ()
         if split:
             remarks = (
-                f"{split:,} sentences are longer than sequence_length = {self.sequence_length}: "
-                "they are read in parts",
+                f"{split:,} of {len(examples):,} sentences are longer than sequence_length = "
+                f"{self.sequence_length}: they are read in parts",
             )
         return Prepared(examples, rows, places, remarks)
 
