@@ -57,6 +57,8 @@ def test_errors_name_file_key_value_and_choices():
         == "my.toml: masking.strategy = \"wmw\": not a choice; did you mean 'wwm'?"
     )
     assert "must be between 0 and 1" in refusal({"masking": {"rate": 1.0}})
+    assert "must be from 0 to 1" in refusal({"rows": {"warmup_share": 1.5}})
+    assert "must be 8 or more" in refusal({"rows": {"warmup_length": 7}})
     assert "finite" in refusal({"optimizer": {"learning_rate": float("nan")}})
 
 

@@ -63,6 +63,12 @@ class Rows:
     packed rows without pairs; ``lines``: one input line is one row."""
     short_row_probability: float = 0.1
     """Share of rows that aim at a random shorter length."""
+    warmup_share: float = 0.0
+    """This share of the run's steps, the first ones, has short rows, and as many more of them: a
+    small model finds out much sooner that neighbours matter if each step shows many contexts."""
+    warmup_length: int = 32
+    """Pieces of such a row at most; where ``sequence_length`` is less than twice that, no row is
+    short."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +210,8 @@ RANGES: dict[str, _Check] = {
     "model.initializer_range": _POSITIVE,
     "model.layer_norm_eps": _POSITIVE,
     "rows.short_row_probability": _SHARE,
+    "rows.warmup_share": _SHARE,
+    "rows.warmup_length": ("8 or more", lambda value: value >= 8),
     "masking.rate": _RATE,
     "masking.final_rate": _RATE,
     "masking.max_predictions": _POSITIVE,

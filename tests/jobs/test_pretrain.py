@@ -154,6 +154,34 @@ def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
     assert evaluations_of(run) == evaluations_of(tmp_path / "whole")
 
 
+def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(corpus, tmp_path, capsys):
+    overrides = [*TINY, "steps=8", "rows.warmup_share=0.5", "rows.warmup_length=8"]
+    overrides += ["checkpoint_every=1", "keep_checkpoints=8"]
+    whole = tmp_path / "whole"
+    pretrain("tiny", corpus, whole, overrides, quiet=False)
+    assert "warm-up: until step 4, 32 rows of up to 8 pieces a step" in capsys.readouterr().err
+    finals = [load_file(whole / "final" / "model.safetensors")]
+    for done in (3, 4, 5):
+        run = tmp_path / f"from-{done}"
+        shutil.copytree(whole, run)
+        shutil.rmtree(run / "final")
+        for step in range(done + 1, 9):
+            shutil.rmtree(run / "checkpoints" / f"step-{step:06}")
+        pretrain("tiny", corpus, run, overrides, resume=True, quiet=False)
+        assert ("warm-up" in capsys.readouterr().err) == (done < 4)
+        for key in ("loss", "grad_norm", "pieces"):
+            mine = [line[key] for line in steps_of(run)]
+            assert mine == [line[key] for line in steps_of(whole)]
+        finals.append(load_file(run / "final" / "model.safetensors"))
+    assert all(torch.equal(finals[0][name], one[name]) for one in finals[1:] for name in one)
+
+
+def test_rows_no_shorter_than_half_are_no_warm_up(corpus, tmp_path, capsys):
+    overrides = [*TINY, "steps=2", "rows.warmup_share=1", "rows.warmup_length=17"]
+    pretrain("tiny", corpus, tmp_path / "run", overrides, quiet=False)
+    assert "warm-up" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def run_copy(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")

@@ -238,3 +238,35 @@ class PretrainingLoader:
             next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
             dropped_pieces=sum(row.dropped for row in rows),
         )
+
+
+class ShortRowsFirst:
+    """The first steps from a loader of short rows, all others from one of long rows.
+
+    Both count the run's steps, so that a step's rows do not depend on where a run was interrupted;
+    the long rows of the first steps are passed over.
+    """
+
+    def __init__(self, short: PretrainingLoader, long: PretrainingLoader, short_steps: int) -> None:
+        self._short, self._long, self._short_steps = short, long, short_steps
+
+    def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
+        """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
+        for step in range(start_step, self._short_steps):
+            yield self._short.step(step)
+        yield from self._long.steps(max(start_step, self._short_steps))
+
+    @property
+    def rows_per_epoch(self) -> int:
+        """Long rows of the first epoch."""
+        return self._long.rows_per_epoch
+
+    @property
+    def made_pieces(self) -> int:
+        """Pieces in the rows made so far."""
+        return self._short.made_pieces + self._long.made_pieces
+
+    @property
+    def dropped_pieces(self) -> int:
+        """Pieces that were cut off these rows to make pairs fit."""
+        return self._short.dropped_pieces + self._long.dropped_pieces

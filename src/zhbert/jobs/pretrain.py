@@ -41,7 +41,7 @@ from zhbert.errors import ZhbertError
 if TYPE_CHECKING:
     import torch
 
-    from zhbert.data.loader import Batch, PretrainingLoader
+    from zhbert.data.loader import Batch, PretrainingLoader, ShortRowsFirst
     from zhbert.data.shards import Corpus
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
@@ -209,6 +209,14 @@ class _Start:
     first_step: int
 
 
+@dataclass(frozen=True)
+class _Warmup:
+    """The first steps, of short rows."""
+
+    steps: int
+    batch_size: int
+
+
 class _Job:
     """The wiring of one run."""
 
@@ -251,7 +259,7 @@ class _Job:
         last_step = begun.first_step + recipe.steps
         self._warn(last_step)
         micro_rows = self._micro_batch_rows(begun.shape)
-        loader = self._loader(micro_rows)
+        loader = self._loader(micro_rows, begun.at.step - begun.first_step)
         evaluations = self._evaluations(micro_rows)
         if recipe.rows.builder != "pairs":
             # Nothing trains them, and DDP waits for the gradient of every trained parameter.
@@ -605,7 +613,29 @@ class _Job:
             recipe, shape, self.corpus.vocabulary_size, rows, budget, on_gpu, self.dtype.itemsize
         )
 
-    def _loader(self, micro_rows: int) -> PretrainingLoader:
+    def _loader(self, micro_rows: int, done: int) -> PretrainingLoader | ShortRowsFirst:
+        """What the run's steps after ``done`` ones are made of."""
+        from zhbert.data.loader import ShortRowsFirst
+
+        recipe = self.recipe
+        loader = self._loader_of(recipe.sequence_length, recipe.batch_size, micro_rows)
+        warmup = self._warmup()
+        if done >= warmup.steps:
+            return loader
+        times = warmup.batch_size // recipe.batch_size
+        short = self._loader_of(recipe.rows.warmup_length, warmup.batch_size, times * micro_rows)
+        return ShortRowsFirst(short, loader, warmup.steps)
+
+    def _warmup(self) -> _Warmup:
+        recipe = self.recipe
+        # As many pieces a step as later.
+        times = recipe.sequence_length // recipe.rows.warmup_length
+        steps = int(recipe.steps * recipe.rows.warmup_share) if times > 1 else 0
+        return _Warmup(steps, times * recipe.batch_size)
+
+    def _loader_of(
+        self, sequence_length: int, batch_size: int, micro_batch_size: int
+    ) -> PretrainingLoader:
         from zhbert.data.loader import PretrainingLoader
         from zhbert.data.masking import Masking
 
@@ -614,9 +644,9 @@ class _Job:
             self.corpus.shards("train"),
             self.tokenizer.vocabulary,
             builder=recipe.rows.builder,
-            sequence_length=recipe.sequence_length,
-            batch_size=recipe.batch_size,
-            micro_batch_size=micro_rows,
+            sequence_length=sequence_length,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
             masking=Masking(**flatten(recipe.masking)),
             seed=recipe.seed,
             rank=self.ranks.rank,
@@ -745,7 +775,7 @@ class _Job:
     def _describe(
         self,
         model: BertForPreTraining,
-        loader: PretrainingLoader,
+        loader: PretrainingLoader | ShortRowsFirst,
         begun: _Start,
         last_step: int,
         micro_rows: int,
@@ -768,6 +798,12 @@ class _Job:
             f"{epochs:.3g} epochs"
             + (f"; micro-batches of {micro_rows}" if micro_rows < recipe.batch_size else "")
         )
+        warmup = self._warmup()
+        if begun.at.step - begun.first_step < warmup.steps:
+            self.say(
+                f"warm-up: until step {begun.first_step + warmup.steps:,}, {warmup.batch_size} "
+                f"rows of up to {recipe.rows.warmup_length} pieces a step"
+            )
 
     def _notice(self, line: str) -> None:
         # From within a signal handler: sys.stderr may be in the middle of a write.
