@@ -65,7 +65,8 @@ class Rows:
     """Share of rows that aim at a random shorter length."""
     warmup_share: float = 0.0
     """This share of the run's steps, the first ones, has short rows, and as many more of them: a
-    small model finds out much sooner that neighbours matter if each step shows many contexts."""
+    small model finds out much sooner that neighbours matter if each step shows many contexts. Not
+    with ``continue_from``: the earlier phase did that."""
     warmup_length: int = 32
     """Pieces of such a row at most; where ``sequence_length`` is less than twice that, no row is
     short."""

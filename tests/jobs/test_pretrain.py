@@ -176,9 +176,14 @@ def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(corpus, t
     assert all(torch.equal(finals[0][name], one[name]) for one in finals[1:] for name in one)
 
 
-def test_rows_no_shorter_than_half_are_no_warm_up(corpus, tmp_path, capsys):
-    overrides = [*TINY, "steps=2", "rows.warmup_share=1", "rows.warmup_length=17"]
-    pretrain("tiny", corpus, tmp_path / "run", overrides, quiet=False)
+def test_rows_no_shorter_than_half_are_no_warm_up_and_a_second_phase_has_none(
+    corpus, tmp_path, capsys
+):
+    overrides = [*TINY, "steps=2", "rows.warmup_share=1"]
+    pretrain("tiny", corpus, tmp_path / "run", [*overrides, "rows.warmup_length=17"], quiet=False)
+    assert "warm-up" not in capsys.readouterr().err
+    overrides += ["rows.warmup_length=8", f"continue_from={tmp_path / 'run'}"]
+    pretrain("tiny", corpus, tmp_path / "next", overrides, quiet=False)
     assert "warm-up" not in capsys.readouterr().err
 
 

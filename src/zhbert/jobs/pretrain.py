@@ -630,7 +630,8 @@ class _Job:
         recipe = self.recipe
         # As many pieces a step as later.
         times = recipe.sequence_length // recipe.rows.warmup_length
-        steps = int(recipe.steps * recipe.rows.warmup_share) if times > 1 else 0
+        wanted = times > 1 and not recipe.continue_from
+        steps = int(recipe.steps * recipe.rows.warmup_share) if wanted else 0
         return _Warmup(steps, times * recipe.batch_size)
 
     def _loader_of(
