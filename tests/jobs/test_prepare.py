@@ -341,8 +341,10 @@ def test_work_goes_on_after_kill_9(
     # Half a file that the kill left behind is swept away.
     write(out / ".train-00099.arrow.1.tmp", "half")
     report = prepare([file], out, vocab=vocab, held_out=0.1)
+    # The kill may have come between a file and the note that it is finished.
     assert report["reused_blocks"] >= len(finished) - 1
-    assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+    kept = [path for path, time in finished.items() if path.stat().st_mtime_ns == time]
+    assert len(kept) >= len(finished) - 1
     prepare([file], tmp_path / "whole", vocab=vocab, held_out=0.1)
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
 
