@@ -353,6 +353,21 @@ def test_a_replaced_layer_is_called_and_not_read() -> None:
         torch.testing.assert_close(native.linear(layer, x), layer(x))
 
 
+def test_a_layer_with_hooks_or_a_wrapper_is_called() -> None:
+    seen: list[str] = []
+    hooked, hooked_before, wrapped = (nn.Linear(16, 16) for _ in range(3))
+    hooked.register_forward_hook(lambda *_: seen.append("after"))
+    hooked_before.register_forward_pre_hook(lambda *_: seen.append("before"))
+    forward = wrapped.forward
+    wrapped.forward = lambda x: forward(x) + 1  # type: ignore[method-assign]
+    x = torch.randn(5, 16)
+    with torch.no_grad():
+        native.linear(hooked, x)
+        native.linear(hooked_before, x)
+        torch.testing.assert_close(native.linear(wrapped, x), forward(x) + 1)
+    assert seen == ["after", "before"]
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
     layer = nn.Linear(16, 16).requires_grad_(False)
@@ -410,6 +425,25 @@ def test_few_queries_look_at_the_pieces_themselves(
     # A query in bfloat16 is rounded twice more on its way to the pieces.
     rounding = 1e-5 if dtype == torch.float32 else 0.05
     torch.testing.assert_close(found.double(), expected, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_last_layer_calls_a_changed_map_of_queries_keys_and_values(gradients: bool) -> None:
+    class Adapted(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.linspace(0, 2, 3 * 64)
+
+    attention = enlarge(Attention(CONFIG)).eval()
+    adapted = Adapted(64, 3 * 64)
+    adapted.load_state_dict(attention.qkv.state_dict())
+    attention.qkv = adapted
+    starts = torch.tensor([0, 30, 31, 64])
+    packed = PackedRows.of(starts, 33, 64)
+    wanted = WantedPieces.of(packed, torch.tensor([], dtype=torch.int64), with_first=True)
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
+    with torch.set_grad_enabled(gradients):
+        found = attention.at(x[wanted.positions], wanted.rows, x, packed)
+        torch.testing.assert_close(found, attention(x, packed)[wanted.positions])
 
 
 def row_batch(lengths: list[int]) -> dict[str, Any]:

@@ -200,8 +200,9 @@ def _open_safetensors(path: Path) -> dict[str, Entry]:
 
     kinds = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
     entries = {}
-    # Opened by the library for its checks of the header, which are strict.
-    with _reading(path), safe_open(path, "pt"), path.open("rb") as file:
+    # Opened by the library, too, for its checks of the header, which are strict. It calls whatever
+    # cannot be opened missing: Python says why.
+    with _reading(path), path.open("rb") as file, safe_open(path, "pt"):
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)

@@ -265,13 +265,14 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Attention from some pieces (Q, H) to all (T, H) -> (Q, H)."""
         hidden = x.shape[1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = functional.linear(wanted_x, weight[:hidden], bias[:hidden])
+        plain = native.is_plain(self.qkv)
+        query = self._part(wanted_x, slice(hidden), plain)
         # Autocast leaves x in full precision: its products are not made here.
         exact = self._dropped(key) == 0.0 and native.serves_attention(x, hidden)
-        if exact and not torch.is_autocast_enabled("cpu") and 4 * len(wanted_x) < len(x):
+        few = 4 * len(wanted_x) < len(x)
+        if plain and few and exact and not torch.is_autocast_enabled("cpu"):
             return self._at_few(query, wanted, x, packed)
-        both = functional.linear(x, weight[hidden:], bias[hidden:])
+        both = self._part(x, slice(hidden, None), plain)
         if x.device.type == "cuda":
             keys, values = both.chunk(2, dim=1)
             context: Tensor = jagged_attention(
@@ -284,6 +285,13 @@ class Attention(nn.Module):
             pad(query, wanted), keys, values, mask, self.heads, self.rate, key
         )
         return unpad(context, wanted)
+
+    def _part(self, x: Tensor, columns: slice, plain: bool) -> Tensor:
+        """Some columns of queries, keys and values: only these are computed where that is known."""
+        if not plain:
+            all_columns: Tensor = self.qkv(x)
+            return all_columns[:, columns]
+        return functional.linear(x, self.qkv.weight[columns], self.qkv.bias[columns])
 
     def _at_few(self, query: Tensor, wanted: PackedRows, x: Tensor, packed: PackedRows) -> Tensor:
         """The same without the keys and values of all pieces, for few queries.

@@ -97,9 +97,7 @@ def linear(
     layer: nn.Linear, x: Tensor, *, activation: str | None = None, added_to: Tensor | None = None
 ) -> Tensor:
     """(T, in) -> (T, out): the layer, then an activation, or the sum with (T, out)."""
-    # A layer that somebody replaced (an adapter, a quantized one) is called as it wants to be.
-    plain = type(layer) is nn.Linear
-    if not (_HAS_ONEDNN and plain and _serves(x)) or torch.is_autocast_enabled("cpu"):
+    if not (_HAS_ONEDNN and _serves(x) and is_plain(layer)) or torch.is_autocast_enabled("cpu"):
         mapped: Tensor = layer(x)
         if activation is not None:
             return ACTIVATIONS[activation](mapped)
@@ -115,6 +113,16 @@ def linear(
         if activation is not None:
             mapped = ACTIVATIONS[activation](mapped)
     return mapped
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling the layer would do no more than its weight and its bias say.
+
+    One that somebody replaced (an adapter, a quantized one), hooked or wrapped must be called.
+    """
+    if type(layer) is not nn.Linear:
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
 
 
 def pack(module: nn.Module, rows: int) -> None:

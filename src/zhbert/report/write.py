@@ -36,7 +36,9 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[
                 # newline="": report.csv has the line ends of its own standard.
                 (folder / name).write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        raise describe_os_error(error, "writing the report:") from None
+        # What was refused is the temporary folder, which says nothing to anybody.
+        error.filename = str(out)
+        raise describe_os_error(error, "writing the report") from None
     return [out / name for name in FILES]
 
 
