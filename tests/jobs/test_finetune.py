@@ -441,6 +441,17 @@ def test_a_comparison_is_printed(runs, verb, capsys):
     out = capsys.readouterr().out
     assert "not larger than the noise" in out
     assert ", 1 seed (" in out
+    assert "pretrained in the same ways" not in out
+
+
+def test_a_comparison_of_two_models_says_what_it_does_not_know(runs, tmp_path, verb, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(runs / "classify", other)
+    summary = json.loads((other / "summary.json").read_text(encoding="utf-8"))
+    text = json.dumps({**summary, "model_name": "another"}, ensure_ascii=False)
+    (other / "summary.json").write_text(text, encoding="utf-8")
+    assert verb("--compare", runs / "classify", other) == 0
+    assert "about these two models: others, pretrained in the same ways" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path, runs):

@@ -37,6 +37,11 @@ def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) ->
         f"{result['resamples']:,} resamples of {result['examples']:,} examples of "
         f"{result['task']}'s {result['split']} and of the seeds\n"
     )
+    if result["a"]["model_name"] != result["b"]["model_name"]:
+        sys.stdout.write(
+            "about these two models: others, pretrained in the same ways with other seeds, may "
+            "differ by more\n"
+        )
     return 0
 
 

@@ -132,7 +132,8 @@ def compared(differences: Sequence[Difference], base: str) -> Table:
     return Table(
         f"Points of a per cent, the model's mean less {base}'s. Interval: 95 % of resamples of "
         "examples and seeds (paired bootstrap). Of twenty such intervals one leaves out 0 by "
-        "chance.",
+        "chance. It is about these models: others, pretrained in the same ways with other seeds, "
+        "may differ by more.",
         tuple(map(Cell, ("model", "difference", "interval", "verdict"))),
         tuple((name, tuple(lines)) for name, lines in groups.items()),
         frozenset({2}),
