@@ -66,6 +66,36 @@ def test_an_unknown_verb_is_one_line_that_suggests_the_near_one(
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("finetune --seeds abc", "finetune: argument --seeds: invalid int value: 'abc'"),
+        ("finetune --compare A", "finetune: argument --compare: expected 2 arguments"),
+        ("evaluate m t", "evaluate: the following arguments are required: --data"),
+        ("tasks a b", "tasks: unrecognized arguments: b"),
+        ("vocab train", "vocab train: the following arguments are required: FILE, --out"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_one_line(
+    arguments: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments.split()) == 2
+    printed = capsys.readouterr()
+    command = words.partition(":")[0]
+    assert printed.err == f"zhbert: error: {words}; 'zhbert {command} --help' says more\n"
+    assert printed.out == ""
+
+
+def test_a_line_about_arguments_stays_one_and_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pattern of the shell's may have become the names of a thousand files."""
+    assert cli.main(["tasks", "a", "b\nc", *map(str, range(5_000))]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("zhbert: error: tasks: unrecognized arguments: b c 0 1 2 3 ")
+    assert error.endswith("…; 'zhbert tasks --help' says more\n")
+    assert error.count("\n") == 1
+    assert len(error) < 300
+
+
 def test_no_verb_prints_the_usage_and_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     assert capsys.readouterr().out.startswith("usage: zhbert VERB")

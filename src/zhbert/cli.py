@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
@@ -41,6 +42,19 @@ VERBS = {
     "report": ("zhbert.jobs.report", "tables and pictures of runs, as one page"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
+# Characters of an error of argparse's: it may repeat a whole command line.
+_SHOWN = 200
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake as every other is said: in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        if len(line) > _SHOWN:
+            line = line[:_SHOWN] + "…"
+        verb = self.prog.removeprefix("zhbert ")
+        raise ZhbertError(f"{verb}: {line}; '{self.prog} --help' says more")
 
 
 def _usage() -> str:
@@ -60,7 +74,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     # times as long, since the thread that is waited for has lost its core to the ones that spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(VERBS[verb][0])
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"zhbert {verb}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.schema import build, hint_in, overridden, show, suggest, to_toml
+from zhbert.schema import build, hint_in, overridden, suggest, to_toml
 from zhbert.schema import flatten as flatten  # a name of this module, too
+from zhbert.wording import show
 
 RECIPES_FOLDER = Path(__file__).with_name("recipes")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from zhbert.errors import ZhbertError
+from zhbert.wording import show
 
 _Settings = TypeVar("_Settings")
 
@@ -98,11 +99,6 @@ def suggest(word: Any, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(str(word), names, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
-
-
-def show(value: Any) -> str:
-    """A value as the user wrote it, nearly: JSON, with Chinese readable."""
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:

@@ -53,6 +53,26 @@ def test_json_has_the_metrics_by_name(tuned, capsys, monkeypatch):
     assert f"accuracy  {metrics['accuracy']:.2f}" in capsys.readouterr().out
 
 
+def test_a_score_on_another_task_is_remarked_upon(tuned, tmp_path):
+    run, card, dev = parts(tuned, "classify")
+    remarks = []
+    evaluate(run, card, dev, remark=remarks.append)
+    assert not remarks
+    other = tmp_path / "other.toml"
+    shutil.copyfile(card, other)
+    evaluate(run, other, dev, remark=remarks.append)
+    assert remarks[0].endswith("fine-tuned for my_classify, scored on other")
+
+
+def test_a_run_of_several_seeds_asks_for_one(tuned, tmp_path):
+    run, card, dev = parts(tuned, "classify")
+    several = tmp_path / "several"
+    shutil.copytree(run, several)
+    shutil.copytree(several / "seed-0", several / "seed-1")
+    with pytest.raises(ZhbertError, match="a run of 2 seeds; name one of its models, for example"):
+        evaluate(several, card, dev)
+
+
 def test_what_does_not_fit_is_refused(tuned, tmp_path):
     run, card, dev = parts(tuned, "classify")
     _, other, other_dev = parts(tuned, "tag")

@@ -322,12 +322,54 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, model, cards, mon
     assert weights(run) == weights(tmp_path / "whole")
 
 
-def test_training_ends_when_dev_gets_no_better(tmp_path, model, cards):
+@pytest.mark.parametrize("more", [[], ["optimizer.learning_rate=1e-3,2e-3"]])
+def test_ctrl_c_in_a_seeds_last_evaluation_keeps_the_next_from_starting(
+    tmp_path, model, cards, monkeypatch, more
+):
+    run, overrides = tmp_path / "run", [*QUICK, "epochs=1", *more]
+    seeds = 1 if more else 2
+    real = finetune_seed._Seed._judge
+    judged = []
+
+    def judge(self, at):
+        judged.append(self.folder)
+        if len(judged) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, at)
+
+    monkeypatch.setattr(finetune_seed._Seed, "_judge", judge)
+    result = finetune(cards["regress"], model, None, run, overrides, seeds=seeds)
+    assert result.signal == signal.SIGINT
+    assert len(judged) == 1
+    assert (judged[0] / "result.json").is_file()
+    result = finetune(cards["regress"], model, None, run, overrides, seeds=seeds)
+    assert result.signal is None
+    assert len(judged) == 2
+    assert len(result.summary["seeds"]) == seeds
+
+
+def test_ctrl_c_in_the_very_last_evaluation_changes_nothing(tmp_path, model, cards, monkeypatch):
+    real = finetune_seed._Seed._judge
+
+    def judge(self, at):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(self, at)
+
+    monkeypatch.setattr(finetune_seed._Seed, "_judge", judge)
+    run = tmp_path / "run"
+    result = finetune(cards["regress"], model, None, run, [*QUICK, "epochs=1"])
+    assert result.signal is None
+    assert json_of(run / "summary.json") == result.summary
+
+
+def test_training_ends_when_dev_gets_no_better(tmp_path, model, cards, capsys):
     card, run = cards["regress"], tmp_path / "run"
-    finetune(card, model, None, run, [*QUICK, "optimizer.learning_rate=2e-3", *LATER])
+    overrides = [*QUICK, "optimizer.learning_rate=2e-3", *LATER]
+    finetune(card, model, None, run, overrides, quiet=False)
     result = json_of(run / "seed-0" / "result.json")
     assert result["stopped_early"]
     assert result["steps"] == result["best_step"] + 3 * 8
+    assert "evaluations without a better score (patience)" in capsys.readouterr().err
     evaluations = [e for e in lines_of(run / "seed-0" / "metrics.jsonl") if "evaluation" in e]
     best = max(evaluations, key=lambda line: line["pearson"])
     assert result["best_step"] == best["step"]
@@ -442,6 +484,13 @@ def test_a_comparison_is_printed(runs, verb, capsys):
     assert "not larger than the noise" in out
     assert ", 1 seed (" in out
     assert "pretrained in the same ways" not in out
+
+
+def test_a_comparison_takes_two_runs_and_nothing_else(runs, verb):
+    run = runs / "classify"
+    for more in (["--seeds", "3"], ["--out", "x"], ["--overwrite"], ["--model", "m"]):
+        with pytest.raises(ZhbertError, match="takes two run folders and nothing else"):
+            verb("--compare", run, run, *more)
 
 
 def test_a_comparison_of_two_models_says_what_it_does_not_know(runs, tmp_path, verb, capsys):
@@ -564,6 +613,15 @@ def test_lost_answers_and_long_questions_are_said(tmp_path, model, capsys):
     line = refusal(card, model, None, tmp_path / "none", QUICK)
     assert "train.json: no example that can be learnt from" in line
     assert not (tmp_path / "none").exists()
+
+
+def test_one_file_for_train_and_dev_is_refused(tmp_path, model):
+    card = make_task(tmp_path / "task", "classify")
+    line = refusal(card, model, card.with_name("dev.tsv"), tmp_path / "run", QUICK)
+    assert "dev.tsv: one file for train and dev; give the folder of both" in line
+    card.write_text(card.read_text().replace("train.tsv", "dev.tsv"))
+    line = refusal(card, model, None, tmp_path / "run", QUICK)
+    assert "dev.tsv: one file for train and dev; name two in the card" in line
 
 
 def test_bom_quotes_and_a_long_text_are_read(tmp_path, model):

@@ -140,11 +140,20 @@ def test_missing_and_unknown_ids_are_said_with_their_numbers(
     assert result["metrics"]["em"] == 25
     assert (result["missing"], result["unknown"]) == (3, 2)
     assert "3 of 4 questions have no prediction, counted as 0; the first: 1\n" in printed.err
-    assert (
-        "2 in the file of predictions are for unknown ids, left out; the first: x\n" in printed.err
-    )
+    assert "2 predictions are for unknown ids, left out; the first: x\n" in printed.err
     assert cli.main(["score", "cmrc2018", gold, predictions, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_one_missing_and_one_unknown_id_are_said_in_the_singular(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gold = write("g.json", squad({"1": ["甲"], "2": ["甲"]}))
+    assert cli.main(["score", "cmrc2018", gold, write("p.json", {"1": "甲", "x": "甲"})]) == 0
+    assert capsys.readouterr().err.startswith(
+        "1 of 2 questions has no prediction, counted as 0; its id: 2\n"
+        "1 prediction is for an unknown id, left out; its id: x\n"
+    )
 
 
 def test_right_answers_of_the_real_files_score_100(
@@ -164,7 +173,19 @@ def test_right_answers_of_the_real_files_score_100(
         assert result["metrics"] == {"em": 100, "f1": 100}
         assert result["examples"] == len(answers)
     # The dev set here is a part of the official one, which must be said.
-    assert "not the papers' protocol" in result["remark"]
+    assert "not the papers' protocol" in result["split_note"]
+
+
+def test_whether_the_split_is_a_cut_is_said_as_evaluate_says_it(
+    score: Callable[..., Any], write: Write
+) -> None:
+    predictions = write("p.tsv", "entailment\n" * 4)
+    note = score("rte", write("dev.tsv", RTE), predictions)["split_note"]
+    assert note.startswith("rte: dev has 4 examples here, the official dev 277")
+    named = write("mine.toml", 'title = "Mine"\nkind = "classify"\nmetrics = ["accuracy"]\n[data]\n'
+                  'format = "tsv"\ndev = ["dev.tsv"]\ntext = "sentence1"\nlabel = "label"\n'
+                  'labels = ["entailment", "not_entailment"]\n')  # fmt: skip
+    assert score(named, write("dev.tsv", RTE), predictions)["split_note"] == ""
 
 
 # -- labels and numbers --------------------------------------------------------------------------
@@ -338,11 +359,17 @@ def test_the_table_fits_and_names_the_task(
     predictions = write("p.json", {"1": "Paris", "2": "x"})
     assert cli.main(["score", "squad2.0", gold, predictions, "--null-odds", odds]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("squad2.0, 2 examples")
+    assert lines[0].startswith("squad2.0, 2 examples ")
     assert all(len(line) <= 80 for line in lines)
     rows = dict(line.split() for line in lines[1:])
     assert (rows["em"], rows["HasAns_total"]) == ("100.00", "1")
     assert (rows["best_f1"], rows["best_f1_thresh"]) == ("100.00", "-5.25")
+
+
+def test_the_table_of_one_example(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    gold, predictions = write("g.json", squad({"1": ["甲"]})), write("p.json", {"1": "甲"})
+    assert cli.main(["score", "drcd", gold, predictions]) == 0
+    assert capsys.readouterr().out.startswith("drcd, 1 example ")
 
 
 def test_a_card_of_ones_own(score: Callable[..., Any], write: Write, tmp_path: Path) -> None:
@@ -403,8 +430,11 @@ def test_every_card_is_scored_with_its_own_metrics(
         ('{"1": null}', "p.json: question '1': null: an answer must be a text, '' where there is"),
         ('{"1": {"text": "甲"}}', 'question \'1\': {"text": "甲"}: an answer must be a text'),
         ('{"1": true}', "question '1': true: an answer must be a text"),
-        ('{"q7": "甲"}', "none of its 1 ids is in"),
-        ("{}", "none of its 0 ids is in"),
+        ('{"q7": "甲"}', "p.json: its only id is not in"),
+        ('{"q7": "甲", "q8": "甲"}', "p.json: none of its 2 ids is in"),
+        ("{}", "p.json: no predictions in it"),
+        ("[" * 100_000, "p.json:1: not JSON (nested too deeply)"),
+        ({"长" * 5_000: None}, "p.json: question '" + "长" * 40 + "…': null: an answer must be"),
         (squad({"1": ["甲"]}), "holds questions, not predictions; is it GOLD?"),
     ],
 )
@@ -415,24 +445,39 @@ def test_answers_that_cannot_be_read_are_refused(
     assert words in refusal("cmrc2018", gold, write("p.json", content))
 
 
+def test_predictions_given_as_gold_are_told_in_a_short_line(
+    refusal: Callable[..., str], write: Write
+) -> None:
+    gold = write("g.json", {str(n): "甲" for n in range(5_000)})
+    line = refusal("cmrc2018", gold, write("p.json", {"1": "甲"}))
+    assert "0, 1, 2, 3, 4, 5, 6, 7, … (5,000 in all); are these predictions?" in line
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("\n", "p.tsv: empty: no predictions in it"),
         ("index\tprediction\n", "p.tsv: no predictions in it"),
         ("prediction\n", "p.tsv: no predictions in it"),
+        ("entailment\n", "p.tsv: 1 prediction, but"),
         ("entailment\n" * 3, "3 predictions, but"),
         ("entailment\n" * 5, "5 predictions, but"),
         ("entailment\nentailmant\n\n\nentailment\nentailment", "p.tsv:2: the label "
          "\"entailmant\" is not in the card; did you mean 'entailment'?"),
         ("1\n0\n1\n0\n", 'p.tsv:1: the label "1" is not in the card; the card\'s labels: entail'),
         ("0\tentailment\n1\tentailment\n", "2 of 4 examples have no prediction; the first: 2"),
+        ("0\tentailment\n1\tentailment\n3\tentailment\n",
+         "1 of 4 examples has no prediction; the first: 2"),
         ("0\tentailment\n0\tentailment\n", "p.tsv:2: the id '0' stands there twice"),
-        ("0\tentailment\n1\n", "p.tsv:2: 1 columns where the first line has 2"),
+        ("0\tentailment\n1\n", "p.tsv:2: 1 column where the first line has 2"),
         ("0\ta\tentailment\n", "p.tsv: 3 columns and no header; write index and prediction"),
         ("id\ta\tb\n0\ta\tentailment\n", "no column prediction or label; there: id, a, b"),
         ("90\tentailment\n91\tentailment\n", "none of its 2 ids is in"),
+        ("id\t" + "\t".join(f"c{n}" for n in range(5_000)) + "\n0\ta\n", "no column prediction or "
+         "label; there: id, c0, c1, c2, c3, c4, c5, c6, … (5,001 in all)"),
         ('{"id": 0}\n', "p.tsv:1: no prediction or label; there: id"),
+        (json.dumps({f"{n}\n": n for n in range(5_000)}) + "\n", "no prediction or label; there: "
+         "0\\n, 1\\n, 2\\n, 3\\n, 4\\n, 5\\n, 6\\n, 7\\n, … (5,000 in all)"),
         ('{"id": 0, "label"\n', "p.tsv:1: not JSON"),
         ("[0, 1]\n", "p.tsv:1: [0, 1]: must be an object"),
         ('{"id": 0, "label": "entailment"}\n{"label": "entailment"}\n', "p.tsv:2: no id, although"),
@@ -447,6 +492,18 @@ def test_labels_that_cannot_be_read_are_refused(
     assert len(line) < 400
 
 
+def test_a_card_of_many_labels_is_not_listed_whole(
+    refusal: Callable[..., str], write: Write
+) -> None:
+    card = write(
+        "mine.toml",
+        'title = "Mine"\nkind = "classify"\nmetrics = ["accuracy"]\n[data]\nformat = "tsv"\n'
+        f'dev = ["dev.tsv"]\ntext = "t"\nlabel = "y"\nlabels = {[str(n) for n in range(1_000)]}\n',
+    )
+    line = refusal(card, write("dev.tsv", "t\ty\na\t1\n"), write("p.txt", "x\n"))
+    assert line.endswith("the card's labels: 0, 1, 2, 3, 4, 5, 6, 7, … (1,000 in all)")
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "good", ""])
 def test_numbers_must_be_finite(value: str, refusal: Callable[..., str], write: Write) -> None:
     gold = write("dev.tsv", "a\tb\t1.0\nc\td\t4.5\n")
@@ -459,10 +516,11 @@ def test_numbers_must_be_finite(value: str, refusal: Callable[..., str], write: 
     [
         (NER.replace("李", "王"), 'p.txt:5: "王" where'),
         (NER.replace("人 O\n", ""), "p.txt:2: a sentence of 2 tokens, in"),
+        ("中 B-ORG\n\n国 O\n", "p.txt:1: a sentence of 1 token, in"),
         (NER.replace("人 O\n", "人 O\n民 O\n"), "p.txt:4: a sentence of 4 tokens, in"),
         (NER.replace("\n\n", "\n"), "p.txt:5: a sentence of 5 tokens, in"),
         (NER + "\n人 O\n", "p.txt: 3 sentences, but"),
-        (NER.split("\n\n")[0], "p.txt: 1 sentences, but"),
+        (NER.split("\n\n")[0], "p.txt: 1 sentence, but"),
         (NER.replace("I-PER", "I-PRE"), "p.txt:6: the tag \"I-PRE\" is not in the card; did you"),
         (NER.replace("人 O", "人"), "p.txt:3: write a token and its tag a line"),
         (NER.replace("人 O", "人 O O O"), "p.txt:3: write a token and its tag a line"),
@@ -474,6 +532,15 @@ def test_tags_that_do_not_fit_are_refused(
 ) -> None:
     gold = write("dev.txt", NER)
     assert words in refusal("ner_peopledaily", gold, write("p.txt", content))
+
+
+def test_a_row_of_tags_that_is_too_short_is_refused(
+    refusal: Callable[..., str], write: Write
+) -> None:
+    predictions = write("p.jsonl", '{"id": 0, "prediction": ["O"]}\n')
+    line = refusal("ner_peopledaily", write("dev.txt", NER), predictions)
+    assert "the sentence '0': 1 tag, in" in line
+    assert line.endswith("it has 3 tokens")
 
 
 def test_odds_that_do_not_fit_are_refused(refusal: Callable[..., str], write: Write) -> None:
@@ -503,7 +570,19 @@ def test_files_that_are_not_there_or_are_another_tasks(
     assert "not JSON" in refusal("cmrc2018", write("dev.tsv", RTE), predictions)
     assert "no column" in refusal("rte", write("other.tsv", REGRESS), predictions)
     (tmp_path / "gbk.json").write_bytes('{"1": "甲"}'.encode("gb18030"))
-    assert "gbk.json: not UTF-8" in refusal("cmrc2018", gold, str(tmp_path / "gbk.json"))
+    line = refusal("cmrc2018", gold, str(tmp_path / "gbk.json"))
+    assert "gbk.json: not UTF-8" in line
+    assert line.endswith("convert the file, for example: iconv -f GB18030 -t UTF-8")
+
+
+@pytest.mark.parametrize("name", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(
+    name: str, refusal: Callable[..., str], write: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "p.json").write_bytes('\ufeff{"1": "甲"}'.encode(name))
+    line = refusal("cmrc2018", write("g.json", squad({"1": ["甲"]})), str(tmp_path / "p.json"))
+    assert "p.json: not UTF-8 (invalid start byte at byte 1); convert the file" in line
+    assert line.endswith("iconv -f UTF-16 -t UTF-8")
 
 
 def test_withheld_answers_are_refused(refusal: Callable[..., str], write: Write) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from zhbert import cli
-from zhbert.tasks.cards import card_names, load_card
+from zhbert.tasks.cards import card_names, card_path, load_card
 
 
 @pytest.fixture
@@ -32,6 +32,8 @@ def test_the_list_names_every_task_within_80_columns(tasks):
     assert "do two questions mean the same?" in out
     assert "LCQMC" not in out, "the name stands there already"
     assert "25 tasks." in err
+    assert "'zhbert tasks NAME --card'" in err, "on one line, to be copied"
+    assert max(map(len, err.splitlines())) <= 80
     assert tasks("--quiet")[2] == ""
 
 
@@ -92,3 +94,47 @@ def test_an_unknown_task_is_one_line(tasks):
     assert err == (
         "zhbert: error: no task 'lcqcm'; a card of your own ends in .toml; did you mean 'lcqmc'?\n"
     )
+
+
+@pytest.mark.parametrize("name", card_names())
+def test_a_card_is_printed_as_its_file_stands(tasks, name, tmp_path):
+    code, out, err = tasks(name, "--card")
+    assert (code, err) == (0, "")
+    copy = tmp_path / "copy.toml"
+    copy.write_text(out, encoding="utf-8")
+    assert copy.read_bytes() == card_path(name).read_bytes()
+    assert load_card(copy).data == load_card(name).data
+
+
+def test_a_card_is_printed_in_utf8_with_its_own_line_ends(tmp_path, capfdbinary):
+    path = tmp_path / "mine.toml"
+    written = (
+        'title = "工单"\r\nkind = "classify" # 两类\r\nmetrics = ["accuracy"]\r\n[data]\r\n'
+        'format = "csv"\r\ntrain = "t.csv"\r\ntext = "a"\r\nlabel = "b"\r\n'
+        'labels = ["是", "否"]\r\n'
+    ).encode("utf-8-sig")
+    path.write_bytes(written)
+    assert cli.main(["tasks", str(path), "--card"]) == 0
+    assert capfdbinary.readouterr() == (written, b"")
+
+
+def test_a_card_that_is_none_is_not_printed(tasks, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('title = "t"\nkind = "clasify"\n')
+    code, out, err = tasks(str(path), "--card")
+    assert (code, out) == (2, "")
+    assert err.endswith("did you mean 'classify'?\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--card"], "--card: whose? zhbert tasks NAME --card"),
+        (
+            ["lcqmc", "--card", "--json"],
+            "--card prints a TOML file and --json JSON: remove one of them",
+        ),
+    ],
+)
+def test_what_card_does_not_go_with_is_one_line(tasks, arguments, said):
+    assert tasks(*arguments) == (2, "", f"zhbert: error: {said}\n")

@@ -153,6 +153,8 @@ def test_a_card_of_ones_own_needs_a_few_lines(write):
 
 def test_labels_may_stand_in_a_file_beside_the_card(write):
     path = write('labels = ["no", "yes"]', 'labels_file = "class.txt"')
+    with pytest.raises(ZhbertError, match=r"mine\.toml: data\.labels_file: reading .*class\.txt"):
+        load_card(path)
     path.with_name("class.txt").write_text("\ufeff体育\n财经\n\n", encoding="utf-8")
     assert load_card(path).data.labels == ("体育", "财经")
 
@@ -166,6 +168,8 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
         ('title = "Mine"', 'titel = "Mine"',
          "mine.toml: unknown key 'titel'; did you mean 'title'?"),
         ('title = "Mine"', "title = 3", "mine.toml: title = 3: must be a text"),
+        ('title = "Mine"', 'written = ["epochs"]\ntitle = "Mine"',
+         "mine.toml: unknown key 'written'; the card's name is its file's"),
         ('title = "Mine"', 'name = "Mine"',
          "mine.toml: unknown key 'name'; the card's name is its file's"),
         ('title = "Mine"', 'title = "Mine"\nlabels = ["0"]',
@@ -184,6 +188,8 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
         ('format = "csv"', 'format = "bio"',
          'mine.toml: data.format = "bio": not a choice; known: tsv, csv, jsonl, parquet'),
         ('format = "csv"', "", "mine.toml: data: 'format' is missing"),
+        ('format = "csv"', 'format = "csv"\nsplit_column = "split"\nheader = false',
+         "mine.toml: data.split_column: without a header (header = false) no column has a name"),
         ("[data]", "[date]", "mine.toml: unknown key 'date'; did you mean 'data'?"),
         ('["no", "yes"]', "[0, 1]", "mine.toml: data.labels = [0, 1]: must be a list of texts"),
         ('["no", "yes"]', '["no"]',
@@ -208,6 +214,9 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
          "mine.toml: settings.epochs = 0: must be above 0"),
         ("[data]", "[settings.ernie]\nlearning_rate = -1.0\n[data]",
          "mine.toml: settings.ernie.learning_rate = -1.0: must be above 0"),
+        ("[data]", "[settings.smalll]\nepochs = 2\n[data]",
+         'mine.toml: a section of settings = "smalll": not a choice; did you mean '
+         "'small'?"),
         ("[data]", '[settings.ernie]\nlearning_rate = "high"\n[data]',
          'mine.toml: settings.ernie.learning_rate = "high": must be a number'),
         ("[data]", "[settings]\nwarmup_share = 2\n[data]",
@@ -237,6 +246,9 @@ def test_a_mistake_in_a_card_is_one_line(write, old, new, message):
         ("span", 'format = "squad"',
          """data: 'scorer' is missing; write scorer = "cmrc2018", or cjrc, squad1.1, squad2.0"""),
         ("span", 'format = "squad"\nscorer = "squad"', 'data.scorer = "squad": not a choice'),
+        ("span", 'format = "squad"\nscorer = "cmrc2018"\nno_answer = true',
+         "data.no_answer = true: cmrc2018 has no score for a question without an answer; the "
+         "scorer must be cjrc or squad2.0"),
     ],
 )  # fmt: skip
 def test_every_kind_asks_for_its_own_keys(write, kind, lines, message):

@@ -8,7 +8,7 @@ import pytest
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import flatten
-from zhbert.tasks.cards import Settings, card_names, load_card
+from zhbert.tasks.cards import Settings, card_names, load_card, parse_card
 from zhbert.tasks.settings import (
     CHOICES,
     FREE_ON_RESUME,
@@ -44,6 +44,25 @@ def test_families_have_learning_rates_of_their_own():
     own = dataclasses.replace(card, families={"small": Settings(epochs=2, learning_rate=3e-4)})
     settings = settings_for(own, "small")
     assert (settings.epochs, settings.optimizer.learning_rate) == (2, 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({}, (5, 1e-4)),
+        ({"sequence_length": 64}, (5, 1e-4)),
+        ({"epochs": 1}, (1, 1e-4)),
+        ({"learning_rate": 2e-5}, (5, 2e-5)),
+        ({"epochs": 1, "learning_rate": 2e-5}, (1, 2e-5)),
+        ({"epochs": 1, "small": {"learning_rate": 2e-4}}, (1, 2e-4)),
+    ],
+)
+def test_what_a_card_of_ones_own_says_holds_for_small_models(section, expected, tmp_path):
+    data = {"format": "csv", "dev": "d", "text": "t", "label": "l", "labels": ["0", "1"]}
+    table = {"title": "t", "kind": "classify", "metrics": ["accuracy"], "data": data}
+    own = parse_card({**table, "settings": section}, tmp_path / "own.toml")
+    settings = settings_for(own, "small")
+    assert (settings.epochs, settings.optimizer.learning_rate) == expected
 
 
 def test_a_model_is_small_by_its_layers_or_its_width():

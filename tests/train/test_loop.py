@@ -168,6 +168,19 @@ def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_signal_in_the_last_evaluation_is_told_though_nothing_is_left_to_stop():
+    def judge(at):
+        if at.step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return Verdict([], False)
+
+    outcome, _, saved, _ = run(judge=judge, notice=lambda line: None)
+    assert (outcome.step, outcome.signal, outcome.late_signal) == (6, None, signal.SIGINT)
+    assert [at.step for at in saved] == [6]
+    outcome, _, _, _ = run()
+    assert outcome.late_signal is None
+
+
 def test_a_second_ctrl_c_stops_at_once():
     class Interrupting(toys.ToyObjective):
         def __call__(self, model, batch, seed):

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, load_card, split_remark
+from zhbert.tasks.cards import Card, load_card, split_of, split_remark
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
@@ -37,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
     parser.add_argument("task", metavar="TASK", help="a task's name, or a card's path")
     parser.add_argument("--data", metavar="FILE", required=True, help="the examples, with labels")
+    parser.add_argument(
+        "--split", metavar="NAME",
+        help="which split FILE is, where its name does not say (dev); matters if one file holds "
+        "all splits, and for the remark on cuts",
+    )  # fmt: skip
     add_precision(parser)
 
 
@@ -48,13 +54,21 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             console.say(line)
 
-    result = evaluate(args.model, args.task, args.data, precision=args.precision, remark=remark)
+    result = evaluate(
+        args.model,
+        args.task,
+        args.data,
+        split=args.split,
+        precision=args.precision,
+        remark=remark,
+    )
     if args.json:
         console.print_json(result)
         return 0
     for name, value in result["metrics"].items():
         sys.stdout.write(f"{name}  {value:.2f}\n")
-    sys.stdout.write(f"{result['task']}, {result['examples']:,} examples of {result['file']}\n")
+    examples = counted(result["examples"], "example")
+    sys.stdout.write(f"{result['task']}, {examples} of {result['file']}\n")
     return 0
 
 
@@ -63,10 +77,13 @@ def evaluate(
     task: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
+    split: str | None = None,
     precision: str = "fp32",
     remark: Any = lambda line: None,
 ) -> dict[str, Any]:
     """Score ``model`` on the file ``data``: ``metrics`` by name, in per cent, and what was scored.
+
+    ``split`` None: the one that the card knows the file's name for, else dev.
 
     Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
     """
@@ -77,10 +94,12 @@ def evaluate(
     path = Path(data)
     if path.is_dir():
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
-    split = split_of(card, path)
+    split = split_of(card, path, split)
     examples = read_examples(card, path, split, remark=remark)
     opened = open_model(model)
     check_fits(opened, card)
+    if opened.card is not None and opened.card.name != card.name:
+        remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
     predictions = opened.predict(examples, dtype=dtype_of(precision))
     note = split_remark(card, split, len(examples))
     if note:
@@ -92,12 +111,6 @@ def evaluate(
         "metrics": metrics_of(card, examples, predictions),
         "split_note": note,
     }
-
-
-def split_of(card: Card, path: Path) -> str:
-    """The split that the card knows this file's name for, else dev."""
-    splits = [split for split, names in card.data.splits.items() if path.name in names]
-    return splits[0] if splits and "dev" not in splits else "dev"
 
 
 def check_fits(opened: FineTuned, card: Card) -> None:

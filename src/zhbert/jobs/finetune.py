@@ -37,7 +37,6 @@ from typing import TYPE_CHECKING, Any
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json, write_text
 from zhbert.jobs.finetune_text import (
-    counted,
     describe_examples,
     describe_settings,
     describe_summary,
@@ -55,6 +54,7 @@ from zhbert.tasks.settings import (
     settings_for,
     with_overrides,
 )
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.jobs.finetune_seed import DivergedError, Task
@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.jobs import console
 
     if args.compare:
-        if args.task:
+        others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
+        if any(others):
             raise ZhbertError("--compare takes two run folders and nothing else")
         from zhbert.jobs.finetune_compare import print_comparison
 
@@ -261,8 +262,13 @@ class _Run:
             elif (found := find_file(self.card, self.data, split)) is not None:
                 files[split] = found
         if files["train"] == files["dev"] and not self.card.data.split_column:
+            if self.data is not None and self.data.is_file():
+                raise ZhbertError(
+                    f"--data {self.data}: one file for train and dev; give the folder of both"
+                )
             raise ZhbertError(
-                f"--data {self.data}: one file for train and dev; give the folder of both"
+                f"{files['dev']}: one file for train and dev; name two in the card, or the column "
+                "that tells them apart: split_column"
             )
         for split, path in files.items():
             splits[split] = read_examples(self.card, path, split, remark=self.say)
@@ -366,7 +372,7 @@ class _Run:
 
     def _point(self, point: tuple[str, ...], task: Task) -> dict[str, Any]:
         """All seeds with the same settings; their summary."""
-        from zhbert.jobs.finetune_seed import train_seed
+        from zhbert.jobs.finetune_seed import Stopped, train_seed
 
         folder = self._folder_of(point)
         several = len(self.points) > 1
@@ -379,9 +385,12 @@ class _Run:
         for seed in self.seeds:
             if len(self.seeds) > 1:
                 self.say(f"seed {seed} ({seed + 1} of {len(self.seeds)})")
-            results.append(train_seed(task, folder / f"seed-{seed}", seed))
+            result, signal = train_seed(task, folder / f"seed-{seed}", seed)
+            results.append(result)
             summary = self._summary(task, results)
             write_json(folder / "summary.json", summary)
+            if signal and (point, seed) != (self.points[-1], self.seeds[-1]):
+                raise Stopped(signal)
         return summary
 
     def _folder_of(self, point: tuple[str, ...]) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.finetune_text import counted
 from zhbert.tasks.bootstrap import compare
 from zhbert.tasks.metrics import Resampled, resampled_predictions
+from zhbert.wording import counted
 
 
 def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) -> int:

@@ -79,9 +79,9 @@ class Task:
 class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its state is saved
     """SIGINT or SIGTERM ended the run."""
 
-    def __init__(self, signal: int, step: int) -> None:
-        super().__init__(signal, step)
-        self.signal, self.step = signal, step
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 class DivergedError(ZhbertError):
@@ -113,16 +113,18 @@ def finished(folder: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and (folder / "final").is_dir() else None
 
 
-def train_seed(task: Task, folder: Path, seed: int) -> dict[str, Any]:
-    """Train one seed, or go on with it, or read its result; what result.json holds.
+def train_seed(task: Task, folder: Path, seed: int) -> tuple[dict[str, Any], int | None]:
+    """Train one seed, or go on with it, or read its result.
+
+    Returns what result.json holds, and a signal that came when there was nothing left to stop.
 
     Raises Stopped after a signal, ZhbertError where the loss is no number.
     """
-    result = finished(folder)
+    result, signal = finished(folder), None
     if result is None:
-        result = _Seed(task, folder, seed).go()
+        result, signal = _Seed(task, folder, seed).go()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return result
+    return result, signal
 
 
 class _Seed:
@@ -138,7 +140,7 @@ class _Seed:
         self.model = open_model(task.model, self.kind, seed)
         self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
 
-    def go(self) -> dict[str, Any]:
+    def go(self) -> tuple[dict[str, Any], int | None]:
         task, settings, folder = self.task, self.task.settings, self.folder
         optimizer = AdamW(
             self.model.to(task.device).named_parameters(),
@@ -217,8 +219,14 @@ class _Seed:
             for sink in sinks:
                 sink.close()
         if outcome.signal:
-            raise Stopped(outcome.signal, outcome.step)
-        return self._finish(outcome.step, outcome.pieces, outcome.seconds)
+            raise Stopped(outcome.signal)
+        if outcome.step < steps:
+            task.say(
+                f"seed {self.seed}: ends early, at step {outcome.step:,} of {steps:,}: "
+                f"{self.stale} evaluations without a better score (patience)"
+            )
+        result = self._finish(outcome.step, outcome.pieces, outcome.seconds)
+        return result, outcome.late_signal
 
     # -- before --------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.schema import flatten
 from zhbert.tasks.settings import FineTuningSettings
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.tasks.read import Example
@@ -37,15 +38,6 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     if summary["split_note"]:
         lines.append(summary["split_note"])
     return lines
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> counted(1, "step"), counted(1_000, "step")
-    ('1 step', '1,000 steps')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_examples(examples: Sequence[Example]) -> str:

@@ -7,13 +7,13 @@
 FILE is written as the task's own files are; or it holds a text a line (a pair: two texts with a
 tab between them), a TSV, CSV or JSON lines with text and text_pair, a sentence a line to tag, or
 SQuAD's JSON or JSON lines with question and context. OUT is JSON lines (.jsonl, -), a table
-(.tsv), tagged tokens (.txt), or answers by id (.json). Its order is that of FILE.
+(.tsv), tagged tokens (.txt, .tsv), or answers by id (.json). Its order is that of FILE, and an id
+is the file's own or the row's number, from 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 import os
@@ -22,23 +22,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, describe_os_error
 from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
-from zhbert.tasks.cards import Card, parse_card
-from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample, iterate_examples
+from zhbert.jobs.predict_inputs import read_inputs
+from zhbert.tasks.read import Example, StandardInput, TagExample
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
     from zhbert.tasks.kinds import Prediction
 
 STREAM = "-"
-TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-# So many lines of a file of sentences to tag are looked at, to see whether it is tagged already.
-LOOKED_AT = 50
-_TAGGED = re.compile(r"\S+[ \t]+(O|[BI](-\S+)?)")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             sys.stdout.write(json.dumps({"out": args.out, "predictions": count}) + "\n")
         elif not args.quiet:
-            sys.stderr.write(f"{count:,} predictions in {args.out}\n")
+            sys.stderr.write(f"{counted(count, 'prediction')} in {args.out}\n")
     return 0
 
 
@@ -106,7 +103,8 @@ def predict(
         if not quiet:
             sys.stderr.write(line + "\n")
 
-    examples = read_inputs(opened, source, remark)
+    opened_source = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
+    examples = read_inputs(opened, opened_source, remark)
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)
@@ -118,203 +116,6 @@ def predict(
             raise ZhbertError(f"{source}: no examples in it")
         stream.write(writer.tail)
     return count
-
-
-# -- what is read ----------------------------------------------------------------------------------
-
-
-def read_inputs(opened: FineTuned, source: str, remark: Callable[[str], None]) -> Iterator[Example]:
-    """The examples of a file or of stdin, one after the other."""
-    return _INPUTS[opened.kind.name](opened, source, remark)
-
-
-def _texts(opened: FineTuned, source: str, remark: Callable[[str], None]) -> Iterator[Example]:
-    card = _card_for(opened, source)
-    if card is not None:
-        yield from iterate_examples(card, Path(source), labelled=False, remark=remark)
-        return
-    pairs = None if opened.card is None else opened.card.data.pairs
-    for number, (where, line) in enumerate(_lines(source)):
-        text, tab, pair = line.partition("\t")
-        if pairs is False:
-            text, tab = line, ""
-        if pairs and not tab:
-            raise ZhbertError(
-                f"{where}: the model compares two texts: put a tab between them, or give a table "
-                "with text and text_pair"
-            )
-        yield TextExample(str(number), text, pair if tab else None)
-
-
-def _card_for(opened: FineTuned, source: str) -> Card | None:
-    """A card that says how the file is written; None: a text a line."""
-    card = opened.card or parse_card(_PLAIN_CARD, Path("text.toml"))
-    data, form = card.data, TABLES.get(Path(source).suffix.lower())
-    if source == STREAM:
-        return None
-    columns = _columns(Path(source), form)
-    own = [name for name in (data.text, data.text_pair) if name]
-    if form is None:
-        # thucnews_titles' files: a table without a header that is called .txt.
-        wide = max((int(n) for name in own for n in name if isinstance(n, int)), default=-1)
-        if opened.card is None or data.header or wide < 0 or len(columns) <= max(wide, 1):
-            return None
-        return card
-    if opened.card is not None and all(any(n in columns for n in name) for name in own):
-        return dataclasses.replace(card, data=dataclasses.replace(data, format=form))
-    if "text" in columns:
-        pairs = "text_pair" in columns
-        if opened.card is not None and data.pairs and not pairs:
-            raise ZhbertError(f"{source}: no column 'text_pair', and the model compares two texts")
-        plain = dataclasses.replace(
-            data, format=form, header=True, text=("text",), label=("label",), id=(), where={},
-            split_column="", text_pair=("text_pair",) if pairs else (),
-        )  # fmt: skip
-        return dataclasses.replace(card, data=plain)
-    if opened.card is not None and not data.header and form == data.format:
-        return card
-    named = "text with text_pair" if data.pairs and opened.card is not None else "text"
-    if opened.card is not None and data.header:
-        theirs = " with ".join(" or ".join(map(str, name)) for name in own)
-        named += f", nor {theirs}" if theirs != named else ""
-    raise ZhbertError(f"{source}: no column {named}; there: {', '.join(columns)}")
-
-
-_PLAIN_CARD: dict[str, Any] = {
-    "title": "a text",
-    "kind": "classify",
-    "metrics": ["accuracy"],
-    "data": {"format": "tsv", "dev": "-", "text": "text", "label": "label", "labels": ["0", "1"]},
-}
-
-
-def _columns(path: Path, form: str | None) -> list[str]:
-    """The names in a file's first row, as far as it has such."""
-    if form == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return list(pq.read_schema(path).names)
-        except pa.ArrowInvalid as error:
-            raise ZhbertError(f"{path}: not a parquet file ({error})") from None
-    _, first = next(_lines(str(path)), ("", ""))
-    if form == "jsonl":
-        try:
-            record = json.loads(first)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise ZhbertError(f"{path}: not JSON lines: write one object a line")
-        return list(record)
-    if form == "csv":
-        return next(csv.reader([first]), [])
-    return first.split("\t")
-
-
-def _sentences(opened: FineTuned, source: str, remark: Callable[[str], None]) -> Iterator[Example]:
-    language = "zh" if opened.card is None else opened.card.language
-    if source != STREAM and Path(source).suffix == ".jsonl":
-        for number, (where, record) in enumerate(_records(source)):
-            tokens = record.get("tokens")
-            if tokens is None:
-                tokens = _tokens(str(record.get("text", "")), language)
-            if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
-                raise ZhbertError(f"{where}: tokens must be a list of texts")
-            yield TagExample(str(record.get("id", number)), tuple(tokens))
-        return
-    if source != STREAM and _is_tagged(source):
-        tagged: list[str] = []
-        number = 0
-        for _, line in _lines(source, blank=True):
-            if line.strip():
-                # The token may itself be a space.
-                tagged.append(line.rsplit(maxsplit=1)[0].strip() or " ")
-            elif tagged:
-                yield TagExample(str(number), tuple(tagged))
-                tagged, number = [], number + 1
-        if tagged:
-            yield TagExample(str(number), tuple(tagged))
-        return
-    for number, (_, line) in enumerate(_lines(source)):
-        yield TagExample(str(number), tuple(_tokens(line, language)))
-
-
-def _tokens(text: str, language: str) -> list[str]:
-    """Characters in Chinese, so that a token's place is its character's; words in English."""
-    return list(text) if language == "zh" else text.split()
-
-
-def _is_tagged(source: str) -> bool:
-    lines = [line for _, (_, line) in zip(range(LOOKED_AT), _lines(source), strict=False)]
-    return bool(lines) and all(_TAGGED.fullmatch(line.strip()) for line in lines)
-
-
-def _questions(opened: FineTuned, source: str, remark: Callable[[str], None]) -> Iterator[Example]:
-    if source != STREAM and Path(source).suffix == ".json":
-        card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
-        yield from iterate_examples(card, Path(source), labelled=False, remark=remark)
-        return
-    for number, (where, record) in enumerate(_records(source)):
-        question, context = record.get("question"), record.get("context")
-        if not isinstance(question, str) or not isinstance(context, str):
-            raise ZhbertError(f"{where}: question and context must be texts")
-        yield SpanExample(str(record.get("id", number)), question, context)
-
-
-_SQUAD_CARD: dict[str, Any] = {
-    "title": "questions",
-    "kind": "span",
-    "metrics": ["f1", "em"],
-    "data": {"format": "squad", "dev": "-", "scorer": "squad2.0", "no_answer": True},
-}
-
-
-_INPUTS: dict[str, Callable[[FineTuned, str, Callable[[str], None]], Iterator[Example]]] = {
-    "classify": _texts,
-    "regress": _texts,
-    "tag": _sentences,
-    "span": _questions,
-}
-
-
-def _records(source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, line in _lines(source):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ZhbertError(f"{where}: not JSON ({error.msg}); write one object a line") from None
-        if not isinstance(record, dict):
-            raise ZhbertError(f"{where}: not a JSON object; write one object a line")
-        yield where, record
-
-
-def _lines(source: str, *, blank: bool = False) -> Iterator[tuple[str, str]]:
-    """Where a line stands, and the line; only a line feed ends one."""
-    try:
-        with _opened_for_reading(source) as stream:
-            for number, raw in enumerate(stream, start=1):
-                where = f"{'stdin' if source == STREAM else source}:{number}"
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise ZhbertError(
-                        f"{where}: not UTF-8 ({error.reason}); convert the file first"
-                    ) from None
-                line = line.removesuffix("\n").removesuffix("\r")
-                if blank or line.strip():
-                    yield where, line
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-
-
-@contextmanager
-def _opened_for_reading(source: str) -> Iterator[IO[bytes]]:
-    if source == STREAM:
-        yield sys.stdin.buffer
-        return
-    with Path(source).open("rb") as file:
-        yield file
 
 
 # -- what is written -------------------------------------------------------------------------------

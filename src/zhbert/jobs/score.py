@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, load_card, split_remark
+from zhbert.tasks.cards import load_card, split_of, split_remark
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
 from zhbert.tasks.scoring import score
+from zhbert.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column(f"{result['task']}, {result['examples']:,} examples")
+    table.add_column(f"{result['task']}, {counted(result['examples'], 'example')}")
     table.add_column("score", justify="right", no_wrap=True)
     for name, value in result["metrics"].items():
         table.add_row(name, f"{value:.2f}", style="bold")
@@ -96,7 +97,7 @@ def score_files(
     card = load_card(task)
     if null_odds is not None and card.data.scorer != "squad2.0":
         raise ZhbertError(f"--null-odds: for SQuAD 2.0's rules alone, not for {card.name}")
-    split = split or _split_of(card, gold)
+    split = split_of(card, gold, split)
     # Where answers stand in their texts, of which it remarks, is nothing to a scorer.
     examples = read_examples(
         card, gold, split, remark=(lambda line: None) if card.kind == "span" else remark
@@ -104,12 +105,22 @@ def score_files(
     found = read_predictions(card, predictions, examples, gold, split)
     odds = None if null_odds is None else read_null_odds(null_odds)
     scores = score(card, examples, found, null_odds=odds)
-    for what, ids in (
-        (f"of {scores.num_examples:,} questions have no prediction, counted as 0", scores.missing),
-        ("in the file of predictions are for unknown ids, left out", scores.unknown),
+    for ids, one, several in (
+        (
+            scores.missing,
+            f"of {counted(scores.num_examples, 'question')} has no prediction, counted as 0",
+            f"of {scores.num_examples:,} questions have no prediction, counted as 0",
+        ),
+        (
+            scores.unknown,
+            "prediction is for an unknown id, left out",
+            "predictions are for unknown ids, left out",
+        ),
     ):
-        if ids:
-            remark(f"{len(ids):,} {what}; the first: {ids[0]}")
+        if len(ids) == 1:
+            remark(f"1 {one}; its id: {ids[0]}")
+        elif ids:
+            remark(f"{len(ids):,} {several}; the first: {ids[0]}")
     cut = split_remark(card, split, scores.num_examples)
     if cut:
         remark(cut)
@@ -121,11 +132,5 @@ def score_files(
         "further": dict(scores.further),
         "missing": len(scores.missing),
         "unknown": len(scores.unknown),
-        "remark": cut or None,
+        "split_note": cut,
     }
-
-
-def _split_of(card: Card, gold: Path) -> str:
-    """The split of which the card names this file; dev where it names none."""
-    splits = [split for split, names in card.data.splits.items() if gold.name in names]
-    return splits[0] if splits and "dev" not in splits else "dev"

@@ -3,14 +3,19 @@
 zhbert tasks
 zhbert tasks lcqmc
 zhbert tasks my-task.toml
+zhbert tasks lcqmc --card > my-task.toml
+
+A card is a TOML file; --card prints it, as a start for one of your own.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
+from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
 from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 
@@ -26,12 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="show this task: a name, or a card's file"
     )
+    parser.add_argument("--card", action="store_true", help="print NAME's file as it is")
 
 
 def run(args: argparse.Namespace) -> int:
     """List the tasks, or show one."""
     from zhbert.jobs import console
 
+    if args.card:
+        if args.name is None:
+            raise ZhbertError("--card: whose? zhbert tasks NAME --card")
+        if args.json:
+            raise ZhbertError("--card prints a TOML file and --json JSON: remove one of them")
+        _print_file(load_card(args.name))
+        return 0
     if args.name is not None:
         card = load_card(args.name)
         if args.json:
@@ -50,7 +63,15 @@ def run(args: argparse.Namespace) -> int:
 def describe(card: Card) -> dict[str, Any]:
     """The card as plain data, its name first, for ``--json``."""
     table = dataclasses.asdict(card)
+    # How the file is written is nobody's business.
+    del table["written"]
     return {"name": table.pop("name"), **table, "path": str(card.path)}
+
+
+def _print_file(card: Card) -> None:
+    # Bytes: the copy must be UTF-8 whatever the terminal's encoding is, or it is no card.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(card.path.read_bytes())
 
 
 def _list(cards: list[Card], quiet: bool) -> None:
@@ -70,8 +91,9 @@ def _list(cards: list[Card], quiet: bool) -> None:
     console.out().print(table)
     if not quiet:
         console.err().print(
-            f"{len(cards)} tasks. The first metric decides which checkpoint is best. 'zhbert tasks "
-            "NAME' says more of one; a card of your own is a file like those.",
+            f"{len(cards)} tasks. The first metric decides which checkpoint is best.\n"
+            "'zhbert tasks NAME' says more of one. A card of your own is a file like those:\n"
+            "'zhbert tasks NAME --card' prints one.",
             markup=False, soft_wrap=False,
         )  # fmt: skip
 

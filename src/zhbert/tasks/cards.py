@@ -16,7 +16,8 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
-from zhbert.schema import build, show, suggest
+from zhbert.schema import build, suggest
+from zhbert.wording import counted, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
 
@@ -34,7 +35,11 @@ FORMATS_OF_KIND = {
     "span": ("squad",),
 }
 SCORERS = ("cmrc2018", "cjrc", "squad1.1", "squad2.0")
+SCORERS_OF_NO_ANSWER = ("cjrc", "squad2.0")
 SPLITS = ("train", "dev", "test")
+FAMILIES = ("bert", "ernie", "small")
+# Fields of Card that are no keys of its file.
+_NO_KEYS = ("name", "path", "families", "written")
 
 Column = tuple[str | int, ...]
 """A column's possible names, tried in order; a number counts columns from 0."""
@@ -52,7 +57,8 @@ class Data:
     dev: tuple[str, ...] = ()
     """Names of the file that decides between checkpoints and settings."""
     test: tuple[str, ...] = ()
-    """Names of the file to score once, at the end."""
+    """Names of the file to score once, at the end, with ``zhbert evaluate``: training leaves it
+    alone."""
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Further splits by name, for example CMRC 2018's challenge set."""
     scored_with_dev: tuple[str, ...] = ()
@@ -178,6 +184,8 @@ class Card:
     """Examples in each split of the official distribution, for those that are known."""
     published: tuple[Published, ...] = ()
     """Results that were printed, as they were printed."""
+    written: frozenset[str] = frozenset()
+    """The keys that its [settings] writes; the others have their defaults."""
     name: str = ""
     """The stem of the card's file."""
     path: Path = Path()
@@ -254,11 +262,11 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
     if "kind" in table:
         # Before the rest: what else must be there depends on it.
         _choice(table["kind"], KINDS, f"{where}: kind")
-    for key in ("name", "path", "families"):
-        # Fields of Card, but not keys of the file.
+    for key in _NO_KEYS:
         if key in table:
             raise ZhbertError(f"{where}: unknown key '{key}'; the card's name is its file's")
-    settings, families = _settings(table.pop("settings", {}), where)
+    section = table.pop("settings", {})
+    settings, families = _settings(section, where)
     published = table.pop("published", [])
     if not isinstance(published, list) or not all(isinstance(one, Mapping) for one in published):
         raise ZhbertError(f"{where}: published must be sections, [[published]]")
@@ -270,7 +278,8 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
     if data.labels_file:
         if data.labels:
             raise ZhbertError(f"{where}: data.labels and data.labels_file: remove one of them")
-        data = dataclasses.replace(data, labels=_read_labels(path.parent / data.labels_file))
+        labels = _read_labels(path.parent / data.labels_file, f"{where}: data.labels_file")
+        data = dataclasses.replace(data, labels=labels)
     card = dataclasses.replace(
         card,
         name=where.removesuffix(".toml"),
@@ -278,6 +287,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
         data=data,
         settings=settings,
         families=families,
+        written=frozenset(k for k, v in section.items() if not isinstance(v, Mapping)),
         published=tuple(
             build(Published, one, f"published[{place}].", where)
             for place, one in enumerate(published)
@@ -322,6 +332,12 @@ def check_card(card: Card) -> None:
         _required_choice("scheme", data.scheme, ("BIO",), where)
     if card.kind == "span":
         _required_choice("scorer", data.scorer, SCORERS, where)
+        if data.no_answer and data.scorer not in SCORERS_OF_NO_ANSWER:
+            known = " or ".join(SCORERS_OF_NO_ANSWER)
+            raise ZhbertError(
+                f"{where}: data.no_answer = true: {data.scorer} has no score for a question "
+                f"without an answer; the scorer must be {known}"
+            )
     for family, settings in {"": card.settings, **card.families}.items():
         _check_settings(settings, f"{where}: settings." + (f"{family}." if family else ""))
     for one in card.published:
@@ -346,12 +362,24 @@ def is_official_split(card: Card, split: str, examples: int) -> bool | None:
     return None if official is None else abs(examples - official) <= official / 1000
 
 
+def split_of(card: Card, path: Path, named: str | None = None) -> str:
+    """The split that somebody named; else the one that the card knows this file's name for; dev.
+
+    Raises ZhbertError where the card has no split of that name.
+    """
+    splits = card.data.splits
+    if named is not None and named not in splits:
+        raise ZhbertError(f"--split {named}: not in {card.name}{suggest(named, splits)}")
+    theirs = [split for split, names in splits.items() if path.name in names]
+    return named or (theirs[0] if theirs and "dev" not in theirs else "dev")
+
+
 def split_remark(card: Card, split: str, examples: int) -> str:
     """Where a split is a cut of the official one: a sentence that says so; else nothing."""
     if is_official_split(card, split, examples) is not False:
         return ""
     return (
-        f"{card.name}: {split} has {examples:,} examples here, the official {split} "
+        f"{card.name}: {split} has {counted(examples, 'example')} here, the official {split} "
         f"{card.official[split]:,}: scores on it are not the papers' protocol"
     )
 
@@ -361,6 +389,9 @@ def _settings(table: Any, where: str) -> tuple[Settings, dict[str, Settings]]:
     if not isinstance(table, Mapping):
         raise ZhbertError(f"{where}: settings = {show(table)}: must be a section, [settings]")
     common = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
+    for family, values in table.items():
+        if isinstance(values, Mapping):
+            _choice(family.lower(), FAMILIES, f"{where}: a section of settings")
     families = {
         family.lower(): build(Settings, {**common, **values}, f"settings.{family}.", where)
         for family, values in table.items()
@@ -385,6 +416,11 @@ def _check_columns(card: Card) -> None:
         if not getattr(data, key):
             raise ZhbertError(f"{where}: data: '{key}' is missing: the column of the {key}")
     tabular = data.format in ("tsv", "csv")
+    for key in ("where", "split_column"):
+        if getattr(data, key) and tabular and not data.header:
+            raise ZhbertError(
+                f"{where}: data.{key}: without a header (header = false) no column has a name"
+            )
     for key in ("text", "text_pair", "label", "id"):
         for name in getattr(data, key):
             if isinstance(name, int) and (name < 0 or not tabular):
@@ -448,14 +484,14 @@ def _known_keys(key: str, prefix: str, known: Iterable[str]) -> str:
     """A hint for an unknown key: the near one, the section it belongs to, or the list."""
     if not prefix and key in {item.name for item in dataclasses.fields(Data)}:
         return f"; did you mean '{key}' in [data]?"
-    return suggest(key, [name for name in known if name not in ("name", "path", "families")])
+    return suggest(key, [name for name in known if name not in _NO_KEYS])
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def _read_labels(path: Path, label: str) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
-        raise describe_os_error(error, "reading") from None
+        raise describe_os_error(error, f"{label}: reading") from None
     except UnicodeDecodeError:
         raise ZhbertError(f"{path}: not UTF-8; a labels_file holds a label a line") from None
     return tuple(line.strip() for line in lines if line.strip())

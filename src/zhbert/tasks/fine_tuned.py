@@ -136,7 +136,7 @@ def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
     Raises:
         ZhbertError: not fine-tuned, no vocabulary, another architecture.
     """
-    folder = _final(locate(name, quiet=quiet))
+    folder = locate(_final(name), quiet=quiet)
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
     architecture = str((config.other.get("architectures") or ["BertModel"])[0])
@@ -175,10 +175,11 @@ def section_of(card: Card, kind: Kind) -> dict[str, Any]:
     return {"task": card.name, "kind": kind.name, **kind.settings(), "card": kept}
 
 
-def _final(folder: Path) -> Path:
-    """A run folder's model, where it has one seed."""
+def _final(name: str | Path) -> str | Path:
+    """A run folder's model, where it has one seed; every other name as it is."""
+    folder = Path(name)
     if (folder / "config.json").is_file() or not (folder / "summary.json").is_file():
-        return folder
+        return name
     finals = sorted(folder.glob("seed-*/final"))
     if len(finals) != 1:
         raise ZhbertError(
@@ -234,13 +235,13 @@ def _from_architecture(
 def card_table(card: Card) -> dict[str, Any]:
     """A card as the table that ``parse_card`` reads back; what is at its default is left out."""
     table = _changed(card)
-    for key in ("name", "path", "families"):
+    for key in ("name", "path", "families", "written"):
         table.pop(key, None)
     # Read already, and gone with the card's folder.
     table.get("data", {}).pop("labels_file", None)
     table["language"] = card.language
     table["settings"] = {
-        **dataclasses.asdict(card.settings),
+        **{k: v for k, v in dataclasses.asdict(card.settings).items() if k in card.written},
         **{family: dataclasses.asdict(values) for family, values in card.families.items()},
     }
     return table

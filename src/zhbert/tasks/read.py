@@ -6,16 +6,19 @@ import csv
 import dataclasses
 import json
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
-from zhbert.schema import show, suggest
+from zhbert.schema import suggest
 from zhbert.tasks.cards import Card, Column, Data
+from zhbert.wording import listed, nearest, shortly, show, why_not_json
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,39 @@ Example = TextExample | TagExample | SpanExample
 Remark = Callable[[str], None]
 """Takes one line about what was left out or repaired."""
 _Record = Mapping[str | int, Any]
-# Characters of a file's column names in an error.
-SHOWN_NAMES = 200
+
+
+class StandardInput:
+    """A stream to read examples from, once, whose first lines can be looked at before.
+
+    >>> import io
+    >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
+    >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
+    (['一'], ['一', '二'])
+    """
+
+    name = "stdin"
+    suffix = ""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._seen: deque[bytes] = deque()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @contextmanager
+    def open(self, mode: Literal["rb"]) -> Iterator[Iterable[bytes]]:
+        """All lines, those that were looked at included."""
+        yield chain(self._seen, self._stream)
+
+    def peek(self, count: int) -> list[bytes]:
+        """The first lines, no more of them read than that."""
+        self._seen.extend(islice(self._stream, max(0, count - len(self._seen))))
+        return list(islice(self._seen, count))
+
+
+Source = Path | StandardInput
 
 
 def read_examples(
@@ -99,7 +133,7 @@ def read_examples(
 
 def iterate_examples(
     card: Card,
-    path: Path,
+    path: Source,
     *,
     split: str | None = None,
     labelled: bool = True,
@@ -183,7 +217,7 @@ def preview(examples: Sequence[Example], n: int = 3) -> list[dict[str, Any]]:
 
 
 def _texts(
-    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     data = card.data
     labels = frozenset(data.labels)
@@ -191,10 +225,12 @@ def _texts(
     number = 0
     for line, record in READERS[data.format](path, data, counts):
         where = f"{path}: row {line}" if data.format == "parquet" else f"{path}:{line}"
-        if not _wanted(record, data, split):
+        if not _is_meant(record, data):
             continue
-        number += 1
-        identity = str(number - 1)
+        identity, number = str(number), number + 1
+        # Counted with the other splits: whoever predicts for the whole file counts so, too.
+        if not _is_of_split(record, data, split):
+            continue
         text = _text(record, data.text, where)
         text_pair = _text(record, data.text_pair, where) if data.text_pair else None
         if not text.strip() or (text_pair is not None and not text_pair.strip()):
@@ -220,13 +256,13 @@ def _texts(
 
 
 def _tagged(
-    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     tags = frozenset(card.data.labels)
     sentence: list[tuple[str, str]] = []
     number = 0
     # A blank line ends a sentence; the end of the file, too.
-    for line, text in _with_end(_lines(path)):
+    for line, text in _with_end(numbered_lines(path)):
         # Not every white space: the ideographic one is a character that may have a tag.
         if text.strip(" \t"):
             token, tag = _token_and_tag(text, f"{path}:{line}")
@@ -245,7 +281,7 @@ def _tagged(
 
 
 def _spans(
-    card: Card, path: Path, split: str | None, labelled: bool, counts: Counter[str]
+    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     data = card.data
     seen: set[str] = set()
@@ -290,7 +326,9 @@ def _spans(
         yield example
 
 
-_EXAMPLES: dict[str, Callable[[Card, Path, str | None, bool, Counter[str]], Iterator[Example]]] = {
+_EXAMPLES: dict[
+    str, Callable[[Card, Source, str | None, bool, Counter[str]], Iterator[Example]]
+] = {
     "classify": _texts,
     "regress": _texts,
     "tag": _tagged,
@@ -301,7 +339,7 @@ _EXAMPLES: dict[str, Callable[[Card, Path, str | None, bool, Counter[str]], Iter
 # Rows, by format
 
 
-def _delimited(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+def _delimited(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
     delimiter = "\t" if data.format == "tsv" else ","
     quoting = data.format == "csv" if data.quoting is None else data.quoting
     split = _quoted if quoting else _unquoted
@@ -325,7 +363,7 @@ def _delimited(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[i
             than = "the header has" if names else "the first row has"
             raise ZhbertError(
                 f"{path}:{line}: {len(values)} columns where {than} {width}"
-                + _quoting_hint(values, quoting, data.format)
+                + _quoting_hint(values, quoting)
             )
         record: dict[str | int, Any] = dict(zip(names, values, strict=True)) if names else {}
         if numbered:
@@ -333,11 +371,11 @@ def _delimited(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[i
         yield line, record
 
 
-def _quoted(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted(path: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     # The default refuses fields of more than 131,072 characters; a document may be longer.
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(
-        (text for _, text in _lines(path, ends=True)), delimiter=delimiter, strict=True
+        (text for _, text in numbered_lines(path, ends=True)), delimiter=delimiter, strict=True
     )
     line = 1
     try:
@@ -352,39 +390,39 @@ def _quoted(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         ) from None
 
 
-def _unquoted(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for line, text in _lines(path):
+def _unquoted(path: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for line, text in numbered_lines(path):
         if text:
             yield line, text.split(delimiter)
 
 
-def _quoting_hint(values: list[str], quoting: bool, form: str) -> str:
-    if form == "csv" and not quoting and any(value.startswith('"') for value in values):
+def _quoting_hint(values: list[str], quoting: bool) -> str:
+    if not quoting and any(value.startswith('"') for value in values):
         return "; fields in quotes need quoting = true in the card"
     return ""
 
 
-def _json_lines(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
-    for line, text in _lines(path):
+def _json_lines(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    for line, text in numbered_lines(path):
         if not text.strip():
             continue
         try:
             record = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ZhbertError(
-                f"{path}:{line}: not JSON ({error.msg}); write one object a line"
+                f"{path}:{line}: not JSON ({why_not_json(error)}); write one object a line"
             ) from None
         if not isinstance(record, dict):
             raise ZhbertError(f"{path}:{line}: not a JSON object; write one object a line")
         yield line, record
 
 
-def _parquet(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+def _parquet(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(str(path)) as file:
             names = file.schema_arrow.names
             _check_columns(path, names, data)
             wanted = {*data.text, *data.text_pair, *data.label, *data.id, *data.where}
@@ -400,7 +438,7 @@ def _parquet(path: Path, data: Data, counts: Counter[str]) -> Iterator[tuple[int
         raise ZhbertError(f"{path}: not a parquet file ({error})") from None
 
 
-READERS: dict[str, Callable[[Path, Data, Counter[str]], Iterator[tuple[int, _Record]]]] = {
+READERS: dict[str, Callable[[Source, Data, Counter[str]], Iterator[tuple[int, _Record]]]] = {
     "tsv": _delimited,
     "csv": _delimited,
     "jsonl": _json_lines,
@@ -408,23 +446,38 @@ READERS: dict[str, Callable[[Path, Data, Counter[str]], Iterator[tuple[int, _Rec
 }
 
 
-def _lines(path: Path, *, ends: bool = False) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends, unless ``ends``; only a line feed ends a line.
 
     Chinese text holds U+2028, U+0085 and form feeds, at which str.splitlines would cut.
     """
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if number == 1:
-                raw = raw.removeprefix(b"\xef\xbb\xbf")
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ZhbertError(
-                    f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
-                    "line); convert the file, for example: iconv -f GB18030 -t UTF-8"
-                ) from None
-            yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
+        yield from _decoded(path, file, ends)
+
+
+def head(path: Source, count: int) -> list[str]:
+    """The first lines of a file or of stdin, which can be read from its beginning after that."""
+    if isinstance(path, StandardInput):
+        return [text for _, text in _decoded(path, path.peek(count), ends=False)]
+    return [text for _, text in islice(numbered_lines(path), count)]
+
+
+def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple[int, str]]:
+    for number, raw in enumerate(lines, start=1):
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            theirs = "UTF-16" if number == 1 and raw[:2] in _UTF16_MARKS else "GB18030"
+            raise ZhbertError(
+                f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
+                f"line); convert the file, for example: iconv -f {theirs} -t UTF-8"
+            ) from None
+        yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
+
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _with_end(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -435,7 +488,7 @@ def _with_end(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 # Fields of a row
 
 
-def _check_columns(path: Path, names: Sequence[str], data: Data) -> None:
+def _check_columns(path: Source, names: Sequence[str], data: Data) -> None:
     """The texts' columns must be there; the label's is looked for row by row."""
     record = dict.fromkeys([*names, *range(len(names))])
     for column in (data.text, data.text_pair):
@@ -471,24 +524,21 @@ def _no_column(column: Column, record: _Record) -> str:
     names = [name for name in record if isinstance(name, str)]
     there = names or [str(name) for name in record]
     wanted = " or ".join(show(name) for name in column)
-    found = ", ".join(there) or "none"
-    # Of a file of another format, the first line is taken for a name: it may be a whole text.
-    if len(found) > SHOWN_NAMES:
-        found = found[:SHOWN_NAMES] + " …"
-    return f"no column {wanted}; there: {found}"
+    return f"no column {wanted}; there: {listed(there) or 'none'}"
 
 
 def _no_label(label: str, data: Data) -> str:
     if not label:
-        return f"the label is empty; the card's labels: {', '.join(data.labels)}"
-    hint = suggest(label, data.labels).replace("known", "the card's labels", 1)
-    return f"the label {show(label)} is not in the card{hint}"
+        return f"the label is empty; the card's labels: {listed(data.labels)}"
+    hint = nearest(label, data.labels, "the card's labels")
+    return f"the label {shortly(label)} is not in the card{hint}"
 
 
-def _wanted(record: _Record, data: Data, split: str | None) -> bool:
-    for name, value in data.where.items():
-        if name in record and str(record[name]) != value:
-            return False
+def _is_meant(record: _Record, data: Data) -> bool:
+    return all(str(record[name]) == value for name, value in data.where.items() if name in record)
+
+
+def _is_of_split(record: _Record, data: Data, split: str | None) -> bool:
     column = data.split_column
     return not column or split is None or str(record.get(column, split)) == split
 
@@ -532,7 +582,7 @@ def _token_and_tag(text: str, where: str) -> tuple[str, str]:
 # SQuAD's JSON and its relatives
 
 
-def _questions(path: Path) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]:
+def _questions(path: Source) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]:
     """Domain, text and question, one after the other."""
     for article in _articles(path):
         domain = article.get("domain")
@@ -551,15 +601,18 @@ def _questions(path: Path) -> Iterator[tuple[str | None, str, Mapping[str, Any]]
                 yield domain, context, question
 
 
-def _articles(path: Path) -> list[Mapping[str, Any]]:
-    text = "".join(line for _, line in _lines(path, ends=True))
+def _articles(path: Source) -> list[Mapping[str, Any]]:
+    text = "".join(line for _, line in numbered_lines(path, ends=True))
     try:
         table = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ZhbertError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise ZhbertError(f"{path}:{line}: not JSON ({why_not_json(error)})") from None
     articles = table.get("data") if isinstance(table, Mapping) else table
     if not isinstance(articles, list) or not all(isinstance(one, Mapping) for one in articles):
-        there = f"; there: {', '.join(table)}" if isinstance(table, Mapping) else ""
+        there = f"; there: {listed(table) or 'nothing'}" if isinstance(table, Mapping) else ""
+        if there and all(isinstance(one, str) for one in table.values()):
+            there += "; are these predictions?"
         raise ZhbertError(f"{path}: not SQuAD's JSON: no list of articles in 'data'{there}")
     return articles
 
@@ -575,7 +628,7 @@ def _first(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
     for name in names:
         if name in table:
             return table[name]
-    raise ZhbertError(f"{where}: no '{names[0]}'; there: {', '.join(table) or 'nothing'}")
+    raise ZhbertError(f"{where}: no '{names[0]}'; there: {listed(table) or 'nothing'}")
 
 
 def _answer(answer: Any, where: str) -> tuple[str, int]:

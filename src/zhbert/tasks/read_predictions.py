@@ -11,15 +11,16 @@ from typing import Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
-from zhbert.schema import show, suggest
 from zhbert.tasks.cards import Card
 from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.scoring import Prediction
+from zhbert.wording import counted, listed, name, nearest, shortly, why_not_json
 
 _ID_COLUMNS = ("index", "id")
 _COLUMNS = ("prediction", "predicted", "label")  # of zhbert predict, of a run, of others
 # Not str.split(): U+3000 and its like are tokens, not space between columns.
 _BLANK = re.compile("[ \t]+")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_predictions(
@@ -30,10 +31,11 @@ def read_predictions(
     Raises ZhbertError with file and line where it is not such a file, or none for this task.
     """
     found = _READERS[card.kind](card, path, examples, gold, split)
+    if not found:
+        raise ZhbertError(f"{path}: no predictions in it")
     if not found.keys() & {example.id for example in examples}:
-        raise ZhbertError(
-            f"{path}: none of its {len(found):,} ids is in {gold}; is it for another file?"
-        )
+        of = "its only id is not" if len(found) == 1 else f"none of its {len(found):,} ids is"
+        raise ZhbertError(f"{path}: {of} in {gold}; is it for another file?")
     return found
 
 
@@ -41,10 +43,12 @@ def read_null_odds(path: Path) -> dict[str, float]:
     """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer."""
     table = _json(path)
     if not isinstance(table, dict):
-        raise ZhbertError(f'{path}: must be {{"id": number, ...}}, not {_short(table)}')
+        raise ZhbertError(f'{path}: must be {{"id": number, ...}}, not {shortly(table)}')
     for id_, odds in table.items():
         if isinstance(odds, bool) or not isinstance(odds, int | float) or not math.isfinite(odds):
-            raise ZhbertError(f"{path}: question '{id_}': {_short(odds)}: must be a finite number")
+            raise ZhbertError(
+                f"{path}: question '{name(id_)}': {shortly(odds)}: must be a finite number"
+            )
     return table
 
 
@@ -61,10 +65,12 @@ def _answers(
             raise ZhbertError(f"{path}: {form}")
         table = {str(one["id"]): one["answer"] for one in table}
     if not isinstance(table, dict):
-        raise ZhbertError(f"{path}: {form}; not {_short(table)}")
+        raise ZhbertError(f"{path}: {form}; not {shortly(table)}")
     if isinstance(table.get("data"), list):
         raise ZhbertError(f"{path}: holds questions, not predictions; is it GOLD?")
-    return {id_: _answer(answer, f"{path}: question '{id_}'") for id_, answer in table.items()}
+    return {
+        id_: _answer(answer, f"{path}: question '{name(id_)}'") for id_, answer in table.items()
+    }
 
 
 def _answer(answer: Any, where: str) -> str:
@@ -75,7 +81,7 @@ def _answer(answer: Any, where: str) -> str:
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         return str(answer)
     raise ZhbertError(
-        f"{where}: {_short(answer)}: an answer must be a text, '' where there is none"
+        f"{where}: {shortly(answer)}: an answer must be a text, '' where there is none"
     )
 
 
@@ -95,7 +101,7 @@ def _labels(
         if id_ is None:
             raise ZhbertError(f"{path}:{line}: no id, although the first row has one")
         if id_ in found:
-            raise ZhbertError(f"{path}:{line}: the id '{id_}' stands there twice")
+            raise ZhbertError(f"{path}:{line}: the id '{name(id_)}' stands there twice")
         found[id_] = _label(value, card, f"{path}:{line}")
     if card.data.drop_labels and len(found) > len(examples):
         # Rows of GOLD without a usable label are predicted, too: they are known, but not scored.
@@ -124,7 +130,7 @@ def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
         id_column = next(heading.index(name) for name in _ID_COLUMNS if name in heading)
         named = [heading.index(name) for name in _COLUMNS if name in heading]
         if not named and len(heading) != 2:
-            raise ZhbertError(f"{path}: no column prediction or label; there: {', '.join(heading)}")
+            raise ZhbertError(f"{path}: no column prediction or label; there: {listed(heading)}")
         column = named[0] if named else 1 - id_column
         lines = lines[1:]
         if not lines:
@@ -139,7 +145,8 @@ def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
         values = line.split("\t")
         if len(values) != len(heading):
             raise ZhbertError(
-                f"{path}:{number}: {len(values)} columns where the first line has {len(heading)}"
+                f"{path}:{number}: {counted(len(values), 'column')} where the first line has "
+                f"{len(heading)}"
             )
         rows.append((number, values[id_column].strip(), values[column]))
     return rows
@@ -158,7 +165,7 @@ def _objects(path: Path) -> dict[str, Any]:
             continue
         id_, value = _object(path, number, line)
         if id_ is None or id_ in found:
-            what = "no id" if id_ is None else f"the id '{id_}' stands there twice"
+            what = "no id" if id_ is None else f"the id '{name(id_)}' stands there twice"
             raise ZhbertError(f"{path}:{number}: {what}")
         found[id_] = value
     return found
@@ -167,16 +174,18 @@ def _objects(path: Path) -> dict[str, Any]:
 def _object(path: Path, number: int, line: str) -> tuple[str | None, Any]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ZhbertError(
-            f"{path}:{number}: not JSON ({error.msg}); write an object a line"
+            f"{path}:{number}: not JSON ({why_not_json(error)}); write an object a line"
         ) from None
     if not isinstance(record, dict):
-        raise ZhbertError(f"{path}:{number}: {_short(record)}: must be an object with id and label")
+        raise ZhbertError(
+            f"{path}:{number}: {shortly(record)}: must be an object with id and label"
+        )
     values = [record[name] for name in _COLUMNS if name in record]
     if not values:
         raise ZhbertError(
-            f"{path}:{number}: no prediction or label; there: {', '.join(record) or 'nothing'}"
+            f"{path}:{number}: no prediction or label; there: {listed(record) or 'nothing'}"
         )
     id_ = next((str(record[name]) for name in _ID_COLUMNS if name in record), None)
     return id_, values[0]
@@ -190,7 +199,8 @@ def _ids_in_order(
         examples = read_examples(card, gold, split, labelled=False)
     if count != len(examples):
         raise ZhbertError(
-            f"{path}: {count:,} predictions, but {gold} has {len(examples):,} examples"
+            f"{path}: {counted(count, 'prediction')}, but {gold} has "
+            f"{counted(len(examples), 'example')}"
         )
     return [example.id for example in examples]
 
@@ -204,7 +214,7 @@ def _label(text: str, card: Card, where: str) -> Prediction:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise ZhbertError(f"{where}: {_short(text)}: must be a number")
+            raise ZhbertError(f"{where}: {shortly(text)}: must be a number")
         return number
     data = card.data
     if text in data.labels:
@@ -213,8 +223,10 @@ def _label(text: str, card: Card, where: str) -> Prediction:
         return data.rename_labels[text]
     if text in data.label_names:
         return data.labels[data.label_names.index(text)]
-    hint = suggest(text, data.labels).replace("known", "the card's labels", 1)
-    raise ZhbertError(f"{where}: the label {_short(text)} is not in the card{hint}")
+    raise ZhbertError(
+        f"{where}: the label {shortly(text)} is not in the card"
+        + nearest(text, data.labels, "the card's labels")
+    )
 
 
 # -- tags ----------------------------------------------------------------------------------------
@@ -239,16 +251,18 @@ def _tags(
         for (number, token, _), true in zip(rows, example.tokens, strict=False):
             if token != true:
                 raise ZhbertError(
-                    f"{path}:{number}: {_short(token)} where {gold} has {_short(true)}"
+                    f"{path}:{number}: {shortly(token)} where {gold} has {shortly(true)}"
                 )
         if len(rows) != len(example.tokens):
             raise ZhbertError(
-                f"{path}:{rows[-1][0]}: a sentence of {len(rows)} tokens, in {gold} it has "
-                f"{len(example.tokens)}"
+                f"{path}:{rows[-1][0]}: a sentence of {counted(len(rows), 'token')}, in {gold} it "
+                f"has {len(example.tokens)}"
             )
         found[example.id] = [tag for _, _, tag in rows]
     if len(sentences) != len(examples):
-        raise ZhbertError(f"{path}: {len(sentences):,} sentences, but {gold} has {len(examples):,}")
+        raise ZhbertError(
+            f"{path}: {counted(len(sentences), 'sentence')}, but {gold} has {len(examples):,}"
+        )
     return found
 
 
@@ -258,14 +272,17 @@ def _tags_of_objects(
     found: dict[str, Prediction] = {}
     lengths = {one.id: len(cast(TagExample, one).tokens) for one in examples}
     for id_, tags in _objects(path).items():
-        where = f"{path}: the sentence '{id_}'"
+        where = f"{path}: the sentence '{name(id_)}'"
         if not isinstance(tags, list):
-            raise ZhbertError(f"{where}: {_short(tags)}: must be a list of tags")
+            raise ZhbertError(f"{where}: {shortly(tags)}: must be a list of tags")
         for tag in tags:
             if tag not in card.data.labels:
-                raise ZhbertError(f"{where}: the tag {_short(tag)} is not in the card")
+                raise ZhbertError(f"{where}: the tag {shortly(tag)} is not in the card")
         if id_ in lengths and len(tags) != lengths[id_]:
-            raise ZhbertError(f"{where}: {len(tags)} tags, in {gold} it has {lengths[id_]} tokens")
+            raise ZhbertError(
+                f"{where}: {counted(len(tags), 'tag')}, in {gold} it has "
+                f"{counted(lengths[id_], 'token')}"
+            )
         found[id_] = tags
     return found
 
@@ -280,8 +297,8 @@ def _token_and_tag(line: str, card: Card, where: str) -> tuple[str, str]:
             f"{where}: write a token and its tag a line, or the right tag between them"
         )
     if tags[-1] not in card.data.labels:
-        hint = suggest(tags[-1], card.data.labels).replace("known", "the card's labels", 1)
-        raise ZhbertError(f"{where}: the tag {_short(tags[-1])} is not in the card{hint}")
+        hint = nearest(tags[-1], card.data.labels, "the card's labels")
+        raise ZhbertError(f"{where}: the tag {shortly(tags[-1])} is not in the card{hint}")
     if card.data.drop_word_places and token[1:].isdigit():
         token = token[0]
     return token, tags[-1]
@@ -300,8 +317,9 @@ _READERS: dict[str, Callable[[Card, Path, Sequence[Example], Path, str], dict[st
 def _json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise ZhbertError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise ZhbertError(f"{path}:{line}: not JSON ({why_not_json(error)})") from None
 
 
 def _lines(path: Path) -> list[str]:
@@ -311,21 +329,17 @@ def _lines(path: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
     except OSError as error:
         raise describe_os_error(error, "reading") from None
+    try:
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ZhbertError(f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1})") from None
+        theirs = "UTF-16" if raw[:2] in _UTF16_MARKS else "GB18030"
+        raise ZhbertError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1}); convert the file, for "
+            f"example: iconv -f {theirs} -t UTF-8"
+        ) from None
     if not text.strip():
         raise ZhbertError(f"{path}: empty: no predictions in it")
     return text
-
-
-def _short(value: Any) -> str:
-    """A value in an error's one line.
-
-    >>> _short("x" * 100)
-    '"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'
-    """
-    text = show(value)
-    return text if len(text) <= 40 else text[:40] + "…"

@@ -13,6 +13,7 @@ from zhbert.tasks.cards import Card
 from zhbert.tasks.metrics import METRICS, Resampled, entity_counts, resampled_mean
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
 from zhbert.tasks.span_scores import SCORERS
+from zhbert.wording import counted
 
 Prediction = str | float | Sequence[str]
 """A label or an answer; to regress, a number; to tag, a row of tags."""
@@ -58,8 +59,8 @@ def score(
     missing = [example.id for example in examples if example.id not in predictions]
     if missing:
         raise ZhbertError(
-            f"{len(missing):,} of {len(examples):,} examples have no prediction; the first: "
-            f"{missing[0]}"
+            f"{len(missing):,} of {counted(len(examples), 'example')} "
+            f"{'has' if len(missing) == 1 else 'have'} no prediction; the first: {missing[0]}"
         )
     gold = [_gold(example) for example in examples]
     predicted = [predictions[example.id] for example in examples]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.schema import flatten, overridden, show, suggest
+from zhbert.schema import flatten, overridden, suggest
 from zhbert.tasks.cards import Card
+from zhbert.wording import show
 
 # Models of fewer layers or narrower ones than BERT-base learn too slowly at its learning rates.
 BASE_LAYERS, BASE_HIDDEN_SIZE = 12, 768
@@ -112,13 +113,18 @@ def family_of(name: str, num_layers: int, hidden_size: int) -> str:
 def settings_for(card: Card, family: str) -> FineTuningSettings:
     """The card's settings for a family of models.
 
-    Where the card has none for small models: a learning rate of 1e-4 and five epochs or more.
+    Where the card has none for small models: a learning rate of 1e-4 and five epochs or more. But
+    what a card of the user's own says is meant for the user's own model; those that ship repeat
+    what was published of BERT-base.
     """
     values = card.settings_for(family)
     epochs, learning_rate = values.epochs, values.learning_rate
     if family == "small" and family not in card.families:
-        epochs = max(epochs, SMALL_EPOCHS)
-        learning_rate = max(learning_rate, SMALL_LEARNING_RATE)
+        meant = frozenset[str]() if card.ships else card.written
+        if "epochs" not in meant:
+            epochs = max(epochs, SMALL_EPOCHS)
+        if "learning_rate" not in meant:
+            learning_rate = max(learning_rate, SMALL_LEARNING_RATE)
     return FineTuningSettings(
         epochs=epochs,
         sequence_length=values.sequence_length,

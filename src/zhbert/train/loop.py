@@ -105,6 +105,9 @@ class Outcome:
     """SIGINT or SIGTERM where one stopped the run, after saving."""
     evaluations: list[dict[str, Any]]
     """The last evaluation's lines."""
+    late_signal: int | None = None
+    """The same where it came too late to stop anything: the run is complete. A caller with more
+    to do after it stops there."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +255,9 @@ def train(
         settle()
         if stopped and saved_step != at.step:
             checkpoint()
-        received = (signals.received or signal.SIGTERM) if stopped else None
-    return Outcome(at.step, at.pieces, at.seconds, received, last_evaluation)
+        received = signals.received
+    stop, late = (received or signal.SIGTERM, None) if stopped else (None, received)
+    return Outcome(at.step, at.pieces, at.seconds, stop, last_evaluation, late)
 
 
 def evaluate(
