@@ -161,6 +161,9 @@ def test_one_file_of_all_splits_is_read_by_split(tmp_path):
     with pytest.raises(ZhbertError, match="--split tets: not in similarity; did you mean 'test'"):
         split_of(card, Path("all.jsonl"), "tets")
     reviews = write(HEADINGS[0], tmp_path)
+    inside = dataclasses.replace(reviews, data=dataclasses.replace(reviews.data, test=("t/a.csv",)))
+    assert split_of(inside, tmp_path / "t" / "a.csv") == "test"
+    assert split_of(inside, tmp_path / "a.csv") == "dev"
     names = ("test.csv", "dev.csv", "other.csv")
     assert [split_of(reviews, Path(name)) for name in names] == ["test", "dev", "dev"]
 

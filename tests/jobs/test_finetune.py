@@ -398,6 +398,15 @@ def test_a_grid_names_the_best_on_dev(tmp_path, model, cards):
     assert (best / "seed-0" / "result.json").stat().st_mtime_ns == before
 
 
+def test_a_run_whose_card_was_written_out_in_full_is_gone_on_with(tmp_path, model, cards):
+    run = tmp_path / "run"
+    first = finetune(cards["classify"], model, None, run, QUICK).summary
+    origin = json_of(run / "provenance.json")
+    origin["identity"]["task"]["settings"] = {"epochs": 3, "doc_stride": 128}
+    (run / "provenance.json").write_text(json.dumps(origin), encoding="utf-8")
+    assert finetune(cards["classify"], model, None, run, QUICK).summary == first
+
+
 def test_two_runs_are_compared(tmp_path, model, larger_cards, runs):
     overrides = [*QUICK, "epochs=1", "optimizer.learning_rate=1e-6"]
     finetune(larger_cards["classify"], model, None, tmp_path / "bad", overrides, seeds=2)

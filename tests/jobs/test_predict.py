@@ -205,6 +205,11 @@ def test_stdin_and_stdout(tuned, monkeypatch, capsys):
     assert [line["text"] for line in found] == ["的好", "的坏"]
 
 
+def test_a_closed_stdin_is_one_line(tuned, monkeypatch):
+    monkeypatch.setattr(predict_module.sys, "stdin", None)
+    assert refusal(model_of(tuned, "classify"), "-", "-") == "stdin is closed; name a file"
+
+
 def test_predictions_are_fp32_unless_bf16_is_asked_for(tmp_path, tuned, monkeypatch):
     used = []
     real = fine_tuned.run_model

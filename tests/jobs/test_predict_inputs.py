@@ -13,7 +13,7 @@ import pytest
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.predict_inputs import read_inputs
-from zhbert.tasks.cards import card_names, load_card
+from zhbert.tasks.cards import card_names, load_card, parse_card
 from zhbert.tasks.read import StandardInput, find_file, read_examples
 
 PAIRS = "lcqmc"
@@ -22,7 +22,9 @@ SINGLE = "chnsenticorp"
 
 def opened(card: Any, kind: str = "") -> Any:
     """As much of a fine-tuned model as reading needs."""
-    return SimpleNamespace(card=card, kind=SimpleNamespace(name=kind or card.kind))
+    labels = None if card is None else card.data.labels
+    kind = kind or card.kind
+    return SimpleNamespace(card=card, kind=SimpleNamespace(name=kind, labels=labels))
 
 
 def stdin(text: str | bytes) -> StandardInput:
@@ -177,8 +179,89 @@ def test_tagged_sentences_are_told_from_plain_ones() -> None:
     assert [one.tokens for one in tagged] == [("科", "技", "部"), ("北",)]
     plain, _ = read(opened(card), stdin("维生素 B\n很好 很好\n"))
     assert ["".join(one.tokens) for one in plain] == ["维生素 B", "很好 很好"]
-    other, _ = read(opened(None, "tag"), stdin("北 B-LOC\n京 I-LOC\n好 O\n"))
+    theirs = opened(None, "tag")
+    theirs.kind.labels = ("O", "B-LOC", "I-LOC")
+    other, _ = read(theirs, stdin("北 B-LOC\n京 I-LOC\n好 O\n"))
     assert [one.tokens for one in other] == [("北", "京", "好")]
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_plain_texts_stay_texts_whatever_the_card(as_file: bool, tmp_path: Path) -> None:
+    def found(card: Any, text: str) -> list[Any]:
+        source: Any = stdin(text)
+        if as_file:
+            source = tmp_path / "in.txt"
+            source.write_text(text, encoding="utf-8")
+        return [
+            (x.id, x.text, *([x.text_pair] if x.text_pair else [])) for x in read(card, source)[0]
+        ]
+
+    def own(form: str, **data: Any) -> Any:
+        table = {"format": form, "dev": "d", "labels": ["0", "1"], **data}
+        card = {"title": "t", "kind": "classify", "metrics": ["accuracy"], "data": table}
+        return opened(parse_card(card, Path("own.toml")))
+
+    bare = own("csv", header=False, text=0, label=1)
+    text = "房间很大, 早餐也不错\n隔音差, 不会再来, 真的\n"
+    assert found(bare, text) == [("0", "房间很大, 早餐也不错"), ("1", "隔音差, 不会再来, 真的")]
+    assert found(bare, '"房间, 很大",1\n差,0\n') == [("0", "房间, 很大"), ("1", "差")]
+    assert found(bare, '"多行\n文本",1\n差,0\n') == [("0", "多行\n文本"), ("1", "差")]
+    numbered = own("tsv", text=0, text_pair=1, label=2)
+    assert found(numbered, "甲\t乙\n丙\t丁\n") == [("0", "甲", "乙"), ("1", "丙", "丁")]
+    assert found(numbered, "a\tb\tc\n甲\t乙\t1\n") == [("0", "甲", "乙")]
+    assert found(own("tsv", text=0, label=1), "甲\n丙\n") == [("0", "甲"), ("1", "丙")]
+    news = opened(load_card("thucnews"))
+    assert found(news, "标题\t正文一\n") == [("0", "标题\t正文一")]
+    assert found(news, "体育\t正文一\n") == [("0", "正文一")]
+    titles = opened(load_card("thucnews_titles"))
+    assert found(titles, "标题一\n标题二\n") == [("0", "标题一"), ("1", "标题二")]
+    csv_card = own("csv", text="text", label="label")
+    assert found(csv_card, "甲\r乙\n好\n") == [("0", "甲\r乙"), ("1", "好")]
+    assert found(csv_card, '他说"好\n好\n') == [("0", '他说"好'), ("1", "好")]
+    assert found(csv_card, "好" * 140_000 + "\n") == [("0", "好" * 140_000)]
+    quoted = own("tsv", quoting=True, text="sentence", label="label")
+    assert found(quoted, '"sentence"\t"label"\n"a\tb"\t"1"\n') == [("0", "a\tb")]
+    score = {"format": "tsv", "dev": "d", "header": False, "text": 0, "text_pair": 1, "label": 2}
+    table = {"title": "t", "kind": "regress", "metrics": ["pearson"]}
+    data = {**score, "label_range": [0, 5]}
+    card = opened(parse_card({**table, "data": data}, Path("own.toml")))
+    assert found(card, "甲\t乙\t4.5\n") == [("0", "甲", "乙")]
+    assert "3 columns" in refusal(card, stdin("甲\t乙\t丙\n"))
+
+
+def test_a_table_of_texts_is_known_by_its_header() -> None:
+    pairs, single = opened(load_card(PAIRS)), opened(load_card(SINGLE))
+    (example,) = read(pairs, stdin("text\ttext_pair\n甲\t乙\n"))[0]
+    assert (example.text, example.text_pair) == ("甲", "乙")
+    (example,) = read(single, stdin("text,label\n甲,1\n"))[0]
+    assert example.text == "甲"
+    assert [x.text for x in read(single, stdin("text\n甲\n"))[0]] == ["text", "甲"]
+
+
+def test_blank_lines_at_the_beginning_change_nothing(tmp_path: Path) -> None:
+    pairs, span, tag = (opened(load_card(name)) for name in (PAIRS, "cmrc2018", "weibo"))
+    own = load_card(PAIRS).data
+    names = [str(own.text[0]), str(own.text_pair[0]), str(own.label[0])]
+    (example,) = read(pairs, stdin("\n" + "\t".join(names) + "\n甲\t乙\t1\n"))[0]
+    assert (example.text, example.text_pair) == ("甲", "乙")
+    file = tmp_path / "a.jsonl"
+    file.write_text('\n{"text": "甲", "text_pair": "乙"}\n', encoding="utf-8")
+    assert len(read(pairs, file)[0]) == 1
+    assert len(read(span, stdin('\n{"question": "a", "context": "b"}\n'))[0]) == 1
+    (example,) = read(tag, stdin("\n\n\n科0\tO\n技1\tO\n"))[0]
+    assert example.tokens == ("科", "技")
+
+
+def test_short_sentences_are_no_tagged_tokens(tmp_path: Path) -> None:
+    card = opened(load_card("weibo"))
+    card.kind.labels = ("O", "B", "I")
+    for text in ("我的血型是 O\n", "我的血型是 O\n你的血型是 B\n", "血型 O\n"):
+        assert ["".join(x.tokens) for x in read(card, stdin(text))[0]] == text.splitlines()
+    spaces, _ = read(card, stdin("中 O\n\u3000 O\n国 O\n"))
+    assert [x.tokens for x in spaces] == [("中", "\u3000", "国")]
+    spaces, _ = read(card, stdin("中\tO\n \tO\n国\tO\n"))
+    assert [x.tokens for x in spaces] == [("中", " ", "国")]
+    assert "no 'tokens' and no 'text'; there: a" in refusal(card, stdin('{"a": 1}\n'))
 
 
 def test_no_more_of_stdin_is_read_than_is_needed() -> None:
@@ -204,5 +287,8 @@ def test_no_more_of_stdin_is_read_than_is_needed() -> None:
 def test_what_is_no_text_is_one_line() -> None:
     assert "stdin:1: not UTF-8" in refusal(opened(load_card(SINGLE)), stdin(b"\xb0\xa1\n"))
     assert "iconv -f UTF-16" in refusal(opened(load_card(SINGLE)), stdin("你好\n".encode("utf-16")))
-    assert "not JSON" in refusal(opened(load_card("cmrc2018")), stdin("你好\n"))
+    span = opened(load_card("cmrc2018"))
+    assert "not JSON" in refusal(span, stdin("你好\n"))
+    assert "stdin:1: question and context" in refusal(span, stdin('{"quesion": "a"}\n{"a": 1}\n'))
+    assert read(span, stdin(""))[0] == []
     assert read(opened(load_card(SINGLE)), stdin(""))[0] == []

@@ -357,6 +357,9 @@ def test_a_layer_with_hooks_or_a_wrapper_is_called() -> None:
     seen: list[str] = []
     hooked, hooked_before, wrapped = (nn.Linear(16, 16) for _ in range(3))
     hooked.register_forward_hook(lambda *_: seen.append("after"))
+    watched = nn.Linear(16, 16)
+    watched.register_full_backward_hook(lambda *_: None)
+    assert not native.is_plain(watched)
     hooked_before.register_forward_pre_hook(lambda *_: seen.append("before"))
     forward = wrapped.forward
     wrapped.forward = lambda x: forward(x) + 1  # type: ignore[method-assign]

@@ -530,3 +530,10 @@ def test_a_preview_is_plain_data():
     assert json.loads(json.dumps(preview(examples, 2))) == preview(examples, 2)
     assert preview(examples, 1)[0]["starts"] == [52, 49]
     assert len(preview(examples)) == 3
+
+
+def test_where_compares_what_is_no_text_as_json_spells_it(read):
+    card = own_card(form="jsonl", where={"ok": "true"})
+    rows = [{"text": "甲", "label": 1, "ok": True}, {"text": "乙", "label": 0, "ok": False}]
+    examples = read(card, "".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.text for one in examples] == ["甲"]

@@ -335,7 +335,10 @@ class _Run:
             return None
         former = _read_json(self.folder / "provenance.json")
         theirs = former.get("identity", {})
-        what = next((key for key in identity if theirs.get(key) != identity[key]), None)
+        what = next(
+            (key for key in identity if _compared(theirs.get(key)) != _compared(identity[key])),
+            None,
+        )
         if what is not None:
             named = f"{what} file" if what in self.files else what
             raise ZhbertError(
@@ -559,6 +562,13 @@ class _Run:
         summary = {**finished[best], "grid": points, "best": self._varied(self.points[best])}
         write_json(self.folder / "summary.json", summary)
         return summary
+
+
+def _compared(value: Any) -> Any:
+    """Of a card everything but its settings: those that were used are compared themselves."""
+    if isinstance(value, dict):
+        return {key: one for key, one in value.items() if key != "settings"}
+    return value
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

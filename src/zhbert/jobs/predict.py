@@ -103,8 +103,10 @@ def predict(
         if not quiet:
             sys.stderr.write(line + "\n")
 
-    opened_source = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
-    examples = read_inputs(opened, opened_source, remark)
+    if source == STREAM and sys.stdin is None:
+        raise ZhbertError("stdin is closed; name a file")
+    inputs = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
+    examples = read_inputs(opened, inputs, remark)
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)

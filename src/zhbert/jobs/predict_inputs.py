@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,8 @@ TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".p
 # So many lines are looked at to see whether sentences are tagged already. Of stdin fewer: whoever
 # types, or a slow program, should not have to write many before the first is answered.
 LOOKED_AT, LOOKED_AT_STDIN = 50, 3
-_TAGGED = re.compile(r"\S+[ \t]+(O|[BI](-\S+)?)")
+# A token, which may be a space or an ideographic one, and its tag.
+_TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI](?:-[^ \t]+)?)")
 
 
 def read_inputs(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
@@ -78,18 +80,14 @@ def _card_for(opened: FineTuned, source: Source) -> Card | None:
     """A card that says how the file is written; None: a text a line."""
     card = opened.card or parse_card(_PLAIN_CARD, Path("text.toml"))
     data, form = card.data, TABLES.get(Path(source.name).suffix.lower())
-    own = [column for column in (data.text, data.text_pair) if column]
     if form is None:
-        first = next(iter(head(source, 1)), "")
-        if opened.card is not None and _is_own(data, first):
+        if opened.card is not None and _looks_like(data, card.kind, source):
             return card
-        if _object(first) is None:
+        form = _form_with_a_text(source, data.pairs and opened.card is not None)
+        if form is None:
             return None
-        form = "jsonl"
-    columns = _columns(source, form)
-    numbered = any(isinstance(name, int) for column in own for name in column)
-    there = opened.card is not None and _are_there(own, columns)
-    if there and not numbered:
+    columns = _columns(source, form, data)
+    if opened.card is not None and _are_named(data, columns):
         return dataclasses.replace(card, data=dataclasses.replace(data, format=form))
     if "text" in columns:
         pairs = "text_pair" in columns
@@ -100,11 +98,12 @@ def _card_for(opened: FineTuned, source: Source) -> Card | None:
             split_column="", text_pair=("text_pair",) if pairs else (),
         )  # fmt: skip
         return dataclasses.replace(card, data=plain)
-    if there and form == data.format:
+    numbered = opened.card is not None and form == data.format and bool(_numbers(data))
+    if numbered and (not data.header or len(columns) > max(_numbers(data))):
         return card
     named = "text with text_pair" if data.pairs and opened.card is not None else "text"
-    if opened.card is not None and not numbered:
-        theirs = " with ".join(" or ".join(map(str, column)) for column in own)
+    if opened.card is not None and not _numbers(data):
+        theirs = " with ".join(" or ".join(map(str, column)) for column in _own(data))
         named += f", nor {theirs}" if theirs != named else ""
     raise ZhbertError(f"{source}: no column {named}; there: {listed(columns)}")
 
@@ -117,28 +116,56 @@ _PLAIN_CARD: dict[str, Any] = {
 }
 
 
-def _is_own(data: Data, first: str) -> bool:
-    """Whether a table of the task's own can begin with this line."""
-    own = [column for column in (data.text, data.text_pair) if column]
-    if data.format == "jsonl":
-        return _object(first) is not None and _are_there(own, list(_object(first) or ()))
-    if data.format not in ("tsv", "csv"):
+def _own(data: Data) -> list[Column]:
+    return [column for column in (data.text, data.text_pair) if column]
+
+
+def _numbers(data: Data) -> list[int]:
+    return [name for column in _own(data) for name in column if isinstance(name, int)]
+
+
+def _are_named(data: Data, columns: Sequence[str]) -> bool:
+    return all(any(name in columns for name in column) for column in _own(data))
+
+
+def _looks_like(data: Data, kind: str, source: Source) -> bool:
+    """Whether a file whose name does not say it is a table of the task's own.
+
+    Names of columns are sure. Numbers are not: a text may hold a comma or a tab. There the first
+    row must hold a label, which a text does not have.
+    """
+    if data.format not in ("tsv", "csv", "jsonl"):
         return False
-    columns = _cells(first, data.format)
-    numbers = [name for column in own for name in column if isinstance(name, int)]
-    # Without names, one column or two may as well be a text or a pair; with a label there are more.
-    enough = len(columns) > max(1, *numbers) if numbers else len(columns) > 0
-    return enough and _are_there(own, columns)
+    if data.format == "jsonl" or not _numbers(data):
+        return _are_named(data, _columns(source, data.format, data))
+    row = _row(source, data.format, data, 1 if data.header else 0)
+    labels = [row[n] for n in data.label if isinstance(n, int) and n < len(row)]
+    return len(row) > max(_numbers(data)) and bool(labels) and _is_label(labels[0], data, kind)
 
 
-def _are_there(own: Sequence[Column], columns: Sequence[str]) -> bool:
-    def is_there(name: str | int) -> bool:
-        return name < len(columns) if isinstance(name, int) else name in columns
+def _is_label(text: str, data: Data, kind: str) -> bool:
+    text = text.strip()
+    if kind == "regress":
+        try:
+            return data.label_range[0] <= float(text) <= data.label_range[1]
+        except ValueError:
+            return False
+    return text in {*data.labels, *data.rename_labels, *data.drop_labels}
 
-    return all(any(map(is_there, column)) for column in own)
+
+def _form_with_a_text(source: Source, pairs: bool) -> str | None:
+    """The form of a table that names the columns text (and text_pair), or of any JSON lines."""
+    if _object(source) is not None:
+        return "jsonl"
+    for form in ("tsv", "csv"):
+        columns = _columns(source, form, None)
+        # A line that is "text" and nothing else may be a text.
+        if len(columns) > 1 and "text" in columns and (not pairs or "text_pair" in columns):
+            return form
+    return None
 
 
-def _columns(source: Source, form: str) -> list[str]:
+def _columns(source: Source, form: str, data: Data | None) -> list[str]:
     """The names in a file's first row, as far as it has such."""
     if form == "parquet":
         import pyarrow as pa
@@ -148,17 +175,35 @@ def _columns(source: Source, form: str) -> list[str]:
             return list(pq.read_schema(str(source)).names)
         except pa.ArrowInvalid as error:
             raise ZhbertError(f"{source}: not a parquet file ({error})") from None
-    first = next(iter(head(source, 1)), "")
     if form == "jsonl":
-        record = _object(first)
-        if record is None:
+        record = _object(source)
+        if record is None and source.name.lower().endswith((".jsonl", ".json")):
             raise ZhbertError(f"{source}: not JSON lines: write one object a line")
-        return list(record)
-    return _cells(first, form)
+        return list(record or ())
+    return _row(source, form, data, 0)
 
 
-def _cells(line: str, form: str) -> list[str]:
-    return next(csv.reader([line]), []) if form == "csv" else line.split("\t")
+def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]:
+    """A row of a table, from 0, as its reader would cut it; nothing where there is none."""
+    own = data is not None and data.format == form
+    quoting = form == "csv" if data is None or not own or data.quoting is None else data.quoting
+    if not quoting:
+        lines = _first_lines(source, number + 1)
+        return lines[number].split("\t" if form == "tsv" else ",") if len(lines) > number else []
+    csv.field_size_limit(2**31 - 1)
+    for count in range(number + 1, LOOKED_AT):
+        # A field in quotes may go on in the next line.
+        lines = _first_lines(source, count)
+        text = "\n".join(lines).replace("\r", " ")
+        if text.count('"') % 2 and len(lines) == count:
+            continue
+        try:
+            rows = list(csv.reader(io.StringIO(text), delimiter="\t" if form == "tsv" else ","))
+        except csv.Error:
+            return []
+        if len(rows) > number or len(lines) < count:
+            return rows[number] if len(rows) > number else []
+    return []
 
 
 # -- sentences to tag ------------------------------------------------------------------------------
@@ -169,13 +214,15 @@ def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
     if _is_records(source):
         for number, (where, record) in enumerate(_records(source)):
             tokens = record.get("tokens")
+            if tokens is None and "text" not in record:
+                raise ZhbertError(f"{where}: no 'tokens' and no 'text'; there: {listed(record)}")
             if tokens is None:
-                tokens = _tokens(str(record.get("text", "")), language)
+                tokens = _tokens(str(record["text"]), language)
             if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
                 raise ZhbertError(f"{where}: tokens must be a list of texts")
             yield TagExample(str(record.get("id", number)), tuple(tokens))
         return
-    if _is_tagged(source):
+    if _is_tagged(opened, source, language):
         card = opened.card or parse_card(_TAG_CARD, Path("tags.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
         return
@@ -196,17 +243,33 @@ def _tokens(text: str, language: str) -> list[str]:
     return list(text) if language == "zh" else text.split()
 
 
-def _is_tagged(source: Source) -> bool:
-    lines = head(source, LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT)
-    lines = [line.strip() for line in lines if line.strip()]
-    return bool(lines) and all(map(_TAGGED.fullmatch, lines))
+def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
+    """Whether every line that is looked at is a token and its tag.
+
+    Of stdin, and of files as short, where "血型 O" may be a sentence, Chinese tokens must be single
+    characters and tags the model's own.
+    """
+    most = LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT
+    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in _first_lines(source, most)]
+    matches = [match for match in found if match]
+    if len(matches) < max(2, len(found)):
+        return False
+    if len(matches) > LOOKED_AT_STDIN:
+        return True
+    tokens = [match[1].strip(" \t") for match in matches]
+    short = language != "zh" or all(
+        len(token) <= 1 or token.isascii() or token[1:].isdigit() for token in tokens
+    )
+    return short and all(match[2] in (opened.kind.labels or ()) for match in matches)
 
 
 # -- questions -------------------------------------------------------------------------------------
 
 
 def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
-    if not _is_records(source, "question"):
+    if not _first_lines(source, 1):
+        return
+    if not _is_records(source):
         card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
         return
@@ -248,12 +311,21 @@ def _plain_lines(source: Source, remark: Remark) -> Iterator[tuple[int, str]]:
         remark(f"{source.name}: blank lines left out, an id is a line's number from 0: {blank:,}")
 
 
-def _is_records(source: Source, key: str = "") -> bool:
-    """Whether this is JSON lines; without that suffix, the first one must have the key."""
-    if source.name.lower().endswith(".jsonl"):
-        return True
-    record = _object(next(iter(head(source, 1)), ""))
-    return record is not None and (not key or key in record)
+def _first_lines(source: Source, count: int) -> list[str]:
+    """The first lines that are not blank."""
+    looked = count
+    while True:
+        lines = head(source, looked)
+        full = [line for line in lines if line.strip()]
+        if len(full) >= count or len(lines) < looked:
+            return full[:count]
+        looked *= 2
+
+
+def _is_records(source: Source) -> bool:
+    """Whether this is JSON lines and not one object of a whole file: SQuAD's has its ``data``."""
+    record = _object(source)
+    return source.name.lower().endswith(".jsonl") or (record is not None and "data" not in record)
 
 
 def _records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -272,10 +344,11 @@ def _records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, record
 
 
-def _object(line: str) -> dict[str, Any] | None:
-    """The JSON object that a line holds, if it does."""
+def _object(source: Source) -> dict[str, Any] | None:
+    """The JSON object that the first line holds, if it does."""
+    lines = _first_lines(source, 1)
     try:
-        record = json.loads(line)
+        record = json.loads(lines[0]) if lines else None
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

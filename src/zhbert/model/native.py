@@ -122,7 +122,14 @@ def is_plain(layer: nn.Module) -> bool:
     """
     if type(layer) is not nn.Linear:
         return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+    changed = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+        "forward" in vars(layer),
+    )
+    return not any(changed)
 
 
 def pack(module: nn.Module, rows: int) -> None:

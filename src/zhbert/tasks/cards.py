@@ -370,7 +370,12 @@ def split_of(card: Card, path: Path, named: str | None = None) -> str:
     splits = card.data.splits
     if named is not None and named not in splits:
         raise ZhbertError(f"--split {named}: not in {card.name}{suggest(named, splits)}")
-    theirs = [split for split, names in splits.items() if path.name in names]
+    # A name may hold folders.
+    theirs = [
+        split
+        for split, names in splits.items()
+        if any(path.parts[-len(Path(name).parts) :] == Path(name).parts for name in names)
+    ]
     return named or (theirs[0] if theirs and "dev" not in theirs else "dev")
 
 

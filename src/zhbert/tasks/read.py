@@ -513,8 +513,7 @@ def _text(record: _Record, column: Column, where: str, *, null: bool = False) ->
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
-        # JSON's spelling: true, 1, 0.5.
-        return json.dumps(value)
+        return _spelled(value)
     if value is None and null:
         return ""
     raise ZhbertError(f"{where}: {show(name)} is {show(value)}: must be a text or a number")
@@ -535,7 +534,14 @@ def _no_label(label: str, data: Data) -> str:
 
 
 def _is_meant(record: _Record, data: Data) -> bool:
-    return all(str(record[name]) == value for name, value in data.where.items() if name in record)
+    return all(
+        _spelled(record[name]) == value for name, value in data.where.items() if name in record
+    )
+
+
+def _spelled(value: Any) -> str:
+    """JSON's spelling of what is no text: true, 1, 0.5."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _is_of_split(record: _Record, data: Data, split: str | None) -> bool:

@@ -255,7 +255,7 @@ def train(
         settle()
         if stopped and saved_step != at.step:
             checkpoint()
-        received = signals.received
+    received = signals.received
     stop, late = (received or signal.SIGTERM, None) if stopped else (None, received)
     return Outcome(at.step, at.pieces, at.seconds, stop, last_evaluation, late)
 
