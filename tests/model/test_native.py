@@ -23,6 +23,7 @@ from zhbert.model.pretrained import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from zhbert.tasks import kinds
 from zhbert.tasks.classify import Classify
 from zhbert.tasks.kinds import run_model
 from zhbert.tasks.read import TextExample
@@ -605,6 +606,37 @@ def test_an_error_while_predicting_leaves_the_model_its_encoder(
     assert seen == [torch.bfloat16]
     assert model.encoder is encoder
     assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_changes_nothing(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinds, "ROWS_AT_ONCE", 2)
+    model = classifier().eval()
+    found = []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        found.append(run_model(KIND, model, ROWS, dtype=dtype))
+        assert torch.get_num_threads() == threads
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
+def test_an_error_in_one_of_several_batches_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "ROWS_AT_ONCE", 1)
+    torch.set_num_threads(2)
+    seen: list[int] = []
+
+    def fail(*_: Any, **__: Any) -> Tensor:
+        seen.append(1)
+        assert not torch.is_grad_enabled()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(layers.Block, "_finish", fail)
+    with pytest.raises(ValueError, match="broken"):
+        run_model(KIND, classifier(), ROWS)
+    assert len(seen) <= len(ROWS)
+    assert torch.get_num_threads() == 2
 
 
 def test_what_a_row_is_predicted_beside_changes_rounding_only() -> None:

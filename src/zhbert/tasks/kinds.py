@@ -6,7 +6,8 @@ A kind knows no files, no optimiser and no console. `KINDS` is the table of them
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
@@ -28,6 +29,8 @@ Array = NDArray[Any]
 # batches are no faster, and long rows would need much memory.
 ROWS_AT_ONCE = 128
 CELLS_AT_ONCE = 8192
+# And on a CPU so many batches, whose activations are in memory together.
+BATCHES_AT_ONCE = 4
 # On a CPU the widest activations stay below the size from which on malloc (glibc's largest
 # threshold is 32 MiB) takes fresh pages for each tensor, which cost more than they carry.
 CPU_BYTES_AT_ONCE = 16 << 20
@@ -137,20 +140,53 @@ def run_model(
     """
     device = next(model.parameters()).device
     found: Array | None = None
+
+    def scored(chosen: Array) -> tuple[Array, Array]:
+        batch, pieces = gather(rows, chosen)
+        scores = kind.scores(model, move(batch, device)).float().cpu().numpy()
+        return (pieces if kind.per_piece else chosen), scores
+
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad(), _encoder_in(model, dtype):
-            for chosen in by_length(rows.lengths, ROWS_AT_ONCE, _cells_at_once(model, device)):
-                batch, pieces = gather(rows, chosen)
-                scores = kind.scores(model, move(batch, device)).float().cpu().numpy()
+            batches = list(by_length(rows.lengths, ROWS_AT_ONCE, _cells_at_once(model, device)))
+            for places, scores in _side_by_side(scored, batches, device):
                 if found is None:
                     count = len(rows.ids) if kind.per_piece else len(rows)
                     found = np.empty((count, scores.shape[1]), np.float32)
-                found[pieces if kind.per_piece else chosen] = scores
+                found[places] = scores
     finally:
         model.train(was_training)
     return np.empty((0, 1), np.float32) if found is None else found
+
+
+def _side_by_side(
+    scored: Callable[[Array], tuple[Array, Array]], batches: Sequence[Array], device: torch.device
+) -> Iterator[tuple[Array, Array]]:
+    """The batches' scores in order; on a CPU several batches at once, on one core each.
+
+    So no core waits for the others between two operations, nor for Python between two batches: a
+    tenth faster on two cores than one batch on both.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, len(batches), BATCHES_AT_ONCE) if device.type == "cpu" else 1
+    if workers < 2:
+        yield from map(scored, batches)
+        return
+
+    def without_gradients(chosen: Array) -> tuple[Array, Array]:
+        # That they are off is a thread's own setting, too.
+        with torch.no_grad():
+            return scored(chosen)
+
+    each = max(1, threads // workers)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,))
+    try:
+        yield from pool.map(without_gradients, batches)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
 
 
 def _cells_at_once(model: Any, device: torch.device) -> int:
