@@ -1,4 +1,4 @@
-"""Atomic writes and checksums: a reader never sees half a file."""
+"""Atomic writes, checksums, and one line for what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -35,6 +35,36 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     if error.errno == errno.ENOENT:
         return ZhbertError(f"{where}: no such file or folder")
     return ZhbertError(f"{where}: {error.strerror or error}")
+
+
+def parse_json(text: str, path: object, line: int | None = None, hint: str = "") -> Any:
+    """What a file's text, or one line of it, says in JSON; an error names file and line.
+
+    >>> parse_json('{"a": 1}', "x.jsonl", 7)
+    {'a': 1}
+    >>> parse_json("{", "x.jsonl", 7, "; write one object a line")
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: x.jsonl:7: not JSON (Expecting property name enclosed in double \
+quotes); write one object a line
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = getattr(error, "msg", str(error))
+        if isinstance(error, RecursionError):
+            why = "nested too deeply"
+        number = line or getattr(error, "lineno", 1)
+        raise ZhbertError(f"{path}:{number}: not JSON ({why}){hint}") from None
+
+
+def how_to_convert(raw: bytes) -> str:
+    """What to do with a file that begins so and is not UTF-8.
+
+    >>> how_to_convert("好".encode("utf-16"))
+    'convert the file, for example: iconv -f UTF-16 -t UTF-8'
+    """
+    theirs = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "GB18030"
+    return f"convert the file, for example: iconv -f {theirs} -t UTF-8"
 
 
 @contextmanager

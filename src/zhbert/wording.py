@@ -66,17 +66,5 @@ def nearest(word: Any, known: Iterable[str], they_are: str = "known") -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; {they_are}: {listed(names)}"
 
 
-def why_not_json(error: ValueError | RecursionError) -> str:
-    """What json.loads had against a text: its own words, or why it gave up.
-
-    >>> try: _ = json.loads("{")
-    ... except ValueError as error: print(why_not_json(error))
-    Expecting property name enclosed in double quotes
-    """
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    return getattr(error, "msg", str(error))
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= _CHARACTERS else text[:_CHARACTERS] + "…"

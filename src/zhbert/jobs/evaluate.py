@@ -33,16 +33,22 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_split(parser: argparse.ArgumentParser, file: str) -> None:
+    """Declare --split."""
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help=f"which split {file} is, where its name does not say (dev); matters if one file holds "
+        "all splits, and for the remark on cuts",
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
     parser.add_argument("task", metavar="TASK", help="a task's name, or a card's path")
     parser.add_argument("--data", metavar="FILE", required=True, help="the examples, with labels")
-    parser.add_argument(
-        "--split", metavar="NAME",
-        help="which split FILE is, where its name does not say (dev); matters if one file holds "
-        "all splits, and for the remark on cuts",
-    )  # fmt: skip
+    add_split(parser, "FILE")
     add_precision(parser)
 
 

@@ -28,9 +28,10 @@ from zhbert.tasks.read import (
     TextExample,
     head,
     iterate_examples,
+    json_lines,
     numbered_lines,
 )
-from zhbert.wording import listed, why_not_json
+from zhbert.wording import listed
 
 if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
@@ -212,7 +213,8 @@ def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]
 def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
     language = "zh" if opened.card is None else opened.card.language
     if _is_records(source):
-        for number, (where, record) in enumerate(_records(source)):
+        for number, (at, record) in enumerate(json_lines(source)):
+            where = f"{source}:{at}"
             tokens = record.get("tokens")
             if tokens is None and "text" not in record:
                 raise ZhbertError(f"{where}: no 'tokens' and no 'text'; there: {listed(record)}")
@@ -273,10 +275,10 @@ def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
         return
-    for number, (where, record) in enumerate(_records(source)):
+    for number, (at, record) in enumerate(json_lines(source)):
         question, context = record.get("question"), record.get("context")
         if not isinstance(question, str) or not isinstance(context, str):
-            raise ZhbertError(f"{where}: question and context must be texts")
+            raise ZhbertError(f"{source}:{at}: question and context must be texts")
         yield SpanExample(str(record.get("id", number)), question, context)
 
 
@@ -324,24 +326,10 @@ def _first_lines(source: Source, count: int) -> list[str]:
 
 def _is_records(source: Source) -> bool:
     """Whether this is JSON lines and not one object of a whole file: SQuAD's has its ``data``."""
+    if source.name.lower().endswith(".jsonl"):
+        return True
     record = _object(source)
-    return source.name.lower().endswith(".jsonl") or (record is not None and "data" not in record)
-
-
-def _records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in numbered_lines(source):
-        if not line.strip():
-            continue
-        where = f"{source}:{number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ZhbertError(
-                f"{where}: not JSON ({why_not_json(error)}); write one object a line"
-            ) from None
-        if not isinstance(record, dict):
-            raise ZhbertError(f"{where}: not a JSON object; write one object a line")
-        yield where, record
+    return record is not None and "data" not in record
 
 
 def _object(source: Source) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.evaluate import add_split
 from zhbert.tasks.cards import load_card, split_of, split_remark
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
@@ -39,11 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--null-odds", type=Path, metavar="FILE",
         help="SQuAD 2.0: JSON, {id: how surely there is no answer}; adds the best threshold",
     )  # fmt: skip
-    parser.add_argument(
-        "--split", metavar="NAME",
-        help="which split GOLD is, where its name does not say (dev); matters if one file holds "
-        "all splits, and for the remark on cuts",
-    )  # fmt: skip
+    add_split(parser, "GOLD")
 
 
 def run(args: argparse.Namespace) -> int:

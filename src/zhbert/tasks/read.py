@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, how_to_convert, parse_json
 from zhbert.schema import suggest
 from zhbert.tasks.cards import Card, Column, Data
-from zhbert.wording import listed, nearest, shortly, show, why_not_json
+from zhbert.wording import listed, nearest, shortly, show
 
 
 @dataclass(frozen=True)
@@ -403,15 +403,15 @@ def _quoting_hint(values: list[str], quoting: bool) -> str:
 
 
 def _json_lines(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    yield from json_lines(path)
+
+
+def json_lines(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
+    """The object of each line that is not blank, with its line's number from 1."""
     for line, text in numbered_lines(path):
         if not text.strip():
             continue
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ZhbertError(
-                f"{path}:{line}: not JSON ({why_not_json(error)}); write one object a line"
-            ) from None
+        record = parse_json(text, path, line, "; write one object a line")
         if not isinstance(record, dict):
             raise ZhbertError(f"{path}:{line}: not a JSON object; write one object a line")
         yield line, record
@@ -469,15 +469,11 @@ def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
-            theirs = "UTF-16" if number == 1 and raw[:2] in _UTF16_MARKS else "GB18030"
             raise ZhbertError(
                 f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
-                f"line); convert the file, for example: iconv -f {theirs} -t UTF-8"
+                f"line); {how_to_convert(raw if number == 1 else b'')}"
             ) from None
         yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
-
-
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def _with_end(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -609,11 +605,7 @@ def _questions(path: Source) -> Iterator[tuple[str | None, str, Mapping[str, Any
 
 def _articles(path: Source) -> list[Mapping[str, Any]]:
     text = "".join(line for _, line in numbered_lines(path, ends=True))
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise ZhbertError(f"{path}:{line}: not JSON ({why_not_json(error)})") from None
+    table = parse_json(text, path)
     articles = table.get("data") if isinstance(table, Mapping) else table
     if not isinstance(articles, list) or not all(isinstance(one, Mapping) for one in articles):
         there = f"; there: {listed(table) or 'nothing'}" if isinstance(table, Mapping) else ""

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, how_to_convert, parse_json
 from zhbert.tasks.cards import Card
 from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.scoring import Prediction
-from zhbert.wording import counted, listed, name, nearest, shortly, why_not_json
+from zhbert.wording import counted, listed, name, nearest, shortly
 
 _ID_COLUMNS = ("index", "id")
 _COLUMNS = ("prediction", "predicted", "label")  # of zhbert predict, of a run, of others
 # Not str.split(): U+3000 and its like are tokens, not space between columns.
 _BLANK = re.compile("[ \t]+")
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_predictions(
@@ -172,12 +171,7 @@ def _objects(path: Path) -> dict[str, Any]:
 
 
 def _object(path: Path, number: int, line: str) -> tuple[str | None, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ZhbertError(
-            f"{path}:{number}: not JSON ({why_not_json(error)}); write an object a line"
-        ) from None
+    record = parse_json(line, path, number, "; write an object a line")
     if not isinstance(record, dict):
         raise ZhbertError(
             f"{path}:{number}: {shortly(record)}: must be an object with id and label"
@@ -315,11 +309,7 @@ _READERS: dict[str, Callable[[Card, Path, Sequence[Example], Path, str], dict[st
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise ZhbertError(f"{path}:{line}: not JSON ({why_not_json(error)})") from None
+    return parse_json(_text(path), path)
 
 
 def _lines(path: Path) -> list[str]:
@@ -335,10 +325,8 @@ def _text(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        theirs = "UTF-16" if raw[:2] in _UTF16_MARKS else "GB18030"
         raise ZhbertError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1}); convert the file, for "
-            f"example: iconv -f {theirs} -t UTF-8"
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1}); {how_to_convert(raw)}"
         ) from None
     if not text.strip():
         raise ZhbertError(f"{path}: empty: no predictions in it")
