@@ -1,7 +1,5 @@
 """``python -m zhbert`` is ``zhbert``."""
 
-import sys
+from zhbert.cli import entry
 
-from zhbert.cli import main
-
-sys.exit(main())
+entry()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from zhbert.errors import ZhbertError
@@ -86,6 +87,34 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     result = module.run(parser.parse_args(arguments))
     sys.stdout.flush()
     return int(result)
+
+
+def entry() -> NoReturn:
+    """What the command ``zhbert`` runs: :func:`main`, and the way out of the process."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun's
+    try:
+        code = main()
+    except Exception:
+        if not several:
+            raise
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    leave(code, at_once=several)
+
+
+def leave(code: int, *, at_once: bool) -> NoReturn:
+    """End the process; ``at_once`` is for one of several that has failed: no farewells then.
+
+    gloo's threads may still hold a tensor of the last exchange. One that they let go of while the
+    interpreter ends aborts the process, and its exit code is SIGABRT's instead of ``code``; and
+    destroying the group before would wait for processes that have gone or do not answer.
+    """
+    if code and at_once:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

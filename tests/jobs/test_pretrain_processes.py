@@ -11,6 +11,7 @@ import time
 
 import pytest
 from tests.jobs.corpora import TINY
+from tests.ranks import launch
 
 from zhbert.jobs.pretrain import pretrain
 
@@ -103,3 +104,15 @@ def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
                 same = value == two[key] or value == pytest.approx(two[key], rel=1e-4)
                 assert same, (key, value, two[key])
     assert [line["pieces"] for line in curves[0] if "pieces" in line][-1] > 0
+
+
+def test_a_process_that_lacks_the_corpus_ends_all_with_a_line_each(corpus, tmp_path):
+    """A node that the shared folder was not mounted on."""
+    run = tmp_path / "run"
+    first, second = launch(command(corpus, run), command(tmp_path / "nowhere", run))
+    assert second[0] == first[0] == 2
+    assert second[2].count("\n") == 1
+    assert str(tmp_path / "nowhere") in second[2]
+    told = first[2].splitlines()[-1]
+    assert told.startswith("zhbert: error: process 0 of 2: another process of this run has gone")
+    assert "Traceback" not in first[2]

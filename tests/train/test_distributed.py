@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 
 import pytest
 import torch
+from tests.ranks import launch
 from tests.train import toys
 
 from zhbert.errors import ZhbertError
@@ -18,34 +16,14 @@ from zhbert.train.distributed import Ranks, process_group
 TOYS = str(toys.__file__)
 
 
-def launch(mode="run"):
-    """Two ranks without torchrun, so that nobody but the ranks themselves sees one fail."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, TOYS, mode],
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=60) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    return [(rank.returncode, *output) for rank, output in zip(ranks, outputs, strict=True)]
+def launch_toys(mode="run"):
+    return launch(*2 * [[sys.executable, TOYS, mode]])
 
 
 def test_two_ranks_with_unequal_counts_give_one_ranks_losses(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = toys.run_rank()
-    results = launch()
+    results = launch_toys()
     for code, output, errors in results:
         assert code == 0, errors
         both = json.loads(output)
@@ -57,10 +35,12 @@ def test_two_ranks_with_unequal_counts_give_one_ranks_losses(monkeypatch):
 
 
 def test_a_rank_that_fails_ends_the_others():
-    (first, _, _), (second, _, accident) = launch("fail")
+    (first, _, told), (second, _, accident) = launch_toys("fail")
     assert second == 1
-    assert "rank 1 has an accident" in accident
-    assert first != 0
+    assert accident == "rank 1 has an accident\n"
+    assert first == 1
+    assert told.count("\n") == 1
+    assert "process 0 of 2: another process of this run has gone" in told
 
 
 def test_alone_every_exchange_is_free(monkeypatch):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from zhbert.cli import leave
+from zhbert.errors import ZhbertError
 from zhbert.train.distributed import process_group
 from zhbert.train.loop import Evaluation, LoopSettings, train
 from zhbert.train.optim import AdamW
@@ -79,7 +81,7 @@ def run_rank(mode: str = "run") -> Lines:
         def source(step):
             for number in itertools.count(step):
                 if mode == "fail" and ranks.rank == 1 and number == 2:
-                    raise SystemExit("rank 1 has an accident")
+                    raise ZhbertError("rank 1 has an accident")
                 batches = toy_step(number, (5, 1, 3))
                 if ranks.world_size > 1:
                     batches = batches[:2] if ranks.first else batches[2:]
@@ -102,4 +104,9 @@ def run_rank(mode: str = "run") -> Lines:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.stdout.write(json.dumps(run_rank(*sys.argv[1:])))
+    try:
+        lines = run_rank(*sys.argv[1:])
+    except ZhbertError as error:
+        sys.stderr.write(f"{error}\n")
+        leave(1, at_once=True)
+    sys.stdout.write(json.dumps(lines))

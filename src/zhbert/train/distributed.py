@@ -84,6 +84,11 @@ class Ranks:
         return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
+def _is_of_an_exchange(error: RuntimeError) -> bool:
+    """Did an exchange between processes fail? NCCL has a type for it, gloo only its file names."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)
+
+
 @contextmanager
 def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
     """Join the processes that torchrun started; without torchrun, be alone.
@@ -102,7 +107,15 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
     )
-    yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
+    except RuntimeError as error:
+        if not _is_of_an_exchange(error):
+            raise
+        raise ZhbertError(
+            f"process {dist.get_rank()} of {world_size}: another process of this run has gone or no"
+            " longer answers; its own message says why (the first one that is not this line)"
+        ) from error
     # Only after success: with a member gone, a farewell could wait for it. And all together: gloo
     # may abort a process whose peer has closed its connections meanwhile.
     dist.barrier()
