@@ -242,6 +242,45 @@ def test_the_tables_name_every_key_and_its_default(kind, heading):
             assert not item.default or item.default_factory is not dataclasses.MISSING, name
 
 
+# A card of each kind in each of its formats with what it must have.
+REQUIRED = {
+    "classify": {"text": "a", "label": "b", "labels": ["x", "y"]},
+    "regress": {"text": "a", "label": "b", "label_range": [0, 5]},
+    "tag": {"labels": ["O", "B-X"], "scheme": "BIO"},
+    "span": {"scorer": "squad2.0"},
+}
+# A value that is not the default of each key that not every card may have.
+VALUES = {
+    "text_pair": "c", "id": "d", "where": {"e": "f"}, "split_column": "g", "header": True,
+    "quoting": True, "skip_broken_rows": True, "labels_file": "labels.txt",
+    "label_names": ["无", "有"], "rename_labels": {"z": "x"}, "drop_labels": ["-"],
+    "drop_word_places": True, "yes_no": True, "no_answer": True,
+    **{key: value for keys in REQUIRED.values() for key, value in keys.items()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
+    (tmp_path / "labels.txt").write_text("O\nB-X\n", encoding="utf-8")
+    for key, cells in table(section("`[data]`"), "key").items():
+        if (of := cells["for"]) == "all":
+            assert key not in VALUES
+            continue
+        for form in FORMATS_OF_KIND[kind]:
+            data = {"format": form, "dev": "d", **REQUIRED[kind], key: VALUES[key]}
+            if key in REQUIRED[kind]:
+                data[key] = REQUIRED[kind][key]
+            elif key == "labels_file":
+                data.pop("labels", None)
+            card = {"title": "t", "kind": kind, "metrics": [METRICS_OF_KIND[kind][0]], "data": data}
+            allowed = of.replace("rows", "classify, regress").split(", ")
+            if kind in allowed or form in allowed:
+                parse_card(card, tmp_path / "mine.toml")
+            else:
+                with pytest.raises(ZhbertError, match=rf"^mine.toml: data.{key}: is for .*, not"):
+                    parse_card(card, tmp_path / "mine.toml")
+
+
 def test_the_table_of_kinds_is_the_programs():
     rows = table(TEXT, "kind")
     assert tuple(rows) == KINDS

@@ -366,6 +366,22 @@ def test_the_table_fits_and_names_the_task(
     assert (rows["best_f1"], rows["best_f1_thresh"]) == ("100.00", "-5.25")
 
 
+def test_the_odds_that_predict_and_a_run_write(
+    write: Write, score: Callable[..., Any], refusal: Callable[..., str]
+) -> None:
+    gold = write("g.json", squad({"1": ["Paris"], "2": []}))
+    lines = [
+        {"id": "1", "prediction": "Paris", "null_odds": -5.25},
+        {"id": "2", "prediction": "x", "null_odds": 3.5},
+    ]
+    file = write("p.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    found = score("squad2.0", gold, file, "--null-odds", file)["further"]
+    assert (found["NoAns_exact"], found["best_f1"], found["best_f1_thresh"]) == (100, 100, -5.25)
+    bare = write("bare.jsonl", '{"id": "1", "prediction": "Paris"}\n')
+    message = refusal("squad2.0", gold, file, "--null-odds", bare)
+    assert f"{bare}:1: no null_odds; there: id, prediction" in message
+
+
 def test_the_table_of_one_example(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     gold, predictions = write("g.json", squad({"1": ["甲"]})), write("p.json", {"1": "甲"})
     assert cli.main(["score", "drcd", gold, predictions]) == 0

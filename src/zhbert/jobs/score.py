@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="see above")
     parser.add_argument(
         "--null-odds", type=Path, metavar="FILE",
-        help="SQuAD 2.0: JSON, {id: how surely there is no answer}; adds the best threshold",
+        help="SQuAD 2.0: JSON, {id: how surely there is no answer}, or predict's .jsonl; adds the "
+        "best threshold",
     )  # fmt: skip
     add_split(parser, "GOLD")
 

@@ -34,6 +34,17 @@ FORMATS_OF_KIND = {
     "tag": ("bio",),
     "span": ("squad",),
 }
+# Keys of [data] that mean something to some kinds, or in some formats, alone.
+_ROWS, _TABLES = ("classify", "regress"), ("tsv", "csv")
+_KEYS_FOR = {
+    **dict.fromkeys(("text", "text_pair", "label", "id", "where", "split_column"), _ROWS),
+    **dict.fromkeys(("header", "quoting", "skip_broken_rows"), _TABLES),
+    **dict.fromkeys(("labels", "labels_file", "label_names"), ("classify", "tag")),
+    **dict.fromkeys(("rename_labels", "drop_labels"), ("classify",)),
+    "label_range": ("regress",),
+    **dict.fromkeys(("scheme", "drop_word_places"), ("tag",)),
+    **dict.fromkeys(("scorer", "yes_no", "no_answer"), ("span",)),
+}
 SCORERS = ("cmrc2018", "cjrc", "squad1.1", "squad2.0")
 SCORERS_OF_NO_ANSWER = ("cjrc", "squad2.0")
 SPLITS = ("train", "dev", "test")
@@ -275,6 +286,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
         table["data"] = {key: _listed(key, value) for key, value in data.items()}
     card = build(Card, table, "", where, _known_keys)
     data = card.data
+    _check_keys(card.kind, data, table["data"], where)
     if data.labels_file:
         if data.labels:
             raise ZhbertError(f"{where}: data.labels and data.labels_file: remove one of them")
@@ -301,7 +313,6 @@ def check_card(card: Card) -> None:
     """Refuse values out of range, and values that contradict each other."""
     where, data = card.path.name, card.data
     _choice(card.kind, KINDS, f"{where}: kind")
-    _choice(data.format, FORMATS_OF_KIND[card.kind], f"{where}: data.format")
     if not card.metrics:
         known = ", ".join(METRICS_OF_KIND[card.kind])
         raise ZhbertError(f"{where}: metrics = []: name one or more of {known}")
@@ -413,6 +424,16 @@ def _check_settings(settings: Settings, label: str) -> None:
         raise ZhbertError(f"{label}sequence_length = {settings.sequence_length}: must be 8 or more")
     if not 0 <= settings.warmup_share <= 1:
         raise ZhbertError(f"{label}warmup_share = {settings.warmup_share}: must be from 0 to 1")
+
+
+def _check_keys(kind: str, data: Data, written: Iterable[str], where: str) -> None:
+    """A key that says nothing of this kind is a mistake: it would be passed over in silence."""
+    _choice(data.format, FORMATS_OF_KIND[kind], f"{where}: data.format")
+    for key in written:
+        of = _KEYS_FOR.get(key, KINDS)
+        if kind not in of and data.format not in of:
+            this = f"format {data.format}" if of == _TABLES else f"kind {kind}"
+            raise ZhbertError(f"{where}: data.{key}: is for {' and '.join(of)}, not for {this}")
 
 
 def _check_columns(card: Card) -> None:

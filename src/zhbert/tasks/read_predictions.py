@@ -39,8 +39,11 @@ def read_predictions(
 
 
 def read_null_odds(path: Path) -> dict[str, float]:
-    """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer."""
-    table = _json(path)
+    """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer.
+
+    JSON by id or, in .jsonl, the ``null_odds`` that a run and ``zhbert predict`` write.
+    """
+    table = _objects(path, ("null_odds",)) if path.suffix == ".jsonl" else _json(path)
     if not isinstance(table, dict):
         raise ZhbertError(f'{path}: must be {{"id": number, ...}}, not {shortly(table)}')
     for id_, odds in table.items():
@@ -156,13 +159,13 @@ def _from_json(path: Path, number: int, line: str) -> tuple[int, str | None, str
     return number, id_, value if isinstance(value, str) else json.dumps(value)
 
 
-def _objects(path: Path) -> dict[str, Any]:
-    """What an object a line predicts, by its id: what a run and ``zhbert predict`` write."""
+def _objects(path: Path, names: Sequence[str] = _COLUMNS) -> dict[str, Any]:
+    """What an object a line holds under one of ``names``, by its id."""
     found: dict[str, Any] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        id_, value = _object(path, number, line)
+        id_, value = _object(path, number, line, names)
         if id_ is None or id_ in found:
             what = "no id" if id_ is None else f"the id '{name(id_)}' stands there twice"
             raise ZhbertError(f"{path}:{number}: {what}")
@@ -170,17 +173,18 @@ def _objects(path: Path) -> dict[str, Any]:
     return found
 
 
-def _object(path: Path, number: int, line: str) -> tuple[str | None, Any]:
+def _object(
+    path: Path, number: int, line: str, names: Sequence[str] = _COLUMNS
+) -> tuple[str | None, Any]:
     record = parse_json(line, path, number, "; write an object a line")
     if not isinstance(record, dict):
         raise ZhbertError(
             f"{path}:{number}: {shortly(record)}: must be an object with id and label"
         )
-    values = [record[name] for name in _COLUMNS if name in record]
+    values = [record[name] for name in names if name in record]
     if not values:
-        raise ZhbertError(
-            f"{path}:{number}: no prediction or label; there: {listed(record) or 'nothing'}"
-        )
+        wanted = "prediction or label" if names is _COLUMNS else listed(names)
+        raise ZhbertError(f"{path}:{number}: no {wanted}; there: {listed(record) or 'nothing'}")
     id_ = next((str(record[name]) for name in _ID_COLUMNS if name in record), None)
     return id_, values[0]
 
