@@ -217,6 +217,10 @@ def test_seeds_differ_and_finished_ones_are_not_run_again(tmp_path, model, cards
     assert summary["seeds"] == [0, 1, 2]
     assert spread["max"] == max(spread["values"])
     assert spread["mean"] == pytest.approx(sum(spread["values"]) / 3)
+    # Fewer seeds than there are lose none.
+    assert finetune(cards["classify"], model, None, run, QUICK, seeds=1).summary == summary
+    assert json.loads((run / "summary.json").read_text(encoding="utf-8")) == summary
+    assert trained == [2]
 
 
 def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypatch):
@@ -396,6 +400,11 @@ def test_a_grid_names_the_best_on_dev(tmp_path, model, cards):
     more = [*QUICK, "epochs=4", "optimizer.learning_rate=1e-6,2e-3,1e-5"]
     assert len(finetune(cards["classify"], model, None, run, more).summary["grid"]) == 3
     assert (best / "seed-0" / "result.json").stat().st_mtime_ns == before
+    # Fewer seeds than an earlier command has run lose none.
+    for seeds in (2, 1):
+        found = finetune(cards["classify"], model, None, run, overrides, seeds=seeds).summary
+        assert found["seeds"] == [0, 1]
+        assert {path.name for path in run.glob("seed-*")} == {"seed-0", "seed-1"}
 
 
 def test_a_run_whose_card_was_written_out_in_full_is_gone_on_with(tmp_path, model, cards):

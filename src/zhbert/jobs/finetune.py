@@ -196,7 +196,7 @@ class _Run:
         from zhbert.zoo.layout import find_model
 
         self.card, self.model_name, self.folder = card, model, folder
-        self.points, self.seeds, self.overwrite = points, list(range(seeds)), overwrite
+        self.points, self.seeds, self.overwrite = points, seeds, overwrite
         self.quiet = quiet
         self.data = None if data is None else Path(data)
         # Data first: it is checked in a second, and a model may have to be fetched.
@@ -385,16 +385,30 @@ class _Run:
         write_text(folder / "settings.toml", to_toml(task.settings))
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
-        for seed in self.seeds:
-            if len(self.seeds) > 1:
-                self.say(f"seed {seed} ({seed + 1} of {len(self.seeds)})")
+        seeds = self._seeds_in(folder)
+        if len(seeds) > self.seeds:
+            self.say(
+                f"{folder}: {counted(len(seeds), 'seed')} there already: the summary is of all"
+            )
+        for place, seed in enumerate(seeds, start=1):
+            if len(seeds) > 1:
+                self.say(f"seed {seed} ({place} of {len(seeds)})")
             result, signal = train_seed(task, folder / f"seed-{seed}", seed)
             results.append(result)
             summary = self._summary(task, results)
             write_json(folder / "summary.json", summary)
-            if signal and (point, seed) != (self.points[-1], self.seeds[-1]):
+            if signal and (point, seed) != (self.points[-1], seeds[-1]):
                 raise Stopped(signal)
         return summary
+
+    def _seeds_in(self, folder: Path) -> list[int]:
+        """Those asked for, and any further ones that an earlier command has finished there."""
+        from zhbert.jobs.finetune_seed import finished
+
+        found = [int(path.name.removeprefix("seed-")) for path in folder.glob("seed-[0-9]*")
+                 if path.name.removeprefix("seed-").isdecimal()]  # fmt: skip
+        more = [seed for seed in found if seed >= self.seeds and finished(folder / f"seed-{seed}")]
+        return [*range(self.seeds), *sorted(more)]
 
     def _folder_of(self, point: tuple[str, ...]) -> Path:
         if len(self.points) == 1:
@@ -548,7 +562,7 @@ class _Run:
         for former in self.folder.glob("seed-*"):
             # Links to another point's: that was the best of a smaller grid.
             shutil.rmtree(former, ignore_errors=True)
-        for seed in self.seeds:
+        for seed in finished[best]["seeds"]:
             link_folder(source / f"seed-{seed}", self.folder / f"seed-{seed}")
         shutil.copyfile(source / "settings.toml", self.folder / "settings.toml")
         points = [
