@@ -37,6 +37,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -392,7 +393,7 @@ class _Job:
         for warning in caught:
             self.say(f"note: {warning.message}")
         if shape.num_hidden_layers != config.num_hidden_layers:
-            self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
+            self.say(f"{source}: only its first {counted(shape.num_hidden_layers, 'layer')}")
         self._set_dropout(model, shape)
         return _Start(shape, model, None, Progressed(), 0)
 
@@ -786,9 +787,9 @@ class _Job:
         recipe, ranks, shape = self.recipe, self.ranks, begun.shape
         parameters = sum(p.numel() for p in model.parameters())
         self.say(
-            f"model: {shape.num_hidden_layers} layers x {shape.hidden_size}, {parameters:,} "
+            f"model: {counted(shape.num_hidden_layers, 'layer')} x {shape.hidden_size}, {parameters:,} "
             f"parameters; {ranks.device}, {str(self.dtype).removeprefix('torch.')}"
-            + (f", {self.threads} threads" if ranks.device.type == "cpu" else "")
+            + (f", {counted(self.threads, 'thread')}" if ranks.device.type == "cpu" else "")
             + (f", {ranks.world_size} processes" if ranks.world_size > 1 else "")
         )
         epochs = recipe.steps * recipe.batch_size / loader.rows_per_epoch

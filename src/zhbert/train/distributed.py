@@ -114,7 +114,7 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
             raise
         raise ZhbertError(
             f"process {dist.get_rank()} of {world_size}: another process of this run has gone or no"
-            " longer answers; its own message says why (the first one that is not this line)"
+            " longer answers; its own message, or its launcher's, says why"
         ) from error
     # Only after success: with a member gone, a farewell could wait for it. And all together: gloo
     # may abort a process whose peer has closed its connections meanwhile.
