@@ -393,7 +393,7 @@ class _Job:
         for warning in caught:
             self.say(f"note: {warning.message}")
         if shape.num_hidden_layers != config.num_hidden_layers:
-            self.say(f"{source}: only its first {counted(shape.num_hidden_layers, 'layer')}")
+            self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
         self._set_dropout(model, shape)
         return _Start(shape, model, None, Progressed(), 0)
 
@@ -787,7 +787,7 @@ class _Job:
         recipe, ranks, shape = self.recipe, self.ranks, begun.shape
         parameters = sum(p.numel() for p in model.parameters())
         self.say(
-            f"model: {counted(shape.num_hidden_layers, 'layer')} x {shape.hidden_size}, {parameters:,} "
+            f"model: {shape.num_hidden_layers} layers x {shape.hidden_size}, {parameters:,} "
             f"parameters; {ranks.device}, {str(self.dtype).removeprefix('torch.')}"
             + (f", {counted(self.threads, 'thread')}" if ranks.device.type == "cpu" else "")
             + (f", {ranks.world_size} processes" if ranks.world_size > 1 else "")
