@@ -6,8 +6,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,15 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     return ZhbertError(f"{where}: {error.strerror or error}")
 
 
+# Of a surrogate pair one half: as it is escaped in JSON (or both halves), and in Python's text.
+_HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+
+
 def parse_json(text: str, path: object, line: int | None = None, hint: str = "") -> Any:
     """What a file's text, or one line of it, says in JSON; an error names file and line.
+
+    Half a surrogate pair, which an escape can write and no file can hold, becomes U+FFFD.
 
     >>> parse_json('{"a": 1}', "x.jsonl", 7)
     {'a': 1}
@@ -48,13 +56,24 @@ def parse_json(text: str, path: object, line: int | None = None, hint: str = "")
 quotes); write one object a line
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        return _without_halves(value) if _HALF_ESCAPED.search(text) else value
     except (ValueError, RecursionError) as error:
         why = getattr(error, "msg", str(error))
         if isinstance(error, RecursionError):
             why = "nested too deeply"
         number = line or getattr(error, "lineno", 1)
         raise ZhbertError(f"{path}:{number}: not JSON ({why}){hint}") from None
+
+
+def _without_halves(value: Any) -> Any:
+    if isinstance(value, str):
+        return _HALF.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_halves(one) for one in value]
+    if isinstance(value, dict):
+        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
+    return value
 
 
 def how_to_convert(raw: bytes) -> str:
@@ -112,6 +131,61 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make ``folder``, if need be, and hold it; a process that is killed lets it go, too.
+
+    Raises ZhbertError where another process holds it.
+    """
+    import fcntl
+
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise describe_os_error(error, "making") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ZhbertError(
+                f"{os.fspath(folder)}: another process is at work there; wait for it, or choose "
+                "another --out"
+            ) from None
+        except OSError:  # a network disk without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def empty_folder(folder: str | os.PathLike[str]) -> None:
+    """Remove what is in ``folder``, but not the folder, which may be held."""
+    for path in Path(folder).iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def check_not_inside(folder: str | os.PathLike[str], needed: Mapping[str, Path]) -> None:
+    """Before ``folder`` is replaced: refuse where it holds something that is ``needed``, by name.
+
+    >>> check_not_inside("runs/a", {"model": Path("runs/b/final")})
+    >>> check_not_inside("runs/a", {"model": Path("runs/a/final")})
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: --overwrite would remove the model, runs/a/final: it lies in \
+runs/a; choose another --out
+    """
+    own = Path(folder).resolve()
+    for what, path in needed.items():
+        if own in (path.resolve(), *path.resolve().parents):
+            raise ZhbertError(
+                f"--overwrite would remove the {what}, {path}: it lies in {folder}; choose another "
+                "--out"
+            )
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

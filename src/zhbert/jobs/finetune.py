@@ -35,7 +35,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json, write_text
+from zhbert.files import (
+    atomic_folder,
+    check_not_inside,
+    describe_os_error,
+    empty_folder,
+    locked,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from zhbert.jobs.finetune_text import (
     describe_examples,
     describe_settings,
@@ -216,10 +225,14 @@ class _Run:
 
     def go(self) -> Result:
         """All points of the grid, all seeds."""
-        from zhbert.jobs.finetune_seed import DivergedError, Stopped
+        from zhbert.jobs.finetune_seed import Stopped
         from zhbert.runtime import prepare_threads
 
         self.threads = prepare_threads(self.settings[0].threads)
+        if self.overwrite and self.folder.exists():
+            needed = {f"{split} file": path for split, path in self.files.items()}
+            needed |= {"model": self.model, "card": self.card.path}
+            check_not_inside(self.folder, needed)
         self._look_at_model()
         identity = json.loads(json.dumps(self._identity()))
         former = self._former(identity)
@@ -227,26 +240,31 @@ class _Run:
             self._check_settings(self._folder_of(point), settings)
         # Nothing is written, or overwritten, before the data have become rows.
         first = self._task(self.settings[0], first=True)
-        self._open(identity, former)
-        summaries: list[dict[str, Any] | DivergedError] = []
         try:
-            for number, (point, settings) in enumerate(
-                zip(self.points, self.settings, strict=True)
-            ):
-                task = self._task(settings, first=False) if number else first
-                try:
-                    summaries.append(self._point(point, task))
-                except DivergedError as error:
-                    # A grid is asked for to find such points, too.
-                    if len(self.points) == 1:
-                        raise
-                    self.say(f"left out of the grid: {error}")
-                    summaries.append(error)
+            with locked(self.folder):
+                self._open(identity, former)
+                return Result(self.folder, self._points(first))
         except Stopped as stopped:
             return Result(self.folder, {}, stopped.signal)
+
+    def _points(self, first: Task) -> dict[str, Any]:
+        """The summary of the only point, or of the best one; ``first`` is the first one's task."""
+        from zhbert.jobs.finetune_seed import DivergedError
+
+        summaries: list[dict[str, Any] | DivergedError] = []
+        for number, (point, settings) in enumerate(zip(self.points, self.settings, strict=True)):
+            task = self._task(settings, first=False) if number else first
+            try:
+                summaries.append(self._point(point, task))
+            except DivergedError as error:
+                # A grid is asked for to find such points, too.
+                if len(self.points) == 1:
+                    raise
+                self.say(f"left out of the grid: {error}")
+                summaries.append(error)
         summary = summaries[0] if len(summaries) == 1 else self._take_best(summaries)
         assert isinstance(summary, dict)
-        return Result(self.folder, summary)
+        return summary
 
     # -- before --------------------------------------------------------------------------------
 
@@ -276,7 +294,7 @@ class _Run:
 
     def _settings(self, point: tuple[str, ...]) -> FineTuningSettings:
         config, name = self.config, self.model_name
-        family = family_of(name, config.num_hidden_layers, config.hidden_size)
+        family = family_of(short_name(name), config.num_hidden_layers, config.hidden_size)
         base = settings_for(self.card, family)
         most = config.max_position_embeddings
         if base.sequence_length > most:
@@ -322,8 +340,12 @@ class _Run:
 
         weights = find_model(self.model).weights
         files = [weights] if weights.is_file() else sorted(weights.parent.glob(weights.name + "*"))
+        shape = dataclasses.asdict(self.config)
+        del shape["other"]
         return {
             "model": [sha256_of(file) for file in files],
+            "configuration": shape,
+            "vocabulary": self.tokenizer.fingerprint(),
             **{split: sha256_of(path) for split, path in self.files.items()},
             "task": card_table(self.card),
             "grid": len(self.points) > 1,
@@ -336,11 +358,16 @@ class _Run:
         former = _read_json(self.folder / "provenance.json")
         theirs = former.get("identity", {})
         what = next(
-            (key for key in identity if _compared(theirs.get(key)) != _compared(identity[key])),
+            (
+                key
+                for key in {**identity, **theirs}
+                if _compared(theirs.get(key)) != _compared(identity.get(key))
+            ),
             None,
         )
         if what is not None:
-            named = f"{what} file" if what in self.files else what
+            split = what in self.card.data.splits
+            named = f"{what} file" if split else _NAMES_IN_IDENTITY.get(what, what)
             raise ZhbertError(
                 f"{self.folder}: a run of another {named} is there already; --overwrite replaces "
                 "it, or choose another --out"
@@ -360,12 +387,11 @@ class _Run:
             "data": {split: str(path.resolve()) for split, path in self.files.items()},
             "identity": identity,
         }
-        if self.overwrite and folder.exists():
-            shutil.rmtree(folder)
         if former is not None:
             origin = {**former, "resumed": [*former.get("resumed", []), origin]}
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if self.overwrite:
+                empty_folder(folder)
             write_json(folder / "provenance.json", origin)
             write_text(folder / "task.toml", table_to_toml(card_table(self.card)))
         except OSError as error:
@@ -385,11 +411,9 @@ class _Run:
         write_text(folder / "settings.toml", to_toml(task.settings))
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
-        seeds = self._seeds_in(folder)
+        seeds = self._all_seeds()
         if len(seeds) > self.seeds:
-            self.say(
-                f"{folder}: {counted(len(seeds), 'seed')} there already: the summary is of all"
-            )
+            self.say(f"seeds {', '.join(map(str, seeds))} are there: the summary is of all")
         for place, seed in enumerate(seeds, start=1):
             if len(seeds) > 1:
                 self.say(f"seed {seed} ({place} of {len(seeds)})")
@@ -401,19 +425,24 @@ class _Run:
                 raise Stopped(signal)
         return summary
 
-    def _seeds_in(self, folder: Path) -> list[int]:
-        """Those asked for, and any further ones that an earlier command has finished there."""
+    def _all_seeds(self) -> list[int]:
+        """Those asked for, and further ones that earlier commands have finished at every point."""
         from zhbert.jobs.finetune_seed import finished
 
-        found = [int(path.name.removeprefix("seed-")) for path in folder.glob("seed-[0-9]*")
-                 if path.name.removeprefix("seed-").isdecimal()]  # fmt: skip
-        more = [seed for seed in found if seed >= self.seeds and finished(folder / f"seed-{seed}")]
-        return [*range(self.seeds), *sorted(more)]
+        folders = [self._folder_of(point) for point in self.points]
+        names = [path.name.removeprefix("seed-") for path in folders[0].glob("seed-[0-9]*")]
+        more = [
+            int(name)
+            for name in names
+            if name.isdecimal() and all(finished(folder / f"seed-{name}") for folder in folders)
+        ]
+        return sorted({*range(self.seeds), *more})
 
     def _folder_of(self, point: tuple[str, ...]) -> Path:
         if len(self.points) == 1:
             return self.folder
-        return self.folder / "grid" / ",".join(self._varied(point)).replace("/", "_")
+        # The same folder whatever the order in which the keys were given.
+        return self.folder / "grid" / ",".join(sorted(self._varied(point))).replace("/", "_")
 
     def _varied(self, point: tuple[str, ...]) -> list[str]:
         return [text for text in point if not all(text in other for other in self.points)]
@@ -578,10 +607,15 @@ class _Run:
         return summary
 
 
+_NAMES_IN_IDENTITY = {"configuration": "model configuration", "vocabulary": "model vocabulary"}
+# Of a card: words, figures of others, and settings, since those that were used are compared.
+_NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"}
+
+
 def _compared(value: Any) -> Any:
-    """Of a card everything but its settings: those that were used are compared themselves."""
+    """What decides the examples and their scores."""
     if isinstance(value, dict):
-        return {key: one for key, one in value.items() if key != "settings"}
+        return {key: one for key, one in value.items() if key not in _NOT_COMPARED}
     return value
 
 

@@ -17,10 +17,10 @@ import hashlib
 import json
 import os
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
+from zhbert.files import check_not_inside
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -192,10 +193,11 @@ def pretrain(
     from zhbert.runtime import choose_device
     from zhbert.train.distributed import process_group
 
-    with process_group(choose_device) as ranks:
+    with process_group(choose_device) as ranks, ExitStack() as held:
         job = _Job(settings, where, Path(corpus), folder, ranks, quiet)
         job.resume, job.overwrite, job.tensorboard = resume, overwrite, tensorboard
         job.overrides = list(dict.fromkeys(every))
+        job.held = held
         return job.go()
 
 
@@ -237,6 +239,7 @@ class _Job:
         self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
         self.resume = self.overwrite = self.tensorboard = False
         self.overrides: list[str] = []
+        self.held = ExitStack()
         self.quiet = quiet or not ranks.first
         self.threads = prepare_threads(recipe.threads)
         self.dtype = choose_dtype(recipe.precision, ranks.device)
@@ -255,6 +258,8 @@ class _Job:
         from zhbert.train.optim import OPTIMIZERS, schedule
 
         recipe, ranks = self.recipe, self.ranks
+        if self.overwrite and self.folder.exists():
+            check_not_inside(self.folder, self._needed())
         begun = self._begin()
         model = begun.model
         last_step = begun.first_step + recipe.steps
@@ -396,6 +401,13 @@ class _Job:
             self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
         self._set_dropout(model, shape)
         return _Start(shape, model, None, Progressed(), 0)
+
+    def _needed(self) -> dict[str, Path]:
+        """What the run is made from, where it is a file or a folder here."""
+        recipe = self.recipe
+        named = {"initial model": recipe.initial_model, "earlier phase": recipe.continue_from}
+        there = {what: Path(name) for what, name in named.items() if name and Path(name).exists()}
+        return {"corpus": self.corpus.folder, **there}
 
     def _initial_folder(self, name: str) -> Path:
         """The folder of the model to start from: a folder, or fetched by its name."""
@@ -742,9 +754,10 @@ class _Job:
 
     def _open_run(self, begun: _Start) -> None:
         """Make the run folder, now that everything it needs is there."""
-        from zhbert.files import write_json, write_text
+        from zhbert.files import empty_folder, locked, write_json, write_text
         from zhbert.runtime import provenance
 
+        self.held.enter_context(locked(self.folder))
         origin = {
             **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
             "recipe": self.where,
@@ -759,9 +772,8 @@ class _Job:
             former = _provenance(self.folder)
             resumed = [*former.get("resumed", []), origin]
             origin = {**former, "overrides": self.overrides, "resumed": resumed}
-        elif self.overwrite and self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        elif self.overwrite:
+            empty_folder(self.folder)
         resolved = dataclasses.replace(self.recipe, model=begun.shape)
         write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
         write_json(path, origin)

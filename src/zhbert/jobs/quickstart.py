@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.files import check_not_inside
 
 if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
@@ -88,6 +89,9 @@ def run(args: argparse.Namespace) -> int:
     for place in (folder, corpus_folder):
         if place.exists() and not args.overwrite:
             raise ZhbertError(f"{place}: exists already; give --overwrite or another --out")
+        if place.exists():
+            for name in args.text:
+                check_not_inside(place, {"text": Path(name)})
         # What --overwrite removes must be our own work, never a folder that happens to be there.
         ours = any((place / name).exists() for name in ("recipe.toml", "corpus.json", ".partial"))
         if place.exists() and not ours and any(place.iterdir()):

@@ -17,12 +17,13 @@ from torch import nn
 from zhbert.errors import ZhbertError
 from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
+from zhbert.schema import build
 from zhbert.tasks.cards import Card, parse_card
 from zhbert.tasks.classify import Classify
 from zhbert.tasks.kinds import Kind, Prediction, run_model
 from zhbert.tasks.read import Example, TagExample, TextExample
 from zhbert.tasks.regress import Regress
-from zhbert.tasks.settings import FineTuningSettings
+from zhbert.tasks.settings import FineTuningSettings, check_settings
 from zhbert.tasks.span import Span
 from zhbert.tasks.tag import Tag
 from zhbert.text.tokenizer import Tokenizer
@@ -139,7 +140,8 @@ def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
     folder = locate(_final(name), quiet=quiet)
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
-    architecture = str((config.other.get("architectures") or ["BertModel"])[0])
+    names = config.other.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "BertModel"
     table = config.other.get(SECTION)
     if table is not None:
         card, kind = _from_section(table, tokenizer, config, folder)
@@ -196,7 +198,17 @@ def _from_section(
     try:
         card = parse_card(table["card"], Path(f"{table['task']}.toml"))
         known = {item.name for item in dataclasses.fields(FineTuningSettings)}
-        settings = FineTuningSettings(**{k: v for k, v in table.items() if k in known})
+        own = {key: value for key, value in table.items() if key in known}
+        settings = build(FineTuningSettings, own, "", where)
+        try:
+            check_settings(settings)
+        except ZhbertError as error:
+            raise ZhbertError(f"{where}: {error}") from None
+        if settings.sequence_length > config.max_position_embeddings:
+            raise ZhbertError(
+                f"{where}: sequence_length = {settings.sequence_length}: the model reads rows of "
+                f"{config.max_position_embeddings} pieces at most"
+            )
         kind = KINDS[card.kind](card, tokenizer, settings)
         if isinstance(kind, Span):
             kind = replace(kind, null_threshold=float(table["null_threshold"]))

@@ -296,7 +296,7 @@ def _spans(
         if answers is None and not labelled:
             yield SpanExample(identity, text, context, domain=domain)
             continue
-        found = [_answer(answer, where) for answer in answers or ()]
+        found = _answers(answers, where)
         kinds = Counter(_answer_kind(answer, data) for answer, _ in found)
         # Of equally many, the kind that is named first.
         kind = kinds.most_common(1)[0][0] if kinds else "none"
@@ -627,6 +627,26 @@ def _first(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
         if name in table:
             return table[name]
     raise ZhbertError(f"{where}: no '{names[0]}'; there: {listed(table) or 'nothing'}")
+
+
+def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
+    """Texts and beginnings: of SQuAD's list, of one answer alone, or of columns of both.
+
+    >>> _answers({"text": ["甲", "乙"], "answer_start": [0, 5]}, "x"), _answers("甲", "x")
+    ([('甲', 0), ('乙', 5)], [('甲', -1)])
+    """
+    if answers is None:
+        return []
+    if isinstance(answers, Mapping) and isinstance(texts := answers.get("text"), list):
+        # As the datasets library spells it.
+        starts = answers.get("answer_start", [-1] * len(texts))
+        if not isinstance(starts, list) or len(starts) != len(texts):
+            raise ZhbertError(f"{where}: {show(answers)}: a text must have a start, each")
+        pairs = zip(texts, starts, strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+    if not isinstance(answers, list):
+        answers = [answers]
+    return [_answer(answer, where) for answer in answers]
 
 
 def _answer(answer: Any, where: str) -> tuple[str, int]:

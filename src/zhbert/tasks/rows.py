@@ -25,8 +25,9 @@ NOT_A_TARGET = -100
 """The target of a piece that is not predicted."""
 
 # An epoch's rows are sorted by length inside windows of so many batches: long enough that the rows
-# of a batch are nearly equal, short enough that batches differ from epoch to epoch.
-BATCHES_PER_WINDOW = 100
+# of a batch are nearly equal. But a data set has four windows or more: sorted as a whole, a small
+# one would make the same batches in every epoch.
+BATCHES_PER_WINDOW, WINDOWS = 100, 4
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def plan_epoch(
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
     batches: list[NDArray[np.int64]] = []
-    window = batch_size * BATCHES_PER_WINDOW
+    window = batch_size * min(BATCHES_PER_WINDOW, max(1, len(order) // (WINDOWS * batch_size)))
     for begin in range(0, len(order), window):
         rows = order[begin : begin + window]
         rows = rows[np.argsort(lengths[rows], kind="stable")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,10 +102,13 @@ FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
 def family_of(name: str, num_layers: int, hidden_size: int) -> str:
     """The family of a model, by which a card chooses its settings: ernie, small or bert.
 
-    >>> family_of("nghuyong/ernie-1.0", 12, 768), family_of("runs/tiny/final", 2, 128)
-    ('ernie', 'small')
+    Args:
+        name: the model's own, without the folders that it lies in.
+
+    >>> family_of("ernie-1.0", 12, 768), family_of("tiny", 2, 128), family_of("bernie", 12, 768)
+    ('ernie', 'small', 'bert')
     """
-    if "ernie" in name.lower():
+    if re.search("(?<![a-z])ernie", name.lower()):
         return "ernie"
     small = num_layers < BASE_LAYERS or hidden_size < BASE_HIDDEN_SIZE
     return "small" if small else "bert"
@@ -138,10 +142,12 @@ def settings_for(card: Card, family: str) -> FineTuningSettings:
 def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     """Every combination of the values that overrides list with commas: the grid's points.
 
+    Of a key that is given twice the last counts.
+
     >>> grid(["epochs=2", "optimizer.learning_rate=1e-5,2e-5"])
     [('epochs=2', 'optimizer.learning_rate=1e-5'), ('epochs=2', 'optimizer.learning_rate=2e-5')]
     """
-    lists = []
+    lists: dict[str, list[str]] = {}
     for override in overrides:
         key, _, values = override.partition("=")
         several = [value.strip() for value in values.split(",")]
@@ -149,8 +155,9 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
             raise ZhbertError(f"{override}: an empty value between commas")
         if len(set(several)) < len(several):
             raise ZhbertError(f"{override}: a value stands there twice")
-        lists.append([f"{key}={value}" for value in several] if len(several) > 1 else [override])
-    return list(itertools.product(*lists))
+        one = [f"{key}={value}" for value in several] if len(several) > 1 else [override]
+        lists[key.strip()] = one
+    return list(itertools.product(*lists.values()))
 
 
 def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> FineTuningSettings:
