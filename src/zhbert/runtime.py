@@ -72,7 +72,7 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
-def free_memory(device: torch.device) -> int:
+def total_memory(device: torch.device) -> int:
     """The device's whole memory in bytes; of the CPU: the machine's."""
     import torch
 

@@ -427,7 +427,7 @@ def test_two_runs_are_compared(tmp_path, model, larger_cards, runs):
     assert result["difference"] == pytest.approx(a - b)
     assert result["larger_than_noise"]
     assert not compare_runs(tmp_path / "bad", tmp_path / "bad")["larger_than_noise"]
-    with pytest.raises(ZhbertError, match="scored on other tasks"):
+    with pytest.raises(ZhbertError, match="only runs of one task can be compared"):
         compare_runs(runs / "classify", runs / "tag")
 
 
@@ -528,13 +528,25 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, runs):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert line().endswith("not a finished run of 'zhbert finetune': no summary.json there")
+    assert "no run folder" in line()
     shutil.copytree(runs / "classify", tmp_path, dirs_exist_ok=True)
-    (tmp_path / "seed-0" / "predictions.jsonl").unlink()
-    assert line().endswith("no seed-0/predictions.jsonl there")
-    (tmp_path / "summary.json").write_text("{")
-    assert "damaged" in line()
-    assert "--overwrite" in line()
+    summary = tmp_path / "summary.json"
+    whole = summary.read_text(encoding="utf-8")
+    predictions = tmp_path / "seed-0" / "predictions.jsonl"
+    lines = predictions.read_text(encoding="utf-8").splitlines(keepends=True)
+    predictions.unlink()
+    assert line().endswith("predictions.jsonl is missing or cut short")
+    predictions.write_text("".join(lines[:-3]), encoding="utf-8")
+    assert "scored on other examples of one file: " in line()
+    predictions.write_text("".join(['{"id": "0"}\n', *lines[1:]]), encoding="utf-8")
+    assert "predictions.jsonl cannot be read (KeyError" in line()
+    predictions.write_text("".join(lines), encoding="utf-8")
+    for text in ("{", "[]", json.dumps({**json.loads(whole), "metrics": 3})):
+        summary.write_text(text, encoding="utf-8")
+        assert "not a finished run (" in line()
+    text = json.dumps({**json.loads(whole), "dev_sha256": "0"})
+    summary.write_text(text, encoding="utf-8")
+    assert line().endswith("scored on other examples")
 
 
 def test_every_key_stands_in_the_help():

@@ -68,4 +68,4 @@ def test_missing_predictions_are_said(tmp_path: Path) -> None:
     (folders[0] / "seed-1" / "predictions.jsonl").unlink()
     (difference,) = gather(folders, "a").differences
     assert difference.result is None
-    assert difference.why_not == "predictions.jsonl is missing or cut short"
+    assert difference.why_not == f"{folders[0]}: predictions.jsonl is missing or cut short"

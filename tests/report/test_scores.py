@@ -79,6 +79,18 @@ def test_a_further_split_has_its_own_published_figures(tmp_path: Path) -> None:
     assert table.ours[0].scores[table.columns[1]].max == 61.0
 
 
+def test_published_figures_are_left_out_beside_a_cut_of_a_further_split(tmp_path: Path) -> None:
+    metrics = {"accuracy": spread([60.0]), "accuracy_mismatched": spread([61.0])}
+    notes = {"dev_mismatched": "mnli: dev_mismatched has 10 examples here"}
+    folder = run(
+        tmp_path / "a", "mnli", "wwm", 60.0,
+        metrics=metrics, official=True, further_split_notes=notes,
+    )  # fmt: skip
+    report = gather([folder])
+    assert [c.split for c in report.table.find("BERT-Tiny").scores] == ["dev"]
+    assert "dev_mismatched has 10 examples here; published figures are left out" in markdown(report)
+
+
 def test_a_split_of_any_name_is_told_from_dev(tmp_path: Path) -> None:
     metrics = {"f1": spread([80.0]), "em": spread([60.0]), "f1_challenge": spread([40.0])}
     folder = run(tmp_path / "a", "cmrc2018", "wwm", 80.0, metrics=metrics, official=True)

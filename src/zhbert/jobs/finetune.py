@@ -562,6 +562,11 @@ class _Run:
             "labels": list(card.data.labels),
             "split": "dev",
             "split_note": split_remark(card, "dev", len(task.dev.examples)),
+            "further_split_notes": {
+                split: note
+                for split, prepared in task.also.items()
+                if (note := split_remark(card, split, len(prepared.examples)))
+            },
             "metrics": metrics,
             "main_metric": card.metrics[0],
             "seeds": [r["seed"] for r in results],

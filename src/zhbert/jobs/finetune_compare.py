@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.bootstrap import compare
-from zhbert.tasks.metrics import Resampled, resampled_predictions
 from zhbert.wording import counted
+
+if TYPE_CHECKING:
+    from zhbert.report.runs import FineTuningRun
 
 
 def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) -> int:
@@ -51,70 +49,51 @@ def compare_runs(first: str | Path, second: str | Path) -> dict[str, Any]:
     Raises ZhbertError where a folder is no finished run, or the two were not scored on the same
     examples.
     """
-    runs = [_Scored(Path(first)), _Scored(Path(second))]
-    a, b = (one.summary for one in runs)
-    for key, what in (("task", "tasks"), ("dev_sha256", "examples"), ("main_metric", "metrics")):
-        if a[key] != b[key]:
-            raise ZhbertError(
-                f"--compare: {first} and {second} were scored on other {what} "
-                f"({str(a[key])[:12]}, {str(b[key])[:12]}); only runs of the same can be compared"
-            )
-    result = compare(runs[0].metrics, runs[1].metrics, num_examples=a["dev_examples"])
+    from zhbert.report.comparison import difference
+
+    a, b = _read(first), _read(second)
+    if a.task != b.task:
+        raise ZhbertError(
+            f"--compare: {first} is a run of {a.task}, {second} of {b.task}: only runs of one task "
+            "can be compared"
+        )
+    found = difference(a, b)
+    if found.result is None:
+        raise ZhbertError(f"--compare: {first} and {second}: {found.why_not}")
     names = ("difference", "low", "high", "flips", "confidence", "resamples")
-    values = dataclasses.asdict(result)
     return {
-        "task": a["task"],
-        "metric": a["main_metric"],
-        "split": a["split"],
-        "examples": a["dev_examples"],
-        **{name: values[name] for name in names},
-        "larger_than_noise": result.is_larger_than_noise,
-        "a": runs[0].description,
-        "b": runs[1].description,
+        "task": a.task,
+        "metric": a.main_metric,
+        "split": a.split,
+        "examples": found.examples,
+        **{name: getattr(found.result, name) for name in names},
+        "larger_than_noise": found.result.is_larger_than_noise,
+        "a": _description(a),
+        "b": _description(b),
     }
 
 
-class _Scored:
-    """A run's main metric as a function of resampled examples, one for each seed."""
+def _read(folder: str | Path) -> FineTuningRun:
+    from zhbert.report.runs import FineTuningRun, read_runs
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        try:
-            self.summary: dict[str, Any] = json.loads(
-                (folder / "summary.json").read_text(encoding="utf-8")
-            )
-            self.metrics = [self._metric(seed) for seed in self.summary["seeds"]]
-        except FileNotFoundError as error:
-            lacking = Path(error.filename).relative_to(folder)
-            raise ZhbertError(
-                f"--compare: {folder}: not a finished run of 'zhbert finetune': no {lacking} there"
-            ) from None
-        except (OSError, ValueError, KeyError) as error:
-            raise ZhbertError(
-                f"--compare: {folder}: damaged ({error}); the same 'zhbert finetune' again, with "
-                "--overwrite, makes it anew"
-            ) from None
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """Who this is."""
-        summary = self.summary
-        return {
-            "folder": str(self.folder),
-            "model_name": summary["model_name"],
-            "mean": summary["metrics"][summary["main_metric"]]["mean"],
-            "seeds": len(summary["seeds"]),
-        }
-
-    def _metric(self, seed: int) -> Resampled:
-        summary = self.summary
-        lines = list(_lines(self.folder / f"seed-{seed}" / "predictions.jsonl"))
-        name, kind = summary["main_metric"], summary["kind"]
-        labels = summary["labels"] if (kind, name) == ("classify", "f1") else ()
-        return resampled_predictions(kind, name, lines, labels)
+    (run,) = read_runs([folder])
+    if not isinstance(run, FineTuningRun):
+        raise ZhbertError(f"--compare: {folder}: not a run of 'zhbert finetune'")
+    if run.main_metric not in run.scores or len(run.scores[run.main_metric].values) != len(
+        run.seeds
+    ):
+        why = f" ({run.remarks[0]})" if run.remarks else ""
+        raise ZhbertError(
+            f"--compare: {folder}: not a finished run{why}; the same 'zhbert finetune' again goes "
+            "on with it"
+        )
+    return run
 
 
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            yield json.loads(line)
+def _description(run: FineTuningRun) -> dict[str, Any]:
+    return {
+        "folder": str(run.folder),
+        "model_name": run.model,
+        "mean": run.scores[run.main_metric].mean,
+        "seeds": len(run.seeds),
+    }

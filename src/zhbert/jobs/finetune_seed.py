@@ -26,10 +26,18 @@ from zhbert.files import atomic_folder, write_json, write_text
 from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
-from zhbert.runtime import choose_dtype, free_memory, has_compiler
+from zhbert.runtime import choose_dtype, has_compiler, total_memory
 from zhbert.tasks.cards import Card
 from zhbert.tasks.fine_tuned import SECTION, section_of
-from zhbert.tasks.kinds import Array, FineTuning, Kind, Prediction, Prepared, run_model
+from zhbert.tasks.kinds import (
+    CPU_BYTES_AT_ONCE,
+    Array,
+    FineTuning,
+    Kind,
+    Prediction,
+    Prepared,
+    run_model,
+)
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
 from zhbert.tasks.rows import Batch, padding_share, plan_epoch, steps_of
 from zhbert.tasks.scoring import score
@@ -135,6 +143,7 @@ class _Seed:
         self.stale = 0
         """Evaluations since the best one."""
         self.enough = False
+        self.cells = 0
         settings = task.settings
         self.dtype = choose_dtype(settings.precision, task.device)
         self.model = open_model(task.model, self.kind, seed)
@@ -150,7 +159,8 @@ class _Seed:
         start = self._resume(optimizer)
         per_epoch, steps = task.steps_per_epoch, task.steps
         self._compile(steps)
-        cells = self._cells()
+        # A run that is gone on with elsewhere keeps its micro-batches: dropout depends on them.
+        self.cells = self.cells or self._choose_cells()
 
         def source(step: int) -> Iterator[list[Batch]]:
             return steps_of(
@@ -158,7 +168,7 @@ class _Seed:
                 batch_size=settings.batch_size,
                 seed=self.seed,
                 done=step,
-                cells=cells,
+                cells=self.cells,
                 most=settings.micro_batch_size,
             )
 
@@ -171,7 +181,7 @@ class _Seed:
                 "optimizer": optimizer.state_dict(),
             }
             info: dict[str, Any] = {**dataclasses.asdict(at), "stale": self.stale}
-            info["enough"] = self.enough
+            info |= {"enough": self.enough, "cells": self.cells}
             if self.best is not None:
                 info["best"] = {
                     key: value
@@ -242,6 +252,7 @@ class _Seed:
         optimizer.load_state_dict(checkpoint.tensors("optimizer"))
         info = checkpoint.info
         self.stale, self.enough = int(info["stale"]), bool(info["enough"])
+        self.cells = int(info["cells"])
         if "best" in info:
             self.best = Best(**info["best"], state=_best_state(checkpoint))
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
@@ -258,13 +269,16 @@ class _Seed:
             sequence_length=int(self.task.train.rows.lengths.max(initial=1)),
         )
 
-    def _cells(self) -> int:
-        """How many cells of rows times longest row fit into memory at once."""
-        on_gpu = self.task.device.type == "cuda"
-        memory = free_memory(self.task.device)
+    def _choose_cells(self) -> int:
+        """How many cells of rows times longest row are computed at once."""
+        on_gpu, work = self.task.device.type == "cuda", self._work()
+        memory = total_memory(self.task.device)
         budget = memory // 3 if on_gpu else min(memory // 8, 2**31)
-        each = self._work().activation_bytes(self.dtype.itemsize, stored_attention=not on_gpu)
-        return max(1, budget // each)
+        cells = budget // work.activation_bytes(self.dtype.itemsize, stored_attention=not on_gpu)
+        if not on_gpu:
+            widest = max(work.intermediate_size, work.num_attention_heads * work.sequence_length)
+            cells = min(cells, CPU_BYTES_AT_ONCE // (4 * widest))
+        return max(1, cells)
 
     def _compile(self, steps: int) -> None:
         settings, on_cpu = self.task.settings, self.task.device.type == "cpu"

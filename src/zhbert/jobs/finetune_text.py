@@ -37,6 +37,7 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     )
     if summary["split_note"]:
         lines.append(summary["split_note"])
+    lines += summary["further_split_notes"].values()
     return lines
 
 

@@ -26,6 +26,7 @@ from zhbert.tasks.read import (
     StandardInput,
     TagExample,
     TextExample,
+    check_new,
     head,
     iterate_examples,
     json_lines,
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
 
 TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-# So many lines are looked at to see whether sentences are tagged already. Of stdin fewer: whoever
-# types, or a slow program, should not have to write many before the first is answered.
+# So many lines are looked at to see whether sentences are tagged already. Of stdin fewer, which may
+# hold a few sentences only.
 LOOKED_AT, LOOKED_AT_STDIN = 50, 3
 # A token, which may be a space or an ideographic one, and its tag.
 _TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI](?:-[^ \t]+)?)")
@@ -213,8 +214,11 @@ def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]
 def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
     language = "zh" if opened.card is None else opened.card.language
     if _is_records(source):
+        seen: set[str] = set()
         for number, (at, record) in enumerate(json_lines(source)):
             where = f"{source}:{at}"
+            identity = str(record.get("id", number))
+            check_new(identity, seen, where)
             tokens = record.get("tokens")
             if tokens is None and "text" not in record:
                 raise ZhbertError(f"{where}: no 'tokens' and no 'text'; there: {listed(record)}")
@@ -222,7 +226,7 @@ def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
                 tokens = _tokens(str(record["text"]), language)
             if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
                 raise ZhbertError(f"{where}: tokens must be a list of texts")
-            yield TagExample(str(record.get("id", number)), tuple(tokens))
+            yield TagExample(identity, tuple(tokens))
         return
     if _is_tagged(opened, source, language):
         card = opened.card or parse_card(_TAG_CARD, Path("tags.toml"))
@@ -275,11 +279,14 @@ def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
         return
+    seen: set[str] = set()
     for number, (at, record) in enumerate(json_lines(source)):
+        identity = str(record.get("id", number))
+        check_new(identity, seen, f"{source}:{at}")
         question, context = record.get("question"), record.get("context")
         if not isinstance(question, str) or not isinstance(context, str):
             raise ZhbertError(f"{source}:{at}: question and context must be texts")
-        yield SpanExample(str(record.get("id", number)), question, context)
+        yield SpanExample(identity, question, context)
 
 
 _SQUAD_CARD: dict[str, Any] = {

@@ -612,14 +612,14 @@ class _Job:
                 module.rate = fresh.get_submodule(name).rate
 
     def _micro_batch_rows(self, shape: ModelShape) -> int:
-        from zhbert.runtime import free_memory
+        from zhbert.runtime import total_memory
 
         recipe, ranks = self.recipe, self.ranks
         rows = -(-recipe.batch_size // ranks.world_size)
         if recipe.micro_batch_size:
             return min(recipe.micro_batch_size, rows)
         on_gpu = ranks.device.type == "cuda"
-        memory = free_memory(ranks.device)
+        memory = total_memory(ranks.device)
         # On a CPU a larger batch gains nothing beyond a few thousand pieces.
         budget = memory // 3 if on_gpu else min(memory // (8 * ranks.world_size), 2**31)
         return auto_micro_batch_rows(

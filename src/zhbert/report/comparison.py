@@ -24,6 +24,8 @@ class Difference:
     result: Comparison | None
     why_not: str = ""
     """Where there is no result."""
+    examples: int = 0
+    """How many both were scored on."""
 
 
 def differences(rows: Sequence[Row], base: Row) -> list[Difference]:
@@ -33,34 +35,43 @@ def differences(rows: Sequence[Row], base: Row) -> list[Difference]:
         for row in rows:
             for run in row.runs:
                 if row is not base and run.task == theirs.task:
-                    result.append(_difference(run, theirs))
+                    result.append(difference(run, theirs))
     return result
 
 
-def _difference(run: FineTuningRun, base: FineTuningRun) -> Difference:
-    def answer(comparison: Comparison | None, why_not: str = "") -> Difference:
-        return Difference(run.task, base.main_metric, run.model, base.model, comparison, why_not)
+def difference(run: FineTuningRun, base: FineTuningRun) -> Difference:
+    """How two finished runs of one task differ, or why that cannot be told."""
+
+    def answer(found: Comparison | None, why_not: str = "", examples: int = 0) -> Difference:
+        names = run.task, base.main_metric, run.model, base.model
+        return Difference(*names, found, why_not, examples)
 
     if run.dev_sha256 != base.dev_sha256:
         return answer(None, "scored on other examples")
     if run.main_metric != base.main_metric:
         return answer(None, "scored by other metrics")
-    try:
-        sides = [_resampled(one) for one in (run, base)]
-    except (KeyError, TypeError, ValueError, ZhbertError) as error:
-        return answer(None, f"predictions.jsonl cannot be read ({error})")
-    sizes = {size for _, size in sides}
-    if len(sizes) > 1 or sizes == {0}:
-        return answer(None, "predictions.jsonl is missing or cut short")
-    return answer(compare(sides[0][0], sides[1][0], num_examples=sizes.pop()))
+    sides = []
+    for one in (run, base):
+        try:
+            sides.append(_resampled(one))
+        except (KeyError, TypeError, ValueError, ZhbertError) as error:
+            what = f"cannot be read ({type(error).__name__}: {error})"
+            return answer(None, f"{one.folder}: predictions.jsonl {what}")
+        if not sides[-1][1]:
+            return answer(None, f"{one.folder}: predictions.jsonl is missing or cut short")
+    (first, ids), (second, theirs) = sides
+    if ids != theirs:
+        # One file, but a card that leaves other rows out.
+        return answer(None, f"scored on other examples of one file: {len(ids):,}, {len(theirs):,}")
+    return answer(compare(first, second, num_examples=len(ids)), examples=len(ids))
 
 
-def _resampled(run: FineTuningRun) -> tuple[list[Resampled], int]:
-    """The main metric of resampled examples, one for each seed; and the number of examples."""
+def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
+    """The main metric of resampled examples, one for each seed; and the examples' ids."""
     seeds = [predictions_of(run, seed) for seed in run.seeds]
-    sizes = {len(lines) for lines in seeds}
-    if len(sizes) != 1 or sizes == {0}:
-        return [], 0
+    ids = [[str(line["id"]) for line in lines] for lines in seeds]
+    if not ids or not ids[0] or any(theirs != ids[0] for theirs in ids):
+        return [], []
     labels = run.card.data.labels if run.card is not None else ()
     metrics = [resampled_predictions(run.kind, run.main_metric, lines, labels) for lines in seeds]
-    return metrics, sizes.pop()
+    return metrics, ids[0]

@@ -68,6 +68,8 @@ class FineTuningRun:
     split: str
     split_note: str
     """Why scores on this split are not the papers'; empty where they can be."""
+    further_split_notes: Mapping[str, str]
+    """The same of further splits, by their names, for those of which it is so."""
     dev_sha256: str
     main_metric: str
     scores: Mapping[str, Spread]
@@ -258,6 +260,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         card=card,
         split=_text(summary, "split") or "dev",
         split_note=_text(summary, "split_note"),
+        further_split_notes=_notes_by_split(summary),
         dev_sha256=_text(summary, "dev_sha256") or _text(identity, "dev"),
         main_metric=main_metric,
         scores=scores,
@@ -280,6 +283,13 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
         if found and len(found) == len(numbers):
             scores[name] = Spread(found)
     return scores
+
+
+def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
+    notes = summary.get("further_split_notes")
+    if not isinstance(notes, dict):
+        return {}
+    return {split: note for split, note in notes.items() if isinstance(note, str) and note}
 
 
 def _task_name(card: Card | None, folder: Path) -> str:

@@ -160,21 +160,29 @@ def _published_beside(
     run: FineTuningRun, columns: Sequence[Column]
 ) -> Iterable[tuple[Column, Published]]:
     """Published figures of the same metric and split, where the split is the official one."""
-    if run.card is None or run.split_note:
+    if run.card is None:
         return
     for one in run.card.published:
         for column in columns:
-            if (one.split, one.metric) == (column.split, column.metric):
+            here = (one.split, one.metric) == (column.split, column.metric)
+            if here and not _split_note(run, column.split):
                 yield column, one
+
+
+def _split_note(run: FineTuningRun, split: str) -> str:
+    return run.split_note if split == run.split else run.further_split_notes.get(split, "")
 
 
 def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
     """Plain words on what a task's figures are not."""
     published = run.card.published if run.card else ()
+    for split in (run.split, *run.further_split_notes):
+        if note := _split_note(run, split):
+            left_out = any(one.split == split for one in published)
+            yield note + ("; published figures are left out" if left_out else "")
     if run.split_note:
-        more = "; published figures are left out" if published else ""
-        yield f"{run.split_note}{more}"
-    elif published and not beside:
+        return
+    if published and not beside:
         other = sorted({f"{one.metric} of {one.split}" for one in published})
         yield f"{run.task}: published are {', '.join(other)}, which this is not"
 
@@ -299,7 +307,9 @@ def records(table: ScoreTable) -> list[Record]:
             if ours is None and theirs is None:
                 continue
             run = next((run for run in row.runs if run.task == column.task), None)
-            note = run.split_note if run else theirs.note if theirs else ""
+            note = theirs.note if theirs else ""
+            if run is not None:
+                note = _split_note(run, column.split)
             if ours and ours.elsewhere:
                 note = f"scored on other examples than the others; {note}".rstrip("; ")
             result.append(

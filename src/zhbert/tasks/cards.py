@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -326,6 +327,17 @@ def check_card(card: Card) -> None:
     for split in data.more:
         if split in SPLITS:
             raise ZhbertError(f"{where}: data.more.{split}: {split} is a key of [data] itself")
+        if not re.fullmatch("[A-Za-z0-9_-]+", split):
+            raise ZhbertError(
+                f"{where}: data.more: {show(split)}: a split's name is made of letters, digits, "
+                "'_' and '-'"
+            )
+    # Scores are named by their splits, dev_hard's and hard's alike.
+    short = [split.removeprefix("dev_") for split in data.scored_with_dev]
+    if twice := next((name for name in short if short.count(name) > 1), None):
+        raise ZhbertError(
+            f"{where}: data.scored_with_dev: the scores of two splits would be named {twice}"
+        )
     if card.kind in ("classify", "regress"):
         _check_columns(card)
     if card.kind in ("classify", "tag"):

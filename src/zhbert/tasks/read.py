@@ -237,7 +237,7 @@ def _texts(
             counts["rows with an empty text, read as they are"] += 1
         if data.id:
             identity = _text(record, data.id, where)
-            _check_new(identity, seen, where)
+            check_new(identity, seen, where)
         label, value = None, None
         if labelled or _has(record, data.label):
             label = _text(record, data.label, where, null=not labelled).strip()
@@ -288,7 +288,7 @@ def _spans(
     for domain, context, question in _questions(path):
         identity = str(_first(question, ("id", "query_id"), f"{path}: a question"))
         where = f"{path}: question '{identity}'"
-        _check_new(identity, seen, where)
+        check_new(identity, seen, where)
         text = _first(question, ("question", "query_text"), where)
         answers = question.get("answers")
         if not isinstance(text, str):
@@ -558,7 +558,8 @@ def _number(text: str, data: Data, where: str, labelled: bool) -> float | None:
     raise ZhbertError(f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}")
 
 
-def _check_new(identity: str, seen: set[str], where: str) -> None:
+def check_new(identity: str, seen: set[str], where: str) -> None:
+    """Refuse an id that was there already; ``seen`` holds those, and takes this one."""
     if identity in seen:
         raise ZhbertError(f"{where}: the id '{identity}' stands there twice")
     seen.add(identity)
