@@ -42,6 +42,14 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
 
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
 
 def parse_json(text: str, path: object, line: int | None = None, hint: str = "") -> Any:
     """What a file's text, or one line of it, says in JSON; an error names file and line.
@@ -82,6 +90,9 @@ def how_to_convert(raw: bytes) -> str:
     >>> how_to_convert("好".encode("utf-16"))
     'convert the file, for example: iconv -f UTF-16 -t UTF-8'
     """
+    for magic, kind in _COMPRESSED.items():
+        if raw.startswith(magic):
+            return f"it is compressed ({kind}): unpack it first"
     theirs = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "GB18030"
     return f"convert the file, for example: iconv -f {theirs} -t UTF-8"
 

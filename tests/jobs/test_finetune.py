@@ -543,7 +543,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, runs):
     predictions.write_text("".join(lines), encoding="utf-8")
     for text in ("{", "[]", json.dumps({**json.loads(whole), "metrics": 3})):
         summary.write_text(text, encoding="utf-8")
-        assert "not a finished run (" in line()
+        assert "not a finished run: " in line()
     text = json.dumps({**json.loads(whole), "dev_sha256": "0"})
     summary.write_text(text, encoding="utf-8")
     assert line().endswith("scored on other examples")

@@ -109,7 +109,7 @@ def test_an_unfinished_grid_says_how_far_it_came(tmp_path: Path) -> None:
 
 def test_a_seed_that_is_not_done_is_named(tmp_path: Path) -> None:
     folder = fine_tuning_run(tmp_path / "run", seeds=[0, 2])
-    assert read(folder).remarks == ("unfinished: seed 1 has begun; 2 are done",)
+    assert read(folder).remarks == ("unfinished: seeds begun: 1; seeds done: 2",)
 
 
 def test_a_run_given_twice_counts_once(tmp_path: Path) -> None:

@@ -356,12 +356,19 @@ class _Run:
         if self.overwrite or not (self.folder / "task.toml").is_file():
             return None
         former = _read_json(self.folder / "provenance.json")
-        theirs = former.get("identity", {})
+        theirs = former.get("identity")
+        if not isinstance(theirs, dict) or not theirs:
+            raise ZhbertError(
+                f"{self.folder}: a run of which provenance.json is missing or damaged; --overwrite "
+                "begins it anew, or choose another --out"
+            )
         what = next(
             (
                 key
                 for key in {**identity, **theirs}
-                if _compared(theirs.get(key)) != _compared(identity.get(key))
+                # What an older version did not note is not held against it.
+                if (key in theirs or key in self.files)
+                and _compared(theirs.get(key)) != _compared(identity.get(key))
             ),
             None,
         )
@@ -668,8 +675,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_out(folder: Path) -> None:
-    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if used and not (folder / "task.toml").is_file():
+    if not folder.exists() or (folder / "task.toml").is_file():
+        return
+    # provenance.json alone: what is left where the disk was full at once.
+    if not folder.is_dir() or any(path.name != "provenance.json" for path in folder.iterdir()):
         raise ZhbertError(
             f"{folder}: exists and is not a run of 'zhbert finetune'; choose another --out"
         )

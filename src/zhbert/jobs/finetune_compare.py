@@ -27,6 +27,8 @@ def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) ->
             f"{name.upper()}  {one['mean']:.2f}  {one['model_name']}, "
             f"{counted(one['seeds'], 'seed')} ({one['folder']})\n"
         )
+        for remark in one["remarks"]:
+            console.say(f"{one['folder']}: {remark}")
     verdict = "larger" if result["larger_than_noise"] else "not larger"
     sys.stdout.write(
         f"A - B  {result['metric']} {result['difference']:+.2f} points, "
@@ -82,11 +84,8 @@ def _read(folder: str | Path) -> FineTuningRun:
     if run.main_metric not in run.scores or len(run.scores[run.main_metric].values) != len(
         run.seeds
     ):
-        why = f" ({run.remarks[0]})" if run.remarks else ""
-        raise ZhbertError(
-            f"--compare: {folder}: not a finished run{why}; the same 'zhbert finetune' again goes "
-            "on with it"
-        )
+        why = f": {run.remarks[0]}" if run.remarks else ""
+        raise ZhbertError(f"--compare: {folder}: not a finished run{why}")
     return run
 
 
@@ -96,4 +95,5 @@ def _description(run: FineTuningRun) -> dict[str, Any]:
         "model_name": run.model,
         "mean": run.scores[run.main_metric].mean,
         "seeds": len(run.seeds),
+        "remarks": list(run.remarks),
     }

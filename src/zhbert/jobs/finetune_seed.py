@@ -252,7 +252,7 @@ class _Seed:
         optimizer.load_state_dict(checkpoint.tensors("optimizer"))
         info = checkpoint.info
         self.stale, self.enough = int(info["stale"]), bool(info["enough"])
-        self.cells = int(info["cells"])
+        self.cells = int(info.get("cells", 0))
         if "best" in info:
             self.best = Best(**info["best"], state=_best_state(checkpoint))
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")

@@ -29,6 +29,7 @@ from zhbert.files import atomic_file, describe_os_error
 from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
 from zhbert.jobs.predict_inputs import read_inputs
 from zhbert.tasks.read import Example, StandardInput, TagExample
+from zhbert.tasks.write_predictions import tagged_lines
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def predict(
         raise ZhbertError(f"{source}: {what}")
     if target != STREAM and Path(target).exists() and not overwrite:
         raise ZhbertError(f"--out {target}: exists already; give --overwrite or another name")
+    both = STREAM not in (source, target) and Path(target).exists()
+    if both and Path(target).samefile(source):
+        raise ZhbertError(f"--out {target}: is the file to predict for; give another name")
     if target != STREAM and not Path(target).parent.is_dir():
         raise ZhbertError(f"--out {target}: no folder {Path(target).parent}; make it first")
     opened = open_model(model)
@@ -146,6 +150,8 @@ def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
     if suffix == ".jsonl":
         return _Writer(_json_line)
     if suffix == ".json" and kind.name == "span":
+        if opened.card is not None and opened.card.data.scorer == "cjrc":
+            return _Writer(_json_item, "[\n", ",\n", "\n]\n")
         return _Writer(_json_member, "{\n", ",\n", "\n}\n")
     if suffix in (".txt", ".tsv") and kind.name == "tag":
         return _Writer(_tagged_lines, separator="\n")
@@ -191,11 +197,14 @@ def _json_member(example: Example, prediction: Prediction) -> str:
     return f"{json.dumps(example.id)}: {json.dumps(prediction.value, ensure_ascii=False)}"
 
 
+def _json_item(example: Example, prediction: Prediction) -> str:
+    return json.dumps({"id": example.id, "answer": prediction.value}, ensure_ascii=False)
+
+
 def _tagged_lines(example: Example, prediction: Prediction) -> str:
     assert isinstance(example, TagExample)
     assert isinstance(prediction.value, tuple)
-    pairs = zip(example.tokens, prediction.value, strict=True)
-    return "".join(f"{token} {tag}\n" for token, tag in pairs)
+    return tagged_lines(example, prediction.value)
 
 
 def _opened_for_writing(target: str) -> AbstractContextManager[TextIO]:

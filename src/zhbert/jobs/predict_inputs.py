@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,13 +91,14 @@ def _card_for(opened: FineTuned, source: Source) -> Card | None:
     columns = _columns(source, form, data)
     if opened.card is not None and _are_named(data, columns):
         return dataclasses.replace(card, data=dataclasses.replace(data, format=form))
-    if "text" in columns:
+    # "sentence": GLUE's CoLA names its columns in the test set alone.
+    if "text" in columns or (form == data.format and "sentence" in columns and not data.pairs):
         pairs = "text_pair" in columns
         if opened.card is not None and data.pairs and not pairs:
             raise ZhbertError(f"{source}: no column 'text_pair', and the model compares two texts")
         plain = dataclasses.replace(
-            data, format=form, header=True, text=("text",), label=("label",), id=(), where={},
-            split_column="", text_pair=("text_pair",) if pairs else (),
+            data, format=form, header=True, text=("text", "sentence"), label=("label",), id=(),
+            where={}, split_column="", text_pair=("text_pair",) if pairs else (),
         )  # fmt: skip
         return dataclasses.replace(card, data=plain)
     numbered = opened.card is not None and form == data.format and bool(_numbers(data))
@@ -217,7 +218,7 @@ def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         seen: set[str] = set()
         for number, (at, record) in enumerate(json_lines(source)):
             where = f"{source}:{at}"
-            identity = str(record.get("id", number))
+            identity = _id(record, number)
             check_new(identity, seen, where)
             tokens = record.get("tokens")
             if tokens is None and "text" not in record:
@@ -269,6 +270,11 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     return short and all(match[2] in (opened.kind.labels or ()) for match in matches)
 
 
+def _id(record: Mapping[str | int, Any], number: int) -> str:
+    """The record's own id, else its number."""
+    return str(number if record.get("id") is None else record["id"])
+
+
 # -- questions -------------------------------------------------------------------------------------
 
 
@@ -281,7 +287,7 @@ def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         return
     seen: set[str] = set()
     for number, (at, record) in enumerate(json_lines(source)):
-        identity = str(record.get("id", number))
+        identity = _id(record, number)
         check_new(identity, seen, f"{source}:{at}")
         question, context = record.get("question"), record.get("context")
         if not isinstance(question, str) or not isinstance(context, str):

@@ -240,7 +240,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     unfinished = tuple(sorted(begun - set(seeds)))
     if scores and unfinished:
         numbers = ", ".join(map(str, unfinished))
-        remarks.append(f"unfinished: seed {numbers} has begun; {len(seeds)} are done")
+        remarks.append(f"unfinished: seeds begun: {numbers}; seeds done: {len(seeds)}")
     main_metric = _text(summary, "main_metric") or (card.metrics[0] if card else "")
     curves = {
         seed: curve

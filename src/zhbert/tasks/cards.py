@@ -478,6 +478,15 @@ def _check_labels(card: Card) -> None:
             f"{where}: data.labels = {show(labels)}: name two or more, in the order of their ids, "
             "or name a labels_file"
         )
+    data = card.data
+    for key in ("labels", "rename_labels", "drop_labels"):
+        for label in getattr(data, key):
+            # Files' labels are read without what stands around them.
+            if label != label.strip() or re.search(r"[\t\r\n]", label):
+                raise ZhbertError(
+                    f"{where}: data.{key}: {show(label)}: no tab or line end in a label, and no "
+                    "space around it"
+                )
     for place, label in enumerate(labels):
         if label in labels[:place]:
             raise ZhbertError(f"{where}: data.labels: {show(label)} stands there twice")

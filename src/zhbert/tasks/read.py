@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -193,7 +194,10 @@ def _folder(card: Card, data: Path | None) -> Path:
             )
         return card.path.parent
     if not data.is_dir():
-        raise ZhbertError(f"{data}: no such file or folder")
+        what = "no such file or folder"
+        if data.exists():
+            what = "neither a file nor a folder: save as a file what comes from it"
+        raise ZhbertError(f"{data}: {what}")
     return data
 
 
@@ -473,6 +477,11 @@ def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple
                 f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
                 f"line); {how_to_convert(raw if number == 1 else b'')}"
             ) from None
+        if number == 1 and text.count("\r") > 1 and not text.endswith("\n"):
+            raise ZhbertError(
+                f"{path}: one line with {text.count(chr(13)):,} carriage returns: lines end in LF "
+                "or CRLF; convert the file, for example: tr '\\r' '\\n'"
+            )
         yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
 
 
@@ -508,7 +517,7 @@ def _text(record: _Record, column: Column, where: str, *, null: bool = False) ->
         raise ZhbertError(f"{where}: {_no_column(column, record)}")
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return _spelled(value)
     if value is None and null:
         return ""
@@ -537,6 +546,9 @@ def _is_meant(record: _Record, data: Data) -> bool:
 
 def _spelled(value: Any) -> str:
     """JSON's spelling of what is no text: true, 1, 0.5."""
+    if isinstance(value, Decimal):
+        # Parquet's; its zeros are of its column.
+        return format(value.normalize(), "f")
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from zhbert.errors import ZhbertError
 from zhbert.files import write_text
 from zhbert.tasks.cards import Card
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.scoring import Prediction
 
+_LINE_END = re.compile(r"[\r\n]")
 SUFFIXES = {"classify": ".tsv", "regress": ".tsv", "tag": ".txt", "span": ".json"}
 
 
@@ -21,20 +24,37 @@ def write_predictions(
     """Write ``stem`` with the suffix of the card's kind, atomically; return the file.
 
     Labels and numbers become GLUE's TSV of index and prediction, tags a token and its tag a line,
-    answers one JSON object by id.
+    answers one JSON object by id or, of CJRC, a list of objects.
     """
     path = stem.with_name(stem.name + SUFFIXES[card.kind])
     if card.kind == "span":
-        answers = {one.id: value for one, value in zip(examples, values, strict=True)}
+        answers: Any = {one.id: value for one, value in zip(examples, values, strict=True)}
+        if card.data.scorer == "cjrc":
+            answers = [{"id": id_, "answer": value} for id_, value in answers.items()]
         text = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
     elif card.kind == "tag":
         sentences = []
         for one, value in zip(cast(Sequence[TagExample], examples), values, strict=True):
-            tags = cast(Sequence[str], value)
-            sentences.append("".join(f"{t} {g}\n" for t, g in zip(one.tokens, tags, strict=True)))
+            sentences.append(tagged_lines(one, cast(Sequence[str], value)))
         text = "\n".join(sentences)
     else:
         rows = [f"{one.id}\t{value}\n" for one, value in zip(examples, values, strict=True)]
         text = "index\tprediction\n" + "".join(rows)
     write_text(path, text)
     return path
+
+
+def tagged_lines(example: TagExample, tags: Sequence[str]) -> str:
+    """A sentence's tokens with their tags, one a line; a token that ends a line becomes a space.
+
+    Raises ZhbertError where there is no token: such a sentence cannot be told from none.
+
+    >>> tagged_lines(TagExample("0", ("京", "\\n")), ["B-LOC", "O"])
+    '京 B-LOC\\n  O\\n'
+    """
+    if not example.tokens:
+        raise ZhbertError(
+            f"the sentence '{example.id}' is empty, which tagged lines cannot hold; write .jsonl"
+        )
+    pairs = zip(example.tokens, tags, strict=True)
+    return "".join(f"{_LINE_END.sub(' ', token)} {tag}\n" for token, tag in pairs)
