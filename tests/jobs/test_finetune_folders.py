@@ -251,5 +251,5 @@ def test_a_damaged_section_of_a_model_is_one_line(tmp_path, model, card, changes
     assert message in str(caught.value)
     assert "config.json: zhbert" in str(caught.value)
     edit(config, zhbert=section, architectures=3)
-    with pytest.raises(ZhbertError, match="config.json says"):
+    with pytest.raises(ZhbertError, match=r"config\.json says"):
         evaluate(run, card, card.with_name("dev.tsv"))

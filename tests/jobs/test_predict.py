@@ -293,6 +293,43 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
     assert "--overwrite" in refusal(classify, tmp_path / "in.txt", out)
 
 
+def test_the_file_itself_is_never_written_over(tmp_path, tuned):
+    source = tmp_path / "texts.tsv"
+    text = dev_of(tuned, "classify").read_text(encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
+    (tmp_path / "link.tsv").symlink_to(source)
+    for out in (source, tmp_path / "link.tsv", tmp_path / "." / "texts.tsv"):
+        line = refusal(model_of(tuned, "classify"), source, out, overwrite=True)
+        assert "is the file to predict for; give another name" in line
+    assert source.read_text(encoding="utf-8") == text
+
+
+def test_cjrcs_submission_is_a_list(tmp_path):
+    card = make_task(tmp_path / "task", "span")
+    text = card.read_text(encoding="utf-8").replace("squad1.1", "cjrc")
+    card.write_text(text, encoding="utf-8")
+    model = make_model(tmp_path / "model")
+    finetune(card, model, None, tmp_path / "run", [*QUICK, "epochs=1"])
+    final = tmp_path / "run" / "seed-0" / "final"
+    predict(final, card.with_name("dev.json"), tmp_path / "out.json")
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert [sorted(one) for one in found] == [["answer", "id"]] * 24
+    submission = tmp_path / "run" / "seed-0" / "submission.json"
+    assert json.loads(submission.read_text(encoding="utf-8")) == found
+
+
+def test_tagged_lines_hold_every_token_on_one(tmp_path, tuned):
+    (tmp_path / "in.jsonl").write_text('{"text": "北\\n京"}\n', encoding="utf-8")
+    predict(model_of(tuned, "tag"), tmp_path / "in.jsonl", tmp_path / "out.txt")
+    lines = (tmp_path / "out.txt").read_text(encoding="utf-8").split("\n")
+    assert [line[0] for line in lines[:3]] == ["北", " ", "京"]
+    assert len(lines) == 4
+    (tmp_path / "in.jsonl").write_text('{"tokens": []}\n', encoding="utf-8")
+    line = refusal(model_of(tuned, "tag"), tmp_path / "in.jsonl", tmp_path / "empty.txt")
+    assert "the sentence '0' is empty, which tagged lines cannot hold; write .jsonl" in line
+    assert predict(model_of(tuned, "tag"), tmp_path / "in.jsonl", tmp_path / "out.jsonl") == 1
+
+
 def test_a_full_disk_is_one_line_with_the_files_name(tmp_path, tuned, monkeypatch):
     def full(example, prediction):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -173,6 +173,29 @@ def test_json_lines_come_through_stdin_too() -> None:
     assert (example.question, example.context) == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("kind", "record"), [("span", {"question": "谁？", "context": "甲"}), ("tag", {"text": "甲"})]
+)
+def test_an_id_is_the_records_own_or_its_number_and_stands_there_once(
+    kind: str, record: dict[str, str]
+) -> None:
+    model = opened(None, kind)
+    ids: list[Any] = ["a", None, "b"]
+    lines = [json.dumps({"id": id_, **record}) for id_ in ids]
+    examples, _ = read(model, stdin("\n".join(lines)))
+    assert [one.id for one in examples] == ["a", "1", "b"]
+    twice = refusal(model, stdin("\n".join([*lines, lines[0]])))
+    assert twice == "stdin:4: the id 'a' stands there twice"
+
+
+def test_colas_test_set_has_other_columns_than_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "test.tsv").write_text(
+        "index\tsentence\n0\tBill left.\n1\tLeft Bill?\n", encoding="utf-8"
+    )
+    examples, _ = read(opened(load_card("cola")), tmp_path / "test.tsv")
+    assert [(one.id, one.text) for one in examples] == [("0", "Bill left."), ("1", "Left Bill?")]
+
+
 def test_tagged_sentences_are_told_from_plain_ones() -> None:
     card = load_card("weibo")
     tagged, _ = read(opened(card), stdin("科0\tO\n技1\tO\n部0\tB-ORG.NAM\n\n北0\tO\n"))

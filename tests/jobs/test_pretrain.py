@@ -16,6 +16,7 @@ from tests.jobs.corpora import PIECES, TINY, make_corpus
 from zhbert import cli
 from zhbert.config import load_recipe
 from zhbert.errors import ZhbertError
+from zhbert.files import locked
 from zhbert.jobs.pretrain import pretrain
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
@@ -261,6 +262,25 @@ def test_overwrite_replaces_a_run_only_when_everything_else_is_fine(corpus, run_
     assert (run_copy / "final").is_dir()
     pretrain("tiny", corpus, run_copy, [*TINY, "steps=2"], overwrite=True)
     assert len(steps_of(run_copy)) == 2
+
+
+def test_overwrite_never_removes_what_the_run_is_made_from(corpus, run_copy):
+    final = run_copy / "final"
+    for override in (f"initial_model={final}", f"continue_from={run_copy}"):
+        said = refusal("tiny", corpus, run_copy, [*TINY, override], overwrite=True)
+        assert said.startswith("--overwrite would remove the ")
+    inside = shutil.copytree(corpus, run_copy / "corpus")
+    assert "would remove the corpus" in refusal("tiny", inside, run_copy, TINY, overwrite=True)
+    assert (final / "model.safetensors").is_file()
+
+
+def test_two_processes_never_write_one_run(corpus, run_copy):
+    before = sorted(path.name for path in run_copy.rglob("*"))
+    with locked(run_copy):
+        for overrides, options in ((["steps=14"], {"resume": True}), (TINY, {"overwrite": True})):
+            said = refusal("tiny", corpus, run_copy, overrides, **options)
+            assert "another process is at work there" in said
+    assert sorted(path.name for path in run_copy.rglob("*")) == before
 
 
 def test_a_refused_run_leaves_no_folder(corpus, finished_run, tmp_path):

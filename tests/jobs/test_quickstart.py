@@ -42,6 +42,11 @@ def test_quickstart_shows_every_stage_and_leaves_a_model(
         assert (out / "final" / name).is_file()
     assert main(["quickstart", "--out", str(out), "--set", "steps=6", *SHORT]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    text = out / "我的.txt"
+    text.write_text("一段文字。\n", encoding="utf-8")
+    assert main(["quickstart", str(text), "--out", str(out), "--overwrite", *SHORT]) == 2
+    assert "--overwrite would remove the text, " in capsys.readouterr().err
+    assert text.is_file()
 
 
 def test_quickstart_beats_the_baseline_on_a_text_of_its_users(

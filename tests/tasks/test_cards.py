@@ -226,6 +226,15 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
         ("[data]", "[official]\ndef = 9\n[data]",
          'mine.toml: official = "def": not a choice; did you mean \'dev\'?'),
         ("[data]", "[data", "mine.toml: not valid TOML: "),
+        ('"no", ', '"no\\t", ', "no tab or line end in a label, and no space around it"),
+        ('"no", ', '"n\\no", ', "no tab or line end in a label"),
+        ('"no", ', '" no", ', 'mine.toml: data.labels: " no": '),
+        ("[data]", '[data]\ndrop_labels = ["- "]', 'data.drop_labels: "- ": no tab'),
+        ("[data]", '[data]\nmore = { "a/b" = "x.csv" }',
+         'data.more: "a/b": a split\'s name is made of letters, digits'),
+        ("[data]",
+         '[data]\nmore = { hard = "x", dev_hard = "y" }\nscored_with_dev = ["hard", "dev_hard"]',
+         "the scores of two splits would be named hard"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_card_is_one_line(write, old, new, message):

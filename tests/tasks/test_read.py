@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import os
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -393,6 +396,24 @@ def test_most_answers_decide_what_kind_a_question_is(read):
     assert example[0].training_span == (0, 3)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        [{"text": "乙", "answer_start": 4}],
+        {"text": "乙", "answer_start": 4},
+        {"text": ["乙"], "answer_start": [4]},
+    ],
+)
+def test_answers_stand_in_a_list_alone_or_in_columns(read, written):
+    (example,) = read(own_card("span", "squad"), squad({"id": "a", "answers": written}))
+    assert (example.answers, example.starts) == (("乙",), (4,))
+
+
+def test_an_answer_may_be_a_text_alone(read):
+    (example,) = read(own_card("span", "squad"), squad({"id": "a", "answers": "乙丙"}))
+    assert (example.answers, example.starts) == (("乙丙",), (1,))
+
+
 def test_cmrc_in_its_first_form(read):
     question = {"query_text": "谁？", "query_id": "T_0", "answers": ["丙", "乙丙"]}
     article = {"context_id": "T", "context_text": "甲乙丙", "title": "t", "qas": [question]}
@@ -485,6 +506,14 @@ def test_a_space_is_a_character_that_may_have_a_tag(read):
         ({"kind": "span", "form": "squad"},
          squad({"id": "1", "answers": ["甲"]}, {"id": "1", "answers": ["甲"]}),
          "dev: question '1': the id '1' stands there twice"),
+        ({"kind": "span", "form": "squad"}, squad({"id": "1", "answers": 3}),
+         "dev: question '1': 3: an answer must be a text, or hold one"),
+        ({"kind": "span", "form": "squad"},
+         squad({"id": "1", "answers": {"text": ["甲", "乙"], "answer_start": [0]}}),
+         "a text must have a start, each"),
+        ({}, "text\tlabel\ra\t1\rb\t0\r",
+         "dev: one line with 3 carriage returns: lines end in LF or CRLF"),
+        ({}, gzip.compress(b"text\tlabel\n"), "it is compressed (gzip): unpack it first"),
         ({"kind": "span", "form": "squad"}, squad({"id": "1", "answers": [{"answer_start": 1}]}),
          "dev: question '1': {\"answer_start\": 1}: an answer must be a text, or hold one"),
     ],
@@ -501,6 +530,19 @@ def test_parquet_names_the_row(tmp_path):
     pq.write_table(pa.table({"text": ["a", "b"], "label": ["1", "7"]}), path)
     with pytest.raises(ZhbertError, match='dev: row 2: the label "7" is not in the card'):
         read_examples(own_card(form="parquet"), path, "dev")
+
+
+def test_parquets_decimals_are_numbers(tmp_path):
+    table = {"text": ["a", "b"], "label": [Decimal("0.00"), Decimal("10.50")]}
+    pq.write_table(pa.table(table), tmp_path / "dev")
+    card = own_card("regress", "parquet", label_range=[0, 20])
+    assert [one.label for one in read_examples(card, tmp_path / "dev", "dev")] == ["0", "10.5"]
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ZhbertError, match="neither a file nor a folder: save as a file"):
+        read_examples(own_card(), tmp_path / "pipe", "dev")
 
 
 def test_a_missing_file_names_what_was_looked_for(tmp_path):

@@ -119,6 +119,18 @@ def test_next_to_no_padding_is_computed():
     assert padding_share(lengths, shuffled) > 0.4
 
 
+@pytest.mark.parametrize("count", [635, 2490, 20_000])
+def test_batches_differ_from_epoch_to_epoch(count):
+    """A small data set sorted as a whole would make nearly the same ones each time."""
+    lengths = np.random.default_rng(0).integers(6, 128, count)
+    first, second = (
+        {tuple(sorted(pair)) for rows in plan_epoch(lengths, 32, 0, epoch)
+         for pair in itertools.combinations(rows.tolist(), 2)}
+        for epoch in (0, 1)
+    )  # fmt: skip
+    assert len(first & second) < 0.2 * len(first)
+
+
 def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
     rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
 
