@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.metrics import Floats, Resampled, resampled_mean
+from zhbert.tasks.metrics import Floats, Resampled
 
 # Weights held at once: 16 MB of float64, whatever the number of examples.
 _WEIGHTS_AT_ONCE = 1 << 21
@@ -38,38 +38,6 @@ class Comparison:
     def is_larger_than_noise(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
-
-
-def compare_scores(
-    first: ArrayLike,
-    second: ArrayLike,
-    *,
-    resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """Compare two models by their scores of each example: (seeds, examples) each.
-
-    For metrics that are means over examples: accuracy, and exact match and F1 of answers. For the
-    others there is `compare`. The same arguments give the same result.
-
-    Raises `ZhbertError` where the shapes do not fit.
-
-    >>> result = compare_scores([[100, 100, 0, 100]], [[100, 0, 0, 0]])
-    >>> result.difference, result.low, result.high
-    (50.0, 0.0, 100.0)
-    """
-    models = [_table(first, "first"), _table(second, "second")]
-    if models[0].shape[1] != models[1].shape[1]:
-        counts = " and ".join(str(model.shape[1]) for model in models)
-        raise ZhbertError(f"compare: the models were scored on {counts} examples")
-    return compare(
-        *([resampled_mean(row) for row in model] for model in models),
-        num_examples=models[0].shape[1],
-        resamples=resamples,
-        confidence=confidence,
-        seed=seed,
-    )
 
 
 def compare(
@@ -139,13 +107,3 @@ def _draw(rng: np.random.Generator, count: int, size: int) -> Floats:
     drawn: NDArray[np.int64] = rng.integers(size, size=(count, size))
     drawn += np.arange(count)[:, None] * size
     return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(float)
-
-
-def _table(scores: ArrayLike, which: str) -> Floats:
-    table = np.asarray(scores, dtype=np.float64)
-    if table.ndim != 2 or not table.size:
-        raise ZhbertError(
-            f"compare: scores of the {which} model have shape {table.shape}; "
-            "needed: (seeds, examples)"
-        )
-    return table

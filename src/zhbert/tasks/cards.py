@@ -208,11 +208,6 @@ class Card:
         """Whether this is one of the package's own cards."""
         return self.path.parent == CARDS_FOLDER
 
-    @property
-    def label2id(self) -> dict[str, int]:
-        """The labels' ids: their places in ``data.labels``."""
-        return {label: place for place, label in enumerate(self.data.labels)}
-
     def settings_for(self, family: str | None = None) -> Settings:
         """The settings for a family of models ("ernie"), else the card's."""
         return self.families.get(family or "", self.settings)

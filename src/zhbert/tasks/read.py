@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import math
 from collections import Counter, deque
@@ -199,22 +198,6 @@ def _folder(card: Card, data: Path | None) -> Path:
             what = "neither a file nor a folder: save as a file what comes from it"
         raise ZhbertError(f"{data}: {what}")
     return data
-
-
-def preview(examples: Sequence[Example], n: int = 3) -> list[dict[str, Any]]:
-    """The first ``n`` examples as plain data; what an example does not have is left out.
-
-    >>> preview([TextExample("0", "好看", None, "1")])
-    [{'id': '0', 'text': '好看', 'label': '1'}]
-    """
-    return [
-        {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(example).items()
-            if value is not None
-        }
-        for example in examples[:n]
-    ]
 
 
 # Examples, by kind
