@@ -161,7 +161,8 @@ def costs(runs: Sequence[FineTuningRun]) -> Table:
         groups.setdefault(f"{run.model}{shape}", []).append(line)
     names = ("parameters", "examples", "time", "examples/s", "pieces/s", "padding", "on")
     return Table(
-        "Training: the time of one seed, a mean; padding is a share of all pieces computed.",
+        "Training: the time of one seed, a mean; padding is the share of the attention's cells "
+        "without a piece; nothing else is padded.",
         tuple(map(Cell, ("task", *names))),
         tuple((name, tuple(lines)) for name, lines in groups.items()),
         frozenset({len(names) - 1}),
