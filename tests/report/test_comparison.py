@@ -11,7 +11,8 @@ from zhbert.report.build import gather
 from zhbert.report.mistakes import predictions_of
 from zhbert.report.runs import FineTuningRun, read_runs
 from zhbert.report.write import markdown
-from zhbert.tasks.bootstrap import compare_scores
+from zhbert.tasks.bootstrap import compare
+from zhbert.tasks.metrics import resampled_mean
 
 
 def test_accuracy_is_compared_example_by_example(tmp_path: Path) -> None:
@@ -21,11 +22,14 @@ def test_accuracy_is_compared_example_by_example(tmp_path: Path) -> None:
     ]
     (difference,) = gather(folders, "bad").differences
     tables = [
-        [[100 * line["score"] for line in predictions_of(run, seed)] for seed in run.seeds]
+        [
+            resampled_mean([100 * line["score"] for line in predictions_of(run, seed)])
+            for seed in run.seeds
+        ]
         for run in read_runs(folders)
         if isinstance(run, FineTuningRun)
     ]
-    assert difference.result == compare_scores(*tables)
+    assert difference.result == compare(*tables, num_examples=80)
     assert difference.result.difference > 0
     assert difference.result.is_larger_than_noise
     assert "larger than noise" in markdown(gather(folders, "bad"))
