@@ -12,7 +12,7 @@ from tests.report.run_folders import fine_tuning_run, spread
 
 from zhbert.errors import ZhbertError
 from zhbert.report.build import gather
-from zhbert.report.scores import Column, Record, records
+from zhbert.report.scores import Column, Record, records, score_table
 from zhbert.report.write import comma_separated, markdown
 
 ACCURACY = Column("chnsenticorp", "accuracy", "dev", "classify")
@@ -207,6 +207,8 @@ def test_an_unknown_base_is_named_with_the_known(tmp_path: Path) -> None:
     folder = run(tmp_path / "1", "lcqmc", "small", 40.0)
     with pytest.raises(ZhbertError, match=r"no such model here; did you mean 'small'\?"):
         gather([folder], "smal")
+    with pytest.raises(ZhbertError, match="no fine-tuned model here to compare with"):
+        score_table([]).find("small")
 
 
 # -- other examples --------------------------------------------------------------------------------

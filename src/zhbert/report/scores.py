@@ -95,6 +95,8 @@ class ScoreTable:
         for row in self.rows:
             if model.lower() in (row.model.lower(), row.name.lower()):
                 return row
+        if not self.rows:
+            raise ZhbertError(f"--base {model}: no fine-tuned model here to compare with")
         names = [row.model for row in self.rows]
         raise ZhbertError(f"--base {model}: no such model here{suggest(model, names)}")
 
