@@ -128,7 +128,7 @@ def test_batches_differ_from_epoch_to_epoch(count):
          for pair in itertools.combinations(rows.tolist(), 2)}
         for epoch in (0, 1)
     )  # fmt: skip
-    assert len(first & second) < 0.2 * len(first)
+    assert len(first & second) < 0.4 * len(first)
 
 
 def test_a_run_goes_on_with_the_batches_that_it_would_have_had():

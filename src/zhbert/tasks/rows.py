@@ -25,9 +25,9 @@ NOT_A_TARGET = -100
 """The target of a piece that is not predicted."""
 
 # An epoch's rows are sorted by length inside windows of so many batches: long enough that the rows
-# of a batch are nearly equal. But a data set has four windows or more: sorted as a whole, a small
-# one would make the same batches in every epoch.
-BATCHES_PER_WINDOW, WINDOWS = 100, 4
+# of a batch are nearly equal. But a data set has two windows or more: sorted as a whole, a small
+# one would make nearly the same batches in every epoch.
+BATCHES_PER_WINDOW, WINDOWS = 100, 2
 
 
 @dataclass(frozen=True)
