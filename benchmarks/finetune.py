@@ -95,7 +95,7 @@ def train(
             chosen = examples[split]
             texts = [e.text for e in chosen], [e.text_pair for e in chosen]
             encoded = fast(*texts, truncation=True, max_length=128)
-            labels = [card.label2id[e.label] for e in chosen]
+            labels = [card.data.labels.index(e.label) for e in chosen]
             self.rows = [
                 {**{key: encoded[key][i] for key in encoded}, "labels": labels[i]}
                 for i in range(len(chosen))
