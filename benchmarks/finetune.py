@@ -39,6 +39,7 @@ from zhbert.tasks.cards import load_card
 from zhbert.tasks.fine_tuned import open_fine_tuned
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.scoring import score
+from zhbert.tasks.span import Span
 
 BATCH, LEARNING_RATE = 64, 1e-4
 
@@ -193,6 +194,7 @@ def span(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fast = transformers.AutoTokenizer.from_pretrained(final)
     network = transformers.AutoModelForQuestionAnswering.from_pretrained(final).eval()
+    assert isinstance(tuned.kind, Span)
     longest = tuned.kind.max_answer_length
 
     def ours() -> tuple[float, float]:

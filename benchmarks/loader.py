@@ -145,7 +145,7 @@ def main() -> None:
 
     settings = [(builder, strategy) for builder in BUILDERS for strategy in STRATEGIES]
     loaders = {}
-    plan_seconds = {}
+    plan_seconds: dict[str, list[float]] = {}
     for builder, strategy in settings:
         start = time.perf_counter()
         loaders[builder, strategy] = PretrainingLoader(
@@ -187,7 +187,7 @@ def main() -> None:
     report = {
         "processor": processor(),
         "commit": commit(),
-        "native": masking._rows is not None and examples._rows is not None,
+        "native": all(vars(module)["_rows"] is not None for module in (masking, examples)),
         "corpus": str(args.corpus or "synthetic"),
         "corpus_pieces": corpus_pieces,
         "sequence_length": args.sequence_length,

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 SHARES = {"history": 1.0, "law": 1.0, "tech": 1.0, "reviews": 1.0}
 CUT = """
@@ -63,7 +64,9 @@ def run(command: list[str]) -> tuple[float, float, int, str]:
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024, printed
 
 
-def prepare(text: list[str], out: Path, workers: int = 1) -> tuple[float, float, int, dict]:
+def prepare(
+    text: list[str], out: Path, workers: int = 1
+) -> tuple[float, float, int, dict[str, Any]]:
     command = [sys.executable, "-m", "zhbert", "prepare", *text, "--out", str(out)]
     command += ["--workers", str(workers), "--overwrite", "--json"]
     seconds, busy, memory, printed = run(command)
