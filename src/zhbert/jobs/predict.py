@@ -7,8 +7,9 @@
 FILE is written as the task's own files are; or it holds a text a line (a pair: two texts with a
 tab between them), a TSV, CSV or JSON lines with text and text_pair, a sentence a line to tag, or
 SQuAD's JSON or JSON lines with question and context. OUT is JSON lines (.jsonl, -), a table
-(.tsv), tagged tokens (.txt, .tsv), or answers by id (.json). Its order is that of FILE, and an id
-is the file's own or the row's number, from 0.
+(.tsv), tagged tokens (.txt, .tsv), or answers by id (.json; a list, as CJRC's is, for tasks that
+its scorer scores). Its order is that of FILE, and an id is the file's own or the row's number,
+from 0.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ def predict(
 ) -> int:
     """Write a prediction for each example of ``file`` to ``out``; return how many.
 
-    Memory does not grow with the file (SQuAD's JSON is read whole). ``-`` stands for stdin and
-    stdout. Nothing is left behind where an error ends it.
+    Memory does not grow with the file, but for ids of its own (SQuAD's JSON is read whole). ``-``
+    stands for stdin and stdout. Nothing is left behind where an error ends it.
 
     Raises ZhbertError where the model is not fine-tuned, or a file does not fit.
     """

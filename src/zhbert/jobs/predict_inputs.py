@@ -218,8 +218,7 @@ def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         seen: set[str] = set()
         for number, (at, record) in enumerate(json_lines(source)):
             where = f"{source}:{at}"
-            identity = _id(record, number)
-            check_new(identity, seen, where)
+            identity = _id(record, number, seen, where)
             tokens = record.get("tokens")
             if tokens is None and "text" not in record:
                 raise ZhbertError(f"{where}: no 'tokens' and no 'text'; there: {listed(record)}")
@@ -270,9 +269,13 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     return short and all(match[2] in (opened.kind.labels or ()) for match in matches)
 
 
-def _id(record: Mapping[str | int, Any], number: int) -> str:
-    """The record's own id, else its number."""
-    return str(number if record.get("id") is None else record["id"])
+def _id(record: Mapping[str | int, Any], number: int, seen: set[str], where: str) -> str:
+    """The record's own id, else its number; only the former are kept in ``seen``."""
+    given = record.get("id")
+    identity = str(number if given is None else given)
+    if given is not None or identity in seen:
+        check_new(identity, seen, where)
+    return identity
 
 
 # -- questions -------------------------------------------------------------------------------------
@@ -287,8 +290,7 @@ def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
         return
     seen: set[str] = set()
     for number, (at, record) in enumerate(json_lines(source)):
-        identity = _id(record, number)
-        check_new(identity, seen, f"{source}:{at}")
+        identity = _id(record, number, seen, f"{source}:{at}")
         question, context = record.get("question"), record.get("context")
         if not isinstance(question, str) or not isinstance(context, str):
             raise ZhbertError(f"{source}:{at}: question and context must be texts")
