@@ -55,10 +55,22 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+# oneDNN keeps what it has compiled for a shape, a third of a megabyte each, and packed rows make a
+# new shape of nearly every batch. So many serve the batches of one moment; its own bound, 1024,
+# lets a process grow by half a gigabyte. Read when the first operation runs.
+_ONEDNN_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+_SHAPES_KEPT = 64
+
+
 def prepare_threads(threads: int) -> int:
-    """Set PyTorch's CPU threads (0: its own choice) and return how many there are."""
+    """Set PyTorch's CPU threads (0: its own choice) and return how many there are.
+
+    Call it before anything is computed.
+    """
     import torch
 
+    for name in _ONEDNN_CACHES:
+        os.environ.setdefault(name, str(_SHAPES_KEPT))
     if threads:
         torch.set_num_threads(threads)
     # Adam's running means decay into denormal numbers, on which a CPU computes many times slower.
