@@ -38,9 +38,10 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     return ZhbertError(f"{where}: {error.strerror or error}")
 
 
-# Of a surrogate pair one half: as it is escaped in JSON (or both halves), and in Python's text.
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a surrogate pair in a text, where a JSON escape alone can put it; no file can hold it."""
+# As it is escaped in JSON, or both halves.
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-_HALF = re.compile("[\ud800-\udfff]")
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -76,7 +77,7 @@ quotes); write one object a line
 
 def _without_halves(value: Any) -> Any:
     if isinstance(value, str):
-        return _HALF.sub("\ufffd", value)
+        return HALF_SURROGATE.sub("\ufffd", value)
     if isinstance(value, list):
         return [_without_halves(one) for one in value]
     if isinstance(value, dict):

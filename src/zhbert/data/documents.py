@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import HALF_SURROGATE, describe_os_error
 from zhbert.text.sentences import (
     CUT,
     GIVEN,
@@ -720,14 +720,13 @@ class _Collector:
                         text = record[name]
                         # Only an escape can bring in half a surrogate pair.
                         if b"\\u" in raw:
-                            text, lone = _SURROGATE.subn("\ufffd", text)
+                            text, lone = HALF_SURROGATE.subn("\ufffd", text)
                             self.counts["characters.lone_surrogates"] += lone
                         yield number, text
             if problem is not None:
                 self.bad(segment, number, *problem, document=True)
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # A blank line inside a record does not end it.
 _BLANK_LINES = re.compile(r"\n\s+")
 

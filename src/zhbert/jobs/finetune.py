@@ -251,11 +251,14 @@ class _Run:
         """The summary of the only point, or of the best one; ``first`` is the first one's task."""
         from zhbert.jobs.finetune_seed import DivergedError
 
+        seeds = self._all_seeds()
+        if len(seeds) > self.seeds:
+            self.say(f"seeds {', '.join(map(str, seeds))} are there: the summary is of all")
         summaries: list[dict[str, Any] | DivergedError] = []
         for number, (point, settings) in enumerate(zip(self.points, self.settings, strict=True)):
             task = self._task(settings, first=False) if number else first
             try:
-                summaries.append(self._point(point, task))
+                summaries.append(self._point(point, task, seeds))
             except DivergedError as error:
                 # A grid is asked for to find such points, too.
                 if len(self.points) == 1:
@@ -406,7 +409,7 @@ class _Run:
 
     # -- a point of the grid -------------------------------------------------------------------
 
-    def _point(self, point: tuple[str, ...], task: Task) -> dict[str, Any]:
+    def _point(self, point: tuple[str, ...], task: Task, seeds: Sequence[int]) -> dict[str, Any]:
         """All seeds with the same settings; their summary."""
         from zhbert.jobs.finetune_seed import Stopped, train_seed
 
@@ -418,9 +421,6 @@ class _Run:
         write_text(folder / "settings.toml", to_toml(task.settings))
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
-        seeds = self._all_seeds()
-        if len(seeds) > self.seeds:
-            self.say(f"seeds {', '.join(map(str, seeds))} are there: the summary is of all")
         for place, seed in enumerate(seeds, start=1):
             if len(seeds) > 1:
                 self.say(f"seed {seed} ({place} of {len(seeds)})")
