@@ -11,9 +11,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zhbert.errors import ZhbertError
+from zhbert.signatures import HEAD, how_to_convert, no_text
+
+_Json = TypeVar("_Json", dict[str, Any], list[Any])
 
 
 def describe_os_error(error: OSError, doing: str) -> ZhbertError:
@@ -42,14 +45,6 @@ HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half a surrogate pair in a text, where a JSON escape alone can put it; no file can hold it."""
 # As it is escaped in JSON, or both halves.
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
-
-_COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
 
 
 def parse_json(text: str, path: object, line: int | None = None, hint: str = "") -> Any:
@@ -85,17 +80,63 @@ def _without_halves(value: Any) -> Any:
     return value
 
 
-def how_to_convert(raw: bytes) -> str:
-    """What to do with a file that begins so and is not UTF-8.
+def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -> _Json:
+    """What a JSON file holds; a byte order mark does no harm.
 
-    >>> how_to_convert("好".encode("utf-16"))
-    'convert the file, for example: iconv -f UTF-16 -t UTF-8'
+    ``kind`` is what must stand there, ``dict`` or ``list``; ``what`` is what the file should have
+    been ("an index of model files"), for the error.
+
+    Raises:
+        ZhbertError: the file cannot be read, is not UTF-8, not JSON, or holds something else.
     """
-    for magic, kind in _COMPRESSED.items():
-        if raw.startswith(magic):
-            return f"it is compressed ({kind}): unpack it first"
-    theirs = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "GB18030"
-    return f"convert the file, for example: iconv -f {theirs} -t UTF-8"
+    with refused(path, what):
+        raw = Path(path).read_bytes()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ZhbertError(
+                f"{os.fspath(path)}: not UTF-8 ({error.reason} at byte {error.start + 1}); "
+                f"{how_to_convert(raw[:HEAD])}"
+            ) from None
+        if not text.strip():
+            raise ZhbertError(f"{os.fspath(path)}: empty")
+        if text.startswith("<") or text.startswith("version https://git-lfs"):
+            raise ZhbertError(f"{os.fspath(path)}: {no_text(raw[:HEAD]) or 'not JSON'}")
+        value = parse_json(text, path)
+    if not isinstance(value, kind):
+        wanted = "an object {...}" if kind is dict else "a list [...]"
+        raise ZhbertError(f"{os.fspath(path)}: {f'not {what}: ' if what else ''}must hold {wanted}")
+    return value
+
+
+@contextmanager
+def refused(path: object, what: str = "") -> Iterator[None]:
+    """Turn all that a damaged or hostile file can make a reader raise into one line.
+
+    ``what`` is what the file should have been ("a zip archive"). This is the one place for it:
+    libraries raise ValueError, KeyError, RecursionError, struct.error, MemoryError and errors of
+    their own over wrong bytes, which have nothing but Exception in common. A full disk or a missing
+    permission is said as such. ZHBERT_DEBUG=1 shows what was raised.
+    """
+    try:
+        yield
+    except ZhbertError:
+        raise
+    except Exception as error:
+        if os.environ.get("ZHBERT_DEBUG"):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = error.filename or str(path)
+            raise describe_os_error(error, "reading") from None
+        if isinstance(error, MemoryError):
+            why = "it asks for more memory than there is"
+        elif isinstance(error, RecursionError):
+            why = "nested too deeply"
+        else:
+            lines = str(error).strip().splitlines()
+            why = lines[0][:200] if lines else type(error).__name__
+        should = f"damaged, or not {what}" if what else "damaged"
+        raise ZhbertError(f"{path}: {should} ({why})") from None
 
 
 @contextmanager

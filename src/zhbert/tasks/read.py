@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, how_to_convert, parse_json
+from zhbert.files import describe_os_error, parse_json
 from zhbert.schema import suggest
+from zhbert.signatures import how_to_convert
 from zhbert.tasks.cards import Card, Column, Data
 from zhbert.wording import listed, nearest, shortly, show
 

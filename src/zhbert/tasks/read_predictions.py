@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, how_to_convert, parse_json
+from zhbert.files import describe_os_error, parse_json
+from zhbert.signatures import how_to_convert
 from zhbert.tasks.cards import Card
 from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.scoring import Prediction

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.signatures import looks_like_a_page
 from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,18 +60,6 @@ def kind_of(path: Path) -> str | None:
     if start[257:262] == b"ustar":
         return "tar"
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-
-
-def looks_like_a_page(start: bytes) -> bool:
-    """Whether a file with these first bytes is a web page (or XML) and no archive.
-
-    >>> looks_like_a_page(b"<!DOCTYPE html><html>"), looks_like_a_page(b"PK..")
-    (True, False)
-    """
-    return (
-        re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)", start, re.I)
-        is not None
-    )
 
 
 def is_archive_name(name: str) -> bool:

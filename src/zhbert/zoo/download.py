@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, sha256_of, write_json
-from zhbert.zoo.archive import looks_like_a_page
+from zhbert.signatures import looks_like_a_page
 from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
