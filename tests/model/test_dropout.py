@@ -1,10 +1,14 @@
 """Dropout by hash: the rate, independence, and nothing but the seed."""
 
+import hashlib
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from zhbert.model import encoder
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import dropout, dropout_keys, keep_mask
 from zhbert.model.pretrained import BertForPreTraining
@@ -83,3 +87,46 @@ def test_forwards_of_one_seed_differ_and_repeat(config: BertConfig, batch: dict)
     assert all(torch.equal(a, b) for a, b in zip((first, second), run(2), strict=True))
     model.eval()
     assert torch.equal(*[model(**batch).prediction_logits for _ in range(2)])
+
+
+def test_masks_are_what_they_have_always_been() -> None:
+    masks = hashlib.sha256()
+    for seed in range(64):
+        for key in dropout_keys(seed * 0x9E3779B97F4A7C15, 3):
+            masks.update(keep_mask(5000, 0.1, key).numpy().tobytes())
+    assert masks.hexdigest().startswith("bfb7d9c761d485bd")
+
+
+def test_no_number_known_at_compile_time_leaves_32_bits() -> None:
+    """What is made of indices and constants alone a compiler computes itself, in wider numbers."""
+    known: dict[Any, int] = {}  # of such a node: the greatest magnitude
+    traced = make_fx(lambda key: keep_mask(1 << 22, 0.1, key))(torch.ones(2, dtype=torch.int32))
+    for node in traced.graph.nodes:
+        sizes = [known.get(x, x) for x in node.args]
+        if "arange" in node.name:
+            known[node] = node.args[0]
+        elif node.op == "call_function" and all(isinstance(size, int) for size in sizes):
+            known[node] = abs(math.prod(sizes) if "mul" in node.name else sum(map(abs, sizes)))
+    assert known
+    assert max(known.values()) < 1 << 31
+
+
+# PyTorch's compiler warns of its own insides.
+@pytest.mark.filterwarnings("ignore")
+def test_one_compiled_function_serves_all_layers(
+    shape: dict[str, Any], packed: dict[str, Any]
+) -> None:
+    torch.compiler.reset()
+    compiled: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    model = BertForPreTraining(BertConfig(**{**shape, "num_hidden_layers": 5})).train()
+    functions = [torch.compile(each, dynamic=True, backend=backend) for each in encoder.EAGER]
+    model.encoder._compiled = encoder.Functions(*functions)
+    for seed in range(2):
+        model.set_dropout_seed(seed)
+        model.pretraining_loss(**packed).masked_lm_loss_sum.backward()
+    assert len(compiled) == 3  # the embeddings, a layer, the last layer

@@ -14,6 +14,7 @@ from torch import Tensor
 
 # Multipliers of the "lowbias32" integer finaliser, as int32; the golden ratio spreads the counter.
 _SPREAD = -1640531527  # 0x9E3779B9
+_UNSPREAD = pow(_SPREAD, -1, 1 << 32)
 _FIRST = 0x7FEB352D
 _SECOND = -2073254261  # 0x846CA68B
 
@@ -32,8 +33,11 @@ def dropout_keys(seed: int, sites: int, device: torch.device | None = None) -> t
     keys = []
     for site in range(sites):
         bits = _mix64(start ^ _mix64(site))
-        keys.append([(bits & 0xFFFFFFFF) - 0x80000000, (bits >> 32) - 0x80000000])
-    return torch.tensor(keys, dtype=torch.int32).reshape(sites, 2).to(device).unbind(0)
+        first = ((bits & 0xFFFFFFFF) ^ 0x80000000) * _UNSPREAD & 0xFFFFFFFF
+        keys.append([(first ^ 0x80000000) - 0x80000000, (bits >> 32) - 0x80000000])
+    table = torch.tensor(keys, dtype=torch.int32).reshape(sites, 2).to(device)
+    # Copies: of views, the compiler would compile a layer again for each place in the table.
+    return tuple(key.clone() for key in table)
 
 
 def keep_mask(count: int, rate: float, key: Tensor) -> Tensor:
@@ -42,7 +46,9 @@ def keep_mask(count: int, rate: float, key: Tensor) -> Tensor:
     The key enters twice, before and after a multiplication: with one entry alone the sequences of
     two seeds would be shifted copies of each other.
     """
-    bits = torch.arange(count, dtype=torch.int32, device=key.device) * _SPREAD + key[0]
+    # Added first, then spread: a product of the index alone would be computed at compile time, in
+    # numbers too wide for the GPU's 32 bits.
+    bits = (torch.arange(count, dtype=torch.int32, device=key.device) + key[0]) * _SPREAD
     bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST ^ key[1]
     bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
     bits = bits ^ ((bits >> 16) & 0xFFFF)
