@@ -249,8 +249,6 @@ def test_a_mistake_in_a_card_is_one_line(write, old, new, message):
         ("regress", "", 'data.label_range = []: must be the lowest and the highest number'),
         ("regress", "label_range = [5, 0]", "data.label_range = [5.0, 0.0]: must be the lowest"),
         ("regress", 'label_range = ["0", "5"]', "must be a list of numbers"),
-        ("tag", 'format = "bio"\nlabels = ["O", "B-X"]',
-         """data: 'scheme' is missing; write scheme = "BIO\""""),
         ("span", 'format = "squad"',
          """data: 'scorer' is missing; write scorer = "cmrc2018", or cjrc, squad1.1, squad2.0"""),
         ("span", 'format = "squad"\nscorer = "squad"', 'data.scorer = "squad": not a choice'),

@@ -48,8 +48,8 @@ def describe_examples(examples: Sequence[Example]) -> str:
     >>> describe_examples([TextExample("0", "好", label="1"), TextExample("1", "差", label="0")])
     '2 examples, labels: 0 (1), 1 (1)'
     """
-    from zhbert.tasks.metrics import entities
     from zhbert.tasks.read import SpanExample, TagExample
+    from zhbert.tasks.schemes import entities
 
     first, count = examples[0], counted(len(examples), "example")
     if isinstance(first, SpanExample):

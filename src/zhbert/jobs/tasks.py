@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
+from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 
 if TYPE_CHECKING:
@@ -149,6 +150,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("format", data.format + ("" if data.header else ", without a header")),
         *(("files" if not place else "", text) for place, text in enumerate(files)),
         ("columns", ", ".join(columns)),
+        ("scheme", scheme_of(data.labels).name if card.kind == "tag" else ""),
         ("labels", _labels(card)),
         ("note", card.note),
     ]

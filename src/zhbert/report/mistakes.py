@@ -9,7 +9,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.report.runs import FineTuningRun, as_number, read_lines
-from zhbert.tasks.metrics import entities
+from zhbert.tasks.schemes import Entity, TagScheme, entities, scheme_of_model
 
 Line = Mapping[str, Any]
 """An object of predictions.jsonl."""
@@ -75,7 +75,9 @@ def confusion(run: FineTuningRun, predictions: Iterable[Sequence[Line]]) -> Conf
     pairs: Counter[tuple[str, str]] = Counter()
     for lines in predictions:
         for line in lines:
-            pairs.update(_entity_pairs(line) if run.kind == "tag" else _label_pair(line))
+            pairs.update(
+                _entity_pairs(line, _scheme(run)) if run.kind == "tag" else _label_pair(line)
+            )
     if not pairs:
         return None
     known = run.card.data.labels if run.card and run.kind == "classify" else ()
@@ -114,18 +116,22 @@ def _label_pair(line: Line) -> list[tuple[str, str]]:
     return [] if right is None or predicted is None else [(str(right), str(predicted))]
 
 
-def _entity_pairs(line: Line) -> list[tuple[str, str]]:
-    sides = [_entities(line.get(key)) for key in ("gold", "predicted")]
+def _entity_pairs(line: Line, scheme: TagScheme | None) -> list[tuple[str, str]]:
+    sides = [_entities(line.get(key), scheme) for key in ("gold", "predicted")]
     there, found = ({(start, end): kind for kind, start, end in side} for side in sides)
     pairs = [(kind, found.get(ends, NOT_FOUND)) for ends, kind in there.items()]
     return pairs + [(NOT_FOUND, kind) for ends, kind in found.items() if ends not in there]
 
 
-def _entities(tags: Any) -> list[tuple[str, int, int]]:
+def _scheme(run: FineTuningRun) -> TagScheme | None:
+    return scheme_of_model(run.card.data.labels) if run.card else None
+
+
+def _entities(tags: Any, scheme: TagScheme | None) -> list[Entity]:
     try:
-        return entities(tags if isinstance(tags, list) else ())
-    except (ZhbertError, TypeError):
-        # Tags of another scheme than BIO.
+        return entities(tags if isinstance(tags, list) else (), scheme)
+    except (ZhbertError, TypeError, KeyError):
+        # No tags, or of another card than the run's.
         return []
 
 
@@ -140,15 +146,15 @@ def worst_mistakes(run: FineTuningRun, lines: Sequence[Line], most: int = 8) -> 
     """
     judged = []
     for line in lines:
-        if (badness := _badness(run.kind, line)) is not None:
+        if (badness := _badness(run, line)) is not None:
             judged.append((badness, line))
     judged.sort(key=lambda pair: pair[0], reverse=True)
     return [_mistake(run, line) for _, line in judged[:most]]
 
 
-def _badness(kind: str, line: Line) -> tuple[float, float] | None:
+def _badness(run: FineTuningRun, line: Line) -> tuple[float, float] | None:
     """The greater, the worse; None where the example is right."""
-    if kind == "regress":
+    if run.kind == "regress":
         right, predicted = as_number(line.get("gold")), as_number(line.get("predicted"))
         if right is None or predicted is None or right == predicted:
             return None
@@ -156,10 +162,11 @@ def _badness(kind: str, line: Line) -> tuple[float, float] | None:
     score = as_number(line.get("score"))
     if score is None or score >= 1:
         return None
-    if kind == "classify":
+    if run.kind == "classify":
         return _probability(line) or 0.0, 0.0
-    if kind == "tag":
-        return 1 - score, len(_entities(line.get("gold"))) + len(_entities(line.get("predicted")))
+    if run.kind == "tag":
+        sides = [_entities(line.get(key), _scheme(run)) for key in ("gold", "predicted")]
+        return 1 - score, sum(map(len, sides))
     return 1 - score, as_number(line.get("probability")) or 0.0
 
 
@@ -175,10 +182,13 @@ def _mistake(run: FineTuningRun, line: Line) -> Mistake:
     right, predicted = line.get("gold"), line.get("predicted")
     score = as_number(line.get("score")) or 0.0
     if run.kind == "tag":
-        tokens = line.get("tokens")
+        tokens, scheme = line.get("tokens"), _scheme(run)
         tokens = [str(token) for token in tokens] if isinstance(tokens, list) else []
         texts = [_joined(tokens)]
-        right, predicted = (_named_entities(tokens, tags) for tags in (right, predicted))
+        right, predicted = (
+            ", ".join(f"{_joined(tokens[a:b])} {kind}" for kind, a, b in _entities(tags, scheme))
+            for tags in (right, predicted)
+        )
         how = f"F1 {100 * score:.0f} %"
     elif run.kind == "span":
         texts = [str(line.get(key) or "") for key in ("question", "context")]
@@ -200,10 +210,6 @@ def _mistake(run: FineTuningRun, line: Line) -> Mistake:
         _shortened(str(predicted)) or "(none)",
         how,
     )
-
-
-def _named_entities(tokens: Sequence[str], tags: Any) -> str:
-    return ", ".join(f"{_joined(tokens[start:end])} {kind}" for kind, start, end in _entities(tags))
 
 
 def _joined(tokens: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.schema import build, suggest
+from zhbert.tasks.schemes import SchemeError, scheme_of
 from zhbert.wording import counted, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
@@ -108,7 +109,7 @@ class Data:
     skip_broken_rows: bool = False
     """Rows with too many or too few columns are left out, and counted; unset: an error."""
     scheme: str = ""
-    """To tag: BIO."""
+    """To tag: one of `zhbert.tasks.schemes.SCHEMES`; unset: told from the labels."""
     drop_word_places: bool = False
     """To tag: a character is followed by its place in its word (``科0``), which is dropped."""
     scorer: str = ""
@@ -347,7 +348,10 @@ def check_card(card: Card) -> None:
             "highest number, for example [0, 5]"
         )
     if card.kind == "tag":
-        _required_choice("scheme", data.scheme, ("BIO",), where)
+        try:
+            scheme_of(data.labels, data.scheme)
+        except SchemeError as error:
+            raise ZhbertError(f"{_place_of(card, error.label)}: data: {error}") from None
     if card.kind == "span":
         _required_choice("scorer", data.scorer, SCORERS, where)
         if data.no_answer and data.scorer not in SCORERS_OF_NO_ANSWER:
@@ -497,6 +501,18 @@ def _check_labels(card: Card) -> None:
             f"{where}: metrics: f1 needs two labels, the second the positive one; there are "
             f"{len(labels)}"
         )
+
+
+def _place_of(card: Card, value: str) -> str:
+    """The file and line in which a label of the card is written, as far as they are found."""
+    path, written = card.path, [show(value), f"'{value}'"]
+    if card.data.labels_file:
+        path, written = path.parent / card.data.labels_file, [value]
+    if path.is_file():
+        for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+            if any(one in line for one in written):
+                return f"{path.name}:{number}"
+    return path.name
 
 
 def _choice(value: Any, choices: tuple[str, ...], label: str) -> None:

@@ -8,7 +8,6 @@ the paired bootstrap draws thousands.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
+from zhbert.tasks.schemes import TagScheme, entities, scheme_of
 
 Floats = NDArray[np.float64]
 Resampled = Callable[[Floats], Floats]
@@ -165,51 +165,30 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
 
 # -- tags --------------------------------------------------------------------------------------
 
-_TAG = re.compile(r"O|[BI](?:[-_].*)?", re.DOTALL)
 
-
-def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """The entities of a row of BIO tags: (type, start, end), the end not included.
-
-    Broken rows are read as seqeval and CoNLL's script read them: an I without its B, or of
-    another type than the tag before, begins an entity.
-
-    >>> entities(["B-PER", "I-PER", "O", "I-LOC", "I-ORG"])
-    [('PER', 0, 2), ('LOC', 3, 4), ('ORG', 4, 5)]
-    """
-    found: list[tuple[str, int, int]] = []
-    kind: str | None = None  # of the entity that is open
-    start = 0
-    for index, tag in enumerate(tags):
-        if not _TAG.fullmatch(tag):
-            raise ZhbertError(f"tag '{tag}': not of BIO; known: O, B-TYPE, I-TYPE")
-        own = None if tag == "O" else tag[1:].split("-", maxsplit=1)[-1] or "_"
-        if kind is not None and (tag[0] == "B" or own != kind):
-            found.append((kind, start, index))
-            kind = None
-        if kind is None and own is not None:
-            kind, start = own, index
-    if kind is not None:
-        found.append((kind, start, len(tags)))
-    return found
-
-
-def entity_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
+def entity_f1(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    scheme: TagScheme | None = None,
+) -> float:
     """F1 over entities, all types together (micro): one counts where type and ends are right.
 
-    As seqeval's ``f1_score`` in its default mode; 0 where there are no entities at all.
+    As seqeval's ``f1_score``: of BIO, and without a ``scheme``, in its default mode, else in its
+    strict one; 0 where there are no entities at all.
 
     >>> entity_f1([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "B-ORG"]])
     50.0
     """
-    return _once(resampled_entity_f1(gold, predicted), gold)
+    return _once(resampled_entity_f1(gold, predicted, scheme), gold)
 
 
 def resampled_entity_f1(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    scheme: TagScheme | None = None,
 ) -> Resampled:
     """Of `entity_f1`; an example is a sentence."""
-    counts = entity_counts(gold, predicted)
+    counts = entity_counts(gold, predicted, scheme)
     return _resampled_f1(counts[:, 0], counts[:, 1], counts[:, 2])
 
 
@@ -224,12 +203,16 @@ def resampled_tag_accuracy(
     return lambda weights: 100.0 * _ratio(weights @ right, weights @ tokens)
 
 
-def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Floats:
+def entity_counts(
+    gold: Sequence[Sequence[str]],
+    predicted: Sequence[Sequence[str]],
+    scheme: TagScheme | None = None,
+) -> Floats:
     """Entities of each sentence that are right, were predicted, are there: (sentences, 3)."""
     _check_rows(gold, predicted)
     counts = np.zeros((len(gold), 3))
     for index, (true, found) in enumerate(zip(gold, predicted, strict=True)):
-        there, guessed = set(entities(true)), set(entities(found))
+        there, guessed = set(entities(true, scheme)), set(entities(found, scheme))
         counts[index] = len(there & guessed), len(guessed), len(there)
     return counts
 
@@ -256,9 +239,12 @@ def resampled_predictions(
         # Their scores stand in the lines; "score" is F1.
         key = "score" if name == "f1" else name
         return resampled_mean([100.0 * line[key] for line in lines])
-    positive = tuple(labels[1:2]) if (kind, name) == ("classify", "f1") else ()
+    more: dict[tuple[str, str], tuple[Any, ...]] = {
+        ("classify", "f1"): tuple(labels[1:2]),
+        ("tag", "f1"): (scheme_of(labels),) if labels else (),
+    }
     gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
-    return METRICS[kind][name](gold, found, *positive)
+    return METRICS[kind][name](gold, found, *more.get((kind, name), ()))
 
 
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:

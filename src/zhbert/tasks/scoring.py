@@ -12,6 +12,7 @@ from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card
 from zhbert.tasks.metrics import METRICS, Resampled, entity_counts, resampled_mean
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.schemes import TagScheme, scheme_of
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.wording import counted
 
@@ -65,9 +66,13 @@ def score(
     gold = [_gold(example) for example in examples]
     predicted = [predictions[example.id] for example in examples]
     # F1 is of the second label; the card's check has seen to it that there are two.
-    more = {"f1": card.data.labels[1:2]} if card.kind == "classify" else {}
+    scheme = scheme_of(card.data.labels) if card.kind == "tag" else None
+    more: dict[tuple[str, str], tuple[object, ...]] = {
+        ("classify", "f1"): card.data.labels[1:2],
+        ("tag", "f1"): (scheme,),
+    }
     resampled = {
-        name: METRICS[card.kind][name](gold, predicted, *more.get(name, ()))
+        name: METRICS[card.kind][name](gold, predicted, *more.get((card.kind, name), ()))
         for name in card.metrics
     }
     ids = {example.id for example in examples}
@@ -75,7 +80,7 @@ def score(
         metrics=_metrics(resampled, len(examples)),
         resampled=resampled,
         num_examples=len(examples),
-        further=_precision_and_recall(gold, predicted) if card.kind == "tag" else {},
+        further=_precision_and_recall(gold, predicted, scheme) if scheme else {},
         unknown=tuple(id_ for id_ in predictions if id_ not in ids),
     )
 
@@ -122,9 +127,11 @@ def _metrics(resampled: Mapping[str, Resampled], num_examples: int) -> dict[str,
     return {name: float(metric(whole)[0]) for name, metric in resampled.items()}
 
 
-def _precision_and_recall(gold: Sequence[object], predicted: Sequence[object]) -> dict[str, float]:
-    rows = (cast("Sequence[Sequence[str]]", side) for side in (gold, predicted))
-    right, found, there = entity_counts(*rows).sum(axis=0)
+def _precision_and_recall(
+    gold: Sequence[object], predicted: Sequence[object], scheme: TagScheme
+) -> dict[str, float]:
+    true, tags = (cast("Sequence[Sequence[str]]", side) for side in (gold, predicted))
+    right, found, there = entity_counts(true, tags, scheme).sum(axis=0)
     return {
         "precision": 100 * right / found if found else 0.0,
         "recall": 100 * right / there if there else 0.0,

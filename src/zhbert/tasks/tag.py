@@ -1,4 +1,4 @@
-"""Which tag does each token of a sentence have? Tags are BIO's: entities begin, go on, or are not.
+"""Which tag does each token of a sentence have? Tags say where entities begin, go on and end.
 
 A token's tag stands at its first piece; a sentence that is longer than a row goes on in the next.
 """
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
-from zhbert.tasks.metrics import entities, entity_counts
+from zhbert.tasks.metrics import entity_counts
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.rows import NOT_A_TARGET, Batch, Rows, pack
+from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
-
-OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,11 @@ class Tag:
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
     per_piece: ClassVar[bool] = True
+
+    @property
+    def scheme(self) -> TagScheme | None:
+        """What the labels say of entities; None: nothing."""
+        return scheme_of_model(self.labels)
 
     def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
         """A row or more for each sentence."""
@@ -119,7 +123,8 @@ class Tag:
         probabilities = softmax(scores[places.pieces])
         best = probabilities.argmax(-1)
         sure = probabilities.max(-1).round(6).tolist()
-        outside = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
+        scheme = self.scheme
+        outside = (scheme and scheme.outside) or self.labels[0]
         sentences = cast(Sequence[TagExample], prepared.examples)
         tags = [[outside] * len(one.tokens) for one in sentences]
         chances = [[1.0] * len(one.tokens) for one in sentences]
@@ -128,11 +133,9 @@ class Tag:
         ):
             tags[sentence][token] = self.labels[label]
             chances[sentence][token] = chance
-        bio = OUTSIDE in self.labels
         return [
             Prediction(
-                tuple(row),
-                {"probabilities": chance, "entities": _entities(one, row) if bio else []},
+                tuple(row), {"probabilities": chance, "entities": _entities(one, row, scheme)}
             )
             for one, row, chance in zip(sentences, tags, chances, strict=True)
         ]
@@ -147,7 +150,7 @@ class Tag:
         """F1 of each sentence's entities; 1 where there are none and none was found."""
         gold = [cast(TagExample, example).tags or () for example in examples]
         found = [cast(tuple[str, ...], prediction.value) for prediction in predictions]
-        counts = entity_counts(gold, found)
+        counts = entity_counts(gold, found, self.scheme)
         both = counts[:, 1] + counts[:, 2]
         f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
         return {"score": f1.tolist()}
@@ -165,13 +168,15 @@ class Tag:
     def describe(self, example: Example) -> str:
         """The entities of the sentence."""
         sentence = cast(TagExample, example)
-        found = _entities(sentence, list(sentence.tags or ()))
+        found = _entities(sentence, list(sentence.tags or ()), self.scheme)
         return "entities " + (", ".join(f"{e['text']} {e['type']}" for e in found) or "none")
 
 
-def _entities(sentence: TagExample, tags: list[str]) -> list[dict[str, Any]]:
+def _entities(
+    sentence: TagExample, tags: list[str], scheme: TagScheme | None
+) -> list[dict[str, Any]]:
     joint = "" if all(len(token) == 1 for token in sentence.tokens) else " "
     return [
         {"type": kind, "start": start, "end": end, "text": joint.join(sentence.tokens[start:end])}
-        for kind, start, end in entities(tags)
+        for kind, start, end in (scheme.entities(tags) if scheme else ())
     ]
