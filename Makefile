@@ -1,6 +1,8 @@
-# make help lists the targets. Needs Python 3.11 to 3.13, make and a C++ compiler; nothing else:
-# everything is installed into .venv, in the versions that constraints.txt pins.
+# make help lists the targets. Needs Python 3.11 to 3.13 and make; a C++ compiler makes it fast.
+# Everything is installed into .venv, as requirements/ says: versions and the hashes of their files.
 PYTHON ?= python3
+# Where pip looks for torch, if not where it looks for the rest: PyTorch's own index has CPU builds.
+TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
@@ -9,50 +11,63 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 TEST_OPTIONS ?= -n 2 --dist worksteal -q
 
+# A lock names all that is needed, so pip has nothing to look for; and nothing but wheels is taken.
+LOCKED := install -q --no-deps --require-hashes --only-binary=:all: -r
+TORCH := install -q --only-binary=:all: $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+OURSELVES := install -q --no-deps --no-build-isolation
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers format wheel test-wheel bench clean
+.PHONY: help setup quickstart test check lint types layers format wheel test-wheel smoke bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-setup: $(VENV)/.ready ## create .venv with everything in it
+setup: $(VENV)/.run ## create .venv with what the package needs
 
-$(VENV)/.ready: pyproject.toml setup.py constraints.txt $(wildcard src/zhbert/*/*.cpp)
+# What `make quickstart` needs, and nothing else.
+$(VENV)/.run: pyproject.toml setup.py requirements/run.txt requirements/torch.txt $(wildcard src/zhbert/*/*.cpp)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (the first time takes a minute or more)"
-	@$(BIN)/pip install -q -c constraints.txt setuptools wheel
-	@$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo "installing into $(VENV): 0.1 GB to download, and torch (0.2 GB for CPUs; 3 GB with CUDA)"
+	@$(BIN)/python -m pip $(LOCKED) requirements/run.txt
+	@$(BIN)/python -m pip $(TORCH)
+	@$(BIN)/python -m pip $(OURSELVES) -e .
 	@touch $@
 
-.transformers4/.ready: tests/transformers4.txt $(VENV)/.ready
+# The same environment with the linters and the libraries that the tests compare with.
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@echo "installing into $(VENV) what the tests compare with: 0.6 GB to download"
+	@$(BIN)/python -m pip $(LOCKED) requirements/test.txt
+	@touch $@
+
+.transformers4/.ready: requirements/transformers4.txt $(VENV)/.run
 	@rm -rf .transformers4
-	@$(BIN)/pip install -q --no-deps --target .transformers4 -r tests/transformers4.txt
+	@$(BIN)/python -m pip $(LOCKED) requirements/transformers4.txt --target .transformers4
 	@touch $@
 
-quickstart: $(VENV)/.ready ## text to a trained model in minutes: make quickstart [TEXT=my.txt]
+quickstart: $(VENV)/.run ## text to a trained model in minutes: make quickstart [TEXT=my.txt]
 	@$(BIN)/zhbert quickstart $(TEXT) --out runs/quickstart --overwrite
 
-test: $(VENV)/.ready .transformers4/.ready ## all tests
+test: $(VENV)/.test .transformers4/.ready ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/pytest $(TEST_OPTIONS) tests src
 
 check: lint types layers test ## everything that must pass: format, lint, types, layers, tests
 
-lint: $(VENV)/.ready
+lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(VENV)/.ready
+types: $(VENV)/.test
 	$(BIN)/mypy
 
-layers: $(VENV)/.ready
+layers: $(VENV)/.test
 	$(BIN)/lint-imports
 
-format: $(VENV)/.ready ## format the code and mend what the linter can
+format: $(VENV)/.test ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-wheel: $(VENV)/.ready ## build dist/*.whl
+wheel: $(VENV)/.test ## build dist/*.whl
 	@rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation -q
 
@@ -61,11 +76,27 @@ test-wheel: wheel .transformers4/.ready ## the tests against the installed wheel
 	@rm -rf build/wheel-test && mkdir -p build/wheel-test
 	@$(PYTHON) -m venv build/wheel-test/venv
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo build/wheel-test/venv/lib/python*/site-packages)/libraries.pth
-	@build/wheel-test/venv/bin/pip install -q --no-deps --force-reinstall dist/*.whl
-	@cp -r tests tools docs pyproject.toml LICENSE *.md build/wheel-test/
+	@build/wheel-test/venv/bin/python -m pip install -q --no-deps --force-reinstall dist/*.whl
+	@cp -r tests tools docs requirements pyproject.toml LICENSE *.md build/wheel-test/
 	cd build/wheel-test && $(TEST_ENVIRONMENT) ZHBERT_TRANSFORMERS4=$(CURDIR)/.transformers4 ZHBERT_WHEEL=1 venv/bin/python -m pytest $(TEST_OPTIONS) tests
 
-bench: $(VENV)/.ready ## the benchmarks beside their peers (needs ZHBERT_DATA; half an hour)
+# The whole way on two sentences, by `pip install .` as a user does it: with the newest of everything
+# that pyproject.toml allows (the torch of requirements/torch.txt, if not TORCH=torch), and the oldest.
+TORCH_WANTED = $(or $(TORCH),-r requirements/torch.txt)
+smoke: ## install with the newest and the oldest libraries, and go the whole way with each
+	@rm -rf build/newest build/oldest build/lib* build/bdist*
+	@$(PYTHON) -m venv build/newest && $(PYTHON) -m venv build/oldest
+	@echo "the newest of everything"
+	@build/newest/bin/python -m pip install -q --only-binary=:all: $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH_WANTED)
+	@build/newest/bin/python -m pip install -q --prefer-binary .
+	build/newest/bin/python tools/smoke.py
+	@echo "the oldest of everything"
+	@build/oldest/bin/python -m pip $(LOCKED) requirements/oldest.txt
+	@build/oldest/bin/python -m pip $(TORCH)
+	@build/oldest/bin/python -m pip $(OURSELVES) .
+	build/oldest/bin/python tools/smoke.py
+
+bench: $(VENV)/.test ## the benchmarks beside their peers (needs ZHBERT_DATA; half an hour)
 	@for script in tokenizer prepare loader train_step "finetune train" "finetune predict" "finetune span"; do set -- $$script; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; done
 
 clean: ## remove what was built, not runs/
