@@ -80,6 +80,29 @@ def _without_halves(value: Any) -> Any:
     return value
 
 
+def read_text(path: str | os.PathLike[str], what: str = "") -> str:
+    """What a text file holds, as UTF-8 and without a byte order mark; line ends stay as they are.
+
+    ``what`` is what the file should have been ("a user dictionary"), for the error.
+
+    Raises:
+        ZhbertError: the file cannot be read, is not UTF-8, or is no text at all (a Git LFS
+            pointer, a web page, an archive); the error says which and what to do.
+    """
+    with refused(path, what):
+        raw = Path(path).read_bytes()
+    if (found := no_text(raw[:HEAD])) is not None:
+        should = f"not {what}, but " if what else ""
+        raise ZhbertError(f"{os.fspath(path)}: {should}{found}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ZhbertError(
+            f"{os.fspath(path)}: not UTF-8 ({error.reason} at byte {error.start + 1}); "
+            f"{how_to_convert(raw[:HEAD])}"
+        ) from None
+
+
 def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -> _Json:
     """What a JSON file holds; a byte order mark does no harm.
 
@@ -89,20 +112,10 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
     Raises:
         ZhbertError: the file cannot be read, is not UTF-8, not JSON, or holds something else.
     """
-    with refused(path, what):
-        raw = Path(path).read_bytes()
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ZhbertError(
-                f"{os.fspath(path)}: not UTF-8 ({error.reason} at byte {error.start + 1}); "
-                f"{how_to_convert(raw[:HEAD])}"
-            ) from None
-        if not text.strip():
-            raise ZhbertError(f"{os.fspath(path)}: empty")
-        if text.startswith("<") or text.startswith("version https://git-lfs"):
-            raise ZhbertError(f"{os.fspath(path)}: {no_text(raw[:HEAD]) or 'not JSON'}")
-        value = parse_json(text, path)
+    text = read_text(path, what)
+    if not text.strip():
+        raise ZhbertError(f"{os.fspath(path)}: empty")
+    value = parse_json(text, path)
     if not isinstance(value, kind):
         wanted = "an object {...}" if kind is dict else "a list [...]"
         raise ZhbertError(f"{os.fspath(path)}: {f'not {what}: ' if what else ''}must hold {wanted}")

@@ -45,6 +45,14 @@ def test_training_gives_the_same_bytes_again(text: Path, tmp_path: Path) -> None
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
 
 
+def test_a_file_is_replaced_only_when_asked(text: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vocab.txt"
+    out.write_text("mine", encoding="utf-8")
+    assert main(["vocab", "train", str(text), "--out", str(out), "--quiet"]) == 2
+    assert out.read_text() == "mine"
+    assert train(text, out, "--overwrite")[0] == "[PAD]"
+
+
 def test_a_trained_vocabulary_leaves_nothing_of_its_text_unknown(
     text: Path, tmp_path: Path
 ) -> None:
@@ -58,7 +66,7 @@ def test_a_trained_vocabulary_leaves_nothing_of_its_text_unknown(
 def test_the_size_is_kept_and_a_shortage_is_said(text: Path, tmp_path: Path, capsys) -> None:
     fewer = len(train(text, tmp_path / "all.txt", "--characters", "none"))
     assert len(train(text, tmp_path / "v.txt", "--characters", "none", "--size", "220")) == 220
-    arguments = [str(text), "--out", str(tmp_path / "v.txt"), "--characters", "none"]
+    arguments = [str(text), "--out", str(tmp_path / "w.txt"), "--characters", "none"]
     assert main(["vocab", "train", *arguments]) == 0
     captured = capsys.readouterr()
     assert f"note: {fewer:,} pieces, not 21,128" in captured.err
@@ -108,7 +116,7 @@ def test_training_reads_compressed_files_and_records(text: Path, tmp_path: Path)
     records = tmp_path / "a.jsonl"
     lines = (json.dumps({"body": line}) for line in TEXT.splitlines())
     records.write_text("\n".join(lines), encoding="utf-8")
-    assert train(records, tmp_path / "w.txt", "--field", "body") == expected
+    assert train(records, tmp_path / "w.txt", "--field", "body", "--overwrite") == expected
 
 
 def test_the_shipped_vocabulary_is_what_the_command_makes(data: Path, tmp_path: Path) -> None:
@@ -242,6 +250,8 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], str]]:
         "not UTF-8": (["train", file["gbk"], "--out", out], "not UTF-8"),
         "folder without text": (["train", str(folder / "nothing"), "--out", out], "nothing: no"),
         "out is a folder": (["train", text, "--out", str(folder)], "a folder; name a file"),
+        "out is there": (["train", text, "--out", file["no_unk"]], "--overwrite replaces it"),
+        "out is the text": (["train", text, "--out", text, "--overwrite"], "would remove the text"),
         "size": (["train", text, "--out", out, "--size", "9"], "--size 9 is too small"),
         "frequency": (["train", text, "--out", out, "--min-frequency", "0"], "must be 1 or more"),
         "characters": (["train", text, "--out", out, "--characters", "gb"], "sets: quotes, gb2312"),
@@ -275,7 +285,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
     out = text.parent / "v.txt"
     out.write_text("before")
     monkeypatch.setattr("zhbert.files.os.fsync", full)
-    assert main(["vocab", "train", str(text), "--out", str(out), "--quiet"]) == 2
+    train = ["vocab", "train", str(text), "--out", str(out), "--overwrite", "--quiet"]
+    assert main(train) == 2
     error = capsys.readouterr().err
     assert "the disk is full" in error
     assert error.count("\n") == 1

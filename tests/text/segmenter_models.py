@@ -1,4 +1,8 @@
-"""Small models of the libraries that cut words, trained or built in a second, offline."""
+"""Small models of the libraries that cut words, trained or built in a second, offline.
+
+HanLP has no wheel, so it is not among the libraries that tests install: `hanlp_stand_in` has the
+parts of its interface that are used.
+"""
 
 from __future__ import annotations
 
@@ -100,46 +104,30 @@ def pkuseg(folder: Path) -> Path:
 
 
 def hanlp(folder: Path) -> Path:
-    """The folder that HanLP's own trainer wrote."""
+    """A folder as HanLP's trainer writes it, for the stand-in of its interface."""
     import torch
-    import transformers.optimization
-    from hanlp.components.tokenizers.transformer import TransformerTaggingTokenizer
-    from transformers import BertConfig, BertModel
 
-    (folder / "bert").mkdir()
-    size = _tokenizer(folder / "bert")
-    shape = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
+    tags = {character: 1.0 for line in SENTENCES for character in line if character != " "}
+    tags |= {word[0]: 0.0 for line in SENTENCES for word in line.split()}
+    characters = sorted(tags)
+    config = {
+        "classpath": "hanlp.components.tokenizers.transformer.TransformerTaggingTokenizer",
+        "hanlp_version": "2.1.5",
+        "sampler_builder": {
+            "classpath": "hanlp.common.dataset.SortingSamplerBuilder",
+            "batch_size": 32,
+        },
+        "transform": {
+            "classpath": "hanlp.common.transform.NormalizeCharacter",
+            "mapper": "https://file.hankcs.com/corpus/char_table.json.zip",
+        },
+        "tagging_scheme": "BMES",
     }
-    file = _training_file(folder)
-    # transformers 5 has no AdamW any more, which HanLP 2.1.5 trains with.
-    transformers.optimization.AdamW = lambda groups, lr, weight_decay, eps, **_: torch.optim.AdamW(
-        groups, lr=lr, weight_decay=weight_decay, eps=eps
-    )
-    try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            BertModel(BertConfig(vocab_size=size, **shape)).save_pretrained(folder / "bert")
-            TransformerTaggingTokenizer().fit(
-                file,
-                file,
-                str(folder / "model"),
-                str(folder / "bert"),
-                epochs=4,
-                lr=1e-2,
-                transformer_lr=1e-2,
-                warmup_steps=0,
-                batch_size=8,
-                max_seq_len=128,
-                char_level=True,
-                devices=-1,
-                eval_trn=False,
-                seed=1,
-            )
-    finally:
-        del transformers.optimization.AdamW
-    return folder / "model"
+    vocabs = {"tag": {"idx_to_token": characters, "type": "hanlp.common.vocab.Vocab"}}
+    model = folder / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "vocabs.json").write_text(json.dumps(vocabs))
+    weight = torch.tensor([[tags[c]] for c in characters])
+    torch.save({"word_embeddings.weight": weight}, model / "model.pt")
+    return model

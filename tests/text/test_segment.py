@@ -160,18 +160,82 @@ def test_a_user_s_word_that_jieba_cuts_all_the_same_is_told(tmp_path: Path) -> N
     assert "A/B测试" in remark
 
 
+# What jieba's load_userdict makes of a line, and what the tools make of it that know no frequency.
+USER_LINES = {
+    "云计算 5": ("云计算", 5, None),
+    "李小福 2 nr": ("李小福", 2, "nr"),
+    "凱特琳 nz": ("凱特琳", None, "nz"),
+    "台中": ("台中", None, None),
+    "Edu Trust认证 2000": ("Edu Trust认证", 2000, None),
+    "iPhone X": ("iPhone X", None, None),
+    "云 计算": ("云 计算", None, None),
+    "云 计算 10 n": ("云 计算", 10, "n"),
+    "2025": ("2025", None, None),
+    "第 5 代 0": ("第 5 代", 0, None),
+    "5G 5": ("5G", 5, None),
+    "# 词": ("# 词", None, None),
+    "词  7": ("词 ", 7, None),
+    "云计算\tn": ("云计算", None, "n"),
+    "云 计算\tNoun": ("云 计算", None, "Noun"),
+    "云计算\t5\tn": ("云计算", 5, "n"),
+    "\u3000词 ": ("词", None, None),
+    "词 ５": ("词 ５", None, None),
+}
+
+
+@pytest.mark.parametrize(("line", "expected"), USER_LINES.items())
+@pytest.mark.parametrize("segmenter", ["jieba", "pkuseg", "ltp", "thulac", "hanlp"])
+def test_a_line_of_a_user_dictionary_is_what_its_tool_takes_it_for(
+    tmp_path: Path, line: str, expected: tuple[str, int | None, str | None], segmenter: str
+) -> None:
+    file = tmp_path / "words.txt"
+    for ends in ("\n", "\r\n", "\r"):
+        content = f"\ufeff{line}{ends}{ends} {ends}好{ends}"
+        file.write_text(content, encoding="utf-8", newline="")
+        assert segment.read_user_words(file, segmenter) == [expected, ("好", None, None)]
+
+
+def test_small_letters_at_the_end_are_a_tag_for_jieba_alone(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("机器 learning\n深度 learning 5\n", encoding="utf-8")
+    words = segment.read_user_words(file)
+    assert words == [("机器", None, "learning"), ("深度 learning", 5, None)]
+    assert segment.read_user_words(file, "pkuseg")[0] == ("机器 learning", None, None)
+    remarks = load_segmenter(user_words=file).remarks  # type: ignore[attr-defined]
+    assert any("1 of 2 lines" in remark and "机器 learning" in remark for remark in remarks)
+
+
+def test_jieba_s_words_with_spaces_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("iPhone X\n云 计算\n通义千问\n", encoding="utf-8")
+    segmenter = load_segmenter(user_words=file)
+    (remark,) = segmenter.remarks  # type: ignore[attr-defined]
+    assert "2 of 3 words whole" in remark
+    assert remark.endswith("iPhone X, 云 计算")
+    assert "通义千问" in words_of(segmenter, "买通义千问")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("词 x y z", "words.txt:1"), (None, "no such file"), (b"\xff\xfe", "could not be read")],
+    [
+        (None, "words.txt: no such file"),
+        ("中国".encode("gbk"), "words.txt: not UTF-8.*iconv -f GB18030"),
+        ("中国".encode("utf-16"), "words.txt: not UTF-8.*iconv -f UTF-16"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer.*git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"PK\x03\x04", "a zip archive: unpack it first"),
+        (f"a\n词 {'9' * 20}".encode(), r"words.txt:2: a frequency of more than 12 digits"),
+    ],
 )
 def test_a_bad_file_of_user_words_is_one_line(
-    tmp_path: Path, content: str | bytes | None, message: str
+    tmp_path: Path, content: bytes | None, message: str
 ) -> None:
     file = tmp_path / "words.txt"
     if content is not None:
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ZhbertError, match=message):
+        file.write_bytes(content)
+    with pytest.raises(ZhbertError, match=message) as caught:
         load_segmenter(user_words=file)
+    assert "\n" not in str(caught.value)
 
 
 def test_whitespace_words_end_before_the_next_begins() -> None:

@@ -1,7 +1,7 @@
 """The libraries' words, found again in the text: exact ends whatever a library does to it.
 
-The models are made by the libraries' own trainers (LTP's perceptron, pkuseg, HanLP) or of their own
-classes with random weights (neural LTP); THULAC's is the one in its package.
+The models are made by the libraries' own trainers (LTP's perceptron, pkuseg) or of their own
+classes with random weights (neural LTP); THULAC's is the one in its package; HanLP is a stand-in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.text import segmenter_models
+from tests.text import hanlp_stand_in, segmenter_models
 
 from zhbert.errors import ZhbertError
 from zhbert.text import segmenters
@@ -35,6 +35,21 @@ SEGMENTER = {
     "hanlp": "hanlp",
 }
 Load = Callable[..., Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanlp() -> Iterator[None]:
+    """HanLP's interface in the place of the library."""
+    version = segmenters.metadata.version
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in hanlp_stand_in.modules().items():
+            patch.setitem(sys.modules, name, module)
+        patch.setattr(
+            segmenters.metadata,
+            "version",
+            lambda name: hanlp_stand_in.VERSION if name == "hanlp" else version(name),
+        )
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -134,10 +149,9 @@ def test_a_megabyte_in_one_line_is_cut(load: Load, name: str) -> None:
     assert (np.diff(ends, prepend=0) > 0).all()
 
 
-@pytest.mark.parametrize("name", ["neural", "hanlp"])
-def test_what_stands_behind_a_model_s_last_piece_is_cut_too(load: Load, name: str) -> None:
+def test_what_stands_behind_a_model_s_last_piece_is_cut_too(load: Load) -> None:
     # 한 is three pieces: of these 500 characters a model of 512 pieces sees a half.
-    segmenter = load(name)
+    segmenter = load("neural")
     text = "한语" * (LONGEST // 2)
     ends = segmenter.segment([text])[0]
     assert segmenter.unaligned == 0
@@ -188,6 +202,18 @@ def test_words_of_the_user_are_kept_whole(load: Load, name: str, tmp_path: Path)
     assert len(kept) >= (1 if name == "neural" else 2)
     assert "user_words" in segmenter.options
     assert segmenter.remarks == []
+
+
+@every
+def test_a_word_with_spaces_is_told_and_its_parts_are_no_words(
+    load: Load, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("Edu Trust认证 2000\n天安 门研究\n语言模型 3 n\n", encoding="utf-8")
+    segmenter = load(name, user_words=file)
+    (remark,) = segmenter.remarks
+    assert "2 of 3 words whole: Edu Trust认证, 天安 门研究" in remark
+    assert "语言模型" in words_of(segmenter, "使用语言模型")
 
 
 def test_words_that_a_library_cuts_all_the_same_are_told(load: Load, tmp_path: Path) -> None:
@@ -372,14 +398,12 @@ def test_an_unknown_name_of_a_model_is_one_line(name: str) -> None:
 def test_no_network_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
     import spacy_pkuseg
-    from hanlp.utils import io_util
 
     def offline(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to host\nand more")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     monkeypatch.setattr(spacy_pkuseg, "download_model", offline)
-    monkeypatch.setattr(io_util, "get_resource", offline)
     for name in ("ltp", "pkuseg", "hanlp"):
         with pytest.raises(ZhbertError, match=r"no route to host\).*--segmenter-model") as caught:
             load_segmenter(name)
@@ -460,15 +484,11 @@ def test_pkuseg_s_old_pickles_are_refused(tmp_path: Path) -> None:
     ("name", "config", "message"),
     [
         ("ltp", {}, "not of an LTP model"),
-        ("ltp", [], "not a ltp model's config"),
+        ("ltp", [], "not a ltp model's config.json: must hold an object"),
         ("ltp", {"nerual": False}, "None: not a ltp model"),
-        (
-            "ltp",
-            {"nerual": True, "model": {"a": {"_ltp_target_": "os.system"}}},
-            r"wants to call os\.system: refused",
-        ),
-        ("hanlp", {"classpath": "os.system"}, r"holds a os\.system"),
+        ("ltp", {"nerual": False, "tasks": 3}, "None: not a ltp model"),
         ("hanlp", {}, "holds a None"),
+        ("hanlp", {"classpath": None}, "holds a None"),
     ],
 )
 def test_a_config_of_something_else_is_refused(
@@ -478,6 +498,139 @@ def test_a_config_of_something_else_is_refused(
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ZhbertError, match=message):
         load_segmenter(name, model=tmp_path)
+
+
+# Where in a folder's files a library makes what is named there: (file, keys on the way).
+PLACES = [
+    ("neural", "config.json", ["model"]),
+    ("neural", "config.json", ["model", "backbone"]),
+    ("neural", "config.json", ["model", "backbone", "config", "x"]),
+    ("neural", "config.json", ["model", "heads", "cws"]),
+    ("neural", "config.json", ["model", "processor", "more", "x"]),
+    ("hanlp", "config.json", []),
+    ("hanlp", "config.json", ["transform"]),
+    ("hanlp", "config.json", ["sampler_builder", "x"]),
+    ("hanlp", "config.json", ["x", "y", 0, "z"]),
+    ("hanlp", "vocabs.json", ["tag"]),
+    ("hanlp", "vocabs.json", ["nested", "tag"]),
+]
+KEYS = {
+    "neural": "_ltp_target_",
+    ("hanlp", "config.json"): "classpath",
+    ("hanlp", "vocabs.json"): "type",
+}
+# By module, through modules, beside what is allowed, and of a library's own that runs things.
+CALLS = [
+    "os.system",
+    "posix.system",
+    "subprocess.check_output",
+    "builtins.exec",
+    "torch.nn.parallel.distributed.os.system",
+    "torch.nn.Linear",
+    "torch.load",
+    "ltp_core.models.utils.instantiate.importlib.import_module",
+    "ltp_core.models.ltp_model.LTPModule.__init__",
+    "ltp_core.models.ltp_model.LTPModule ",
+    "transformers.AutoModel.from_pretrained",
+    "hanlp.components.lambda_wrapper.LambdaComponent",
+    "hanlp.common.vocab.os.system",
+    "hanlp.layers.embeddings.fast_text.FastTextEmbedding",
+    "os.abort",
+    "",
+]
+
+
+@pytest.mark.parametrize(("name", "file", "keys"), PLACES)
+@pytest.mark.parametrize("call", CALLS)
+def test_what_a_folder_s_files_name_is_never_called(
+    models: dict[str, Path | None],
+    tmp_path: Path,
+    name: str,
+    file: str,
+    keys: list[str | int],
+    call: str,
+) -> None:
+    model = models[name]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((folder / file).read_text())
+    place: Any = content
+    for depth, key in enumerate(keys, 1):
+        if isinstance(place, list):
+            place.append({})
+        elif key not in place:
+            place[key] = [] if keys[depth:][:1] == [0] else {}
+        place = place[key]
+    key = KEYS.get(name) or KEYS[name, file]  # type: ignore[call-overload]
+    place |= {key: call, "command": f"touch {tmp_path / 'ran'}", "idx_to_token": []}
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(ZhbertError, match=r"refused|holds a") as caught:
+        load_segmenter(SEGMENTER[name], model=folder)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "entry"),
+    [
+        ("neural", "tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
+        ("neural", "tokenizer_config.json", {"tokenizer_class": "TransfoXLTokenizer"}),
+        ("neural", "config.json", {"a": [{"auto_map": {"AutoModel": "evil.Evil"}}]}),
+        ("neural", "config.json", {"a": {"attn_implementation": "some-one/kernel"}}),
+        ("neural", "config.json", {"a": {"_attn_implementation": {"": "some-one/kernel"}}}),
+        ("neural", "config.json", {"model": {"backbone": {"config": {"model_type": "rag"}}}}),
+        ("hanlp", "config.json", {"transform": {"mapper": "https://example.com/char_table.json"}}),
+        ("hanlp", "config.json", {"embed": {"filepath": "HTTP://example.com/a.bin"}}),
+        ("hanlp", "config.json", {"a": "https://file.hankcs.com.example.com/a.bin"}),
+    ],
+)
+def test_code_and_files_of_elsewhere_are_refused(
+    models: dict[str, Path | None], tmp_path: Path, name: str, file: str, entry: dict[str, Any]
+) -> None:
+    model = models[name]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | entry))
+    with pytest.raises(ZhbertError, match="refused") as caught:
+        load_segmenter(SEGMENTER[name], model=folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_stand_in_calls_what_a_config_names_as_hanlp_does(
+    models: dict[str, Path | None], tmp_path: Path
+) -> None:
+    """So that the tests above would fail if nothing were refused."""
+    model = models["hanlp"]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    evil = {"classpath": "os.system", "command": f"touch {tmp_path / 'ran'}"}
+    (folder / "config.json").write_text(json.dumps(config | {"x": {**evil}}))
+    hanlp_stand_in.TransformerTaggingTokenizer().load(str(folder), devices=-1, verbose=False)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_pickle_among_pkuseg_s_weights_is_not_run(
+    models: dict[str, Path | None], tmp_path: Path
+) -> None:
+    model = models["pkuseg"]
+    assert model
+    folder = shutil.copytree(model, tmp_path / "model")
+    weights = np.array([_Runs(tmp_path / "ran")], object)
+    np.savez(folder / "weights.npz", sizes=weights, w=weights)
+    with pytest.raises(ZhbertError, match="could not be loaded"):
+        load_segmenter("pkuseg", model=folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_perceptron_of_a_folder_is_read_from_the_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "outside.bin").write_bytes(b"")
+    (tmp_path / "model").mkdir()
+    config = {"nerual": False, "tasks": {"cws": "../outside.bin"}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ZhbertError, match=r"model: no outside\.bin"):
+        load_segmenter("ltp", model=tmp_path / "model")
 
 
 def test_segmenters_without_models_say_so() -> None:

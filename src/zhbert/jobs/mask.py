@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
     )
     parser.add_argument(
-        "--user-words", type=Path, metavar="FILE", help="your words for the segmenter, one a line"
+        "--user-words", type=Path, metavar="FILE", help="a user dictionary of jieba, pkuseg, ..."
     )
     parser.add_argument(
         "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: the shipped one)"

@@ -65,9 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
     )
-    parser.add_argument(
-        "--user-words", type=Path, help="one word a line, perhaps with frequency and tag"
-    )
+    parser.add_argument("--user-words", type=Path, help="a user dictionary of jieba, pkuseg, ...")
     parser.add_argument(
         "--traditional",
         choices=TRADITIONAL,

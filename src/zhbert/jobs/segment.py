@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--user-words",
         type=Path,
-        help="one word a line, perhaps with frequency and tag; for --segmenter, not for --against",
+        help="a user dictionary, a word a line: jieba's (word frequency tag), pkuseg's (word, tab, "
+        "tag) or words alone; for --segmenter, not for --against",
     )
     parser.add_argument("--traditional", choices=TRADITIONAL, default="characters")
     parser.add_argument(

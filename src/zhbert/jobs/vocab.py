@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument("files", nargs="+", metavar="FILE", help=files)
     train.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
+    train.add_argument("--overwrite", action="store_true", help="replace the file at --out")
     train.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
     train.add_argument(
         "--min-frequency",
@@ -154,6 +155,7 @@ def train_vocabulary(
     characters: str | None = None,
     special_tokens: Sequence[str] = (),
     field: str | None = None,
+    overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
@@ -163,10 +165,11 @@ def train_vocabulary(
     half of the rows to the text.
 
     Raises:
-        ZhbertError: files that cannot be read, or a size too small for what must be there.
+        ZhbertError: files that cannot be read, a size too small for what must be there, or a
+            file at ``out`` without ``overwrite``.
     """
     from zhbert.data.documents import find_sources
-    from zhbert.files import describe_os_error, sha256_of, write_text
+    from zhbert.files import check_not_inside, describe_os_error, sha256_of, write_text
     from zhbert.jobs.console import progress
     from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
 
@@ -175,6 +178,10 @@ def train_vocabulary(
     out = Path(out)
     if out.is_dir():
         raise ZhbertError(f"--out {out}: a folder; name a file, such as {out / 'vocab.txt'}")
+    if out.exists() and not overwrite:
+        raise ZhbertError(f"--out {out}: a file is there already; --overwrite replaces it")
+    for file in files:
+        check_not_inside(out, {"text": Path(file)})
     sources = find_sources(files)
     if characters is None:
         characters = ",".join(default_character_sets(size)) or "none"
@@ -214,6 +221,7 @@ def train_vocabulary(
 
 
 def _required_characters(names: str) -> frozenset[str]:
+    from zhbert.files import read_text
     from zhbert.text.vocab import CHARACTER_SETS
 
     found: set[str] = set()
@@ -223,10 +231,7 @@ def _required_characters(names: str) -> frozenset[str]:
         elif name == "none":
             continue
         elif Path(name).is_file():
-            try:
-                found.update(Path(name).read_text("utf-8"))
-            except UnicodeDecodeError:
-                raise ZhbertError(f"--characters {name}: the file is not UTF-8") from None
+            found.update(read_text(name, "a file of characters"))
         else:
             raise ZhbertError(
                 f"--characters {name}: neither a file nor a set of characters; sets: "
@@ -247,6 +252,7 @@ def _run_train(args: argparse.Namespace) -> int:
         characters=args.characters,
         special_tokens=[token for token in args.special_tokens.split(",") if token],
         field=args.field,
+        overwrite=args.overwrite,
         quiet=args.quiet or args.json,
     )
     if result["size"] < args.size and not args.quiet:

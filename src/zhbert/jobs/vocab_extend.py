@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import read_text
 
 if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
@@ -188,12 +188,7 @@ def _check_options(
 
 def _read_list(path: Path) -> list[str]:
     """The lines of a list, without blank ones."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise describe_os_error(error, "reading the list") from None
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    text = read_text(path, "a list of words")
     words = [line.strip() for line in text.splitlines() if line.strip()]
     if not words:
         raise ZhbertError(f"{path}: empty; it needs a word or a piece a line")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import metadata, resources
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from zhbert.errors import ZhbertError
+from zhbert.files import read_text
 from zhbert.text.sentences import codes_of
 
 try:
@@ -204,7 +206,7 @@ class JiebaSegmenter:
             jieba = rjieba.Jieba()
             self._cut = jieba.cut
             simplified = self._traditional
-            words = list(read_user_words(user_words))
+            words = read_user_words(user_words)
             for word, frequency, tag in words:
                 jieba.add_word(simplified(word), frequency, tag)
             apart = [word for word, _, _ in words if len(self._cut(simplified(word))) > 1]
@@ -212,7 +214,16 @@ class JiebaSegmenter:
                 self.remarks.append(
                     f"{user_words}: jieba does not keep {len(apart):,} of {len(words):,} words "
                     f"whole (characters it always cuts at, or a low frequency): "
-                    + " ".join(apart[:5])
+                    + ", ".join(apart[:5])
+                )
+            odd = [
+                f"{one.word} {one.tag}" for one in words if one.tag and not _TAG.fullmatch(one.tag)
+            ]
+            if odd:
+                self.remarks.append(
+                    f"{user_words}: in {len(odd):,} of {len(words):,} lines jieba takes the small "
+                    f"letters at the end for a tag; where they belong to the word, write a "
+                    f"frequency behind it: {', '.join(odd[:5])}"
                 )
             self.options["user_words"] = hashlib.sha256(Path(user_words).read_bytes()).hexdigest()
 
@@ -269,26 +280,56 @@ def _calls(text_ends: Array, apart: Array) -> list[tuple[int, int]]:
     return list(pairwise([0, *text_ends[last].tolist()]))
 
 
-def read_user_words(path: Path) -> Iterator[tuple[str, int | None, str | None]]:
-    """One word a line, then perhaps its frequency and tag, as jieba's own dictionaries have it."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ZhbertError(f"{path}: no such file of user words") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZhbertError(f"{path}: user words could not be read: {error}") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.split()
-        if not fields:
+class UserWord(NamedTuple):
+    """One line of a user dictionary."""
+
+    word: str
+    frequency: int | None
+    tag: str | None
+
+
+# jieba's own pattern (its load_userdict): a word, which may hold spaces, a frequency, a tag.
+_JIEBA_LINE = re.compile("(?P<word>.+?)( (?P<frequency>[0-9]+))?( (?P<tag>[a-z]+))?")
+# The other tools' dictionaries are words alone, a line each, but jieba's are given to them too: a
+# frequency, which a tag may follow, or one of jieba's tags.
+_TAG = re.compile(
+    "a[dgn]?|b|c|d[fg]?|e(ng)?|f|g|h|i|j|k|l|m[gq]?|n[gstz]?|nr(fg|t)?|o|p|q|r[grz]?|s|tg?|"
+    "u[dgjlvz]?|v[dginq]?|x|yg?|zg?"
+)
+_OTHER_LINE = re.compile(
+    rf"(?P<word>.+?)( (?P<frequency>[0-9]+)( (?P<tag>[a-z]+))?| (?P<known>{_TAG.pattern}))?"
+)
+_LARGEST_FREQUENCY = 12  # digits
+
+
+def read_user_words(path: Path, segmenter: str = "jieba") -> list[UserWord]:
+    """A user dictionary as the segmenter itself defines it, a word a line; no line is a comment.
+
+    jieba: the word, which may hold spaces, perhaps a frequency, perhaps a tag of small letters.
+    The others: the word, with spaces or without; what jieba's dictionaries have behind it is told
+    apart. Behind a tab, as in pkuseg's, stands what is not the word, for all of them.
+    """
+    pattern = _JIEBA_LINE if segmenter == "jieba" else _OTHER_LINE
+    words = []
+    for number, line in enumerate(re.split("\r\n|\r|\n", read_text(path, "a user dictionary")), 1):
+        word, *behind = (part.strip() for part in line.strip().split("\t"))
+        if not word:
             continue
-        frequency = int(fields[1]) if len(fields) > 1 and fields[1].isdecimal() else None
-        tag = fields[-1] if len(fields) > 1 and not fields[-1].isdecimal() else None
-        if len(fields) > 3 or (len(fields) == 3 and (frequency is None or tag is None)):
+        if behind:
+            frequency = next((part for part in behind if re.fullmatch("[0-9]+", part)), None)
+            tag = next((part for part in behind if part and part != frequency), None)
+        else:
+            found = pattern.fullmatch(word)
+            assert found is not None
+            word, frequency = found["word"], found["frequency"]
+            tag = found["tag"] or found.groupdict().get("known")
+        if frequency is not None and len(frequency.lstrip("0")) > _LARGEST_FREQUENCY:
             raise ZhbertError(
-                f"{path}:{number}: expected a word, and perhaps its frequency and tag, got: "
-                f"{line.strip()[:40]}"
+                f"{path}:{number}: a frequency of more than {_LARGEST_FREQUENCY} digits: "
+                f"{frequency[:20]}…"
             )
-        yield fields[0], frequency, tag
+        words.append(UserWord(word, None if frequency is None else int(frequency), tag))
+    return words
 
 
 # ---------------------------------------------------------------- segmented already
@@ -377,7 +418,7 @@ def load_segmenter(
 ) -> Segmenter:
     """The segmenter called ``name``; its library is imported now.
 
-    ``user_words``: a file with one word a line, perhaps with frequency and tag. ``traditional``:
+    ``user_words``: a user dictionary (see ``read_user_words``). ``traditional``:
     how traditional text becomes simplified, for segmenting only: "characters" (a table), "opencc"
     (OpenCC's phrases), "none". ``model``: for ltp, pkuseg, thulac and hanlp a file or folder, or
     a name that the library knows; its default otherwise. Raises ZhbertError on an unknown name, a

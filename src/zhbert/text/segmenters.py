@@ -11,12 +11,12 @@ import functools
 import hashlib
 import importlib
 import io
-import json
+import re
 import tempfile
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from zhbert.errors import ZhbertError
-from zhbert.files import sha256_of
-from zhbert.text.segment import Traditional, read_user_words, simplify
+from zhbert.files import read_json, sha256_of
+from zhbert.text.segment import Traditional, UserWord, read_user_words, simplify
 from zhbert.text.sentences import codes_of, split_text
 
 Array = np.ndarray[Any, Any]
@@ -138,13 +138,15 @@ class LibrarySegmenter:
 
     def _try_user_words(self, file: Path) -> None:
         self.options["user_words"] = sha256_of(file)
-        words = [word for word, _, _ in read_user_words(file)][:_TRIED]
-        apart = [word for word in words if len(self.segment([word])[0]) > 1]
+        words = [word for word, _, _ in read_user_words(file, self.name)]
+        tried = [word for word in words if not _has_blank(word)][:_TRIED]
+        apart = [word for word in words if _has_blank(word)]
+        apart += [word for word in tried if len(self.segment([word])[0]) > 1]
         if apart:
+            asked = f" (only {_TRIED:,} were tried)" if len(tried) == _TRIED else ""
             self.remarks.append(
-                f"{file}: {self.name} does not keep {len(apart):,} of "
-                f"{'the first ' if len(words) == _TRIED else ''}{len(words):,} words whole: "
-                + " ".join(apart[:5])
+                f"{file}: {self.name} does not keep {len(apart):,} of {len(words):,} words whole"
+                f"{asked}: " + ", ".join(apart[:5])
             )
 
     def _words(self, sentence: str) -> list[str]:
@@ -187,6 +189,17 @@ class LibrarySegmenter:
                 ends[[begin + place for place in found]] = True
         ends[0] = False
         return np.flatnonzero(ends).astype(np.int32)
+
+
+def _has_blank(word: str) -> bool:
+    """Whether a blank stands inside a user's word: a library cuts there, so it never gets it."""
+    return any(map(str.isspace, word))
+
+
+def _user_words(segmenter: str, file: Path | None) -> list[UserWord]:
+    """The user's words that a library is given: those without a blank inside."""
+    words = [] if file is None else read_user_words(file, segmenter)
+    return [word for word in words if not _has_blank(word.word)]
 
 
 # ---------------------------------------------------------------- libraries and their models
@@ -264,15 +277,103 @@ def _need(segmenter: str, folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _config(segmenter: str, folder: Path) -> dict[str, Any]:
-    (file,) = _need(segmenter, folder, ["config.json"])
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ZhbertError(f"segmenter {segmenter}: {file}: {_first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ZhbertError(f"segmenter {segmenter}: {file}: not a {segmenter} model's config")
+def _config(segmenter: str, folder: Path, name: str = "config.json") -> dict[str, Any]:
+    (file,) = _need(segmenter, folder, [name])
+    config = read_json(file, dict, f"a {segmenter} model's {name}")
+    _refuse_code(segmenter, file, config)
     return config
+
+
+# LTP, HanLP and transformers import and call what a model's files name, at any depth, and a name
+# is looked up through modules: torch.nn.parallel.distributed.os.system is a command. So for each
+# key by which they do that only these exact names pass; and none of a key without names.
+_NAMES: dict[str, dict[str, frozenset[str]]] = {
+    "ltp": {
+        "_ltp_target_": frozenset(
+            f"ltp_core.models.{name}"
+            for name in (
+                "ltp_model.LTPModule",
+                "utils.load_transformers",
+                "utils.transformer.load_transformers",
+                "components.graph.BiaffineClassifier",
+                "components.sent.MLPClassifier",
+                "components.token.BiaffineTokenClassifier",
+                "components.token.MLPTokenClassifier",
+                "components.token.RelTransformerTokenClassifier",
+                "processor.ClsOnly",
+                "processor.NOP",
+                "processor.TokenOnly",
+                "processor.WordsOnly",
+                "processor.WordsWithHead",
+            )
+        ),
+        "model_type": frozenset(
+            ("albert", "bert", "deberta-v2", "electra", "ernie", "megatron-bert", "roberta")
+        ),
+        "tokenizer_class": frozenset(
+            (
+                "BertTokenizer",
+                "BertTokenizerFast",
+                "ElectraTokenizer",
+                "ElectraTokenizerFast",
+                "PreTrainedTokenizerFast",
+                "TokenizersBackend",
+            )
+        ),
+    },
+    "hanlp": {
+        "classpath": frozenset(
+            f"hanlp.{name}"
+            for name in (
+                "components.tokenizers.transformer.TransformerTaggingTokenizer",
+                "common.dataset.KMeansSamplerBuilder",
+                "common.dataset.SortingSamplerBuilder",
+                "common.transform.NormalizeCharacter",
+                "common.transform.NormalizeToken",
+                "layers.scalar_mix.ScalarMixWithDropoutBuilder",
+            )
+        ),
+        # Of vocabs.json.
+        "type": frozenset(
+            f"hanlp.common.vocab.{name}"
+            for name in ("LowercaseVocab", "Vocab", "VocabWithFrequency", "VocabWithNone")
+        ),
+    },
+}
+# Of transformers, which both libraries load a model with: code in its folder, kernels of the hub.
+_NAMES_OF_TRANSFORMERS: dict[str, frozenset[str]] = {
+    "auto_map": frozenset(),
+    "attn_implementation": frozenset(("eager", "sdpa")),
+    "_attn_implementation": frozenset(("eager", "sdpa")),
+    "_attn_implementation_internal": frozenset(("eager", "sdpa")),
+}
+_ADDRESS = re.compile(r"(?:https?|ftp):(?!//file\.hankcs\.com/)", re.IGNORECASE)
+
+
+def _refuse_code(segmenter: str, file: Path, config: Any) -> None:
+    """Raise ZhbertError where ``config`` makes a library run what no such model needs."""
+    names = _NAMES[segmenter] | _NAMES_OF_TRANSFORMERS
+    left = [config]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += value
+        if not isinstance(value, dict):
+            continue
+        left += value.values()
+        for key, name in value.items():
+            calls = key in names and isinstance(name, str | dict | list)
+            if calls and (not isinstance(name, str) or name not in names[key]):
+                raise ZhbertError(
+                    f"segmenter {segmenter}: {file}: {key} wants {str(name)[:80]!r}: refused: "
+                    "it could run any code; give a model from a source that you trust"
+                )
+            # HanLP fetches an address when it makes the object that is given it.
+            if segmenter == "hanlp" and isinstance(name, str) and _ADDRESS.match(name):
+                raise ZhbertError(
+                    f"segmenter {segmenter}: {file}: {key} is an address, {name[:80]!r}: refused, "
+                    "but for those of https://file.hankcs.com/"
+                )
 
 
 # ---------------------------------------------------------------- LTP
@@ -303,10 +404,12 @@ def load_ltp(
         if "nerual" not in config:  # LTP's own spelling
             raise ZhbertError(f"segmenter ltp: {local}: config.json is not of an LTP model")
         perceptron = not config["nerual"]
-    words = [] if user_words is None else list(read_user_words(user_words))
-    hooked = [(simplified(word), frequency or 2) for word, frequency, _ in words]
+    hooked = [
+        (simplified(word), 2 if frequency is None else frequency)
+        for word, frequency, _ in _user_words("ltp", user_words)
+    ]
     if perceptron:
-        file = local if local.is_file() else local / str(config.get("tasks", {}).get("cws"))
+        file = local if local.is_file() else local / _ltp_file(config)
         _need("ltp", file.parent, [file.name])
         cut = _ltp_perceptron(file, hooked)
         files, package = [file], "ltp-extension"
@@ -315,6 +418,8 @@ def load_ltp(
         files += [
             file for file in (local / "vocab.txt", local / "tokenizer.json") if file.is_file()
         ]
+        if (local / "tokenizer_config.json").is_file():
+            _config("ltp", local, "tokenizer_config.json")
         cut, package = _ltp_neural(local, config, hooked), "ltp"
     return LibrarySegmenter(
         "ltp",
@@ -324,6 +429,12 @@ def load_ltp(
         options={"kind": "perceptron" if perceptron else "neural"} | _record(named, files),
         user_words=user_words,
     )
+
+
+def _ltp_file(config: Mapping[str, Any]) -> str:
+    """The file of the words' model, beside a perceptron's config and nowhere else."""
+    tasks = config.get("tasks")
+    return Path(str(tasks.get("cws") if isinstance(tasks, dict) else None)).name
 
 
 def _fetch_ltp(name: str) -> Path:
@@ -351,45 +462,25 @@ def _ltp_perceptron(file: Path, words: Sequence[tuple[str, int]]) -> Cut:
     return lambda sentence: list(hook.hook(sentence, predict(sentence)))
 
 
-def _targets(value: Any) -> Iterator[str]:
-    """The names of what a config of LTP has made when it is loaded."""
-    if isinstance(value, dict):
-        if "_ltp_target_" in value:
-            yield str(value["_ltp_target_"])
-        for part in value.values():
-            yield from _targets(part)
-
-
 def _ltp_neural(folder: Path, config: dict[str, Any], words: Sequence[tuple[str, int]]) -> Cut:
-    # LTP calls whatever function the config names: os.system would do.
-    for target in _targets(config.get("model")):
-        if not target.startswith(("ltp_core.models.", "torch.nn.")):
-            raise ZhbertError(
-                f"segmenter ltp: {folder}: config.json wants to call {target}: refused"
-            )
     library = _import("ltp", "ltp.nerual")
-
-    class Model(library.LTP):  # type: ignore[misc, name-defined]
-        def load_state_dict(self, state: Any, strict: bool = True) -> None:
-            missing = self.model.load_state_dict(state, strict=False).missing_keys
-            _refuse_missing(
-                "ltp",
-                folder,
-                [key for key in missing if "task_heads." not in key or "task_heads.cws." in key],
-            )
-
+    transformers = _import("ltp", "transformers")
+    torch = _import("ltp", "torch")
     with _loading("ltp", folder):
-        ltp = Model._from_pretrained(
+        # What LTP's own loader does, with the config that was looked at and no pickled code.
+        ltp = library.LTP(config=config)
+        ltp.tokenizer = tokenizer = transformers.AutoTokenizer.from_pretrained(
             str(folder),
-            revision=None,
-            cache_dir=None,
-            force_download=False,
-            proxies=None,
+            config=ltp.model.backbone.config,
             local_files_only=True,
-            use_auth_token=None,
-            config=config,
+            trust_remote_code=False,
         )
-    tokenizer = ltp.tokenizer
+        file = folder / "pytorch_model.bin"
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        missing = ltp.model.load_state_dict(state, strict=False).missing_keys
+        ltp.eval()
+    heads = [key for key in missing if "task_heads." not in key or "task_heads.cws." in key]
+    _refuse_missing("ltp", folder, heads)
     if not hasattr(tokenizer, "batch_encode_plus"):
         # transformers 5 has no such name any more, and LTP 4.2.14 asks for it.
         tokenizer.batch_encode_plus = tokenizer.__call__
@@ -447,11 +538,9 @@ def load_pkuseg(
             f"segmenter pkuseg: no model '{named}': a folder, or one of "
             + ", ".join(config.available_models)
         )
-    words = [] if user_words is None else list(read_user_words(user_words))
+    words = [simplified(word) for word, _, _ in _user_words("pkuseg", user_words)]
     with _loading("pkuseg", named):
-        segmenter = library.pkuseg(
-            str(local or named), user_dict=[simplified(word) for word, _, _ in words] or "default"
-        )
+        segmenter = library.pkuseg(str(local or named), user_dict=words or "default")
         folder = Path(config.modelDir)
     found = [folder / name for name in ("features.msgpack", "features.pkl", "weights.npz")]
     return LibrarySegmenter(
@@ -496,7 +585,7 @@ def load_thulac(
             raise ZhbertError(f"segmenter thulac: {model}: no such model folder")
         folder = local
     files = _need("thulac", folder, _THULAC_FILES)
-    words = [] if user_words is None else list(read_user_words(user_words))
+    words = _user_words("thulac", user_words)
     with _loading("thulac", folder), tempfile.TemporaryDirectory() as temporary:
         file = None
         if words:
@@ -556,6 +645,7 @@ def load_hanlp(
         raise ZhbertError(
             f"segmenter hanlp: {named} holds a {made}; a {_HANLP_CLASS.split('.')[-1]} is needed"
         )
+    _config("hanlp", local, "vocabs.json")
     files = _need("hanlp", local, ["config.json", "model.pt", "vocabs.json"])
     missing: list[str] = []
 
@@ -570,10 +660,9 @@ def load_hanlp(
         tokenizer = Tokenizer()
         tokenizer.load(str(local), devices=-1, verbose=False)
     _refuse_missing("hanlp", local, missing)
-    words = [] if user_words is None else list(read_user_words(user_words))
+    words = {simplified(word) for word, _, _ in _user_words("hanlp", user_words)}
     if words:
-        tokenizer.dict_force = {simplified(word) for word, _, _ in words}
-
+        tokenizer.dict_force = words
     tokenizer.config.output_spans = True
 
     def cut(sentence: str) -> list[str]:
