@@ -262,7 +262,7 @@ def test_mistakes_on_stdin_are_one_line(
         (["好", "--seed", "-1"], "--seed -1"),
         (["好", "--segmenter", "nope"], "unknown segmenter 'nope'; known: jieba, whitespace"),
         (["好", "--vocab", "nowhere"], "nowhere: no such folder"),
-        (["好", "--user-words", "nowhere"], "nowhere: no such file of user words"),
+        (["好", "--user-words", "nowhere"], "reading nowhere: no such file"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -440,7 +440,7 @@ def test_a_worker_that_dies_is_one_line(tmp_path: Path, vocab: Path, small_block
         ({"workers": 0}, "--workers 0"),
         ({"segmenter": "nope"}, "--segmenter nope: unknown; known: jieba, whitespace"),
         ({"vocab": "nowhere.txt"}, "nowhere.txt"),
-        ({"user_words": "nowhere.txt"}, "no such file of user words"),
+        ({"user_words": "nowhere.txt"}, "reading nowhere.txt: no such file"),
     ],
 )
 def test_a_wrong_option_is_one_line(

@@ -185,6 +185,8 @@ def run(args: argparse.Namespace) -> int:
     segmenter = load_segmenter(
         args.segmenter, user_words=args.user_words, model=args.segmenter_model
     )
+    for remark in () if args.quiet else getattr(segmenter, "remarks", ()):
+        err().print(remark, style="dim", markup=False)
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
     from_stdin = args.text == "-"
     results: list[dict[str, object]] = []
