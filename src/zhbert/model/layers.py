@@ -166,7 +166,9 @@ def padded_attention(
     return context.transpose(1, 2).reshape(rows, queries, hidden)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+# torch.compiler.disable would import the whole compiler here, which doubles every verb's start-up;
+# this is what PyTorch uses inside: it imports the compiler when the function is first called.
+@torch._disable_dynamo  # type: ignore[attr-defined]
 def jagged_attention(
     query: Tensor,
     keys: Tensor,
@@ -202,15 +204,26 @@ def jagged_attention(
     return packed.reshape(query.shape)
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding that nobody has initialised: the model does it itself, or reads its weights.
+
+    nn.Embedding's own initialisation would draw every number in vain; without data (device "meta")
+    it even imports PyTorch's compiler, which takes as long as importing PyTorch.
+    """
+    blank = torch.empty(rows, width)
+    table: nn.Embedding = nn.Embedding.from_pretrained(blank, freeze=False)  # type: ignore[no-untyped-call]
+    return table
+
+
 class Embeddings(nn.Module):
     """Word + position + segment embeddings, then LayerNorm and dropout."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         hidden = config.hidden_size
-        self.words = nn.Embedding(config.vocab_size, hidden)
-        self.positions = nn.Embedding(config.max_position_embeddings, hidden)
-        self.token_types = nn.Embedding(config.type_vocab_size, hidden)
+        self.words = _table(config.vocab_size, hidden)
+        self.positions = _table(config.max_position_embeddings, hidden)
+        self.token_types = _table(config.type_vocab_size, hidden)
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.rate = config.hidden_dropout_prob
 
