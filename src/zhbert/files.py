@@ -123,13 +123,21 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
 
 
 @contextmanager
-def refused(path: object, what: str = "") -> Iterator[None]:
+def refused(
+    path: object,
+    what: str = "",
+    *,
+    doing: str = "reading",
+    hint: str = "",
+    kind: type[ZhbertError] = ZhbertError,
+) -> Iterator[None]:
     """Turn all that a damaged or hostile file can make a reader raise into one line.
 
     ``what`` is what the file should have been ("a zip archive"). This is the one place for it:
     libraries raise ValueError, KeyError, RecursionError, struct.error, MemoryError and errors of
-    their own over wrong bytes, which have nothing but Exception in common. A full disk or a missing
-    permission is said as such. ZHBERT_DEBUG=1 shows what was raised.
+    their own over wrong bytes, which have nothing but Exception in common. Damage is raised as
+    ``kind``, and ends in ``hint``. A full disk or a missing permission is not the file's fault, and
+    is said as such: while ``doing`` what. ZHBERT_DEBUG=1 shows what was raised.
     """
     try:
         yield
@@ -140,16 +148,19 @@ def refused(path: object, what: str = "") -> Iterator[None]:
             raise
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = error.filename or str(path)
-            raise describe_os_error(error, "reading") from None
-        if isinstance(error, MemoryError):
-            why = "it asks for more memory than there is"
-        elif isinstance(error, RecursionError):
-            why = "nested too deeply"
-        else:
-            lines = str(error).strip().splitlines()
-            why = lines[0][:200] if lines else type(error).__name__
+            raise describe_os_error(error, doing) from None
+        lines = str(error).strip().splitlines()
+        said = lines[0][:200] if lines else type(error).__name__
+        why = next((why for one, why in _WHY.items() if isinstance(error, one)), said)
         should = f"damaged, or not {what}" if what else "damaged"
-        raise ZhbertError(f"{path}: {should} ({why})") from None
+        raise kind(f"{path}: {should} ({why}){hint}") from None
+
+
+_WHY: Mapping[type[Exception], str] = {
+    MemoryError: "it asks for more memory than there is",
+    RecursionError: "nested too deeply",
+    EOFError: "it ends too early",
+}
 
 
 @contextmanager

@@ -33,6 +33,7 @@ _BINARY = (
     (b"GIF8", "a picture"),
     (b"GGUF", "a GGUF model"),
 )
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 # A zip's first members tell which program wrote it.
 _ZIPPED = (
     (b"xl/", "an Excel workbook: save it as CSV, encoded in UTF-8"),
@@ -97,10 +98,10 @@ def no_text(head: bytes) -> str | None:
     for magic, what in _BINARY:
         if head.startswith(magic):
             return what
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return next((what for mark, what in _ZIPPED if mark in head), _ZIP)
-    if head[257:262] == b"ustar":
-        return "a tar archive: unpack it first"
+    if (what := _zipped(head)) is not None:
+        return what
+    if (archive := archive_of(head)) is not None:
+        return f"a {archive} archive: unpack it first"
     if looks_like_a_page(head):
         return "a web page or XML, not plain text: extract its text first"
     if re.match(rb"\x80[\x02-\x05]", head):
@@ -110,7 +111,22 @@ def no_text(head: bytes) -> str | None:
     return None
 
 
-_ZIP = "a zip archive: unpack it first"
+def archive_of(head: bytes) -> str | None:
+    """``zip`` or ``tar``; None for what is no archive, and for other formats that are zips inside.
+
+    >>> archive_of(b"PK\x05\x06"), archive_of(b"PK\x03\x04....model/data.pkl")
+    ('zip', None)
+    """
+    if head.startswith(_ZIP):
+        return None if _zipped(head) else "zip"
+    return "tar" if head[257:262] == b"ustar" else None
+
+
+def _zipped(head: bytes) -> str | None:
+    """What a zip is that is no archive to its user."""
+    if not head.startswith(_ZIP):
+        return None
+    return next((what for mark, what in _ZIPPED if mark in head), None)
 
 
 def how_to_convert(head: bytes) -> str:

@@ -1,9 +1,11 @@
-"""How messages are worded: numbers with their nouns, lists and texts of strangers cut to size."""
+"""How messages are worded: numbers with their nouns, and what strangers wrote made fit to show."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,6 +66,52 @@ def nearest(word: Any, known: Iterable[str], they_are: str = "known") -> str:
     names = list(known)
     near = difflib.get_close_matches(str(word), names, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; {they_are}: {listed(names)}"
+
+
+# Unicode's kinds of characters that a terminal obeys, or that end a line: controls, halves of
+# surrogate pairs, separators of lines and paragraphs. Of the invisible ones only those that turn
+# the direction of what follows.
+_OBEYED = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """A text in one line, with what a terminal would obey written as its escape.
+
+    >>> print(printable(chr(27) + "[31m红" + chr(10) + chr(0x202E)))
+    \\x1b[31m红\\n\\u202e
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        one.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(one) in _OBEYED or one in _TURNING
+        else one
+        for one in text
+    )
+
+
+# A user's name and password before a host: up to the last @ that can still belong to them, also
+# where a password holds / ? or #, which should have been written as %2F, %3F and %23.
+_USER = re.compile(r"(?<=://)[^\s/?#]*@|(?<=://)[^\s/?#@:\[]+:(?!\d+(?:[/?#]|$))\S{0,200}@")
+# Values of a query that open a door: by their names, or since they look like a key.
+_KEY = re.compile(
+    r"([?&;][^=&;\s]{0,60}(?:token|sig|secret|pass|pwd|key|auth|cred|session|policy|ticket|jwt)"
+    r"[^=&;\s]{0,60}=)[^&;#\s]+"
+    r"|([?&;][^=&;\s]{1,60}=)(?=[^&;#\s]*\d)(?=[^&;#\s]*[A-Za-z])[\w+/=%~-]{24,}",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text whose addresses may be shown and written down: no passwords, no keys in them.
+
+    >>> without_secrets("initial_model=https://me:secret@example.org/model.zip?token=abc&v=2")
+    'initial_model=https://example.org/model.zip?token=…&v=2'
+    """
+    if "://" not in text:
+        return text
+    return _KEY.sub(lambda found: f"{found[1] or found[2]}…", _USER.sub("", text))
 
 
 def _cut(text: str) -> str:

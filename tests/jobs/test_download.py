@@ -101,7 +101,7 @@ def test_every_mistake_is_one_clear_line_and_writes_nothing(
     for name, said in {
         f"{server.url}/nothing.zip": "not there (the server answers 404)",
         f"{server.url}/page.zip": "a web page came where an archive was expected",
-        f"{server.url}/cut.zip": "a damaged or truncated archive",
+        f"{server.url}/cut.zip": "damaged, or not a whole archive",
         f"{server.url}/evil.zip": "leads out of the folder",
         f"{server.url}/model.zip#sha256={'0' * 64}": "the published one is 00000",
         f"{nowhere}/model.zip": "no model was fetched before",

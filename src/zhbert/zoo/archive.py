@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import re
 import stat
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
-from zhbert.signatures import looks_like_a_page
+from zhbert.files import refused
+from zhbert.signatures import HEAD, archive_of, compression_of, looks_like_a_page, no_text
 from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
     import tarfile
     import zipfile
 
-# What the first bytes of a file say; a tar without compression names itself at byte 257.
-_MAGIC = {
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-    b"\x1f\x8b": "gz",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\x00": "xz",
-}
-SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
 _JUNK_FOLDERS = {"__MACOSX"}
 _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BLOCK = 1 << 20
-# tarfile reads a long name or a pax header whole: an honest one is far smaller than this.
-_LONGEST_READ = 16 << 20
+# tarfile reads a long name or a pax header whole, zipfile the list of all members: honest ones
+# are far smaller than this.
+_LONGEST_READ = 1 << 20
+# Folders in folders, and bytes of one name: what every file system takes.
+_DEEPEST = 32
+_LONGEST_NAME = 255
 
 
 class BadArchiveError(ZhbertError):
@@ -54,12 +49,10 @@ class Limits:
 
 
 def kind_of(path: Path) -> str | None:
-    """``zip``, ``tar``, ``gz``, ``bz2`` or ``xz``, by the first bytes; None for anything else."""
+    """``zip``, ``tar`` or a compression, by the first bytes; None for what is no archive."""
     with path.open("rb") as file:
-        start = file.read(512)
-    if start[257:262] == b"ustar":
-        return "tar"
-    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+        head = file.read(HEAD)
+    return archive_of(head) or compression_of(head)
 
 
 def is_archive_name(name: str) -> bool:
@@ -84,47 +77,26 @@ def unpack(
             out of the folder, are links or devices, or are too many or too large.
         ZhbertError: the disk is full, or no permission.
     """
-    try:
+    should, doing = "a whole archive", f"unpacking {archive}"
+    with refused(archive, should, doing=doing, hint="; fetch it again", kind=BadArchiveError):
         kind = kind_of(archive)
         if kind is None:
             raise BadArchiveError(f"{archive}: {_what_else(archive)}")
         writer = _Writer(archive, folder, limits or Limits(), progress or Progress())
-        with _damage_named(archive):
-            _unpack_zip(writer) if kind == "zip" else _unpack_tar(writer, kind)
-    except OSError as error:
-        raise describe_os_error(error, f"unpacking {archive}") from None
+        with archive.open("rb") as packed:
+            _unpack_zip(writer, packed) if kind == "zip" else _unpack_tar(writer, packed, kind)
     return writer.written
 
 
 def _what_else(path: Path) -> str:
     with path.open("rb") as file:
-        start = file.read(512)
-    if looks_like_a_page(start):
+        head = file.read(HEAD)
+    if looks_like_a_page(head):
         return "a web page, not an archive; open the address in a browser to see what it says"
-    if not start:
+    if not head:
         return "empty, not an archive; fetch it again"
-    return (
-        f"not an archive that is known here ({', '.join(SUFFIXES)}); unpack it and give its folder"
-    )
-
-
-@contextmanager
-def _damage_named(archive: Path) -> Iterator[None]:
-    """Everything that zipfile, tarfile and the decompressors raise over bytes that are wrong."""
-    import lzma
-    import tarfile
-    import zipfile
-
-    damage = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError)
-    try:
-        yield
-    except (*damage, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's trouble; without a number it is gzip's or bz2's
-        what = str(error).split("\n")[0] or "it ends too early"
-        raise BadArchiveError(
-            f"{archive}: a damaged or truncated archive ({what}); fetch it again"
-        ) from None
+    known = f"not an archive that is known here ({', '.join(SUFFIXES)})"
+    return f"{known}; it is {what}" if (what := no_text(head)) else known
 
 
 class _Writer:
@@ -150,6 +122,12 @@ class _Writer:
             self.refuse(f"the member '{_shown(name)}' leads out of the folder")
         if not parts or is_junk(parts):
             return None
+        try:
+            longest = max(len(part.encode()) for part in parts)
+        except UnicodeEncodeError:
+            self.refuse(f"the name of the member '{_shown(name)}' is in no known encoding")
+        if len(parts) > _DEEPEST or longest > _LONGEST_NAME:
+            self.refuse(f"the name of the member '{_shown(name)}' is too long")
         return self.folder.joinpath(*parts)
 
     def make_folder(self, path: Path) -> None:
@@ -223,10 +201,10 @@ def is_junk(parts: tuple[str, ...]) -> bool:
 # --- zip ----------------------------------------------------------------------------------------
 
 
-def _unpack_zip(writer: _Writer) -> None:
+def _unpack_zip(writer: _Writer, packed: IO[bytes]) -> None:
     import zipfile
 
-    with zipfile.ZipFile(writer.archive) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], _Bounded(packed, writer))) as archive:
         members = archive.infolist()
         total = sum(member.file_size for member in members)
         for member in members:
@@ -255,35 +233,47 @@ def _unpack_zip(writer: _Writer) -> None:
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """The name as it was meant: without its UTF-8 flag, a name is UTF-8 or Chinese Windows' GBK."""
+    """The name as it was meant: zipfile takes what has no flag for UTF-8 for an old code page."""
     if member.flag_bits & 0x800 or member.filename.isascii():
         return member.filename
+    return _decoded(member.filename.encode("cp437")) or member.filename
+
+
+def _decoded(name: bytes) -> str | None:
+    """A name without its encoding: UTF-8, or Chinese Windows' GBK."""
     for encoding in ("utf-8", "gb18030"):
         try:
-            return member.filename.encode("cp437").decode(encoding)
+            return name.decode(encoding)
         except UnicodeError:
             continue
-    return member.filename
+    return None
 
 
 # --- tar ----------------------------------------------------------------------------------------
 
 
-def _unpack_tar(writer: _Writer, kind: str) -> None:
+def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
     import bz2
     import gzip
     import lzma
     import tarfile
 
+    import zstandard
+
     decompress: dict[str, Callable[[IO[bytes]], Any]] = {
         "tar": nullcontext,
-        "gz": lambda file: gzip.GzipFile(fileobj=file),
-        "bz2": bz2.BZ2File,
+        "gzip": lambda file: gzip.GzipFile(fileobj=file),
+        "bzip2": bz2.BZ2File,
         "xz": lzma.LZMAFile,
+        "zstd": lambda file: zstandard.ZstdDecompressor().stream_reader(
+            file, read_across_frames=True
+        ),
     }
-    with writer.archive.open("rb") as packed, decompress[kind](packed) as file:
+    with decompress[kind](packed) as file:
         bounded = _Bounded(file, writer)
-        with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as archive:
+        with tarfile.open(
+            fileobj=cast(IO[bytes], bounded), mode="r:", encoding="utf-8", errors="surrogateescape"
+        ) as archive:
             for member in archive:
                 _unpack_tar_member(writer, archive, member)
             # tarfile takes a damaged header, or the end of a truncated file, for the archive's end.
@@ -300,9 +290,12 @@ def _unpack_tar(writer: _Writer, kind: str) -> None:
 
 
 def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    path = writer.place(member.name)
+    name = member.name
+    if not name.isascii():
+        name = _decoded(name.encode(errors="surrogateescape")) or name
+    path = writer.place(name)
     if not member.isreg() and not member.isdir():
-        writer.refuse(f"the member '{_shown(member.name)}' is a link or a device")
+        writer.refuse(f"the member '{_shown(name)}' is a link or a device")
     if path is None:
         return
     if member.isdir():
@@ -315,25 +308,24 @@ def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfil
 
 
 class _Bounded:
-    """A decompressed stream that ends in an error where a bomb would go on."""
+    """A file or decompressed stream that ends in an error where a bomb would go on."""
 
     def __init__(self, file: IO[bytes], writer: _Writer) -> None:
         self.file = file
         self.writer = writer
+        self.tell = file.tell
+        self.seekable = file.seekable
 
-    def read(self, size: int) -> bytes:
-        """At most ``size`` bytes."""
-        if size > _LONGEST_READ:
-            self.writer.refuse(f"a header of {size:,} bytes")
-        data = self.file.read(size)
+    def read(self, size: int = -1) -> bytes:
+        """At most ``size`` bytes; fewer than zero mean all that is left."""
+        data = self.file.read(min(size, _LONGEST_READ + 1) if size >= 0 else _LONGEST_READ + 1)
+        if max(size, len(data)) > _LONGEST_READ:
+            self.writer.refuse(f"a header of {max(size, len(data)):,} bytes")
         self.writer.check(self.file.tell())
         return data
 
-    def seek(self, position: int) -> int:
-        """Go to a byte; everything before it is decompressed on the way."""
-        self.writer.check(position)
-        return self.file.seek(position)
-
-    def tell(self) -> int:
-        """The byte that is read next."""
-        return self.file.tell()
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Go to a byte; of a stream everything before it is decompressed on the way."""
+        if not whence:
+            self.writer.check(position)
+        return self.file.seek(position, whence)

@@ -1,0 +1,388 @@
+"""Every reader of files that others may have made, and intact files for it."""
+
+from __future__ import annotations
+
+import bz2
+import dataclasses
+import functools
+import gzip
+import json
+import lzma
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from tests.fuzz.harness import Reader
+from tests.jobs import small_tasks
+from tests.jobs.corpora import make_corpus
+from tests.report.run_folders import fine_tuning_run, pretraining_run
+from tests.zoo.models import make_archive
+
+from zhbert.config import load_recipe, recipe_path
+from zhbert.data.documents import Reading, find_sources, outline, read_blocks
+from zhbert.data.shards import Corpus
+from zhbert.tasks.cards import Card, load_card
+from zhbert.tasks.read import read_examples
+from zhbert.tasks.read_predictions import read_null_odds, read_predictions
+from zhbert.text.segment import load_segmenter
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.zoo.archive import Limits, unpack
+from zhbert.zoo.download import discard, read_record
+
+TEXT = (
+    "使用语言模型来预测下一个词的概率。\n今天天气很好，适合训练。\n\n第二篇 has Latin words 123。\n"
+)
+RECORDS = "".join(
+    json.dumps({"id": number, "text": TEXT, "meta": [None, 1.5]}, ensure_ascii=False) + "\n"
+    for number in range(4)
+)
+
+READERS: dict[str, Reader] = {}
+"""Name -> reader; what ``make check`` damages thousands of times."""
+
+
+# --- archives and downloads ---------------------------------------------------------------------
+
+
+def _read_archive(folder: Path) -> None:
+    (archive,) = folder.glob("model.*")
+    with tempfile.TemporaryDirectory() as out:
+        unpack(archive, Path(out), limits=Limits(harmless=8 << 20))
+
+
+for kind in ("zip", "tgz", "tar", "tar.xz", "tar.bz2"):
+    READERS[f"archive-{kind}"] = Reader(
+        functools.partial(make_archive, kind=kind, nest="模型"), _read_archive
+    )
+
+
+def _make_record(folder: Path) -> None:
+    record = {"url": "https://a.b/m.zip", "size": 3, "sha256": "0" * 64, "fetched": "2024-01-01"}
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def _read_record(folder: Path) -> None:
+    if record := read_record(folder):
+        assert isinstance(record.url, str)
+        assert isinstance(record.sha256, str)
+        content = (folder / "record.json").read_bytes()
+        discard(folder)
+        (folder / "record.json").write_bytes(content)
+
+
+READERS["download-record"] = Reader(_make_record, _read_record)
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+_PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+_FORMS = {"txt": TEXT * 4, "jsonl": RECORDS}
+
+
+def _make_text(folder: Path, name: str) -> None:
+    form, _, packed = name.partition(".")
+    if form == "parquet":
+        table = pa.table({"text": [TEXT, None, TEXT], "n": [1, 2, 3]})
+        pq.write_table(table, folder / "a.parquet")
+    else:
+        pack = _PACKERS[f".{packed}" if packed else ""]
+        (folder / f"a.{name}").write_bytes(pack(_FORMS[form].encode()))
+
+
+def _read_text(folder: Path) -> None:
+    reading = Reading()
+    for block in read_blocks(find_sources([folder]), reading):
+        found = outline(block, reading)
+        found.spans(found.documents)
+        found.document_hashes()
+
+
+for name in ("txt", "jsonl", "parquet", "txt.gz", "jsonl.bz2", "txt.xz", "jsonl.zst"):
+    READERS[f"corpus-{name}"] = Reader(functools.partial(_make_text, name=name), _read_text)
+
+
+def _read_corpus(folder: Path) -> None:
+    from zhbert.jobs.corpus import describe_corpus, sample_documents
+
+    corpus = Corpus.open(folder / "corpus")
+    corpus.verify()
+    describe_corpus(corpus)
+    sample_documents(corpus, "train", 2)
+
+
+READERS["prepared"] = Reader(
+    lambda folder: make_corpus(folder / "corpus"), _read_corpus, ("*/corpus.json", "*/*.arrow")
+)
+
+
+def _make_words(folder: Path) -> None:
+    (folder / "words.txt").write_text("语言模型 5 n\n预测\n下一个 3\n", encoding="utf-8")
+
+
+def _read_words(folder: Path) -> None:
+    load_segmenter("jieba", user_words=folder / "words.txt").segment([TEXT])
+
+
+READERS["user-words"] = Reader(_make_words, _read_words)
+
+
+# --- tokenizers ---------------------------------------------------------------------------------
+
+
+def _make_tokenizer(folder: Path) -> None:
+    Tokenizer(small_tasks.PIECES).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 54}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"cls_token": "[CLS]"}))
+    (folder / "added_tokens.json").write_text(json.dumps({"[NEW]": 53}))
+
+
+def _make_fast_tokenizer(folder: Path) -> None:
+    _make_tokenizer(folder)
+    (folder / "vocab.txt").unlink()
+
+
+def _read_tokenizer(folder: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(folder)
+    tokenizer.decode(tokenizer.encode(TEXT + "[MASK][NEW]").ids)
+    tokenizer.fingerprint()
+
+
+READERS["tokenizer"] = Reader(_make_tokenizer, _read_tokenizer, ("vocab.txt", "*token*.json"))
+READERS["tokenizer-fast"] = Reader(_make_fast_tokenizer, _read_tokenizer, ("*token*.json",))
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _make_model(folder: Path, form: str = "safetensors", shards: bool = False) -> None:
+    import torch
+
+    from zhbert.model.checkpoint import open_checkpoint, write_safetensors
+
+    small_tasks.make_model(folder)
+    whole = folder / "model.safetensors"
+    entries = open_checkpoint(folder).entries
+    tensors = {name: entry.read().clone() for name, entry in entries.items()}
+    if form == "safetensors" and shards:
+        write_safetensors(folder, entries, max_shard_bytes=30_000)
+    elif shards:
+        torch.save(tensors, folder / "weights.bin")
+        table = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "weights.bin")}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(table))
+    elif form != "safetensors":
+        zipped = form == "pytorch"
+        file = folder / "pytorch_model.bin"
+        torch.save(tensors, file, _use_new_zipfile_serialization=zipped)
+    if shards or form != "safetensors":
+        whole.unlink()
+
+
+def _read_model(folder: Path) -> None:
+    from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.pretrained import BertForPreTraining
+
+    for entry in open_checkpoint(folder).entries.values():
+        entry.read()
+    BertForPreTraining.from_pretrained(folder)
+
+
+READERS["config"] = Reader(_make_model, _read_model, ("config.json",))
+READERS["safetensors"] = Reader(_make_model, _read_model, ("model.safetensors",))
+for form in ("pytorch", "legacy"):
+    READERS[f"pickle-{form}"] = Reader(
+        functools.partial(_make_model, form=form), _read_model, ("pytorch_model.bin",)
+    )
+for form in ("safetensors", "pytorch"):
+    READERS[f"index-{form}"] = Reader(
+        functools.partial(_make_model, form=form, shards=True), _read_model, ("*.index.json",)
+    )
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+def _make_table(folder: Path, kind: str, form: str) -> None:
+    card = small_tasks.make_task(folder, kind, train=4, dev=4)
+    text = card.read_text(encoding="utf-8")
+    source = next(folder.glob("dev.*"))
+    lines = [line.split("\t") for line in source.read_text(encoding="utf-8").splitlines()]
+    names, rows = lines[0], lines[1:]
+    if form == "csv":
+        source.write_text("".join(f'"{text}",{label}\n' for text, label in lines))
+    elif form == "jsonl":
+        objects = (json.dumps(dict(zip(names, row, strict=True))) for row in rows)
+        source.write_text("".join(f"{one}\n" for one in objects))
+    elif form == "parquet":
+        columns = zip(*rows, strict=True)
+        pq.write_table(pa.table(dict(zip(names, map(list, columns), strict=True))), source)
+    if form != "own":
+        source.rename(source.with_suffix(f".{form}"))
+        card.write_text(text.replace("tsv", form), encoding="utf-8")
+
+
+def _card(folder: Path) -> Card:
+    return load_card(next(folder.glob("my_*.toml")))
+
+
+def _read_table(folder: Path) -> None:
+    read_examples(_card(folder), next(folder.glob("dev.*")), "dev")
+
+
+for kind, form in (
+    *(("classify", form) for form in ("own", "csv", "jsonl", "parquet")),
+    *((kind, "own") for kind in ("regress", "tag", "span")),
+):
+    READERS[f"table-{kind}-{form}"] = Reader(
+        functools.partial(_make_table, kind=kind, form=form), _read_table, ("dev.*",)
+    )
+
+
+def _make_cards(folder: Path) -> None:
+    for kind in small_tasks.CARDS:
+        small_tasks.make_task(folder, kind, train=1, dev=1)
+
+
+def _read_cards(folder: Path) -> None:
+    for card in sorted(folder.glob("*.toml")):
+        load_card(card)
+
+
+READERS["card"] = Reader(_make_cards, _read_cards, ("*.toml",))
+
+
+def _make_recipes(folder: Path) -> None:
+    for name in ("tiny", "rbt3", "continue-domain"):
+        shutil.copyfile(recipe_path(name), folder / f"{name}.toml")
+
+
+def _read_recipes(folder: Path) -> None:
+    for recipe in sorted(folder.glob("*.toml")):
+        load_recipe(recipe)
+
+
+READERS["recipe"] = Reader(_make_recipes, _read_recipes)
+
+
+def _make_predictions(folder: Path, kind: str) -> None:
+    _make_table(folder, kind, "own")
+    examples: list[Any] = read_examples(_card(folder), next(folder.glob("dev.*")), "dev")
+    objects = {
+        "classify": lambda one: {"id": one.id, "label": one.label},
+        "regress": lambda one: {"id": one.id, "predicted": one.value},
+        "tag": lambda one: {"id": one.id, "tokens": one.tokens, "predicted": one.tags},
+        "span": lambda one: {"id": one.id, "predicted": "好", "null_odds": 0.5},
+    }
+    lines = (json.dumps(objects[kind](one)) for one in examples)
+    (folder / "predicted.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    if kind == "span":
+        answers = {one.id: "好" for one in examples}
+        (folder / "predicted.json").write_text(json.dumps(answers))
+        (folder / "odds.json").write_text(json.dumps(dict.fromkeys(answers, 0.5)))
+    elif kind == "tag":
+        tagged = (
+            "".join(f"{t} {g}\n" for t, g in zip(one.tokens, one.tags, strict=True))
+            for one in examples
+        )
+        (folder / "predicted.txt").write_text("\n".join(tagged), encoding="utf-8")
+    else:
+        answers = (f"{one.id}\t{one.label or one.value}\n" for one in examples)
+        (folder / "predicted.tsv").write_text("index\tprediction\n" + "".join(answers))
+
+
+def _read_predictions(folder: Path) -> None:
+    card, gold = _card(folder), next(folder.glob("dev.*"))
+    examples = read_examples(card, gold, "dev")
+    for path in sorted(folder.glob("predicted.*")):
+        read_predictions(card, path, examples, gold, "dev")
+    if (odds := folder / "odds.json").exists():
+        read_null_odds(odds)
+
+
+for kind in small_tasks.CARDS:
+    READERS[f"predictions-{kind}"] = Reader(
+        functools.partial(_make_predictions, kind=kind),
+        _read_predictions,
+        ("predicted.*", "odds.json"),
+    )
+
+
+# --- runs ---------------------------------------------------------------------------------------
+
+
+def _make_runs(folder: Path) -> None:
+    fine_tuning_run(folder / "finetuned", right=(0.7, 0.8), examples=6)
+    fine_tuning_run(folder / "tagged", "msra", right=(0.7,), examples=3)
+    pretraining_run(folder / "pretrained", steps=100, planned=100)
+
+
+def _read_runs(folder: Path) -> None:
+    from zhbert.report.build import gather
+    from zhbert.report.write import write_report
+
+    with tempfile.TemporaryDirectory() as out:
+        write_report(gather(sorted(folder.iterdir())), Path(out))
+
+
+READERS["runs"] = Reader(
+    _make_runs, _read_runs, ("*/*.json", "*/*.jsonl", "*/*.toml", "*/*/*.json", "*/*/*.jsonl")
+)
+
+
+def _make_checkpoints(folder: Path) -> None:
+    import torch
+
+    from zhbert.train.checkpoint import Checkpoints
+
+    for step in (1, 2):
+        Checkpoints(folder).save(step, {"model": {"a": torch.zeros(8)}}, {"seed": 1})
+
+
+def _read_checkpoints(folder: Path) -> None:
+    from zhbert.train.checkpoint import Checkpoints
+
+    if (newest := Checkpoints(folder).newest()) is not None:
+        _ = newest.step, newest.tensors("model")
+
+
+READERS["checkpoints"] = Reader(_make_checkpoints, _read_checkpoints, ("step-000002/*",))
+
+
+def _make_fine_tuned(folder: Path, kind: str) -> None:
+    from zhbert.model import pretrained
+    from zhbert.model.config import BertConfig
+    from zhbert.tasks.fine_tuned import KINDS, SECTION, section_of
+    from zhbert.tasks.settings import settings_for
+
+    small_tasks.make_model(folder)
+    card = load_card(small_tasks.make_task(folder / "task", kind, train=1, dev=1))
+    settings = dataclasses.replace(settings_for(card, "tiny"), sequence_length=32)
+    made = KINDS[kind](card, Tokenizer.from_pretrained(folder), settings)
+    config = BertConfig.from_pretrained(folder).with_labels(made.labels or ())
+    config.other[SECTION] = section_of(card, made)
+    getattr(pretrained, made.architecture)(config).save_pretrained(folder)
+
+
+def _read_fine_tuned(folder: Path) -> None:
+    from zhbert.tasks.fine_tuned import open_fine_tuned
+
+    opened = open_fine_tuned(folder)
+    if opened.card:
+        split = next((folder / "task").glob("dev.*"))
+        opened.predict(read_examples(opened.card, split, "dev", labelled=False))
+
+
+for kind in small_tasks.CARDS:
+    READERS[f"fine-tuned-{kind}"] = Reader(
+        functools.partial(_make_fine_tuned, kind=kind), _read_fine_tuned, ("config.json",)
+    )
