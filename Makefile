@@ -17,7 +17,7 @@ TORCH := install -q --only-binary=:all: $(if $(TORCH_INDEX),--index-url $(TORCH_
 OURSELVES := install -q --no-deps --no-build-isolation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check lint types layers format wheel test-wheel smoke bench clean
+.PHONY: help setup quickstart test check fuzz lint types layers format wheel test-wheel smoke bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -52,6 +52,10 @@ test: $(VENV)/.test .transformers4/.ready ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/pytest $(TEST_OPTIONS) tests src
 
 check: lint types layers test ## everything that must pass: format, lint, types, layers, tests
+
+# What it finds is printed with the variables that find it again; a reader's name is a part of it.
+fuzz: $(VENV)/.test ## damage files for every reader: make fuzz [READER=zip] [NUMBER=2500] [TEXTS=1000000] [SEED=0] [FIRST=0]
+	$(TEST_ENVIRONMENT) FUZZ_NUMBER=$(or $(NUMBER),2500) FUZZ_TEXTS=$(or $(TEXTS),1000000) FUZZ_SEED=$(SEED) FUZZ_FIRST=$(FIRST) $(BIN)/pytest $(TEST_OPTIONS) tests/fuzz -k "$(or $(READER),test)"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -98,8 +98,8 @@ def no_text(head: bytes) -> str | None:
     for magic, what in _BINARY:
         if head.startswith(magic):
             return what
-    if (what := _zipped(head)) is not None:
-        return what
+    if (zipped := _zipped(head)) is not None:
+        return zipped
     if (archive := archive_of(head)) is not None:
         return f"a {archive} archive: unpack it first"
     if looks_like_a_page(head):

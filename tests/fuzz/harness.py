@@ -30,12 +30,14 @@ _LONGEST_LINE = 2_000
 class Reader:
     """What is read: ``make`` writes the intact files, ``read`` reads all of it.
 
-    ``damage`` are patterns of the files that are damaged, one at a time.
+    ``damage`` are patterns of the files that are damaged, one at a time. ``share`` of the files
+    that are asked for are enough where reading one takes long.
     """
 
     make: Callable[[Path], object]
     read: Callable[[Path], object]
     damage: tuple[str, ...] = ("*",)
+    share: float = 1
 
 
 @dataclass(frozen=True)

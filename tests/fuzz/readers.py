@@ -134,7 +134,7 @@ def _read_words(folder: Path) -> None:
     load_segmenter("jieba", user_words=folder / "words.txt").segment([TEXT])
 
 
-READERS["user-words"] = Reader(_make_words, _read_words)
+READERS["user-words"] = Reader(_make_words, _read_words, share=0.2)
 
 
 # --- tokenizers ---------------------------------------------------------------------------------
