@@ -206,6 +206,10 @@ def test_ranks_and_micro_batches_partition_the_step(
         for name in ("input_ids", "token_type_ids", "position_ids", "labels"):
             joined = torch.cat([getattr(batch, name) for batch in flat])
             assert torch.equal(joined, getattr(expected, name))
+        rows = [(batch.first_row, len(batch.row_starts) - 1) for batch in flat]
+        assert [first for first, _ in rows] == [
+            sum(n for _, n in rows[:k]) for k in range(len(rows))
+        ]
         labels = [batch.next_sentence_labels for batch in flat]
         assert torch.equal(torch.cat(labels), expected.next_sentence_labels)
         assert sum(batch.dropped_pieces for batch in flat) == expected.dropped_pieces

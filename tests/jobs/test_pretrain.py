@@ -115,14 +115,41 @@ def test_the_same_recipe_gives_the_same_losses_and_another_seed_others(corpus, t
 
 
 def test_micro_batches_change_the_losses_by_rounding_only(corpus, tmp_path):
-    overrides = [*TINY, "steps=4", "model.hidden_dropout_prob=0"]
-    overrides += ["model.attention_probs_dropout_prob=0", "rows.builder=pairs"]
-    pretrain("tiny", corpus, tmp_path / "whole", overrides)
-    pretrain("tiny", corpus, tmp_path / "parts", [*overrides, "micro_batch_size=3"])
-    for one, two in zip(steps_of(tmp_path / "whole"), steps_of(tmp_path / "parts"), strict=True):
-        for key in ("masked_lm_loss", "next_sentence_loss", "grad_norm"):
-            assert one[key] == pytest.approx(two[key], rel=1e-4)
-        assert one["pieces"] == two["pieces"]
+    """Dropout included: what a row drops depends on its place in the whole batch alone."""
+    overrides = [*TINY, "steps=4", "checkpoint_every=2", "rows.builder=pairs"]
+    runs = {}
+    for size in ("0", "1", "3", "4"):
+        runs[size] = tmp_path / size
+        pretrain("tiny", corpus, runs[size], [*overrides, f"micro_batch_size={size}"])
+    resumed = runs["resumed"] = shutil.copytree(runs["0"], tmp_path / "resumed")
+    shutil.rmtree(resumed / "checkpoints" / "step-000004")
+    pretrain("tiny", corpus, resumed, ["micro_batch_size=3"], resume=True)
+    for run in runs.values():
+        for one, two in zip(steps_of(runs["0"]), steps_of(run), strict=True):
+            for key in ("masked_lm_loss", "next_sentence_loss", "grad_norm"):
+                assert one[key] == pytest.approx(two[key], rel=1e-5)
+            assert one["pieces"] == two["pieces"]
+
+
+def test_a_run_resumed_with_other_memory_keeps_its_micro_batches(corpus, tmp_path, monkeypatch):
+    from zhbert.jobs import pretrain as job
+
+    def choose(rows):
+        monkeypatch.setattr(job, "auto_micro_batch_rows", lambda *_: rows)
+
+    choose(3)
+    run, overrides = tmp_path / "run", [*TINY, "steps=4", "checkpoint_every=2"]
+    pretrain("tiny", corpus, run, overrides)
+    losses = [line["loss"] for line in steps_of(run)]
+    for rows, kept in ((8, 3), (2, 2)):  # more memory, and less
+        shutil.rmtree(run / "checkpoints" / "step-000004")
+        choose(rows)
+        pretrain("tiny", corpus, run, resume=True)
+        info = json.loads((run / "checkpoints/step-000004/checkpoint.json").read_text("utf-8"))
+        assert info["micro_batch_rows"] == kept
+        found = [line["loss"] for line in steps_of(run)]
+        assert (found == losses) == (kept == 3)
+        assert found == pytest.approx(losses, rel=1e-5)
 
 
 def test_training_lowers_the_loss(corpus, tmp_path):

@@ -82,8 +82,7 @@ def test_kill_and_resume_give_bit_identical_losses(corpus, tmp_path):
 
 
 def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
-    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3", "precision=fp32"]
-    settings += ["model.hidden_dropout_prob=0", "model.attention_probs_dropout_prob=0"]
+    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3"]
     pretrain("tiny", corpus, tmp_path / "one", [*TINY, *settings])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -101,7 +100,7 @@ def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
         assert one.keys() == two.keys()
         for key, value in one.items():
             if key not in ("pieces_per_second", "data_wait", "step_seconds", "seconds"):
-                same = value == two[key] or value == pytest.approx(two[key], rel=1e-4)
+                same = value == two[key] or value == pytest.approx(two[key], rel=1e-5)
                 assert same, (key, value, two[key])
     assert [line["pieces"] for line in curves[0] if "pieces" in line][-1] > 0
 

@@ -141,6 +141,13 @@ def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
     assert batches(0, 20)[9:] == batches(9, 11)
 
 
+def test_a_part_of_a_batch_knows_where_it_begins():
+    rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
+    for step in itertools.islice(steps_of(rows, batch_size=8, seed=5, done=0, cells=64), 10):
+        ends = itertools.accumulate(len(batch.row_starts) - 1 for batch in step)
+        assert [batch.first_row for batch in step] == [0, *ends][:-1]
+
+
 @given(
     st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 200), st.integers(0, 9)
 )

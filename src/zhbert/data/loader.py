@@ -52,6 +52,8 @@ class Batch:
     """(rows,) int64: 0 B follows A, 1 B is random; None without pairs"""
     dropped_pieces: int
     """pieces cut off to make pairs fit"""
+    first_row: int = 0
+    """the place of the first row in the step's global batch"""
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, from which a GPU copies while it computes."""
@@ -149,7 +151,10 @@ class PretrainingLoader:
         # Written so that a run of one step has its first rate, and a longer one ends at the last.
         rate = self._masking.rate_at(step / max(self._total_steps - 1, 1))
         batches = [
-            self._batch([self._locate(row) for row in range(start, min(start + size, end))], rate)
+            replace(
+                self._batch([*map(self._locate, range(start, min(start + size, end)))], rate),
+                first_row=start - first,
+            )
             for start in range(begin, end, size)
         ]
         self.made_pieces += sum(len(batch.input_ids) for batch in batches)

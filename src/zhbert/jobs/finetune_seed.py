@@ -159,7 +159,7 @@ class _Seed:
         start = self._resume(optimizer)
         per_epoch, steps = task.steps_per_epoch, task.steps
         self._compile(steps)
-        # A run that is gone on with elsewhere keeps its micro-batches: dropout depends on them.
+        # A run that goes on on another machine keeps its micro-batches: the same to the bit.
         self.cells = self.cells or self._choose_cells()
 
         def source(step: int) -> Iterator[list[Batch]]:

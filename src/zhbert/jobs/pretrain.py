@@ -264,7 +264,7 @@ class _Job:
         model = begun.model
         last_step = begun.first_step + recipe.steps
         self._warn(last_step)
-        micro_rows = self._micro_batch_rows(begun.shape)
+        micro_rows = self._micro_batch_rows(begun)
         loader = self._loader(micro_rows, begun.at.step - begun.first_step)
         evaluations = self._evaluations(micro_rows)
         if recipe.rows.builder != "pairs":
@@ -309,6 +309,8 @@ class _Job:
             "vocabulary": self.corpus.fingerprint,
             "corpus": self._corpus_hash(),
             "shape": flatten(begun.shape),
+            # Where memory chose it: sums in another order differ by rounding.
+            "micro_batch_rows": 0 if recipe.micro_batch_size else micro_rows,
         }
 
         def save(at: Progressed) -> None:
@@ -611,7 +613,7 @@ class _Job:
             if hasattr(module, "rate"):
                 module.rate = fresh.get_submodule(name).rate
 
-    def _micro_batch_rows(self, shape: ModelShape) -> int:
+    def _micro_batch_rows(self, begun: _Start) -> int:
         from zhbert.runtime import total_memory
 
         recipe, ranks = self.recipe, self.ranks
@@ -622,9 +624,11 @@ class _Job:
         memory = total_memory(ranks.device)
         # On a CPU a larger batch gains nothing beyond a few thousand pieces.
         budget = memory // 3 if on_gpu else min(memory // (8 * ranks.world_size), 2**31)
-        return auto_micro_batch_rows(
-            recipe, shape, self.corpus.vocabulary_size, rows, budget, on_gpu, self.dtype.itemsize
-        )
+        size, width = self.corpus.vocabulary_size, self.dtype.itemsize
+        most = auto_micro_batch_rows(recipe, begun.shape, size, rows, budget, on_gpu, width)
+        # A run that goes on on another machine stays the same to the bit, if that has the memory.
+        info = begun.checkpoint.info if self.resume and begun.checkpoint else {}
+        return min(info.get("micro_batch_rows") or most, most)
 
     def _loader(self, micro_rows: int, done: int) -> PretrainingLoader | ShortRowsFirst:
         """What the run's steps after ``done`` ones are made of."""
@@ -848,7 +852,7 @@ class PretrainingObjective:
         from zhbert.model.pretrained import BertForPreTraining
 
         assert isinstance(model, BertForPreTraining)
-        model.set_dropout_seed(seed)
+        model.set_dropout_seed(seed, batch.first_row)
         loss = model.pretraining_loss(
             batch.input_ids,
             batch.token_type_ids,

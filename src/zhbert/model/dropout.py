@@ -1,55 +1,120 @@
-"""Dropout by counter: whether an element is kept is a hash of (seed, site, element index).
+"""Dropout by counter: whether an element is kept is a hash of (seed, site, row, place in the row).
 
 No random-number state exists, so a step is a pure function of its seed: it is bit-reproducible
 after a restart, whatever ran before, eager or compiled, and a compiler fuses the hash into its
-neighbours and recomputes it in the backward pass instead of storing a mask.
+neighbours and recomputes it in the backward pass instead of storing a mask. A row is known by its
+number in the global batch, so what it drops does not depend on the process or the micro-batch that
+computes it.
+
+Shapes: R = rows, T = pieces of all rows together.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Multipliers of the "lowbias32" integer finaliser, as int32; the golden ratio spreads the counter.
+# https://github.com/skeeto/hash-prospector
 _SPREAD = -1640531527  # 0x9E3779B9
-_UNSPREAD = pow(_SPREAD, -1, 1 << 32)
 _FIRST = 0x7FEB352D
 _SECOND = -2073254261  # 0x846CA68B
 
+# Attention's elements are counted as if every row had so many pieces: the number of one does not
+# depend on how the batch is padded.
+_PIECES_OF_A_ROW = 4096
 
-def _mix64(value: int) -> int:
-    """One step of splitmix64: 64 well-mixed bits of a 64-bit counter."""
-    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return value ^ (value >> 31)
+# Sites are numbered from 0, rows from here.
+_ROWS = 1 << 32
 
-
-def dropout_keys(seed: int, sites: int, device: torch.device | None = None) -> tuple[Tensor, ...]:
-    """Two 32-bit keys for each place of the network where something is dropped: (2,) int32 each."""
-    start = _mix64(seed & 0xFFFFFFFFFFFFFFFF)
-    keys = []
-    for site in range(sites):
-        bits = _mix64(start ^ _mix64(site))
-        first = ((bits & 0xFFFFFFFF) ^ 0x80000000) * _UNSPREAD & 0xFFFFFFFF
-        keys.append([(first ^ 0x80000000) - 0x80000000, (bits >> 32) - 0x80000000])
-    table = torch.tensor(keys, dtype=torch.int32).reshape(sites, 2).to(device)
-    # Copies: of views, the compiler would compile a layer again for each place in the table.
-    return tuple(key.clone() for key in table)
+Words = tuple[Tensor, Tensor]
+"""What is added to the index in the last dimension, and what enters after the first product: int32,
+to be broadcast against what is dropped."""
 
 
-def keep_mask(count: int, rate: float, key: Tensor) -> Tensor:
-    """Which of ``count`` elements are kept: (count,) bool on the key's device.
+def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One step of splitmix64: 64 well-mixed bits of each 64-bit counter.
 
-    The key enters twice, before and after a multiplication: with one entry alone the sequences of
-    two seeds would be shifted copies of each other.
+    https://prng.di.unimi.it/splitmix64.c
     """
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """What one place of the network drops of some rows."""
+
+    site: Tensor  # (2,) int32: the place's two words
+    rows: Tensor  # (R, 2) int32: every row's
+    pieces: Tensor  # (T, 2) int32: those of each piece's row, the first counted on to the piece
+
+    def of_pieces(self) -> Words:
+        """For elements (T, width)."""
+        return self._words(self.pieces)
+
+    def of_rows(self) -> Words:
+        """For elements (R, width)."""
+        return self._words(self.rows)
+
+    def of_queries(self, heads: int, queries: int) -> Words:
+        """For attention's weights, (R, heads, queries, keys)."""
+        head, query = (
+            torch.arange(count, dtype=torch.int32, device=self.rows.device)
+            for count in (heads, queries)
+        )
+        before = (head[:, None] * _PIECES_OF_A_ROW + query) * _PIECES_OF_A_ROW
+        start, word = self._words(self.rows[:, None, None])
+        return start + before[..., None], word
+
+    def _words(self, places: Tensor) -> Words:
+        return places[..., :1] + self.site[0], places[..., 1:] ^ self.site[1]
+
+
+def dropout_keys(
+    seed: int, sites: int, row: Tensor, position: Tensor, *, rows: int, width: int, first_row: int
+) -> tuple[DropoutKey, ...]:
+    """The keys of ``sites`` places of the network, for some rows of the global batch.
+
+    Args:
+        seed: the step's.
+        row: (T,) int64, the row of each piece, counted from 0.
+        position: (T,) int64, the place of each piece in its row.
+        rows: how many rows there are.
+        width: elements of a piece.
+        first_row: the number of the first row in the global batch.
+    """
+    # Twice, so that no seed stands for a number: the hash below has no order.
+    start = _mix64(_mix64(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
+    first = _ROWS + first_row
+    numbers = np.concatenate([np.arange(sites), np.arange(first, first + rows)])
+    bits = _mix64(start ^ _mix64(numbers.astype(np.uint64)))
+    table = torch.from_numpy(bits.view(np.int32).reshape(-1, 2)).to(row.device)
+    of_rows = table[sites:].clone()
+    pieces = of_rows[row]
+    pieces[:, 0] += position * width
+    # Copies: of views, the compiler would compile a layer again for each place in the table.
+    return tuple(DropoutKey(site.clone(), of_rows, pieces) for site in table[:sites])
+
+
+def keep_mask(length: int, rate: float, words: Words) -> Tensor:
+    """Which elements are kept: bool, the words' shape but for ``length`` in the last dimension.
+
+    Two words enter, before and after a multiplication: with one alone the sequences of two keys
+    would be shifted copies of each other.
+    """
+    start, word = words
     # Added first, then spread: a product of the index alone would be computed at compile time, in
     # numbers too wide for the GPU's 32 bits.
-    bits = (torch.arange(count, dtype=torch.int32, device=key.device) + key[0]) * _SPREAD
-    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST ^ key[1]
+    bits = (torch.arange(length, dtype=torch.int32, device=start.device) + start) * _SPREAD
+    bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST ^ word
     bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
     bits = bits ^ ((bits >> 16) & 0xFFFF)
     return bits >= int(rate * 2**32) - 2**31
@@ -59,24 +124,24 @@ class _Dropout(torch.autograd.Function):
     """The eager form: one byte an element is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rate: float, key: Tensor) -> Tensor:
-        keep = keep_mask(x.numel(), rate, key).view(x.shape)
+    def forward(ctx: Any, x: Tensor, rate: float, start: Tensor, word: Tensor) -> Tensor:
+        keep = keep_mask(x.shape[-1], rate, (start, word))
         ctx.save_for_backward(keep)
         ctx.scale = 1.0 / (1.0 - rate)
         return (x * keep).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (keep,) = ctx.saved_tensors
-        return (gradient * keep).mul_(ctx.scale), None, None
+        return (gradient * keep).mul_(ctx.scale), None, None, None
 
 
-def dropout(x: Tensor, rate: float, key: Tensor | None) -> Tensor:
-    """Zero a share ``rate`` of ``x`` and scale the rest by 1 / (1 - rate); no key, no dropout."""
-    if key is None or rate == 0.0:
+def dropout(x: Tensor, rate: float, words: Words | None) -> Tensor:
+    """Zero a share ``rate`` of ``x`` and scale the rest by 1 / (1 - rate); no words, no dropout."""
+    if words is None or rate == 0.0:
         return x
     if torch.compiler.is_compiling():
-        keep = keep_mask(x.numel(), rate, key).view(x.shape)
+        keep = keep_mask(x.shape[-1], rate, words)
         return torch.where(keep, x * (1.0 / (1.0 - rate)), 0.0)
-    result: Tensor = _Dropout.apply(x, rate, key)  # type: ignore[no-untyped-call]
+    result: Tensor = _Dropout.apply(x, rate, *words)  # type: ignore[no-untyped-call]
     return result

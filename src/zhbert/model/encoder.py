@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import DROPOUT_SITES_PER_LAYER, Block, Embeddings, PackedRows, WantedPieces
+from zhbert.model.dropout import DropoutKey
+from zhbert.model.layers import (
+    DROPOUT_SITES_PER_LAYER,
+    NO_DROPOUT,
+    Block,
+    Embeddings,
+    PackedRows,
+    WantedPieces,
+)
 
 
 class Functions(NamedTuple):
@@ -44,7 +53,7 @@ class Encoder(nn.Module):
         token_type_ids: Tensor,
         position_ids: Tensor,
         packed: PackedRows,
-        keys: Sequence[Tensor] | None = None,
+        keys: Sequence[DropoutKey] | None = None,
         *,
         wanted: WantedPieces | None = None,
         states: list[Tensor] | None = None,
@@ -69,10 +78,15 @@ class Encoder(nn.Module):
         last = len(self.layers) - 1
         for number, layer in enumerate(self.layers):
             first = 1 + DROPOUT_SITES_PER_LAYER * number
-            own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else (None, None, None)
+            own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else None
             if wanted is not None and number == last:
-                return run.layer_at(layer, x[wanted.positions], wanted.rows, x, packed, own)
-            x = run.layer(layer, x, packed, own)
+                if own:
+                    pieces = own[0].pieces[wanted.positions]
+                    own = [replace(key, pieces=pieces) for key in own]
+                return run.layer_at(
+                    layer, x[wanted.positions], wanted.rows, x, packed, own or NO_DROPOUT
+                )
+            x = run.layer(layer, x, packed, own or NO_DROPOUT)
             if states is not None:
                 states.append(x)
         return x

@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from zhbert.model import native
 from zhbert.model.config import BertConfig
-from zhbert.model.dropout import dropout
+from zhbert.model.dropout import DropoutKey, dropout
 
 DROPOUT_SITES_PER_LAYER = 3
+NO_DROPOUT = (None,) * DROPOUT_SITES_PER_LAYER
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class PackedRows:
             unpad_index=unpad_index,
             bias=bias[:, None, None, :],
         )
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """(T,) int64 each: the row of every piece, and its place in the row."""
+        return self.unpad_index // self.max_length, self.unpad_index % self.max_length
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def padded_attention(
     bias: Tensor | None,
     heads: int,
     rate: float,
-    key: Tensor | None,
+    key: DropoutKey | None,
 ) -> Tensor:
     """(R, L', H), (R, L, H), (R, L, H) -> (R, L', H), by products over batches of heads."""
     rows, queries, hidden = query.shape
@@ -162,7 +167,8 @@ def padded_attention(
         if bias is not None:
             scores = scores + bias
         probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32)
-        context = dropout(probabilities, rate, key).to(values.dtype) @ values
+        kept = dropout(probabilities, rate, key.of_queries(heads, queries))
+        context = kept.to(values.dtype) @ values
     return context.transpose(1, 2).reshape(rows, queries, hidden)
 
 
@@ -234,9 +240,9 @@ class Embeddings(nn.Module):
         )
         return total
 
-    def finish(self, total: Tensor, key: Tensor | None = None) -> Tensor:
+    def finish(self, total: Tensor, key: DropoutKey | None = None) -> Tensor:
         """(T, H) -> (T, H), normalised and dropped out."""
-        return dropout(self.norm(total), self.rate, key)
+        return dropout(self.norm(total), self.rate, key.of_pieces() if key else None)
 
 
 class Attention(nn.Module):
@@ -250,7 +256,7 @@ class Attention(nn.Module):
         self.size = config.hidden_size // config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
 
-    def forward(self, x: Tensor, packed: PackedRows, key: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, packed: PackedRows, key: DropoutKey | None = None) -> Tensor:
         """(T, H) -> (T, H)."""
         qkv = native.linear(self.qkv, x)
         if x.device.type == "cuda":
@@ -274,7 +280,7 @@ class Attention(nn.Module):
         wanted: PackedRows,
         x: Tensor,
         packed: PackedRows,
-        key: Tensor | None = None,
+        key: DropoutKey | None = None,
     ) -> Tensor:
         """Attention from some pieces (Q, H) to all (T, H) -> (Q, H)."""
         hidden = x.shape[1]
@@ -326,7 +332,7 @@ class Attention(nn.Module):
         values = mixed.view(count, self.heads, hidden).transpose(0, 1) @ weight[2].transpose(1, 2)
         return values.transpose(0, 1).reshape(count, hidden) + self.qkv.bias[2 * hidden :]
 
-    def _dropped(self, key: Tensor | None) -> float:
+    def _dropped(self, key: DropoutKey | None) -> float:
         return self.rate if key is not None else 0.0
 
 
@@ -356,7 +362,7 @@ class Block(nn.Module):
         self.rate = config.hidden_dropout_prob
 
     def forward(
-        self, x: Tensor, packed: PackedRows, keys: Sequence[Tensor | None] = (None, None, None)
+        self, x: Tensor, packed: PackedRows, keys: Sequence[DropoutKey | None] = NO_DROPOUT
     ) -> Tensor:
         """(T, H) -> (T, H)."""
         return self._finish(x, self.attention(x, packed, keys[0]), keys)
@@ -367,13 +373,13 @@ class Block(nn.Module):
         wanted: PackedRows,
         x: Tensor,
         packed: PackedRows,
-        keys: Sequence[Tensor | None] = (None, None, None),
+        keys: Sequence[DropoutKey | None] = NO_DROPOUT,
     ) -> Tensor:
         """The same for some pieces only, (Q, H) of the (T, H) -> (Q, H)."""
         context = self.attention.at(wanted_x, wanted, x, packed, keys[0])
         return self._finish(wanted_x, context, keys)
 
-    def _finish(self, x: Tensor, context: Tensor, keys: Sequence[Tensor | None]) -> Tensor:
+    def _finish(self, x: Tensor, context: Tensor, keys: Sequence[DropoutKey | None]) -> Tensor:
         x = self.attention_norm(self._added(x, self.attention.output, context, keys[1]))
         widened = self.feed_forward(x)
         normalised: Tensor = self.feed_forward_norm(
@@ -381,8 +387,8 @@ class Block(nn.Module):
         )
         return normalised
 
-    def _added(self, x: Tensor, layer: nn.Linear, change: Tensor, key: Tensor | None) -> Tensor:
+    def _added(self, x: Tensor, layer: nn.Linear, change: Tensor, key: DropoutKey | None) -> Tensor:
         """x + the layer's map of ``change``, dropped out."""
         if key is None or self.rate == 0.0:
             return native.linear(layer, change, added_to=x)
-        return x + dropout(layer(change), self.rate, key)
+        return x + dropout(layer(change), self.rate, key.of_pieces())

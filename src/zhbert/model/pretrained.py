@@ -21,7 +21,7 @@ from zhbert.model.checkpoint import (
     write_safetensors,
 )
 from zhbert.model.config import BertConfig
-from zhbert.model.dropout import dropout, dropout_keys
+from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
 from zhbert.model.inspection import head_states, summary_line
@@ -97,7 +97,7 @@ class _Packed:
     places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
     batch: int
     length: int
-    head_key: Tensor | None  # of the dropout before a fine-tuned head
+    head_key: DropoutKey | None  # of the dropout before a fine-tuned head
     states: list[Tensor] = field(default_factory=list)
 
     def padded(self, x: Tensor) -> Tensor:
@@ -117,8 +117,7 @@ class _Bert(nn.Module):
         self.encoder = Encoder(config)
         self.loading = LoadingReport()
         self._add_heads(config)
-        self._dropout_seed = seed
-        self._dropout_calls = 0
+        self.set_dropout_seed(seed)
         if self.encoder.embeddings.words.weight.device.type != "meta":
             self.initialize(seed)
 
@@ -145,15 +144,18 @@ class _Bert(nn.Module):
         if name == "encoder.embeddings.words.weight" and self.config.pad_token_id is not None:
             parameter[self.config.pad_token_id] = 0.0
 
-    def set_dropout_seed(self, seed: int) -> None:
+    def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
         """Fix what the next forward in training mode drops: a pure function of ``seed``.
 
-        Further forwards without a new seed drop other elements, counted on from this one.
+        Each row drops by its own number, counted from ``first_row``: cut into several forwards of
+        one seed, with the number of each one's first row, a batch drops the same. (On CUDA
+        attention's own dropout is the library's and depends on how the batch is cut.) Further
+        forwards without a new seed drop other elements, counted on from this one.
         """
-        self._dropout_seed = seed
+        self._dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
-    def _keys(self) -> tuple[Tensor, ...] | None:
+    def _keys(self, packed: PackedRows) -> tuple[DropoutKey, ...] | None:
         config = self.config
         if not self.training:
             return None
@@ -162,12 +164,18 @@ class _Bert(nn.Module):
             return None
         seed = self._dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
-        device = self.encoder.embeddings.words.weight.device
-        if device.type == "cuda":
+        if packed.starts.is_cuda:
             # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
-            torch.cuda.manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
-        # One more than the encoder takes: for the dropout before a fine-tuned head.
-        return dropout_keys(seed, self.encoder.dropout_sites + 1, device)
+            torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
+        return dropout_keys(
+            seed,
+            # One more than the encoder takes: for the dropout before a fine-tuned head.
+            self.encoder.dropout_sites + 1,
+            *packed.places(),
+            rows=len(packed.starts) - 1,
+            width=config.hidden_size,
+            first_row=self._first_row,
+        )
 
     def _encode(
         self,
@@ -202,7 +210,7 @@ class _Bert(nn.Module):
         longest = int(lengths.max()) if batch else 0
         rows = PackedRows.of(row_starts, longest, ids[0].shape[0])
         states: list[Tensor] | None = [] if output_hidden_states else None
-        keys = self._keys()
+        keys = self._keys(rows)
         hidden = self.encoder(ids[0], ids[1], ids[2], rows, keys, states=states)
         return _Packed(hidden, places, batch, length, keys[-1] if keys else None, states or [])
 
@@ -456,7 +464,7 @@ class BertForPreTraining(_Bert):
         pairs = next_sentence_labels is not None
         wanted = WantedPieces.of(packed, predicted_positions, with_first=pairs)
         hidden = self.encoder(
-            input_ids, token_type_ids, position_ids, packed, self._keys(), wanted=wanted
+            input_ids, token_type_ids, position_ids, packed, self._keys(packed), wanted=wanted
         )
         words = self.encoder.embeddings.words.weight
         loss, correct = self.masked_words.loss(hidden[wanted.predicted], words, labels)
@@ -471,9 +479,9 @@ class BertForPreTraining(_Bert):
 class _FineTuned(_Bert):
     """What fine-tuned models share: packed rows, and the dropout before their head."""
 
-    def _dropped(self, x: Tensor, key: Tensor | None) -> Tensor:
+    def _dropped(self, x: Tensor, words: Words | None) -> Tensor:
         rate = self.config.other.get("classifier_dropout")
-        return dropout(x, self.config.hidden_dropout_prob if rate is None else float(rate), key)
+        return dropout(x, self.config.hidden_dropout_prob if rate is None else float(rate), words)
 
     def _piece_states(
         self,
@@ -485,9 +493,9 @@ class _FineTuned(_Bert):
     ) -> Tensor:
         """(T,) packed ids -> (T, H), dropout included."""
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
-        keys = self._keys()
+        keys = self._keys(packed)
         hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, keys)
-        return self._dropped(hidden, keys[-1] if keys else None)
+        return self._dropped(hidden, keys[-1].of_pieces() if keys else None)
 
 
 class BertForSequenceClassification(_FineTuned):
@@ -514,7 +522,8 @@ class BertForSequenceClassification(_FineTuned):
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
         pooled = self.pooler(packed.padded(packed.hidden)[:, 0])
-        logits = self.classifier(self._dropped(pooled, packed.head_key))
+        words = packed.head_key.of_rows() if packed.head_key else None
+        logits = self.classifier(self._dropped(pooled, words))
         loss = None
         if labels is not None and logits.shape[1] == 1:
             loss = nn.functional.mse_loss(logits[:, 0].float(), labels.view(-1).float())
@@ -537,10 +546,11 @@ class BertForSequenceClassification(_FineTuned):
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
         none = torch.empty(0, dtype=torch.int64, device=input_ids.device)
         wanted = WantedPieces.of(packed, none, with_first=True)
-        keys = self._keys()
+        keys = self._keys(packed)
         first = self.encoder(input_ids, token_type_ids, position_ids, packed, keys, wanted=wanted)
         pooled = self.pooler(first.to(self.pooler.dense.weight.dtype))
-        logits: Tensor = self.classifier(self._dropped(pooled, keys[-1] if keys else None))
+        words = keys[-1].of_rows() if keys else None
+        logits: Tensor = self.classifier(self._dropped(pooled, words))
         return logits
 
 
@@ -563,7 +573,8 @@ class BertForTokenClassification(_FineTuned):
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
-        logits = packed.padded(self.classifier(self._dropped(packed.hidden, packed.head_key)))
+        words = packed.head_key.of_pieces() if packed.head_key else None
+        logits = packed.padded(self.classifier(self._dropped(packed.hidden, words)))
         return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
 
     def piece_logits(
@@ -611,7 +622,7 @@ class BertForQuestionAnswering(_FineTuned):
     ) -> Tensor:
         """(T,) packed ids -> (T, 2): the scores of a start and of an end."""
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
-        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, self._keys())
+        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, self._keys(packed))
         logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits
 

@@ -125,7 +125,7 @@ class FineTuning:
 
     def __call__(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
         """The sum of the losses; what is right is counted elsewhere, by the task's own metrics."""
-        model.set_dropout_seed(seed)  # type: ignore[operator]
+        model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
         loss = self.kind.loss(model, batch)
         return loss.reshape(1), loss.new_zeros(1)
 

@@ -77,6 +77,8 @@ class Batch:
     """as in ``Rows``, of these rows"""
     predictions: int
     """how many targets there are"""
+    first_row: int = 0
+    """the place of the first row in the step's batch, which may be cut into several of these"""
 
     @property
     def packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
@@ -255,5 +257,10 @@ def steps_of(
     epoch, skip = divmod(done, per_epoch)
     while True:
         for chosen in plan_epoch(lengths, batch_size, seed, epoch)[skip:]:
-            yield [gather(rows, part)[0] for part in micro_batches(chosen, lengths, cells, most)]
+            parts = micro_batches(chosen, lengths, cells, most)
+            firsts = np.cumsum([0, *map(len, parts)]).tolist()
+            yield [
+                replace(gather(rows, part)[0], first_row=first)
+                for part, first in zip(parts, firsts, strict=False)
+            ]
         epoch, skip = epoch + 1, 0

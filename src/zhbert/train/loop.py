@@ -53,7 +53,8 @@ class Objective(Protocol[BatchIn]):
     def __call__(self, model: nn.Module, batch: BatchIn, seed: int) -> tuple[Tensor, Tensor]:
         """(parts,) sums of losses, with gradients, and (parts,) counts of correct predictions.
 
-        ``seed`` decides the dropout of this micro-batch.
+        ``seed`` is the step's: with each row's place in the global batch, which the micro-batch
+        knows, it decides the dropout.
         """
 
 
@@ -464,8 +465,7 @@ def _backward(
             exchange = cast(Any, forward).no_sync()
         with exchange:
             with _autocast(ranks.device, settings.dtype):
-                seed = mix(settings.seed, step, ranks.rank, index)
-                sums, _ = forward(move(batch, ranks.device), seed)
+                sums, _ = forward(move(batch, ranks.device), mix(settings.seed, step))
             torch.dot(sums.float(), weights).backward()  # type: ignore[no-untyped-call]
         total += sums.detach()
     return total
