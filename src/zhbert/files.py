@@ -1,15 +1,19 @@
-"""Atomic writes, checksums, and one line for what is wrong with a file."""
+"""Atomic writes that a kill cannot spoil, checksums, and one line for what is wrong with a file."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,26 +23,62 @@ from zhbert.signatures import HEAD, how_to_convert, no_text
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
 
+_AGAIN = "run the same command again"
+_again: ContextVar[str] = ContextVar("again", default=_AGAIN)
+
+# What is wrong -> what can be done. An error of one of the first kinds comes from writing, even
+# where the system names no file.
+_OF_WRITING = {
+    errno.ENOSPC: "the disk is full; free some space and {again}",
+    errno.EDQUOT: "the disk quota is used up; free some space and {again}",
+    errno.EFBIG: "more than a file may hold here (see ulimit -f); raise the limit and {again}",
+}
+_TROUBLES = _OF_WRITING | {
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n 4096) and {again}",
+    errno.ENFILE: "too many open files on this machine; close some programs and {again}",
+    errno.EACCES: "no permission; choose another folder or change its permissions",
+    errno.EPERM: "no permission; choose another folder or change its permissions",
+    errno.EROFS: "no permission: the disk is read-only; choose another folder",
+    errno.EBUSY: "in use by the system; choose another folder",
+    errno.ENAMETOOLONG: "{error}; choose a shorter one",
+    errno.ENOENT: "no such file or folder",
+    errno.EISDIR: "a folder, where a file is expected",
+    errno.ENOTDIR: "{error}: a file stands on the way",
+    errno.EEXIST: "something stands there already",
+    errno.ENOTEMPTY: "something stands there already",
+}
+
+
+@contextmanager
+def advising(again: str) -> Iterator[None]:
+    """Within it, errors say ``again`` where they would say "run the same command again".
+
+    What stands outermost holds: it alone knows the user's command.
+    """
+    token = _again.set(again if _again.get() == _AGAIN else _again.get())
+    try:
+        yield
+    finally:
+        _again.reset(token)
+
+
 def describe_os_error(error: OSError, doing: str) -> ZhbertError:
     """Turn an OSError into one line that says what to do about it.
 
-    >>> str(describe_os_error(OSError(28, "No space left on device", "x.bin"), "writing"))
+    >>> full = OSError(28, "No space left on device", "x.bin")
+    >>> str(describe_os_error(full, "writing"))
     'writing x.bin: the disk is full; free some space and run the same command again'
-    >>> str(describe_os_error(OSError(28, "No space left on device"), "writing the run:"))
-    'writing the run: the disk is full; free some space and run the same command again'
+    >>> with advising("go on with --resume"):
+    ...     str(describe_os_error(full, "writing"))
+    'writing x.bin: the disk is full; free some space and go on with --resume'
+    >>> str(describe_os_error(OSError(30, "Read-only file system"), "writing the run:"))
+    'writing the run: no permission: the disk is read-only; choose another folder'
     """
     where = f"{doing} {error.filename}" if error.filename else doing.removesuffix(":")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ZhbertError(
-            f"{where}: the disk is full; free some space and run the same command again"
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ZhbertError(
-            f"{where}: no permission; choose another folder or change its permissions"
-        )
-    if error.errno == errno.ENOENT:
-        return ZhbertError(f"{where}: no such file or folder")
-    return ZhbertError(f"{where}: {error.strerror or error}")
+    trouble = _TROUBLES.get(error.errno or 0, "{error}")
+    return ZhbertError(
+        f"{where}: {trouble.format(again=_again.get(), error=error.strerror or error)}"
+    )
 
 
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -163,106 +203,191 @@ _WHY: Mapping[type[Exception], str] = {
 }
 
 
-@contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is flushed to disk and takes its place.
+# What stands in for NAME until it is whole, and what NAME was before, where two names cannot be
+# exchanged at once.
+_UNFINISHED = re.compile(r"\.(.+)\.zhbert-[0-9a-f]{8}\.(tmp|old)", re.DOTALL)
 
-    On any error the temporary file is removed and ``path`` is left as it was.
+
+def _beside(path: Path, suffix: str = "tmp") -> Path:
+    return path.with_name(f".{path.name}.zhbert-{secrets.token_hex(4)}.{suffix}")
+
+
+@contextmanager
+def scratch(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[tuple[Path, Path]]:
+    """Yield where ``path`` really lies and an empty temporary file or folder beside that.
+
+    What is left of the temporary one in the end is removed. While this process lives it is held by
+    a lock, by which others tell it from what a killed process has left (``sweep``).
+
+    Raises ZhbertError for what goes wrong in writing; errors name ``path``, not what stands in for
+    it.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))
+    temporary = _beside(target)
+    handle = None
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
+        sweep(target.parent, target.name)
+        handle = _create(temporary, folder)
+        yield target, temporary
+    except ZhbertError as error:
+        error.args = tuple(str(part).replace(str(temporary), str(path)) for part in error.args)
         raise
-
-
-@contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it takes the place of a former one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as handle:
-                    os.fsync(handle.fileno())
-        if path.exists():
-            # rename cannot replace a folder that is not empty: the old one steps aside first.
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Make ``folder``, if need be, and hold it; a process that is killed lets it go, too.
-
-    Raises ZhbertError where another process holds it.
-    """
-    import fcntl
-
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise describe_os_error(error, "making") from None
+        writing = error.errno in _OF_WRITING
+        named = str(error.filename or (temporary if writing else ""))
+        if not (writing or named.startswith(str(temporary))):
+            raise
+        error.filename = named.replace(str(temporary), str(path))
+        raise describe_os_error(error, "writing") from None
+    finally:
+        _delete(temporary)
+        if handle is not None:
+            os.close(handle)
+
+
+def _create(path: Path, folder: bool) -> int:
+    """Make a new file or folder, and lock it."""
+    while True:
+        if folder:
+            path.mkdir()
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        handle = os.open(path, flags, 0o666)
+        with suppress(OSError):  # a network disk without locks, where nobody sweeps
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if is_at(handle, path):
+            return handle
+        # Somebody has swept it between its making and its locking.
+        os.close(handle)
+
+
+def is_at(handle: int, path: str | os.PathLike[str]) -> bool:
+    """Does the open file or folder still stand under that name?"""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ZhbertError(
-                f"{os.fspath(folder)}: another process is at work there; wait for it, or choose "
-                "another --out"
-            ) from None
-        except OSError:  # a network disk without locks
-            pass
-        yield
+        return os.path.samestat(os.fstat(handle), Path(path).stat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep(folder: str | os.PathLike[str], name: str | None = None) -> None:
+    """Remove from ``folder`` what killed processes have left unfinished there, of ``name`` or all.
+
+    What a process had only set aside is put back. What a living process holds stays, and so does
+    everything on disks where that cannot be told.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in list(entries):
+            found = _UNFINISHED.fullmatch(entry.name)
+            if found is None or name not in (None, found[1]):
+                continue
+            path, original = Path(entry.path), Path(folder, found[1])
+            kind = os.O_RDONLY if entry.is_dir(follow_symlinks=False) else os.O_RDWR
+            with suppress(OSError), _open(path, kind | os.O_NOFOLLOW) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if found[2] == "old" and not os.path.lexists(original):
+                    path.rename(original)
+                else:
+                    _delete(path)
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str], flags: int) -> Iterator[int]:
+    handle = os.open(path, flags)
+    try:
+        yield handle
     finally:
         os.close(handle)
 
 
-def empty_folder(folder: str | os.PathLike[str]) -> None:
-    """Remove what is in ``folder``, but not the folder, which may be held."""
-    for path in Path(folder).iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+def _delete(path: Path) -> None:
+    """Remove a file or folder, if it is there and as far as it can be done."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
             path.unlink()
 
 
-def check_not_inside(folder: str | os.PathLike[str], needed: Mapping[str, Path]) -> None:
-    """Before ``folder`` is replaced: refuse where it holds something that is ``needed``, by name.
+def remove(path: Path) -> None:
+    """Remove a file or a folder whole: whoever is killed meanwhile leaves no half under its name.
 
-    >>> check_not_inside("runs/a", {"model": Path("runs/b/final")})
-    >>> check_not_inside("runs/a", {"model": Path("runs/a/final")})
-    Traceback (most recent call last):
-    zhbert.errors.ZhbertError: --overwrite would remove the model, runs/a/final: it lies in \
-runs/a; choose another --out
+    Raises OSError where that cannot be done.
     """
-    own = Path(folder).resolve()
-    for what, path in needed.items():
-        if own in (path.resolve(), *path.resolve().parents):
-            raise ZhbertError(
-                f"--overwrite would remove the {what}, {path}: it lies in {folder}; choose another "
-                "--out"
-            )
+    leaving = _beside(path)
+    path.rename(leaving)
+    _delete(leaving)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those on the way to it, where they are not there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise describe_os_error(error, "making") from None
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it takes its place, flushed to disk.
+
+    On any error ``path`` is left as it was. ``flush=False`` is for what can be made again: it is
+    quicker, and after a power cut the file may be damaged.
+    """
+    with scratch(path) as (target, temporary):
+        yield temporary
+        if flush:
+            _flush(temporary)
+        temporary.replace(target)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success it takes its place, flushed to disk.
+
+    Where ``path`` is a folder with something in it, that is replaced, at once; with
+    ``replace=False`` it is left as it is, and a ZhbertError says so.
+    """
+    target = Path(os.path.realpath(path))
+    if Path.cwd().is_relative_to(target):
+        raise ZhbertError(f"{os.fspath(path)}: the folder where you are; name a folder in it")
+    make_folder(target.parent)
+    with scratch(path, folder=True) as (target, temporary):
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        try:
+            temporary.rename(target)  # where nothing is, or an empty folder
+        except OSError as error:
+            if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            _replace_folder(target, temporary)
+
+
+def _replace_folder(target: Path, temporary: Path) -> None:
+    if _exchange(temporary, target):
+        return
+    # Whoever is killed between the two renames leaves the old one to be put back (sweep).
+    old = _beside(target, "old")
+    target.rename(old)
+    temporary.rename(target)
+    _delete(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names, at once, where system and disk can: Linux's renameat2, macOS' renamex_np."""
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, and RENAME_SWAP
+    if hasattr(library, "renameat2"):
+        return bool(library.renameat2(here, first, here, second, swap) == 0)
+    if hasattr(library, "renamex_np"):
+        return bool(library.renamex_np(first, second, swap) == 0)
+    return False
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

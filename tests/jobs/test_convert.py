@@ -239,9 +239,11 @@ def test_what_stands_in_the_way_is_left_alone(model: Path, tmp_path: Path) -> No
     (papers / "thesis.txt").write_text("x")
     with pytest.raises(ZhbertError, match="not empty, and not a model"):
         convert(model, papers, "pytorch", overwrite=True)
-    for place in (model, tmp_path):
-        with pytest.raises(ZhbertError, match="holds the model that is read"):
+    for place, why in ((model, "the model itself"), (tmp_path, "not empty, and not a model")):
+        with pytest.raises(ZhbertError, match=why):
             convert(model, place, "pytorch", overwrite=True)
+    with pytest.raises(ZhbertError, match="--overwrite would remove the model, "):
+        convert(model / "model.safetensors", model, "pytorch", overwrite=True)
     shutil.copytree(model, tmp_path / "other")
     with pytest.raises(ZhbertError, match="--overwrite replaces it"):
         convert(model, tmp_path / "other", "pytorch")

@@ -9,7 +9,7 @@ import pytest
 from tests.jobs.small_tasks import QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
-from zhbert.files import locked
+from zhbert.folders import locked
 from zhbert.jobs import finetune_seed
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune

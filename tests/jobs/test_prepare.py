@@ -339,7 +339,7 @@ def test_work_goes_on_after_kill_9(
     with pytest.raises(ZhbertError, match="prepare has not finished here"):
         Corpus.open(out)
     # Half a file that the kill left behind is swept away.
-    write(out / ".train-00099.arrow.1.tmp", "half")
+    write(out / ".train-00099.arrow.zhbert-0123abcd.tmp", "half")
     report = prepare([file], out, vocab=vocab, held_out=0.1)
     # The kill may have come between a file and the note that it is finished.
     assert report["reused_blocks"] >= len(finished) - 1
@@ -512,7 +512,7 @@ def test_two_prepares_of_one_folder_do_not_meet(tmp_path: Path, vocab: Path) -> 
     file = write(tmp_path / "a.txt", "使用。")
 
     def again(stage: str, read: int, total: int) -> None:
-        with pytest.raises(ZhbertError, match="another prepare is at work"):
+        with pytest.raises(ZhbertError, match="another process is at work"):
             prepare([file], tmp_path / "corpus", vocab=vocab)
 
     prepare([file], tmp_path / "corpus", vocab=vocab, progress=again)

@@ -16,7 +16,7 @@ from tests.jobs.corpora import PIECES, TINY, make_corpus
 from zhbert import cli
 from zhbert.config import load_recipe
 from zhbert.errors import ZhbertError
-from zhbert.files import locked
+from zhbert.folders import locked
 from zhbert.jobs.pretrain import pretrain
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
@@ -276,11 +276,18 @@ def test_folders_are_never_mixed_up(corpus, finished_run, tmp_path):
     assert "not a run folder" in refusal("tiny", corpus, corpus, TINY, overwrite=True)
     said = refusal("tiny", corpus, finished_run, TINY, overwrite=True, resume=True)
     assert "contradict" in said
-    (tmp_path / "begun").mkdir()
-    shutil.copy(finished_run / "recipe.toml", tmp_path / "begun")
-    shutil.copy(finished_run / "provenance.json", tmp_path / "begun")
-    said = refusal("tiny", corpus, tmp_path / "begun", resume=True)
-    assert "no complete checkpoint" in said
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(corpus, finished_run, tmp_path):
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(finished_run / "recipe.toml", begun)
+    shutil.copy(finished_run / "provenance.json", begun)
+    shutil.copy(finished_run / "metrics.jsonl", begun)
+    said = refusal("tiny", corpus, tmp_path / "x", [*TINY, f"continue_from={begun}"])
+    assert "no complete checkpoint in it; train it first" in said
+    result = pretrain("tiny", corpus, begun, ["steps=2"], resume=True)
+    assert (result.step, len(steps_of(begun))) == (2, 2)
 
 
 def test_overwrite_replaces_a_run_only_when_everything_else_is_fine(corpus, run_copy):

@@ -328,8 +328,8 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[str], str]]:
         "size alone": ([mine, *layers, "--vocab-size", "9"], "goes with --vocab-from"),
         "stdin": ([mine, "--vocab-from", "-"], "reads its text twice"),
         "no text": ([mine, "--vocab-from", str(folder / "none.txt")], "no such file"),
-        "out is a folder": ([mine, *layers, "--out", str(folder / "other")], "not a model folder"),
-        "out is a file": ([mine, *layers, "--out", str(folder / "file")], "a file stands there"),
+        "out is a folder": ([mine, *layers, "--out", str(folder / "other")], "not a model"),
+        "out is a file": ([mine, *layers, "--out", str(folder / "file")], "a file; --out names the folder"),
         "out is there": ([mine, *layers, "--out", str(folder / "nan")], "--overwrite replaces"),
         "out is the model": ([mine, *layers, "--out", mine, "--overwrite"], "the model itself"),
     }

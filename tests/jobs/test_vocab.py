@@ -251,7 +251,7 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str], str]]:
         "folder without text": (["train", str(folder / "nothing"), "--out", out], "nothing: no"),
         "out is a folder": (["train", text, "--out", str(folder)], "a folder; name a file"),
         "out is there": (["train", text, "--out", file["no_unk"]], "--overwrite replaces it"),
-        "out is the text": (["train", text, "--out", text, "--overwrite"], "would remove the text"),
+        "out is the text": (["train", text, "--out", text, "--overwrite"], "is the input "),
         "size": (["train", text, "--out", out, "--size", "9"], "--size 9 is too small"),
         "frequency": (["train", text, "--out", out, "--min-frequency", "0"], "must be 1 or more"),
         "characters": (["train", text, "--out", out, "--characters", "gb"], "sets: quotes, gb2312"),

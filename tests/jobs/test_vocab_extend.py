@@ -373,7 +373,7 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[str], str]]:
         "short bias": ([str(folder / "short"), "--with", fine], f"{BIAS} has {len(PIECES) - 1}"),
         "no model": ([str(folder / "nowhere" / "x"), "--with", fine], "nowhere"),
         "out": ([mine, "--with", fine, "--out", str(folder / "short")], "--overwrite replaces"),
-        "other out": ([mine, "--with", fine, "--out", str(folder)], "not a model folder"),
+        "other out": ([mine, "--with", fine, "--out", str(folder)], "not a model"),
     }
 
 

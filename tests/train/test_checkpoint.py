@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_skipped_and_said(checkpoints, said, damage):
 
 def test_temporary_folders_of_a_killed_run_are_no_checkpoints_and_go(checkpoints):
     save(checkpoints, 1)
-    rest = checkpoints.folder / ".step-000002.999.tmp"
+    rest = checkpoints.folder / ".step-000002.zhbert-0123abcd.tmp"
     rest.mkdir()
     assert checkpoints.newest().step == 1
     save(checkpoints, 3)

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from zhbert.errors import ZhbertError
-from zhbert.files import sha256_of
+from zhbert.files import atomic_file, sha256_of
 
 FORMAT = "zhbert corpus"
 VERSION = 1
@@ -125,18 +125,10 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
             "line_starts": _within(documents.line_starts, starts),
         }
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            sink = _HashingFile(file)
-            with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
-                writer.write_batch(batch)
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
-        raise
+    with atomic_file(path, flush=False) as temporary, temporary.open("wb") as file:
+        sink = _HashingFile(file)
+        with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), batch.schema) as writer:
+            writer.write_batch(batch)
     return {
         "file": path.name,
         "documents": documents.documents,

@@ -18,7 +18,7 @@ import numpy as np
 
 from zhbert.data.documents import Block, Outline, Reading, outline
 from zhbert.data.shards import Documents, piece_type, write_shard
-from zhbert.files import sha256_of
+from zhbert.files import atomic_file, sha256_of
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
 from zhbert.text.sentences import CUT
 from zhbert.text.tokenizer import Tokenizer
@@ -110,10 +110,8 @@ class BlockWorker:
         result = self._write(block.number, found, dropped)
         result["fingerprint"] = fingerprint
         # Not flushed to disk either: if a power cut spoils it, the block is done again.
-        path = settings.result_path(block.number)
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(json.dumps(result), encoding="utf-8")
-        temporary.replace(path)
+        with atomic_file(settings.result_path(block.number), flush=False) as temporary:
+            temporary.write_text(json.dumps(result), encoding="utf-8")
         return result | {"reused": False, "peak_memory": peak_memory()}
 
     def _write(self, number: int, found: Outline, dropped: Array) -> dict[str, Any]:
@@ -278,7 +276,8 @@ def store_hashes(path: Path, hashes: Array) -> None:
     order = np.argsort(partition, kind="stable")
     rows = np.column_stack([hashes[order], order.astype(np.uint64)])
     counts = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
-    np.concatenate([counts, rows.ravel()]).tofile(path)
+    # numpy's tofile does not say why it fails.
+    path.write_bytes(np.concatenate([counts, rows.ravel()]).data)
 
 
 def find_duplicates(settings: Settings, blocks: int, most_lines: int = 4_000_000) -> int:
@@ -326,7 +325,7 @@ def find_duplicates(settings: Settings, blocks: int, most_lines: int = 4_000_000
         begin = end
     for number in range(blocks):
         path = settings.duplicates_path(number)
-        np.sort(np.fromfile(path, np.uint32)).tofile(path)
+        path.write_bytes(np.sort(np.fromfile(path, np.uint32)).data)
         settings.lines_path(number).unlink()
     return total
 
@@ -337,12 +336,13 @@ _worker: BlockWorker | None = None
 
 
 def start_worker(settings: Settings) -> None:
-    """Make this process a worker: it leaves Ctrl-C to its parent, and ends when that ends."""
+    """Make this process a worker: it leaves signals to its parent, and ends when that ends."""
     global _worker
     import multiprocessing
     from multiprocessing.connection import wait
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     # There is a process for each CPU: a neural segmenter's library would start as many threads in
     # each of them.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -13,15 +13,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import architecture_of, tokenizer_of
+from zhbert.jobs.model_folder import architecture_of, check_out, tokenizer_of
 
 if TYPE_CHECKING:
     import torch
@@ -122,8 +121,8 @@ def convert(
     out = Path(out)
     if max_shard_bytes is not None and to != "safetensors":
         raise ZhbertError("--max-shard-size: only safetensors are cut by size; leave it out")
+    check_out(out, source, overwrite=overwrite, option="DST")
     folder = locate(source, quiet=quiet)
-    _check_out(out, folder, overwrite)
     config = BertConfig.from_pretrained(folder)
     checkpoint = open_checkpoint(folder)
     check_architecture(checkpoint, config)
@@ -132,7 +131,7 @@ def convert(
     kind = None if dtype is None else getattr(torch, dtype)
     entries = converted(checkpoint.entries, kind)
     config = _described(config, entries)
-    with atomic_folder(out) as temporary, _named(temporary, out):
+    with atomic_folder(out, replace=overwrite) as temporary:
         watched = _watched(checkpoint, kind, progress)
         _write(temporary, watched, config, tokenizer, to, max_shard_bytes)
     return {
@@ -179,23 +178,6 @@ def _write(
     config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder, model_max_length=config.max_position_embeddings)
-
-
-def _check_out(out: Path, source: Path, overwrite: bool) -> None:
-    from zhbert.zoo.layout import find_model
-
-    if out.exists() and not out.is_dir():
-        raise ZhbertError(f"{out}: a file; DST names the folder to make")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    if source.resolve().is_relative_to(out.resolve()):
-        raise ZhbertError(f"{out}: holds the model that is read; choose another DST")
-    try:
-        find_model(out)
-    except ZhbertError:
-        raise ZhbertError(f"{out}: not empty, and not a model; choose another DST") from None
-    if not overwrite:
-        raise ZhbertError(f"{out}: a model stands there; --overwrite replaces it")
 
 
 def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
@@ -272,15 +254,6 @@ def _watched(
 
     entries = converted(source, dtype)
     return {name: replace(entry, read=partial(read, name)) for name, entry in entries.items()}
-
-
-@contextmanager
-def _named(temporary: Path, out: Path) -> Iterator[None]:
-    """Errors name the folder that the user gave, not the one that stands in for it meanwhile."""
-    try:
-        yield
-    except ZhbertError as error:
-        raise ZhbertError(str(error).replace(str(temporary), str(out))) from None
 
 
 def _give_back_memory() -> None:

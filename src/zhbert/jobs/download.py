@@ -17,9 +17,8 @@ ZHBERT_CACHE (where archives go, ~/.cache/zhbert) count.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import check_out
 from zhbert.zoo import FORMATS, locate, save
 from zhbert.zoo.layout import find_model
 
@@ -42,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     quiet = args.quiet or args.json
     if args.out:
-        check_out(Path(args.out), overwrite=args.overwrite)
-        folder = save(args.name, args.out, form=args.format, quiet=quiet)
+        # Before anything is fetched.
+        out = check_out(args.out, args.name, overwrite=args.overwrite)
+        folder = save(args.name, out, form=args.format, replace=args.overwrite, quiet=quiet)
     else:
         folder = locate(args.name, form=args.format, quiet=quiet)
     model = find_model(folder)
@@ -62,24 +62,3 @@ def run(args: argparse.Namespace) -> int:
         text = f"{model.folder}  ({model.format}, {size / 1e6:,.1f} MB)"
         console.out().print(text, markup=False, soft_wrap=True)
     return 0
-
-
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Before anything is fetched: may the model go into ``out``?
-
-    Raises:
-        ZhbertError: something else is there.
-    """
-    if out.exists() and not out.is_dir():
-        raise ZhbertError(f"{out}: a file; --out names the folder to make")
-    if not out.is_dir() or not any(out.iterdir()):
-        return
-    # What --overwrite removes must be a model, never a folder that happens to hold one.
-    try:
-        is_model = find_model(out).folder == out and not any(p.is_dir() for p in out.iterdir())
-    except ZhbertError:
-        is_model = False
-    if not is_model:
-        raise ZhbertError(f"{out}: not empty, and not a model; choose another --out")
-    if not overwrite:
-        raise ZhbertError(f"{out}: a model stands there; --overwrite replaces it")

@@ -35,16 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import (
-    atomic_folder,
-    check_not_inside,
-    describe_os_error,
-    empty_folder,
-    locked,
-    sha256_of,
-    write_json,
-    write_text,
-)
+from zhbert.files import atomic_folder, sha256_of, write_json, write_text
+from zhbert.folders import Claim, empty_folder
 from zhbert.jobs.finetune_text import (
     describe_examples,
     describe_settings,
@@ -180,8 +172,15 @@ def finetune(
     for point in points:
         with_overrides(FineTuningSettings(), point)
     folder = Path(out)
-    _check_out(folder)
-    return _Run(card, os.fspath(model), data, folder, points, seeds, overwrite, quiet).go()
+    claim = Claim(
+        folder=folder,
+        what="a run of 'zhbert finetune'",
+        is_ours=_is_run,
+        overwrite=overwrite,
+        goes_on=True,
+    )
+    claim.check()
+    return _Run(card, os.fspath(model), data, claim, points, seeds, quiet).go()
 
 
 class _Run:
@@ -192,10 +191,9 @@ class _Run:
         card: Card,
         model: str,
         data: str | os.PathLike[str] | None,
-        folder: Path,
+        claim: Claim,
         points: Sequence[tuple[str, ...]],
         seeds: int,
-        overwrite: bool,
         quiet: bool,
     ) -> None:
         from zhbert.model.config import BertConfig
@@ -204,8 +202,9 @@ class _Run:
         from zhbert.zoo import locate
         from zhbert.zoo.layout import find_model
 
-        self.card, self.model_name, self.folder = card, model, folder
-        self.points, self.seeds, self.overwrite = points, seeds, overwrite
+        self.card, self.model_name, self.claim = card, model, claim
+        self.folder, self.overwrite = claim.folder, claim.overwrite
+        self.points, self.seeds = points, seeds
         self.quiet = quiet
         self.data = None if data is None else Path(data)
         # Data first: it is checked in a second, and a model may have to be fetched.
@@ -229,20 +228,18 @@ class _Run:
         from zhbert.runtime import prepare_threads
 
         self.threads = prepare_threads(self.settings[0].threads)
-        if self.overwrite and self.folder.exists():
-            needed = {f"{split} file": path for split, path in self.files.items()}
-            needed |= {"model": self.model, "card": self.card.path}
-            check_not_inside(self.folder, needed)
+        needed = {f"{split} file": path for split, path in self.files.items()}
+        needed |= {"model": self.model, "card": self.card.path}
+        self.claim = dataclasses.replace(self.claim, needed=needed)
+        self.claim.check()
         self._look_at_model()
         identity = json.loads(json.dumps(self._identity()))
-        former = self._former(identity)
-        for point, settings in zip(self.points, self.settings, strict=True):
-            self._check_settings(self._folder_of(point), settings)
+        self._check_former(identity)
         # Nothing is written, or overwritten, before the data have become rows.
         first = self._task(self.settings[0], first=True)
         try:
-            with locked(self.folder):
-                self._open(identity, former)
+            with self.claim.held():
+                self._open(identity, self._check_former(identity))
                 return Result(self.folder, self._points(first))
         except Stopped as stopped:
             return Result(self.folder, {}, stopped.signal)
@@ -354,6 +351,13 @@ class _Run:
             "grid": len(self.points) > 1,
         }
 
+    def _check_former(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The provenance of a run that is gone on with, if its settings were the same, too."""
+        former = self._former(identity)
+        for point, settings in zip(self.points, self.settings, strict=True):
+            self._check_settings(self._folder_of(point), settings)
+        return former
+
     def _former(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """The provenance of a run that is gone on with; None: a new one begins."""
         if self.overwrite or not (self.folder / "task.toml").is_file():
@@ -399,13 +403,10 @@ class _Run:
         }
         if former is not None:
             origin = {**former, "resumed": [*former.get("resumed", []), origin]}
-        try:
-            if self.overwrite:
-                empty_folder(folder)
-            write_json(folder / "provenance.json", origin)
-            write_text(folder / "task.toml", table_to_toml(card_table(self.card)))
-        except OSError as error:
-            raise describe_os_error(error, "writing the run:") from None
+        if self.overwrite:
+            empty_folder(folder, last="task.toml")
+        write_json(folder / "provenance.json", origin)
+        write_text(folder / "task.toml", table_to_toml(card_table(self.card)))
 
     # -- a point of the grid -------------------------------------------------------------------
 
@@ -605,7 +606,7 @@ class _Run:
             shutil.rmtree(former, ignore_errors=True)
         for seed in finished[best]["seeds"]:
             link_folder(source / f"seed-{seed}", self.folder / f"seed-{seed}")
-        shutil.copyfile(source / "settings.toml", self.folder / "settings.toml")
+        write_text(self.folder / "settings.toml", (source / "settings.toml").read_text("utf-8"))
         points = [
             {
                 "overrides": self._varied(point),
@@ -674,14 +675,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _check_out(folder: Path) -> None:
-    if not folder.exists() or (folder / "task.toml").is_file():
-        return
+def _is_run(folder: Path) -> bool:
     # provenance.json alone: what is left where the disk was full at once.
-    if not folder.is_dir() or any(path.name != "provenance.json" for path in folder.iterdir()):
-        raise ZhbertError(
-            f"{folder}: exists and is not a run of 'zhbert finetune'; choose another --out"
-        )
+    names = {path.name for path in folder.iterdir()}
+    return (folder / "task.toml").is_file() or names == {"provenance.json"}
 
 
 __all__ = ["Result", "add_arguments", "finetune", "run"]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, write_json, write_text
+from zhbert.files import atomic_folder, make_folder, write_json, write_text
 from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
@@ -245,7 +245,7 @@ class _Seed:
         checkpoint = self.checkpoints.newest() if self.folder.is_dir() else None
         if checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            make_folder(self.folder)
             return Progressed()
         self.checkpoints.forget_after(checkpoint.step)
         load_model_state(self.model, checkpoint.tensors("model"), checkpoint.path)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, describe_os_error
+from zhbert.files import atomic_folder
+from zhbert.folders import Claim
+from zhbert.zoo.layout import ModelFiles, find_model, is_model_alone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from zhbert.model.checkpoint import Checkpoint, Entry
     from zhbert.model.config import BertConfig
     from zhbert.text.tokenizer import Tokenizer
-    from zhbert.zoo.layout import ModelFiles
 
 # The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
 _CLASSES = (
@@ -56,7 +57,6 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     from zhbert.model.pretrained import check_architecture
     from zhbert.model.surgery import PER_PIECE
     from zhbert.zoo import locate
-    from zhbert.zoo.layout import find_model
 
     files = find_model(locate(name, quiet=quiet))
     folder = files.folder
@@ -117,36 +117,42 @@ def _looked_at(checkpoint: Checkpoint, name: str, entry: Entry) -> Entry:
     return replace(entry, read=read)
 
 
-def check_out(out: str | Path, source: str | Path, *, overwrite: bool) -> Path:
-    """The folder to write, which is empty, new, or a model that may be replaced."""
-    out = Path(out)
-    if out.exists() and Path(source).exists() and out.resolve() == Path(source).resolve():
-        raise ZhbertError(f"--out {out}: the model itself; name another folder")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return out
-    if not out.is_dir():
-        raise ZhbertError(f"--out {out}: a file stands there; name a folder")
-    # What --overwrite removes must be a model, never a folder that happens to be there.
-    if not (out / "config.json").is_file():
-        raise ZhbertError(f"--out {out}: exists and is not a model folder; choose another --out")
-    if not overwrite:
-        raise ZhbertError(f"--out {out}: a model is there already; --overwrite replaces it")
+def check_out(
+    out: str | Path, source: str | Path, *, overwrite: bool, option: str = "--out"
+) -> Path:
+    """The folder to write, which is empty, new, or a model that may be replaced.
+
+    ``source`` is what the new model is made from, where that is a file or a folder here.
+    """
+    out, source = Path(out), Path(source)
+    if out.is_dir() and source.is_dir() and out.samefile(source):
+        raise ZhbertError(f"{option} {out}: the model itself; name another folder")
+    Claim(
+        folder=out,
+        what="a model",
+        is_ours=is_model_alone,
+        overwrite=overwrite,
+        needed={"model": source},
+        option=option,
+    ).check()
     return out
 
 
 def write_model_folder(
-    out: Path, config: BertConfig, entries: Mapping[str, Entry], tokenizer: Tokenizer
+    out: Path,
+    config: BertConfig,
+    entries: Mapping[str, Entry],
+    tokenizer: Tokenizer,
+    *,
+    replace: bool,
 ) -> None:
     """Write config.json, model.safetensors and the tokenizer's files: all of them, or nothing."""
     from zhbert.model.checkpoint import write_safetensors
 
-    try:
-        with atomic_folder(out) as temporary:
-            config.save_pretrained(temporary)
-            write_safetensors(temporary, entries)
-            tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
-    except OSError as error:
-        raise describe_os_error(error, "writing the model") from error
+    with atomic_folder(out, replace=replace) as temporary:
+        config.save_pretrained(temporary)
+        write_safetensors(temporary, entries)
+        tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
 
 
 def changed_config(

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, describe_os_error
+from zhbert.files import atomic_file
+from zhbert.folders import check_file
 from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
 from zhbert.jobs.predict_inputs import read_inputs
 from zhbert.tasks.read import Example, StandardInput, TagExample
@@ -94,13 +95,8 @@ def predict(
     if source != STREAM and not Path(source).is_file():
         what = "a folder; name a file in it" if Path(source).is_dir() else "no such file"
         raise ZhbertError(f"{source}: {what}")
-    if target != STREAM and Path(target).exists() and not overwrite:
-        raise ZhbertError(f"--out {target}: exists already; give --overwrite or another name")
-    both = STREAM not in (source, target) and Path(target).exists()
-    if both and Path(target).samefile(source):
-        raise ZhbertError(f"--out {target}: is the file to predict for; give another name")
-    if target != STREAM and not Path(target).parent.is_dir():
-        raise ZhbertError(f"--out {target}: no folder {Path(target).parent}; make it first")
+    if target != STREAM:
+        check_file(target, overwrite=overwrite, needed={"file to predict for": Path(source)})
     opened = open_model(model)
     writer = _writer(target, opened, submission)
 
@@ -220,16 +216,11 @@ def _to_stdout() -> Iterator[TextIO]:
 
 @contextmanager
 def _to_file(path: Path) -> Iterator[TextIO]:
-    try:
-        with (
-            atomic_file(path) as temporary,
-            temporary.open("w", encoding="utf-8", newline="\n") as stream,
-        ):
-            yield stream
-    except OSError as error:
-        # A full disk names no file, and what else goes wrong names the temporary one.
-        error.filename = str(path)
-        raise describe_os_error(error, "writing") from None
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="\n") as stream,
+    ):
+        yield stream
 
 
 __all__ = ["add_arguments", "predict", "run"]

@@ -8,14 +8,12 @@ goes on where it stopped: run the same command again. The result does not depend
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 import os
 import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -32,7 +30,8 @@ from zhbert.data.documents import (
 )
 from zhbert.data.shards import FORMAT, VERSION, flush_shards, merge_shards
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, write_json
+from zhbert.files import describe_os_error, read_json, remove, sweep, write_json
+from zhbert.folders import Claim, locked
 from zhbert.jobs import console
 from zhbert.jobs.blocks import (
     MOST_PLACES,
@@ -205,14 +204,16 @@ def prepare(
         reading=Reading(documents=documents, field=field),
         held_out=held_out,
     )
+    _claim(settings, overwrite).check()
     worker = BlockWorker(settings)
     described = _describe_settings(settings, worker.tokenizer, worker.segmenter, deduplicate)
     try:
-        with _Folder(settings, described, overwrite) as folder:
+        with _held(settings, described, overwrite) as folder:
             job = _Job(settings, worker, sources, workers, on_error, progress or _silent)
             with closing(job.pool):
                 return job.run(folder, described, deduplicate)
     except OSError as error:
+        error.filename = error.filename or str(out)
         raise describe_os_error(error, "prepare: writing") from error
 
 
@@ -259,47 +260,48 @@ def _describe_settings(
     }
 
 
+def _claim(settings: Settings, overwrite: bool) -> Claim:
+    finished = (settings.out / "corpus.json").exists()
+    return Claim(
+        folder=settings.out,
+        what="a finished corpus" if finished else "a corpus",
+        is_ours=lambda folder: finished or settings.partial.is_dir(),
+        overwrite=overwrite,
+        goes_on=not finished,
+    )
+
+
+@contextmanager
+def _held(settings: Settings, described: dict[str, Any], overwrite: bool) -> Iterator[_Folder]:
+    """The corpus folder, held by this process, checked, begun or gone on with."""
+    with locked(settings.out):
+        folder = _Folder(settings, described, overwrite)
+        folder.begin()
+        yield folder
+
+
 class _Folder:
-    """The corpus folder while it is being made: locked, checked, begun or gone on with."""
+    """The corpus folder while it is being made."""
 
     def __init__(self, settings: Settings, described: dict[str, Any], overwrite: bool) -> None:
         self.settings = settings
         self.described = {"format": FORMAT, "version": VERSION} | described
         self.overwrite = overwrite
-        self._lock: Any = None
 
-    def __enter__(self) -> _Folder:
+    def begin(self) -> None:
         out, partial = self.settings.out, self.settings.partial
-        if out.exists() and not out.is_dir():
-            raise ZhbertError(f"{out}: a file; --out names the folder to make")
+        # Another process may have been there since the first look.
+        _claim(self.settings, self.overwrite).check()
         finished = (out / "corpus.json").exists()
-        if out.is_dir() and not finished and not partial.is_dir() and any(out.iterdir()):
-            raise ZhbertError(f"{out}: not empty, and not a corpus; choose another --out")
-        if finished and not self.overwrite:
-            raise ZhbertError(f"{out}: a finished corpus stands there; --overwrite replaces it")
-        partial.mkdir(parents=True, exist_ok=True)
-        self._lock = (partial / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ZhbertError(f"{out}: another prepare is at work there; wait for it") from None
-        try:
-            self._begin(finished)
-        except BaseException:
-            self._lock.close()
-            raise
-        return self
-
-    def _begin(self, finished: bool) -> None:
-        out, partial = self.settings.out, self.settings.partial
         known = partial / "settings.json"
+        partial.mkdir(exist_ok=True)
+        sweep(partial)
         if finished:
             # corpus.json goes first: what is left is then no corpus, but an unfinished one.
             (out / "corpus.json").unlink()
             self._clear()
         elif known.exists():
-            before = json.loads(known.read_text(encoding="utf-8"))
+            before = read_json(known, dict)
             if before != self.described:
                 what = ", ".join(_differences(before, self.described))
                 if not self.overwrite:
@@ -308,8 +310,6 @@ class _Folder:
                         "command that began it, or add --overwrite to begin anew"
                     )
                 self._clear()
-        for leftover in [*out.glob(".*.tmp"), *partial.glob(".*.tmp")]:
-            leftover.unlink()
         write_json(known, self.described)
 
     def _clear(self) -> None:
@@ -318,15 +318,12 @@ class _Folder:
             for path in out.glob(pattern):
                 path.unlink()
         for path in partial.iterdir():
-            if path.name != "lock":
-                path.unlink()
+            path.unlink()
 
     def discard(self) -> None:
         """Leave nothing behind: there is nothing to go on with."""
         self._clear()
-        shutil.rmtree(self.settings.partial, ignore_errors=True)
-        with suppress(OSError):  # somebody's empty folder, or one with other files
-            self.settings.out.rmdir()
+        remove(self.settings.partial)
 
     def finish(self, info: dict[str, Any], tokenizer: Tokenizer) -> None:
         """Write corpus.json last of all, and put the scaffolding away."""
@@ -339,10 +336,9 @@ class _Folder:
         flush_shards(out / name for name in sorted(listed))
         tokenizer.save_pretrained(out)
         write_json(out / "corpus.json", info)
-        shutil.rmtree(self.settings.partial)
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        remove(self.settings.partial)
+        # What workers of a killed process have left while this one was at work.
+        sweep(out)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

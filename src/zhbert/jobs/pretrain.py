@@ -37,7 +37,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
-from zhbert.files import check_not_inside
+from zhbert.folders import Claim
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -180,7 +180,8 @@ def pretrain(
         raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
     folder = Path(out)
     # Before the second it takes to import torch: what can be wrong with folders and recipes.
-    _check_run_folder(folder, resume=resume, overwrite=overwrite)
+    claim = _claim(folder, resume=resume, overwrite=overwrite)
+    _check_run_folder(claim)
     # A run remembers the overrides that it was begun with: --resume need not repeat them.
     every = [*(_provenance(folder).get("overrides", []) if resume else []), *overrides]
     if isinstance(recipe, Recipe):
@@ -195,7 +196,8 @@ def pretrain(
 
     with process_group(choose_device) as ranks, ExitStack() as held:
         job = _Job(settings, where, Path(corpus), folder, ranks, quiet)
-        job.resume, job.overwrite, job.tensorboard = resume, overwrite, tensorboard
+        job.claim, job.resume, job.overwrite = claim, resume, overwrite
+        job.tensorboard = tensorboard
         job.overrides = list(dict.fromkeys(every))
         job.held = held
         return job.go()
@@ -238,6 +240,7 @@ class _Job:
 
         self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
         self.resume = self.overwrite = self.tensorboard = False
+        self.claim = _claim(folder, resume=False, overwrite=False)
         self.overrides: list[str] = []
         self.held = ExitStack()
         self.quiet = quiet or not ranks.first
@@ -258,8 +261,8 @@ class _Job:
         from zhbert.train.optim import OPTIMIZERS, schedule
 
         recipe, ranks = self.recipe, self.ranks
-        if self.overwrite and self.folder.exists():
-            check_not_inside(self.folder, self._needed())
+        self.claim = dataclasses.replace(self.claim, needed=self._needed())
+        _check_run_folder(self.claim)
         begun = self._begin()
         model = begun.model
         last_step = begun.first_step + recipe.steps
@@ -374,8 +377,8 @@ class _Job:
     # -- where the run starts ------------------------------------------------------------------
 
     def _begin(self) -> _Start:
-        if self.resume:
-            return self._begin_resumed()
+        if self.resume and (resumed := self._begin_resumed()):
+            return resumed
         if self.recipe.continue_from:
             return self._begin_next_phase()
         from zhbert.model.config import BertConfig
@@ -440,11 +443,14 @@ class _Job:
                 "weights, initial_model=)"
             ) from None
 
-    def _begin_resumed(self) -> _Start:
-        ranks = self.ranks
+    def _begin_resumed(self) -> _Start | None:
+        """Where the newest checkpoint is; None: the run ended before its first one."""
         former = load_recipe(self.folder / "recipe.toml")
         changed = self._changes(former)
-        checkpoint = ranks.on_first(lambda: self._newest(self.folder))
+        checkpoint = self._newest(self.folder)
+        if checkpoint is None:
+            self.say(f"{self.folder}: no complete checkpoint: the run begins anew")
+            return None
         if checkpoint.info.get("corpus") != self._corpus_hash():
             raise ZhbertError(
                 f"{self.corpus.folder}: not the corpus that {self.folder} was trained on; give "
@@ -471,7 +477,12 @@ class _Job:
                 "run folder of the earlier phase (continue_from=RUN)"
             )
         former = load_recipe(earlier / "recipe.toml")
-        checkpoint = self.ranks.on_first(lambda: self._newest(earlier))
+        checkpoint = self._newest(earlier)
+        if checkpoint is None:
+            raise ZhbertError(
+                f"{self.where}: continue_from = {recipe.continue_from}: no complete checkpoint in "
+                "it; train it first"
+            )
         theirs = checkpoint.info
         if theirs.get("vocabulary") != self.corpus.fingerprint:
             raise self._other_vocabulary(
@@ -508,15 +519,11 @@ class _Job:
         at = Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
         return _Start(shape, model, checkpoint, at, first_step)
 
-    def _newest(self, run_folder: Path) -> Checkpoint:
+    def _newest(self, run_folder: Path) -> Checkpoint | None:
         from zhbert.train.checkpoint import Checkpoints
 
-        checkpoint = Checkpoints(run_folder / "checkpoints", say=self.say).newest()
-        if checkpoint is None:
-            raise ZhbertError(
-                f"{run_folder}: no complete checkpoint to go on from; start again with --overwrite"
-            )
-        return checkpoint
+        checkpoints = Checkpoints(run_folder / "checkpoints", say=self.say)
+        return self.ranks.on_first(checkpoints.newest)
 
     def _changes(self, former: Recipe) -> list[str]:
         """What differs from the run's own recipe and may; ZhbertError for what may not."""
@@ -758,10 +765,11 @@ class _Job:
 
     def _open_run(self, begun: _Start) -> None:
         """Make the run folder, now that everything it needs is there."""
-        from zhbert.files import empty_folder, locked, write_json, write_text
+        from zhbert.files import write_json, write_text
+        from zhbert.folders import empty_folder
         from zhbert.runtime import provenance
 
-        self.held.enter_context(locked(self.folder))
+        self.held.enter_context(self.claim.held())
         origin = {
             **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
             "recipe": self.where,
@@ -777,7 +785,7 @@ class _Job:
             resumed = [*former.get("resumed", []), origin]
             origin = {**former, "overrides": self.overrides, "resumed": resumed}
         elif self.overwrite:
-            empty_folder(self.folder)
+            empty_folder(self.folder, last="recipe.toml")
         resolved = dataclasses.replace(self.recipe, model=begun.shape)
         write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
         write_json(path, origin)
@@ -908,22 +916,25 @@ def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Any:
     )
 
 
-def _check_run_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
-    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    is_run = (folder / "recipe.toml").is_file()
-    if resume:
-        if not used or not is_run:
-            raise ZhbertError(
-                f"--resume: {folder}: no run to go on with; leave --resume away to begin one"
-            )
-    elif used and int(os.environ.get("RANK", "0")) == 0:
-        if not is_run:
-            raise ZhbertError(f"{folder}: exists and is not a run folder; choose another --out")
-        if not overwrite:
-            raise ZhbertError(
-                f"{folder}: a run is there already; --resume goes on with it, "
-                "--overwrite replaces it"
-            )
+def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Claim:
+    return Claim(
+        folder=folder,
+        what="a run folder",
+        is_ours=lambda folder: (folder / "recipe.toml").is_file(),
+        overwrite=overwrite,
+        goes_on=resume,
+        ways="--resume goes on with it, ",
+    )
+
+
+def _check_run_folder(claim: Claim) -> None:
+    # Of several processes the first one makes the folder, perhaps before the others look.
+    if not claim.goes_on and int(os.environ.get("RANK", "0")):
+        return
+    if not claim.check() and claim.goes_on:
+        raise ZhbertError(
+            f"--resume: {claim.folder}: no run to go on with; leave --resume away to begin one"
+        )
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import check_not_inside
+from zhbert.folders import Claim
 
 if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
@@ -87,15 +87,13 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out)
     corpus_folder = folder.with_name(folder.name + "-corpus")
     for place in (folder, corpus_folder):
-        if place.exists() and not args.overwrite:
-            raise ZhbertError(f"{place}: exists already; give --overwrite or another --out")
-        if place.exists():
-            for name in args.text:
-                check_not_inside(place, {"text": Path(name)})
-        # What --overwrite removes must be our own work, never a folder that happens to be there.
-        ours = any((place / name).exists() for name in ("recipe.toml", "corpus.json", ".partial"))
-        if place.exists() and not ours and any(place.iterdir()):
-            raise ZhbertError(f"{place}: exists and is not a quickstart's; give another --out")
+        Claim(
+            folder=place,
+            what="an earlier quickstart",
+            is_ours=_is_ours,
+            overwrite=args.overwrite,
+            needed={f"text {name}": Path(name) for name in args.text},
+        ).check()
 
     stage(1, "分词与遮罩  words and masks")
     if not (args.quiet or args.json):
@@ -181,6 +179,10 @@ def run(args: argparse.Namespace) -> int:
     return 0 if better else 1
 
 
+def _is_ours(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("recipe.toml", "corpus.json", ".partial"))
+
+
 def _show_masks() -> None:
     from zhbert.jobs.mask import mask_text, print_table
     from zhbert.text.segment import load_segmenter
@@ -197,8 +199,6 @@ def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
     silent = args.quiet or args.json
     # A text without blank lines is one document, of which no part can be set aside: then lines are.
     for documents in ("blank", "line"):
-        if folder.exists():
-            shutil.rmtree(folder)
         begun = time.perf_counter()
         with progress_bar(silent) as progress:
             report = prepare(
@@ -206,6 +206,7 @@ def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
                 folder,
                 documents=documents,
                 held_out=HELD_OUT,
+                overwrite=True,
                 workers=processors(),
                 progress=progress,
             )

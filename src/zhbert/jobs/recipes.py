@@ -16,6 +16,7 @@ from typing import Any
 from zhbert.config import Recipe, load_recipe, recipe_names, recipe_path, resolve_shape
 from zhbert.errors import ZhbertError
 from zhbert.files import write_text
+from zhbert.folders import check_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +65,7 @@ def copy(name: str, to: str | Path | None = None) -> Path:
     target = Path(to) if to else Path(source.name)
     if target.is_dir():
         target = target / source.name
-    if target.exists():
-        raise ZhbertError(f"{target}: exists already; choose another name")
-    if not target.parent.is_dir():
-        raise ZhbertError(f"{target}: no such folder {target.parent}")
+    check_file(target, label=str(target), way="choose another name")
     write_text(target, source.read_text(encoding="utf-8"))
     return target
 

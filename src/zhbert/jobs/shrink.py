@@ -144,7 +144,7 @@ def shrink(
         if texts := corpus or vocab_from:
             loss = _loss(opened.tokenizer, tokenizer, texts, field, quiet)
     config = changed_config(opened.config, entries, tokenizer, len(kept))
-    write_model_folder(out, config, entries, tokenizer)
+    write_model_folder(out, config, entries, tokenizer, replace=overwrite)
     before, after = parameters_by_part(opened.entries), parameters_by_part(entries)
     result = {
         "model": str(model),

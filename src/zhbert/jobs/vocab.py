@@ -169,19 +169,20 @@ def train_vocabulary(
             file at ``out`` without ``overwrite``.
     """
     from zhbert.data.documents import find_sources
-    from zhbert.files import check_not_inside, describe_os_error, sha256_of, write_text
+    from zhbert.files import make_folder, sha256_of, write_text
+    from zhbert.folders import check_file
     from zhbert.jobs.console import progress
     from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
 
     if min_frequency < 1:
         raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
     out = Path(out)
-    if out.is_dir():
-        raise ZhbertError(f"--out {out}: a folder; name a file, such as {out / 'vocab.txt'}")
-    if out.exists() and not overwrite:
-        raise ZhbertError(f"--out {out}: a file is there already; --overwrite replaces it")
-    for file in files:
-        check_not_inside(out, {"text": Path(file)})
+    check_file(
+        out,
+        overwrite=overwrite,
+        needed={f"input {name}": Path(name) for name in files},
+        make_parents=True,
+    )
     sources = find_sources(files)
     if characters is None:
         characters = ",".join(default_character_sets(size)) or "none"
@@ -202,11 +203,8 @@ def train_vocabulary(
             min_frequency=min_frequency,
             special_tokens=special_tokens,
         )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(out, "".join(f"{piece}\n" for piece in vocabulary.pieces))
-    except OSError as error:
-        raise describe_os_error(error, "writing the vocabulary") from error
+    make_folder(out.parent)
+    write_text(out, "".join(f"{piece}\n" for piece in vocabulary.pieces))
     return {
         "vocabulary": str(out),
         "size": len(vocabulary.pieces),

@@ -139,7 +139,7 @@ def extend_vocabulary(
     entries = extend_rows(opened.entries, sources, first=len(old))
     config = changed_config(opened.config, entries, new, opened.config.num_hidden_layers)
     coverage = _coverage(old, new, from_text, field, quiet) if from_text else None
-    write_model_folder(out, config, entries, new)
+    write_model_folder(out, config, entries, new, replace=overwrite)
     result: dict[str, Any] = {
         "model": str(model),
         "out": str(out),

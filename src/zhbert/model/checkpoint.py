@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, describe_os_error, write_json
+from zhbert.files import atomic_file, describe_os_error, scratch, write_json
 from zhbert.model.names import ALIASES, CONSTANTS, modern_name
 from zhbert.zoo.layout import find_model
 
@@ -326,14 +326,11 @@ def _write_safetensors_file(path: Path, entries: Mapping[str, Entry]) -> None:
     text = json.dumps(header, separators=(",", ":")).encode()
     # Padded so that the tensors begin at a multiple of eight.
     text += b" " * (-len(text) % 8)
-    try:
-        with atomic_file(path) as temporary, temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)))
-            file.write(text)
-            for entry in entries.values():
-                file.write(_bytes_of(entry.read()))
-    except OSError as error:
-        raise describe_os_error(error, "writing") from None
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for entry in entries.values():
+            file.write(_bytes_of(entry.read()))
 
 
 def write_pytorch(
@@ -342,37 +339,35 @@ def write_pytorch(
     """Write pytorch_model.bin as torch.save does, one tensor in memory at a time."""
     entries = converted(entries, dtype)
     path = folder / "pytorch_model.bin"
-    try:
-        with atomic_file(path) as temporary:
-            _write_pickle(temporary, entries)
-    except OSError as error:
-        raise describe_os_error(error, "writing") from None
+    with atomic_file(path) as temporary, scratch(path) as (_, skeleton):
+        _write_pickle(temporary, skeleton, entries)
 
 
-def _write_pickle(path: Path, entries: Mapping[str, Entry]) -> None:
-    """torch.save writes all but the data (a sparse file); its records are copied, data filled in.
+def _write_pickle(path: Path, skeleton: Path, entries: Mapping[str, Entry]) -> None:
+    """torch.save writes ``skeleton``, all but the data (a sparse file); its records are copied to
+    ``path`` and the data filled in.
 
     Filling the sparse file itself would leave the archive's checksums wrong.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.serialization import skip_data
 
-    skeleton = path.with_name(f"{path.name}.skeleton")
     with FakeTensorMode():
         fakes = {n: torch.empty(e.shape, dtype=e.dtype) for n, e in entries.items()}
     try:
         with skip_data(materialize_fake_tensors=True):
             torch.save(fakes, skeleton)
-        # torch.save numbers the data's records in the order of the table.
-        data = iter(entries.values())
-        with zipfile.ZipFile(skeleton) as source, zipfile.ZipFile(path, "w") as target:
-            for record in source.infolist():
-                if re.search(r"/data/\d+$", record.filename):
-                    _add_record(target, record.filename, _bytes_of(next(data).read()))
-                else:
-                    _add_record(target, record.filename, source.read(record))
-    finally:
-        skeleton.unlink(missing_ok=True)
+    except RuntimeError as error:
+        why = str(error).split("\n")[0]
+        raise ZhbertError(f"writing {path}: torch.save failed ({why}); is the disk full?") from None
+    # torch.save numbers the data's records in the order of the table.
+    data = iter(entries.values())
+    with zipfile.ZipFile(skeleton) as source, zipfile.ZipFile(path, "w") as target:
+        for record in source.infolist():
+            if re.search(r"/data/\d+$", record.filename):
+                _add_record(target, record.filename, _bytes_of(next(data).read()))
+            else:
+                _add_record(target, record.filename, source.read(record))
 
 
 def _add_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, write_json
+from zhbert.files import describe_os_error, make_folder, write_json
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
@@ -161,7 +161,7 @@ class BertConfig:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``folder/config.json``, atomically."""
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         write_json(path / "config.json", self.to_dict())
 
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, describe_os_error
+from zhbert.files import atomic_folder
+from zhbert.folders import Claim
 from zhbert.report import tables
 from zhbert.report.build import Report
 from zhbert.report.markup import clean
@@ -30,27 +30,20 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[
     """
     check_out(out, overwrite=overwrite)
     texts = dict(zip(FILES, (markdown(report), comma_separated(report), page(report)), strict=True))
-    try:
-        with atomic_folder(out) as folder:
-            for name, text in texts.items():
-                # newline="": report.csv has the line ends of its own standard.
-                (folder / name).write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        # What was refused is the temporary folder, which says nothing to anybody.
-        error.filename = str(out)
-        raise describe_os_error(error, "writing the report") from None
+    with atomic_folder(out, replace=overwrite) as folder:
+        for name, text in texts.items():
+            # newline="": report.csv has the line ends of its own standard.
+            (folder / name).write_text(text, encoding="utf-8", newline="")
     return [out / name for name in FILES]
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a report cannot be written to."""
-    if out.exists() and not out.is_dir():
-        raise ZhbertError(f"--out {out}: a file; name a folder")
-    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if there - set(FILES):
-        raise ZhbertError(f"{out}: not empty, and not a report; choose another --out")
-    if there and not overwrite:
-        raise ZhbertError(f"{out}: a report stands there; --overwrite replaces it")
+
+    def is_report(folder: Path) -> bool:
+        return {path.name for path in folder.iterdir()} <= set(FILES)
+
+    Claim(folder=out, what="a report", is_ours=is_report, overwrite=overwrite).check()
 
 
 # -- CSV -------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, describe_os_error, sha256_of, write_json
+from zhbert.files import (
+    atomic_folder,
+    describe_os_error,
+    remove,
+    sha256_of,
+    sweep,
+    write_json,
+)
 
 _NAME = re.compile(r"step-(\d+)")
-_REST = re.compile(r"\.step-\d+\..*\.(tmp|old)")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Checkpoints:
         """
         path = self.path(step)
         try:
-            self._sweep()
+            sweep(self.folder)
             with atomic_folder(path) as temporary:
                 for name, tensors in groups.items():
                     whole = {key: value.detach().contiguous() for key, value in tensors.items()}
@@ -83,13 +88,10 @@ class Checkpoints:
                 }
                 write_json(temporary / "checkpoint.json", {"step": step, **info, "files": files})
             _sync_folder(self.folder)
-        except (OSError, SafetensorError) as error:
+            for old in self.steps()[: -self.keep]:
+                remove(self.path(old))
+        except (OSError, ZhbertError, SafetensorError) as error:
             raise self._trouble(error, path) from None
-        for old in self.steps()[: -self.keep]:
-            # Renamed first: a half-removed folder must not look like a checkpoint.
-            leaving = self.folder / f".step-{old:06d}.{os.getpid()}.old"
-            self.path(old).rename(leaving)
-            shutil.rmtree(leaving, ignore_errors=True)
         return path
 
     def newest(self) -> Checkpoint | None:
@@ -105,26 +107,22 @@ class Checkpoints:
 
     def forget_after(self, step: int) -> None:
         """Remove what a resumed run leaves behind: skipped checkpoints, temporary files."""
-        self._sweep()
+        sweep(self.folder)
         for newer in self.steps():
             if newer > step:
-                shutil.rmtree(self.path(newer), ignore_errors=True)
-
-    def _sweep(self) -> None:
-        if self.folder.is_dir():
-            for rest in self.folder.iterdir():
-                if _REST.fullmatch(rest.name):
-                    shutil.rmtree(rest, ignore_errors=True)
+                remove(self.path(newer))
 
     def _trouble(self, error: Exception, path: Path) -> ZhbertError:
         steps = [step for step in self.steps() if step != int(path.name[5:])]
         kept = f"; the checkpoint of step {steps[-1]} is as it was" if steps else ""
+        if found := re.search(r"os error (\d+)", str(error)):
+            number = int(found[1])
+            error = OSError(number, os.strerror(number))
         if isinstance(error, OSError):
-            return ZhbertError(f"{describe_os_error(error, f'saving {path}')}{kept}")
-        if "os error 28" in str(error):
-            full = describe_os_error(OSError(28, "No space left on device"), f"saving {path}")
-            return ZhbertError(f"{full}{kept}")
-        return ZhbertError(f"saving {path}: {error}{kept}")
+            error = describe_os_error(error, f"saving {path}:")
+        elif isinstance(error, SafetensorError):
+            error = ZhbertError(f"saving {path}: {error}")
+        return ZhbertError(f"{error}{kept}")
 
 
 def _trouble_of(path: Path) -> str | None:

@@ -74,11 +74,18 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
         return _from_url(origin.address, progress)
 
 
-def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
+def save(
+    name: str | Path,
+    out: str | Path,
+    *,
+    form: str | None = None,
+    replace: bool = True,
+    quiet: bool = True,
+) -> Path:
     """Get a model as ``locate`` does and write its files into the new folder ``out``, all or none.
 
     A folder nested in an archive is lifted: ``out`` itself holds the weights. What was there
-    before is replaced.
+    before is replaced, but for ``replace=False``.
 
     Raises:
         ZhbertError: as ``locate``.
@@ -93,14 +100,14 @@ def save(name: str | Path, out: str | Path, *, form: str | None = None, quiet: b
             from zhbert.zoo.hub import fetch_files
 
             files = fetch_files(origin.address, progress=progress, quiet=quiet)
-            with atomic_folder(out) as temporary:
+            with atomic_folder(out, replace=replace) as temporary:
                 for file in files:
                     shutil.copyfile(file, temporary / file.name)
         elif origin.kind == "archive":
-            _unpack(Path(origin.address), Path(out), progress, lift=True)
+            _unpack(Path(origin.address), Path(out), progress, lift=True, replace=replace)
         else:
             with _fetched(origin.address, progress) as archive:
-                _unpack(archive, Path(out), progress, lift=True)
+                _unpack(archive, Path(out), progress, lift=True, replace=replace)
     return Path(out)
 
 
@@ -219,11 +226,13 @@ def _intact(folder: Path) -> Path | None:
         return None
 
 
-def _unpack(archive: Path, out: Path, progress: Progress, *, lift: bool = False) -> None:
+def _unpack(
+    archive: Path, out: Path, progress: Progress, *, lift: bool = False, replace: bool = True
+) -> None:
     """Unpack a model into ``out``, all or nothing; ``lift`` takes it out of a nested folder."""
     from zhbert.zoo.archive import BadArchiveError, unpack
 
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, replace=replace) as temporary:
         inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
         inside.mkdir(exist_ok=True)
         unpack(archive, inside, progress=progress)

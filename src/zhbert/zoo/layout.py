@@ -58,6 +58,15 @@ def find_model(path: str | Path) -> ModelFiles:
     return _described(path.parent, kind, path)
 
 
+def is_model_alone(folder: Path) -> bool:
+    """Is a folder a model's and holds nothing else? Only such a one may be replaced."""
+    try:
+        inside = find_model(folder).folder != folder
+    except ZhbertError:
+        return False
+    return not inside and not any(path.is_dir() for path in folder.iterdir())
+
+
 def _in_folder(folder: Path) -> ModelFiles | None:
     for kind, names in (("safetensors", SAFETENSORS), ("pytorch", PYTORCH)):
         for name in names:
