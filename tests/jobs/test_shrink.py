@@ -329,7 +329,10 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[str], str]]:
         "stdin": ([mine, "--vocab-from", "-"], "reads its text twice"),
         "no text": ([mine, "--vocab-from", str(folder / "none.txt")], "no such file"),
         "out is a folder": ([mine, *layers, "--out", str(folder / "other")], "not a model"),
-        "out is a file": ([mine, *layers, "--out", str(folder / "file")], "a file; --out names the folder"),
+        "out is a file": (
+            [mine, *layers, "--out", str(folder / "file")],
+            "a file; --out names",
+        ),
         "out is there": ([mine, *layers, "--out", str(folder / "nan")], "--overwrite replaces"),
         "out is the model": ([mine, *layers, "--out", mine, "--overwrite"], "the model itself"),
     }
