@@ -190,6 +190,14 @@ _RATE: _Check = ("between 0 and 1, both excluded", lambda value: 0 < value < 1)
 _SHARE: _Check = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: _Check = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
 
+
+def _up_to(most: int, least: int = 1) -> _Check:
+    return (f"from {least} to {most:,}", lambda value: least <= value <= most)
+
+
+# Far above any model there is: beyond it a number is a mistake that would fill the memory.
+VOCABULARY_SIZE = _up_to(10_000_000)
+
 RANGES: dict[str, _Check] = {
     "steps": _POSITIVE,
     "batch_size": _POSITIVE,
@@ -201,14 +209,14 @@ RANGES: dict[str, _Check] = {
     "checkpoint_every": _NOT_NEGATIVE,
     "evaluate_every": _NOT_NEGATIVE,
     "threads": _NOT_NEGATIVE,
-    "model.hidden_size": _POSITIVE,
-    "model.num_hidden_layers": _POSITIVE,
-    "model.num_attention_heads": _POSITIVE,
-    "model.intermediate_size": _POSITIVE,
+    "model.hidden_size": _up_to(65_536),
+    "model.num_hidden_layers": _up_to(1_000),
+    "model.num_attention_heads": _up_to(65_536),
+    "model.intermediate_size": _up_to(1_048_576),
     "model.hidden_dropout_prob": _BELOW_ONE,
     "model.attention_probs_dropout_prob": _BELOW_ONE,
-    "model.max_position_embeddings": _POSITIVE,
-    "model.type_vocab_size": ("2 or more", lambda value: value >= 2),
+    "model.max_position_embeddings": _up_to(1_048_576),
+    "model.type_vocab_size": _up_to(65_536, least=2),
     "model.initializer_range": _POSITIVE,
     "model.layer_norm_eps": _POSITIVE,
     "rows.short_row_probability": _SHARE,
@@ -281,8 +289,9 @@ def load_recipe(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ZhbertError(f"{path}: not a text file in UTF-8; a recipe is a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ZhbertError(f"{path}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise ZhbertError(f"{path}: not valid TOML: {why}") from None
     return parse_recipe(table, overrides, where=path.name)
 
 

@@ -185,7 +185,7 @@ def _override_value(text: str, hint: Any, override: str) -> Any:
     kinds = typing.get_args(hint) if optional else (hint,)
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         value = text
     if str in kinds and not isinstance(value, str):
         value = text

@@ -41,8 +41,109 @@ _ZIPPED = (
     (b"mimetypeapplication/epub+zip", "an EPUB book: convert it to plain text first"),
     (b"mimetypeapplication/vnd.oasis", "an OpenDocument file: save it as plain text or CSV"),
     (b"[Content_Types].xml", "an Office file: save it as plain text or CSV"),
-    (b"/data.pkl", "a PyTorch file (torch.save)"),
 )
+
+
+# Files that programs keep models in and zhbert does not open: the end of the name, what the file
+# begins with (as a pattern), what it is, and the way out. Either of the first two tells.
+_MODELS = tuple(
+    (suffix, re.compile(magic, re.DOTALL), what)
+    for suffix, magic, what in (
+        (
+            ".h5",
+            rb"\x89HDF\r\n\x1a\n",
+            "Keras weights (HDF5): transformers 4 with TensorFlow converts them, "
+            "BertForPreTraining.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW)",
+        ),
+        (
+            ".msgpack",
+            rb"[\x81-\x8f][\xa1-\xbf]\w",
+            "Flax weights: transformers 4 with Flax converts them, "
+            "BertForPreTraining.from_pretrained(FOLDER, from_flax=True).save_pretrained(NEW)",
+        ),
+        (
+            ".pdparams",
+            rb"\x80[\x02-\x05](?!.{0,9}\x8a\nl\xfc\x9c)",
+            "a plain Python pickle, as PaddlePaddle's .pdparams are (PaddleNLP): take the model's "
+            "files for PyTorch, or save it there as safetensors with transformers' names",
+        ),
+        (
+            ".onnx",
+            rb"\x08[\x03-\x20]\x12.[A-Za-z]",
+            "an ONNX graph, which is for running a model: take the model that it was made from",
+        ),
+        (
+            ".pb",
+            rb"\x08\x01\x12",
+            "a TensorFlow graph (SavedModel), which is for running a model: take the checkpoint "
+            "that it was made from (*.ckpt.index, *.ckpt.data-*)",
+        ),
+        (
+            ".gguf",
+            rb"GGUF",
+            "a GGUF model, which is for llama.cpp: take the model that it was made from",
+        ),
+        (
+            ".mindir",
+            rb"\n.{1,2}\n.[A-Za-z_.]+\x12",
+            "a checkpoint of MindSpore: take the model's files for PyTorch or TensorFlow",
+        ),
+    )
+)
+# torch.save's number at the beginning of its files before PyTorch 1.6.
+_TORCH_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+
+
+def weights_format(head: bytes) -> str | None:
+    """``safetensors`` or ``pytorch`` (torch.save, old or new) by a file's first bytes, or None.
+
+    >>> weights_format(b"\\x40\\0\\0\\0\\0\\0\\0\\0" + b'{"a":{}}')
+    'safetensors'
+    >>> weights_format(b"PK\\x03\\x04" + b"\\0" * 22 + b"\\x0a\\0\\0\\0" + b"m/data.pkl")
+    'pytorch'
+    """
+    if re.match(rb".{6}\0\0\{\s*[\"}]", head, re.DOTALL):
+        return "safetensors"
+    # Of a zip the first member's name: a model packed as it is holds torch.save's mark inside.
+    zipped = (
+        head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    )
+    if (zipped and zipped.endswith(b"/data.pkl")) or re.match(_TORCH_MAGIC, head, re.DOTALL):
+        return "pytorch"
+    return None
+
+
+def no_weights(head: bytes, name: str) -> str | None:
+    """What a file that begins so is, and the way out, where it is no weights that zhbert opens.
+
+    None where nothing is known of it, by its beginning or by its name.
+
+    >>> no_weights(b"GGUF\\x03", "model.bin")
+    'a GGUF model, which is for llama.cpp: take the model that it was made from'
+    """
+    if not head:
+        return "empty; fetch it again"
+    if head.startswith(b"version https://git-lfs"):
+        return no_text(head)
+    if looks_like_a_page(head):
+        return "a web page, not a model: fetch it again, from the address of the file itself"
+    if (other := other_model(head, name) or no_text(head)) is not None:
+        return other
+    text = head[:60].decode("utf-8", "replace").strip()
+    if text.isprintable() and "\ufffd" not in text[:-1]:
+        return f"a text file ({text!r}), not a model; fetch it again"
+    return None
+
+
+def other_model(head: bytes, name: str) -> str | None:
+    """What a file is, and the way out, where it holds a model in a form that is not opened.
+
+    >>> other_model(b"", "tf_model.h5")[:20]
+    'Keras weights (HDF5)'
+    """
+    by_bytes = (what for _, magic, what in _MODELS if magic.match(head))
+    by_name = (what for suffix, _, what in _MODELS if name.lower().endswith(suffix))
+    return next(by_bytes, None) or next(by_name, None)
 
 
 def looks_like_a_page(head: bytes) -> bool:
@@ -98,6 +199,8 @@ def no_text(head: bytes) -> str | None:
     for magic, what in _BINARY:
         if head.startswith(magic):
             return what
+    if weights_format(head) == "safetensors":
+        return "a safetensors file"
     if (zipped := _zipped(head)) is not None:
         return zipped
     if (archive := archive_of(head)) is not None:
@@ -106,15 +209,13 @@ def no_text(head: bytes) -> str | None:
         return "a web page or XML, not plain text: extract its text first"
     if re.match(rb"\x80[\x02-\x05]", head):
         return "a Python pickle"
-    if re.match(rb"......\0\0\{\s*\"", head, re.DOTALL):
-        return "a safetensors file"
     return None
 
 
 def archive_of(head: bytes) -> str | None:
     """``zip`` or ``tar``; None for what is no archive, and for other formats that are zips inside.
 
-    >>> archive_of(b"PK\x05\x06"), archive_of(b"PK\x03\x04....model/data.pkl")
+    >>> archive_of(b"PK\\x05\\x06"), archive_of(b"PK\\x03\\x04....xl/workbook.xml")
     ('zip', None)
     """
     if head.startswith(_ZIP):
@@ -124,6 +225,8 @@ def archive_of(head: bytes) -> str | None:
 
 def _zipped(head: bytes) -> str | None:
     """What a zip is that is no archive to its user."""
+    if weights_format(head) == "pytorch":
+        return "a PyTorch file (torch.save)"
     if not head.startswith(_ZIP):
         return None
     return next((what for mark, what in _ZIPPED if mark in head), None)

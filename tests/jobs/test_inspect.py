@@ -172,9 +172,9 @@ def test_weights_alone_tell_their_shape(model: Path, tmp_path: Path, capsys: Any
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: f.write_bytes(f.read_bytes()[:-10]), "damaged or truncated"),
+        (lambda f: f.write_bytes(f.read_bytes()[:-10]), "damaged, or not a safetensors file"),
         (lambda f: f.unlink(), "no model"),
-        (lambda f: f.write_text("<html>"), "damaged or truncated"),
+        (lambda f: f.write_text("<html>"), "a web page, not a model"),
     ],
 )
 def test_what_cannot_be_read_at_all_is_one_line(

@@ -313,7 +313,7 @@ def mistakes(folder: Path, model: Path) -> dict[str, tuple[list[str], str]]:
         "nothing": ([mine], "nothing to take away"),
         "missing model": ([str(folder / "nowhere" / "x"), *layers], "nowhere"),
         "no vocabulary": ([str(folder / "no vocabulary"), *layers], "no vocab.txt"),
-        "other size": ([str(folder / "other size"), *layers], "vocab_size = 50"),
+        "other size": ([str(folder / "other size"), *layers], "says vocab_size = 50"),
         "no hidden_size": ([str(folder / "no hidden_size"), *layers], "no hidden_size"),
         "more pieces": ([str(folder / "more pieces"), *layers], "another model's vocabulary"),
         "nan": ([str(folder / "nan"), *layers], "holds NaN"),

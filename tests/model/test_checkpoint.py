@@ -106,13 +106,6 @@ def test_a_changed_entry_knows_its_shape_before_it_is_read() -> None:
     assert (entry.shape, entry.dtype, entry.size) == ((2, 2), torch.float32, 16)
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
-def test_weights_inside_a_training_programs_table_are_found(tmp_path: Path, key: str) -> None:
-    table = {key: {"module.encoder.x": torch.ones(2)}, "optimizer": {"step": 3}}
-    torch.save(table, tmp_path / "pytorch_model.bin")
-    assert list(open_checkpoint(tmp_path).entries) == ["bert.encoder.x"]
-
-
 def test_pickles_of_old_pytorch_are_read(tmp_path: Path) -> None:
     tensors = {"x.a": torch.randn(3, 4), "x.b": torch.randn(2).half()}
     file = tmp_path / "pytorch_model.bin"

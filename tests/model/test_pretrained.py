@@ -299,7 +299,7 @@ def _diverged(path: Path) -> None:
 
 def _two_models(path: Path) -> None:
     tensors = load_file(path)
-    save_file({**tensors, "embeddings.LayerNorm.weight": torch.ones(32)}, path)
+    save_file({**tensors, "teacher.embeddings.word_embeddings.weight": torch.ones(97, 32)}, path)
 
 
 def _lost_shard(path: Path) -> None:
@@ -311,22 +311,28 @@ def _lost_shard(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_truncate, "damaged or truncated"),
-        (_break_header, "damaged or truncated"),
+        (_truncate, "damaged, or not a safetensors file"),
+        (_break_header, "neither a safetensors file nor torch.save's"),
         (_pickle_with_code, "more than tensors"),
-        (_plain_pickle, "more than tensors"),
-        (_truncated_pickle, "damaged or truncated"),
-        (_other_model, "lacks 53 tensors"),
+        (_plain_pickle, "a plain Python pickle"),
+        (_truncated_pickle, "damaged, or not a file of torch.save"),
+        (_other_model, "lacks 52 tensors"),
         (_renamed("bert.", "electra."), "an ELECTRA, not a BERT.* ElectraModel does"),
         (_with("bert.embeddings.task_type_embeddings.weight", torch.ones(3, 32)), "ErnieModel"),
         (_with("albert.encoder.albert_layer_groups.0.x", torch.ones(1)), "an ALBERT"),
         (_diverged, r"layer\.1\.output\.dense\.bias holds NaN"),
-        (_two_models, "two models in one file"),
+        (_two_models, r"two models in one file.*'bert\.' and with 'teacher\.'"),
         (_lost_shard, r"model-1\.safetensors: missing"),
         (lambda p: p.unlink(), "no model file here"),
-        (lambda p: _edit_config(p.parent, hidden_size=64), "config.json says"),
-        (lambda p: _edit_config(p.parent, vocab_size=98), r"\(97, 32\), config.json says \(98"),
-        (lambda p: _edit_config(p.parent, num_hidden_layers=4), "lacks 16 tensors"),
+        (
+            lambda p: _edit_config(p.parent, hidden_size=64),
+            "hidden_size = 64, the weights have 32",
+        ),
+        (
+            lambda p: _edit_config(p.parent, vocab_size=98),
+            "vocab_size = 98, the weights have 97",
+        ),
+        (lambda p: _edit_config(p.parent, num_hidden_layers=4), "the weights have 3: correct"),
         (lambda p: _edit_config(p.parent, model_type="albert"), "albert.*AlbertModel"),
         (lambda p: _edit_config(p.parent, model_type="roberta"), "roberta.*RobertaModel"),
         (lambda p: _edit_config(p.parent, hidden_size=None), "no hidden_size"),

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from tests.zoo.models import FORMATS, KINDS, LAYOUTS, contents, make_archive, make_folder
 from tests.zoo.server import Fault, Server, serving
 
@@ -120,7 +121,7 @@ def test_weights_are_named_by_their_file(tmp_path: Path) -> None:
     assert locate(folder / "bert_model.ckpt.index") == folder
     # PyTorch's file is a zip inside, and no archive.
     folder = make_folder(tmp_path / "torch")
-    shutil.copy(make_archive(tmp_path), folder / "pytorch_model.bin")
+    torch.save({"a": torch.ones(1)}, folder / "pytorch_model.bin")
     assert locate(folder / "pytorch_model.bin") == folder
     # One of several checkpoints is not exchanged for the latest.
     for end in ("index", "meta", "data-00000-of-00001"):

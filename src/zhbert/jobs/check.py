@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +22,6 @@ from zhbert.config import (
     recipe_to_toml,
     resolve_shape,
 )
-from zhbert.errors import ZhbertError
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
 from zhbert.zoo.catalogue import find_card
 
@@ -145,13 +143,10 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
             return flatten(load_recipe(former).model)
         notes.append(f"continue_from = {recipe.continue_from}: not there yet")
     elif recipe.initial_model:
-        config = Path(recipe.initial_model) / "config.json"
-        if config.is_file():
-            try:
-                values = json.loads(config.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ZhbertError(f"{config}: not readable as JSON: {error}") from None
-            return dict(values)
+        if Path(recipe.initial_model).exists():
+            from zhbert.model.config import BertConfig
+
+            return BertConfig.from_pretrained(recipe.initial_model).to_dict()
         card = find_card(recipe.initial_model)
         if card is not None and card.opens_here:
             notes.append(f"initial_model = {recipe.initial_model}: fetched when training begins")

@@ -70,7 +70,7 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
         rows = entries[tensor].shape[0] if tensor in entries else config.vocab_size
         if rows != config.vocab_size:
             raise ZhbertError(
-                f"{checkpoint.file}: {tensor} has {rows:,} rows, config.json says vocab_size = "
+                f"{checkpoint.file}: {tensor} has {rows:,} rows, the word embeddings "
                 f"{config.vocab_size:,}: one of the two is another model's"
             )
     tokenizer = tokenizer_of(files, config.vocab_size)

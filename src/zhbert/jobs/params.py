@@ -12,13 +12,20 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert.config import ModelShape, flatten, load_recipe, recipe_names, resolve_shape
+from zhbert.config import (
+    VOCABULARY_SIZE,
+    ModelShape,
+    flatten,
+    load_recipe,
+    recipe_names,
+    resolve_shape,
+)
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
     from zhbert.model.config import BertConfig
 
-_SHAPE = re.compile(r"(\d+)[xX×](\d+)")
+_SHAPE = re.compile(r"(\d{1,9})[xX×](\d{1,9})")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,8 +82,8 @@ def params(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
 def _config(what: str, vocabulary_size: int) -> BertConfig:
     from zhbert.model.config import BertConfig
 
-    if vocabulary_size < 1:
-        raise ZhbertError(f"--vocabulary-size {vocabulary_size}: must be above 0")
+    if not VOCABULARY_SIZE[1](vocabulary_size):
+        raise ZhbertError(f"--vocabulary-size {vocabulary_size}: must be {VOCABULARY_SIZE[0]}")
     shape: ModelShape | None = None
     if match := _SHAPE.fullmatch(what):
         layers, width = int(match[1]), int(match[2])

@@ -14,7 +14,6 @@ import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,12 +23,47 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, describe_os_error, scratch, write_json
-from zhbert.model.names import ALIASES, CONSTANTS, modern_name
-from zhbert.zoo.layout import find_model
+from zhbert.files import (
+    atomic_file,
+    read_json,
+    refused,
+    scratch,
+    write_json,
+)
+from zhbert.model.names import ALIASES, CONSTANTS, holds_bert, modern_names, segments_of_uer
+from zhbert.zoo.layout import find_model, weights_format
 
 # Pages of a mapped file stay in memory while the mapping lives: it is renewed after so many bytes.
 _WINDOW = 64 << 20
+_SAFETENSORS, _PYTORCH = "a safetensors file", "a file of torch.save"
+# Keys that training programs keep the model under, beside its average or its teacher.
+_USUAL = ("state_dict", "model_state_dict", "model", "module", "net")
+# Tables inside tables are looked into to this depth.
+_DEEPEST = 6
+# What training programs save beside tensors: objects of these names are left aside, unopened.
+_HARMLESS = (
+    "argparse.Namespace",
+    "builtins.list",
+    "datetime.datetime",
+    "datetime.timedelta",
+    "numpy.core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray._reconstruct",
+    "numpy._core.multiarray.scalar",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+    "pathlib._local.WindowsPath",
+)
+_TABLES = (
+    "collections.defaultdict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
 # What safetensors and TensorFlow call the types that checkpoints are kept in.
 DTYPES = {
     "float64": torch.float64,
@@ -88,7 +122,7 @@ class Checkpoint:
     entries: dict[str, Entry]
     # Second names of tensors that stand among the entries: the decoder's matrix and bias.
     aliases: dict[str, Entry] = field(default_factory=dict)
-    # In the file, but no weights: optimiser slots, the step, constants.
+    # In the file, but no weights: optimiser slots, the step, constants, what is no tensor.
     skipped: tuple[str, ...] = ()
 
     @classmethod
@@ -96,8 +130,14 @@ class Checkpoint:
         """A checkpoint of tensors under the names in its file, which older programs wrote."""
         entries: dict[str, Entry] = {}
         names: dict[str, str] = {}
+        try:
+            modern_name = modern_names(raw)
+        except ZhbertError as error:
+            raise ZhbertError(f"{file}: {error}") from None
         for name, entry in raw.items():
-            modern = modern_name(name)
+            modern = modern_name[name]
+            if segments_of_uer(name):
+                entry = entry.then(lambda rows: rows[1:])
             if modern in entries:
                 raise ZhbertError(
                     f"{file}: '{names[modern]}' and '{name}' both mean {modern}: two models in one "
@@ -131,48 +171,35 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
         found: Checkpoint = read_tensorflow(files.weights)
         return found
-    parts = _shards(files.weights) if files.weights.suffix == ".json" else [files.weights]
-    opened = _open_safetensors if files.format == "safetensors" else _open_pickle
     entries: dict[str, Entry] = {}
-    for part in parts:
-        entries.update(opened(part))
-    return Checkpoint.of(files.weights, files.format, entries)
+    aside: dict[str, None] = {}
+    for part in weight_files(files.weights):
+        opened, left = _OPENED[weights_format(part)](part)
+        entries |= opened
+        aside |= dict.fromkeys(left)
+    checkpoint = Checkpoint.of(files.weights, files.format, entries)
+    return replace(checkpoint, skipped=(*checkpoint.skipped, *aside))
 
 
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ZhbertError(f"{index}: not an index of model files: no weight_map") from None
-    parts = [index.parent / str(name) for name in sorted(set(names))]
-    for path in parts:
+def weight_files(weights: Path) -> list[Path]:
+    """The files that hold the tensors: ``weights`` itself, or those that an index names.
+
+    Raises:
+        ZhbertError: no index of weights, or a file that it names is missing.
+    """
+    if weights.suffix != ".json":
+        return [weights]
+    names = read_json(weights, dict, "an index of model files").get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ZhbertError(f"{weights}: not an index of model files: no weight_map")
+    parts = []
+    for name in sorted({str(name) for name in names.values()}):
+        path = weights.parent / name
         # A name with folders in it could lead out of the model folder.
-        if path.parent != index.parent or not path.exists():
-            raise ZhbertError(f"{path}: missing, though {index.name} names it; fetch it again")
+        if Path(name).name != name or not path.is_file():
+            raise ZhbertError(f"{path}: missing, though {weights.name} names it; fetch it again")
+        parts.append(path)
     return parts
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what libraries raise for a bad file into one line."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise ZhbertError(f"{path}: damaged or truncated ({error}); fetch it again") from None
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    except pickle.UnpicklingError:
-        raise ZhbertError(
-            f"{path}: this pickle holds more than tensors (it could run code), or is damaged; "
-            "save it again as safetensors where you trust it"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        line = str(error).split("\n")[0]
-        raise ZhbertError(f"{path}: damaged or truncated ({line}); fetch it again") from None
 
 
 class _Window:
@@ -184,9 +211,9 @@ class _Window:
         self._left = 0
 
     def read(self, name: str, size: int) -> Tensor:
-        with _reading(self._path):
+        with refused(self._path, _PYTORCH):
             if self._tensors is None:
-                self._tensors, self._left = _load_pickle(self._path, mapped=True), _WINDOW
+                self._tensors, self._left = _load_pickle(self._path, mapped=True)[0], _WINDOW
             # A copy: what is returned must not keep the mapping alive.
             tensor = self._tensors[name].clone()
         self._left -= size
@@ -195,17 +222,16 @@ class _Window:
         return tensor
 
 
-def _open_safetensors(path: Path) -> dict[str, Entry]:
+def _open_safetensors(path: Path) -> tuple[dict[str, Entry], list[str]]:
     from safetensors import safe_open
 
     kinds = {name: dtype for dtype, name in _SAFETENSORS_NAMES.items()}
-    entries = {}
-    # Opened by the library, too, for its checks of the header, which are strict. It calls whatever
-    # cannot be opened missing: Python says why.
-    with _reading(path), path.open("rb") as file, safe_open(path, "pt"):
+    # Opened by the library, too, for its checks of the header, which are strict.
+    with refused(path, _SAFETENSORS), path.open("rb") as file, safe_open(path, "pt"):
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
     header.pop("__metadata__", None)
+    entries = {}
     for name, about in header.items():
         kind = kinds.get(about["dtype"])
         if kind is None:
@@ -213,49 +239,140 @@ def _open_safetensors(path: Path) -> dict[str, Entry]:
         shape = tuple(about["shape"])
         start = 8 + length + about["data_offsets"][0]
         entries[name] = Entry(shape, kind, partial(_read_bytes, path, start, shape, kind))
-    return entries
+    return entries, []
 
 
 def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """A tensor's bytes, read and not mapped: pages of a mapped file count as memory in use."""
     tensor = torch.empty(shape, dtype=dtype)
     room = _bytes_of(tensor)
-    with _reading(path), path.open("rb") as file:
+    with refused(path, _SAFETENSORS), path.open("rb") as file:
         file.seek(start)
         if file.readinto(room) < len(room):
             raise EOFError(f"{file.tell():,} bytes")
     return tensor
 
 
-def _open_pickle(path: Path) -> dict[str, Entry]:
-    mapped = False
-    with _reading(path):
+def _open_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
+    with refused(path, _PYTORCH):
         # Files of PyTorch before 1.6 are no zip archives: they cannot be mapped.
         mapped = zipfile.is_zipfile(path)
-        tensors = _load_pickle(path, mapped)
+        if mapped:
+            with zipfile.ZipFile(path) as archive:
+                if any(record.compress_type for record in archive.infolist()):
+                    raise ValueError("compressed inside, as torch.save never does")
+        tensors, aside = _load_pickle(path, mapped)
+        size = path.stat().st_size
     window = _Window(path)
     entries = {}
     for name, tensor in tensors.items():
         entry = Entry.of(tensor)
+        if tensor.layout != torch.strided or tensor.dtype not in _SAFETENSORS_NAMES:
+            kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
+            raise ZhbertError(f"{path}: {name} is kept as {kind}, which no BERT is")
+        if entry.size > size:
+            # One number, repeated by a stride of 0, would fill the memory when it is copied.
+            raise ZhbertError(f"{path}: {name}, {entry.size:,} bytes, is larger than the file")
         if mapped:
             entry = Entry(entry.shape, entry.dtype, partial(window.read, name, entry.size))
         entries[name] = entry
-    return entries
+    return entries, aside
 
 
-def _load_pickle(path: Path, mapped: bool) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
+_OPENED = {"safetensors": _open_safetensors, "pytorch": _open_pickle}
+
+
+class _LeftAside:
+    """Stands for an object of no use here: nothing of it is imported, called or kept."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return object.__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _PlainTable:
+    """Stands for a class of tables: its items are kept."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return {}
+
+
+def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of a file of torch.save by name, and the names of what stands beside them."""
+    stands_for: list[Any] = [(_LeftAside, name) for name in _HARMLESS]
+    stands_for += [(_PlainTable, name) for name in _TABLES]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(stands_for):
         # An unusual pickle protocol: it loads or it fails.
         warnings.simplefilter("ignore", UserWarning)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    for key in ("state_dict", "model_state_dict", "model"):
-        # Training programs wrap the weights; the optimiser beside them is of no use here.
-        if isinstance(tensors, dict) and isinstance(tensors.get(key), dict):
-            tensors = tensors[key]
-            break
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise ZhbertError(f"{path}: not a table of tensors by name")
-    return {str(name): tensor for name, tensor in tensors.items()}
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL (\S+)", str(error))
+            if named is None:
+                raise ValueError(str(error).rpartition("rror: ")[2].strip()) from None
+            raise ZhbertError(
+                f"{path}: this pickle holds more than tensors, {named[1]} first (it could run "
+                "code); where you trust it, save its model.state_dict() alone, or safetensors"
+            ) from None
+    tables = dict(_tables(found, ()))
+    if not tables:
+        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ZhbertError(
+            f"{path}: no table of tensors by name; it holds {there[:80] or 'nothing'}"
+        )
+    chosen = _the_model(path, tables)
+    aside = list(_beside(found, chosen))
+    if chosen is None:
+        return {
+            ".".join((*place, name)): tensor
+            for place, table in tables.items()
+            for name, tensor in table.items()
+        }, aside
+    return tables[chosen], aside
+
+
+_Place = tuple[str, ...]
+"""Keys that lead to a table inside the tables of a training program."""
+
+
+def _tables(found: Any, place: _Place) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
+    """Every table of tensors by name, with the keys that lead to it."""
+    if not isinstance(found, Mapping) or len(place) > _DEEPEST:
+        return
+    named = {key: value for key, value in found.items() if isinstance(key, str)}
+    if tensors := {key: value for key, value in named.items() if isinstance(value, Tensor)}:
+        yield place, tensors
+    for key, value in named.items():
+        yield from _tables(value, (*place, key))
+
+
+def _the_model(path: Path, tables: Mapping[_Place, Mapping[str, Tensor]]) -> _Place | None:
+    """Where the model is among several tables; None: in all of them together, as it seems."""
+    if len(tables) == 1:
+        return next(iter(tables))
+    berts = [place for place, table in tables.items() if holds_bert(table)]
+    usual = [place for place in berts if place and place[-1] in _USUAL]
+    for places in (berts, usual):
+        if len(places) == 1:
+            return places[0]
+    if not berts:
+        return None
+    names = " and ".join(repr(".".join(place)) for place in berts)
+    raise ZhbertError(f"{path}: {len(berts)} models in one file, {names}; save one of them alone")
+
+
+def _beside(found: Any, chosen: _Place | None) -> Iterator[str]:
+    """The entries that are no tensors of the chosen table."""
+    while isinstance(found, Mapping):
+        inside = None
+        for key, value in found.items():
+            if chosen and key == chosen[0]:
+                inside = value
+            elif chosen or not isinstance(value, (Tensor, Mapping)):
+                yield str(key)
+        found, chosen = inside, chosen[1:] if chosen else chosen
 
 
 # ---------------------------------------------------------------- writing

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from zhbert.config import RANGES, VOCABULARY_SIZE
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, make_folder, write_json
+from zhbert.files import make_folder, read_json, write_json
+from zhbert.wording import shortly
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
@@ -26,6 +28,7 @@ _OTHERS = {
     "xlm-roberta": "XLMRobertaModel",
 }
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
 @dataclass(kw_only=True)
@@ -64,23 +67,17 @@ class BertConfig:
 
     def check(self, where: str) -> None:
         """Raise a ZhbertError that names the first value that no model can have."""
-        for name in (*_REQUIRED, "intermediate_size", "max_position_embeddings", "type_vocab_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ZhbertError(f"{where}: {name} = {value!r}: must be a whole number above 0")
+        for name, value in _checked(vars(self), where).items():
+            setattr(self, name, value)
         if self.hidden_size % self.num_attention_heads:
             raise ZhbertError(
                 f"{where}: hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise ZhbertError(f"{where}: {name} = {value!r}: must be at least 0 and below 1")
-        if self.hidden_act not in ACTIVATIONS:
+        if self.pad_token_id >= self.vocab_size:
             raise ZhbertError(
-                f"{where}: hidden_act {self.hidden_act!r} is not known; "
-                f"known: {', '.join(ACTIVATIONS)}"
+                f"{where}: pad_token_id = {self.pad_token_id}: must be below vocab_size = "
+                f"{self.vocab_size}"
             )
 
     @property
@@ -94,11 +91,17 @@ class BertConfig:
         """
         by_id = self.other.get("id2label") or {}
         if not by_id:
-            return [f"LABEL_{number}" for number in range(int(self.other.get("num_labels", 2)))]
+            count = self.other.get("num_labels")
+            count = 2 if count is None else _number(count, int, "config.json: num_labels")
+            if not 0 <= count <= _MOST_LABELS:
+                raise ZhbertError(
+                    f"config.json: num_labels = {count}: must be at most {_MOST_LABELS:,}"
+                )
+            return [f"LABEL_{number}" for number in range(count)]
         try:
             numbered = {int(number): str(label) for number, label in by_id.items()}
             return [numbered[number] for number in range(len(numbered))]
-        except (AttributeError, KeyError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ZhbertError("config.json: id2label must map 0, 1, 2, ... to labels") from None
 
     def with_labels(self, labels: Sequence[str]) -> BertConfig:
@@ -117,19 +120,22 @@ class BertConfig:
         """
         check_is_bert(values, where)
         known = {f.name for f in fields(cls)} - {"other"}
-        given = {name: value for name, value in values.items() if name in known}
         # None is Hugging Face's way to leave a key out.
-        given = {name: value for name, value in given.items() if value is not None}
+        given = {n: value for n, value in values.items() if n in known and value is not None}
         missing = [name for name in _REQUIRED if name not in given]
         if missing:
             raise ZhbertError(
                 f"{where}: no {', '.join(missing)}: not the configuration of a BERT model"
             )
         try:
-            config = cls(**given)
+            config = cls(**_checked(given, where))
         except ZhbertError as error:
             raise ZhbertError(str(error).replace("model configuration", where, 1)) from None
         config.other = {name: value for name, value in values.items() if name not in known}
+        if (rate := config.other.get("classifier_dropout")) is not None:
+            config.other["classifier_dropout"] = _in_range(
+                rate, float, RANGES["model.hidden_dropout_prob"], f"{where}: classifier_dropout"
+            )
         return config
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,22 +147,14 @@ class BertConfig:
     def from_pretrained(cls, folder: str | Path) -> BertConfig:
         """Read the configuration of a folder, an archive or a name (or a JSON file itself)."""
         path = Path(folder)
-        if path.suffix != ".json":
+        if path.suffix != ".json" or path.name.endswith(".index.json"):
             inside = [path / name for name in ("config.json", "bert_config.json")]
             found = next((file for file in inside if file.is_file()), None)
             if found is None:
                 files = find_model(locate(path))
                 found = files.config or files.folder / "config.json"
             path = found
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise describe_os_error(error, "reading") from None
-        except ValueError as error:
-            raise ZhbertError(f"{path}: not JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ZhbertError(f"{path}: not a configuration: a JSON object is expected")
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(read_json(path, dict, "a model's configuration"), str(path))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``folder/config.json``, atomically."""
@@ -165,27 +163,99 @@ class BertConfig:
         write_json(path / "config.json", self.to_dict())
 
 
+_Check = tuple[str, Callable[[Any], bool]]
+_RANGES: dict[str, _Check] = {
+    **{name.removeprefix("model."): check for name, check in RANGES.items() if "model." in name},
+    "vocab_size": VOCABULARY_SIZE,
+    # A model of one segment is read; a new one would have no pairs.
+    "type_vocab_size": ("from 1 to 65,536", lambda value: 1 <= value <= 65_536),
+    "pad_token_id": ("0 or more", lambda value: value >= 0),
+}
+_MOST_LABELS = 100_000
+
+
+def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Those of the values that are fields of BertConfig, each of its type and in its range."""
+    found: dict[str, Any] = {}
+    for item in fields(BertConfig):
+        if item.name not in values or item.name == "other":
+            continue
+        value, label = values[item.name], f"{where}: {item.name}"
+        if isinstance(item.default, str):
+            if value not in ACTIVATIONS:
+                raise ZhbertError(
+                    f"{label} = {shortly(value)} is not known; known: {', '.join(ACTIVATIONS)}"
+                )
+            found[item.name] = value
+        else:
+            found[item.name] = _in_range(value, type(item.default), _RANGES[item.name], label)
+    return found
+
+
+def _in_range(value: Any, kind: type, check: _Check, label: str) -> Any:
+    number = _number(value, kind, label)
+    if not check[1](number):
+        raise ZhbertError(f"{label} = {shortly(value)}: must be {check[0]}")
+    return number
+
+
+def _number(value: Any, kind: type, label: str) -> Any:
+    """The number that a value stands for: programs write 768 as "768" and 768.0, too.
+
+    >>> _number("768", int, "hidden_size"), _number("1e-12", float, "layer_norm_eps")
+    (768, 1e-12)
+    """
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+    if not isinstance(number, (int, float)) or isinstance(number, bool):
+        number = math.nan
+    # Above 64 bits no size is meant, and a float may not hold it.
+    if not abs(number) < 2**63 or (kind is int and number != int(number)):
+        name = "a whole number" if kind is int else "a number"
+        raise ZhbertError(f"{label} = {shortly(value)}: must be {name}")
+    return kind(number)
+
+
 def check_is_bert(values: Mapping[str, Any], where: str) -> None:
     """Raise a ZhbertError for the configuration of another architecture.
 
     Chinese "RoBERTa" models (RoBERTa-wwm-ext, RBT3, ...) are BERTs: their model_type says bert.
     """
     architectures = values.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
+        raise ZhbertError(
+            f"{where}: architectures = {shortly(architectures)}: must be a list of texts"
+        )
     kind = values.get("model_type")
     if kind is None and architectures:
         # Files from before model_type: BertForMaskedLM, AlbertModel, ...
-        kind = str(architectures[0]).split("For")[0].removesuffix("Model").lower()
+        kind = architectures[0].split("For")[0].removesuffix("Model").lower()
     if kind not in (None, "bert"):
-        kind = str(kind)
-        opener = _OTHERS.get(kind, "AutoModel")
+        opener = _OTHERS.get(str(kind), "AutoModel")
         raise ZhbertError(
-            f"{where}: a model of the type '{kind}', not BERT: transformers' {opener} opens it "
-            "(Chinese RoBERTa-wwm models are BERTs: their config.json says model_type bert)"
+            f"{where}: a model of the type {str(kind)[:40]!r}, not BERT: transformers' {opener} "
+            "opens it (a Chinese RoBERTa-wwm is a BERT: its config.json says model_type bert)"
         )
     for key, fine in (("position_embedding_type", "absolute"), ("is_decoder", False)):
-        if values.get(key, fine) != fine:
-            raise ZhbertError(f"{where}: {key} = {values[key]!r} is not supported; only {fine!r}")
-    if values.get("embedding_size", values.get("hidden_size")) != values.get("hidden_size"):
+        if values.get(key) not in (None, fine):
+            raise ZhbertError(
+                f"{where}: {key} = {shortly(values[key])} is not supported; only {fine!r}"
+            )
+    if values.get("pruned_heads"):
+        raise ZhbertError(f"{where}: pruned_heads: layers of unequal widths are not supported")
+    if values.get("problem_type") not in (None, *_PROBLEM_TYPES):
+        raise ZhbertError(
+            f"{where}: problem_type = {shortly(values['problem_type'])}: must be one of "
+            f"{', '.join(_PROBLEM_TYPES)}"
+        )
+    narrow, hidden = values.get("embedding_size"), values.get("hidden_size")
+    if None not in (narrow, hidden) and _number(narrow, int, f"{where}: embedding_size") != _number(
+        hidden, int, f"{where}: hidden_size"
+    ):
         raise ZhbertError(f"{where}: embedding_size differs from hidden_size: not a BERT model")
 
 

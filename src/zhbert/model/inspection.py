@@ -40,7 +40,6 @@ as its norm tells. A question-answering head in float16, trained by plain SGD, c
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import warnings
@@ -54,7 +53,8 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.model.checkpoint import Checkpoint, Entry, open_checkpoint
+from zhbert.files import read_json
+from zhbert.model.checkpoint import Checkpoint, Entry, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
 from zhbert.model.names import ALIASES, TEMPLATES, foreign_architecture
 from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
@@ -445,11 +445,10 @@ def _config_values(files: ModelFiles, problems: list[str]) -> dict[str, Any] | N
     if files.config is None:
         return None
     try:
-        values = json.loads(files.config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        problems.append(f"{files.config.name}: not JSON ({error})")
+        return read_json(files.config, dict, "a model's configuration")
+    except ZhbertError as error:
+        problems.append(str(error))
         return None
-    return values if isinstance(values, dict) else None
 
 
 def _config(
@@ -466,17 +465,28 @@ def _config(
         return None, str(error)
 
 
-def _shape(
-    entries: Mapping[str, Entry], values: Mapping[str, Any] | None
-) -> tuple[dict[str, int | None], list[str]]:
-    """Sizes by the tensors (by the config where no tensor tells), and what disagrees."""
-    problems = []
+def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
+    """Sizes in the config's field names, by the tensors; None where no tensor tells.
+
+    >>> words = Entry.of(torch.ones(21, 8))
+    >>> sizes_of({"bert.embeddings.word_embeddings.weight": words})["vocab_size"]
+    21
+    """
     numbers = {int(found[1]) for name in entries if (found := _LAYER.match(name))}
     told: dict[str, int | None] = {"num_hidden_layers": len(numbers) or None}
     for field, (template, axis) in _SIZES.items():
         name = template.replace("*", str(min(numbers, default=0)))
         shape = entries[name].shape if name in entries else ()
         told[field] = shape[axis] if len(shape) == 2 else None
+    return told
+
+
+def _shape(
+    entries: Mapping[str, Entry], values: Mapping[str, Any] | None
+) -> tuple[dict[str, int | None], list[str]]:
+    """Sizes by the tensors (by the config where no tensor tells), and what disagrees."""
+    problems = []
+    told = sizes_of(entries)
     told["num_attention_heads"] = None
     for field, size in told.items():
         said = (values or {}).get(field)
@@ -564,10 +574,8 @@ def _dtypes(entries: Iterable[Entry]) -> dict[str, float]:
 def _weight_files(files: ModelFiles) -> list[Path]:
     if files.format == "tensorflow":
         return sorted(files.folder.glob(f"{files.weights.name}.*"))
-    if files.weights.suffix == ".json":
-        names = json.loads(files.weights.read_text(encoding="utf-8"))["weight_map"].values()
-        return [files.weights, *(files.folder / name for name in sorted(set(names)))]
-    return [files.weights]
+    index = [files.weights] if files.weights.suffix == ".json" else []
+    return index + weight_files(files.weights)
 
 
 def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Vocabulary | None:
@@ -627,7 +635,8 @@ def _classifier(
     head = entries.get(HEADS["classifier"].weight)
     if head is None:
         return None, {}
-    architecture = str(((values or {}).get("architectures") or [""])[0])
+    named = (values or {}).get("architectures")
+    architecture = str(named[0]) if named and isinstance(named, list) else ""
     kind = _KINDS.get(architecture.partition("For")[2], "a text or each piece (no config tells)")
     named = (values or {}).get("id2label")
     labels = {str(k): str(v) for k, v in named.items()} if isinstance(named, dict) else {}

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from zhbert.errors import ZhbertError
+
 # Beginnings of Hugging Face's names, so that the table fits a page.
 _BEGINNINGS = {
     "E.": "bert.embeddings.",
@@ -65,28 +67,98 @@ FINE_TUNED = ("classifier.", "qa_outputs.")
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
-# A BERT under another family's names, as training programs with Roberta's classes save one.
-_SYNONYMS = (
-    ("roberta.", "bert."),
-    ("lm_head.dense.", "cls.predictions.transform.dense."),
-    ("lm_head.layer_norm.", "cls.predictions.transform.LayerNorm."),
-    ("lm_head.decoder.", "cls.predictions.decoder."),
-    ("lm_head.bias", "cls.predictions.bias"),
+# How other programs spell the same names, whatever stands before them; applied in this order.
+_SPELLINGS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        # torch.compile, FSDP, activation checkpoints and DeepSpeed wrap a module at any depth.
+        (
+            r"(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module)\.",
+            "",
+        ),
+        # UER-py and TencentPretrain. Their first segment is padding: ``segments_of_uer``.
+        (r"(?<![^.])embedding\.(word_embedding|word\.embedding)\.", "embeddings.word_embeddings."),
+        (
+            r"(?<![^.])embedding\.(position_embedding|pos\.embedding)\.",
+            "embeddings.position_embeddings.",
+        ),
+        (
+            r"(?<![^.])embedding\.(segment_embedding|seg\.embedding)\.",
+            "embeddings.token_type_embeddings.",
+        ),
+        (r"(?<![^.])embedding\.layer_norm\.", "embeddings.LayerNorm."),
+        (r"(?<![^.])encoder\.transformer\.(\d+)\.", r"encoder.layer.\1."),
+        (r"(layer\.\d+)\.self_attn\.linear_layers\.0\.", r"\1.attention.self.query."),
+        (r"(layer\.\d+)\.self_attn\.linear_layers\.1\.", r"\1.attention.self.key."),
+        (r"(layer\.\d+)\.self_attn\.linear_layers\.2\.", r"\1.attention.self.value."),
+        (r"(layer\.\d+)\.self_attn\.final_linear\.", r"\1.attention.output.dense."),
+        (r"(layer\.\d+)\.layer_norm_1\.", r"\1.attention.output.LayerNorm."),
+        (r"(layer\.\d+)\.feed_forward\.linear_1\.", r"\1.intermediate.dense."),
+        (r"(layer\.\d+)\.feed_forward\.linear_2\.", r"\1.output.dense."),
+        (r"(layer\.\d+)\.layer_norm_2\.", r"\1.output.LayerNorm."),
+        (r"(?<![^.])target\.mlm[._]linear_1\.", "cls.predictions.transform.dense."),
+        (r"(?<![^.])target\.(mlm\.)?layer_norm\.", "cls.predictions.transform.LayerNorm."),
+        (r"(?<![^.])target\.mlm[._]linear_2\.", "cls.predictions.decoder."),
+        (r"(?<![^.])target\.n?sp[._]linear_1\.|(?<![^.])output_layer_1\.", "pooler.dense."),
+        (r"(?<![^.])target\.n?sp[._]linear_2\.", "cls.seq_relationship."),
+        (r"(?<![^.])output_layer_2\.", "classifier."),
+        # Roberta's classes.
+        (r"(?<![^.])lm_head\.(dense\.|decoder\.|bias$)", r"cls.predictions.\1"),
+        (r"(?<![^.])lm_head\.layer_norm\.", "cls.predictions.LayerNorm."),
+        (r"cls\.predictions\.(dense|LayerNorm)\.", r"cls.predictions.transform.\1."),
+        # NVIDIA's DeepLearningExamples, and whoever translates Google's names word by word.
+        (r"\.dense_act\.", ".dense."),
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+    )
 )
+_WORDS = re.compile(r"((?:.*[./])?)embeddings[./]word_embeddings(?:\.weight)?")
+_TRUNK = re.compile(r"(embeddings[./]\w+|encoder[./]layer[._]\d+|pooler[./]dense)(?=[./])")
+_HEADS = ("cls.predictions.", "cls.seq_relationship.", *FINE_TUNED)
 # What only other architectures have, and what to open them with.
-_FOREIGN = (
-    ("albert_layer_groups", "an ALBERT", "AlbertModel"),
-    ("inner_group_", "an ALBERT", "AlbertModel"),  # TensorFlow's name
-    ("discriminator_predictions", "an ELECTRA", "ElectraModel"),
-    ("electra.", "an ELECTRA", "ElectraModel"),
-    ("electra/", "an ELECTRA", "ElectraModel"),  # TensorFlow's name
-    ("embeddings_project", "an ELECTRA with narrow embeddings", "ElectraModel"),
-    ("task_type_embeddings", "an ERNIE with task embeddings", "ErnieModel"),
-    ("ernie.", "an ERNIE", "ErnieModel"),
-    ("deberta.", "a DeBERTa", "DebertaV2Model"),
-    ("distilbert.", "a DistilBERT", "DistilBertModel"),
-    ("nezha.", "a NEZHA", "NezhaModel (transformers 4)"),
-    ("relative_positions_encoding", "a NEZHA", "NezhaModel (transformers 4)"),
+_FOREIGN = tuple(
+    (re.compile(mark), what, opener)
+    for mark, what, opener in (
+        # In TensorFlow's names / stands for the dot.
+        (r"albert_layer_groups|inner_group_", "an ALBERT", "AlbertModel"),
+        (r"discriminator_predictions|electra[./]", "an ELECTRA", "ElectraModel"),
+        (r"embeddings_project", "an ELECTRA with narrow embeddings", "ElectraModel"),
+        (r"task_type_embeddings", "an ERNIE with task embeddings", "ErnieModel"),
+        (r"ernie\.", "an ERNIE", "ErnieModel"),
+        (r"deberta\.|rel_embeddings", "a DeBERTa", "DebertaV2Model"),
+        (r"distilbert\.|attention\.q_lin\.", "a DistilBERT", "DistilBertModel"),
+        (r"nezha\.|relative_positions_encoding", "a NEZHA", "NezhaModel (transformers 4)"),
+        (r"roformer\.|embed_positions", "a RoFormer", "RoFormerModel"),
+        (r"attention\.self\.query_global", "a Longformer", "LongformerModel"),
+        (r"rel_attn", "an XLNet", "XLNetModel"),
+        (r"attn\.Wqkv", "a ModernBERT or another BERT with fused attention", "AutoModel"),
+    )
+)
+# A BERT perhaps, but kept as another program has it, and the way out.
+_ELSEWHERE = tuple(
+    (re.compile(mark), what, way)
+    for mark, what, way in (
+        (
+            r"sentence_encoder\.",
+            "a checkpoint of fairseq",
+            "transformers 4 has convert_roberta_original_pytorch_checkpoint_to_pytorch.py for it",
+        ),
+        (
+            r"query_key_value|language_model\.embedding\.",
+            "a checkpoint of Megatron-LM",
+            "transformers 4 has convert_megatron_bert_checkpoint.py for it",
+        ),
+        (
+            r"encoder\.layers\.\d+\.self_attn\.q_proj\.",
+            "a checkpoint with the names of PaddleNLP or BART, not of BERT",
+            "take the model's files for transformers, or rename its tensors in its own program",
+        ),
+        (
+            r"\.lora_[AB]\.|\.base_layer\.",
+            "a LoRA adapter (PEFT), not a whole model",
+            "merge it with its base model: PeftModel.from_pretrained(...).merge_and_unload()",
+        ),
+    )
 )
 
 _BY_OURS = {
@@ -109,19 +181,82 @@ def hugging_face_names(ours: str) -> tuple[str, ...]:
     return theirs if number is None else tuple(n.replace("*", number[1], 1) for n in theirs)
 
 
-def modern_name(name: str) -> str:
-    """A checkpoint's name as Hugging Face writes it today, with the ``bert.`` prefix.
+def modern_names(names: Iterable[str]) -> dict[str, str]:
+    """A checkpoint's names, and each as Hugging Face writes it today, with the ``bert.`` prefix.
 
-    >>> modern_name("encoder.layer.0.output.LayerNorm.gamma")
-    'bert.encoder.layer.0.output.LayerNorm.weight'
+    Whatever all names of the encoder begin with is left off; so is what a head's name shares with
+    it, or has before ``cls.`` and the like. Names that are none of BERT's stay as they are, as do
+    all names of another architecture.
+
+    Raises:
+        ZhbertError: two models, that is, two tables of word embeddings.
+
+    >>> modern_names(["module._orig_mod.encoder.layer.0.output.LayerNorm.gamma", "module.cls.x"])
+    {'module._orig_mod.encoder.layer.0.output.LayerNorm.gamma': \
+'bert.encoder.layer.0.output.LayerNorm.weight', 'module.cls.x': 'cls.x'}
     """
-    name = name.removeprefix("module.")
-    for theirs, bert in _SYNONYMS:
-        if name.startswith(theirs):
-            name = bert + name.removeprefix(theirs)
-    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-    return f"bert.{name}" if name.startswith(("embeddings.", "encoder.", "pooler.")) else name
+    spelt = {name: _respelt(name) for name in names}
+    if foreign_architecture(spelt):
+        return {name: name for name in spelt}
+    prefix = _shared_prefix(spelt.values())
+    modern = {name: _without_prefix(new, prefix) for name, new in spelt.items()}
+    for head in _HEADS:
+        # A head that stands beside the encoder under a prefix of its own.
+        owners = {
+            new.partition(f".{head}")[0]
+            for new in modern.values()
+            if f".{head}" in new and not new.startswith("bert.")
+        }
+        if len(owners) == 1 and not any(new.startswith(head) for new in modern.values()):
+            owner = f"{owners.pop()}."
+            modern = {
+                name: new.removeprefix(owner) if new.startswith(owner + head) else new
+                for name, new in modern.items()
+            }
+    return modern
+
+
+def holds_bert(names: Iterable[str]) -> bool:
+    """Whether a BERT's word embeddings are among these names of any program."""
+    return any(_WORDS.fullmatch(_respelt(name)) for name in names)
+
+
+def segments_of_uer(name: str) -> bool:
+    """Whether a tensor is UER-py's segment embeddings, whose first row is that of padding."""
+    return re.search(r"(?<![^.])embedding\.(segment_embedding|seg\.embedding)\.", name) is not None
+
+
+def _respelt(name: str) -> str:
+    for pattern, replacement in _SPELLINGS:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _shared_prefix(names: Iterable[str]) -> str:
+    """What stands before every name of the encoder."""
+    names = list(names)
+    found = {match[1] for name in names if (match := _WORDS.fullmatch(name))}
+    if len(found) > 1:
+        begin = " and with ".join(repr(prefix) for prefix in sorted(found))
+        raise ZhbertError(
+            f"two models in one file, whose names begin with {begin}; save one of them alone"
+        )
+    if not found:
+        # A part of a model: its other tensors tell, if they agree.
+        found = {name[: match.start()] for name in names if (match := _TRUNK.search(name))}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _without_prefix(name: str, prefix: str) -> str:
+    if name.startswith(prefix) and _TRUNK.match(name, len(prefix)):
+        rest = name[len(prefix) :]
+        return f"bert/{rest}" if "/" in rest else f"bert.{rest}"
+    # A head hangs at some module above the encoder: module.cls beside module.bert.
+    for end in range(len(prefix), 0, -1):
+        if prefix[end - 1] in "./" and name.startswith(prefix[:end]):
+            head = name[end:]
+            return head if "/" in name or head.startswith(_HEADS) else name
+    return name
 
 
 def foreign_architecture(names: Iterable[str]) -> str | None:
@@ -133,8 +268,11 @@ def foreign_architecture(names: Iterable[str]) -> str | None:
     """
     for name in names:
         for mark, what, opener in _FOREIGN:
-            if mark in name:
+            if mark.search(name):
                 return f"{what}, not a BERT: zhbert cannot open it; transformers' {opener} does"
+        for mark, what, way in _ELSEWHERE:
+            if mark.search(name):
+                return f"{what}: zhbert cannot open it; {way}"
     return None
 
 

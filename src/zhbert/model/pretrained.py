@@ -24,7 +24,7 @@ from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
-from zhbert.model.inspection import head_states, summary_line
+from zhbert.model.inspection import head_states, sizes_of, summary_line
 from zhbert.model.layers import PackedRows, WantedPieces
 from zhbert.model.names import (
     ALIASES,
@@ -287,7 +287,8 @@ class _Bert(nn.Module):
         if trunk:
             raise ZhbertError(
                 f"{file}: lacks {len(trunk)} tensors of the model that config.json describes, "
-                f"first {trunk[0]}; not a BERT checkpoint, or not this one's config.json"
+                f"first {trunk[0]}; not a BERT checkpoint, or not this one's config.json "
+                f"(it holds {', '.join(list(checkpoint.entries)[:2]) or 'no tensor'})"
             )
         for name, tensor in found.items():
             if tensor.shape != wanted[name].shape:
@@ -660,9 +661,25 @@ class _Tensors(Mapping[str, Tensor]):
 
 
 def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
-    """Raise a ZhbertError where tensors tell of another architecture than BERT, and name it."""
+    """Raise a ZhbertError where tensors tell of another model than the configuration describes."""
     if foreign := foreign_architecture(checkpoint.entries):
         raise ZhbertError(f"{checkpoint.file}: {foreign}")
+    for name, size in sizes_of(checkpoint.entries).items():
+        said = getattr(config, name)
+        # Fewer layers than there are means the first ones.
+        fits = said <= (size or 0) if name == "num_hidden_layers" else said == size
+        if size is not None and not fits:
+            raise ZhbertError(
+                f"{checkpoint.file}: config.json says {name} = {said:,}, the weights have "
+                f"{size:,}: correct it there, or put the weights' own config.json beside them"
+            )
+    for name, entry in checkpoint.entries.items():
+        if name.startswith("bert.") and not entry.dtype.is_floating_point:
+            kind = str(entry.dtype).removeprefix("torch.")
+            raise ZhbertError(
+                f"{checkpoint.file}: {name} is kept as {kind}: a quantised model; take the model "
+                "that it was made from"
+            )
     if config.other.get("tie_word_embeddings") is not False:
         return
     for alias, entry in checkpoint.aliases.items():

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, make_folder, write_json, write_text
+from zhbert.signatures import HEAD, no_text
 from zhbert.text.normalize import Options, code_points
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD, PythonWordPiece
 from zhbert.text.words import WordPieces
@@ -427,7 +428,10 @@ def read_vocabulary(path: str | Path) -> list[str]:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8")
+        raw = path.read_bytes()
+        if (what := no_text(raw[:HEAD])) is not None:
+            raise ZhbertError(f"{path}: {what}")
+        text = raw.decode("utf-8")
     except OSError as error:
         raise describe_os_error(error, "reading the vocabulary") from error
     except UnicodeDecodeError as error:

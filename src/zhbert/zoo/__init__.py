@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import find_model, is_weights
 
 if TYPE_CHECKING:
     from zhbert.zoo.catalogue import Card
@@ -24,8 +24,6 @@ FORMATS = {
     "pytorch": ("hugging_face_id", "pytorch_archive"),
     "tensorflow": ("tensorflow_archive",),
 }
-# Files of weights; some are zips inside, and no archives of a model all the same.
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -132,8 +130,9 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
         card = None
         try:
             here = path.exists() or Path(f"{path}.index").exists()
-            packed = path.is_file() and path.suffix not in _WEIGHTS
-            packed = packed and (is_archive_name(path.name) or kind_of(path) is not None)
+            packed = path.is_file() and (is_archive_name(path.name) or kind_of(path) is not None)
+            # Files of torch.save are zips inside, and no archives of a model all the same.
+            packed = packed and not is_weights(path)
         except OSError as error:
             raise describe_os_error(error, "reading") from None
         if here:

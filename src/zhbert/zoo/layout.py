@@ -6,12 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from zhbert import signatures
 from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
 
 # In the order in which they are looked for, as transformers does.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_KINDS = {".safetensors": "safetensors", ".bin": "pytorch", ".pt": "pytorch", ".pth": "pytorch"}
+# What training programs write beside a model, with torch.save as well.
+_NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
 # Folders inside archives that hold no model.
 _JUNK = {"__MACOSX"}
 
@@ -40,6 +43,9 @@ def find_model(path: str | Path) -> ModelFiles:
         found = _in_folder(path) or _in_one_subfolder(path)
         if found is None:
             names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+            for file in (path / name for name in names if (path / name).is_file()):
+                if signatures.other_model(_head(file), file.name):
+                    weights_format(file)  # names it, and the way out
             there = f"it holds {', '.join(names[:4])}" if names else "it is empty"
             raise ZhbertError(
                 f"{path}: no model file here ({there}); looked for {SAFETENSORS[0]}, {PYTORCH[0]}, "
@@ -48,14 +54,36 @@ def find_model(path: str | Path) -> ModelFiles:
         return found
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
     if Path(f"{prefix}.index").is_file():
-        return _described(path.parent, "tensorflow", prefix)
+        return _described(path.parent, prefix, "tensorflow")
     if not path.exists():
         raise ZhbertError(f"{path}: no such model folder or file")
-    name = path.name.removesuffix(".index.json")
-    kind = _KINDS.get(Path(name).suffix)
-    if kind is None:
-        raise ZhbertError(f"{path}: not a model; give its folder, or a {', '.join(_KINDS)} file")
-    return _described(path.parent, kind, path)
+    return _described(path.parent, path)
+
+
+def weights_format(path: Path) -> str:
+    """``safetensors`` or ``pytorch``, by the file's first bytes.
+
+    Raises:
+        ZhbertError: neither; the line says what the file is, as far as its beginning tells.
+    """
+    head = _head(path)
+    if (found := signatures.weights_format(head)) is not None:
+        return found
+    what = signatures.no_weights(head, path.name) or "neither a safetensors file nor torch.save's"
+    raise ZhbertError(f"{path}: {what}")
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is weights by its first bytes, whatever its name."""
+    return signatures.weights_format(_head(path)) is not None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(signatures.HEAD)
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
 
 
 def is_model_alone(folder: Path) -> bool:
@@ -68,17 +96,24 @@ def is_model_alone(folder: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> ModelFiles | None:
-    for kind, names in (("safetensors", SAFETENSORS), ("pytorch", PYTORCH)):
-        for name in names:
-            if (folder / name).is_file():
-                return _described(folder, kind, folder / name)
+    for name in (*SAFETENSORS, *PYTORCH):
+        if (folder / name).is_file():
+            return _described(folder, folder / name)
     if (prefix := _tensorflow_prefix(folder)) is not None:
-        return _described(folder, "tensorflow", prefix)
+        return _described(folder, prefix, "tensorflow")
     # Unusual names, where there is no doubt which file is meant.
-    for kind, pattern in (("safetensors", "*.safetensors"), ("pytorch", "*.bin")):
-        files = [p for p in folder.glob(pattern) if p.is_file() and p.name != "training_args.bin"]
-        if len(files) == 1:
-            return _described(folder, kind, files[0])
+    found: dict[str, list[Path]] = {"safetensors": [], "pytorch": []}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or _NO_MODEL.fullmatch(path.name) or not path.is_file():
+            continue
+        if kind := signatures.weights_format(_head(path)):
+            found[kind].append(path)
+    for paths in found.values():
+        if len(paths) == 1:
+            return _described(folder, paths[0])
+    if several := [path for paths in found.values() for path in paths]:
+        names = ", ".join(path.name for path in several[:4])
+        raise ZhbertError(f"{folder}: several files of weights in it, {names}; name one of them")
     return None
 
 
@@ -114,7 +149,11 @@ def _in_one_subfolder(folder: Path, depth: int = 2) -> ModelFiles | None:
     return found[0] if found else None
 
 
-def _described(folder: Path, kind: str, weights: Path) -> ModelFiles:
+def _described(folder: Path, weights: Path, kind: str | None = None) -> ModelFiles:
+    if kind is None:
+        # What is neither is said by whoever reads it.
+        named = "safetensors" if ".safetensors" in weights.name else "pytorch"
+        kind = signatures.weights_format(_head(weights)) or named
     config = _one_of(folder, ("config.json", "bert_config.json"), "*config*.json")
     vocabulary = _one_of(folder, ("vocab.txt",), "*vocab*.txt")
     return ModelFiles(folder, kind, weights, config, vocabulary)
