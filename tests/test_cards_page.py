@@ -272,6 +272,8 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
                 data[key] = REQUIRED[kind][key]
             elif key == "labels_file":
                 data.pop("labels", None)
+            elif form == "bio" and key in ("text", "label"):
+                data[key] = 1
             card = {"title": "t", "kind": kind, "metrics": [METRICS_OF_KIND[kind][0]], "data": data}
             allowed = of.replace("rows", "classify, regress").split(", ")
             if kind in allowed or form in allowed:

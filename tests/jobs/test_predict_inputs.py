@@ -14,7 +14,8 @@ import pytest
 from zhbert.errors import ZhbertError
 from zhbert.jobs.predict_inputs import read_inputs
 from zhbert.tasks.cards import card_names, load_card, parse_card
-from zhbert.tasks.read import StandardInput, find_file, read_examples
+from zhbert.tasks.read import find_file, read_examples
+from zhbert.tasks.sources import StandardInput
 
 PAIRS = "lcqmc"
 SINGLE = "chnsenticorp"
@@ -185,7 +186,8 @@ def test_an_id_is_the_records_own_or_its_number_and_stands_there_once(
     examples, _ = read(model, stdin("\n".join(lines)))
     assert [one.id for one in examples] == ["a", "1", "b"]
     twice = refusal(model, stdin("\n".join([*lines, lines[0]])))
-    assert twice == "stdin:4: the id 'a' stands there twice"
+    assert twice.startswith("stdin:4: ")
+    assert twice.endswith("the id 'a' stands there twice")
 
 
 def test_colas_test_set_has_other_columns_than_the_rest(tmp_path: Path) -> None:

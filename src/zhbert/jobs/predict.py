@@ -30,7 +30,8 @@ from zhbert.files import atomic_file
 from zhbert.folders import check_file
 from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
 from zhbert.jobs.predict_inputs import read_inputs
-from zhbert.tasks.read import Example, StandardInput, TagExample
+from zhbert.tasks.read import Example, TagExample
+from zhbert.tasks.sources import StandardInput
 from zhbert.tasks.write_predictions import tagged_lines
 from zhbert.wording import counted
 

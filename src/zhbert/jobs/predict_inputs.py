@@ -9,29 +9,30 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.tasks.cards import Card, Column, Data, parse_card
+from zhbert.tasks.entity_spans import tokens_of
 from zhbert.tasks.read import (
     Example,
     Remark,
-    Source,
-    SpanExample,
-    StandardInput,
     TagExample,
     TextExample,
-    check_new,
-    head,
     iterate_examples,
-    json_lines,
+)
+from zhbert.tasks.sources import (
+    Source,
+    StandardInput,
+    first_object,
+    full_head,
     numbered_lines,
 )
+from zhbert.tasks.tagged import holds_records, is_joined
 from zhbert.wording import listed
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".p
 # hold a few sentences only.
 LOOKED_AT, LOOKED_AT_STDIN = 50, 3
 # A token, which may be a space or an ideographic one, and its tag.
-_TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI](?:-[^ \t]+)?)")
+_TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI]|[BIMELSWU][-_][^ \t]+)", re.IGNORECASE)
 
 
 def read_inputs(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
@@ -158,7 +159,7 @@ def _is_label(text: str, data: Data, kind: str) -> bool:
 
 def _form_with_a_text(source: Source, pairs: bool) -> str | None:
     """The form of a table that names the columns text (and text_pair), or of any JSON lines."""
-    if _object(source) is not None:
+    if first_object(source) is not None:
         return "jsonl"
     for form in ("tsv", "csv"):
         columns = _columns(source, form, None)
@@ -179,7 +180,7 @@ def _columns(source: Source, form: str, data: Data | None) -> list[str]:
         except pa.ArrowInvalid as error:
             raise ZhbertError(f"{source}: not a parquet file ({error})") from None
     if form == "jsonl":
-        record = _object(source)
+        record = first_object(source)
         if record is None and source.name.lower().endswith((".jsonl", ".json")):
             raise ZhbertError(f"{source}: not JSON lines: write one object a line")
         return list(record or ())
@@ -191,12 +192,12 @@ def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]
     own = data is not None and data.format == form
     quoting = form == "csv" if data is None or not own or data.quoting is None else data.quoting
     if not quoting:
-        lines = _first_lines(source, number + 1)
+        lines = full_head(source, number + 1)
         return lines[number].split("\t" if form == "tsv" else ",") if len(lines) > number else []
     csv.field_size_limit(2**31 - 1)
     for count in range(number + 1, LOOKED_AT):
         # A field in quotes may go on in the next line.
-        lines = _first_lines(source, count)
+        lines = full_head(source, count)
         text = "\n".join(lines).replace("\r", " ")
         if text.count('"') % 2 and len(lines) == count:
             continue
@@ -213,27 +214,17 @@ def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]
 
 
 def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
-    language = "zh" if opened.card is None else opened.card.language
-    if _is_records(source):
-        seen: set[str] = set()
-        for number, (at, record) in enumerate(json_lines(source)):
-            where = f"{source}:{at}"
-            identity = _id(record, number, seen, where)
-            tokens = record.get("tokens")
-            if tokens is None and "text" not in record:
-                raise ZhbertError(f"{where}: no 'tokens' and no 'text'; there: {listed(record)}")
-            if tokens is None:
-                tokens = _tokens(str(record["text"]), language)
-            if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
-                raise ZhbertError(f"{where}: tokens must be a list of texts")
-            yield TagExample(identity, tuple(tokens))
-        return
-    if _is_tagged(opened, source, language):
-        card = opened.card or parse_card(_TAG_CARD, Path("tags.toml"))
+    card = opened.card or parse_card(_TAG_CARD, Path("tags.toml"))
+    if (
+        source.name.lower().endswith((".jsonl", ".json"))
+        or holds_records(source)
+        or is_joined(card, source)
+        or _is_tagged(opened, source, card.language)
+    ):
         yield from iterate_examples(card, source, labelled=False, remark=remark)
         return
     for number, line in _plain_lines(source, remark):
-        yield TagExample(str(number - 1), tuple(_tokens(line, language)))
+        yield TagExample(str(number - 1), tuple(tokens_of(line, card.language)))
 
 
 _TAG_CARD: dict[str, Any] = {
@@ -244,11 +235,6 @@ _TAG_CARD: dict[str, Any] = {
 }
 
 
-def _tokens(text: str, language: str) -> list[str]:
-    """Characters in Chinese, so that a token's place is its character's; words in English."""
-    return list(text) if language == "zh" else text.split()
-
-
 def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     """Whether every line that is looked at is a token and its tag.
 
@@ -256,7 +242,7 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     characters and tags the model's own.
     """
     most = LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT
-    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in _first_lines(source, most)]
+    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in full_head(source, most)]
     matches = [match for match in found if match]
     if len(matches) < max(2, len(found)):
         return False
@@ -269,32 +255,13 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     return short and all(match[2] in (opened.kind.labels or ()) for match in matches)
 
 
-def _id(record: Mapping[str | int, Any], number: int, seen: set[str], where: str) -> str:
-    """The record's own id, else its number; only the former are kept in ``seen``."""
-    given = record.get("id")
-    identity = str(number if given is None else given)
-    if given is not None or identity in seen:
-        check_new(identity, seen, where)
-    return identity
-
-
 # -- questions -------------------------------------------------------------------------------------
 
 
 def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
-    if not _first_lines(source, 1):
-        return
-    if not _is_records(source):
+    if full_head(source, 1):
         card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
-        return
-    seen: set[str] = set()
-    for number, (at, record) in enumerate(json_lines(source)):
-        identity = _id(record, number, seen, f"{source}:{at}")
-        question, context = record.get("question"), record.get("context")
-        if not isinstance(question, str) or not isinstance(context, str):
-            raise ZhbertError(f"{source}:{at}: question and context must be texts")
-        yield SpanExample(identity, question, context)
 
 
 _SQUAD_CARD: dict[str, Any] = {
@@ -326,35 +293,6 @@ def _plain_lines(source: Source, remark: Remark) -> Iterator[tuple[int, str]]:
             blank += 1
     if blank:
         remark(f"{source.name}: blank lines left out, an id is a line's number from 0: {blank:,}")
-
-
-def _first_lines(source: Source, count: int) -> list[str]:
-    """The first lines that are not blank."""
-    looked = count
-    while True:
-        lines = head(source, looked)
-        full = [line for line in lines if line.strip()]
-        if len(full) >= count or len(lines) < looked:
-            return full[:count]
-        looked *= 2
-
-
-def _is_records(source: Source) -> bool:
-    """Whether this is JSON lines and not one object of a whole file: SQuAD's has its ``data``."""
-    if source.name.lower().endswith(".jsonl"):
-        return True
-    record = _object(source)
-    return record is not None and "data" not in record
-
-
-def _object(source: Source) -> dict[str, Any] | None:
-    """The JSON object that the first line holds, if it does."""
-    lines = _first_lines(source, 1)
-    try:
-        record = json.loads(lines[0]) if lines else None
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
 
 
 __all__ = ["read_inputs"]

@@ -18,7 +18,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.schema import build, suggest
-from zhbert.tasks.schemes import SchemeError, scheme_of
+from zhbert.tasks.schemes import SchemeError, scheme_of, tags_of_types
 from zhbert.wording import counted, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
@@ -33,13 +33,14 @@ KINDS = tuple(METRICS_OF_KIND)
 FORMATS_OF_KIND = {
     "classify": ("tsv", "csv", "jsonl", "parquet"),
     "regress": ("tsv", "csv", "jsonl", "parquet"),
-    "tag": ("bio",),
+    "tag": ("bio", "jsonl"),
     "span": ("squad",),
 }
 # Keys of [data] that mean something to some kinds, or in some formats, alone.
 _ROWS, _TABLES = ("classify", "regress"), ("tsv", "csv")
 _KEYS_FOR = {
-    **dict.fromkeys(("text", "text_pair", "label", "id", "where", "split_column"), _ROWS),
+    **dict.fromkeys(("text_pair", "id", "where", "split_column"), _ROWS),
+    **dict.fromkeys(("text", "label"), (*_ROWS, "bio")),
     **dict.fromkeys(("header", "quoting", "skip_broken_rows"), _TABLES),
     **dict.fromkeys(("labels", "labels_file", "label_names"), ("classify", "tag")),
     **dict.fromkeys(("rename_labels", "drop_labels"), ("classify",)),
@@ -64,7 +65,8 @@ class Data:
 
     format: str
     """tsv, csv, jsonl or parquet; squad (its JSON and CMRC's, DRCD's, CJRC's); bio: a character
-    and its tag a line, a blank line between sentences."""
+    and its tag a line, a blank line between sentences. To tag, jsonl: spans of texts, as CLUENER,
+    Doccano and Label Studio write them."""
     train: tuple[str, ...] = ()
     """Names of the training file, tried in order inside the folder of the data."""
     dev: tuple[str, ...] = ()
@@ -79,11 +81,11 @@ class Data:
     folder: str = ""
     """The name of the task's own folder in a collection of tasks, beside the card's name."""
     text: Column = ()
-    """The column of the text, or of the first text of a pair."""
+    """The column of the text, or of the first text of a pair; bio: of the character, from 0."""
     text_pair: Column = ()
     """The column of a pair's second text; unset: single texts."""
     label: Column = ()
-    """The column of the label or, to regress, of the number."""
+    """The column of the label or, to regress, of the number; bio: of the tag, from 0."""
     id: Column = ()
     """The column of the example's id; unset: the row's number, from 0."""
     header: bool = True
@@ -91,7 +93,7 @@ class Data:
     quoting: bool | None = None
     """Quotes hold a field together; unset: in csv they do, in tsv they are text."""
     labels: tuple[str, ...] = ()
-    """The labels, in the order of their ids; to tag: the tags."""
+    """The labels, in the order of their ids; to tag: the tags, or the types of entities alone."""
     labels_file: str = ""
     """A file beside the card with a label a line, instead of ``labels``."""
     label_names: tuple[str, ...] = ()
@@ -289,6 +291,8 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
             raise ZhbertError(f"{where}: data.labels and data.labels_file: remove one of them")
         labels = _read_labels(path.parent / data.labels_file, f"{where}: data.labels_file")
         data = dataclasses.replace(data, labels=labels)
+    if card.kind == "tag":
+        data = dataclasses.replace(data, labels=tags_of_types(data.labels, data.scheme))
     card = dataclasses.replace(
         card,
         name=where.removesuffix(".toml"),
@@ -336,6 +340,13 @@ def check_card(card: Card) -> None:
         )
     if card.kind in ("classify", "regress"):
         _check_columns(card)
+    if data.format == "bio":
+        for key in ("text", "label"):
+            for number in getattr(data, key):
+                if not isinstance(number, int) or number < 0:
+                    raise ZhbertError(
+                        f"{where}: data.{key} = {show(number)}: must be a number, from 0"
+                    )
     if card.kind in ("classify", "tag"):
         _check_labels(card)
     if card.kind == "regress" and (

@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, parse_json
+from zhbert.files import describe_os_error
 from zhbert.schema import suggest
-from zhbert.signatures import how_to_convert
 from zhbert.tasks.cards import Card, Column, Data
+from zhbert.tasks.offsets import Offsets
+from zhbert.tasks.sources import Source, json_records, numbered_lines
+from zhbert.tasks.squad import questions
+from zhbert.tasks.tagged import sentences
 from zhbert.wording import listed, nearest, shortly, show
 
 
@@ -78,39 +79,6 @@ Example = TextExample | TagExample | SpanExample
 Remark = Callable[[str], None]
 """Takes one line about what was left out or repaired."""
 _Record = Mapping[str | int, Any]
-
-
-class StandardInput:
-    """A stream to read examples from, once, whose first lines can be looked at before.
-
-    >>> import io
-    >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
-    >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
-    (['一'], ['一', '二'])
-    """
-
-    name = "stdin"
-    suffix = ""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._seen: deque[bytes] = deque()
-
-    def __str__(self) -> str:
-        return self.name
-
-    @contextmanager
-    def open(self, mode: Literal["rb"]) -> Iterator[Iterable[bytes]]:
-        """All lines, those that were looked at included."""
-        yield chain(self._seen, self._stream)
-
-    def peek(self, count: int) -> list[bytes]:
-        """The first lines, no more of them read than that."""
-        self._seen.extend(islice(self._stream, max(0, count - len(self._seen))))
-        return list(islice(self._seen, count))
-
-
-Source = Path | StandardInput
 
 
 def read_examples(
@@ -246,26 +214,11 @@ def _texts(
 def _tagged(
     card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
-    tags = frozenset(card.data.labels)
-    sentence: list[tuple[str, str]] = []
-    number = 0
-    # A blank line ends a sentence; the end of the file, too.
-    for line, text in _with_end(numbered_lines(path)):
-        # Not every white space: the ideographic one is a character that may have a tag.
-        if text.strip(" \t"):
-            token, tag = _token_and_tag(text, f"{path}:{line}")
-            if labelled and tag not in tags:
-                what = _no_label(tag, card.data) if tag else f"{show(token)} has no tag"
-                raise ZhbertError(f"{path}:{line}: {what}")
-            if card.data.drop_word_places and token[1:].isdigit():
-                token = token[0]
-            sentence.append((token, tag))
-        elif sentence:
-            tokens, found = zip(*sentence, strict=True)
-            complete = all(tag in tags for tag in found)
-            yield TagExample(str(number), tokens, found if complete else None)
-            sentence = []
-            number += 1
+    seen: set[str] = set()
+    for number, one in enumerate(sentences(card, path, counts, labelled=labelled)):
+        if one.id is not None:
+            check_new(one.id, seen, one.where)
+        yield TagExample(one.id if one.id is not None else str(number), one.tokens, one.tags)
 
 
 def _spans(
@@ -273,45 +226,39 @@ def _spans(
 ) -> Iterator[Example]:
     data = card.data
     seen: set[str] = set()
-    for domain, context, question in _questions(path):
-        identity = str(_first(question, ("id", "query_id"), f"{path}: a question"))
-        where = f"{path}: question '{identity}'"
-        check_new(identity, seen, where)
-        text = _first(question, ("question", "query_text"), where)
-        answers = question.get("answers")
-        if not isinstance(text, str):
-            raise ZhbertError(f"{where}: question = {show(text)}: must be a text")
-        if answers is None and not labelled:
-            yield SpanExample(identity, text, context, domain=domain)
+    offsets = Offsets(counts, "answers")
+    for one in questions(path, labelled=labelled):
+        check_new(one.id, seen, one.where)
+        if not labelled:
+            yield SpanExample(one.id, one.text, one.context, domain=one.domain)
             continue
-        found = _answers(answers, where)
-        kinds = Counter(_answer_kind(answer, data) for answer, _ in found)
+        answers = tuple(answer for answer, _ in one.answers or ())
+        kinds = Counter(_answer_kind(answer, data) for answer in answers)
         # Of equally many, the kind that is named first.
         kind = kinds.most_common(1)[0][0] if kinds else "none"
-        if kind == "none" and not data.no_answer and labelled:
-            raise ZhbertError(f"{where}: no answer; a card allows that with no_answer = true")
-        starts = []
-        for answer, given in found:
-            start = -1
-            if _answer_kind(answer, data) == "span":
-                start = _find(context, answer, given)
-                if start < 0:
-                    counts["answers that do not stand in their text"] += 1
-                elif start != given:
-                    counts["answers found again, not where the file says"] += 1
-            starts.append(start)
-        example = SpanExample(
-            identity,
-            text,
-            context,
-            tuple(answer for answer, _ in found),
-            tuple(starts),
-            kind,
-            domain,
+        if kind == "none" and not data.no_answer:
+            raise ZhbertError(f"{one.where}: no answer; a card allows that with no_answer = true")
+        # CJRC's people may disagree.
+        if one.marked_impossible and answers and all(answers) and data.scorer != "cjrc":
+            counts["questions with is_impossible and with answers, which count"] += 1
+        starts = tuple(
+            offsets.place(one.context, answer, start)
+            if _answer_kind(answer, data) == "span"
+            else -1
+            for answer, start in one.answers or ()
         )
+        example = SpanExample(one.id, one.text, one.context, answers, starts, kind, one.domain)
         if kind == "span" and example.training_span is None:
             counts["questions scored but not trained on: no answer stands in their text"] += 1
         yield example
+
+
+def _answer_kind(answer: str, data: Data) -> str:
+    if not answer:
+        return "none"
+    if data.yes_no and answer in ("YES", "NO"):
+        return answer.lower()
+    return "span"
 
 
 _EXAMPLES: dict[
@@ -391,18 +338,7 @@ def _quoting_hint(values: list[str], quoting: bool) -> str:
 
 
 def _json_lines(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
-    yield from json_lines(path)
-
-
-def json_lines(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
-    """The object of each line that is not blank, with its line's number from 1."""
-    for line, text in numbered_lines(path):
-        if not text.strip():
-            continue
-        record = parse_json(text, path, line, "; write one object a line")
-        if not isinstance(record, dict):
-            raise ZhbertError(f"{path}:{line}: not a JSON object; write one object a line")
-        yield line, record
+    yield from json_records(path)
 
 
 def _parquet(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
@@ -432,46 +368,6 @@ READERS: dict[str, Callable[[Source, Data, Counter[str]], Iterator[tuple[int, _R
     "jsonl": _json_lines,
     "parquet": _parquet,
 }
-
-
-def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends, unless ``ends``; only a line feed ends a line.
-
-    Chinese text holds U+2028, U+0085 and form feeds, at which str.splitlines would cut.
-    """
-    with path.open("rb") as file:
-        yield from _decoded(path, file, ends)
-
-
-def head(path: Source, count: int) -> list[str]:
-    """The first lines of a file or of stdin, which can be read from its beginning after that."""
-    if isinstance(path, StandardInput):
-        return [text for _, text in _decoded(path, path.peek(count), ends=False)]
-    return [text for _, text in islice(numbered_lines(path), count)]
-
-
-def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple[int, str]]:
-    for number, raw in enumerate(lines, start=1):
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ZhbertError(
-                f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
-                f"line); {how_to_convert(raw if number == 1 else b'')}"
-            ) from None
-        if number == 1 and text.count("\r") > 1 and not text.endswith("\n"):
-            raise ZhbertError(
-                f"{path}: one line with {text.count(chr(13)):,} carriage returns: lines end in LF "
-                "or CRLF; convert the file, for example: tr '\\r' '\\n'"
-            )
-        yield number, text if ends else text.removesuffix("\n").removesuffix("\r")
-
-
-def _with_end(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    yield from lines
-    yield 0, ""
 
 
 # Fields of a row
@@ -559,121 +455,3 @@ def check_new(identity: str, seen: set[str], where: str) -> None:
     if identity in seen:
         raise ZhbertError(f"{where}: the id '{identity}' stands there twice")
     seen.add(identity)
-
-
-def _token_and_tag(text: str, where: str) -> tuple[str, str]:
-    """A line's token and tag, between them spaces or a tab; without a tag: ''.
-
-    >>> _token_and_tag("中  B-LOC", "x"), _token_and_tag("中", "x"), _token_and_tag(" O", "x")
-    (('中', 'B-LOC'), ('中', ''), (' ', 'O'))
-    """
-    text = text.rstrip(" \t")
-    cut = max(text.rfind(" "), text.rfind("\t"))
-    if cut < 0:
-        return text, ""
-    # Nothing but space before the tag: the token is a space.
-    token = text[:cut].strip(" \t") or " "
-    if len(token) > 1 and (" " in token or "\t" in token):
-        raise ZhbertError(f"{where}: more than two columns; write a character and its tag a line")
-    return token, text[cut + 1 :]
-
-
-# SQuAD's JSON and its relatives
-
-
-def _questions(path: Source) -> Iterator[tuple[str | None, str, Mapping[str, Any]]]:
-    """Domain, text and question, one after the other."""
-    for article in _articles(path):
-        domain = article.get("domain")
-        # CMRC 2018's first form has no paragraphs: an article is one.
-        for place, paragraph in enumerate(article.get("paragraphs", [article])):
-            where = f"{path}: {_title(article)}: paragraph {place + 1}"
-            if not isinstance(paragraph, Mapping):
-                raise ZhbertError(f"{where}: must be an object with context and qas")
-            context = _first(paragraph, ("context", "context_text"), where)
-            questions = _first(paragraph, ("qas",), where)
-            if not isinstance(context, str) or not isinstance(questions, list):
-                raise ZhbertError(f"{where}: context must be a text and qas a list")
-            for question in questions:
-                if not isinstance(question, Mapping):
-                    raise ZhbertError(f"{where}: a question must be an object")
-                yield domain, context, question
-
-
-def _articles(path: Source) -> list[Mapping[str, Any]]:
-    text = "".join(line for _, line in numbered_lines(path, ends=True))
-    table = parse_json(text, path)
-    articles = table.get("data") if isinstance(table, Mapping) else table
-    if not isinstance(articles, list) or not all(isinstance(one, Mapping) for one in articles):
-        there = f"; there: {listed(table) or 'nothing'}" if isinstance(table, Mapping) else ""
-        if there and all(isinstance(one, str) for one in table.values()):
-            there += "; are these predictions?"
-        raise ZhbertError(f"{path}: not SQuAD's JSON: no list of articles in 'data'{there}")
-    return articles
-
-
-def _title(article: Mapping[str, Any]) -> str:
-    for key in ("title", "id", "caseid", "context_id"):
-        if key in article:
-            return f"article '{article[key]}'"
-    return "an article"
-
-
-def _first(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> Any:
-    for name in names:
-        if name in table:
-            return table[name]
-    raise ZhbertError(f"{where}: no '{names[0]}'; there: {listed(table) or 'nothing'}")
-
-
-def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
-    """Texts and beginnings: of SQuAD's list, of one answer alone, or of columns of both.
-
-    >>> _answers({"text": ["甲", "乙"], "answer_start": [0, 5]}, "x"), _answers("甲", "x")
-    ([('甲', 0), ('乙', 5)], [('甲', -1)])
-    """
-    if answers is None:
-        return []
-    if isinstance(answers, Mapping) and isinstance(texts := answers.get("text"), list):
-        # As the datasets library spells it.
-        starts = answers.get("answer_start", [-1] * len(texts))
-        if not isinstance(starts, list) or len(starts) != len(texts):
-            raise ZhbertError(f"{where}: {show(answers)}: a text must have a start, each")
-        pairs = zip(texts, starts, strict=True)
-        answers = [{"text": text, "answer_start": start} for text, start in pairs]
-    if not isinstance(answers, list):
-        answers = [answers]
-    return [_answer(answer, where) for answer in answers]
-
-
-def _answer(answer: Any, where: str) -> tuple[str, int]:
-    """An answer's text and where the file says it begins; -1: it does not say."""
-    if isinstance(answer, str):
-        return answer, -1
-    if not isinstance(answer, Mapping) or not isinstance(answer.get("text"), str):
-        raise ZhbertError(f"{where}: {show(answer)}: an answer must be a text, or hold one")
-    start = answer.get("answer_start")
-    return answer["text"], start if isinstance(start, int) else -1
-
-
-def _answer_kind(answer: str, data: Data) -> str:
-    if not answer:
-        return "none"
-    if data.yes_no and answer in ("YES", "NO"):
-        return answer.lower()
-    return "span"
-
-
-def _find(context: str, answer: str, start: int) -> int:
-    """Where the answer begins: at ``start``, else the nearest occurrence, else -1.
-
-    >>> _find("甲乙甲乙", "乙", 1), _find("甲乙甲乙", "乙", 4), _find("甲乙", "丙", 0)
-    (1, 3, -1)
-    """
-    if start < 0:
-        return context.find(answer)
-    before = context.rfind(answer, 0, start + len(answer))
-    after = context.find(answer, start)
-    if before < 0 or after < 0:
-        return max(before, after)
-    return before if start - before <= after - start else after

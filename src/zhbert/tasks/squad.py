@@ -1,0 +1,198 @@
+"""Questions of SQuAD's JSON, of its relatives, and of rows with one question each.
+
+Read are the files of SQuAD, CMRC 2018 (its first form, too), DRCD and CJRC, in which articles hold
+paragraphs and these questions; and what the datasets library keeps of them and ``to_json`` writes:
+an object with id, context, question and answers a line, or a list of such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import parse_json
+from zhbert.tasks.offsets import whole_number
+from zhbert.tasks.sources import Source, first_object, full_head, json_records, whole_text
+from zhbert.wording import listed, name, shortly
+
+_ID, _QUESTION = ("id", "query_id", "qid"), ("question", "query_text", "query")
+_CONTEXT, _ANSWERS = ("context", "context_text"), ("answers", "answer")
+_TRUE = (True, "true", "True", "TRUE", "1")
+
+
+@dataclass(frozen=True)
+class SquadQuestion:
+    """A question as its file has it."""
+
+    id: str
+    text: str
+    context: str
+    answers: list[tuple[str, int]] | None
+    """Texts, and where the file says that they begin (-1: it does not say); None: not given."""
+    domain: str | None
+    marked_impossible: bool
+    """Whether its file says that it has no answer, beside what it says of answers."""
+    where: str
+    """File and question, for errors."""
+
+
+def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]:
+    """One question after the other; without their answers where not ``labelled``.
+
+    JSON lines are read one after the other, all else is read whole.
+    """
+    number = 0
+    for where, table in _tables(path):
+        for domain, context, question, at in _questions(table, where):
+            given = next((question[key] for key in _ID if question.get(key) is not None), None)
+            if given is None and question is not table:
+                given = _first({k: v for k, v in question.items() if v is not None}, _ID,
+                               f"{at}: a question")  # fmt: skip
+            # Rows of one question each may go without an id: their numbers do.
+            identity = str(number) if given is None else scalar(given, f"{at}: a question's id")
+            number += 1
+            at = f"{at}: question '{name(identity)}'"
+            text = _first(question, _QUESTION, at)
+            if not isinstance(text, str) or not isinstance(context, str):
+                what = "context" if isinstance(text, str) else "question"
+                value = context if what == "context" else text
+                raise ZhbertError(f"{at}: {what} = {shortly(value)}: must be a text")
+            given = next((question[key] for key in _ANSWERS if question.get(key) is not None), None)
+            answers = _answers(given, at) if labelled and given is not None else None
+            impossible = question.get("is_impossible") in _TRUE
+            yield SquadQuestion(identity, text, context, answers, domain, impossible, at)
+
+
+def _tables(path: Source) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Articles, paragraphs or questions, with the file and, of JSON lines, the line."""
+    record = first_object(path)
+    rows = path.name.lower().endswith(".jsonl") or len(full_head(path, 2)) > 1
+    if record is not None and "data" not in record and (rows or _holds_questions(record)):
+        for line, table in json_records(path):
+            if "header" in table:  # MRQA's first line
+                continue
+            if not _holds_questions(table):
+                there = listed(table) or "nothing"
+                raise ZhbertError(f"{path}:{line}: question and context must be there, not {there}")
+            yield f"{path}:{line}", table
+        return
+    text = whole_text(path)
+    table = parse_json(text, path)
+    articles = table.get("data") if isinstance(table, Mapping) else table
+    if not isinstance(articles, list) or not all(isinstance(one, Mapping) for one in articles):
+        there = f"; there: {listed(table) or 'nothing'}" if isinstance(table, Mapping) else ""
+        if there and all(isinstance(one, str) for one in table.values()):
+            there += "; are these predictions?"
+        raise ZhbertError(f"{path}: not SQuAD's JSON: no list of articles in 'data'{there}")
+    for article in articles:
+        yield str(path), article
+
+
+def _holds_questions(table: Mapping[Any, Any]) -> bool:
+    return "qas" in table or "paragraphs" in table or any(key in table for key in _QUESTION)
+
+
+def _questions(
+    article: Mapping[Any, Any], where: str
+) -> Iterator[tuple[str | None, Any, Mapping[Any, Any], str]]:
+    """Domain, text, question and where it stands, of an article, a paragraph or a question."""
+    domain = article.get("domain")
+    if not {"paragraphs", "qas"} & article.keys() and _holds_questions(article):
+        yield domain, _first(article, _CONTEXT, where), article, where
+        return
+    # CMRC 2018's first form has no paragraphs: an article is one.
+    for place, paragraph in enumerate(article.get("paragraphs", [article])):
+        at = f"{where}: {_title(article)}: paragraph {place + 1}"
+        if not isinstance(paragraph, Mapping):
+            raise ZhbertError(f"{at}: must be an object with context and qas")
+        context = _first(paragraph, _CONTEXT, at)
+        found = _first(paragraph, ("qas",), at)
+        if not isinstance(context, str) or not isinstance(found, list):
+            raise ZhbertError(f"{at}: context must be a text and qas a list")
+        for question in found:
+            if not isinstance(question, Mapping):
+                raise ZhbertError(f"{at}: a question must be an object")
+            yield domain, context, question, where
+
+
+def _title(article: Mapping[Any, Any]) -> str:
+    for key in ("title", "id", "caseid", "context_id"):
+        if key in article:
+            return f"article '{name(str(article[key]))}'"
+    return "an article"
+
+
+def _first(table: Mapping[Any, Any], names: tuple[str, ...], where: str) -> Any:
+    for key in names:
+        if key in table:
+            return table[key]
+    raise ZhbertError(f"{where}: no '{names[0]}'; there: {listed(table) or 'nothing'}")
+
+
+def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
+    """Texts and beginnings: of SQuAD's list, of one answer alone, or of columns of both.
+
+    >>> _answers({"text": ["甲", "乙"], "answer_start": [0, 5]}, "x"), _answers("甲", "x")
+    ([('甲', 0), ('乙', 5)], [('甲', -1)])
+    """
+    if isinstance(answers, Mapping) and isinstance(texts := answers.get("text"), list):
+        # As the datasets library spells it.
+        starts = answers.get("answer_start")
+        if not isinstance(starts, list):
+            starts = [starts] * len(texts) if len(texts) < 2 else [starts]
+        if starts in ([], [None]):
+            starts = [None] * len(texts)
+        if len(starts) != len(texts):
+            raise ZhbertError(f"{where}: {shortly(answers)}: a text must have a start, each")
+        pairs = zip(texts, starts, strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+    return [_answer(one, where) for one in (answers if isinstance(answers, list) else [answers])]
+
+
+def _answer(answer: Any, where: str) -> tuple[str, int]:
+    """An answer's text and where the file says it begins; -1: it does not say."""
+    start = None
+    if isinstance(answer, Mapping):
+        if "text" not in answer:
+            raise ZhbertError(f"{where}: {shortly(answer)}: an answer must be a text, or hold one")
+        answer, start = answer["text"], answer.get("answer_start")
+    if answer is None:
+        return "", -1
+    if isinstance(answer, bool | list | Mapping):
+        raise ZhbertError(f"{where}: {shortly(answer)}: an answer must be a text, or hold one")
+    return scalar(answer, where), _start(start, where)
+
+
+def _start(value: Any, where: str) -> int:
+    """Where an answer begins, however its file spells the number.
+
+    >>> [_start(value, "x") for value in (25, "25", 25.0, "25.0", [25], None, -1, "", [])]
+    [25, 25, 25, 25, 25, -1, -1, -1, -1]
+    """
+    if isinstance(value, list):
+        # Of one text at several places the first is as good as any.
+        value = value[0] if value else None
+    # pandas writes NaN for what is missing.
+    if value is None or value == "" or value != value:
+        return -1
+    number = whole_number(value)
+    if number is None:
+        raise ZhbertError(f"{where}: answer_start = {shortly(value)}: must be a whole number")
+    return max(number, -1)
+
+
+def scalar(value: Any, where: str) -> str:
+    """A text, or a number as a text; 1.0 is 1.
+
+    >>> scalar("a", "x"), scalar(1, "x"), scalar(1.0, "x"), scalar(0.5, "x")
+    ('a', '1', '1', '0.5')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        return str(value)
+    raise ZhbertError(f"{where} is {shortly(value)}: must be a text or a number")

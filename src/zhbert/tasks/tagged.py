@@ -1,0 +1,161 @@
+"""Sentences with tags: a token a line, a sentence a line (``李/B-PER 白/I-PER``), or spans in JSON.
+
+What a file holds is told by its first line, whatever the card calls its format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.cards import Card
+from zhbert.tasks.entity_spans import SpanReader, tags_of
+from zhbert.tasks.schemes import scheme_of
+from zhbert.tasks.sources import Source, first_object, full_head, json_records, numbered_lines
+from zhbert.tasks.squad import scalar
+from zhbert.wording import nearest, shortly, show
+
+# A token and its tag in one, as in 李/B-PER.
+_JOINED = re.compile(r"(.+)/([^/ \t]+)", re.DOTALL)
+_COLUMNS_APART = re.compile("[ \t]+")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Tokens, and their tags where all are the card's."""
+
+    id: str | None
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...] | None
+    where: str
+
+
+def sentences(
+    card: Card, path: Source, counts: Counter[str], *, labelled: bool = True
+) -> Iterator[Sentence]:
+    """One sentence after the other; where not ``labelled`` tags may be absent, or others.
+
+    Raises ZhbertError with file and line for a tag that is not in the card, and so on.
+    """
+    if holds_records(path):
+        found = _of_records(card, path, counts, labelled)
+    elif is_joined(card, path):
+        found = _of_joined_lines(card, path, labelled)
+    else:
+        found = _of_lines(card, path, counts, labelled)
+    scheme = scheme_of(card.data.labels)
+    for one in found:
+        if labelled and one.tags is not None and (broken := scheme.broken(one.tags)):
+            counts[f"tags that do not keep to {scheme.name}, of no entity"] += broken
+        yield one
+
+
+def holds_records(path: Source) -> bool:
+    """Whether a file is JSON: objects, or a list of them."""
+    first = next(iter(full_head(path, 1)), "").strip()
+    return first_object(path) is not None or re.fullmatch(r"\[\s*(\{.*)?", first) is not None
+
+
+def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
+    """A line's token and tag, between them spaces or a tab; without a tag: ''.
+
+    A card's ``text`` and ``label`` choose among several columns, by their numbers.
+    """
+    text = text.rstrip(" \t")
+    if card.data.label:
+        fields = text.split("\t") if "\t" in text else _COLUMNS_APART.split(text)
+        first, second = (int(key[0]) for key in (card.data.text or (0,), card.data.label))
+        if len(fields) > max(first, second):
+            return fields[first] or " ", fields[second]
+        raise ZhbertError(
+            f"{where}: {len(fields)} columns; the card names column {max(first, second)}"
+        )
+    cut = max(text.rfind(" "), text.rfind("\t"))
+    if cut < 0:
+        return text, ""
+    # Nothing but space before the tag: the token is a space.
+    token = text[:cut].strip(" \t") or " "
+    if len(token) > 1 and (" " in token or "\t" in token):
+        raise ZhbertError(
+            f"{where}: more than two columns; write a character and its tag a line, or name the "
+            "columns in the card, for example: text = 0, label = 3"
+        )
+    return token, text[cut + 1 :]
+
+
+def _of_lines(card: Card, path: Source, counts: Counter[str], labelled: bool) -> Iterator[Sentence]:
+    pairs: list[tuple[str, str]] = []
+    start = 0
+    for line, text in numbered_lines(path):
+        # Not every white space: the ideographic one is a character that may have a tag.
+        blank = not text.strip(" \t")
+        if text.startswith("-DOCSTART-"):
+            counts["-DOCSTART- lines, of no sentence"] += 1
+            blank = True
+        if not blank:
+            where = f"{path}:{line}"
+            token, tag = token_and_tag(text, where, card)
+            pairs.append((_token(token, card), _known(token, tag, card, where, labelled)))
+            start = start or line
+        if blank and pairs:
+            yield _sentence(card, pairs, f"{path}:{start}")
+            pairs, start = [], 0
+    # The end of the file ends a sentence, too.
+    if pairs:
+        yield _sentence(card, pairs, f"{path}:{start}")
+
+
+def is_joined(card: Card, path: Source) -> bool:
+    """Whether each token of the first line has one of the card's tags after a stroke."""
+    fields = next(iter(full_head(path, 1)), "").split()
+    matches = [_JOINED.fullmatch(field) for field in fields]
+    return bool(fields) and all(m is not None and m[2] in card.data.labels for m in matches)
+
+
+def _of_joined_lines(card: Card, path: Source, labelled: bool) -> Iterator[Sentence]:
+    for line, text in numbered_lines(path):
+        where = f"{path}:{line}"
+        pairs = []
+        for field in _COLUMNS_APART.split(text.strip(" \t")):
+            if field:
+                match = _JOINED.fullmatch(field)
+                token, tag = match.groups() if match else (field, "")
+                pairs.append((token, _known(token, tag, card, where, labelled)))
+        if pairs:
+            yield _sentence(card, pairs, where)
+
+
+def _of_records(
+    card: Card, path: Source, counts: Counter[str], labelled: bool
+) -> Iterator[Sentence]:
+    scheme = scheme_of(card.data.labels)
+    reader = SpanReader(card.language, card.data.labels, counts)
+    for line, table in json_records(path):
+        where = f"{path}:{line}"
+        given = table.get("id")
+        identity = None if given is None else scalar(given, f"{where}: id")
+        record = reader.read(table, where, labelled=labelled)
+        if record is not None:
+            yield Sentence(identity, record.tokens, tags_of(record, scheme, where), where)
+
+
+def _known(token: str, tag: str, card: Card, where: str, labelled: bool) -> str:
+    if labelled and tag not in card.data.labels:
+        what = f"{show(token)} has no tag"
+        if tag:
+            hint = nearest(tag, card.data.labels, "the card's labels")
+            what = f"the label {shortly(tag)} is not in the card{hint}"
+        raise ZhbertError(f"{where}: {what}")
+    return tag
+
+
+def _token(token: str, card: Card) -> str:
+    return token[0] if card.data.drop_word_places and token[1:].isdigit() else token
+
+
+def _sentence(card: Card, pairs: list[tuple[str, str]], where: str) -> Sentence:
+    tokens, tags = zip(*pairs, strict=True)
+    return Sentence(None, tokens, tags if set(tags) <= set(card.data.labels) else None, where)
