@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.terminal import escaping
 
 # verb -> (module that does it, one line of help), in the order in which a user meets them.
 VERBS = {
@@ -119,6 +120,11 @@ def leave(code: int, *, at_once: bool) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (0 fine, 1 the answer is no, 2 a user's mistake)."""
+    with redirect_stdout(escaping(sys.stdout)), redirect_stderr(escaping(sys.stderr)):
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
         sys.stdout.write(_usage())

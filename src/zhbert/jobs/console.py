@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from zhbert import terminal
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
@@ -15,31 +16,28 @@ if TYPE_CHECKING:
 
 
 def out() -> Console:
-    """A console on stdout: results. No colour when stdout is not a terminal."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """A console on stdout: results."""
+    return terminal.console(sys.stdout)
 
 
 def err() -> Console:
     """A console on stderr: progress and remarks."""
-    from rich.console import Console
+    return terminal.console(sys.stderr)
 
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+def data() -> TextIO:
+    """Where data goes: as it is into a pipe, for another program; made printable on a terminal."""
+    return sys.stdout if sys.stdout.isatty() else terminal.unescaped(sys.stdout)
 
 
 def say(line: str) -> None:
-    """A remark on stderr, as it stands; in a terminal its lines are broken between words."""
-    # Texts of users are shown: neither [b] nor :heart: means anything in them.
-    err().print(line, markup=False, emoji=False)
+    """A remark on stderr; in a terminal its lines are broken between words."""
+    err().print(line)
 
 
 def progress(quiet: bool, *columns: Any) -> Progress:
-    """A progress display on stderr; silent when ``quiet`` or when stderr is not a terminal."""
-    from rich.progress import Progress
-
-    console = err()
-    return Progress(*columns, console=console, disable=quiet or not console.is_terminal)
+    """A progress display on stderr; silent when ``quiet``."""
+    return terminal.progress(sys.stderr, quiet, *columns)
 
 
 def print_json(value: Any) -> None:

@@ -207,7 +207,6 @@ def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
 
 
 def _print_result(result: Filled, mask: str, quiet: bool) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs.console import out
@@ -220,13 +219,11 @@ def _print_result(result: Filled, mask: str, quiet: bool) -> None:
         masks = result.masks[first : first + _COLUMNS]
         table = Table(box=None, pad_edge=False)
         for number in range(first + 1, first + len(masks) + 1):
-            table.add_column(escape(f"{mask} {number}" if len(result.masks) > 1 else mask))
+            table.add_column(f"{mask} {number}" if len(result.masks) > 1 else mask)
         for rank in range(len(masks[0].candidates)):
             table.add_row(*(_cell(m.candidates[rank]) for m in masks))
         console.print(table)
 
 
 def _cell(candidate: Candidate) -> str:
-    from rich.markup import escape
-
-    return f"{escape(candidate.piece)} {candidate.probability:.1%}"
+    return f"{candidate.piece} {candidate.probability:.1%}"

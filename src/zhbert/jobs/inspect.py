@@ -89,6 +89,7 @@ def describe(path: str, files: ModelFiles, found: Inspection) -> dict[str, Any]:
 
 def _print(path: str, found: Inspection) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from zhbert.jobs import console
 
@@ -98,7 +99,7 @@ def _print(path: str, found: Inspection) -> None:
     facts.add_column(no_wrap=True, min_width=13)
     facts.add_column(overflow="fold")
     for label, text in _facts(found):
-        facts.add_row(label, _plain(text))
+        facts.add_row(label, text)
     out.print(facts, soft_wrap=False)
     if found.problems:
         out.print("\ndoes not fit together", style="bold")
@@ -111,14 +112,8 @@ def _print(path: str, found: Inspection) -> None:
     words = {True: "yes", False: "no", None: "doubtful"}
     for use in found.uses:
         style = {True: "green", False: "bold red", None: "yellow"}[use.answer]
-        uses.add_row(_plain(use.what), f"[{style}]{words[use.answer]}[/]", _plain(use.why))
+        uses.add_row(use.what, Text(words[use.answer], style), use.why)
     out.print(uses, soft_wrap=False)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _print_list(lines: tuple[str, ...]) -> None:
@@ -130,7 +125,7 @@ def _print_list(lines: tuple[str, ...]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for line in lines:
-        table.add_row("-", _plain(line))
+        table.add_row("-", line)
     console.out().print(table, soft_wrap=False)
 
 

@@ -276,7 +276,7 @@ def _show(card: Card) -> None:
             # Never broken into lines: it is there to be copied.
             out.print(f"{label:<{_LABEL}}  {place}", markup=False, soft_wrap=True)
     if warning := head_warning(card):
-        out.print(f"\n[bold red]WARNING[/] {warning}", soft_wrap=False)
+        out.print(f"\nWARNING {warning}", style="bold red", soft_wrap=False)
     place = "from the hub" if card.hugging_face_id else "the downloaded folder"
     for heading, lines in (
         ("with zhbert", commands_here(card)),

@@ -252,8 +252,9 @@ class _Job:
     def say(self, line: str) -> None:
         """A remark on stderr, from the first process only."""
         if not self.quiet:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            from zhbert.jobs import console
+
+            console.say(line)
 
     def go(self) -> Result:
         from zhbert.train.log import MetricsFile, Progress, Sink, TensorBoard

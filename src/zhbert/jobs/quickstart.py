@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     def stage(number: int, title: str) -> None:
         if not (args.quiet or args.json):
-            console.print(f"\n[bold]{number}/5  {title}[/bold]")
+            console.print(f"\n{number}/5  {title}", style="bold")
             # The stages' own progress is on stderr: keep the two in order in a log.
             sys.stdout.flush()
 
@@ -157,10 +157,10 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         console.print(
-            f"\n保留文本上的遮罩准确率  held-out masked accuracy: [bold]{accuracy:.2%}[/bold] "
+            f"\n保留文本上的遮罩准确率  held-out masked accuracy: {accuracy:.2%} "
             f"({line['masked_lm_predictions']:,} masked pieces)\n"
             f"总猜最常见的字        always the commonest piece: {baseline:.2%}\n"
-            f"模型  model: [bold]{result.final}[/bold]   ({seconds / 60:.1f} min)"
+            f"模型  model: {result.final}   ({seconds / 60:.1f} min)"
         )
         if better and not args.quiet:
             console.print(

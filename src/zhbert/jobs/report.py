@@ -120,7 +120,6 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 
 def _scores(report: Report) -> Table:
     """A line for each task's metric and each of our models."""
-    from rich.markup import escape
     from rich.table import Table
 
     relative = report.relative
@@ -137,12 +136,12 @@ def _scores(report: Report) -> Table:
     if verdicts:
         table.add_column("less\nbase's", justify="right", no_wrap=True)
     for column in report.table.columns:
-        name = escape(f"{column.task} {column.key}")
+        name = f"{column.task} {column.key}"
         for row in report.table.ours:
             score = row.scores.get(column)
             if score is None:
                 continue
-            cells = [name, escape(row.model), score_text(score)]
+            cells = [name, row.model, score_text(score)]
             cells += ["" if score.std is None else f"{score.std:.2f}", str(score.seeds)]
             if relative:
                 share = shares[row.model].shares.get(column) if row.model in shares else None
@@ -161,7 +160,7 @@ def _scores(report: Report) -> Table:
                 value = getattr(share_row, mean)
                 if value is None:
                     continue
-                cells = [label, escape(share_row.row.model), "", "", "", share_text(value)]
+                cells = [label, share_row.row.model, "", "", "", share_text(value)]
                 table.add_row(*cells, style="bold")
                 label = ""
     return table

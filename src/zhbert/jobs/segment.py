@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         for lines in broken.count(read_lines(args.file)):
             for words in cut_lines(segmenter, lines):
                 line = json.dumps(words, ensure_ascii=False) if args.json else " ".join(words)
-                sys.stdout.write(line + "\n")
+                console.data().write(line + "\n")
             sys.stdout.flush()
     if broken.lines:
         _remark(

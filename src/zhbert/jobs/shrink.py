@@ -339,7 +339,6 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
 
 
 def _print_loss(loss: dict[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs.console import out
@@ -354,7 +353,7 @@ def _print_loss(loss: dict[str, Any]) -> None:
     table.add_column("times", justify="right", no_wrap=True)
     table.add_column("becomes", overflow="fold")
     for one in loss["lost"][:_SHOWN]:
-        table.add_row(escape(one["piece"]), f"{one['count']:,}", escape(" ".join(one["becomes"])))
+        table.add_row(one["piece"], f"{one['count']:,}", " ".join(one["becomes"]))
     console.print(table)
     if (more := loss["lost_pieces"] - _SHOWN) > 0:
         console.print(f"... and {more:,} more of the text's pieces (--json has them)", markup=False)
@@ -363,7 +362,6 @@ def _print_loss(loss: dict[str, Any]) -> None:
 
 def print_coverage(found: dict[str, Any]) -> None:
     """A text's pieces and [UNK] before and after the vocabulary changed."""
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs.console import out
@@ -377,7 +375,7 @@ def print_coverage(found: dict[str, Any]) -> None:
     table.add_row(
         "pieces for a character", *(f"{side['pieces_per_character']:.3f}" for side in sides)
     )
-    table.add_row(escape("[UNK]"), *(f"{side['unknown']:,}" for side in sides))
-    table.add_row(escape("share of [UNK]"), *(f"{side['unknown_share']:.4%}" for side in sides))
+    table.add_row("[UNK]", *(f"{side['unknown']:,}" for side in sides))
+    table.add_row("share of [UNK]", *(f"{side['unknown_share']:.4%}" for side in sides))
     out().print(table)
     out().print()

@@ -70,9 +70,13 @@ def describe(card: Card) -> dict[str, Any]:
 
 
 def _print_file(card: Card) -> None:
-    # Bytes: the copy must be UTF-8 whatever the terminal's encoding is, or it is no card.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(card.path.read_bytes())
+    raw = card.path.read_bytes()
+    if sys.stdout.isatty():
+        sys.stdout.write(raw.decode("utf-8-sig"))
+    else:
+        # Bytes: the copy must be UTF-8 whatever the environment's encoding is, or it is no card.
+        sys.stdout.flush()
+        sys.stdout.buffer.write(raw)
 
 
 def _list(cards: list[Card], quiet: bool) -> None:
@@ -100,7 +104,6 @@ def _list(cards: list[Card], quiet: bool) -> None:
 
 
 def _show(card: Card) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs import console
@@ -111,7 +114,7 @@ def _show(card: Card) -> None:
     facts.add_column(no_wrap=True, min_width=_LABEL)
     facts.add_column()
     for label, text in _facts(card):
-        facts.add_row(label, escape(text))
+        facts.add_row(label, text)
     out.print(facts)
     out.print("\nsettings")
     out.print(_settings_table(card))

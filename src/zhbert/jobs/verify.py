@@ -161,6 +161,7 @@ def describe(verdict: Verdict) -> dict[str, Any]:
 
 def _print(verdict: Verdict, quiet: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from zhbert.jobs import console
 
@@ -177,7 +178,7 @@ def _print(verdict: Verdict, quiet: bool) -> None:
                 name,
                 f"{difference.largest:.2g}",
                 f"{difference.relative:.2g}",
-                "" if fine else "[bold red]too large[/]",
+                "" if fine else Text("too large", "bold red"),
             )
         out.print(table)
         for line in _remarks(verdict):

@@ -399,7 +399,6 @@ def _print_plain(text: str) -> None:
 
 
 def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs.console import out
@@ -407,7 +406,7 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
 
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
-    headers = ("pieces", r"\[UNK]", "share", "trad.", "pieces per\nLatin word", "per\nletter")
+    headers = ("pieces", "[UNK]", "share", "trad.", "pieces per\nLatin word", "per\nletter")
     for header in headers:
         table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
     names = [Path(name).name for name in by_file]
@@ -416,7 +415,7 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
     rows = list(zip(names, by_file.values(), strict=True))
     for name, found in [*rows, ("total", total)] if len(rows) > 1 else rows:
         table.add_row(
-            escape(name),
+            name,
             f"{found.pieces:,}",
             f"{found.unknown:,}",
             f"{found.unknown_share:.4%}",
@@ -429,12 +428,12 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
     if not missing:
         return
     shown = Table(box=None, pad_edge=False)
-    for name, where in (("character", "left"), ("code", "left"), (r"\[UNK]", "right")):
+    for name, where in (("character", "left"), ("code", "left"), ("[UNK]", "right")):
         shown.add_column(name, justify=where)  # type: ignore[arg-type]
     shown.add_column("for example", overflow="fold")
     for character, count in missing[:top]:
         example = "".join(c for c in total.examples[character] if c.isprintable())
-        shown.add_row(escape(character), f"U+{ord(character):04X}", f"{count:,}", escape(example))
+        shown.add_row(character, f"U+{ord(character):04X}", f"{count:,}", example)
     _print_plain("")
     out().print(shown)
     if len(missing) > top:

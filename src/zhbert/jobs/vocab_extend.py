@@ -392,7 +392,6 @@ def _remarks(result: dict[str, Any]) -> list[str]:
 
 
 def _print_table(added: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from zhbert.jobs.console import out
@@ -407,7 +406,7 @@ def _print_table(added: list[dict[str, Any]]) -> None:
     table.add_column("mean of", overflow="fold")
     for one in (*unknown, *others):
         times = "" if one["count"] is None else f"{one['count']:,}"
-        cells = [escape(one["piece"]), escape(" ".join(one["was"]))]
+        cells = [one["piece"], " ".join(one["was"])]
         table.add_row(*(cells[:1] + [times] * counted + cells[1:]))
     out().print(table)
     if (more := len(added) - len(unknown) - len(others)) > 0:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.terminal import escape_controls, unescaped
 
 
 class Sink(Protocol):
@@ -112,7 +113,8 @@ class Progress:
         describe: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> None:
         """``describe`` says an evaluation's line; by default as pretraining's are said."""
-        self.stream, self.last_step = stream, last_step
+        # Its own control characters move the cursor; what it shows is made escape_controls.
+        self.stream, self.last_step = unescaped(stream), last_step
         self._evaluation = describe or describe_evaluation
         self.live = stream.isatty()
         self._shown = 0.0 if self.live else time.monotonic() - self.PLAIN_SECONDS + 3.0
@@ -165,6 +167,7 @@ class Progress:
         return "  ".join(parts)
 
     def _line(self, text: str, passing: bool = False) -> None:
+        text = escape_controls(text)
         if self.live:
             columns = shutil.get_terminal_size().columns
             self.stream.write("\r\x1b[K" + (text[: columns - 1] if passing else text))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from zhbert import terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -32,16 +35,15 @@ class _Shown(Progress):
         self.bar.update(self.tasks[stage], completed=done, total=total)
 
     def note(self, text: str) -> None:
-        self.bar.console.print(f"note: {text}", highlight=False, markup=False)
+        self.bar.console.print(f"note: {text}")
 
 
 @contextmanager
 def shown(quiet: bool) -> Iterator[Progress]:
-    """Progress on stderr: remarks always, the bar on a terminal only; ``quiet`` shows neither."""
+    """Progress on stderr: remarks and a bar, in a pipe a line now and then; ``quiet``: neither."""
     if quiet:
         yield Progress()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -49,18 +51,15 @@ def shown(quiet: bool) -> Iterator[Progress]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.progress import Progress as Bar
 
-    console = Console(stderr=True)
-    console.soft_wrap = not console.is_terminal
-    with Bar(
+    with terminal.progress(
+        sys.stderr,
+        quiet,
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
         transient=True,
     ) as bar:
         yield _Shown(bar)

@@ -1,0 +1,101 @@
+"""What is shown to people: strangers' text cannot steer the terminal, and long work is followed.
+
+Texts, labels, file names, settings and servers' answers all reach the screen. A terminal obeys the
+control characters in them: they can hide an error, rename the window or forge what stands above.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+# C0 but tab and the end of a line, DEL and C1; and the marks that turn the direction of text round.
+_CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# How often work that no bar shows says how far it is.
+_PLAIN_SECONDS = 15.0
+
+
+def escape_controls(text: str) -> str:
+    r"""Control characters as JSON escapes, so that a line of JSON says the same as before.
+
+    >>> escape_controls("a\x1b[31mb\tc\r\n")
+    'a\\u001b[31mb\tc\n'
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\r\n", "\n"))
+
+
+class EscapingStream:
+    """A text stream that shows control characters instead of sending them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.unescaped = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text`` with its control characters escaped."""
+        self.unescaped.write(escape_controls(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unescaped, name)
+
+
+def escaping(stream: TextIO) -> TextIO:
+    """``stream``, with control characters escaped."""
+    return cast(TextIO, EscapingStream(stream))
+
+
+def unescaped(stream: TextIO) -> TextIO:
+    """The stream behind an escaping one: for our own control characters, and for data in a pipe."""
+    return stream.unescaped if isinstance(stream, EscapingStream) else stream
+
+
+def console(stream: TextIO) -> Console:
+    """A rich console that takes every text as it stands: no markup, no emoji codes, no escapes.
+
+    Colours only on a terminal, where lines are broken between words; a pipe gets them whole.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainTexts(Console):
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(escape_controls(text), **options)
+
+        def render(self, *arguments: Any, **options: Any) -> Any:
+            for segment in super().render(*arguments, **options):
+                own = segment.control or segment.text == escape_controls(segment.text)
+                yield segment if own else Segment(escape_controls(segment.text), segment.style)
+
+    stream = unescaped(stream)
+    return PlainTexts(
+        file=stream, markup=False, emoji=False, highlight=False, soft_wrap=not stream.isatty()
+    )
+
+
+def progress(stream: TextIO, quiet: bool, *columns: Any, **options: Any) -> Progress:
+    """A progress display; where ``stream`` is no terminal, a plain line now and then."""
+    from rich.progress import Progress
+
+    on = console(stream)
+
+    class Plain(Progress):
+        said = time.monotonic()
+
+        def update(self, task_id: Any, **changes: Any) -> None:
+            super().update(task_id, **changes)
+            if quiet or time.monotonic() - self.said < _PLAIN_SECONDS:
+                return
+            self.said = time.monotonic()
+            task = self.tasks[task_id]
+            done = f"{task.completed:,.0f}" if task.total is None else f"{task.percentage:.0f} %"
+            left = task.time_remaining
+            rest = "" if left is None else f", {left / 60:.0f} min left"
+            on.print(f"{task.description}: {done}{rest}")
+
+    kind = Progress if on.is_terminal else Plain
+    return kind(*columns, console=on, disable=quiet or not on.is_terminal, **options)
