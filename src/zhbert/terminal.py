@@ -21,7 +21,9 @@ _PLAIN_SECONDS = 15.0
 
 
 def escape_controls(text: str) -> str:
-    r"""Control characters as JSON escapes, so that a line of JSON says the same as before.
+    r"""Control characters as JSON escapes: lines of JSON say the same as before.
+
+    Lines stay lines; `zhbert.wording.printable` makes one line of anything.
 
     >>> escape_controls("a\x1b[31mb\tc\r\n")
     'a\\u001b[31mb\tc\n'

@@ -113,7 +113,7 @@ class Progress:
         describe: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> None:
         """``describe`` says an evaluation's line; by default as pretraining's are said."""
-        # Its own control characters move the cursor; what it shows is made escape_controls.
+        # Its own control characters move the cursor; of what it shows they are escaped.
         self.stream, self.last_step = unescaped(stream), last_step
         self._evaluation = describe or describe_evaluation
         self.live = stream.isatty()
