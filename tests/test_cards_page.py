@@ -140,6 +140,19 @@ def test_the_examples_are_what_the_page_says_of_them(tmp_path):
     with pytest.raises(ZhbertError, match=r"train\.tsv:4: 2 columns where the first row has 3"):
         read_examples(strict, None, "train")
 
+    rows, remarks = read("topics.toml", tmp_path)
+    assert [row.labels for row in rows] == [("服务", "房间"), ("价格",), ("房间", "价格"), ()]
+    assert remarks == []
+    # The other form, without `label`, gives the same.
+    columns = re.findall(
+        r"^```csv\n(.*?)^```$", section("Several labels, from JSON lines"), re.M | re.S
+    )
+    (tmp_path / "train.csv").write_text(columns[0], encoding="utf-8")
+    card = load_card(tmp_path / "topics.toml")
+    data = dataclasses.replace(card.data, format="csv", label=())
+    found = read_examples(dataclasses.replace(card, data=data), tmp_path / "train.csv", "train")
+    assert [row.labels for row in found] == [rows[0].labels, rows[3].labels]
+
     rows, _ = read("names.toml", tmp_path)
     assert [type(row) for row in rows] == [TagExample, TagExample]
     assert "".join(rows[0].tokens) == "李白到了成都"
@@ -245,6 +258,7 @@ def test_the_tables_name_every_key_and_its_default(kind, heading):
 # A card of each kind in each of its formats with what it must have.
 REQUIRED = {
     "classify": {"text": "a", "label": "b", "labels": ["x", "y"]},
+    "multi_label": {"text": "a", "label": "b", "labels": ["x", "y"]},
     "regress": {"text": "a", "label": "b", "label_range": [0, 5]},
     "tag": {"labels": ["O", "B-X"], "scheme": "BIO"},
     "span": {"scorer": "squad2.0"},
@@ -254,7 +268,8 @@ VALUES = {
     "text_pair": "c", "id": "d", "where": {"e": "f"}, "split_column": "g", "header": True,
     "quoting": True, "skip_broken_rows": True, "labels_file": "labels.txt",
     "label_names": ["无", "有"], "rename_labels": {"z": "x"}, "drop_labels": ["-"],
-    "drop_word_places": True, "yes_no": True, "no_answer": True,
+    "drop_word_places": True, "yes_no": True, "no_answer": True, "label_delimiter": ";",
+    "threshold": 0.3,
     **{key: value for keys in REQUIRED.values() for key, value in keys.items()},
 }  # fmt: skip
 
@@ -275,7 +290,7 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
             elif form == "bio" and key in ("text", "label"):
                 data[key] = 1
             card = {"title": "t", "kind": kind, "metrics": [METRICS_OF_KIND[kind][0]], "data": data}
-            allowed = of.replace("rows", "classify, regress").split(", ")
+            allowed = of.replace("rows", "classify, multi_label, regress").split(", ")
             if kind in allowed or form in allowed:
                 parse_card(card, tmp_path / "mine.toml")
             else:

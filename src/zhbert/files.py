@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -396,9 +397,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """``value`` as JSON, Chinese readable; a number that is none (NaN, infinity) becomes null.
+
+    JSON has no such numbers: what Python writes instead no other program reads.
+
+    >>> to_json({"好": [1.5, float("nan")]})
+    '{"好": [1.5, null]}'
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:
+        finite = _without_nan(value)
+        return json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    return value
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as JSON, atomically; keys keep their order, Chinese stays readable."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    """Write ``value`` as `to_json` does, atomically; keys keep their order."""
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert.errors import ZhbertError
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,15 +62,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
 # lets a process grow by half a gigabyte. Read when the first operation runs.
 _ONEDNN_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 _SHAPES_KEPT = 64
+# OpenMP ends the process where it cannot start a thread.
+MOST_THREADS = 1024
 
 
 def prepare_threads(threads: int) -> int:
     """Set PyTorch's CPU threads (0: its own choice) and return how many there are.
 
-    Call it before anything is computed.
+    Call it before anything is computed. Raises ZhbertError for more threads than any CPU has cores.
     """
     import torch
 
+    if threads > MOST_THREADS:
+        raise ZhbertError(f"threads = {threads}: must be {MOST_THREADS:,} or less; 0: all cores")
     for name in _ONEDNN_CACHES:
         os.environ.setdefault(name, str(_SHAPES_KEPT))
     if threads:

@@ -44,6 +44,14 @@ def _classify(count: int, seed: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _multi_label(count: int, seed: int) -> str:
+    lines = []
+    for number, text in enumerate(texts(count, seed)):
+        marks = "".join(mark for place, mark in enumerate("好坏京") if number >> place & 1)
+        lines.append(json.dumps({"text": marks + text, "labels": list(marks)}, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
 def _regress(count: int, seed: int) -> str:
     lines = []
     for number, text in enumerate(texts(count, seed)):
@@ -83,6 +91,18 @@ CARDS = {
         label = "label"
         labels = ["neg", "pos"]
     """,
+    "multi_label": """
+        title = "what is in it?"
+        kind = "multi_label"
+        metrics = ["f1_micro", "f1_macro", "f1_weighted", "exact_match"]
+        [data]
+        format = "jsonl"
+        train = "train.jsonl"
+        dev = "dev.jsonl"
+        text = "text"
+        label = "labels"
+        labels = ["好", "坏", "京"]
+    """,
     "regress": """
         title = "how good?"
         kind = "regress"
@@ -121,6 +141,7 @@ CARDS = {
 }
 _MAKERS = {
     "classify": (_classify, ".tsv"),
+    "multi_label": (_multi_label, ".jsonl"),
     "regress": (_regress, ".tsv"),
     "tag": (_tag, ".txt"),
     "span": (_span, ".json"),

@@ -13,7 +13,7 @@ from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
 from zhbert.text.tokenizer import Tokenizer
 
-KINDS = ("classify", "regress", "tag", "span")
+KINDS = ("classify", "multi_label", "regress", "tag", "span")
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +51,49 @@ def test_json_has_the_metrics_by_name(tuned, capsys, monkeypatch):
     assert set(metrics) == {"accuracy", "f1"}
     assert cli._run("evaluate", [run, card, "--data", dev]) == 0
     assert f"accuracy  {metrics['accuracy']:.2f}" in capsys.readouterr().out
+
+
+def test_each_label_and_each_type_of_entity_is_scored(tuned):
+    from sklearn.metrics import classification_report
+
+    run, card, dev = parts(tuned, "classify")
+    found = evaluate(run, card, dev)
+    lines = (run / "seed-0" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    sides = ([json.loads(line)[key] for line in lines] for key in ("gold", "predicted"))
+    expected = classification_report(*sides, output_dict=True, zero_division=0)
+    for label, row in found["classes"].items():
+        assert row["support"] == expected[label]["support"]
+        for name, theirs in (("precision",) * 2, ("recall",) * 2, ("f1", "f1-score")):
+            assert row[name] == pytest.approx(100 * expected[label][theirs])
+    macro = expected["macro avg"]["f1-score"]
+    assert found["averages"]["macro"]["f1"] == pytest.approx(100 * macro)
+    assert sum(map(sum, found["confusion"])) == 24
+    result = json.loads((run / "seed-0" / "result.json").read_text(encoding="utf-8"))
+    assert result["classes"] == found["classes"]
+
+    found = evaluate(*parts(tuned, "tag"))
+    assert list(found["classes"]) == ["LOC"]
+    assert found["classes"]["LOC"]["support"] == 24
+    assert found["averages"]["micro"]["f1"] == pytest.approx(found["metrics"]["f1"])
+    assert "classes" not in evaluate(*parts(tuned, "regress"))
+
+
+def test_the_table_shows_labels_as_they_stand(tuned, tmp_path, capsys, monkeypatch):
+    from zhbert import cli
+
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setitem(cli.VERBS, "evaluate", ("zhbert.jobs.evaluate", ""))
+    run, card, dev = parts(tuned, "classify")
+    named = tmp_path / "my_classify.toml"
+    names = 'label_names = ["[b]坏[/b]", ":smile:"]'
+    named.write_text(f"{card.read_text()}\n{names}\n", encoding="utf-8")
+    assert cli._run("evaluate", [str(run), str(named), "--data", str(dev)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["label", "precision", "recall", "f1", "support"]
+    assert lines[1].startswith("neg [b]坏[/b] ")
+    assert lines[2].startswith("pos :smile: ")
+    assert [line.split()[0] for line in lines[3:6]] == ["micro", "macro", "weighted"]
+    assert any(line.startswith("is \\ predicted") for line in lines)
 
 
 def test_a_score_on_another_task_is_remarked_upon(tuned, tmp_path):

@@ -29,7 +29,7 @@ from zhbert.tasks.read_predictions import read_predictions
 from zhbert.tasks.scoring import score
 from zhbert.tasks.span import Span
 
-KINDS = ("classify", "regress", "tag", "span")
+KINDS = ("classify", "multi_label", "regress", "tag", "span")
 # Cut off between the best evaluation and the end that patience makes.
 LATER = ("epochs=30", "patience=3")
 SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
@@ -149,6 +149,20 @@ def test_the_folder_opens_in_transformers_with_the_same_labels(runs):
         assert found == pytest.approx(line["probabilities"], abs=1e-4)
     assert json_of(final / "config.json")["id2label"] == {"0": "neg", "1": "pos"}
     assert json_of(final / "tokenizer_config.json")["model_max_length"] == 32
+
+
+def test_several_labels_are_the_same_in_transformers(runs):
+    from transformers import pipeline
+
+    final = runs / "multi_label" / "seed-0" / "final"
+    assert json_of(final / "config.json")["problem_type"] == "multi_label_classification"
+    classify = pipeline("text-classification", model=str(final), top_k=None)
+    lines = lines_of(runs / "multi_label" / "seed-0" / "predictions.jsonl")
+    assert {len(line["predicted"]) for line in lines} >= {1, 2}
+    for line in lines[:8]:
+        found = {one["label"]: one["score"] for one in classify([line["text"]])[0]}
+        assert found == pytest.approx(line["probabilities"], abs=1e-4)
+        assert set(line["predicted"]) == {label for label in found if found[label] >= 0.5}
 
 
 def test_numbers_are_the_same_in_transformers(runs):

@@ -125,10 +125,24 @@ def test_runs_of_before_go_on_and_damaged_ones_are_named(tmp_path, model, card):
     old = {k: v for k, v in origin["identity"].items() if k not in ("configuration", "vocabulary")}
     edit(run / "provenance.json", identity=old)
     assert finetune(card, model, None, run, FAST).summary["seeds"] == [0]
-    for text in ("{", "{}", '{"identity": 3}'):
+    for text in ("{", "{}", '{"identity": 3}', "[" * 200_000):
         (run / "provenance.json").write_text(text)
         line = refusal(card, model, None, run, FAST)
         assert "provenance.json is missing or damaged" in line
+
+
+@pytest.mark.parametrize("text", ["", "null", '{"seed": 0}', "[" * 200_000])
+def test_a_seed_whose_result_is_damaged_is_trained_again(tmp_path, model, card, text):
+    run = tmp_path / "run"
+    summary = finetune(card, model, None, run, FAST).summary
+    (run / "seed-0" / "result.json").write_text(text)
+    assert finetune(card, model, None, run, FAST).summary["metrics"] == summary["metrics"]
+    assert json.loads((run / "seed-0" / "result.json").read_text())["seed"] == 0
+
+
+def test_more_threads_than_a_process_can_start_are_refused(tmp_path, model, card):
+    line = refusal(card, model, None, tmp_path / "run", [*FAST, "threads=100000"])
+    assert line == "threads = 100000: must be 1,024 or less; 0: all cores"
 
 
 def test_a_file_scored_with_dev_must_stay(tmp_path, model, card):
@@ -251,5 +265,5 @@ def test_a_damaged_section_of_a_model_is_one_line(tmp_path, model, card, changes
     assert message in str(caught.value)
     assert "config.json: zhbert" in str(caught.value)
     edit(config, zhbert=section, architectures=3)
-    with pytest.raises(ZhbertError, match=r"config\.json says"):
+    with pytest.raises(ZhbertError, match=r"architectures = 3: must be a list of texts"):
         evaluate(run, card, card.with_name("dev.tsv"))

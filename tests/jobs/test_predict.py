@@ -6,8 +6,10 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,10 +20,13 @@ from zhbert.jobs import predict as predict_module
 from zhbert.jobs.finetune import finetune
 from zhbert.jobs.predict import predict
 from zhbert.tasks import fine_tuned
-from zhbert.tasks.fine_tuned import open_fine_tuned
-from zhbert.tasks.read import TextExample
+from zhbert.tasks.cards import load_card
+from zhbert.tasks.fine_tuned import card_table, open_fine_tuned
+from zhbert.tasks.read import TextExample, read_examples
+from zhbert.tasks.read_predictions import read_predictions
 
-KINDS = ("classify", "regress", "tag", "span")
+SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
+KINDS = ("classify", "multi_label", "regress", "tag", "span")
 
 
 @pytest.fixture(scope="session")
@@ -279,7 +284,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
         "好\n", model=model_of(tuned, "regress")
     )
     assert "no column 'text_pair'" in line("text\n好\n", "in.tsv", model_of(tuned, "regress"))
-    assert "question and context must be texts" in line('{"question": "好"}', "q.jsonl", span)
+    assert "no 'context'; there: question" in line('{"question": "好"}', "q.jsonl", span)
     assert "not JSON" in line("{", "q.json", span)
     assert "ends in .jsonl or .tsv" in line("好\n", target=tmp_path / "out.xml")
     assert line("a,b\n好,坏\n", "in.csv", model_of(tuned, "regress")).endswith(
@@ -302,6 +307,32 @@ def test_the_file_itself_is_never_written_over(tmp_path, tuned):
         line = refusal(model_of(tuned, "classify"), source, out, overwrite=True)
         assert "is the file to predict for; give another name" in line
     assert source.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_clues_submission_is_an_object_a_line(tmp_path, tuned, suffix):
+    card = load_card("afqmc")
+    opened = card_of_clue(tuned, tmp_path)
+    out = tmp_path / f"afqmc_predict{suffix}"
+    predict(opened, SAMPLES / "afqmc" / "test.json", out, submission=True)
+    lines = out.read_text(encoding="utf-8").splitlines()
+    assert lines[0] in ('{"id": 0, "label": "0"}', '{"id": 0, "label": "1"}')
+    assert [json.loads(line)["id"] for line in lines] == list(range(10))
+    gold = SAMPLES / "afqmc" / "dev.json"
+    # What is handed in is read back by ``score``.
+    assert len(read_predictions(card, out, read_examples(card, gold, "dev"), gold, "dev")) == 10
+
+
+def card_of_clue(tuned, folder):
+    """A classifier of pairs, as if it had been fine-tuned for AFQMC."""
+    final = shutil.copytree(model_of(tuned, "classify"), folder / "clue")
+    config = json.loads((final / "config.json").read_text(encoding="utf-8"))
+    card = load_card("afqmc")
+    kept = {key: card_table(card)[key] for key in ("title", "kind", "language", "metrics", "data")}
+    config["zhbert"] |= {"task": "afqmc", "card": kept}
+    config["id2label"] = dict(enumerate(card.data.labels))
+    (final / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return final
 
 
 def test_cjrcs_submission_is_a_list(tmp_path):

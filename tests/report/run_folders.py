@@ -153,9 +153,8 @@ def measured(card: Card, name: str, lines: Sequence[Mapping[str, Any]]) -> float
     if card.kind == "span":
         metric = resampled_mean([100 * line["score" if name == "f1" else name] for line in lines])
     else:
-        more = card.data.labels[1:2] if (card.kind, name) == ("classify", "f1") else ()
         sides = ([line[key] for line in lines] for key in ("gold", "predicted"))
-        metric = METRICS[card.kind][name](*sides, *more)
+        metric = METRICS[card.kind][name](*sides, card.data.labels)
     import numpy as np
 
     return float(metric(np.ones((1, len(lines))))[0])

@@ -19,8 +19,9 @@ from zhbert.tasks.cards import (
 
 KINDS = {
     "classify": (
-        "bq", "chnsenticorp", "cola", "lcqmc", "mnli", "mrpc", "ocnli", "qnli", "qqp", "rte",
-        "sst2", "thucnews", "thucnews_titles", "wnli", "xnli",
+        "afqmc", "bq", "chnsenticorp", "cmnli", "cola", "csl", "iflytek", "lcqmc", "mnli", "mrpc",
+        "ocnli", "qnli", "qqp", "rte", "sst2", "thucnews", "thucnews_titles", "tnews", "wnli",
+        "xnli",
     ),
     "regress": ("stsb", "stsb_zh"),
     "tag": ("msra", "ner_peopledaily", "weibo"),
@@ -60,7 +61,7 @@ def write(tmp_path):
 
 def test_the_folder_holds_these_cards_and_no_others():
     assert card_names() == sorted(name for names in KINDS.values() for name in names)
-    assert len(list(CARDS_FOLDER.iterdir())) == 25
+    assert len(list(CARDS_FOLDER.iterdir())) == len(card_names())
 
 
 @pytest.mark.parametrize("name", card_names())
@@ -202,9 +203,10 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
         ('["accuracy"]', '["acuracy"]',
          """mine.toml: metrics = "acuracy": not a choice; did you mean 'accuracy'?"""),
         ('["accuracy"]', "[]",
-         "mine.toml: metrics = []: name one or more of accuracy, f1, matthews"),
+         "mine.toml: metrics = []: name one or more of accuracy, f1, matthews, f1_micro, "
+         "f1_macro, f1_weighted"),
         ('["accuracy"]', '["em"]',
-         'mine.toml: metrics = "em": not a choice; known: accuracy, f1, matthews'),
+         'mine.toml: metrics = "em": not a choice; known: accuracy, f1, matthews, f1_micro'),
         ('train = "train.csv"\ndev = "dev.csv"', "",
          "mine.toml: data: neither train nor dev names a file"),
         ("[data]", "[settings]\nepocs = 2\n[data]",
@@ -249,6 +251,16 @@ def test_a_mistake_in_a_card_is_one_line(write, old, new, message):
         ("regress", "", 'data.label_range = []: must be the lowest and the highest number'),
         ("regress", "label_range = [5, 0]", "data.label_range = [5.0, 0.0]: must be the lowest"),
         ("regress", 'label_range = ["0", "5"]', "must be a list of numbers"),
+        ("multi_label", 'text = "a"\nformat = "tsv"\nlabels = ["x", "y"]\nheader = false',
+         'data.text = "a": without a header (header = false) a column is a number'),
+        ("multi_label", 'text = 0\nformat = "tsv"\nlabels = ["x", "y"]\nheader = false',
+         "data: 'label' is missing: without a header (header = false) no column"),
+        ("multi_label", 'text = "a"\nformat = "tsv"\nlabels = ["x", "y"]\nthreshold = 1.0',
+         "data.threshold = 1.0: must be above 0 and below 1"),
+        ("multi_label", 'text = "a"\nlabel = "l"\nformat = "tsv"\nlabels = ["x,y", "z"]',
+         'data.labels: "x,y" holds label_delimiter, ","; choose another one'),
+        ("multi_label", 'text = "a"\nformat = "tsv"\nlabels = ["x", "y"]\nlabel_delimiter = ""',
+         'data.label_delimiter = "": must be a text, for example ","'),
         ("span", 'format = "squad"',
          """data: 'scorer' is missing; write scorer = "cmrc2018", or cjrc, squad1.1, squad2.0"""),
         ("span", 'format = "squad"\nscorer = "squad"', 'data.scorer = "squad": not a choice'),

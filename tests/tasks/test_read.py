@@ -51,12 +51,17 @@ COUNTS = {
     "xnli": {"train": 2000, "dev": 490},
 }
 SAMPLED = {
+    "afqmc": ("train", "dev"),
+    "cmnli": ("train", "dev"),
+    "csl": ("train", "dev"),
+    "iflytek": ("train", "dev"),
     "mnli": ("train", "dev", "dev_mismatched"),
     "msra": ("train", "dev", "test"),
     "qnli": ("train", "dev"),
     "qqp": ("train", "dev"),
     "squad2.0": ("train", "dev"),
     "thucnews": ("train", "dev", "test"),
+    "tnews": ("train", "dev"),
     "weibo": ("train", "dev", "test"),
 }
 
@@ -190,6 +195,26 @@ def test_qqp_leaves_broken_rows_out_and_counts_them():
 def test_glue_test_files_have_no_labels():
     examples = read_examples(load_card("qqp"), SAMPLES, "test", labelled=False)
     assert [example.label for example in examples] == [None] * 10
+
+
+def test_clues_files_are_read_as_its_baselines_read_them():
+    remarks: list[str] = []
+    read_examples(load_card("cmnli"), SAMPLES, "dev", remark=remarks.append)
+    assert remarks == ['dev.json: rows left out for their label "-": 1']
+    keywords = read_examples(load_card("csl"), SAMPLES, "train")[0]
+    assert keywords.text == "水泵 叶轮 噪声"
+    assert keywords.text_pair.startswith("为降低小型水泵的噪声")
+    for name in ("tnews", "iflytek"):
+        card = load_card(name)
+        named = dict(zip(card.data.labels, card.data.label_names, strict=True))
+        lines = (SAMPLES / name / "train.json").read_text(encoding="utf-8").splitlines()
+        for example, line in zip(read_examples(card, SAMPLES, "train"), lines, strict=True):
+            row = json.loads(line)
+            assert named[example.label] == row.get("label_desc", row.get("label_des"))
+    # A submission's ids are the rows' numbers, whatever the file says.
+    hidden = read_examples(load_card("csl"), SAMPLES, "test", labelled=False)
+    assert [one.id for one in hidden] == [str(number) for number in range(10)]
+    assert {one.label for one in hidden} == {None}
 
 
 def test_weibo_drops_the_place_in_the_word():
@@ -481,8 +506,8 @@ def test_a_space_is_a_character_that_may_have_a_tag(read):
         ({"form": "jsonl"}, '{"text": "a"}\n', 'dev:1: no column "label"; there: text'),
         ({"form": "jsonl"}, '{"text": null, "label": 1}\n',
          'dev:1: "text" is null: must be a text or a number'),
-        ({"form": "jsonl"}, '{"text": ["a"], "label": 1}\n',
-         'dev:1: "text" is ["a"]: must be a text'),
+        ({"form": "jsonl"}, '{"text": ["a", 1], "label": 1}\n',
+         'dev:1: "text" is ["a", 1]: must be a text'),
         ({"form": "parquet"}, "no parquet", "dev: not a parquet file ("),
         ({"kind": "regress"}, "text\tlabel\na\t5.1\n",
          'dev:2: the label "5.1" is not a number from 0 to 5'),

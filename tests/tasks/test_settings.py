@@ -16,6 +16,7 @@ from zhbert.tasks.settings import (
     FineTuningSettings,
     check_settings,
     differences,
+    distinct_points,
     family_of,
     grid,
     settings_for,
@@ -110,6 +111,14 @@ def test_a_grid_is_the_product_of_its_lists():
     assert len(set(points)) == 6
     assert all("epochs=2" in point for point in points)
     assert grid([]) == [()]
+
+
+def test_values_that_are_the_same_are_one_point():
+    points = distinct_points(["optimizer.learning_rate=1e-4,0.0001,2e-4", "epochs=3"])
+    assert points == [
+        ("optimizer.learning_rate=1e-4", "epochs=3"),
+        ("optimizer.learning_rate=2e-4", "epochs=3"),
+    ]
 
 
 def test_a_continuation_may_change_what_decides_nothing():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert import terminal
 from zhbert.errors import ZhbertError
+from zhbert.files import to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +42,7 @@ def progress(quiet: bool, *columns: Any) -> Progress:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
 def numbered_lines(stdin: TextIO) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,8 @@
   zhbert evaluate runs/mine/seed-0/final my-task.toml --data test.csv --json
 
 TASK is a task's name ('zhbert tasks' lists them) or a card; FILE is written as the card says. The
-scores are in per cent, predicted in fp32 unless --precision says otherwise.
+scores are in per cent, predicted in fp32 unless --precision says otherwise: the card's metrics and,
+of labels and tags, precision, recall and F1 of each, with their averages.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
     from zhbert.jobs import console
+    from zhbert.jobs.class_table import print_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -71,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(result)
         return 0
+    if "classes" in result:
+        print_report(load_card(args.task), result)
+        sys.stdout.write("\n")
     for name, value in result["metrics"].items():
         sys.stdout.write(f"{name}  {value:.2f}\n")
     examples = counted(result["examples"], "example")
@@ -89,12 +94,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score ``model`` on the file ``data``: ``metrics`` by name, in per cent, and what was scored.
 
+    Of labels and tags also what `scoring.report` says of each label or type of entity: ``classes``,
+    ``averages``, ``confusion``.
+
     ``split`` None: the one that the card knows the file's name for, else dev.
 
     Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
     """
     from zhbert.jobs.finetune_seed import metrics_of
     from zhbert.tasks.read import read_examples
+    from zhbert.tasks.scoring import report
 
     card = load_card(task)
     path = Path(data)
@@ -107,6 +116,7 @@ def evaluate(
     if opened.card is not None and opened.card.name != card.name:
         remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
     predictions = opened.predict(examples, dtype=dtype_of(precision))
+    pairs = zip(examples, predictions, strict=True)
     note = split_remark(card, split, len(examples))
     if note:
         remark(note)
@@ -116,6 +126,7 @@ def evaluate(
         "examples": len(examples),
         "metrics": metrics_of(card, examples, predictions),
         "split_note": note,
+        **report(card, examples, {one.id: p.value for one, p in pairs}),
     }
 
 
@@ -126,7 +137,7 @@ def check_fits(opened: FineTuned, card: Card) -> None:
             f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "
             f"kind {card.kind}"
         )
-    if card.kind in ("classify", "tag"):
+    if card.data.labels:
         theirs = opened.kind.labels or ()
         unknown = [label for label in card.data.labels if label not in theirs]
         if unknown:

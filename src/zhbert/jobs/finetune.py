@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, sha256_of, write_json, write_text
+from zhbert.files import atomic_folder, read_json, sha256_of, write_json, write_text
 from zhbert.folders import Claim, empty_folder
 from zhbert.jobs.finetune_text import (
     describe_examples,
@@ -50,8 +50,8 @@ from zhbert.tasks.settings import (
     FineTuningSettings,
     check_settings,
     differences,
+    distinct_points,
     family_of,
-    grid,
     settings_for,
     with_overrides,
 )
@@ -168,9 +168,7 @@ def finetune(
         raise ZhbertError("finetune runs in one process: start it without torchrun")
     card = load_card(task)
     texts = list(overrides)
-    points = grid(texts)
-    for point in points:
-        with_overrides(FineTuningSettings(), point)
+    points = distinct_points(texts)
     folder = Path(out)
     claim = Claim(
         folder=folder,
@@ -329,7 +327,7 @@ class _Run:
                 f"warning: {self.model_name}: was never trained ({words.why}): fine-tuning starts "
                 "from noise"
             )
-        if self.card.kind in ("classify", "regress") and states["pooler"].word == "missing":
+        if kind.problem_type is not None and states["pooler"].word == "missing":
             self.say(f"note: {self.model_name}: no pooler in it; a random one is trained")
         check_vocabulary(self.model, self.tokenizer, self.config.vocab_size)
 
@@ -669,10 +667,9 @@ def _parameters(config: BertConfig, kind: Kind) -> int:
 def _read_json(path: Path) -> dict[str, Any]:
     """A JSON object, or nothing where it is missing or damaged."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path, dict)
+    except ZhbertError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _is_run(folder: Path) -> bool:

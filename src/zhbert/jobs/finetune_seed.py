@@ -8,7 +8,6 @@ what was said of them, so that what follows is the same to the bit.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, make_folder, write_json, write_text
+from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_json, write_text
 from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
@@ -40,7 +39,7 @@ from zhbert.tasks.kinds import (
 )
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
 from zhbert.tasks.rows import Batch, padding_share, plan_epoch, steps_of
-from zhbert.tasks.scoring import score
+from zhbert.tasks.scoring import report, score
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.write_predictions import write_predictions
 from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, model_state
@@ -51,6 +50,10 @@ from zhbert.train.memory import Workload
 from zhbert.train.optim import AdamW, schedule
 
 RESULT = "result.json"
+# What a summary takes from it.
+RESULT_KEYS = {
+    "seed", "metrics", "seconds", "examples_per_second", "pieces_per_second", "padding_share",
+}  # fmt: skip
 
 # What of a context is kept beside a prediction, in characters.
 SHOWN_CONTEXT = 200
@@ -115,10 +118,10 @@ class Best:
 def finished(folder: Path) -> dict[str, Any] | None:
     """The result of a seed that is done, else None."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        result = read_json(folder / RESULT, dict)
+    except ZhbertError:
         return None
-    return result if isinstance(result, dict) and (folder / "final").is_dir() else None
+    return result if result.keys() >= RESULT_KEYS and (folder / "final").is_dir() else None
 
 
 def train_seed(task: Task, folder: Path, seed: int) -> tuple[dict[str, Any], int | None]:
@@ -339,7 +342,7 @@ class _Seed:
         load_model_state(self.model, best.state, folder)
         if "null_threshold" in best.kind:
             self.kind = replace(cast(Any, self.kind), null_threshold=best.kind["null_threshold"])
-        metrics = dict(best.metrics)
+        metrics, classes = dict(best.metrics), {}
         also: dict[str, Prepared] = {"dev": task.dev, **task.also}
         for split, prepared in also.items():
             scores = best.scores if split == "dev" else None
@@ -353,8 +356,10 @@ class _Seed:
                 metrics |= {f"{name}_{suffix}": value for name, value in found.items()}
                 write_predictions(card, prepared.examples, values, folder / f"submission-{split}")
                 continue
+            by_id = {one.id: value for one, value in zip(prepared.examples, values, strict=True)}
+            classes = report(card, prepared.examples, by_id)
             lines = prediction_lines(self.kind, prepared.examples, predictions)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            text = "".join(to_json(line) + "\n" for line in lines)
             write_text(folder / "predictions.jsonl", text)
             write_predictions(card, prepared.examples, values, folder / "submission")
         self._write_model()
@@ -364,6 +369,7 @@ class _Seed:
         result = {
             "seed": self.seed,
             "metrics": metrics,
+            **classes,
             "best_step": best.step,
             "best_epoch": best.epoch,
             "steps": steps,
@@ -381,10 +387,9 @@ class _Seed:
         kind.finish(model)
         other = model.config.other
         other[SECTION] = section_of(self.task.card, kind)
-        problems = {"classify": "single_label_classification", "regress": "regression"}
         other.pop("problem_type", None)
-        if kind.name in problems:
-            other["problem_type"] = problems[kind.name]
+        if kind.problem_type is not None:
+            other["problem_type"] = kind.problem_type
         with atomic_folder(self.folder / "final") as temporary:
             model.save_pretrained(temporary)
             length = self.task.settings.sequence_length
@@ -443,10 +448,9 @@ def prediction_lines(
 def _shown(example: Example) -> dict[str, Any]:
     if isinstance(example, TextExample):
         pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
-        gold = example.label if example.value is None else example.value
-        return {"id": example.id, "text": example.text, **pair, "gold": gold}
+        return {"id": example.id, "text": example.text, **pair, "gold": example.gold}
     if isinstance(example, TagExample):
-        return {"id": example.id, "tokens": example.tokens, "gold": example.tags}
+        return {"id": example.id, "tokens": example.tokens, "gold": example.gold}
     context = example.context
     if len(context) > SHOWN_CONTEXT:
         span = example.training_span
@@ -459,7 +463,7 @@ def _shown(example: Example) -> dict[str, Any]:
         "id": example.id,
         "question": example.question,
         "context": context,
-        "gold": example.answers,
+        "gold": example.gold,
     }
 
 

@@ -61,8 +61,11 @@ def describe_examples(examples: Sequence[Example]) -> str:
         values = [getattr(one, "value", 0.0) for one in examples]
         return f"{count}, numbers: {min(values):g} to {max(values):g}"
     else:
-        what, found = "labels", Counter(getattr(one, "label", None) for one in examples)
-    named = ", ".join(f"{name} ({number:,})" for name, number in sorted(found.items(), key=str))
+        given = (getattr(one, "labels", None) or (getattr(one, "label", None),) for one in examples)
+        what, found = "labels", Counter(label for labels in given for label in labels)
+    named = ", ".join(
+        f"{name or 'none'} ({number:,})" for name, number in sorted(found.items(), key=str)
+    )
     return f"{count}, {what}: {named or 'none'}"
 
 

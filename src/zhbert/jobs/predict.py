@@ -9,35 +9,34 @@ tab between them), a TSV, CSV or JSON lines with text and text_pair, a sentence 
 SQuAD's JSON or JSON lines with question and context. OUT is JSON lines (.jsonl, -), a table
 (.tsv), tagged tokens (.txt, .tsv), or answers by id (.json; a list, as CJRC's is, for tasks that
 its scorer scores). Its order is that of FILE, and an id is the file's own or the row's number,
-from 0.
+from 0. --submission writes labels and numbers as they are handed in: .tsv to GLUE, .json to CLUE.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file
+from zhbert.files import atomic_file, to_json
 from zhbert.folders import check_file
 from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
 from zhbert.jobs.predict_inputs import read_inputs
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.sources import StandardInput
-from zhbert.tasks.write_predictions import tagged_lines
+from zhbert.tasks.write_predictions import in_one, tagged_lines
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
-    from zhbert.tasks.kinds import Prediction
+    from zhbert.tasks.kinds import Kind, Prediction
 
 STREAM = "-"
 
@@ -51,8 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     parser.add_argument(
-        "--submission", action="store_true", help="a .tsv as GLUE wants it: index and prediction"
-    )
+        "--submission", action="store_true",
+        help="a .tsv as GLUE wants it, index and prediction; or a .json as CLUE does, an object "
+        "with id and label a line",
+    )  # fmt: skip
     add_precision(parser)
 
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.out != STREAM:
         if args.json:
-            sys.stdout.write(json.dumps({"out": args.out, "predictions": count}) + "\n")
+            sys.stdout.write(to_json({"out": args.out, "predictions": count}) + "\n")
         elif not args.quiet:
             sys.stderr.write(f"{counted(count, 'prediction')} in {args.out}\n")
     return 0
@@ -138,13 +139,14 @@ class _Writer:
 def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
     kind = opened.kind
     suffix = ".jsonl" if target == STREAM else Path(target).suffix.lower()
+    delimiter = "," if opened.card is None else opened.card.data.label_delimiter
     if submission:
-        if suffix != ".tsv" or kind.name not in ("classify", "regress"):
+        if suffix not in _SUBMISSIONS or kind.problem_type is None:
             raise ZhbertError(
-                "--submission: for labels and numbers in a .tsv; tags are handed in as .txt, "
-                "answers as .json"
+                "--submission: for labels and numbers, in a .tsv (GLUE) or a .json (CLUE); tags "
+                "are handed in as .txt, answers as .json"
             )
-        return _Writer(lambda one, found: f"{one.id}\t{found.value}\n", "index\tprediction\n")
+        return _SUBMISSIONS[suffix](delimiter)
     if suffix == ".jsonl":
         return _Writer(_json_line)
     if suffix == ".json" and kind.name == "span":
@@ -154,13 +156,26 @@ def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
     if suffix in (".txt", ".tsv") and kind.name == "tag":
         return _Writer(_tagged_lines, separator="\n")
     if suffix == ".tsv":
-        labels = kind.labels if kind.name == "classify" else None
-        columns = ["id", "prediction", *([] if kind.name == "regress" else ["probability"])]
-        return _Writer(_tsv_line, "\t".join([*columns, *(f"p({x})" for x in labels or ())]) + "\n")
+        return _table(kind, delimiter)
     choices = {"tag": ".jsonl or .txt", "span": ".jsonl, .tsv or .json"}
     raise ZhbertError(
         f"--out {target}: name a file that ends in {choices.get(kind.name, '.jsonl or .tsv')}"
     )
+
+
+_SUBMISSIONS: dict[str, Callable[[str], _Writer]] = {
+    ".tsv": lambda delimiter: _Writer(
+        lambda one, found: f"{one.id}\t{in_one(found.value, delimiter)}\n", "index\tprediction\n"
+    ),
+    ".json": lambda delimiter: _Writer(_clue_line),
+    ".jsonl": lambda delimiter: _Writer(_clue_line),
+}
+
+
+def _clue_line(example: Example, prediction: Prediction) -> str:
+    """As CLUE's own baselines write it: the id a number, the label a text."""
+    identity = int(example.id) if example.id.isdecimal() else example.id
+    return to_json({"id": identity, "label": prediction.value}) + "\n"
 
 
 def _json_line(example: Example, prediction: Prediction) -> str:
@@ -172,31 +187,43 @@ def _json_line(example: Example, prediction: Prediction) -> str:
         **_probability(prediction),
         **prediction.details,
     }
-    return json.dumps(table, ensure_ascii=False) + "\n"
+    return to_json(table) + "\n"
 
 
 def _probability(prediction: Prediction) -> dict[str, float]:
+    """Of the one label that was predicted; of several labels each has its own."""
     chances = prediction.details.get("probabilities")
-    return {"probability": max(chances.values())} if isinstance(chances, dict) else {}
+    if isinstance(chances, dict) and isinstance(prediction.value, str):
+        return {"probability": max(chances.values())}
+    return {}
 
 
-def _tsv_line(example: Example, prediction: Prediction) -> str:
-    details = prediction.details
-    cells: Iterable[Any] = [example.id, re.sub(r"\s+", " ", str(prediction.value))]
-    chances = details.get("probabilities")
-    if isinstance(chances, dict):
-        cells = [*cells, max(chances.values()), *chances.values()]
-    elif "probability" in details:
-        cells = [*cells, details["probability"]]
-    return "\t".join(map(str, cells)) + "\n"
+def _table(kind: Kind, delimiter: str) -> _Writer:
+    """A table of predictions, with the probability of what was predicted and of each label."""
+    columns = ["id", "prediction"]
+    if kind.name in ("classify", "span"):
+        columns.append("probability")
+    labels = kind.labels if kind.name in ("classify", "multi_label") else None
+
+    def line(example: Example, prediction: Prediction) -> str:
+        details: dict[str, Any] = {**prediction.details, **_probability(prediction)}
+        value = re.sub(r"\s+", " ", in_one(prediction.value, delimiter))
+        cells: list[Any] = [example.id, value]
+        if "probability" in columns:
+            cells.append(details["probability"])
+        if labels:
+            cells.extend(details["probabilities"].values())
+        return "\t".join(map(str, cells)) + "\n"
+
+    return _Writer(line, "\t".join([*columns, *(f"p({label})" for label in labels or ())]) + "\n")
 
 
 def _json_member(example: Example, prediction: Prediction) -> str:
-    return f"{json.dumps(example.id)}: {json.dumps(prediction.value, ensure_ascii=False)}"
+    return f"{to_json(example.id)}: {to_json(prediction.value)}"
 
 
 def _json_item(example: Example, prediction: Prediction) -> str:
-    return json.dumps({"id": example.id, "answer": prediction.value}, ensure_ascii=False)
+    return to_json({"id": example.id, "answer": prediction.value})
 
 
 def _tagged_lines(example: Example, prediction: Prediction) -> str:

@@ -154,7 +154,8 @@ def _is_label(text: str, data: Data, kind: str) -> bool:
             return data.label_range[0] <= float(text) <= data.label_range[1]
         except ValueError:
             return False
-    return text in {*data.labels, *data.rename_labels, *data.drop_labels}
+    parts = text.split(data.label_delimiter) if kind == "multi_label" else [text]
+    return {*map(str.strip, parts)} <= {*data.labels, *data.rename_labels, *data.drop_labels}
 
 
 def _form_with_a_text(source: Source, pairs: bool) -> str | None:
@@ -274,6 +275,7 @@ _SQUAD_CARD: dict[str, Any] = {
 
 _INPUTS: dict[str, Callable[[FineTuned, Source, Remark], Iterator[Example]]] = {
     "classify": _texts,
+    "multi_label": _texts,
     "regress": _texts,
     "tag": _sentences,
     "span": _questions,

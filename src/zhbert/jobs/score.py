@@ -25,7 +25,7 @@ from zhbert.jobs.evaluate import add_split
 from zhbert.tasks.cards import load_card, split_of, split_remark
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
-from zhbert.tasks.scoring import score
+from zhbert.tasks.scoring import report, score
 from zhbert.wording import counted
 
 
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
     from zhbert.jobs import console
+    from zhbert.jobs.class_table import print_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -75,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         text = f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
         table.add_row(name, f"{value:g}" if name.endswith("_thresh") else text)
     console.out().print(table)
+    if "classes" in result:
+        console.out().print()
+        print_report(load_card(args.task), result)
     return 0
 
 
@@ -131,4 +135,5 @@ def score_files(
         "missing": len(scores.missing),
         "unknown": len(scores.unknown),
         "split_note": cut,
+        **report(card, examples, found),
     }

@@ -112,7 +112,8 @@ def _show(card: Card) -> None:
     out.print(card.title, style="bold", markup=False, soft_wrap=False)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True, min_width=_LABEL)
-    facts.add_column()
+    # The other ways cut a letter off where wide characters stand at a line's end.
+    facts.add_column(overflow="fold")
     for label, text in _facts(card):
         facts.add_row(label, text)
     out.print(facts)

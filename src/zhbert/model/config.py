@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -89,20 +90,37 @@ class BertConfig:
         >>> BertConfig().labels
         ['LABEL_0', 'LABEL_1']
         """
-        by_id = self.other.get("id2label") or {}
-        if not by_id:
-            count = self.other.get("num_labels")
-            count = 2 if count is None else _number(count, int, "config.json: num_labels")
-            if not 0 <= count <= _MOST_LABELS:
+        by_id, count = self.other.get("id2label"), self.other.get("num_labels")
+        if count is not None:
+            count = _number(count, int, "config.json: num_labels")
+            if not 1 <= count <= _MOST_LABELS:
                 raise ZhbertError(
-                    f"config.json: num_labels = {count}: must be at most {_MOST_LABELS:,}"
+                    f"config.json: num_labels = {count}: must be from 1 to {_MOST_LABELS:,}"
                 )
-            return [f"LABEL_{number}" for number in range(count)]
+        if not by_id:
+            return [f"LABEL_{number}" for number in range(2 if count is None else count)]
         try:
-            numbered = {int(number): str(label) for number, label in by_id.items()}
-            return [numbered[number] for number in range(len(numbered))]
+            numbered = {int(number): label for number, label in by_id.items()}
+            labels = [numbered[number] for number in range(len(by_id))]
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ZhbertError("config.json: id2label must map 0, 1, 2, ... to labels") from None
+        for label in labels:
+            if type(label) not in (str, int, float):
+                raise ZhbertError(f"config.json: id2label: {shortly(label)}: must be a text")
+        ((label, times),) = Counter(map(str, labels)).most_common(1)
+        if times > 1:
+            raise ZhbertError(f"config.json: id2label: {shortly(label)} stands there twice")
+        if count not in (None, len(labels)):
+            raise ZhbertError(
+                f"config.json: num_labels = {count}, but id2label names {len(labels)}; remove the "
+                "one that is wrong"
+            )
+        return [str(label) for label in labels]
+
+    @property
+    def problem_type(self) -> str | None:
+        """What a sequence classification predicts, in transformers' words; None: not stated."""
+        return self.other.get("problem_type")
 
     def with_labels(self, labels: Sequence[str]) -> BertConfig:
         """The same architecture with these labels, as transformers keeps them."""

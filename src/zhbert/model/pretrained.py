@@ -292,9 +292,10 @@ class _Bert(nn.Module):
             )
         for name, tensor in found.items():
             if tensor.shape != wanted[name].shape:
+                head = "; does id2label name all labels?" if name.startswith("classifier") else ""
                 raise ZhbertError(
                     f"{file}: {hugging_face_names(name)[0]} has the shape {tuple(tensor.shape)}, "
-                    f"config.json says {tuple(wanted[name].shape)}"
+                    f"config.json says {tuple(wanted[name].shape)}{head}"
                 )
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in wanted.items():
@@ -517,7 +518,9 @@ class BertForSequenceClassification(_FineTuned):
     ) -> ModelOutput:
         """(batch, length) ids -> logits (batch, labels); with labels the mean loss.
 
-        The loss is cross entropy, or the squared error where there is one label.
+        The loss is that of the config's ``problem_type``: cross entropy; the mean binary cross
+        entropy of all (batch, labels) marks, of several labels; the squared error, of a number
+        (where none is stated, of one label).
         """
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
@@ -526,7 +529,9 @@ class BertForSequenceClassification(_FineTuned):
         words = packed.head_key.of_rows() if packed.head_key else None
         logits = self.classifier(self._dropped(pooled, words))
         loss = None
-        if labels is not None and logits.shape[1] == 1:
+        if labels is not None and self.config.problem_type == "multi_label_classification":
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+        elif labels is not None and logits.shape[1] == 1:
             loss = nn.functional.mse_loss(logits[:, 0].float(), labels.view(-1).float())
         elif labels is not None:
             loss = nn.functional.cross_entropy(logits.float(), labels.view(-1))

@@ -201,7 +201,7 @@ def _mistake(run: FineTuningRun, line: Line) -> Mistake:
             how = f"{(as_number(predicted) or 0.0) - (as_number(right) or 0.0):+.2f}"
             predicted = f"{as_number(predicted) or 0.0:.2f}"
         else:
-            right, predicted = (names.get(str(one), str(one)) for one in (right, predicted))
+            right, predicted = (_named(one, names) for one in (right, predicted))
             probability = _probability(line)
             how = "" if probability is None else f"p {probability:.3f}"
     return Mistake(
@@ -210,6 +210,12 @@ def _mistake(run: FineTuningRun, line: Line) -> Mistake:
         _shortened(str(predicted)) or "(none)",
         how,
     )
+
+
+def _named(labels: Any, names: Mapping[str, str]) -> str:
+    """A label, or several, as people call them."""
+    several = labels if isinstance(labels, list) else [labels]
+    return ", ".join(names.get(str(label), str(label)) for label in several)
 
 
 def _joined(tokens: Sequence[str]) -> str:

@@ -24,7 +24,8 @@ from zhbert.wording import counted, show
 CARDS_FOLDER = Path(__file__).with_name("cards")
 
 METRICS_OF_KIND = {
-    "classify": ("accuracy", "f1", "matthews"),
+    "classify": ("accuracy", "f1", "matthews", "f1_micro", "f1_macro", "f1_weighted"),
+    "multi_label": ("f1_micro", "f1_macro", "f1_weighted", "exact_match"),
     "regress": ("pearson", "spearman"),
     "tag": ("f1", "accuracy"),
     "span": ("f1", "em"),
@@ -32,18 +33,21 @@ METRICS_OF_KIND = {
 KINDS = tuple(METRICS_OF_KIND)
 FORMATS_OF_KIND = {
     "classify": ("tsv", "csv", "jsonl", "parquet"),
+    "multi_label": ("tsv", "csv", "jsonl", "parquet"),
     "regress": ("tsv", "csv", "jsonl", "parquet"),
     "tag": ("bio", "jsonl"),
     "span": ("squad",),
 }
 # Keys of [data] that mean something to some kinds, or in some formats, alone.
-_ROWS, _TABLES = ("classify", "regress"), ("tsv", "csv")
+_ROWS, _TABLES = ("classify", "multi_label", "regress"), ("tsv", "csv")
 _KEYS_FOR = {
     **dict.fromkeys(("text_pair", "id", "where", "split_column"), _ROWS),
     **dict.fromkeys(("text", "label"), (*_ROWS, "bio")),
     **dict.fromkeys(("header", "quoting", "skip_broken_rows"), _TABLES),
-    **dict.fromkeys(("labels", "labels_file", "label_names"), ("classify", "tag")),
-    **dict.fromkeys(("rename_labels", "drop_labels"), ("classify",)),
+    **dict.fromkeys(("labels", "labels_file", "label_names"), ("classify", "multi_label", "tag")),
+    "rename_labels": ("classify", "multi_label"),
+    "drop_labels": ("classify",),
+    **dict.fromkeys(("label_delimiter", "threshold"), ("multi_label",)),
     "label_range": ("regress",),
     **dict.fromkeys(("scheme", "drop_word_places"), ("tag",)),
     **dict.fromkeys(("scorer", "yes_no", "no_answer"), ("span",)),
@@ -85,7 +89,9 @@ class Data:
     text_pair: Column = ()
     """The column of a pair's second text; unset: single texts."""
     label: Column = ()
-    """The column of the label or, to regress, of the number; bio: of the tag, from 0."""
+    """The column of the label or, to regress, of the number; bio: of the tag, from 0. Of several
+    labels: of their list, or of a text with ``label_delimiter`` between them; unset: each label has
+    a column, 0 or 1."""
     id: Column = ()
     """The column of the example's id; unset: the row's number, from 0."""
     header: bool = True
@@ -102,6 +108,10 @@ class Data:
     """Other spellings of a label in the files."""
     drop_labels: tuple[str, ...] = ()
     """Rows with these labels are left out, and counted."""
+    label_delimiter: str = ","
+    """Several labels: what stands between them where they are one text."""
+    threshold: float = 0.5
+    """Several labels: a label is predicted from this probability on."""
     label_range: tuple[float, ...] = ()
     """To regress: the lowest and the highest number."""
     where: dict[str, str] = field(default_factory=dict)
@@ -180,7 +190,7 @@ class Card:
     title: str
     """One line: the data set and its question."""
     kind: str
-    """classify, regress, tag or span."""
+    """classify, multi_label, regress, tag or span."""
     metrics: tuple[str, ...]
     """The first decides which checkpoint and which setting is best."""
     data: Data
@@ -338,7 +348,7 @@ def check_card(card: Card) -> None:
         raise ZhbertError(
             f"{where}: data.scored_with_dev: the scores of two splits would be named {twice}"
         )
-    if card.kind in ("classify", "regress"):
+    if card.kind in _ROWS:
         _check_columns(card)
     if data.format == "bio":
         for key in ("text", "label"):
@@ -347,8 +357,10 @@ def check_card(card: Card) -> None:
                     raise ZhbertError(
                         f"{where}: data.{key} = {show(number)}: must be a number, from 0"
                     )
-    if card.kind in ("classify", "tag"):
+    if card.kind in _KEYS_FOR["labels"]:
         _check_labels(card)
+    if card.kind == "multi_label":
+        _check_several_labels(card)
     if card.kind == "regress" and (
         len(data.label_range) != 2
         or not all(map(math.isfinite, data.label_range))
@@ -461,7 +473,8 @@ def _check_keys(kind: str, data: Data, written: Iterable[str], where: str) -> No
 def _check_columns(card: Card) -> None:
     where, data = card.path.name, card.data
     for key in ("text", "label"):
-        if not getattr(data, key):
+        # Several labels may have a column each.
+        if not getattr(data, key) and (key, card.kind) != ("label", "multi_label"):
             raise ZhbertError(f"{where}: data: '{key}' is missing: the column of the {key}")
     tabular = data.format in ("tsv", "csv")
     for key in ("where", "split_column"):
@@ -524,6 +537,27 @@ def _place_of(card: Card, value: str) -> str:
             if any(one in line for one in written):
                 return f"{path.name}:{number}"
     return path.name
+
+
+def _check_several_labels(card: Card) -> None:
+    where, data = card.path.name, card.data
+    if not 0 < data.threshold < 1:
+        raise ZhbertError(
+            f"{where}: data.threshold = {show(data.threshold)}: must be above 0 and below 1"
+        )
+    if not data.label_delimiter:
+        raise ZhbertError(f'{where}: data.label_delimiter = "": must be a text, for example ","')
+    for label in data.labels if data.label else ():
+        if data.label_delimiter in label:
+            raise ZhbertError(
+                f"{where}: data.labels: {show(label)} holds label_delimiter, "
+                f"{show(data.label_delimiter)}; choose another one"
+            )
+    if not data.label and data.format in _TABLES and not data.header:
+        raise ZhbertError(
+            f"{where}: data: 'label' is missing: without a header (header = false) no column has a "
+            "label's name"
+        )
 
 
 def _choice(value: Any, choices: tuple[str, ...], label: str) -> None:

@@ -1,4 +1,4 @@
-"""Which of a few labels does a text, or a pair of texts, have?"""
+"""Which label, or which labels, does a text or a pair of texts have?"""
 
 from __future__ import annotations
 
@@ -10,60 +10,80 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
+from zhbert.tasks.kinds import Array, Prediction, Prepared, sigmoid, softmax
 from zhbert.tasks.read import Example, TextExample
-from zhbert.tasks.rows import Batch, Rows, text_rows
+from zhbert.tasks.rows import Batch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
-def rows_of(examples: Sequence[Example], tokenizer: Tokenizer, sequence_length: int) -> Rows:
-    """A row for each text or pair."""
-    ours = cast(Sequence[TextExample], examples)
-    return text_rows(
-        tokenizer, [one.text for one in ours], [one.text_pair for one in ours], sequence_length
-    )
+class OneRowEach:
+    """What the kinds share whose examples are a row each: a text, or a pair of texts."""
 
+    tokenizer: Tokenizer
+    sequence_length: int
 
-def remarks_on(rows: Rows, sequence_length: int) -> tuple[str, ...]:
-    """How many texts are longer than a row, in a line."""
-    if not rows.cut:
-        return ()
-    return (
-        f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = {sequence_length}: "
-        "their ends are cut off",
-    )
+    architecture: ClassVar[str] = "BertForSequenceClassification"
+    per_piece: ClassVar[bool] = False
+
+    def targets(self, examples: Sequence[TextExample]) -> Array:
+        """(R, ...): what is learnt from each example."""
+        raise NotImplementedError
+
+    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+        """A row for each example."""
+        ours = cast(Sequence[TextExample], examples)
+        texts, pairs = [one.text for one in ours], [one.text_pair for one in ours]
+        rows = text_rows(self.tokenizer, texts, pairs, self.sequence_length)
+        if training:
+            rows = replace(rows, targets=self.targets(ours))
+        remarks: tuple[str, ...] = ()
+        if rows.cut:
+            remarks = (
+                f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = "
+                f"{self.sequence_length}: their ends are cut off",
+            )
+        return Prepared(examples, rows, remarks=remarks)
+
+    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(R, labels) logits; to regress (R, 1), the number, scaled."""
+        return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """Nothing is tuned."""
+        return self
+
+    def begin(self, model: nn.Module) -> None:
+        """Nothing."""
+
+    def finish(self, model: nn.Module) -> None:
+        """Nothing: the outputs are the logits of the labels."""
+
+    def settings(self) -> dict[str, Any]:
+        """The length that rows are cut to."""
+        return {"sequence_length": self.sequence_length}
 
 
 @dataclass(frozen=True)
-class Classify:
-    """Classification of a text or a pair."""
+class Classify(OneRowEach):
+    """Classification of a text or a pair: one label each."""
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
 
     name: ClassVar[str] = "classify"
-    architecture: ClassVar[str] = "BertForSequenceClassification"
-    per_piece: ClassVar[bool] = False
+    problem_type: ClassVar[str | None] = "single_label_classification"
 
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
-        """A row for each example."""
-        rows = rows_of(examples, self.tokenizer, self.sequence_length)
-        if training:
-            ids = {label: number for number, label in enumerate(self.labels)}
-            given = [ids[str(cast(TextExample, example).label)] for example in examples]
-            rows = replace(rows, targets=np.array(given, np.int64))
-        return Prepared(examples, rows, remarks=remarks_on(rows, self.sequence_length))
+    def targets(self, examples: Sequence[TextExample]) -> Array:
+        """(R,) int64: the labels' numbers."""
+        ids = {label: number for number, label in enumerate(self.labels)}
+        return np.array([ids[str(one.label)] for one in examples], np.int64)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross entropy."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()
         return functional.cross_entropy(logits, batch.targets, reduction="sum")
-
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R, labels) logits."""
-        return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """The likeliest label, with the probability of each."""
@@ -76,27 +96,74 @@ class Classify:
             for label, row in zip(best, probabilities.round(6).tolist(), strict=True)
         ]
 
-    def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """Nothing is tuned."""
-        return self
-
     def each(
         self, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> dict[str, list[float]]:
         """1 where the label is right."""
-        gold = [cast(TextExample, example).label for example in examples]
-        return {"score": [float(a == b.value) for a, b in zip(gold, predictions, strict=True)]}
-
-    def begin(self, model: nn.Module) -> None:
-        """Nothing."""
-
-    def finish(self, model: nn.Module) -> None:
-        """Nothing: the outputs are the logits of the labels."""
-
-    def settings(self) -> dict[str, Any]:
-        """The length that rows are cut to."""
-        return {"sequence_length": self.sequence_length}
+        pairs = zip(examples, predictions, strict=True)
+        return {"score": [float(one.gold == found.value) for one, found in pairs]}
 
     def describe(self, example: Example) -> str:
         """The label."""
-        return f"label {cast(TextExample, example).label}"
+        return f"label {example.gold}"
+
+
+@dataclass(frozen=True)
+class MultiLabel(OneRowEach):
+    """Classification of a text or a pair that may have several labels, or none.
+
+    Each label is a question of its own, whose probability is the sigmoid of its logit. It is
+    transformers' ``problem_type = "multi_label_classification"``.
+    """
+
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    sequence_length: int
+    threshold: float = 0.5
+    """A label is predicted from this probability on."""
+
+    name: ClassVar[str] = "multi_label"
+    problem_type: ClassVar[str | None] = "multi_label_classification"
+
+    def targets(self, examples: Sequence[TextExample]) -> Array:
+        """(R, labels) float32: 1 for each label that the text has."""
+        marks = [[label in (one.labels or ()) for label in self.labels] for one in examples]
+        return np.array(marks, np.float32).reshape(-1, len(self.labels))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean over the labels of their binary cross entropies."""
+        assert batch.targets is not None
+        logits = self.scores(model, batch).float()
+        total = functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum")
+        return total / len(self.labels)
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """The labels that are likely enough, with the probability of each."""
+        probabilities = sigmoid(scores)
+        return [
+            Prediction(
+                tuple(label for label, there in zip(self.labels, likely, strict=True) if there),
+                {"probabilities": dict(zip(self.labels, row, strict=True))},
+            )
+            for likely, row in zip(
+                (probabilities >= self.threshold).tolist(),
+                probabilities.round(6).tolist(),
+                strict=True,
+            )
+        ]
+
+    def each(
+        self, examples: Sequence[Example], predictions: Sequence[Prediction]
+    ) -> dict[str, list[float]]:
+        """F1 of each text's labels; 1 where there are none and none was found."""
+        scores = []
+        for one, prediction in zip(examples, predictions, strict=True):
+            there = set(cast(TextExample, one).labels or ())
+            found = set(cast(tuple[str, ...], prediction.value))
+            both = len(there) + len(found)
+            scores.append(2 * len(there & found) / both if both else 1.0)
+        return {"score": scores}
+
+    def describe(self, example: Example) -> str:
+        """The labels."""
+        return "labels " + (", ".join(cast(TextExample, example).labels or ()) or "none")

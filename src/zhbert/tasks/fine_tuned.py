@@ -19,7 +19,7 @@ from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
 from zhbert.schema import build
 from zhbert.tasks.cards import Card, parse_card
-from zhbert.tasks.classify import Classify
+from zhbert.tasks.classify import Classify, MultiLabel
 from zhbert.tasks.kinds import Kind, Prediction, run_model
 from zhbert.tasks.read import Example, TagExample, TextExample
 from zhbert.tasks.regress import Regress
@@ -27,6 +27,7 @@ from zhbert.tasks.settings import FineTuningSettings, check_settings
 from zhbert.tasks.span import Span
 from zhbert.tasks.tag import Tag
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.wording import counted, show
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
@@ -41,6 +42,11 @@ WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 def _classify(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     return Classify(tokenizer, card.data.labels, settings.sequence_length)
+
+
+def _multi_label(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+    data = card.data
+    return MultiLabel(tokenizer, data.labels, settings.sequence_length, data.threshold)
 
 
 def _regress(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
@@ -68,6 +74,7 @@ def _span(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kin
 
 KINDS: Mapping[str, Callable[[Card, Tokenizer, FineTuningSettings], Kind]] = {
     "classify": _classify,
+    "multi_label": _multi_label,
     "regress": _regress,
     "tag": _tag,
     "span": _span,
@@ -149,6 +156,7 @@ def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
         card, kind = None, _from_architecture(architecture, tokenizer, config, folder)
     if architecture != kind.architecture:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
+    _check_problem_type(config, kind, folder)
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         model = getattr(pretrained, kind.architecture).from_pretrained(folder, quiet=True)
@@ -214,7 +222,7 @@ def _from_section(
             kind = replace(kind, null_threshold=float(table["null_threshold"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ZhbertError(f"{where}: damaged ({type(error).__name__}: {error})") from None
-    if isinstance(kind, Classify | Tag):
+    if isinstance(kind, Classify | MultiLabel | Tag):
         kind = replace(kind, labels=tuple(config.labels))
     if isinstance(kind, Regress):
         # The scale is in the head.
@@ -227,18 +235,38 @@ def _from_architecture(
 ) -> Kind:
     length = min(USUAL_LENGTH, config.max_position_embeddings)
     labels = tuple(config.labels)
-    if architecture == Classify.architecture and len(labels) == 1:
-        return Regress(tokenizer, 0.0, 1.0, length)
-    if architecture == Classify.architecture:
-        return Classify(tokenizer, labels, length)
     if architecture == Tag.architecture:
         return Tag(tokenizer, labels, length)
     if architecture == Span.architecture:
         return Span(tokenizer, length)
-    raise ZhbertError(
-        f"{folder}: {architecture}: not fine-tuned for a task; 'zhbert finetune TASK --model "
-        f"{folder}' does that"
-    )
+    if architecture != Classify.architecture:
+        raise ZhbertError(
+            f"{folder}: {architecture}: not fine-tuned for a task (known: "
+            f"{Classify.architecture}, {Tag.architecture}, {Span.architecture}); 'zhbert finetune "
+            f"TASK --model {folder}' does that"
+        )
+    if config.problem_type == MultiLabel.problem_type:
+        return MultiLabel(tokenizer, labels, length)
+    if config.problem_type == Regress.problem_type or len(labels) == 1:
+        return Regress(tokenizer, 0.0, 1.0, length)
+    return Classify(tokenizer, labels, length)
+
+
+def _check_problem_type(config: BertConfig, kind: Kind, folder: Path) -> None:
+    """Refuse a config.json that contradicts itself: what is then predicted would be a guess."""
+    stated, count = config.problem_type, len(config.labels)
+    if kind.problem_type is None or stated is None:
+        return
+    where = f"{folder / 'config.json'}: problem_type = {show(stated)}"
+    if stated == Classify.problem_type and count == 1:
+        raise ZhbertError(f"{where}: there is one label only, which every text would have")
+    if stated != kind.problem_type:
+        raise ZhbertError(f"{where}: contradicts the task that it was fine-tuned for, {kind.name}")
+    if stated == Regress.problem_type and count != 1:
+        raise ZhbertError(
+            f"{where}: {counted(count, 'number')} a text; only one is supported: set problem_type "
+            f"to {Classify.problem_type} or {MultiLabel.problem_type} if these are labels"
+        )
 
 
 # -- cards as plain data ---------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""What the four kinds of task share: from examples to rows, from a model's scores to predictions.
+"""What the kinds of task share: from examples to rows, from a model's scores to predictions.
 
-A kind knows no files, no optimiser and no console. `KINDS` is the table of them.
+A kind knows no files, no optimiser and no console. `fine_tuned.KINDS` is the table of them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhbert.errors import ZhbertError
 from zhbert.model import native
 from zhbert.tasks.read import Example
 from zhbert.tasks.rows import Batch, Rows, by_length, gather
@@ -53,17 +54,19 @@ class Prediction:
     """What a model says of one example."""
 
     value: str | float | tuple[str, ...]
-    """A label, a number, the tags of a sentence, or an answer."""
+    """A label, a number, several labels, the tags of a sentence, or an answer."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """How sure it is, and more; plain data."""
 
 
 class Kind(Protocol):
-    """One of the four. Frozen: what is learnt beside the weights makes a new one (`tuned`)."""
+    """One of them. Frozen: what is learnt beside the weights makes a new one (`tuned`)."""
 
     name: ClassVar[str]
     architecture: ClassVar[str]
     """The class of `zhbert.model.pretrained`."""
+    problem_type: ClassVar[str | None]
+    """What config.json calls it, of a sequence classification; None: of other architectures."""
     per_piece: ClassVar[bool]
     """Whether ``scores`` are of pieces."""
 
@@ -137,6 +140,8 @@ def run_model(
 
     Rows are taken by length. What a row is batched with changes its scores by rounding only: by
     about 1e-5 in float32.
+
+    Raises ZhbertError where a score is no finite number: nothing can be decided by it.
     """
     device = next(model.parameters()).device
     found: Array | None = None
@@ -158,7 +163,15 @@ def run_model(
                 found[places] = scores
     finally:
         model.train(was_training)
-    return np.empty((0, 1), np.float32) if found is None else found
+    if found is None:
+        return np.empty((0, 1), np.float32)
+    if not np.isfinite(found).all():
+        raise ZhbertError(
+            "the model's scores are not finite numbers (NaN or infinity), so nothing can be "
+            "predicted: its weights are damaged or diverged, or too large for "
+            + str(dtype).removeprefix("torch.")
+        )
+    return found
 
 
 def _side_by_side(
@@ -212,6 +225,17 @@ def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         model.encoder = own
+
+
+def sigmoid(scores: Array) -> NDArray[np.float64]:
+    """Of each score by itself.
+
+    >>> sigmoid(np.array([0.0, -1e4, 1e4])).tolist()
+    [0.5, 0.0, 1.0]
+    """
+    # By the hyperbolic tangent, which large numbers do not overflow.
+    probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * scores.astype(np.float64))
+    return probabilities
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:

@@ -8,7 +8,10 @@ the paired bootstrap draws thousands.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,11 @@ from zhbert.tasks.schemes import TagScheme, entities, scheme_of
 Floats = NDArray[np.float64]
 Resampled = Callable[[Floats], Floats]
 """Weights (resamples, examples) -> scores (resamples,), in per cent."""
+
+Labels = str | Sequence[str]
+"""What an example is labelled with: one label, or several."""
+Rows = Sequence[Sequence[str]]
+"""Rows of tags."""
 
 # -- labels ------------------------------------------------------------------------------------
 
@@ -61,8 +69,8 @@ def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
     return score
 
 
-def resampled_accuracy(gold: Sequence[str], predicted: Sequence[str]) -> Resampled:
-    """Of `accuracy`."""
+def resampled_accuracy(gold: Sequence[Labels], predicted: Sequence[Labels]) -> Resampled:
+    """Of `accuracy`; of several labels each, all must be right."""
     _check(gold, predicted)
     return resampled_mean([100.0 * (a == b) for a, b in zip(gold, predicted, strict=True)])
 
@@ -94,6 +102,149 @@ def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampl
         return 100.0 * _ratio(covariance, np.sqrt(spread))
 
     return score
+
+
+# -- classes -----------------------------------------------------------------------------------
+
+AVERAGES = ("micro", "macro", "weighted")
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each class is right, was found and is there: (3, ..., classes)."""
+
+    counts: Floats
+    absent: bool = False
+    """Whether a class that is neither there nor found counts, as 0, in the mean of all."""
+
+    def scores(self) -> tuple[Floats, Floats, Floats]:
+        """Precision, recall and F1 of each class, 0 to 1."""
+        right, found, there = self.counts
+        return _ratio(right, found), _ratio(right, there), _ratio(2 * right, found + there)
+
+    def averaged(self, average: str) -> tuple[Floats, Floats, Floats]:
+        """Precision, recall and F1 of all classes in one: (...)."""
+        if average == "micro":
+            return ClassCounts(self.counts.sum(-1, keepdims=True), True).averaged("macro")
+        _, found, there = self.counts
+        counted = np.ones(there.shape)
+        if average == "weighted":
+            counted = there
+        elif not self.absent:
+            counted = (found + there > 0).astype(np.float64)
+        precision, recall, f1 = (
+            _ratio((one * counted).sum(-1), counted.sum(-1)) for one in self.scores()
+        )
+        return precision, recall, f1
+
+
+def averaged_f1(
+    gold: Sequence[Labels], predicted: Sequence[Labels], average: str, labels: Sequence[str] = ()
+) -> float:
+    """F1 of all classes in one: their ``micro``, ``macro`` or ``weighted`` average.
+
+    As scikit-learn's ``f1_score(average=...)`` counts it: micro adds up what is right, macro is the
+    mean of the classes' F1, weighted their mean by how often each is there. Of single labels the
+    classes are those that occur; of several labels each, all ``labels``.
+
+    >>> averaged_f1(["a", "a", "b", "c"], ["a", "a", "b", "b"], "micro")
+    75.0
+    >>> averaged_f1([("a", "b"), ()], [("a",), ("b",)], "macro", ["a", "b"])
+    50.0
+    """
+    return _once(resampled_averaged_f1(gold, predicted, labels, average=average), gold)
+
+
+def resampled_averaged_f1(
+    gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = (), *, average: str
+) -> Resampled:
+    """Of `averaged_f1`; of single labels the classes are those of each resample."""
+    classes = _classes(gold, predicted, labels)
+    marks = _marks(gold, predicted, classes)
+    absent = not isinstance(gold[0], str)
+    return lambda weights: 100.0 * ClassCounts(weights @ marks, absent).averaged(average)[2]
+
+
+def class_report(
+    gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Precision, recall, F1 (in per cent) and support of each class, and their averages.
+
+    Plain data, in the numbers of scikit-learn's ``classification_report``. Of single labels there
+    is ``confusion``, too: how often each class, a row, was taken for each, a column.
+
+    >>> report = class_report(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
+    >>> {name: round(value, 2) for name, value in report["classes"]["a"].items()}
+    {'precision': 100.0, 'recall': 50.0, 'f1': 66.67, 'support': 2}
+    >>> round(report["averages"]["micro"]["f1"], 2), report["confusion"]
+    (66.67, [[1, 1], [0, 1]])
+    """
+    classes = _classes(gold, predicted, labels)
+    several = not isinstance(gold[0], str)
+    counts = _marks(gold, predicted, classes).sum(axis=1)
+    report = _report(classes, ClassCounts(counts, absent=several))
+    if not several:
+        pairs = Counter(zip(gold, predicted, strict=True))
+        report["confusion"] = [[pairs[row, column] for column in classes] for row in classes]
+    return report
+
+
+def entity_report(gold: Rows, predicted: Rows, labels: Sequence[str]) -> dict[str, Any]:
+    """The same of the types of entities, as seqeval's ``classification_report`` counts them."""
+    scheme = scheme_of(labels)
+    _check_rows(gold, predicted)
+    right: Counter[str] = Counter()
+    found: Counter[str] = Counter()
+    there: Counter[str] = Counter()
+    for row in zip(gold, predicted, strict=True):
+        true, guessed = (set(entities(tags, scheme)) for tags in row)
+        for counter, those in ((right, true & guessed), (found, guessed), (there, true)):
+            counter.update(kind for kind, *_ in those)
+    classes = sorted(found | there)
+    counts = [[one[kind] for kind in classes] for one in (right, found, there)]
+    return _report(classes, ClassCounts(np.array(counts, np.float64)))
+
+
+def _report(classes: Sequence[str], counts: ClassCounts) -> dict[str, Any]:
+    def row(scores: Sequence[float], support: float) -> dict[str, float]:
+        named = zip(("precision", "recall", "f1"), scores, strict=True)
+        return {**{name: 100.0 * float(one) for name, one in named}, "support": int(support)}
+
+    there = counts.counts[2]
+    each = zip(zip(*counts.scores(), strict=True), there, strict=True)
+    return {
+        "classes": {
+            name: row(scores, support)
+            for name, (scores, support) in zip(classes, each, strict=True)
+        },
+        "averages": {
+            average: row([float(one) for one in counts.averaged(average)], there.sum())
+            for average in AVERAGES
+        },
+    }
+
+
+def _classes(
+    gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str]
+) -> list[str]:
+    """The classes in the order of ``labels``: of single labels those that occur, else all."""
+    _check(gold, predicted)
+    if not isinstance(gold[0], str):
+        return list(labels)
+    seen = {*map(str, gold), *map(str, predicted)}
+    return [label for label in labels if label in seen] + sorted(seen - set(labels))
+
+
+def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequence[str]) -> Floats:
+    """Whether each class is right, was found, is there: (3, examples, classes)."""
+    place = {label: number for number, label in enumerate(classes)}
+    marks = np.zeros((3, len(gold), len(classes)))
+    for which, side in ((1, predicted), (2, gold)):
+        for number, given in enumerate(side):
+            for label in (given,) if isinstance(given, str) else given:
+                marks[which, number, place[label]] = 1
+    marks[0] = marks[1] * marks[2]
+    return marks
 
 
 # -- numbers -----------------------------------------------------------------------------------
@@ -219,16 +370,36 @@ def entity_counts(
 
 # -- all of them -------------------------------------------------------------------------------
 
-METRICS: Mapping[str, Mapping[str, Callable[..., Resampled]]] = {
+_Metric = Callable[..., Resampled]
+
+
+def _plain(metric: Callable[[Any, Any], Resampled]) -> _Metric:
+    return lambda gold, predicted, labels=(): metric(gold, predicted)
+
+
+def _average(average: str) -> _Metric:
+    return partial(resampled_averaged_f1, average=average)
+
+
+def _entity_f1(gold: Rows, predicted: Rows, labels: Sequence[str] = ()) -> Resampled:
+    return resampled_entity_f1(gold, predicted, scheme_of(labels) if labels else None)
+
+
+_AVERAGED = {f"f1_{average}": _average(average) for average in AVERAGES}
+
+METRICS: Mapping[str, Mapping[str, _Metric]] = {
     "classify": {
-        "accuracy": resampled_accuracy,
-        "f1": resampled_f1_binary,
-        "matthews": resampled_matthews,
+        "accuracy": _plain(resampled_accuracy),
+        # F1 is of the second label; a card's check has seen to it that there are two.
+        "f1": lambda gold, predicted, labels=(): resampled_f1_binary(gold, predicted, *labels[1:2]),
+        "matthews": _plain(resampled_matthews),
+        **_AVERAGED,
     },
-    "regress": {"pearson": resampled_pearson, "spearman": resampled_spearman},
-    "tag": {"f1": resampled_entity_f1, "accuracy": resampled_tag_accuracy},
+    "multi_label": {**_AVERAGED, "exact_match": _plain(resampled_accuracy)},
+    "regress": {"pearson": _plain(resampled_pearson), "spearman": _plain(resampled_spearman)},
+    "tag": {"f1": _entity_f1, "accuracy": _plain(resampled_tag_accuracy)},
 }
-"""The kind of a task -> a metric's name -> (gold, predicted) to its `Resampled`."""
+"""The kind of a task -> a metric's name -> (gold, predicted, labels) to its `Resampled`."""
 
 
 def resampled_predictions(
@@ -239,12 +410,8 @@ def resampled_predictions(
         # Their scores stand in the lines; "score" is F1.
         key = "score" if name == "f1" else name
         return resampled_mean([100.0 * line[key] for line in lines])
-    more: dict[tuple[str, str], tuple[Any, ...]] = {
-        ("classify", "f1"): tuple(labels[1:2]),
-        ("tag", "f1"): (scheme_of(labels),) if labels else (),
-    }
     gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
-    return METRICS[kind][name](gold, found, *more.get((kind, name), ()))
+    return METRICS[kind][name](gold, found, labels)
 
 
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -34,6 +35,15 @@ class TextExample:
     """To regress: the number as it stands in the file; None where the file has no labels."""
     value: float | None = None
     """To regress: the number."""
+    labels: tuple[str, ...] | None = None
+    """Of several labels: those that the text has, in the card's order."""
+
+    @property
+    def gold(self) -> str | float | tuple[str, ...] | None:
+        """What is to be predicted, as it is scored; None where the file does not say."""
+        if self.labels is not None:
+            return self.labels
+        return self.label if self.value is None else self.value
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class TagExample:
     id: str
     tokens: tuple[str, ...]
     tags: tuple[str, ...] | None = None
+
+    @property
+    def gold(self) -> tuple[str, ...] | None:
+        """The tags."""
+        return self.tags
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,11 @@ class SpanExample:
     """span, yes, no or none, as most answers say; None where the file has no answers."""
     domain: str | None = None
     """CJRC: civil or criminal."""
+
+    @property
+    def gold(self) -> tuple[str, ...]:
+        """The answers."""
+        return self.answers
 
     @property
     def training_span(self) -> tuple[int, int] | None:
@@ -187,15 +207,18 @@ def _texts(
         # Counted with the other splits: whoever predicts for the whole file counts so, too.
         if not _is_of_split(record, data, split):
             continue
-        text = _text(record, data.text, where)
-        text_pair = _text(record, data.text_pair, where) if data.text_pair else None
+        text = _joined(record, data.text, where)
+        text_pair = _joined(record, data.text_pair, where) if data.text_pair else None
         if not text.strip() or (text_pair is not None and not text_pair.strip()):
             counts["rows with an empty text, read as they are"] += 1
         if data.id:
             identity = _text(record, data.id, where)
             check_new(identity, seen, where)
-        label, value = None, None
-        if labelled or _has(record, data.label):
+        label, value, several = None, None, None
+        if card.kind == "multi_label":
+            with nullcontext() if labelled else suppress(ZhbertError):
+                several = _several_labels(record, data, where)
+        elif labelled or _has(record, data.label):
             label = _text(record, data.label, where, null=not labelled).strip()
             label = data.rename_labels.get(label, label)
             if labelled and label in data.drop_labels:
@@ -208,7 +231,7 @@ def _texts(
                 if labelled:
                     raise ZhbertError(f"{where}: {_no_label(label, data)}")
                 label = None
-        yield TextExample(identity, text, text_pair, label, value)
+        yield TextExample(identity, text, text_pair, label, value, several)
 
 
 def _tagged(
@@ -265,6 +288,7 @@ _EXAMPLES: dict[
     str, Callable[[Card, Source, str | None, bool, Counter[str]], Iterator[Example]]
 ] = {
     "classify": _texts,
+    "multi_label": _texts,
     "regress": _texts,
     "tag": _tagged,
     "span": _spans,
@@ -350,7 +374,10 @@ def _parquet(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[i
             names = file.schema_arrow.names
             _check_columns(path, names, data)
             wanted = {*data.text, *data.text_pair, *data.label, *data.id, *data.where}
-            wanted.add(data.split_column)
+            wanted |= {
+                data.split_column,
+                *(() if data.label else (*data.labels, *data.rename_labels)),
+            }
             row = 0
             for batch in file.iter_batches(
                 1024, columns=[name for name in names if name in wanted]
@@ -379,7 +406,7 @@ def _check_columns(path: Source, names: Sequence[str], data: Data) -> None:
     for column in (data.text, data.text_pair):
         if column and not _has(record, column):
             raise ZhbertError(f"{path}: {_no_column(column, record)}")
-    for name in (*data.text, *data.text_pair, *data.label, *data.id):
+    for name in (*data.text, *data.text_pair, *(data.label or data.labels), *data.id):
         if isinstance(name, str) and list(names).count(name) > 1:
             raise ZhbertError(f"{path}: the column {show(name)} stands there twice; rename one")
 
@@ -388,13 +415,58 @@ def _has(record: _Record, column: Column) -> bool:
     return any(name in record for name in column)
 
 
-def _text(record: _Record, column: Column, where: str, *, null: bool = False) -> str:
+def _cell(record: _Record, column: Column, where: str) -> tuple[str | int, Any]:
+    """The first of a column's possible names that is there, and what stands there."""
     for name in column:
         if name in record:
-            value = record[name]
-            break
-    else:
-        raise ZhbertError(f"{where}: {_no_column(column, record)}")
+            return name, record[name]
+    raise ZhbertError(f"{where}: {_no_column(column, record)}")
+
+
+def _joined(record: _Record, column: Column, where: str) -> str:
+    """A text; of a list of texts, such as keywords, all with spaces between them."""
+    _, value = _cell(record, column, where)
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return " ".join(value)
+    return _text(record, column, where)
+
+
+def _several_labels(record: _Record, data: Data, where: str) -> tuple[str, ...]:
+    """The labels of a row: from a list, from a text, or from a column of 0 and 1 for each."""
+    if not data.label:
+        return tuple(label for label in data.labels if _mark(record, label, data, where))
+    name, value = _cell(record, data.label, where)
+    if isinstance(value, str):
+        value = value.split(data.label_delimiter)
+    elif isinstance(value, int | Decimal):
+        value = [value]
+    if not isinstance(value, list) or any(isinstance(one, list | dict) for one in value):
+        raise ZhbertError(
+            f"{where}: {show(name)} is {shortly(value)}: must be a list of labels, or a text with "
+            f"{show(data.label_delimiter)} between them; [] where there is none"
+        )
+    given = {_spelled(one).strip() for one in value} - {""}
+    given = {data.rename_labels.get(label, label) for label in given}
+    for label in sorted(given - set(data.labels)):
+        raise ZhbertError(f"{where}: {_no_label(label, data)}")
+    return tuple(label for label in data.labels if label in given)
+
+
+_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+def _mark(record: _Record, label: str, data: Data, where: str) -> bool:
+    """Whether a row has a label that has a column of its own."""
+    others = (other for other, meant in data.rename_labels.items() if meant == label)
+    name, value = _cell(record, (label, *others), where)
+    mark = _MARKS.get(_spelled(value).strip().lower())
+    if mark is None:
+        raise ZhbertError(f"{where}: {show(name)} is {shortly(value)}: must be 0 or 1")
+    return mark
+
+
+def _text(record: _Record, column: Column, where: str, *, null: bool = False) -> str:
+    name, value = _cell(record, column, where)
     if isinstance(value, str):
         return value
     if isinstance(value, int | float | Decimal):

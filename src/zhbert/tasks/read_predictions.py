@@ -12,7 +12,7 @@ from typing import Any, cast
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, parse_json
 from zhbert.signatures import how_to_convert
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import Card, Data
 from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.scoring import Prediction
 from zhbert.wording import counted, listed, name, nearest, shortly
@@ -157,6 +157,8 @@ def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
 
 def _from_json(path: Path, number: int, line: str) -> tuple[int, str | None, str]:
     id_, value = _object(path, number, line)
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        value = "\n".join(value)  # which no label holds
     return number, id_, value if isinstance(value, str) else json.dumps(value)
 
 
@@ -215,7 +217,14 @@ def _label(text: str, card: Card, where: str) -> Prediction:
         if not math.isfinite(number):
             raise ZhbertError(f"{where}: {shortly(text)}: must be a number")
         return number
-    data = card.data
+    if card.kind == "multi_label":
+        parts = re.split(f"\n|{re.escape(card.data.label_delimiter)}", text)
+        found = {_known_label(part.strip(), card.data, where) for part in parts if part.strip()}
+        return tuple(label for label in card.data.labels if label in found)
+    return _known_label(text, card.data, where)
+
+
+def _known_label(text: str, data: Data, where: str) -> str:
     if text in data.labels:
         return text
     if text in data.rename_labels:
@@ -307,6 +316,7 @@ def _token_and_tag(line: str, card: Card, where: str) -> tuple[str, str]:
 
 _READERS: dict[str, Callable[[Card, Path, Sequence[Example], Path, str], dict[str, Prediction]]] = {
     "classify": _labels,
+    "multi_label": _labels,
     "regress": _labels,
     "tag": _tags,
     "span": _answers,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.classify import remarks_on, rows_of
+from zhbert.tasks.classify import OneRowEach
 from zhbert.tasks.kinds import Array, Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import Batch
@@ -19,7 +19,7 @@ from zhbert.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Regress:
+class Regress(OneRowEach):
     """Regression of a text or a pair: the model is trained on numbers scaled to 0 to 1."""
 
     tokenizer: Tokenizer
@@ -30,18 +30,13 @@ class Regress:
     sequence_length: int
 
     name: ClassVar[str] = "regress"
-    architecture: ClassVar[str] = "BertForSequenceClassification"
-    per_piece: ClassVar[bool] = False
+    problem_type: ClassVar[str | None] = "regression"
     labels: ClassVar[tuple[str, ...]] = ("score",)
 
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
-        """A row for each example."""
-        rows = rows_of(examples, self.tokenizer, self.sequence_length)
-        if training:
-            values = np.array([cast(TextExample, one).value for one in examples], np.float64)
-            targets = ((values - self.low) / (self.high - self.low)).astype(np.float32)
-            rows = replace(rows, targets=targets)
-        return Prepared(examples, rows, remarks=remarks_on(rows, self.sequence_length))
+    def targets(self, examples: Sequence[TextExample]) -> Array:
+        """(R,) float32: the numbers, scaled."""
+        values = np.array([one.value for one in examples], np.float64)
+        return ((values - self.low) / (self.high - self.low)).astype(np.float32)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The squared error."""
@@ -49,18 +44,10 @@ class Regress:
         found = self.scores(model, batch)[:, 0].float()
         return functional.mse_loss(found, batch.targets, reduction="sum")
 
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(R, 1): the number, scaled."""
-        return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
-
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Numbers in the file's scale; they may leave its range a little."""
         values = scores[:, 0].astype(np.float64) * (self.high - self.low) + self.low
         return [Prediction(value) for value in values.round(6).tolist()]
-
-    def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """Nothing is tuned."""
-        return self
 
     def each(
         self, examples: Sequence[Example], predictions: Sequence[Prediction]
@@ -84,10 +71,6 @@ class Regress:
         with torch.no_grad():
             head.weight.mul_(self.high - self.low)
             head.bias.mul_(self.high - self.low).add_(self.low)
-
-    def settings(self) -> dict[str, Any]:
-        """The length that rows are cut to."""
-        return {"sequence_length": self.sequence_length}
 
     def describe(self, example: Example) -> str:
         """The number."""

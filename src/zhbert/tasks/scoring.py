@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card
-from zhbert.tasks.metrics import METRICS, Resampled, entity_counts, resampled_mean
-from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.metrics import (
+    METRICS,
+    Resampled,
+    class_report,
+    entity_counts,
+    entity_report,
+    resampled_mean,
+)
+from zhbert.tasks.read import Example, SpanExample
 from zhbert.tasks.schemes import TagScheme, scheme_of
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.wording import counted
 
 Prediction = str | float | Sequence[str]
-"""A label or an answer; to regress, a number; to tag, a row of tags."""
+"""A label or an answer; to regress, a number; of several labels, those; to tag, a row of tags."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ def score(
     example has no label, or, but for questions, no prediction.
 
     >>> from zhbert.tasks.cards import load_card
+    >>> from zhbert.tasks.read import TextExample
     >>> examples = [TextExample("0", "好看", label="1"), TextExample("1", "难看", label="0")]
     >>> score(load_card("chnsenticorp"), examples, {"0": "1", "1": "1"}).metrics
     {'accuracy': 50.0}
@@ -65,16 +73,9 @@ def score(
         )
     gold = [_gold(example) for example in examples]
     predicted = [predictions[example.id] for example in examples]
-    # F1 is of the second label; the card's check has seen to it that there are two.
     scheme = scheme_of(card.data.labels) if card.kind == "tag" else None
-    more: dict[tuple[str, str], tuple[object, ...]] = {
-        ("classify", "f1"): card.data.labels[1:2],
-        ("tag", "f1"): (scheme,),
-    }
-    resampled = {
-        name: METRICS[card.kind][name](gold, predicted, *more.get((card.kind, name), ()))
-        for name in card.metrics
-    }
+    metrics = METRICS[card.kind]
+    resampled = {name: metrics[name](gold, predicted, card.data.labels) for name in card.metrics}
     ids = {example.id for example in examples}
     return Scores(
         metrics=_metrics(resampled, len(examples)),
@@ -111,15 +112,31 @@ def _of_spans(
     )
 
 
+def report(
+    card: Card, examples: Sequence[Example], predictions: Mapping[str, Prediction]
+) -> dict[str, Any]:
+    """Scores of each label or type of entity, as plain data; nothing where a kind has no classes.
+
+    Takes what `score` took; see `metrics.class_report` for what it holds.
+    """
+    if card.kind not in _REPORTS:
+        return {}
+    gold = [_gold(example) for example in examples]
+    found = [predictions[example.id] for example in examples]
+    return _REPORTS[card.kind](gold, found, card.data.labels)
+
+
+_REPORTS: Mapping[str, Callable[[Any, Any, Sequence[str]], dict[str, Any]]] = {
+    "classify": class_report,
+    "multi_label": class_report,
+    "tag": entity_report,
+}
+
+
 def _gold(example: Example) -> Prediction:
-    if isinstance(example, TagExample):
-        gold: Prediction | None = example.tags
-    else:
-        assert isinstance(example, TextExample)
-        gold = example.label if example.value is None else example.value
-    if gold is None:
+    if example.gold is None:
         raise ZhbertError(f"example {example.id}: no label to compare with")
-    return gold
+    return example.gold
 
 
 def _metrics(resampled: Mapping[str, Resampled], num_examples: int) -> dict[str, float]:

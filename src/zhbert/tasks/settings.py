@@ -160,6 +160,18 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     return list(itertools.product(*lists.values()))
 
 
+def distinct_points(overrides: Iterable[str]) -> list[tuple[str, ...]]:
+    """The grid's points, checked; of those that say the same in other words the first.
+
+    >>> distinct_points(["optimizer.learning_rate=1e-4,0.0001"])
+    [('optimizer.learning_rate=1e-4',)]
+    """
+    points: dict[FineTuningSettings, tuple[str, ...]] = {}
+    for point in grid(overrides):
+        points.setdefault(with_overrides(FineTuningSettings(), point), point)
+    return list(points.values())
+
+
 def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> FineTuningSettings:
     """``settings`` with ``key=value`` texts applied, checked."""
     for override in overrides:
@@ -194,6 +206,7 @@ __all__ = [
     "OptimizerSettings",
     "check_settings",
     "differences",
+    "distinct_points",
     "family_of",
     "grid",
     "settings_for",

@@ -78,6 +78,7 @@ class Span:
 
     name: ClassVar[str] = "span"
     architecture: ClassVar[str] = "BertForQuestionAnswering"
+    problem_type: ClassVar[str | None] = None
     per_piece: ClassVar[bool] = True
     labels: ClassVar[None] = None
 

@@ -44,6 +44,7 @@ class Tag:
 
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
+    problem_type: ClassVar[str | None] = None
     per_piece: ClassVar[bool] = True
 
     @property

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import write_text
+from zhbert.files import to_json, write_text
 from zhbert.tasks.cards import Card
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.scoring import Prediction
 
 _LINE_END = re.compile(r"[\r\n]")
-SUFFIXES = {"classify": ".tsv", "regress": ".tsv", "tag": ".txt", "span": ".json"}
+SUFFIXES = {
+    "classify": ".tsv",
+    "multi_label": ".tsv",
+    "regress": ".tsv",
+    "tag": ".txt",
+    "span": ".json",
+}
 
 
 def write_predictions(
@@ -31,17 +36,27 @@ def write_predictions(
         answers: Any = {one.id: value for one, value in zip(examples, values, strict=True)}
         if card.data.scorer == "cjrc":
             answers = [{"id": id_, "answer": value} for id_, value in answers.items()]
-        text = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
+        text = to_json(answers, indent=1) + "\n"
     elif card.kind == "tag":
         sentences = []
         for one, value in zip(cast(Sequence[TagExample], examples), values, strict=True):
             sentences.append(tagged_lines(one, cast(Sequence[str], value)))
         text = "\n".join(sentences)
     else:
-        rows = [f"{one.id}\t{value}\n" for one, value in zip(examples, values, strict=True)]
+        written = [in_one(value, card.data.label_delimiter) for value in values]
+        rows = [f"{one.id}\t{value}\n" for one, value in zip(examples, written, strict=True)]
         text = "index\tprediction\n" + "".join(rows)
     write_text(path, text)
     return path
+
+
+def in_one(value: Prediction, delimiter: str) -> str:
+    """A prediction as one text; several labels with ``delimiter`` between them.
+
+    >>> in_one(("a", "b"), ","), in_one("a", ","), in_one(0.5, ",")
+    ('a,b', 'a', '0.5')
+    """
+    return str(value) if isinstance(value, str | float) else delimiter.join(value)
 
 
 def tagged_lines(example: TagExample, tags: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, to_json
 from zhbert.terminal import escape_controls, unescaped
 
 
@@ -41,7 +41,7 @@ class MetricsFile:
     def write(self, line: Mapping[str, Any]) -> None:
         """Append one line; raises ZhbertError where the disk is full."""
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(to_json(line) + "\n")
         except OSError as error:
             raise describe_os_error(error, f"writing {self.path}") from None
 

@@ -1,0 +1,56 @@
+"""Scores of each label as a table: what the verbs print that score predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from zhbert.jobs import console
+
+if TYPE_CHECKING:
+    from zhbert.tasks.cards import Card
+
+# A larger table of what was taken for what fits no window, and is read by nobody; --json has it.
+MOST_CONFUSED = 8
+
+
+def print_report(card: Card, report: Mapping[str, Any]) -> None:
+    """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
+    from rich.table import Table
+    from rich.text import Text
+
+    names = dict(zip(card.data.labels, card.data.label_names, strict=False))
+    # Text, not str: what looks like markup in a label is its own.
+    named = {label: Text(_named(label, names.get(label, ""))) for label in report["classes"]}
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("entity" if card.kind == "tag" else "label", overflow="fold")
+    for heading in ("precision", "recall", "f1", "support"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for label, row in report["classes"].items():
+        table.add_row(named[label], *_cells(row))
+    for average, row in report["averages"].items():
+        table.add_row(f"{average} average", *_cells(row), style="bold")
+    console.out().print(table)
+    confusion = report.get("confusion")
+    if confusion is None or not 1 < len(confusion) <= MOST_CONFUSED:
+        return
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    table.add_column("is \\ predicted", overflow="fold")
+    for label in report["classes"]:
+        table.add_column(Text(label), justify="right", overflow="fold")
+    for label, counts in zip(report["classes"], confusion, strict=True):
+        table.add_row(named[label], *(f"{count:,}" for count in counts))
+    console.out().print()
+    console.out().print(table)
+
+
+def _named(label: str, name: str) -> str:
+    return f"{label} {name}" if name not in ("", label) else label
+
+
+def _cells(row: Mapping[str, float]) -> list[str]:
+    scores = [f"{row[name]:.2f}" for name in ("precision", "recall", "f1")]
+    return [*scores, f"{row['support']:,}"]
+
+
+__all__ = ["print_report"]
