@@ -462,3 +462,43 @@ def test_no_shards_and_empty_shards_make_no_rows(builder: str) -> None:
     for shards in ([], [MemoryShard([])], [MemoryShard([]), MemoryShard([])]):
         rows = make_rows(builder, shards, cls_id=CLS, sep_id=SEP, sequence_length=16, seed=0)
         assert rows.count(0) == 0
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    ("sentences", "documents"),
+    [
+        ([0, 9, 5], [0, 2]),
+        ([-1, 4], [0, 1]),
+        ([0, 4, 8], [0, 3]),
+        ([0, 4, 8], [0, 1, 1]),
+        ([0, 4, 8], [-1, 2]),
+        ([], [0]),
+    ],
+)
+def test_positions_that_lead_outside_are_refused(monkeypatch, native, sentences, documents):
+    if not native:
+        monkeypatch.setattr(examples, "_rows", None)
+    starts, firsts = (np.array(x, dtype=np.int64) for x in (sentences, documents))
+    with pytest.raises(ValueError, match="must increase from 0 or more to"):
+        examples.plan_pairs(starts, firsts, 10, 0.1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize(
+    ("sentences", "capacity", "message"),
+    [
+        ([0, 9, 5], 4, "sentences: must increase"),
+        ([0, 4, 17], 4, "sentences: must increase from 0 or more to 16 at most"),
+        ([0, 4, 16], 0, "capacity: must be 1 at least"),
+    ],
+)
+def test_sentences_outside_of_the_words_marks_are_refused(
+    monkeypatch, native, sentences, capacity, message
+):
+    if not native:
+        monkeypatch.setattr(examples, "_rows", None)
+    bits = np.zeros(2, dtype=np.uint8)
+    starts = np.array(sentences, dtype=np.int64)
+    with pytest.raises(ValueError, match=message):
+        examples.plan_packed(starts, np.array([0]), bits, capacity, 1)

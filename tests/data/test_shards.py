@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zhbert.data.loader import PretrainingLoader
+from zhbert.data.masking import Masking
 from zhbert.data.shards import (
     FORMAT,
     VERSION,
@@ -22,6 +25,7 @@ from zhbert.data.shards import (
     write_shard,
 )
 from zhbert.errors import ZhbertError
+from zhbert.text.tokenizer import Tokenizer
 
 # A document is a list of lines, a line of sentences, a sentence of words, a word of pieces.
 DOCUMENTS = st.lists(
@@ -137,13 +141,18 @@ def test_merging_keeps_documents_and_their_order(
 # ---------------------------------------------------------------- what is wrong with a folder
 
 
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"使用语言模型来预测下一个词的概率")
+
+
 def corpus(folder: Path) -> Path:
     entry = write_shard(folder / "train-00000.arrow", flat([[[[[1, 2], [3]]]]]))
+    tokenizer = Tokenizer(PIECES)
+    tokenizer.save_pretrained(folder)
     info = {
         "format": FORMAT,
         "version": VERSION,
-        "vocabulary_size": 100,
-        "tokenizer": {"fingerprint": "f"},
+        "vocabulary_size": len(PIECES),
+        "tokenizer": {"fingerprint": tokenizer.fingerprint()},
         "shards": {"train": [entry], "held_out": []},
     }
     (folder / "corpus.json").write_text(json.dumps(info))
@@ -156,7 +165,7 @@ def test_a_whole_corpus_opens_and_verifies(tmp_path: Path) -> None:
     (shard,) = found.shards("train")
     assert shard.pieces.tolist() == [1, 2, 3]
     assert found.shards("held_out") == []
-    assert (found.vocabulary_size, found.fingerprint) == (100, "f")
+    assert found.vocabulary_size == len(found.tokenizer()) == len(PIECES)
     with pytest.raises(ZhbertError, match="known: train, held_out"):
         found.shards("test")
 
@@ -171,8 +180,11 @@ def change_info(folder: Path, **changes: object) -> None:
     [
         (lambda f: (f / "corpus.json").unlink(), "no corpus.json: not a corpus"),
         (lambda f: ((f / "corpus.json").unlink(), (f / ".partial").mkdir()), "has not finished"),
-        (lambda f: (f / "corpus.json").write_text("{"), "not readable as JSON"),
-        (lambda f: (f / "corpus.json").write_text("[]"), "not the description of a zhbert corpus"),
+        (lambda f: (f / "corpus.json").write_text("{"), r"corpus.json:1: not JSON"),
+        (
+            lambda f: (f / "corpus.json").write_text("[]"),
+            "corpus.json: not the description of a zhbert corpus",
+        ),
         (lambda f: change_info(f, version=0), "of format 0"),
         (lambda f: (f / "train-00000.arrow").unlink(), "is missing"),
         (lambda f: (f / "train-00000.arrow").write_bytes(b"x"), "1 bytes where"),
@@ -180,7 +192,7 @@ def change_info(folder: Path, **changes: object) -> None:
             lambda f: (f / "train-00000.arrow").write_bytes(
                 bytes((f / "train-00000.arrow").stat().st_size)
             ),
-            "not a readable shard",
+            r"00000.arrow: damaged, or not a shard",
         ),
     ],
 )
@@ -205,3 +217,146 @@ def test_an_altered_shard_fails_its_checksum(tmp_path: Path) -> None:
 def test_a_missing_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(ZhbertError, match="no such folder"):
         Corpus.open(tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------- a bit that has changed
+
+SHUFFLED = "\n".join((*PIECES[:5], *reversed(PIECES[5:]))) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("vocab.txt", SHUFFLED), ("tokenizer_config.json", '{"do_lower_case": false}')],
+)
+def test_a_corpus_is_read_with_the_tokenizer_that_made_it(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    opened = Corpus.open(corpus(tmp_path))
+    (tmp_path / "tokenizer.json").unlink()
+    opened.tokenizer()
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ZhbertError, match=r"vocab.txt, .* is not the one that made the corpus"):
+        opened.tokenizer()
+
+
+def many_documents(folder: Path, *, checksums: bool) -> Path:
+    """A corpus of two training shards and one set aside."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    tokenizer = Tokenizer(PIECES)
+    tokenizer.save_pretrained(folder)
+    shards: dict[str, list[object]] = {"train": [], "held_out": []}
+    for name, split in (("a.arrow", "train"), ("b.arrow", "train"), ("c.arrow", "held_out")):
+        contents = flat(
+            [
+                [
+                    [
+                        [
+                            rng.integers(5, len(PIECES), rng.integers(1, 3)).tolist()
+                            for _ in range(6)
+                        ]
+                        for _ in range(2)
+                    ]
+                    for _ in range(2)
+                ]
+                for _ in range(4)
+            ]
+        )
+        entry = write_shard(folder / name, contents)
+        if not checksums:
+            del entry["sha256"]
+        shards[split].append(entry)
+    info = {
+        "format": FORMAT,
+        "version": VERSION,
+        "vocabulary_size": len(PIECES),
+        "tokenizer": {"fingerprint": tokenizer.fingerprint()},
+        "shards": shards,
+    }
+    (folder / "corpus.json").write_text(json.dumps(info, indent=1))
+    return folder
+
+
+def read_as_a_run_does(folder: Path, builder: str) -> list[np.ndarray]:
+    """The rows of a few steps and of an evaluation, then what a checkpoint waits for."""
+    opened = Corpus.open(folder)
+    loaders = [
+        PretrainingLoader(
+            opened.shards(split),
+            opened.tokenizer().vocabulary,
+            builder=builder,
+            sequence_length=12,
+            batch_size=4,
+            masking=Masking(max_predictions=3),
+            seed=0,
+        )
+        for split in ("held_out", "train")
+    ]
+    batches = [*loaders[0].evaluation(8), *loaders[1].step(0), *loaders[1].step(1)]
+    for shard in opened.shards("train"):
+        shard.verify()
+    names = ("input_ids", "token_type_ids", "row_starts", "predicted_positions", "labels")
+    return [getattr(batch, name).numpy() for batch in batches for name in names]
+
+
+def flips(folder: Path, each: int) -> Iterator[Path]:
+    """Change one bit after the other, spread over every file, and put it back."""
+    for path in sorted(folder.iterdir()):
+        whole = path.read_bytes()
+        for number in range(each):
+            bit = number * 8 * len(whole) // each + number % 8
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            yield path
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("builder", ["pairs", "full-sentences", "lines"])
+def test_a_flipped_bit_is_refused_in_one_line_or_changes_no_row(
+    tmp_path: Path, builder: str
+) -> None:
+    folder = many_documents(tmp_path / "corpus", checksums=True)
+    expected = read_as_a_run_does(folder, builder)
+    said: list[tuple[Path, str]] = []
+    harmless = 0
+    for path in flips(folder, 80):
+        try:
+            found = read_as_a_run_does(folder, builder)
+        except ZhbertError as error:
+            said.append((path, str(error)))
+            continue
+        harmless += 1
+        assert path.suffix != ".arrow"
+        assert all(np.array_equal(one, two) for one, two in zip(found, expected, strict=True))
+    assert len(said) > 300
+    for path, line in said:
+        assert "\n" not in line
+        assert str(path if path.suffix == ".arrow" else folder) in line
+    assert harmless < 150
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("builder", ["pairs", "full-sentences", "lines"])
+def test_without_checksums_a_flipped_bit_never_leads_outside_of_an_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builder: str, native: bool
+) -> None:
+    if not native:
+        monkeypatch.setattr("zhbert.data.examples._rows", None)
+    folder = many_documents(tmp_path / "corpus", checksums=False)
+    expected = read_as_a_run_does(folder, builder)
+    outcomes = set()
+    for path in flips(folder, 80):
+        if path.suffix != ".arrow":
+            continue
+        try:
+            found = read_as_a_run_does(folder, builder)
+        except ZhbertError as error:
+            outcomes.add("refused" if path.name in str(error) else str(error))
+            continue
+        ids = np.concatenate(found[::5])
+        assert ids.min() >= 0
+        assert ids.max() < len(PIECES)
+        same = [np.array_equal(one, two) for one, two in zip(found, expected, strict=False)]
+        outcomes.add("equal" if all(same) else "other rows")
+    assert outcomes == {"refused", "equal", "other rows"}

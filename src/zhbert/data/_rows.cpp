@@ -57,6 +57,17 @@ class Array {
   Py_buffer view_;
 };
 
+// Positions must lie where they say: a damaged corpus may not lead outside of its arrays.
+bool increasing(const Array<int64_t>& values, bool strictly, int64_t limit, const char* name) {
+  bool fine = values.size() > 0 && values[0] >= 0;
+  for (int64_t i = 1; fine && i < values.size(); ++i)
+    fine = strictly ? values[i] > values[i - 1] : values[i] >= values[i - 1];
+  if (fine && values[values.size() - 1] <= limit) return true;
+  PyErr_Format(PyExc_ValueError, "%s: must increase from 0 or more to %lld at most", name,
+               static_cast<long long>(limit));
+  return false;
+}
+
 bool open_random(PyObject* capsule, Random* random) {
   random->generator = static_cast<BitGenerator*>(PyCapsule_GetPointer(capsule, "BitGenerator"));
   return random->generator != nullptr;
@@ -194,7 +205,9 @@ PyObject* plan_pairs(PyObject*, PyObject* args) {
   Array<int64_t> sentences, documents;
   Random random;
   if (!sentences.open(sentences_object, "sentences") ||
-      !documents.open(documents_object, "documents") || !open_random(capsule, &random))
+      !documents.open(documents_object, "documents") || !open_random(capsule, &random) ||
+      !increasing(sentences, false, INT64_MAX, "sentences") ||
+      !increasing(documents, true, sentences.size() - 1, "documents"))
     return nullptr;
   const int64_t num_documents = documents.size() - 1;
   std::vector<int64_t> rows;
@@ -277,8 +290,13 @@ PyObject* plan_packed(PyObject*, PyObject* args) {
   Array<int64_t> sentences, groups;
   Array<uint8_t> bits;
   if (!sentences.open(sentences_object, "sentences") || !groups.open(groups_object, "groups") ||
-      !bits.open(bits_object, "bits"))
+      !bits.open(bits_object, "bits") ||
+      !increasing(sentences, false, 8 * bits.size(), "sentences"))
     return nullptr;
+  if (capacity < 1) {
+    PyErr_SetString(PyExc_ValueError, "capacity: must be 1 at least");
+    return nullptr;
+  }
   std::vector<int64_t> rows;
   Py_BEGIN_ALLOW_THREADS;
   const int64_t num_sentences = sentences.size() - 1;

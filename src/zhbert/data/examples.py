@@ -38,7 +38,7 @@ class ShardLike(Protocol):
 
     @property
     def pieces(self) -> npt.NDArray[Any]:
-        """(pieces,) ids, without special tokens."""
+        """(pieces,) ids, without special tokens; read by the rows alone, not by their plan."""
 
     @property
     def word_start_bits(self) -> npt.NDArray[np.uint8]:
@@ -121,19 +121,19 @@ class _Pieces:
     """The shards' pieces under one numbering: position 0 is the first piece of the first shard."""
 
     def __init__(self, shards: Sequence[ShardLike]) -> None:
-        self.pieces = [shard.pieces for shard in shards]
+        self.shards = shards
         self.bits = [shard.word_start_bits for shard in shards]
         self.bases = [0]
-        for pieces in self.pieces:
-            self.bases.append(self.bases[-1] + len(pieces))
+        for shard in shards:
+            self.bases.append(self.bases[-1] + int(shard.document_starts[-1]))
 
     def slice(self, start: int, length: int) -> tuple[npt.NDArray[Any], BoolArray]:
         """Ids and word starts of a run of pieces that lies in one shard."""
         shard = bisect_right(self.bases, start) - 1
         first = start - self.bases[shard]
-        return self.pieces[shard][first : first + length], unpack_bits(
-            self.bits[shard], first, length
-        )
+        # Asked for here and not before: a shard is verified when its first piece is read.
+        pieces = self.shards[shard].pieces[first : first + length]
+        return pieces, unpack_bits(self.bits[shard], first, length)
 
 
 def unpack_bits(bits: npt.NDArray[np.uint8], start: int, length: int) -> BoolArray:
@@ -251,7 +251,7 @@ class PackedRows:
         self._documents = [shard.document_starts for shard in shards]
         plans = []
         for shard, base in zip(shards, self._data.bases, strict=False):
-            sentences = np.append(shard.sentence_starts(), len(shard.pieces)).astype(np.int64)
+            sentences = np.append(shard.sentence_starts(), shard.document_starts[-1])
             groups = shard.line_starts() if lines else shard.document_starts
             plan = plan_packed(
                 sentences,
@@ -348,6 +348,9 @@ def plan_pairs(
         short_probability: share of documents with a shorter target.
         rng: where the randomness comes from.
 
+    Raises:
+        ValueError: positions that do not increase, or lead outside of what they count.
+
     Returns:
         (rows, 5): first piece and length of A, first piece and length of B, 1 if B is random.
     """
@@ -356,6 +359,8 @@ def plan_pairs(
             sentences, documents, max_pieces, short_probability, rng.bit_generator.capsule
         )
         return np.frombuffer(planned, dtype=np.int64).reshape(-1, 5)
+    _check_increasing(sentences, False, (1 << 63) - 1, "sentences")
+    _check_increasing(documents, True, len(sentences) - 1, "documents")
     num_documents = len(documents) - 1
     starts = sentences.tolist()
     first_of = documents.tolist()
@@ -407,6 +412,14 @@ def plan_pairs(
             i += 1
             chunk = i
     return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def _check_increasing(values: IntArray, strictly: bool, limit: int, name: str) -> None:
+    """What the native versions check, too: positions that lead outside of an array."""
+    before, after = values[:-1], values[1:]
+    steps = after > before if strictly else after >= before
+    if not len(values) or values[0] < 0 or not steps.all() or values[-1] > limit:
+        raise ValueError(f"{name}: must increase from 0 or more to {limit} at most")
 
 
 def truncate_pair(
@@ -466,12 +479,18 @@ def plan_packed(
         capacity: pieces a row can hold besides [CLS] and the last [SEP].
         joint: pieces that a group's border inside a row costs; -1: a row never crosses it.
 
+    Raises:
+        ValueError: positions that do not increase or lead outside of the bitmap; no capacity.
+
     Returns:
         (rows, 2): first piece and end of each row. Rows follow each other without a gap.
     """
     if _rows is not None:
         planned = _rows.plan_packed(sentences, groups, word_start_bits, capacity, joint)
         return np.frombuffer(planned, dtype=np.int64).reshape(-1, 2)
+    _check_increasing(sentences, False, 8 * len(word_start_bits), "sentences")
+    if capacity < 1:
+        raise ValueError("capacity: must be 1 at least")
     borders = set(groups.tolist())
     rows: list[tuple[int, int]] = []
     starts = sentences.tolist()

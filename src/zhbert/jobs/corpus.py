@@ -13,7 +13,6 @@ import numpy as np
 from zhbert.data.shards import SPLITS, Corpus, Shard
 from zhbert.errors import ZhbertError
 from zhbert.jobs import console
-from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
 
 # The pieces in use are counted over this many at most: a second's work.
@@ -108,7 +107,7 @@ def sample_documents(corpus: Corpus, split: str, rows: int) -> list[dict[str, An
     shards = corpus.shards(split)
     firsts = np.cumsum([0] + [shard.documents for shard in shards])
     total = int(firsts[-1])
-    vocabulary = Tokenizer.from_pretrained(corpus.folder).vocabulary
+    vocabulary = corpus.tokenizer().vocabulary
     documents = []
     for row in range(min(rows, total)):
         number = row * total // min(rows, total)

@@ -236,7 +236,6 @@ class _Job:
     ) -> None:
         from zhbert.data.shards import Corpus
         from zhbert.runtime import choose_dtype, prepare_threads
-        from zhbert.text.tokenizer import Tokenizer
 
         self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
         self.resume = self.overwrite = self.tensorboard = False
@@ -247,7 +246,7 @@ class _Job:
         self.threads = prepare_threads(recipe.threads)
         self.dtype = choose_dtype(recipe.precision, ranks.device)
         self.corpus: Corpus = Corpus.open(corpus_folder)
-        self.tokenizer: Tokenizer = Tokenizer.from_pretrained(corpus_folder)
+        self.tokenizer: Tokenizer = self.corpus.tokenizer()
 
     def say(self, line: str) -> None:
         """A remark on stderr, from the first process only."""
@@ -322,6 +321,9 @@ class _Job:
                 return
             from zhbert.train.checkpoint import model_state
 
+            # Those too that no row has come from: all of them decided which rows there are.
+            for shard in self.corpus.shards("train"):
+                shard.verify()
             metrics.sync()
             groups = {"model": model_state(model), "optimizer": optimizer.state_dict()}
             checkpoints.save(at.step, groups, {**info, **dataclasses.asdict(at)})

@@ -229,9 +229,7 @@ def _questions(corpus: Corpus) -> tuple[Tokenizer, list[Question]]:
     """Masked sentences from the held-out documents, spread over all of them."""
     import numpy as np
 
-    from zhbert.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_pretrained(corpus.folder)
+    tokenizer = corpus.tokenizer()
     mask = tokenizer.special_tokens["mask_token"]
     rng = np.random.default_rng(0)
     found: list[Question] = []

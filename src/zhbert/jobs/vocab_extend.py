@@ -228,10 +228,9 @@ def corpus_words(corpus: Corpus) -> Counter[str]:
     import numpy as np
 
     from zhbert.data.shards import SPLITS
-    from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.wordpiece import CONTINUATION
 
-    tokenizer = Tokenizer.from_pretrained(corpus.folder)
+    tokenizer = corpus.tokenizer()
     plain = [piece.removeprefix(CONTINUATION) or piece for piece in tokenizer.vocabulary]
     pairs = zip(plain, tokenizer.vocabulary, strict=True)
     inside = np.array([one != piece for one, piece in pairs])
