@@ -16,9 +16,11 @@ from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.names import to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.surgery import (
+    POSITIONS,
     extend_rows,
     keep_layers,
     parameters_by_part,
+    resize_positions,
     select_rows,
 )
 
@@ -134,3 +136,51 @@ def test_parameters_are_counted_as_from_the_shape() -> None:
     found = parameters_by_part(entries_of(TENSORS))
     assert found.pop("other heads") == 16
     assert found == count_parameters_by_part(CONFIG)
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+NEW_ROWS = ("hierarchical", "repeat")
+
+
+def positions(rows: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(rows, 8, generator=torch.Generator().manual_seed(rows)).to(dtype)
+
+
+def resized(table: torch.Tensor, length: int, by: str) -> torch.Tensor:
+    others = {name: tensor for name, tensor in TENSORS.items() if name != POSITIONS}
+    made = resize_positions(entries_of({**others, POSITIONS: table}), length, by)
+    assert all(same(made[name].read(), tensor) for name, tensor in others.items())
+    assert made[POSITIONS].shape == (length, 8)
+    return made[POSITIONS].read()
+
+
+@given(
+    st.integers(2, 9),
+    st.integers(1, 81),
+    st.sampled_from(NEW_ROWS),
+    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+)
+def test_trained_positions_stay_bit_for_bit(
+    trained: int, length: int, by: str, dtype: torch.dtype
+) -> None:
+    table = positions(trained, dtype)
+    if by == "hierarchical" and length > trained**2:
+        with pytest.raises(ZhbertError, match=f"at most {trained**2} are made hierarchical"):
+            resized(table, length, by)
+        return
+    made = resized(table, length, by)
+    assert same(made[:trained], table[:length])
+    assert made.dtype == dtype
+    assert bool(made.isfinite().all())
+
+
+def test_new_positions_are_repeated_or_sus_mixtures() -> None:
+    table = positions(4)
+    assert torch.equal(resized(table, 10, "repeat"), torch.cat([table, table, table[:2]]))
+    # The formula of https://kexue.fm/archives/7947, one row at a time and in double precision.
+    u = [(row - 0.4 * table[0].double()) / 0.6 for row in table.double()]
+    expected = torch.stack([0.4 * u[n // 4] + 0.6 * u[n % 4] for n in range(16)])
+    made = resized(table, 16, "hierarchical")
+    torch.testing.assert_close(made.double(), expected, rtol=0, atol=1e-5)
+    assert len({tuple(row.tolist()) for row in made}) == 16

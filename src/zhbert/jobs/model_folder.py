@@ -55,7 +55,7 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     from zhbert.model.checkpoint import open_checkpoint
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import check_architecture
-    from zhbert.model.surgery import PER_PIECE
+    from zhbert.model.surgery import PER_PIECE, POSITIONS
     from zhbert.zoo import locate
 
     files = find_model(locate(name, quiet=quiet))
@@ -64,8 +64,11 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     checkpoint = open_checkpoint(folder)
     check_architecture(checkpoint, config)
     entries = checkpoint.entries
-    if PER_PIECE[0] not in entries:
-        raise ZhbertError(f"{checkpoint.file}: no word embeddings in it: not a BERT checkpoint")
+    for needed, what in ((PER_PIECE[0], "word"), (POSITIONS, "position")):
+        if needed not in entries:
+            raise ZhbertError(
+                f"{checkpoint.file}: no {what} embeddings in it: not a BERT checkpoint"
+            )
     for tensor in PER_PIECE:
         rows = entries[tensor].shape[0] if tensor in entries else config.vocab_size
         if rows != config.vocab_size:
@@ -158,8 +161,8 @@ def write_model_folder(
 def changed_config(
     config: BertConfig, entries: Mapping[str, Entry], tokenizer: Tokenizer, num_layers: int
 ) -> BertConfig:
-    """The configuration of a model with other layers or other pieces."""
-    from zhbert.model.surgery import PER_PIECE
+    """The configuration of a model with other layers, pieces or positions."""
+    from zhbert.model.surgery import PER_PIECE, POSITIONS
 
     other = dict(config.other)
     architectures = other.get("architectures") or []
@@ -171,6 +174,7 @@ def changed_config(
         config,
         num_hidden_layers=num_layers,
         vocab_size=entries[PER_PIECE[0]].shape[0],
+        max_position_embeddings=entries[POSITIONS].shape[0],
         pad_token_id=config.pad_token_id if pad is None else tokenizer.pad_id,
         other=other,
     )

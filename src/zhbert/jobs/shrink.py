@@ -1,8 +1,9 @@
-"""Make a small model from a large one: fewer layers, fewer pieces.
+"""Make a small model from a large one: fewer layers, fewer pieces, shorter rows.
 
 zhbert shrink chinese-roberta-wwm-ext --layers 0,1,2 --out models/start
 zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
 zhbert shrink MODEL --vocab-from law.txt --vocab-size 8000 --out models/law
+zhbert shrink MODEL --positions 256 --out models/short
 
 The published small models begin as the first layers of a large one: RBT3, RBT4
 and RBT6 as layers 0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as layers 0-2 of
@@ -10,7 +11,8 @@ RoBERTa-wwm-ext-large. They were trained on then, and a cut model needs that:
 zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
 
 What is kept is kept bit for bit, heads included. A smaller vocabulary keeps the
-rows of its pieces: text made of these gives the same outputs as before.
+rows of its pieces: text made of these gives the same outputs as before. So does
+text of no more pieces than --positions. ('zhbert extend' makes longer models.)
 MODEL is a folder, an archive or a name ('zhbert models').
 """
 
@@ -56,6 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --vocab-from: keep N pieces (without it, all that the text uses)",
     )  # fmt: skip
     parser.add_argument(
+        "--positions", type=int, metavar="N", help="keep the first N positions: the longest row"
+    )
+    parser.add_argument(
         "--corpus", nargs="+", metavar="FILE",
         help="text: report what it loses by the smaller vocabulary",
     )  # fmt: skip
@@ -76,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         vocab=args.vocab,
         vocab_from=args.vocab_from or (),
         vocab_size=args.vocab_size,
+        positions=args.positions,
         corpus=args.corpus or (),
         field=args.field,
         overwrite=args.overwrite,
@@ -96,6 +102,7 @@ def shrink(
     vocab: str | Path | None = None,
     vocab_from: Sequence[str | Path] = (),
     vocab_size: int | None = None,
+    positions: int | None = None,
     corpus: Sequence[str | Path] = (),
     field: str | None = None,
     overwrite: bool = False,
@@ -112,11 +119,18 @@ def shrink(
         open_model_folder,
         write_model_folder,
     )
-    from zhbert.model.surgery import keep_layers, parameters_by_part, select_rows
+    from zhbert.model.surgery import (
+        keep_layers,
+        parameters_by_part,
+        resize_positions,
+        select_rows,
+    )
     from zhbert.text.growth import with_pieces
 
-    if layers is None and vocab is None and not vocab_from:
-        raise ZhbertError("nothing to take away: give --layers, --vocab or --vocab-from")
+    if layers is positions is vocab is None and not vocab_from:
+        raise ZhbertError(
+            "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
+        )
     if corpus and vocab is None and not vocab_from:
         raise ZhbertError("--corpus reports on a smaller vocabulary: give --vocab too")
     if vocab_size is not None and not vocab_from:
@@ -131,6 +145,9 @@ def shrink(
     entries = opened.entries
     if kept != list(range(had)):
         entries = keep_layers(entries, kept)
+    if positions is not None:
+        _check_positions(positions, opened.config.max_position_embeddings, str(model))
+        entries = resize_positions(entries, positions)
     rows: list[int] | None = None
     if vocab is not None:
         rows = _rows_of(opened, Path(vocab))
@@ -153,6 +170,8 @@ def shrink(
         "layers_before": had,
         "pieces": len(tokenizer),
         "pieces_before": len(opened.tokenizer),
+        "positions": config.max_position_embeddings,
+        "positions_before": opened.config.max_position_embeddings,
         "rows": config.vocab_size,
         "rows_before": opened.rows,
         "parameters": after,
@@ -188,6 +207,17 @@ def parse_layers(text: str, layers: int) -> list[int]:
     if twice := [layer for layer in found if found.count(layer) > 1]:
         raise ZhbertError(f"--layers {text}: layer {twice[0]} is named twice; it is kept once")
     return found
+
+
+def _check_positions(positions: int, had: int, model: str) -> None:
+    # [CLS], a piece, [SEP]: a shorter row holds nothing.
+    if positions < 3:
+        raise ZhbertError(f"--positions {positions}: must be 3 or more")
+    if positions > had:
+        raise ZhbertError(
+            f"--positions {positions:,}: the model has {had:,}; 'zhbert extend {model} --positions "
+            f"{positions} --out DIR' makes more"
+        )
 
 
 # --- which pieces -------------------------------------------------------------------------------
@@ -327,6 +357,8 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
     what = [f"layers {shown} of {result['layers_before']}"]
     if result["pieces"] != result["pieces_before"]:
         what.append(f"{result['pieces']:,} of {result['pieces_before']:,} pieces")
+    if result["positions"] != result["positions_before"]:
+        what.append(f"{result['positions']:,} of {result['positions_before']:,} positions")
     console.print(f"{result['out']}: {', '.join(what)}", markup=False)
     if quiet:
         return

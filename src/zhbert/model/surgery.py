@@ -1,4 +1,4 @@
-"""Models made smaller, or given more pieces: entries in, entries out, read one tensor at a time."""
+"""Models made smaller or larger: entries in, entries out, read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Entry
 
+POSITIONS = "bert.embeddings.position_embeddings.weight"
 # What has one row (or one number) for each piece. The decoder's matrix is the word embeddings'.
 PER_PIECE = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
@@ -106,6 +107,57 @@ def _extended(table: Tensor, rows: int, sources: Sequence[Sequence[int]], first:
     for row, source in enumerate(sources, first):
         grown[row] = table[list(source)].to(wide).mean(0)
     return grown
+
+
+def resize_positions(
+    entries: Mapping[str, Entry], length: int, by: str = "hierarchical"
+) -> dict[str, Entry]:
+    """The model with ``length`` positions: its first ones as they are, and new ones made ``by``:
+
+    - ``repeat``: the rows from the first one on, over and over, as Longformer begins
+      (https://arxiv.org/abs/2004.05150, section 5);
+    - ``hierarchical``: row i n + j of n trained ones is a u_i + (1 - a) u_j, where u is what makes
+      the trained rows the first of these, and a = 0.4 (https://kexue.fm/archives/7947); at most
+      n^2 rows, all of them different.
+
+    Raises:
+        ZhbertError: no position embeddings, or more rows than can be made so.
+
+    >>> table = Entry.of(torch.tensor([[0.0], [1.0]]))
+    >>> longer = resize_positions({POSITIONS: table}, 4, "repeat")
+    >>> longer[POSITIONS].read().flatten().tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+    if POSITIONS not in entries:
+        raise ZhbertError("no position embeddings in the model")
+    entry = entries[POSITIONS]
+    trained, *width = entry.shape
+    if by == "hierarchical" and length > trained**2:
+        raise ZhbertError(
+            f"{length:,} positions: of {trained:,} trained ones at most {trained**2:,} are made "
+            "hierarchical; make them by repeat"
+        )
+    longer = Entry((length, *width), entry.dtype, lambda: _NEW_ROWS[by](entry.read(), length))
+    return {**entries, POSITIONS: longer}
+
+
+def _repeated(table: Tensor, length: int) -> Tensor:
+    return table[torch.arange(length) % len(table)]
+
+
+def _hierarchical(table: Tensor, length: int) -> Tensor:
+    trained = len(table)
+    wide = table.to(torch.promote_types(table.dtype, torch.float32))
+    # The first factor of Su's decomposition; the first row's weight is a.
+    bases = (wide - _FIRST * wide[0]) / (1 - _FIRST)
+    number = torch.arange(trained, max(trained, length))
+    made = _FIRST * bases[number // trained] + (1 - _FIRST) * bases[number % trained]
+    # Those that were trained stay bit for bit; computed anew they would be rounded.
+    return torch.cat([table[:length], made.to(table.dtype)])
+
+
+_FIRST = 0.4
+_NEW_ROWS = {"hierarchical": _hierarchical, "repeat": _repeated}
 
 
 def parameters_by_part(entries: Mapping[str, Entry]) -> dict[str, int]:

@@ -1,0 +1,118 @@
+"""Make a model that reads longer rows from one that reads short ones.
+
+zhbert extend chinese-roberta-wwm-ext --positions 1024 --out models/long
+zhbert extend MODEL --positions 2048 --new-rows repeat --out models/long
+
+The trained positions stay bit for bit: a row that fitted before gives the same
+outputs. The new ones are made of them, and have to be trained on then:
+zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
+    sequence_length=1024
+
+hierarchical  every new row is another mixture of two trained ones (Su Jianlin,
+              https://kexue.fm/archives/7947); the default, up to n x n rows
+repeat        the trained rows once more, as Longformer begins
+
+MODEL is a folder, an archive or a name ('zhbert models'). More pieces instead
+of longer rows: 'zhbert vocab extend'. Less of either: 'zhbert shrink'.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from zhbert.config import RANGES
+from zhbert.errors import ZhbertError
+
+_CHOICES = ("hierarchical", "repeat")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
+    parser.add_argument(
+        "--positions", type=int, required=True, metavar="N",
+        help="the longest row that the new model reads, in pieces",
+    )  # fmt: skip
+    parser.add_argument(
+        "--new-rows", choices=_CHOICES, default=_CHOICES[0],
+        help=f"how the new rows are made ({_CHOICES[0]})",
+    )  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extend, and say in one line what was written."""
+    from zhbert.jobs.console import out, print_json
+
+    result = extend(
+        args.model,
+        args.out,
+        positions=args.positions,
+        new_rows=args.new_rows,
+        overwrite=args.overwrite,
+        quiet=args.quiet or args.json,
+    )
+    if args.json:
+        print_json(result)
+        return 0
+    out().print(
+        f"{result['out']}: {result['positions']:,} positions, of which "
+        f"{result['positions_before']:,} are trained",
+        markup=False,
+    )
+    if not args.quiet:
+        out().print(
+            "Train it on before use: zhbert pretrain continue-domain --corpus CORPUS --out RUN "
+            f"initial_model={result['out']} sequence_length={result['positions']}",
+            markup=False,
+        )
+    return 0
+
+
+def extend(
+    model: str | Path,
+    out: str | Path,
+    *,
+    positions: int,
+    new_rows: str = _CHOICES[0],
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write the longer model to ``out``; return its figures. Options as on the command line.
+
+    Raises:
+        ZhbertError: no more positions than the model has, or more than can be made so.
+    """
+    from zhbert.jobs.model_folder import (
+        changed_config,
+        check_out,
+        open_model_folder,
+        write_model_folder,
+    )
+    from zhbert.model.surgery import resize_positions
+
+    said, possible = RANGES["model.max_position_embeddings"]
+    if not possible(positions):
+        raise ZhbertError(f"--positions {positions}: must be {said}")
+    out = check_out(out, model, overwrite=overwrite)
+    opened = open_model_folder(model, quiet=quiet)
+    had = opened.config.max_position_embeddings
+    if positions <= had:
+        raise ZhbertError(
+            f"--positions {positions:,}: the model has {had:,} already; 'zhbert shrink' makes fewer"
+        )
+    entries = resize_positions(opened.entries, positions, new_rows)
+    config = changed_config(
+        opened.config, entries, opened.tokenizer, opened.config.num_hidden_layers
+    )
+    write_model_folder(out, config, entries, opened.tokenizer, replace=overwrite)
+    return {
+        "model": str(model),
+        "out": str(out),
+        "positions": positions,
+        "positions_before": had,
+        "new_rows": new_rows,
+    }
