@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 HEAD = 4096
@@ -182,7 +183,35 @@ def utf_16_or_32(head: bytes) -> str | None:
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if head and max(even, odd) * 20 >= len(head) and min(even, odd) * 20 <= max(even, odd):
         return "UTF-16BE" if even > odd else "UTF-16LE"
-    return None
+    return utf_16_by_its_han(head)
+
+
+def utf_16_by_its_han(head: bytes) -> str | None:
+    """UTF-16 without a mark, told by Chinese text alone: of two bytes one is that of a Han row.
+
+    >>> utf_16_by_its_han(("今天天气很好，" * 9).encode("utf-16-le"))
+    'UTF-16LE'
+    >>> utf_16_by_its_han(("今天天气很好，" * 9).encode("gbk"))
+    """
+    if len(head) < 32 or _is_utf8(head):
+        return None
+    even, odd = (sum(byte in _HIGH_BYTES for byte in head[k::2]) * 2 / len(head) for k in (0, 1))
+    # Where both halves look so, it is Latin text with a broken byte.
+    if max(even, odd) < 0.9 or min(even, odd) > 0.6:
+        return None
+    return "UTF-16BE" if even > odd else "UTF-16LE"
+
+
+# Of ASCII, general and Chinese punctuation, Han and full-width characters.
+_HIGH_BYTES = frozenset((0x00, 0x20, 0x30, *range(0x4E, 0xA0), 0xFF))
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def no_text(head: bytes) -> str | None:
@@ -220,7 +249,14 @@ def archive_of(head: bytes) -> str | None:
     """
     if head.startswith(_ZIP):
         return None if _zipped(head) else "zip"
-    return "tar" if head[257:262] == b"ustar" else None
+    return "tar" if head[257:262] == b"ustar" or _OLD_TAR.match(head) else None
+
+
+# A name, then mode, owner, group, size, time and checksum as octal numbers.
+_OLD_TAR = re.compile(
+    rb"[^\0]{1,100}\0*(?<=.{100})(?:[0-7 ]{6,7}[ \0]{1,2}){3}[0-7 ]{11,12}[ \0]?[0-7 ]{11,12}",
+    re.DOTALL,
+)
 
 
 def _zipped(head: bytes) -> str | None:

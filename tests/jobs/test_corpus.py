@@ -116,13 +116,16 @@ def test_segment_answers_each_line_of_a_pipe_at_once() -> None:
     process.stdout.close()
 
 
-def test_segment_tells_of_lines_that_are_not_utf8(
+def test_segment_refuses_lines_that_are_not_utf8(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.txt").write_bytes(b"ok\n\xff\n")
-    assert cli.main(["segment", str(tmp_path / "a.txt")]) == 0
+    assert cli.main(["segment", str(tmp_path / "a.txt")]) == 2
     out, errors = capsys.readouterr()
-    assert out == "ok\n\ufffd\n"
-    assert "1 lines are not UTF-8" in errors
+    assert "\ufffd" not in out
+    assert "a.txt:2: not UTF-8; --encoding gb18030" in errors
+    (tmp_path / "a.txt").write_bytes("今天天气\n很好\n".encode("gbk"))
+    assert cli.main(["segment", str(tmp_path / "a.txt"), "--encoding", "gbk"]) == 0
+    assert capsys.readouterr().out == "今天天气\n很 好\n"
     assert cli.main(["segment", str(tmp_path)]) == 2
     assert cli.main(["segment", str(tmp_path / "a.txt"), "--segmenter", "nope"]) == 2

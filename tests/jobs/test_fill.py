@@ -86,9 +86,13 @@ def test_the_best_pieces_take_the_masks_places(model: Path, capsys) -> None:
     assert found["mask_filling_head"] == "trained"
 
 
+def stdin(text: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8")
+
+
 def test_lines_of_stdin_are_filled_as_if_alone(model: Path, capsys, monkeypatch) -> None:
     lines = ["使用[MASK]言", "", "[MASK]型来[MASK]测下一个词", "的[MASK]"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    monkeypatch.setattr("sys.stdin", stdin("\n".join(lines)))
     together = fill_json(capsys, str(model), "-")
     alone = [fill_json(capsys, str(model), line) for line in lines if line]
     assert [one["filled"] for one in together] == [one["filled"] for one in alone]
@@ -162,10 +166,10 @@ def test_a_wrong_text_is_one_clear_line(model: Path, text: str, said: str, capsy
 
 
 def test_a_wrong_line_is_named(model: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("使[MASK]\n\n没有\n"))
+    monkeypatch.setattr("sys.stdin", stdin("使[MASK]\n\n没有\n"))
     assert main(["fill", str(model), "-"]) == 2
     assert "stdin, line 3: no [MASK]" in capsys.readouterr().err
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", stdin("\n"))
     assert main(["fill", str(model), "-"]) == 2
     assert "stdin: no text" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Raw files to blocks of documents: txt, jsonl and parquet, compressed or not, and stdin.
+"""Raw files to blocks of documents: text, and records of all the kinds that records.py reads.
 
 One process reads the input and cuts it into blocks of about 16 MB at documents' ends
 (``read_blocks``); any process can take a block apart (``outline``). Memory stays bounded whatever
@@ -10,21 +10,39 @@ from __future__ import annotations
 
 import array
 import hashlib
-import json
-import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from zhbert.data.records import (
+    READ_AS,
+    READERS,
+    Problem,
+    RecordOptions,
+    form_of,
+    json_line,
+    parquet_cells,
+)
+from zhbert.data.sources import (
+    JSON_LINES,
+    PARQUET,
+    TEXT,
+    DamagedError,
+    Source,
+    Stream,
+    check_encoding,
+    form_of_bytes,
+    opened,
+)
 from zhbert.errors import ZhbertError
-from zhbert.files import HALF_SURROGATE, describe_os_error
+from zhbert.files import HALF_SURROGATE
+from zhbert.text.normalize import dropped
 from zhbert.text.sentences import (
     CUT,
     GIVEN,
@@ -39,30 +57,14 @@ from zhbert.text.sentences import (
 Array = np.ndarray[Any, Any]
 
 BLOCK_BYTES = 16 << 20
-# How far beyond a block's end the end of its last document is looked for; also the longest record
-# of a jsonl file. A block is therefore at most twice as large as BLOCK_BYTES.
+# How far beyond a block's end the end of its last document is looked for; also the longest record.
+# A block is therefore at most twice as large as BLOCK_BYTES.
 DOCUMENT_BYTES = 16 << 20
 _CHUNK = 256 << 10
-# So much of a file's beginning tells whether it can be UTF-8.
-_HEAD = 4096
 
 DOCUMENTS = ("blank", "line", "file")
-_TEXT, _RECORDS, _COLUMN = "txt", "jsonl", "parquet"
-_KINDS = {
-    ".txt": _TEXT,
-    ".text": _TEXT,
-    "": _TEXT,
-    ".jsonl": _RECORDS,
-    ".ndjson": _RECORDS,
-    ".json": _RECORDS,
-    ".parquet": _COLUMN,
-}
-_MAGIC = {
-    ".gz": b"\x1f\x8b",
-    ".bz2": b"BZh",
-    ".xz": b"\xfd7zXZ\x00",
-    ".zst": b"\x28\xb5\x2f\xfd",
-}
+_RECORDS = "records"
+_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,45 @@ class Reading:
     """How the input is to be read.
 
     ``documents``: what separates documents in txt: a "blank" line, each "line" is one, each "file"
-    is one. ``field``: which field of jsonl and parquet holds the text (stdin is read as jsonl where
-    it is given; "text" otherwise).
+    is one. ``field``: which field or column of a record holds the text (None: "text"; stdin that
+    does not say what it is is read as jsonl where a field is given). ``encoding``: of files without
+    a byte order mark; None is UTF-8.
+
+    Raises:
+        ZhbertError: no such encoding, or nothing would fit into a block.
     """
 
     documents: str = "blank"
     field: str | None = None
     block_bytes: int = BLOCK_BYTES
     document_bytes: int = DOCUMENT_BYTES
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        check_encoding(self.encoding)
+        for name in ("block_bytes", "document_bytes"):
+            if getattr(self, name) < 1:
+                raise ZhbertError(f"{name} = {getattr(self, name)}: must be 1 or more")
+
+    @cached_property
+    def records(self) -> RecordOptions:
+        """What the readers of records need of it."""
+        return RecordOptions(self.field, self.document_bytes)
+
+    @property
+    def broken(self) -> str:
+        """What a line is that cannot be decoded."""
+        return f"not {(self.encoding or 'UTF-8').upper()}"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about such lines, where they are many."""
+        if self.encoding is not None:
+            return "another --encoding may be right"
+        return (
+            "--encoding gb18030 (gbk, big5, ...) reads them if they are that; or convert the file, "
+            "for example: iconv -f GB18030 -t UTF-8"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,16 +131,6 @@ class Place:
         )
 
 
-@dataclass(frozen=True)
-class Source:
-    """One file to read, or stdin (``path`` is None)."""
-
-    number: int
-    name: str
-    path: Path | None
-    size: int
-
-
 @dataclass
 class Segment:
     """A part of one file: whole documents, or a part of one that was too long."""
@@ -117,7 +140,9 @@ class Segment:
     kind: str
     raw: bytes
     first_line: int
-    lengths: array.array[int] | None = None  # parquet: bytes of each text, -1 for a null
+    # Records: the bytes of each text, -1 for none; and their lines, where not one after another.
+    lengths: array.array[int] | None = None
+    lines: array.array[int] | None = None
 
 
 @dataclass
@@ -148,169 +173,7 @@ class Block:
         return digest.hexdigest()
 
 
-# ---------------------------------------------------------------- finding files
-
-
-def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None) -> list[Source]:
-    """The files that ``inputs`` name: files as given, folders recursively and sorted, "-" stdin.
-
-    Of a folder, files named .txt, .jsonl, .ndjson, .json, .parquet (and .gz, .bz2, .xz, .zst of
-    these) or without an ending are taken; hidden ones and the folder ``leave_out`` are not.
-    Raises ZhbertError for a missing or unreadable file and for a folder without text.
-    """
-    sources: list[Source] = []
-    hidden = leave_out.resolve() if leave_out is not None else None
-
-    def add(path: Path | None, name: str) -> None:
-        size = path.stat().st_size if path is not None and path.is_file() else 0
-        sources.append(Source(len(sources), name, path, size))
-
-    for given in inputs:
-        if str(given) == "-":
-            add(None, "stdin")
-            continue
-        path = Path(given)
-        if path.is_dir():
-            found = sorted(_text_files(path, hidden), key=lambda file: file.parts)
-            if not found:
-                raise ZhbertError(
-                    f"{path}: no text in this folder (.txt, .jsonl, .json, .parquet, or these "
-                    "with .gz, .bz2, .xz, .zst)"
-                )
-            for file in found:
-                add(file, str(file))
-        elif path.exists():
-            add(path, str(path))
-        else:
-            raise ZhbertError(f"{path}: no such file or folder")
-    for source in sources:
-        if source.path is not None and not os.access(source.path, os.R_OK):
-            raise ZhbertError(f"{source.path}: no permission to read it")
-    if not sources:
-        raise ZhbertError("no input: name files or folders, or - for stdin")
-    return sources
-
-
-def _text_files(folder: Path, hidden: Path | None) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if not entry.is_symlink() and entry.resolve() != hidden:
-                yield from _text_files(entry, hidden)
-        elif entry.is_file() and _suffixes(entry.name)[0] in _KINDS:
-            yield entry
-
-
-def _suffixes(name: str) -> tuple[str, str]:
-    """The ending that says what a file is, and that of its compression.
-
-    >>> _suffixes("news.jsonl.gz"), _suffixes("wiki_00")
-    (('.jsonl', '.gz'), ('', ''))
-    """
-    path = Path(name)
-    packed = path.suffix.lower() if path.suffix.lower() in _MAGIC else ""
-    if packed:
-        path = path.with_suffix("")
-    return path.suffix.lower(), packed
-
-
 # ---------------------------------------------------------------- reading and cutting
-
-
-class _DamagedError(Exception):
-    """A file that cannot be read any further."""
-
-
-class _Stream:
-    """The bytes of one file, decompressed, with read errors as _DamagedError."""
-
-    def __init__(self, source: Source, raw: BinaryIO) -> None:
-        self._raw = raw
-        head = raw.peek(8)[:8] if hasattr(raw, "peek") else b""
-        expected = _suffixes(source.name)[1]
-        packed = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
-        if expected and head and packed != expected:
-            raise _DamagedError(f"named {expected}, but its content is not")
-        self.packed = packed
-        self._file = _unpack(raw, packed)
-
-    def read(self, size: int) -> bytes:
-        """At least one byte and at most ``size``, as they come; none at the end."""
-        try:
-            # read1, not read: read would lose what stands before the place where a file is damaged,
-            # and wait for more of a pipe than is needed.
-            data: bytes = self._file.read1(size)
-            return data
-        except EOFError as error:
-            raise _DamagedError("cut short: the compressed data ends too early") from error
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            raise _DamagedError(f"damaged: {error}") from error
-        except Exception as error:
-            # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
-            raise _DamagedError(f"damaged: {error}") from error
-
-    def position(self) -> int:
-        """Bytes of the file, as it lies on disk, that were read."""
-        try:
-            return self._raw.tell()
-        except OSError:
-            return 0
-
-
-def _unpack(raw: BinaryIO, packed: str) -> Any:
-    if packed == ".gz":
-        import gzip
-
-        return gzip.GzipFile(fileobj=raw)
-    if packed == ".bz2":
-        import bz2
-
-        return bz2.BZ2File(raw)
-    if packed == ".xz":
-        import lzma
-
-        return lzma.LZMAFile(raw)
-    if packed == ".zst":
-        return _Zstandard(raw)
-    return raw
-
-
-class _Zstandard:
-    """A zstandard file; unlike the library's own reader it notices where one was cut short."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        import zstandard
-
-        # Long-distance files (zstd --long) ask for windows up to 2 GB; 128 MB is zstd's own limit.
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
-        self._raw = raw
-        self._frame: Any = None
-        self._rest = b""
-        self._ready = b""
-        self._at = 0
-
-    def read1(self, size: int) -> bytes:
-        while self._at == len(self._ready):
-            # Small steps: 4 KB of zstandard can hold as much as 128 MB.
-            data = self._rest or self._raw.read(4096)
-            self._rest = b""
-            if not data:
-                if self._frame is not None:
-                    raise EOFError
-                return b""
-            if self._frame is None:
-                self._frame = self._decompressor.decompressobj()
-            self._ready, self._at = self._frame.decompress(data), 0
-            if self._frame.eof:
-                self._rest = self._frame.unused_data
-                self._frame = None
-        part = self._ready[self._at : self._at + size]
-        self._at += len(part)
-        return part
-
 
 # What a reader of one file yields: a part of it, a place, or counts; and how far it has read.
 _Found = tuple[Segment | Place | dict[str, int], int]
@@ -325,21 +188,17 @@ def read_blocks(sources: Iterable[Source], reading: Reading) -> Iterator[Block]:
         return reading.block_bytes - block.size
 
     for source in sources:
-        try:
-            for found, position in _read(source, reading, room):
-                if isinstance(found, Segment):
-                    block.add(found)
-                elif isinstance(found, Place):
-                    block.places.append(found)
-                else:
-                    block.counts.update(found)
-                block.read_to = done + position
-                if room() <= 0:
-                    yield block
-                    block = Block(block.number + 1, read_to=block.read_to)
-        except OSError as error:
-            error.filename = source.name
-            raise describe_os_error(error, "reading") from error
+        for found, position in _read(source, reading, room):
+            if isinstance(found, Segment):
+                block.add(found)
+            elif isinstance(found, Place):
+                block.places.append(found)
+            else:
+                block.counts.update(found)
+            block.read_to = done + position
+            if room() <= 0:
+                yield block
+                block = Block(block.number + 1, read_to=block.read_to)
         done += source.size
         block.read_to = done
     if block.segments or block.places or block.counts:
@@ -347,31 +206,34 @@ def read_blocks(sources: Iterable[Source], reading: Reading) -> Iterator[Block]:
 
 
 def _read(source: Source, reading: Reading, room: Callable[[], int]) -> Iterator[_Found]:
-    if source.path is None:
-        raw: BinaryIO = sys.stdin.buffer
-        kind = _RECORDS if reading.field is not None else _TEXT
-        yield from _read_open(source, raw, kind, reading, room)
-        return
-    kind = _KINDS.get(_suffixes(source.name)[0], _TEXT)
-    with source.path.open("rb") as raw:
-        yield from _read_open(source, raw, kind, reading, room)
-
-
-def _read_open(
-    source: Source, raw: BinaryIO, kind: str, reading: Reading, room: Callable[[], int]
-) -> Iterator[_Found]:
     yield {"files.read": 1}, 0
-    stream: _Stream | None = None
-    try:
-        if kind == _COLUMN:
-            yield from _column(source, raw, reading, room)
-            return
-        stream = _Stream(source, raw)
-        yield from _cut(source, stream, kind, reading, room)
-    except _DamagedError as error:
-        place = Place(source.number, source.name, 0, str(error))
-        yield {"files.damaged": 1}, 0
-        yield place, stream.position() if stream is not None else 0
+    stream: Stream | None = None
+    with opened(source) as raw:
+        try:
+            if (form := form_of_bytes(source, raw)) == PARQUET:
+                yield from _column(source, raw, reading)
+                return
+            stream = Stream(source, raw, check_encoding(reading.encoding))
+            if stream.empty:
+                yield from _empty(source)
+                return
+            form, told = form_of(source, stream.head, reading.field)
+            yield {f"form.{form}": 1} | ({f"told.{told}": 1} if told else {}), 0
+            if stream.old_line_ends:
+                yield {"told.lines that carriage returns alone end": 1}, 0
+            if form in (TEXT, JSON_LINES):
+                yield from _cut(source, stream, form, reading, room)
+            else:
+                yield from _records(source, stream, form, reading, room)
+        except DamagedError as error:
+            place = Place(source.number, source.name, 0, str(error))
+            yield {"files.damaged": 1}, 0
+            yield place, stream.position() if stream is not None else 0
+
+
+def _empty(source: Source) -> Iterator[_Found]:
+    yield {"files.empty": 1}, 0
+    yield Place(source.number, source.name, 0, "empty", error=False), 0
 
 
 _BLANK_LINE = re.compile(rb"\n(?:[ \t\r\f\v]|\xe3\x80\x80|\xc2\xa0)*\n")
@@ -385,15 +247,15 @@ _BLANK = re.compile(rb"[ \t]")
 
 
 def _cut(
-    source: Source, stream: _Stream, kind: str, reading: Reading, room: Callable[[], int]
+    source: Source, stream: Stream, kind: str, reading: Reading, room: Callable[[], int]
 ) -> Iterator[_Found]:
     """One file of lines, cut where the next block is full."""
     boundary = {"blank": _BLANK_LINE, "line": _LINE_END, "file": None}[reading.documents]
-    if kind == _RECORDS:
+    if kind == JSON_LINES:
         boundary = _LINE_END
     line = 1
     buffer = b""
-    damage: _DamagedError | None = None
+    damage: DamagedError | None = None
 
     def grow(to: int) -> bool:
         """Read until the buffer holds ``to`` bytes; False if the file ends before."""
@@ -403,7 +265,7 @@ def _cut(
         while size < to and damage is None:
             try:
                 part = stream.read(max(_CHUNK, min(to - size, 4 << 20)))
-            except _DamagedError as error:
+            except DamagedError as error:
                 damage = error
                 break
             if not part:
@@ -441,13 +303,6 @@ def _cut(
     def note(reason: str, *, error: bool) -> tuple[Place, int]:
         return Place(source.number, source.name, line, reason, error), stream.position()
 
-    grow(_HEAD)
-    if not buffer and damage is None:
-        yield {"files.empty": 1}, 0
-        yield Place(source.number, source.name, 0, "empty", error=False), 0
-        return
-    _must_look_like_utf8(buffer)
-    buffer = buffer.removeprefix(b"\xef\xbb\xbf")
     while True:
         want = room()
         if not grow(want + 1):
@@ -456,12 +311,12 @@ def _cut(
         at = boundary_from(want, limit)
         if at is not None:
             yield part(at)
-        elif kind == _RECORDS:
+        elif kind == JSON_LINES:
             whole = buffer.rfind(b"\n", 0, want) + 1
             if whole:
                 yield part(whole)
             yield {"documents.found": 1, "documents.too_long": 1}, stream.position()
-            yield note(_too_long(reading), error=True)
+            yield note(reading.records.too_long().reason, error=True)
             while (end := buffer.find(b"\n")) < 0:
                 buffer = b""
                 if not grow(1):
@@ -469,7 +324,7 @@ def _cut(
             line += 1
             buffer = buffer[end + 1 :] if end >= 0 else b""
         else:
-            at, inside_line = _place_to_split(buffer, want, limit)
+            at, inside_line = place_to_split(buffer, want, limit)
             what = "line" if inside_line else "document"
             yield part(at)
             yield {"documents.split": 1, "lines.split": int(inside_line)}, stream.position()
@@ -480,11 +335,7 @@ def _cut(
         raise damage
 
 
-def _too_long(reading: Reading) -> str:
-    return f"a record longer than {reading.document_bytes >> 20} MB was skipped"
-
-
-def _place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
+def place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
     """Where to split what has no boundary: a line's end, a sentence's, a blank, a character's."""
     end = buffer.find(b"\n", want - 1, limit)
     if end >= 0:
@@ -499,59 +350,66 @@ def _place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
     return at, True
 
 
-def _must_look_like_utf8(head: bytes) -> None:
-    sample = head[:_HEAD]
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or sample.count(0) > len(sample) // 5:
-        raise _DamagedError("UTF-16, not UTF-8: convert it first (iconv -f UTF-16 -t UTF-8)")
-    if head.startswith(b"PAR1"):
-        raise _DamagedError("parquet data, but not named .parquet; it cannot be read from stdin")
-
-
-def _column(
-    source: Source, raw: BinaryIO, reading: Reading, room: Callable[[], int]
+def _records(
+    source: Source, stream: Stream, form: str, reading: Reading, room: Callable[[], int]
 ) -> Iterator[_Found]:
-    """One parquet file's texts, a few hundred rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """One file's records, put together to parts of about a block."""
+    raw = bytearray()
+    lengths, lines = array.array("q"), array.array("q")
 
-    name = reading.field or "text"
-    if not source.size:
-        yield {"files.empty": 1}, 0
-        yield Place(source.number, source.name, 0, "empty", error=False), 0
-        return
+    def part() -> Iterator[_Found]:
+        nonlocal raw, lengths, lines
+        if lengths:
+            found = Segment(
+                source.number, source.name, _RECORDS, bytes(raw), lines[0], lengths, lines
+            )
+            raw, lengths, lines = bytearray(), array.array("q"), array.array("q")
+            yield found, stream.position()
+
     try:
-        file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
-        if name not in file.schema_arrow.names:
-            raise _DamagedError(
-                f"no column '{name}'; it has {', '.join(file.schema_arrow.names[:10])}; "
-                "--field names the column"
-            )
-        kind = file.schema_arrow.field(name).type
-        values = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
-            raise _DamagedError(f"column '{name}' holds {kind}, not text; --field names the column")
-        row = 1
-        for batch in file.iter_batches(batch_size=256, columns=[name]):
-            texts = batch.column(0).cast(pa.large_string())
-            offsets = np.frombuffer(texts.buffers()[1], np.int64)
-            offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
-            lengths = np.where(np.asarray(texts.is_null()), -1, np.diff(offsets))
-            data = texts.buffers()[2]
-            content = b"" if data is None else data.slice(offsets[0], offsets[-1] - offsets[0])
-            yield (
-                Segment(
-                    source.number,
-                    source.name,
-                    _COLUMN,
-                    bytes(content),
-                    row,
-                    array.array("q", lengths.astype(np.int64).tobytes()),
-                ),
-                raw.tell(),
-            )
-            row += len(texts)
-    except pa.ArrowException as error:
-        raise _DamagedError(f"not readable as parquet: {' '.join(str(error).split())}") from error
+        for line, text in READERS[form](stream, form, reading.records):
+            if isinstance(text, Problem):
+                yield _counts_of(text), stream.position()
+                if line:
+                    reason = reading.broken if "broken" in text.what else text.reason
+                    place = Place(source.number, source.name, line, reason, text.error)
+                    yield place, stream.position()
+                continue
+            text, lone = HALF_SURROGATE.subn("\ufffd", text)
+            if lone:
+                yield {"characters.lone_surrogates": lone}, stream.position()
+            added = text.encode()
+            raw += added
+            lengths.append(len(added))
+            lines.append(line)
+            if len(raw) >= min(_CHUNK, room()) or len(lengths) >= _ROWS:
+                yield from part()
+    except DamagedError:
+        yield from part()
+        raise
+    yield from part()
+
+
+def _counts_of(problem: Problem) -> dict[str, int]:
+    if problem.what == READ_AS:
+        return {f"told.{problem.reason}": 1}
+    if problem.what == "broken_line":
+        return {"lines.found": 1, "lines.broken_utf8": 1}
+    if problem.error:
+        return {"documents.found": 1, f"documents.{problem.what}": 1}
+    return {f"documents.{problem.what}": 1}
+
+
+def _column(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[_Found]:
+    """One parquet file's texts, a few hundred rows at a time."""
+    if not source.size:
+        yield from _empty(source)
+        return
+    for cells in parquet_cells(source, raw, reading.records):
+        found = Segment(
+            source.number, source.name, _RECORDS, bytes(cells.raw), cells.first, cells.lengths
+        )
+        yield found, raw.tell()
 
 
 # ---------------------------------------------------------------- taking a block apart
@@ -645,7 +503,9 @@ class _Collector:
                     kept.append(raw.decode())
                     kept_numbers.append(number)
                 except UnicodeDecodeError:
-                    self.bad(segment, number, "broken_utf8", "not UTF-8", document=one_a_line)
+                    self.bad(
+                        segment, number, "broken_utf8", self.reading.broken, document=one_a_line
+                    )
             text = "\n".join(kept)
             if one_a_line:
                 if not kept:
@@ -681,7 +541,8 @@ class _Collector:
             yield from self._json_texts(segment)
             return
         at = 0
-        for number, length in enumerate(segment.lengths, segment.first_line):
+        numbers = segment.lines or range(segment.first_line, sys.maxsize)
+        for number, length in zip(numbers, segment.lengths, strict=False):
             if length < 0:
                 self.bad(segment, number, "missing_field", "no text: null", document=True)
                 continue
@@ -690,41 +551,20 @@ class _Collector:
             try:
                 yield number, raw.decode()
             except UnicodeDecodeError:
-                self.bad(segment, number, "broken_utf8", "not UTF-8", document=True)
+                self.bad(segment, number, "broken_utf8", self.reading.broken, document=True)
 
     def _json_texts(self, segment: Segment) -> Iterator[tuple[int, str]]:
-        name = self.reading.field or "text"
         for number, raw in enumerate(segment.raw.split(b"\n"), segment.first_line):
-            if not raw or raw.isspace():
-                continue
-            problem = None
-            if len(raw) > self.reading.document_bytes:
-                problem = "too_long", _too_long(self.reading)
-            else:
-                try:
-                    record = json.loads(raw.decode())
-                except UnicodeDecodeError:
-                    problem = "broken_utf8", "not UTF-8"
-                except (ValueError, RecursionError) as error:
-                    problem = "bad_json", f"not JSON: {error}"
-                else:
-                    if not isinstance(record, dict):
-                        problem = "bad_json", "not a JSON object"
-                    elif name not in record:
-                        known = ", ".join(list(record)[:5])
-                        problem = "missing_field", f"no field '{name}'; it has: {known[:80]}"
-                    elif not isinstance(record[name], str):
-                        kind = type(record[name]).__name__
-                        problem = "wrong_type", f"field '{name}' is not a string but {kind}"
-                    else:
-                        text = record[name]
-                        # Only an escape can bring in half a surrogate pair.
-                        if b"\\u" in raw:
-                            text, lone = HALF_SURROGATE.subn("\ufffd", text)
-                            self.counts["characters.lone_surrogates"] += lone
-                        yield number, text
-            if problem is not None:
-                self.bad(segment, number, *problem, document=True)
+            found = json_line(raw, self.reading.records)
+            if isinstance(found, Problem):
+                reason = self.reading.broken if found.what == "broken_utf8" else found.reason
+                self.bad(segment, number, found.what, reason, document=True)
+            elif found is not None:
+                # Only an escape can bring in half a surrogate pair.
+                if b"\\u" in raw:
+                    found, lone = HALF_SURROGATE.subn("\ufffd", found)
+                    self.counts["characters.lone_surrogates"] += lone
+                yield number, found
 
 
 # A blank line inside a record does not end it.
@@ -735,7 +575,7 @@ def outline(block: Block, reading: Reading) -> Outline:
     """Decode a block and find its documents, lines and sentences."""
     collector = _Collector(reading)
     for segment in block.segments:
-        if segment.kind == _TEXT:
+        if segment.kind == TEXT:
             collector.add_lines(segment)
         else:
             collector.add_records(segment)
@@ -756,7 +596,8 @@ def outline(block: Block, reading: Reading) -> Outline:
     counts["lines.found"] += sentences.lines + counts["lines.broken_utf8"]
     counts["lines.blank"] += sentences.blank_lines
     counts["sentences.cut"] += int(np.count_nonzero(flags & CUT))
-    counts["characters.nul"] += text.count("\0")
+    for kind, count in dropped(codes).items():
+        counts[f"characters.{kind}"] += count
     places.sort(key=lambda place: (place.source, place.line))
     return Outline(text, codes, sentences, +counts, places)
 
@@ -794,52 +635,3 @@ def _nth(numbers: Iterable[int], n: int) -> int:
     if isinstance(numbers, range | list | tuple):
         return int(numbers[n])
     raise TypeError("numbers")
-
-
-def read_lines(file: str | Path, longest: int = 1 << 20) -> Iterator[tuple[list[str], int]]:
-    """The lines of one text file (or "-"), as soon as they are there; and how many were not UTF-8.
-
-    Bytes that are not UTF-8 become U+FFFD; a line longer than ``longest`` bytes comes in parts.
-    """
-    (source,) = find_sources([file]) if str(file) == "-" or not Path(file).is_dir() else (None,)
-    if source is None:
-        raise ZhbertError(f"{file}: a folder; name a text file")
-
-    def decoded(raws: list[bytes]) -> tuple[list[str], int]:
-        broken = 0
-        lines = []
-        for raw in raws:
-            try:
-                lines.append(raw.decode().removesuffix("\r"))
-            except UnicodeDecodeError:
-                lines.append(raw.decode(errors="replace").removesuffix("\r"))
-                broken += 1
-        return lines, broken
-
-    with ExitStack() as stack:
-        raw: Any = sys.stdin.buffer
-        if source.path is not None:
-            raw = stack.enter_context(source.path.open("rb"))
-        try:
-            stream = _Stream(source, raw)
-            rest = b""
-            first = True
-            while chunk := stream.read(_CHUNK):
-                if first:
-                    _must_look_like_utf8(chunk)
-                    chunk = chunk.removeprefix(b"\xef\xbb\xbf")
-                    first = False
-                *raws, rest = (rest + chunk).split(b"\n")
-                while len(rest) > longest:
-                    at, _ = _place_to_split(rest, longest // 2, longest)
-                    raws.append(rest[:at])
-                    rest = rest[at:]
-                if raws:
-                    yield decoded(raws)
-            if rest:
-                yield decoded([rest])
-        except _DamagedError as error:
-            raise ZhbertError(f"{source.name}: {error}") from error
-        except OSError as error:
-            error.filename = source.name
-            raise describe_os_error(error, "reading") from error

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 import threading
+import unicodedata
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -93,6 +94,7 @@ class BlockWorker:
             traditional=settings.traditional,
             model=settings.segmenter_model,
         )
+        self.punctuation = np.array([_is_punctuation(p) for p in self.tokenizer.vocabulary])
 
     def work(self, block: Block) -> dict[str, Any]:
         """Write the block's shards and its result; a finished one is taken as it is."""
@@ -118,7 +120,8 @@ class BlockWorker:
         settings = self.settings
         counts = found.counts
         documents, lines = found.documents, found.lines
-        held = _below(found.document_hashes(), settings.held_out)
+        hashes = found.document_hashes()
+        held = _below(hashes, settings.held_out)
         document_of = np.cumsum(documents) - 1
         line_of = np.cumsum(lines) - 1
         text, codes, ends = found.text, found.codes, found.sentences.ends
@@ -142,6 +145,7 @@ class BlockWorker:
                 int(np.count_nonzero(_changes(owners))) - with_pieces
             )
         counts["pieces.encoded"] += len(pieces.ids)
+        counts["pieces.punctuation"] += int(np.count_nonzero(self.punctuation[pieces.ids]))
         result: dict[str, Any] = {}
         for split, path, chosen in (
             ("train", settings.train_path(number), ~held),
@@ -153,6 +157,9 @@ class BlockWorker:
                 result[split] = write_shard(path, _select(pieces, selected, document_of, line_of))
             else:
                 path.unlink(missing_ok=True)
+            if split == "train":
+                owners = document_of[selected]
+                result["lowest"] = _lowest(hashes[owners[_changes(owners)]])
         result["counts"] = dict(sorted((+counts).items()))
         result["alignment"] = asdict(pieces.alignment)
         result["places"] = [
@@ -206,6 +213,11 @@ class BlockWorker:
         return len(hashes)
 
 
+def _is_punctuation(piece: str) -> bool:
+    text = piece.removeprefix("##") or piece
+    return all(unicodedata.category(character)[0] in "PS" for character in text)
+
+
 def _select(pieces: _Pieces, selected: Array, document_of: Array, line_of: Array) -> Documents:
     """The selected sentences' pieces as documents."""
     ends = np.cumsum(pieces.lengths)
@@ -233,6 +245,18 @@ def _changes(values: Array) -> Array:
 def _below(hashes: Array, share: float) -> Array:
     """Which hashes belong to the lowest ``share`` of all possible ones."""
     return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
+
+
+def _lowest(hashes: Array) -> tuple[int, int] | None:
+    """The lowest hash of some documents, and whose it is: a larger share would hold it out first.
+
+    >>> _lowest(np.array([7, 3, 5], np.uint64))
+    (3, 1)
+    """
+    if not len(hashes):
+        return None
+    number = int(np.argmin(hashes))
+    return int(hashes[number]), number
 
 
 def _hash(values: Array) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from zhbert import terminal
-from zhbert.errors import ZhbertError
 from zhbert.files import to_json
 
 if TYPE_CHECKING:
@@ -43,17 +41,3 @@ def progress(quiet: bool, *columns: Any) -> Progress:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(to_json(value, indent=2) + "\n")
-
-
-def numbered_lines(stdin: TextIO) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, with where they stand."""
-    found = False
-    try:
-        for number, line in enumerate(stdin, start=1):
-            if line.strip():
-                found = True
-                yield f"stdin, line {number}: ", line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"stdin: not UTF-8 ({error.reason}); convert it first") from None
-    if not found:
-        raise ZhbertError("stdin: no text; give one text a line")

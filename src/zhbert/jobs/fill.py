@@ -7,7 +7,6 @@ zhbert fill MODEL - < lines.txt          (one text a line)
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,11 +55,14 @@ class Filled:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the text and the number of candidates."""
+    from zhbert.jobs import reading
+
     parser.add_argument("model", metavar="MODEL", help="model folder, archive, name or hub id")
     parser.add_argument("text", metavar="TEXT", help="text with [MASK]s; - reads lines from stdin")
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
     )
+    reading.add_arguments(parser)
 
 
 def fill(
@@ -155,7 +157,8 @@ def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMasked
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print what was found."""
-    from zhbert.jobs.console import err, numbered_lines, print_json
+    from zhbert.jobs.console import err, print_json
+    from zhbert.jobs.reading import lines_of_stdin, reading_of
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
@@ -166,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
         # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red", markup=False)
     from_stdin = args.text == "-"
-    lines = numbered_lines(sys.stdin) if from_stdin else iter([("", args.text)])
+    lines = lines_of_stdin(reading_of(args)) if from_stdin else iter([("", args.text)])
     results = []
     while group := list(islice(lines, _BATCH)):
         for where, text in group:

@@ -65,6 +65,8 @@ class MaskedText:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the text and how to cut and mask it."""
+    from zhbert.jobs import reading
+
     parser.add_argument("text", metavar="TEXT", help="the text; - reads texts from stdin, by line")
     parser.add_argument(
         "--strategy",
@@ -99,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show what training sees: 80 %% [MASK], 10 %% a random piece, 10 %% kept",
     )
+    reading.add_arguments(parser)
 
 
 def mask_text(
@@ -176,7 +179,8 @@ def mask_text(
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
     from zhbert.data.masking import MaskingVocabulary
-    from zhbert.jobs.console import err, numbered_lines, out, print_json
+    from zhbert.jobs.console import err, out, print_json
+    from zhbert.jobs.reading import lines_of_stdin, reading_of
     from zhbert.text.segment import load_segmenter
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
@@ -192,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
     results: list[dict[str, object]] = []
     remarks: list[str] = []
     for number, (where, text) in enumerate(
-        numbered_lines(sys.stdin) if from_stdin else [("", args.text)]
+        lines_of_stdin(reading_of(args)) if from_stdin else [("", args.text)]
     ):
         try:
             if any(0xD800 <= ord(character) <= 0xDFFF for character in text):

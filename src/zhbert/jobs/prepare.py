@@ -1,7 +1,8 @@
 """Raw text files -> a corpus folder of words and pieces, ready for pretraining.
 
-Reads txt, jsonl and parquet (.gz, .bz2, .xz, .zst too), folders, and stdin (-). Cuts the text into
-documents, lines, sentences, words and pieces, and writes them to OUT. Work that was interrupted
+Reads text, JSON lines and arrays, csv, tsv, parquet and WikiExtractor's output (.gz, .bz2, .xz,
+.zst too), folders, and stdin (-). Cuts the text into documents, lines, sentences, words and pieces,
+and writes them to OUT. Work that was interrupted
 goes on where it stopped: run the same command again. The result does not depend on --workers.
 """
 
@@ -14,25 +15,21 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from zhbert.data.documents import (
-    DOCUMENTS,
-    Block,
-    Place,
-    Reading,
-    Source,
-    find_sources,
-    read_blocks,
-)
+from zhbert.data.documents import DOCUMENTS, Block, Place, Reading, read_blocks
+from zhbert.data.held_out import divide_document, move_document
 from zhbert.data.shards import FORMAT, VERSION, flush_shards, merge_shards
+from zhbert.data.sources import Sources, find_sources
+from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, read_json, remove, sweep, write_json
 from zhbert.folders import Claim, locked
-from zhbert.jobs import console
+from zhbert.jobs import console, reading
+from zhbert.jobs.account import account, describe, remarks, warnings
 from zhbert.jobs.blocks import (
     MOST_PLACES,
     BlockWorker,
@@ -77,9 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="blank",
         help="in txt, what is a document: the text up to a blank line, a line, a file",
     )
-    parser.add_argument("--field", help="jsonl, parquet: the field with the text (default: text)")
+    reading.add_arguments(parser)
     parser.add_argument(
-        "--held-out", type=float, default=0.01, help="share of documents set aside (default 0.01)"
+        "--held-out",
+        type=float,
+        default=0.01,
+        help="share of documents set aside (default 0.01; at least one, unless it is 0)",
     )
     parser.add_argument(
         "--deduplicate", action="store_true", help="drop lines that stood before in the input"
@@ -111,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 traditional=args.traditional,
                 documents=args.documents,
                 field=args.field,
+                encoding=args.encoding,
                 held_out=args.held_out,
                 deduplicate=args.deduplicate,
                 on_error=args.on_error,
@@ -124,6 +125,8 @@ def run(args: argparse.Namespace) -> int:
         )
         raise
     report["seconds"] = time.perf_counter() - begin
+    for warning in report["warnings"]:
+        console.say(f"WARNING: {warning}")
     if args.json:
         console.print_json(report)
     else:
@@ -177,6 +180,7 @@ def prepare(
     traditional: str = "characters",
     documents: str = "blank",
     field: str | None = None,
+    encoding: str | None = None,
     held_out: float = 0.01,
     deduplicate: bool = False,
     on_error: str = "skip",
@@ -201,7 +205,7 @@ def prepare(
         segmenter_model=segmenter_model,
         user_words=Path(user_words) if user_words is not None else None,
         traditional=traditional,
-        reading=Reading(documents=documents, field=field),
+        reading=Reading(documents=documents, field=field, encoding=encoding),
         held_out=held_out,
     )
     _claim(settings, overwrite).check()
@@ -256,7 +260,8 @@ def _describe_settings(
             "field": settings.reading.field or "text",
             "held_out": settings.held_out,
             "deduplicate": deduplicate,
-        },
+        }
+        | ({"encoding": settings.reading.encoding} if settings.reading.encoding else {}),
     }
 
 
@@ -352,6 +357,22 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name} differs" if long else f"{name} was {before}, is {now}"
 
 
+@dataclass
+class _Work:
+    """What became of all blocks."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    alignment: AlignmentReport = field(default_factory=AlignmentReport)
+    places: list[Place] = field(default_factory=list)
+    train: dict[int, dict[str, Any]] = field(default_factory=dict)  # shards, by block
+    held_out: list[int] = field(default_factory=list)  # blocks
+    held_out_documents: int = 0
+    lowest: list[int] | None = None  # hash, document of its block, block
+    aside: str = ""
+    reused: int = 0
+    peak: int = 0
+
+
 class _Job:
     """Reads, has the blocks worked off, and puts the corpus together."""
 
@@ -359,7 +380,7 @@ class _Job:
         self,
         settings: Settings,
         worker: BlockWorker,
-        sources: list[Source],
+        sources: Sources,
         workers: int,
         on_error: str,
         progress: Progress,
@@ -384,33 +405,19 @@ class _Job:
         else:
             for path in settings.partial.glob("duplicates-*.bin"):
                 path.unlink()
-        counts: Counter[str] = Counter()
-        alignment = AlignmentReport()
-        places: list[Place] = []
-        train: list[dict[str, Any]] = []
-        held_out: list[Path] = []
-        reused = peak = 0
-        for block, result in self._map("work", "words and pieces"):
-            found = [*block.places, *(Place(*place) for place in result["places"])]
-            found.sort(key=lambda place: (place.source, place.line))
-            errors = [place for place in found if place.error]
-            if self.on_error == "fail" and (errors or result["first_error"]):
-                first = str(errors[0]) if errors else result["first_error"]
-                raise ZhbertError(f"{first} (--on-error skip counts such places and goes on)")
-            places += found[: MOST_PLACES - len(places)]
-            counts.update(block.counts)
-            counts.update(result["counts"])
-            alignment += AlignmentReport(**result["alignment"])
-            reused += result["reused"]
-            peak = max(peak, result["peak_memory"])
-            if result["train"]:
-                train.append(result["train"])
-            if result["held_out"]:
-                held_out.append(settings.held_out_path(block.number))
-        if not train and not held_out:
+        work = self._work()
+        if not work.train and not work.held_out:
             folder.discard()
-            hint = f"; the first trouble: {places[0]}" if places else ""
+            hint = (
+                f"; the first trouble: {refusal(work.places[0], self.reading)}"
+                if work.places
+                else ""
+            )
             raise ZhbertError(f"the input holds no text that could be read{hint}")
+        if settings.held_out:
+            self._hold_something_out(work)
+        train = [work.train[number] for number in sorted(work.train)]
+        held_out = [settings.held_out_path(number) for number in sorted(work.held_out)]
         shards = {
             "train": train,
             "held_out": merge_shards(held_out, settings.out, "held_out"),
@@ -427,19 +434,82 @@ class _Job:
             "version": VERSION,
             **described,
             "totals": totals,
-            "read": _account(counts, totals),
-            "alignment": alignment.to_dict(),
+            "read": account(work.counts, totals, self.sources),
+            "alignment": work.alignment.to_dict(),
             "shards": shards,
         }
         folder.finish(info, self.worker.tokenizer)
         return info | {
             "folder": str(settings.out),
-            "places": [str(place) for place in places],
-            "remarks": list(getattr(self.worker.segmenter, "remarks", [])),
-            "reused_blocks": reused,
-            "peak_memory": peak,
+            "places": [str(place) for place in work.places],
+            "left_out": self.sources.describe_left_out(),
+            "warnings": warnings(info["read"], self.reading),
+            "remarks": [
+                *getattr(self.worker.segmenter, "remarks", []),
+                *([work.aside] if work.aside else []),
+                *remarks(info, work.counts),
+            ],
+            "reused_blocks": work.reused,
+            "peak_memory": work.peak,
             "bytes": self.read,
         }
+
+    def _work(self) -> _Work:
+        """Have all blocks worked off."""
+        done = _Work()
+        for block, result in self._map("work", "words and pieces"):
+            found = [*block.places, *(Place(*place) for place in result["places"])]
+            found.sort(key=lambda place: (place.source, place.line))
+            errors = [place for place in found if place.error]
+            if self.on_error == "fail" and (errors or result["first_error"]):
+                first = str(errors[0]) if errors else result["first_error"]
+                raise ZhbertError(f"{first} (--on-error skip counts such places and goes on)")
+            done.places += found[: MOST_PLACES - len(done.places)]
+            done.counts.update(block.counts)
+            done.counts.update(result["counts"])
+            done.alignment += AlignmentReport(**result["alignment"])
+            done.reused += result["reused"]
+            done.peak = max(done.peak, result["peak_memory"])
+            if result["train"]:
+                done.train[block.number] = result["train"]
+                if lowest := result.get("lowest"):
+                    done.lowest = min([*lowest, block.number], done.lowest or [2**64])
+            if result["held_out"]:
+                done.held_out.append(block.number)
+                done.held_out_documents += result["held_out"]["documents"]
+        return done
+
+    def _hold_something_out(self, done: _Work) -> None:
+        """Where the documents' hashes left nothing to evaluate on, or nothing to train on."""
+        settings = self.settings
+        documents = sum(entry["documents"] for entry in done.train.values())
+        if documents + done.held_out_documents == 1:
+            (number,) = [*done.train, *done.held_out]
+            train, aside = settings.train_path(number), settings.held_out_path(number)
+            divided = divide_document(
+                train if done.train else aside, settings.held_out, train, aside
+            )
+            if divided is None:
+                done.aside = "nothing could be held out: the text is a single sentence"
+                return
+            done.train[number], what, in_a_line = divided
+            done.held_out = [number]
+            done.counts.update(["documents.found", "documents.divided"])
+            done.counts["lines.found"] += in_a_line
+            done.aside = f"the text is one document: its last {what} became another one, held out"
+        elif not done.held_out and done.lowest:
+            _, document, number = done.lowest
+            train, aside = settings.train_path(number), settings.held_out_path(number)
+            if done.train[number]["documents"] == 1:
+                train.replace(aside)
+                del done.train[number]
+            else:
+                done.train[number] = move_document(train, document, aside)
+            done.held_out = [number]
+            done.aside = (
+                f"held out: the document with the lowest hash, for lack of one among the first "
+                f"{settings.held_out:.2%} of all hashes"
+            )
 
     def _spool_stdin(self) -> None:
         """Two passes need the input twice."""
@@ -519,126 +589,3 @@ class _Processes:
         for process in list((getattr(self.pool, "_processes", None) or {}).values()):
             process.kill()
         self.pool.shutdown(cancel_futures=True)
-
-
-_SKIPPED = ("broken_utf8", "bad_json", "missing_field", "wrong_type", "too_long")
-
-
-def _account(counts: Counter[str], totals: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """Where everything that was read has gone; the sums are equalities."""
-    train, held_out = totals["train"], totals["held_out"]
-    tokens = {key.split(".", 1)[1]: n for key, n in counts.items() if "special_tokens." in key}
-    return {
-        "documents": {
-            "found": counts["documents.found"],
-            "train": train["documents"],
-            "held_out": held_out["documents"],
-            "empty": counts["documents.empty"],
-            "without_pieces": counts["documents.without_pieces"],
-            "duplicates_only": counts["documents.duplicates_only"],
-            "skipped": {what: counts[f"documents.{what}"] for what in _SKIPPED},
-        },
-        "lines": {
-            "found": counts["lines.found"],
-            "train": train["lines"],
-            "held_out": held_out["lines"],
-            "blank": counts["lines.blank"],
-            "without_pieces": counts["lines.without_pieces"],
-            "duplicate": counts["lines.duplicate"],
-            "broken_utf8": counts["lines.broken_utf8"],
-        },
-        "pieces": {
-            "encoded": counts["pieces.encoded"],
-            "train": train["pieces"],
-            "held_out": held_out["pieces"],
-        },
-        "split": {
-            "documents": counts["documents.split"],
-            "lines": counts["lines.split"],
-            "sentences": counts["sentences.cut"],
-        },
-        "sentences_cut_by_character": counts["sentences.unaligned"],
-        "files": {
-            "read": counts["files.read"],
-            "empty": counts["files.empty"],
-            "damaged": counts["files.damaged"],
-        },
-        "characters": {
-            "nul": counts["characters.nul"],
-            "lone_surrogates": counts["characters.lone_surrogates"],
-        },
-        "special_token_strings": dict(sorted(tokens.items())),
-    }
-
-
-def describe(report: dict[str, Any]) -> str:
-    """The account of a prepared corpus, for people."""
-    read = report["read"]
-    documents, lines, pieces = read["documents"], read["lines"], read["pieces"]
-
-    def others(part: dict[str, Any], names: Sequence[str]) -> str:
-        return "".join(
-            f" + {part[name]:,} {name.replace('_', ' ')}" for name in names if part[name]
-        )
-
-    skipped = sum(documents["skipped"].values())
-    reasons = ", ".join(
-        f"{n:,} {what.replace('_', ' ')}" for what, n in documents["skipped"].items() if n
-    )
-    rows = [
-        f"{report['folder']}: {len(report['shards']['train'])} shards for training, "
-        f"{len(report['shards']['held_out'])} held out",
-        f"documents  {documents['found']:,} read = {documents['train']:,} training + "
-        f"{documents['held_out']:,} held out"
-        + others(documents, ("empty", "without_pieces", "duplicates_only"))
-        + (f" + {skipped:,} skipped ({reasons})" if skipped else ""),
-        f"lines      {lines['found']:,} read = {lines['train']:,} training + "
-        f"{lines['held_out']:,} held out"
-        + others(lines, ("blank", "without_pieces", "duplicate", "broken_utf8")),
-        f"pieces     {pieces['encoded']:,} made = {pieces['train']:,} training + "
-        f"{pieces['held_out']:,} held out",
-        AlignmentReport(
-            report["alignment"]["words"],
-            report["alignment"]["pieces"],
-            report["alignment"]["widened_words"],
-            report["alignment"]["unknown_pieces"],
-            report["alignment"]["pieces_per_word"],
-        ).describe(),
-    ]
-    split = {what: n for what, n in read["split"].items() if n}
-    if split:
-        parts = ", ".join(f"{n:,} {what}" for what, n in split.items())
-        rows.append(f"split because too long: {parts}; nothing of them is lost")
-    by_character = read["sentences_cut_by_character"]
-    if by_character:
-        rows.append(
-            f"{by_character:,} sentences have a word for each character: what "
-            f"{report['segmenter']['name']} made of them was not found in the text"
-        )
-    if read["files"]["empty"] or read["files"]["damaged"]:
-        rows.append(
-            f"files      {read['files']['read']:,} read, {read['files']['empty']:,} of them empty, "
-            f"{read['files']['damaged']:,} damaged"
-        )
-    for what, n in read["characters"].items():
-        if n:
-            rows.append(f"{n:,} {what.replace('_', ' ')} characters were dropped")
-    tokens = read["special_token_strings"]
-    if tokens:
-        parts = ", ".join(f"{token} {n:,}" for token, n in tokens.items())
-        rows.append(f"strings like special tokens, kept as plain text: {parts}")
-    rows += report.get("remarks", [])
-    if report["places"]:
-        rows.append(f"where (the first {MOST_PLACES} places at most):")
-        rows += [f"  {place}" for place in report["places"]]
-    if report["reused_blocks"]:
-        rows.append(
-            f"{report['reused_blocks']:,} blocks were finished before and taken as they were"
-        )
-    if "seconds" in report:
-        speed = report["bytes"] / 1e6 / max(report["seconds"], 1e-9)
-        rows.append(
-            f"{report['bytes'] / 1e6:,.1f} MB in {report['seconds']:.1f} s: {speed:.1f} MB/s; "
-            f"a worker's peak memory: {report['peak_memory'] / 1e6:.0f} MB"
-        )
-    return "\n".join(rows) + "\n"

@@ -193,12 +193,14 @@ def _show_masks() -> None:
 
 def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
     from zhbert.data.shards import Corpus
+    from zhbert.jobs.account import describe
     from zhbert.jobs.console import out
-    from zhbert.jobs.prepare import describe, prepare, processors, progress_bar
+    from zhbert.jobs.prepare import prepare, processors, progress_bar
 
     silent = args.quiet or args.json
-    # A text without blank lines is one document, of which no part can be set aside: then lines are.
-    for documents in ("blank", "line"):
+    # A text without blank lines is one document, of which only the end is set aside: then each line
+    # is one.
+    for documents, enough in (("blank", 2), ("line", 1)):
         begun = time.perf_counter()
         with progress_bar(silent) as progress:
             report = prepare(
@@ -211,7 +213,8 @@ def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
                 progress=progress,
             )
         corpus = Corpus.open(folder)
-        if corpus.shards("held_out") and corpus.shards("train"):
+        totals = corpus.info["totals"]
+        if totals["held_out"]["documents"] and totals["train"]["documents"] >= enough:
             break
     else:
         shutil.rmtree(folder)

@@ -16,9 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zhbert.data.documents import read_lines
+from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.jobs import console
+from zhbert.jobs import console, reading
 from zhbert.text.boundaries import Comparison, Difference, Score, without_blanks
 from zhbert.text.segment import SEGMENTERS, TRADITIONAL, Segmenter, load_segmenter
 
@@ -40,7 +40,8 @@ class Example(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``zhbert segment``."""
-    parser.add_argument("file", metavar="FILE", help="a text file (.gz, ... too); - is stdin")
+    parser.add_argument("file", metavar="FILE", help=f"{reading.FILES}; - is stdin")
+    reading.add_arguments(parser)
     parser.add_argument("--segmenter", default="jieba", help=" | ".join(SEGMENTERS))
     parser.add_argument(
         "--segmenter-model",
@@ -88,22 +89,16 @@ def run(args: argparse.Namespace) -> int:
         used.append(other)
     for remark in (remark for one in used for remark in getattr(one, "remarks", [])):
         _remark(args, remark)
-    broken = _Broken()
     if args.gold is not None:
-        _compare(args, segmenter, None, _with_gold(args, segmenter, broken))
+        _compare(args, segmenter, None, _with_gold(args, segmenter))
     elif args.against is not None:
-        _compare(args, segmenter, other, _with_other(args, segmenter, other, broken))
+        _compare(args, segmenter, other, _with_other(args, segmenter, other))
     else:
-        for lines in broken.count(read_lines(args.file)):
+        for lines in read_lines(args.file, reading.reading_of(args)):
             for words in cut_lines(segmenter, lines):
                 line = json.dumps(words, ensure_ascii=False) if args.json else " ".join(words)
                 console.data().write(line + "\n")
             sys.stdout.flush()
-    if broken.lines:
-        _remark(
-            args,
-            f"{args.file}: {broken.lines:,} lines are not UTF-8; what is wrong in them became �",
-        )
     for one in used:
         if unaligned := getattr(one, "unaligned", 0):
             _remark(
@@ -128,18 +123,6 @@ def _remark(args: argparse.Namespace, text: str) -> None:
         console.err().print(text, markup=False)
 
 
-class _Broken:
-    """Counts the lines that are not UTF-8 while they pass."""
-
-    def __init__(self) -> None:
-        self.lines = 0
-
-    def count(self, parts: Iterable[tuple[list[str], int]]) -> Iterator[list[str]]:
-        for lines, broken in parts:
-            self.lines += broken
-            yield lines
-
-
 def cut_lines(segmenter: Segmenter, lines: Iterable[str]) -> Iterator[list[str]]:
     """Each line's words, without the blanks between them."""
     texts = list(lines)
@@ -151,24 +134,23 @@ def cut_lines(segmenter: Segmenter, lines: Iterable[str]) -> Iterator[list[str]]
 # ---------------------------------------------------------------- comparisons
 
 
-def _with_other(
-    args: argparse.Namespace, segmenter: Segmenter, other: Segmenter, broken: _Broken
-) -> Iterator[Pair]:
+def _with_other(args: argparse.Namespace, segmenter: Segmenter, other: Segmenter) -> Iterator[Pair]:
     """The lines of FILE as both segmenters cut them."""
-    for lines in broken.count(read_lines(args.file)):
+    for lines in read_lines(args.file, reading.reading_of(args)):
         sides = segmenter.segment(lines), other.segment(lines)
         for line, found, expected in zip(lines, *sides, strict=True):
             yield line, found, line, expected
 
 
-def _with_gold(args: argparse.Namespace, segmenter: Segmenter, broken: _Broken) -> Iterator[Pair]:
+def _with_gold(args: argparse.Namespace, segmenter: Segmenter) -> Iterator[Pair]:
     """The lines of FILE as the segmenter cuts them, and as GOLD does."""
     same = args.file != "-" and Path(args.file).exists() and Path(args.file).samefile(args.gold)
     prepare: Callable[[str], str] = without_blanks if same else str
     right = load_segmenter("whitespace")
-    gold = (line for lines, _ in read_lines(args.gold, longest=_LONGEST_LINE) for line in lines)
+    options = reading.reading_of(args)
+    gold = (line for lines in read_lines(args.gold, options, _LONGEST_LINE) for line in lines)
     number = 0
-    for raw in broken.count(read_lines(args.file, longest=_LONGEST_LINE)):
+    for raw in read_lines(args.file, options, _LONGEST_LINE):
         lines = [prepare(line) for line in raw]
         for line, found in zip(lines, segmenter.segment(lines), strict=True):
             number += 1

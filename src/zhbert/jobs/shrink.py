@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
+    from zhbert.data.documents import Reading
     from zhbert.jobs.model_folder import ModelFolder
-    from zhbert.text.coverage import Coverage
     from zhbert.text.tokenizer import Tokenizer
 
 # Lost pieces in the table; --json has them all.
@@ -38,6 +38,8 @@ _SHOWN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
+    from zhbert.jobs import reading
+
     parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
@@ -64,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus", nargs="+", metavar="FILE",
         help="text: report what it loses by the smaller vocabulary",
     )  # fmt: skip
-    parser.add_argument(
-        "--field", metavar="NAME", help="the field with the text in jsonl and parquet (text)"
-    )
+    reading.add_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         positions=args.positions,
         corpus=args.corpus or (),
         field=args.field,
+        encoding=args.encoding,
         overwrite=args.overwrite,
         quiet=args.quiet or args.json,
     )
@@ -105,6 +106,7 @@ def shrink(
     positions: int | None = None,
     corpus: Sequence[str | Path] = (),
     field: str | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def shrink(
     Raises:
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
+    from zhbert.data.documents import Reading
     from zhbert.jobs.model_folder import (
         changed_config,
         check_out,
@@ -127,6 +130,7 @@ def shrink(
     )
     from zhbert.text.growth import with_pieces
 
+    reading = Reading(field=field, encoding=encoding)
     if layers is positions is vocab is None and not vocab_from:
         raise ZhbertError(
             "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
@@ -152,14 +156,14 @@ def shrink(
     if vocab is not None:
         rows = _rows_of(opened, Path(vocab))
     elif vocab_from:
-        rows = _most_used(opened.tokenizer, vocab_from, vocab_size, field, quiet)
+        rows = _most_used(opened.tokenizer, vocab_from, vocab_size, reading, quiet)
     tokenizer = opened.tokenizer
     loss = None
     if rows is not None:
         entries = select_rows(entries, rows)
         tokenizer = with_pieces(tokenizer, [tokenizer.vocabulary[row] for row in rows])
         if texts := corpus or vocab_from:
-            loss = _loss(opened.tokenizer, tokenizer, texts, field, quiet)
+            loss = _loss(opened.tokenizer, tokenizer, texts, reading, quiet)
     config = changed_config(opened.config, entries, tokenizer, len(kept))
     write_model_folder(out, config, entries, tokenizer, replace=overwrite)
     before, after = parameters_by_part(opened.entries), parameters_by_part(entries)
@@ -254,14 +258,14 @@ def _most_used(
     tokenizer: Tokenizer,
     files: Sequence[str | Path],
     size: int | None,
-    field: str | None,
+    reading: Reading,
     quiet: bool,
 ) -> list[int]:
     """The ids that a text uses most, and those that every text needs; in the model's order."""
-    from zhbert.jobs.vocab import read_texts
+    from zhbert.jobs.reading import all_texts
 
     used: Counter[int] = Counter()
-    for text in read_texts(files, field, quiet=quiet, doing="counting"):
+    for text in all_texts(files, reading, doing="counting", quiet=quiet):
         used.update(tokenizer.encode_batch([text], special_tokens=False)[0].tolist())
     # ASCII spells out any Latin word whose longer pieces go.
     ascii_forms = (form + chr(code) for code in range(33, 127) for form in ("", "##"))
@@ -285,16 +289,16 @@ def _loss(
     old: Tokenizer,
     new: Tokenizer,
     files: Sequence[str | Path],
-    field: str | None,
+    reading: Reading,
     quiet: bool,
 ) -> dict[str, Any]:
-    from zhbert.jobs.vocab import read_texts
+    from zhbert.jobs.reading import all_texts
     from zhbert.text.coverage import Coverage, cover
     from zhbert.text.growth import ids_of_piece
 
     before, after = Coverage(), Coverage()
     used: Counter[int] = Counter()
-    for text in read_texts(files, field, quiet=quiet, doing="comparing"):
+    for text in all_texts(files, reading, doing="comparing", quiet=quiet):
         before += cover(old, [text])
         after += cover(new, [text])
         used.update(old.encode_batch([text], special_tokens=False)[0].tolist())
@@ -305,8 +309,8 @@ def _loss(
     ]
     return {
         "characters": before.characters,
-        "before": coverage_figures(before),
-        "after": coverage_figures(after),
+        "before": before.figures(),
+        "after": after.figures(),
         "lost_pieces": len(gone),
         "lost": [
             {
@@ -316,16 +320,6 @@ def _loss(
             }
             for row, times in gone
         ],
-    }
-
-
-def coverage_figures(found: Coverage) -> dict[str, Any]:
-    """What two vocabularies are compared by."""
-    return {
-        "pieces": found.pieces,
-        "pieces_per_character": found.pieces / max(1, found.characters),
-        "unknown": found.unknown,
-        "unknown_share": found.unknown_share,
     }
 
 

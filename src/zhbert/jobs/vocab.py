@@ -8,34 +8,28 @@ zhbert vocab extend MODEL --with words.txt --out DIR
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
-    from zhbert.data.documents import Source
     from zhbert.text.coverage import Coverage
     from zhbert.text.tokenizer import Tokenizer
-
-# Bytes of whole lines that are counted at once.
-_BLOCK = 1 << 21
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``train``, ``coverage`` and ``extend``, each with its options."""
-    from zhbert.jobs import vocab_extend
+    from zhbert.jobs import reading, vocab_extend
 
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
     # Given before or after the action; a default here would undo what stood before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
         common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
-    common.add_argument(
-        "--field", metavar="NAME", help="the field with the text in jsonl and parquet (text)"
-    )
-    files = "text, jsonl or parquet, compressed or not, a folder of these, or - for stdin"
+    reading.add_arguments(common)
+    files = f"{reading.FILES}, a folder of these, or - for stdin"
 
     train = verbs.add_parser(
         "train",
@@ -104,45 +98,6 @@ def run(args: argparse.Namespace) -> int:
     return actions[args.action](args)
 
 
-# --- reading ------------------------------------------------------------------------------------
-
-
-def read_texts(
-    files: Sequence[str | Path], field: str | None, *, quiet: bool, doing: str
-) -> Iterator[str]:
-    """The text of ``files`` in blocks of whole lines, with a progress bar that says ``doing``."""
-    from zhbert.data.documents import find_sources
-    from zhbert.jobs.console import progress
-
-    sources = find_sources(files)
-    with progress(quiet) as bar:
-        task = bar.add_task(doing, total=sum(source.size for source in sources))
-        for source in sources:
-            bar.update(task, description=f"{doing} {Path(source.name).name}")
-            yield from _texts(source, field, lambda done: bar.advance(task, done))
-
-
-def _texts(source: Source, field: str | None, advance: Callable[[int], None]) -> Iterator[str]:
-    """One file's text in blocks of whole lines; what cannot be read is an error, not skipped."""
-    from zhbert.data.documents import Reading, outline, read_blocks
-
-    # Documents do not matter here, so a block may end at any line.
-    reading = Reading(documents="line", field=field, block_bytes=_BLOCK)
-    read_to = 0
-    found = False
-    for block in read_blocks([source], reading):
-        content = outline(block, reading)
-        for place in (*block.places, *content.places):
-            if place.error:
-                raise ZhbertError(f"{place}; mend or convert it, or leave it out")
-        found = found or bool(content.text.strip())
-        yield content.text
-        advance(block.read_to - read_to)
-        read_to = block.read_to
-    if not found:
-        raise ZhbertError(f"{source.name}: empty; name a file with text in it")
-
-
 # --- train --------------------------------------------------------------------------------------
 
 
@@ -156,6 +111,7 @@ def train_vocabulary(
     special_tokens: Sequence[str] = (),
     field: str | None = None,
     overwrite: bool = False,
+    encoding: str | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
@@ -168,41 +124,40 @@ def train_vocabulary(
         ZhbertError: files that cannot be read, a size too small for what must be there, or a
             file at ``out`` without ``overwrite``.
     """
-    from zhbert.data.documents import find_sources
+    from zhbert.data.documents import Reading
+    from zhbert.data.texts import read_texts
     from zhbert.files import make_folder, sha256_of, write_text
     from zhbert.folders import check_file
-    from zhbert.jobs.console import progress
+    from zhbert.jobs.reading import find, progress
     from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
 
     if min_frequency < 1:
         raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
     out = Path(out)
+    reading = Reading(field=field, encoding=encoding)
     check_file(
         out,
         overwrite=overwrite,
         needed={f"input {name}": Path(name) for name in files},
         make_parents=True,
     )
-    sources = find_sources(files)
+    sources = find(files)
     if characters is None:
         characters = ",".join(default_character_sets(size)) or "none"
     required = _required_characters(characters)
     counts = TextCounts()
     # Too small a size is found before the reading, not after it.
     learn_vocabulary(counts, size=size, characters=required, special_tokens=special_tokens)
-    with progress(quiet) as bar:
-        task = bar.add_task("reading", total=sum(source.size for source in sources))
+    with progress(sources, "reading", quiet) as advance:
         for source in sources:
-            bar.update(task, description=f"reading {Path(source.name).name}")
-            counts.add(_texts(source, field, lambda done: bar.advance(task, done)))
-        bar.update(task, description="learning pieces")
-        vocabulary = learn_vocabulary(
-            counts,
-            size=size,
-            characters=required,
-            min_frequency=min_frequency,
-            special_tokens=special_tokens,
-        )
+            counts.add(read_texts([source], reading, advance))
+    vocabulary = learn_vocabulary(
+        counts,
+        size=size,
+        characters=required,
+        min_frequency=min_frequency,
+        special_tokens=special_tokens,
+    )
     make_folder(out.parent)
     write_text(out, "".join(f"{piece}\n" for piece in vocabulary.pieces))
     return {
@@ -251,6 +206,7 @@ def _run_train(args: argparse.Namespace) -> int:
         special_tokens=[token for token in args.special_tokens.split(",") if token],
         field=args.field,
         overwrite=args.overwrite,
+        encoding=args.encoding,
         quiet=args.quiet or args.json,
     )
     if result["size"] < args.size and not args.quiet:
@@ -304,6 +260,7 @@ def vocabulary_coverage(
     files: Sequence[str | Path],
     *,
     field: str | None = None,
+    encoding: str | None = None,
     quiet: bool = True,
 ) -> dict[str, Coverage]:
     """What ``tokenizer`` makes of each file, by its path.
@@ -311,19 +268,18 @@ def vocabulary_coverage(
     Raises:
         ZhbertError: a file is missing, empty, or not UTF-8.
     """
-    from zhbert.data.documents import find_sources
-    from zhbert.jobs.console import progress
+    from zhbert.data.documents import Reading
+    from zhbert.data.texts import read_texts
+    from zhbert.jobs.reading import find, progress
     from zhbert.text.coverage import cover
 
-    sources = find_sources(files)
-    found = {}
-    with progress(quiet) as bar:
-        task = bar.add_task("reading", total=sum(source.size for source in sources))
-        for source in sources:
-            bar.update(task, description=f"reading {Path(source.name).name}")
-            texts = _texts(source, field, lambda done: bar.advance(task, done))
-            found[source.name] = cover(tokenizer, texts)
-    return found
+    reading = Reading(field=field, encoding=encoding)
+    sources = find(files)
+    with progress(sources, "reading", quiet) as advance:
+        return {
+            source.name: cover(tokenizer, read_texts([source], reading, advance))
+            for source in sources
+        }
 
 
 def _run_coverage(args: argparse.Namespace) -> int:
@@ -332,7 +288,11 @@ def _run_coverage(args: argparse.Namespace) -> int:
 
     tokenizer = open_tokenizer(args.vocabulary)
     by_file = vocabulary_coverage(
-        tokenizer, args.files, field=args.field, quiet=args.quiet or args.json
+        tokenizer,
+        args.files,
+        field=args.field,
+        encoding=args.encoding,
+        quiet=args.quiet or args.json,
     )
     total = sum(by_file.values(), Coverage())
     sentences = advice(tokenizer, total)
@@ -371,6 +331,7 @@ def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
         "pieces": found.pieces,
         "unknown": found.unknown,
         "unknown_share": found.unknown_share,
+        "dropped": dict(found.dropped),
         "han": found.han,
         "traditional": found.traditional,
         "traditional_share": found.traditional_share,

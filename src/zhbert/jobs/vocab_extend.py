@@ -32,6 +32,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 
 if TYPE_CHECKING:
+    from zhbert.data.documents import Reading
     from zhbert.data.shards import Corpus
     from zhbert.text.growth import Admission
     from zhbert.text.tokenizer import Tokenizer
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         at_most=args.at_most,
         min_frequency=args.min_frequency,
         field=args.field,
+        encoding=args.encoding,
         overwrite=args.overwrite,
         quiet=args.quiet or args.json,
     )
@@ -98,6 +100,7 @@ def extend_vocabulary(
     at_most: int | None = None,
     min_frequency: int | None = None,
     field: str | None = None,
+    encoding: str | None = None,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -113,6 +116,7 @@ def extend_vocabulary(
     Raises:
         ZhbertError: nothing to add, or something that cannot be read.
     """
+    from zhbert.data.documents import Reading
     from zhbert.jobs.model_folder import (
         changed_config,
         check_out,
@@ -122,6 +126,7 @@ def extend_vocabulary(
     from zhbert.model.surgery import extend_rows
     from zhbert.text.growth import admit, ids_of_piece, with_pieces
 
+    reading = Reading(field=field, encoding=encoding)
     is_corpus = source is not None and Path(source).is_dir()
     _check_options(source, from_text, at_most, min_frequency, is_corpus)
     out = check_out(out, model, overwrite=overwrite)
@@ -129,7 +134,7 @@ def extend_vocabulary(
     opened = open_model_folder(model, quiet=quiet)
     old = opened.tokenizer
     found = admit(old, words)
-    counts = _counted(opened.tokenizer, source if is_corpus else None, from_text, field, quiet)
+    counts = _counted(opened.tokenizer, source if is_corpus else None, from_text, reading, quiet)
     asked = _asked_for(old, counts, found.new, at_most, min_frequency)
     added = [*found.new, *asked]
     if not added:
@@ -138,7 +143,7 @@ def extend_vocabulary(
     new = with_pieces(old, [*old.vocabulary, *added])
     entries = extend_rows(opened.entries, sources, first=len(old))
     config = changed_config(opened.config, entries, new, opened.config.num_hidden_layers)
-    coverage = _coverage(old, new, from_text, field, quiet) if from_text else None
+    coverage = _coverage(old, new, from_text, reading, quiet) if from_text else None
     write_model_folder(out, config, entries, new, replace=overwrite)
     result: dict[str, Any] = {
         "model": str(model),
@@ -199,12 +204,12 @@ def _counted(
     tokenizer: Tokenizer,
     corpus: str | Path | None,
     files: Sequence[str | Path],
-    field: str | None,
+    reading: Reading,
     quiet: bool,
 ) -> Counter[str]:
     """The words of a corpus folder and of files that are not one piece, or may not be."""
     from zhbert.data.shards import Corpus
-    from zhbert.jobs.vocab import read_texts
+    from zhbert.jobs.reading import all_texts
     from zhbert.text.growth import CutWords, fold_counts
 
     words: Counter[str] = Counter()
@@ -213,7 +218,7 @@ def _counted(
         words += fold_counts(spellings, tokenizer.options)
     if files:
         cut = CutWords(tokenizer)
-        for text in read_texts(files, field, quiet=quiet, doing="counting"):
+        for text in all_texts(files, reading, doing="counting", quiet=quiet):
             cut.add(text)
         words += cut.folded()
     return words
@@ -316,21 +321,20 @@ def _coverage(
     old: Tokenizer,
     new: Tokenizer,
     files: Sequence[str | Path],
-    field: str | None,
+    reading: Reading,
     quiet: bool,
 ) -> dict[str, Any]:
-    from zhbert.jobs.shrink import coverage_figures
-    from zhbert.jobs.vocab import read_texts
+    from zhbert.jobs.reading import all_texts
     from zhbert.text.coverage import Coverage, cover
 
     before, after = Coverage(), Coverage()
-    for text in read_texts(files, field, quiet=quiet, doing="comparing"):
+    for text in all_texts(files, reading, doing="comparing", quiet=quiet):
         before += cover(old, [text])
         after += cover(new, [text])
     return {
         "characters": before.characters,
-        "before": coverage_figures(before),
-        "after": coverage_figures(after),
+        "before": before.figures(),
+        "after": after.figures(),
     }
 
 

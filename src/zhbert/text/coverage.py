@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from zhbert.text.normalize import code_points, normalize
+from zhbert.text.normalize import code_points, describe_dropped, dropped, normalize
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.vocab import big5_level1_han, gb2312_han
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
@@ -43,6 +43,7 @@ class Coverage:
     latin_characters: int = 0
     latin_pieces: int = 0
     too_long: int = 0  # [UNK] because the word is over 100 characters
+    dropped: Counter[str] = field(default_factory=Counter)  # by kind, as normalize.DROPPED
     missing: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -73,6 +74,15 @@ class Coverage:
     def latin_pieces_per_character(self) -> float:
         """Pieces for each character of a Latin word, on average; 1 would be spelling it out."""
         return self.latin_pieces / max(1, self.latin_characters)
+
+    def figures(self) -> dict[str, float]:
+        """What two vocabularies are compared by."""
+        return {
+            "pieces": self.pieces,
+            "pieces_per_character": self.pieces / max(1, self.characters),
+            "unknown": self.unknown,
+            "unknown_share": self.unknown_share,
+        }
 
     def missing_traditional(self) -> dict[str, int]:
         """The missing characters that are traditional, the most frequent first."""
@@ -136,6 +146,7 @@ def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
         unknown=len(where),
         han=int(_code_table("han")[codes].sum()),
         traditional=int(_code_table("traditional")[codes].sum()),
+        dropped=Counter(dropped(codes)),
         latin_words=latin.total(),
         latin_characters=sum(len(word) * count for word, count in latin.items()),
         latin_pieces=sum(len(ids) * latin[word] for word, ids in zip(words, cut, strict=True)),
@@ -179,6 +190,8 @@ def _context(text: str, start: int, end: int) -> str:
 def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
     """What to make of the counts, in plain sentences; empty if nothing is wrong."""
     lines = []
+    if found.dropped:
+        lines.append(f"{describe_dropped(found.dropped)}, as BERT does; none of them has a piece.")
     if lacking := [c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None]:
         occurrences = sum(found.missing[c] for c in lacking)
         lines.append(

@@ -1,0 +1,64 @@
+"""Something to evaluate on, where the hashes of so few documents held nothing out.
+
+``zhbert prepare`` holds out the documents whose hashes lie below a share of all hashes: which they
+are depends on their text alone. Of a hundred documents that may be none. Then the document with the
+lowest hash is set aside, which a larger share would take first; of a single document, its end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zhbert.data.shards import Documents, Shard, concatenate, write_shard
+from zhbert.wording import counted
+
+Array = np.ndarray[Any, Any]
+Entry = dict[str, Any]
+
+
+def move_document(shard: Path, number: int, target: Path) -> Entry:
+    """Move one of a shard's documents to a shard of its own; the entry of what is left."""
+    contents = Shard(shard).contents()
+    begin, end = contents.document_starts[number : number + 2].tolist()
+    write_shard(target, part(contents, begin, end))
+    rest = [part(contents, 0, begin), part(contents, end, len(contents.pieces))]
+    return write_shard(shard, concatenate(piece for piece in rest if piece.documents))
+
+
+def divide_document(
+    shard: Path, share: float, train: Path, held_out: Path
+) -> tuple[Entry, str, bool] | None:
+    """Set the end of a shard's only document aside: of its lines, or of its line's sentences.
+
+    Returns:
+        the entry of what is left for training, what was set aside in words, and whether a line was
+        divided; None where the document is a single sentence.
+    """
+    contents = Shard(shard).contents()
+    for what, starts in (("line", contents.line_starts), ("sentence", contents.sentence_starts)):
+        if len(starts) > 1:
+            aside = min(max(1, round(share * len(starts))), len(starts) - 1)
+            cut = int(starts[-aside])
+            write_shard(held_out, part(contents, cut, len(contents.pieces)))
+            entry = write_shard(train, part(contents, 0, cut))
+            return entry, counted(aside, what), what == "sentence"
+    return None
+
+
+def part(documents: Documents, begin: int, end: int) -> Documents:
+    """The pieces from ``begin`` to ``end`` as documents, lines and sentences of their own."""
+
+    def inside(starts: Array) -> Array:
+        between = starts[(starts > begin) & (starts < end)] - begin
+        return np.concatenate([np.zeros(min(1, end - begin), np.int64), between])
+
+    return Documents(
+        pieces=documents.pieces[begin:end],
+        word_starts=documents.word_starts[begin:end],
+        document_starts=np.append(inside(documents.document_starts), end - begin),
+        sentence_starts=inside(documents.sentence_starts),
+        line_starts=inside(documents.line_starts),
+    )

@@ -1,0 +1,406 @@
+"""Which files to read, and each file's text as UTF-8, however it is compressed and encoded."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error
+from zhbert.signatures import (
+    COMPRESSIONS,
+    HEAD,
+    compression_of,
+    how_to_convert,
+    no_text,
+    utf_16_by_its_han,
+    utf_16_or_32,
+)
+from zhbert.wording import counted, listed
+
+TEXT, JSON_LINES, PARQUET, CSV, TSV = "txt", "jsonl", "parquet", "csv", "tsv"
+SUFFIXES = {
+    ".txt": TEXT,
+    ".text": TEXT,
+    "": TEXT,
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".json": JSON_LINES,
+    ".parquet": PARQUET,
+    ".csv": CSV,
+    ".tsv": TSV,
+}
+"""What a file of this name holds, if its first bytes do not say otherwise."""
+PACKED = dict(zip((".gz", ".bz2", ".xz", ".zst"), COMPRESSIONS, strict=True))
+"""The compression that a name's ending promises."""
+
+_MARK = codecs.BOM_UTF8
+# Wider than what they name, as every browser reads them: files said to be GBK hold its successor's
+# characters.
+_READ_AS = {"gbk": "gb18030", "gb2312": "gb18030", "big5": "big5hkscs"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to read, or stdin (``path`` is None)."""
+
+    number: int
+    name: str
+    path: Path | None
+    size: int
+
+    @property
+    def suffix(self) -> str:
+        """The ending that says what the file holds, compression apart."""
+        return suffixes(self.name)[0] if self.path is not None else ""
+
+
+class Sources(list[Source]):
+    """The files to read, in order; ``left_out`` are the names that a folder's scan passed over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_out: list[str] = []
+
+    def describe_left_out(self) -> str:
+        """One line about the names that were passed over; '' where there is none.
+
+        >>> sources = Sources()
+        >>> sources.left_out = ["a.bin", "b.md"]
+        >>> sources.describe_left_out()
+        'left out of the folder: a.bin, b.md (2 files); what is named itself is read'
+        """
+        if not self.left_out:
+            return ""
+        return (
+            f"left out of the folder: {listed(self.left_out)} "
+            f"({counted(len(self.left_out), 'file')}); what is named itself is read"
+        )
+
+
+class DamagedError(Exception):
+    """A file that cannot be read, or not any further."""
+
+
+# ---------------------------------------------------------------- finding files
+
+
+def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None) -> Sources:
+    """The files that ``inputs`` name: files as given, folders recursively and sorted, "-" stdin.
+
+    Of a folder, files are taken whose names end as SUFFIXES says (and .gz, .bz2, .xz, .zst after
+    that), and others that begin with Chinese text; what else there is, hidden files and linked
+    folders are ``left_out``, by name. The folder ``leave_out`` is not looked into.
+
+    Raises:
+        ZhbertError: a file is missing or cannot be read, or a folder is without text.
+    """
+    sources = Sources()
+    own = leave_out.resolve() if leave_out is not None else None
+
+    def add(path: Path | None, name: str) -> None:
+        size = path.stat().st_size if path is not None and path.is_file() else 0
+        sources.append(Source(len(sources), name, path, size))
+
+    for given in inputs:
+        path = Path(given)
+        if str(given) == "-":
+            add(None, "stdin")
+        elif path.is_dir():
+            before = len(sources)
+            for file, is_text in sorted(_scan(path, own), key=lambda found: found[0].parts):
+                if is_text:
+                    add(file, str(file))
+                else:
+                    sources.left_out.append(str(file.relative_to(path)))
+            if len(sources) == before:
+                raise ZhbertError(
+                    f"{path}: no text in this folder (.txt, .jsonl, .json, .csv, .tsv, .parquet, "
+                    "or these with .gz, .bz2, .xz, .zst)"
+                    + (f"; {left_out}" if (left_out := sources.describe_left_out()) else "")
+                )
+        elif path.exists():
+            add(path, str(path))
+        else:
+            raise ZhbertError(f"{path}: no such file or folder")
+    for source in sources:
+        if source.path is not None and not os.access(source.path, os.R_OK):
+            raise ZhbertError(f"{source.path}: no permission to read it")
+    if not sources:
+        raise ZhbertError("no input: name files or folders, or - for stdin")
+    return sources
+
+
+def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
+    """What lies in a folder, and whether its name is a text's."""
+    for entry in folder.iterdir():
+        hidden = entry.name.startswith(".")
+        if entry.is_dir():
+            if entry.resolve() == own:
+                continue
+            if hidden or entry.is_symlink():
+                yield entry, False
+            else:
+                yield from _scan(entry, own)
+        elif hidden or not entry.is_file():
+            yield entry, False
+        else:
+            yield entry, suffixes(entry.name)[0] in SUFFIXES or _is_chinese(entry)
+
+
+def _is_chinese(path: Path) -> bool:
+    """Whether at least half of a file's beginning is Han characters, blanks apart."""
+    with path.open("rb") as raw, suppress(DamagedError):
+        head = Stream(Source(0, path.name, path, 0), raw).head.decode(errors="ignore")
+        characters = [character for character in head if not character.isspace()]
+        han = sum("\u3400" <= character <= "\u9fff" for character in characters)
+        return han * 2 >= len(characters) > 0
+    return False
+
+
+def suffixes(name: str) -> tuple[str, str]:
+    """The ending that says what a file is, and that of its compression.
+
+    >>> suffixes("news.jsonl.gz"), suffixes("wiki_00")
+    (('.jsonl', '.gz'), ('', ''))
+    """
+    path = Path(name)
+    packed = path.suffix.lower() if path.suffix.lower() in PACKED else ""
+    if packed:
+        path = path.with_suffix("")
+    return path.suffix.lower(), packed
+
+
+# ---------------------------------------------------------------- one file's text
+
+
+def check_encoding(name: str | None) -> str | None:
+    """The encoding under the name by which its files are read; None is UTF-8.
+
+    >>> check_encoding("GBK"), check_encoding("utf-8"), check_encoding(None)
+    ('gb18030', None, None)
+
+    Raises:
+        ZhbertError: Python knows no such encoding of text.
+    """
+    if name is None:
+        return None
+    try:
+        "".encode(name)
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError, UnicodeError):
+        raise ZhbertError(
+            f"--encoding {name}: unknown; for example: gb18030, gbk, big5, utf-16, utf-8"
+        ) from None
+    return None if found in ("utf-8", "utf-8-sig") else _READ_AS.get(found, found)
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[BinaryIO]:
+    """The bytes of a file or of stdin."""
+    try:
+        if source.path is None:
+            if sys.stdin is None:
+                raise ZhbertError("stdin is closed; name a file")
+            yield sys.stdin.buffer
+        else:
+            with source.path.open("rb") as raw:
+                yield raw
+    except OSError as error:
+        error.filename = source.name
+        raise describe_os_error(error, "reading") from error
+
+
+def form_of_bytes(source: Source, raw: BinaryIO) -> str | None:
+    """PARQUET, where the first bytes or, of a file without any, the name says so."""
+    magic = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
+    if magic != b"PAR1":
+        return PARQUET if SUFFIXES.get(source.suffix) == PARQUET else None
+    if source.path is None:
+        raise DamagedError("parquet cannot be read from a pipe: write it to a file and name that")
+    return PARQUET
+
+
+class Stream:
+    r"""The text of one file, as UTF-8: decompressed, decoded, without a byte order mark.
+
+    What is broken in it is not UTF-8 here either, whatever its encoding was. Where carriage
+    returns alone end the lines, each becomes ``\n`` (``old_line_ends``).
+
+    Raises:
+        DamagedError: the file is no text, or cannot be read (any further).
+    """
+
+    def __init__(
+        self, source: Source, raw: BinaryIO, encoding: str | None = None, enough: int = HEAD
+    ) -> None:
+        self._raw = raw
+        first = raw.peek(8)[:8] if hasattr(raw, "peek") else b""
+        promised = suffixes(source.name)[1] if source.path is not None else ""
+        packed = compression_of(first)
+        if promised and first and packed != PACKED[promised]:
+            raise DamagedError(f"named {promised}, but its content is not")
+        self._file: Any = raw if packed is None else _Decompressed(raw, _DECOMPRESSORS[packed])
+        self._damage: DamagedError | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self.old_line_ends = self._after_return = False
+        head = self._first(enough)
+        self.empty = not head and self._damage is None
+        encoding = _encoding_of(head, encoding)
+        if encoding is not None:
+            self._decoder = codecs.getincrementaldecoder(encoding)(_BROKEN)
+            head = self._decoded(head)
+        head = head.removeprefix(_MARK)
+        self.old_line_ends = b"\r" in head and b"\n" not in head
+        self.head = self._with_line_feeds(head) if self.old_line_ends else head
+        """The beginning; ``read`` gives it, too."""
+        self._ready = self.head
+
+    def read(self, size: int) -> bytes:
+        """At least one byte and about ``size``, as they come; none at the end."""
+        if self._ready:
+            ready, self._ready = self._ready, b""
+            return ready
+        while True:
+            raw = self._pull(size)
+            data = raw if self._decoder is None else self._decoded(raw)
+            if self.old_line_ends:
+                data = self._with_line_feeds(data)
+            if data or not raw:
+                return data
+
+    def position(self) -> int:
+        """Bytes of the file, as it lies on disk, that were read."""
+        try:
+            return self._raw.tell()
+        except OSError:
+            return 0
+
+    def _first(self, enough: int) -> bytes:
+        head = b""
+        # What stands before the damage is read all the same.
+        with suppress(DamagedError):
+            while len(head) < enough and (part := self._pull(256 << 10)):
+                head += part
+        return head
+
+    def _pull(self, size: int) -> bytes:
+        if self._damage is not None:
+            raise self._damage
+        try:
+            # read1, not read: read would lose what stands before the place where a file is damaged,
+            # and wait for more of a pipe than is needed.
+            data: bytes = self._file.read1(size)
+            return data
+        except EOFError:
+            self._damage = DamagedError("cut short: the compressed data ends too early")
+        except MemoryError:
+            self._damage = DamagedError("damaged: it asks for more memory than there is")
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            self._damage = DamagedError(f"damaged: {error}")
+        except Exception as error:
+            # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
+            self._damage = DamagedError(f"damaged: {error}")
+        raise self._damage
+
+    def _decoded(self, data: bytes) -> bytes:
+        assert self._decoder is not None
+        text = self._decoder.decode(data, final=not data)
+        return text.encode("utf-8", "surrogateescape")
+
+    def _with_line_feeds(self, data: bytes) -> bytes:
+        if self._after_return:
+            data = data.removeprefix(b"\n")
+        self._after_return = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _encoding_of(head: bytes, given: str | None) -> str | None:
+    """How a file that begins so is to be decoded; DamagedError for what is no text or unnamed."""
+    if (what := no_text(head)) is not None:
+        raise DamagedError(what)
+    if head.startswith(_MARK):
+        return None
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    wide = utf_16_or_32(head)
+    if given is not None:
+        # A mark is believed more than the option; and of UTF-16 without one, the bytes' order.
+        return wide if wide is not None and (marked or given == "utf-16") else given
+    if marked or utf_16_by_its_han(head) or head.count(0) * 5 > len(head):
+        if wide is None:
+            raise DamagedError("no text: many of its bytes are NUL")
+        raise DamagedError(
+            f"{wide}, not UTF-8: --encoding {wide.lower()} reads it; or {how_to_convert(head)}"
+        )
+    return None
+
+
+_BROKEN = "zhbert.broken"
+# One lone surrogate for what a decoder cannot read; encoded again, it is a byte that UTF-8 never
+# has.
+codecs.register_error(_BROKEN, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
+
+
+class _Decompressed:
+    """The content of a compressed file, which may be several such files one after another.
+
+    Unlike the libraries' own readers it notices where a file was cut short, whatever its format,
+    and bounds the memory that a file can ask for.
+    """
+
+    def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
+        self._raw, self._make = raw, make
+        self._frame: Any = None
+        self._rest = b""
+        self._ready = b""
+        self._at = 0
+
+    def read1(self, size: int) -> bytes:
+        while self._at == len(self._ready):
+            # Small steps: 4 KB of zstandard can hold as much as 128 MB.
+            data = self._rest or self._raw.read(4096)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError
+                return b""
+            if self._frame is None:
+                # Tapes and xz pad with NULs.
+                data = data.lstrip(b"\0")
+                if not data:
+                    continue
+                self._frame = self._make()
+            self._ready, self._at = self._frame.decompress(data), 0
+            if self._frame.eof:
+                self._rest = self._frame.unused_data
+                self._frame = None
+        part = self._ready[self._at : self._at + size]
+        self._at += len(part)
+        return part
+
+
+def _zstandard() -> Any:
+    import zstandard
+
+    # Long-distance files (zstd --long) ask for windows up to 2 GB; 128 MB is zstd's own limit.
+    return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+
+
+_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    "gzip": lambda: zlib.decompressobj(wbits=31),
+    "bzip2": bz2.BZ2Decompressor,
+    # xz -9 asks for 65 MB.
+    "xz": lambda: lzma.LZMADecompressor(memlimit=1 << 28),
+    "zstd": _zstandard,
+}

@@ -1,0 +1,128 @@
+"""Raw text without its documents: for counting over it, or line by line as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from zhbert.data.documents import Place, Reading, outline, place_to_split, read_blocks
+from zhbert.data.records import READERS, Problem, form_of
+from zhbert.data.sources import (
+    PARQUET,
+    TEXT,
+    DamagedError,
+    Source,
+    Stream,
+    check_encoding,
+    find_sources,
+    form_of_bytes,
+    opened,
+)
+from zhbert.errors import ZhbertError
+
+# Bytes of whole lines that are counted at once.
+_BLOCK = 1 << 21
+
+Advance = Callable[[Source, int], None]
+"""Told the file, and how many of its bytes were read since it was told last."""
+
+
+def _silent(source: Source, read: int) -> None:
+    """No progress."""
+
+
+def read_texts(
+    sources: Iterable[Source], reading: Reading, advance: Advance = _silent
+) -> Iterator[str]:
+    """The text of some files, in parts of whole lines.
+
+    Raises:
+        ZhbertError: a file cannot be read, holds no text, or some of it is broken: nothing is
+            skipped.
+    """
+    # Documents do not matter here, so a part may end at any line.
+    reading = replace(reading, documents="line", block_bytes=_BLOCK)
+    for source in sources:
+        read_to = 0
+        found = False
+        for block in read_blocks([source], reading):
+            content = outline(block, reading)
+            for place in (*block.places, *content.places):
+                if place.error:
+                    raise refusal(place, reading)
+            found = found or bool(content.text.strip())
+            yield content.text
+            advance(source, block.read_to - read_to)
+            read_to = block.read_to
+        if not found:
+            raise ZhbertError(f"{source.name}: empty; name a file with text in it")
+
+
+def refusal(place: Place, reading: Reading) -> ZhbertError:
+    """The error about a place that cannot be read, with the way out."""
+    broken = place.reason == reading.broken
+    return ZhbertError(f"{place}; {reading.way_out}" if broken else str(place))
+
+
+def read_lines(
+    file: str | Path, reading: Reading | None = None, longest: int = 1 << 20
+) -> Iterator[list[str]]:
+    """The lines of one file (or "-"), as soon as they are there; of records, those of their texts.
+
+    A line of text longer than ``longest`` bytes comes in parts.
+
+    Raises:
+        ZhbertError: a folder, or something in the file cannot be read.
+    """
+    reading = reading or Reading()
+    if str(file) != "-" and Path(file).is_dir():
+        raise ZhbertError(f"{file}: a folder; name a text file")
+    (source,) = find_sources([file])
+    with opened(source) as raw:
+        try:
+            if form_of_bytes(source, raw) == PARQUET:
+                for text in read_texts([source], reading):
+                    yield text.removesuffix("\n").split("\n")
+                return
+            stream = Stream(source, raw, check_encoding(reading.encoding), enough=1)
+            form, _ = form_of(source, stream.head, reading.field)
+            if form == TEXT:
+                yield from _lines(source, stream, reading, longest)
+                return
+            for line, found in READERS[form](stream, form, reading.records):
+                if not isinstance(found, Problem):
+                    yield found.split("\n")
+                elif found.error:
+                    reason = reading.broken if "broken" in found.what else found.reason
+                    raise refusal(Place(source.number, source.name, line, reason), reading)
+        except DamagedError as error:
+            raise ZhbertError(f"{source.name}: {error}") from error
+
+
+def _lines(source: Source, stream: Stream, reading: Reading, longest: int) -> Iterator[list[str]]:
+    number = 1
+    rest = b""
+    ended = False
+    while not ended:
+        chunk = stream.read(256 << 10)
+        ended = not chunk
+        *raws, rest = (rest + chunk).split(b"\n")
+        whole = len(raws)
+        while len(rest) > longest:
+            at, _ = place_to_split(rest, longest // 2, longest)
+            raws.append(rest[:at])
+            rest = rest[at:]
+        if ended and rest:
+            raws.append(rest)
+        lines = []
+        for at, raw in enumerate(raws):
+            try:
+                lines.append(raw.decode().removesuffix("\r"))
+            except UnicodeDecodeError:
+                line = number + min(at, whole)
+                place = Place(source.number, source.name, line, reading.broken)
+                raise refusal(place, reading) from None
+        number += whole
+        if lines:
+            yield lines

@@ -1,0 +1,80 @@
+"""What the verbs that read raw text share: two options, and the text with a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from zhbert.data.documents import Reading
+from zhbert.data.sources import Source, find_sources
+from zhbert.data.texts import Advance, read_lines, read_texts
+from zhbert.errors import ZhbertError
+from zhbert.jobs import console
+
+FILES = "text, jsonl, csv, tsv, parquet or WikiExtractor's output, compressed or not"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --field and --encoding."""
+    parser.add_argument(
+        "--field",
+        metavar="NAME",
+        help="the field or column with the text in JSON, csv, tsv and parquet (default text), or "
+        "the column's number from 1 in a table without a line of names",
+    )
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="how the text is encoded, where it has no byte order mark: gb18030, gbk, big5, "
+        "utf-16, ... (default utf-8)",
+    )
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """What the two options ask for."""
+    return Reading(field=args.field, encoding=args.encoding)
+
+
+@contextmanager
+def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Advance]:
+    """A bar over the bytes of some files."""
+    with console.progress(quiet) as bar:
+        task = bar.add_task(doing, total=sum(source.size for source in sources))
+
+        def advance(source: Source, read: int) -> None:
+            bar.update(task, advance=read, description=f"{doing} {Path(source.name).name}")
+
+        yield advance
+
+
+def all_texts(
+    files: Sequence[str | Path], reading: Reading, *, doing: str, quiet: bool
+) -> Iterator[str]:
+    """The text of ``files`` and folders in parts of whole lines, with a progress bar."""
+    sources = find(files)
+    with progress(sources, doing, quiet) as advance:
+        yield from read_texts(sources, reading, advance)
+
+
+def find(files: Sequence[str | Path]) -> Sequence[Source]:
+    """The files that are to be read; says which a folder has besides."""
+    sources = find_sources(files)
+    if left_out := sources.describe_left_out():
+        console.say(left_out)
+    return sources
+
+
+def lines_of_stdin(reading: Reading) -> Iterator[tuple[str, str]]:
+    """Lines that are not blank, with where they stand."""
+    number = 0
+    found = False
+    for lines in read_lines("-", reading, longest=1 << 26):
+        for line in lines:
+            number += 1
+            if line.strip():
+                found = True
+                yield f"stdin, line {number}: ", line
+    if not found:
+        raise ZhbertError("stdin: no text; give one text a line")
