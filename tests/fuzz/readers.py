@@ -24,7 +24,8 @@ from tests.report.run_folders import fine_tuning_run, pretraining_run
 from tests.zoo.models import make_archive
 
 from zhbert.config import load_recipe, recipe_path
-from zhbert.data.documents import Reading, find_sources, outline, read_blocks
+from zhbert.data.documents import Reading, outline, read_blocks
+from zhbert.data.sources import find_sources
 from zhbert.data.shards import Corpus
 from zhbert.tasks.cards import Card, load_card
 from zhbert.tasks.read import read_examples
