@@ -25,8 +25,8 @@ from tests.zoo.models import make_archive
 
 from zhbert.config import load_recipe, recipe_path
 from zhbert.data.documents import Reading, outline, read_blocks
-from zhbert.data.sources import find_sources
 from zhbert.data.shards import Corpus
+from zhbert.data.sources import find_sources
 from zhbert.tasks.cards import Card, load_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
@@ -88,7 +88,13 @@ _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
 }
-_FORMS = {"txt": TEXT * 4, "jsonl": RECORDS}
+_FORMS = {
+    "txt": TEXT * 4,
+    "jsonl": RECORDS,
+    "json": f"[{','.join(RECORDS.splitlines())}]",
+    "csv": f'id,text\n1,"{TEXT}"\n2,"a ""b"", c"\n',
+    "text": f'<doc id="1" url="" title="数学">\n数学\n\n{TEXT}\n</doc>\n' * 2,
+}
 
 
 def _make_text(folder: Path, name: str) -> None:
@@ -109,7 +115,18 @@ def _read_text(folder: Path) -> None:
         found.document_hashes()
 
 
-for name in ("txt", "jsonl", "parquet", "txt.gz", "jsonl.bz2", "txt.xz", "jsonl.zst"):
+for name in (
+    "txt",
+    "jsonl",
+    "json",
+    "csv",
+    "text",
+    "parquet",
+    "txt.gz",
+    "jsonl.bz2",
+    "txt.xz",
+    "jsonl.zst",
+):
     READERS[f"corpus-{name}"] = Reader(functools.partial(_make_text, name=name), _read_text)
 
 
