@@ -32,7 +32,7 @@ def test_every_command_of_the_readme_parses(name: str) -> None:
     seen = 0
     for words in commands(name):
         if "zhbert" not in words:
-            assert words[0] in ("make", "pip")
+            assert words[0] in ("make", "pip", "uv")
             continue
         verb, *arguments = words[words.index("zhbert") + 1 :]
         module = importlib.import_module(cli.VERBS[verb][0])
@@ -97,3 +97,13 @@ def test_the_readmes_card_works(name: str, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('text,label\n"你好，世界",咨询\n', encoding="utf-8")
     examples = read_examples(load_card(tmp_path / "my-task.toml"), None, "train")
     assert [(e.text, e.label) for e in examples] == [("你好，世界", "咨询")]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_four_rows_are_what_mask_shows(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (command,) = re.findall(r"`zhbert (mask [^`]+ --seed \d+)`", text)
+    assert cli.main([*shlex.split(command), "--quiet"]) == 0
+    shown = re.findall(r"(?:original|segmented|masking) +(.*)", capsys.readouterr().out)
+    rows = [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| ")][1:5]
+    assert rows == shown

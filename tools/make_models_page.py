@@ -19,9 +19,11 @@ HEAD = """\
 
 <!-- Made by tools/make_models_page.py from src/zhbert/zoo/models.toml: change that file. -->
 
-Every model that the two references publish, as `zhbert models` lists them; `zhbert models NAME`
-shows one of them, `zhbert download NAME` gets it. A name works in any spelling: `RBT3`,
-`hfl/rbt3`, `RoBERTa-wwm-ext`, `bert-tiny-cn`, and the name of an archive without its `.zip`.
+Every model that [Chinese-BERT-wwm](https://github.com/ymcui/Chinese-BERT-wwm) and
+[Chinese-PreTrained-BERT](https://github.com/ShenDezhou/Chinese-PreTrained-BERT) publish,
+as `zhbert models` lists them; `zhbert models NAME` shows one of them, `zhbert download NAME` gets
+it. A name works in any spelling: `RBT3`, `hfl/rbt3`, `RoBERTa-wwm-ext`, `bert-tiny-cn`, and the
+name of an archive without its `.zip`.
 
 - **forms**: hub = the Hugging Face hub; pt, tf = an archive with PyTorch or TensorFlow 1 weights;
   paddle = a PaddleHub module (listed, but zhbert does not fetch those).
@@ -29,7 +31,7 @@ shows one of them, `zhbert download NAME` gets it. A name works in any spelling:
   known vocabulary with which the shape counts to the published figure. `~`: solved for from the
   figure; no known vocabulary fits.
 - **counted**: parameters of the shape with the pooler, without the heads of pretraining.
-- **licence**: the references state none for any of these models; ask their owners.
+- **licence**: the two READMEs state none for any of these models; ask their owners.
 """
 
 MARKS = {"published": "", "deduced": "*", "estimated": "~"}

@@ -57,6 +57,22 @@ def listed(names: Iterable[Any]) -> str:
     return ", ".join(map(name, every[:_NAMES])) + more
 
 
+def how_to_install(extra: str) -> str:
+    """pip's command for what one of the package's extras needs; the package is on no index.
+
+    >>> how_to_install("tensorboard").startswith("pip install 'tensorboard")
+    True
+    """
+    from importlib import metadata
+
+    try:
+        wanted = [line.partition(";") for line in metadata.requires("zhbert") or ()]
+    except metadata.PackageNotFoundError:  # the source tree, not installed
+        wanted = []
+    own = [name.strip() for name, _, marker in wanted if f"'{extra}'" in marker.replace('"', "'")]
+    return "pip install " + " ".join(f"'{name}'" for name in own or [extra])
+
+
 def nearest(word: Any, known: Iterable[str], they_are: str = "known") -> str:
     """The end of an error about an unknown word: the near one, or the first that there are.
 

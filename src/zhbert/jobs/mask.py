@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zhbert.text.segment import Segmenter
     from zhbert.text.tokenizer import Tokenizer
 
-# What a strategy's row is called, as the references print it: Chinese, English.
+# What a strategy's row is called, as Chinese-BERT-wwm prints it: Chinese, English.
 _NAMES = {
     "char": ("字掩码", "character masking"),
     "wwm": ("全词掩码", "whole word masking"),

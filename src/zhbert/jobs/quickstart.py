@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             needed={f"text {name}": Path(name) for name in args.text},
         ).check()
 
-    stage(1, "分词与遮罩  words and masks")
+    stage(1, "分词与掩码  words and masks")
     if not (args.quiet or args.json):
         _show_masks()
 
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         console.print(
-            f"\n保留文本上的遮罩准确率  held-out masked accuracy: {accuracy:.2%} "
+            f"\n保留文本上的掩码准确率  held-out masked accuracy: {accuracy:.2%} "
             f"({line['masked_lm_predictions']:,} masked pieces)\n"
             f"总猜最常见的字        always the commonest piece: {baseline:.2%}\n"
             f"模型  model: {result.final}   ({seconds / 60:.1f} min)"

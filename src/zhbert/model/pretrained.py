@@ -245,8 +245,8 @@ class _Bert(nn.Module):
 
         Args:
             name: a folder with config.json and weights (safetensors, pytorch_model.bin, shards of
-                either, or a TensorFlow checkpoint, which needs ``zhbert[tensorflow]``), an archive
-                of one, a name of the catalogue (``zhbert models``), a hub id, or a URL.
+                either, or a TensorFlow checkpoint, which TensorFlow reads), an archive of one, a
+                name of the catalogue (``zhbert models``), a hub id, or a URL.
             num_hidden_layers: take only the first so many layers, as RBT3 does.
             labels: of a new head, instead of those that the folder has.
             seed: initialises what the folder lacks.

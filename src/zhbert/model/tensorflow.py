@@ -22,6 +22,7 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.model.checkpoint import DTYPES, Checkpoint, Entry
+from zhbert.wording import how_to_install
 
 # Beginnings of names, so that the table fits a page; ``*`` stands for a layer's number.
 _BEGINNINGS = {
@@ -133,7 +134,7 @@ def import_tensorflow() -> Any:
             raise ZhbertError(f"TensorFlow does not start: {error}; install it anew") from None
         raise ZhbertError(
             "TensorFlow checkpoints are read and written by TensorFlow, which is not installed: "
-            "pip install 'zhbert[tensorflow]'"
+            f"{how_to_install('tensorflow')}"
         ) from None
 
 

@@ -16,7 +16,7 @@ from zhbert.schema import suggest
 from zhbert.tasks.cards import Published
 
 RELATIVE_TO = "RoBERTa-wwm-ext"
-"""The base of the references' own table of small models."""
+"""The base of Chinese-BERT-wwm's own table of small models."""
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def choose_base(table: ScoreTable, base: str | None = None) -> Row | None:
 def relative_table(table: ScoreTable, base: Row) -> RelativeTable:
     """Each score as a share of the base's: of means, or of maxima where a mean was not printed.
 
-    Each figure counts once in a mean, F1 and EM of the same task both: as the references count.
+    Each figure counts once in a mean, F1 and EM of the same task both: as Chinese-BERT-wwm counts.
     """
     columns = tuple(
         column

@@ -21,6 +21,7 @@ import numpy as np
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 from zhbert.text.sentences import codes_of
+from zhbert.wording import how_to_install
 
 try:
     from zhbert.text import _segment
@@ -122,8 +123,8 @@ class _OpenCC:
             import opencc
         except ImportError as error:
             raise ZhbertError(
-                "--traditional opencc: OpenCC is not installed; pip install 'zhbert[opencc]', or "
-                "use --traditional characters"
+                f"--traditional opencc: OpenCC is not installed; {how_to_install('opencc')}, "
+                "or use --traditional characters"
             ) from error
         self._convert = opencc.OpenCC("t2s").convert
 

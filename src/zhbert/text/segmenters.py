@@ -28,6 +28,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_json, sha256_of
 from zhbert.text.segment import Traditional, UserWord, read_user_words, simplify
 from zhbert.text.sentences import codes_of, split_text
+from zhbert.wording import how_to_install
 
 Array = np.ndarray[Any, Any]
 # A sentence of clean text -> its words, in order.
@@ -219,7 +220,7 @@ def _import(segmenter: str, module: str) -> Any:
     except ImportError as error:
         raise ZhbertError(
             f"segmenter {segmenter}: {module.split('.')[0]} cannot be imported "
-            f"({_first_line(error)}); pip install 'zhbert[{segmenter}]'"
+            f"({_first_line(error)}); {how_to_install(segmenter)}"
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TextIO
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, to_json
 from zhbert.terminal import escape_controls, unescaped
+from zhbert.wording import how_to_install
 
 
 class Sink(Protocol):
@@ -82,7 +83,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ZhbertError(
-                "--tensorboard: tensorboard is not installed; pip install 'zhbert[tensorboard]'"
+                f"--tensorboard: tensorboard is not installed; {how_to_install('tensorboard')}"
             ) from None
         purge = None if after is None else after + 1
         self._writer: Any = SummaryWriter(str(folder), purge_step=purge)

@@ -31,7 +31,7 @@ SIZES = ("tiny", "small", "base", "large")
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One published model; None where the references do not say.
+    """One published model; None where their READMEs do not say.
 
     >>> card = find_card("hfl/rbt3")
     >>> card.name, card.num_layers, card.hidden_size, card.forms
