@@ -14,8 +14,8 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from tokenizers import __version__ as tokenizers_version
-from tokenizers import normalizers, pre_tokenizers
 
 CODE_POINTS = [*range(0xD800), *range(0xE000, 0x110000)]
 HANGUL = range(0xAC00, 0xAC00 + 11172)  # these decompose by arithmetic
@@ -34,6 +34,8 @@ class CodePoints:
     lower: dict[int, str] = field(default_factory=dict)
     # Canonical combining classes, renumbered 1, 2, ...: only their order has an effect.
     orders: dict[int, int] = field(default_factory=dict)
+    # Beside which an added token that is a single word is none.
+    letters: set[int] = field(default_factory=set)
 
 
 def bert(**options: bool) -> Callable[[str], str]:
@@ -75,10 +77,23 @@ def derive() -> CodePoints:
         if strip(chr(code)) != kept:
             raise AssertionError(f"U+{code:04X}: stripping accents is not NFD without marks")
     found.orders = derive_orders(decompose, found.decompositions)
+    found.letters = derive_letters()
     for code in HANGUL:
         if found.decompositions.pop(code) != decompose_hangul(code):
             raise AssertionError(f"U+{code:04X}: not the standard's decomposition")
     return found
+
+
+def derive_letters() -> set[int]:
+    """Characters of words, by the regular expressions of Rust: no single word begins behind one."""
+    tokenizer = Tokenizer(models.WordLevel({"#": 0}, unk_token="#"))
+    tokenizer.add_tokens([AddedToken("#", single_word=True, normalized=False)])
+    # Each one between line ends: where the token is found, the text is cut before it.
+    text = "\n".join(f"{chr(code)}#" for code in CODE_POINTS if chr(code) not in "#\n")
+    single = {start for start, end in tokenizer.encode(text).offsets if end == start + 1}
+    places = range(1, len(text), 3)
+    codes = (ord(text[place - 1]) for place in places)
+    return {code for code, place in zip(codes, places, strict=True) if place not in single}
 
 
 def decompose_hangul(code: int) -> str:
@@ -156,6 +171,7 @@ def fields(points: CodePoints) -> dict[str, str]:
         "CHINESE": write_set(points.chinese),
         "PUNCTUATION": write_set(points.punctuation),
         "ACCENTS": write_set(points.accents),
+        "LETTERS": write_set(points.letters),
         "ORDERS": write_orders(points.orders),
         "LOWER": write_strings(points.lower),
         "DECOMPOSITIONS": write_strings(points.decompositions),

@@ -57,10 +57,13 @@ OPTIONS = [
 def trio(place: int) -> tuple[Tokenizer, PythonWordPiece, BertWordPieceTokenizer]:
     """Ours, ours in plain Python, and the peer, with the options OPTIONS[place]."""
     tokenizer = Tokenizer(PIECES, **OPTIONS[place])
-    ids = {piece: number for number, piece in enumerate(tokenizer.vocabulary)}
-    special = {token: ids[token] for token in tokenizer.special_tokens.values()}
-    slow = PythonWordPiece(ids, tokenizer.unk_id, special, tokenizer.options)
-    return tokenizer, slow, peer(tokenizer)
+    return tokenizer, in_plain_python(tokenizer), peer(tokenizer)
+
+
+def in_plain_python(tokenizer: Tokenizer) -> PythonWordPiece:
+    pieces = tokenizer.vocabulary[: tokenizer.num_word_pieces]
+    ids = {piece: number for number, piece in enumerate(pieces) if piece}
+    return PythonWordPiece(ids, tokenizer.unk_id, tokenizer._added, tokenizer.options)
 
 
 def peer(tokenizer: Tokenizer) -> BertWordPieceTokenizer:
@@ -180,9 +183,7 @@ def test_the_longest_of_overlapping_special_tokens_wins() -> None:
     tokenizer = Tokenizer(PIECES, extra_special_tokens=extra)
     reference = peer(tokenizer)
     reference.add_special_tokens(extra)
-    ids = {piece: number for number, piece in enumerate(tokenizer.vocabulary)}
-    special = {t: ids[t] for t in (*tokenizer.special_tokens.values(), *extra)}
-    slow = PythonWordPiece(ids, tokenizer.unk_id, special, tokenizer.options)
+    slow = in_plain_python(tokenizer)
     texts = [
         "<a><b>",
         "<a><",
@@ -259,9 +260,7 @@ def test_plain_python_gives_the_same_on_corpora(data: Path) -> None:
     tokenizer = Tokenizer.from_pretrained(
         data / "google_zh_vocab.txt",
     )
-    ids = {piece: number for number, piece in enumerate(tokenizer.vocabulary)}
-    special = {token: ids[token] for token in tokenizer.special_tokens.values()}
-    slow = PythonWordPiece(ids, tokenizer.unk_id, special, tokenizer.options)
+    slow = in_plain_python(tokenizer)
     for path in sorted((data / "corpus").glob("*.txt")):
         for lines in sample_of(path, 60_000):
             for ours, theirs in zip(

@@ -15,7 +15,7 @@ PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"研究生命的起源�
 PIECES += ["##a", "##b", "##1", "##2", "12", "ab", "##ab", "ᄀ", "##ᅡ", "##ᆨ", "\u1b44", "##\u1b44"]
 tokenizer = Tokenizer(PIECES)
 ids = {piece: number for number, piece in enumerate(PIECES)}
-slow = PythonWordPiece(ids, 1, {"[SEP]": 3, "[MASK]": 4}, tokenizer.options)
+slow = PythonWordPiece(ids, 1, tokenizer._added, tokenizer.options)
 
 
 def encode(text: str, *ends: int) -> WordPieces:

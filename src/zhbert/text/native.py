@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.text import _wordpiece
+from zhbert.text.added_tokens import AddedTokens
 from zhbert.text.normalize import Options, rules
-from zhbert.text.words import WordPieces
+from zhbert.text.wordpiece import PythonWordPiece
+from zhbert.text.words import WordPieces, joined, texts_of_run
+
+# Below so many characters a text is encoded by the plain word pieces before it would be looked at.
+_SHORT = 64
 
 
 class NativeWordPiece:
-    """Text to ids and offsets by greedy longest match; see `zhbert.text.tokenizer.Tokenizer`."""
+    """Text to ids and offsets by greedy longest match; see `zhbert.text.tokenizer.Tokenizer`.
+
+    Special tokens that stand in the text as they are, [MASK] and the like, are found natively. Of
+    a tokenizer with other added tokens, the few texts that may hold one are encoded by
+    `PythonWordPiece`; all others go the native way.
+    """
 
     def __init__(
         self,
         ids: Mapping[str, int],
         unknown_id: int,
-        special_ids: Mapping[str, int],
+        added: AddedTokens,
         options: Options,
     ) -> None:
         pieces = [""] * (max(ids.values()) + 1)
         for piece, number in ids.items():
             pieces[number] = piece
         table = rules(options)
+        plain = {token.content: number for token, number in added.ids.items()}
+        self._added = added
+        self._slow = None if added.is_plain else PythonWordPiece(ids, unknown_id, added, options)
         self._tables = _wordpiece.build(
             pieces,
             unknown_id,
-            list(special_ids.items()),
+            list(plain.items()) if added.is_plain else [],
             table.kinds,
             table.changes,
             table.decompositions,
@@ -40,6 +54,25 @@ class NativeWordPiece:
         self, texts: Sequence[str], special_tokens: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
         """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
+        if self._slow is not None:
+            parts = [
+                self._slow.encode(texts[here], special_tokens)
+                if slow
+                else self._encode(texts[here])
+                for here, slow in self._parts(texts)
+            ]
+            places = np.cumsum([0, *(len(ids) for ids, _, _ in parts)])
+            starts = [part[1][1:] + place for part, place in zip(parts, places[:-1], strict=True)]
+            return (
+                np.concatenate([ids for ids, _, _ in parts]),
+                np.concatenate([np.zeros(1, np.int64), *starts]),
+                np.concatenate([offsets for _, _, offsets in parts]),
+            )
+        return self._encode(texts, special_tokens)
+
+    def _encode(
+        self, texts: Sequence[str], special_tokens: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
         ids, starts, offsets = _wordpiece.encode(self._tables, list(texts), special_tokens, True)
         assert offsets is not None
         return (
@@ -50,6 +83,21 @@ class NativeWordPiece:
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
         """Ids alone, one array a text."""
+        if self._slow is not None:
+            return [
+                ids
+                for here, slow in self._parts(texts)
+                for ids in (
+                    self._slow.encode_batch(texts[here], special_tokens)
+                    if slow
+                    else self._encode_batch(texts[here])
+                )
+            ]
+        return self._encode_batch(texts, special_tokens)
+
+    def _encode_batch(
+        self, texts: Sequence[str], special_tokens: bool = False
+    ) -> list[NDArray[np.int32]]:
         ids, starts, _ = _wordpiece.encode(self._tables, list(texts), special_tokens, False)
         arrays: list[NDArray[np.int32]] = _wordpiece.slices(np.frombuffer(ids, np.int32), starts)
         return arrays
@@ -58,13 +106,36 @@ class NativeWordPiece:
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
         """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
-        return _word_pieces(*_wordpiece.encode_words(self._tables, list(texts), list(word_ends)))
+        if self._slow is None or len(texts) != len(word_ends):
+            found = _wordpiece.encode_words(self._tables, list(texts), list(word_ends))
+            return _word_pieces(*found)
+        parts = []
+        for here, slow in self._parts(texts):
+            some, ends = list(texts[here]), list(word_ends[here])
+            if slow:
+                parts.append(self._slow.encode_words(some, ends))
+            else:
+                parts.append(_word_pieces(*_wordpiece.encode_words(self._tables, some, ends)))
+        return joined(parts)
 
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
         """See `zhbert.text.tokenizer.Tokenizer.encode_run`."""
-        return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
+        if self._slow is None or not self._added.touched(codes, text_ends).any():
+            return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
+        return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
+
+    def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, bool]]:
+        """Neighbouring texts that go one way: which, and whether they may hold an added token."""
+        if sum(map(len, texts)) < _SHORT:
+            yield slice(None), True
+            return
+        codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+        touched = self._added.touched(codes, np.cumsum([len(text) for text in texts]))
+        changes = np.flatnonzero(np.diff(touched)) + 1
+        for first, last in pairwise([0, *changes.tolist(), len(texts)]):
+            yield slice(first, last), bool(touched[first])
 
 
 def _word_pieces(

@@ -87,6 +87,11 @@ class CodePoints:
         return _set(_codepoints.PUNCTUATION)
 
     @cached_property
+    def letters(self) -> frozenset[str]:
+        """Letters, marks, digits and joiners: beside them an added token is no single word."""
+        return _set(_codepoints.LETTERS)
+
+    @cached_property
     def accents(self) -> frozenset[str]:
         """The combining marks that strip_accents removes."""
         return _set(_codepoints.ACCENTS)

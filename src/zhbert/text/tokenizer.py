@@ -5,28 +5,40 @@ Ids, pieces and offsets equal those of `transformers`' BertTokenizer on every in
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, make_folder, write_json, write_text
-from zhbert.signatures import HEAD, no_text
-from zhbert.text.normalize import Options, code_points
+from zhbert.files import make_folder, read_json, read_text, write_json, write_text
+from zhbert.text.added_tokens import WHITE_SPACE, AddedToken, AddedTokens, reachable
+from zhbert.text.normalize import Options, code_points, normalize
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD, PythonWordPiece
-from zhbert.text.words import WordPieces
+from zhbert.text.words import WordPieces, texts_of_run
 from zhbert.zoo import locate
 from zhbert.zoo.archive import is_archive_name
 
-__all__ = ["SPECIAL_TOKENS", "Encoding", "Tokenizer", "WordPieces", "read_vocabulary"]
+__all__ = [
+    "SPECIAL_TOKENS",
+    "AddedToken",
+    "Encoding",
+    "Tokenizer",
+    "TokenizerWarning",
+    "WordPieces",
+    "read_vocabulary",
+]
 
 # Hugging Face's names, in the order in which transformers appends those a vocabulary lacks.
 SPECIAL_TOKENS: Mapping[str, str] = {
@@ -36,13 +48,6 @@ SPECIAL_TOKENS: Mapping[str, str] = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-
-# Unicode's White_Space, at which transformers ends a line of vocab.txt.
-_WHITE_SPACE = (
-    "\t\n\v\f\r \x85\xa0\u1680"
-    + "".join(map(chr, range(0x2000, 0x200B)))
-    + ("\u2028\u2029\u202f\u205f\u3000")
-)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class Encoding:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class TokenizerWarning(UserWarning):
+    """Something odd about a vocabulary that does not keep it from being used."""
 
 
 class Tokenizer:
@@ -74,6 +83,9 @@ class Tokenizer:
     """
 
     vocabulary: tuple[str, ...]
+    """All pieces in id order, the added tokens among them."""
+    num_word_pieces: int
+    """The rows that word pieces lead to; behind them stand tokens that were added alone."""
 
     def __init__(
         self,
@@ -84,12 +96,15 @@ class Tokenizer:
         tokenize_chinese_chars: bool = True,
         special_tokens: Mapping[str, str] = SPECIAL_TOKENS,
         extra_special_tokens: Sequence[str] = (),
+        added_tokens: Sequence[AddedToken] = (),
     ) -> None:
-        """Make a tokenizer of pieces in id order.
+        """Make a tokenizer of pieces in id order; of equal ones the last counts.
 
-        ``special_tokens`` maps Hugging Face's names (``mask_token``, ...) to pieces; special tokens
-        that the vocabulary lacks are appended to it, as transformers does, except [UNK], without
-        which there is no tokenizer. ``extra_special_tokens`` too are matched in text as they stand.
+        ``special_tokens`` maps Hugging Face's names (``mask_token``, ...) to pieces;
+        ``extra_special_tokens`` too are matched in text as they stand. ``added_tokens`` are what
+        transformers' ``add_tokens`` makes, special ones among them. Of these the ones that the
+        vocabulary lacks are appended to it, as transformers does, the added tokens first, except
+        [UNK], without which there is no tokenizer.
         """
         unknown_names = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
         if unknown_names:
@@ -101,9 +116,7 @@ class Tokenizer:
         self.special_tokens = {
             name: special_tokens[name] for name in SPECIAL_TOKENS if name in special_tokens
         }
-        self.extra_special_tokens = tuple(dict.fromkeys(extra_special_tokens))
-        pieces = list(vocabulary)
-        ids = _number(pieces)
+        ids = {piece: number for number, piece in enumerate(vocabulary) if piece}
         unknown = self.special_tokens.get("unk_token", SPECIAL_TOKENS["unk_token"])
         if unknown not in ids:
             raise ZhbertError(
@@ -111,19 +124,33 @@ class Tokenizer:
                 "add it (one piece a line) or name another unk_token in tokenizer_config.json"
             )
         self.special_tokens["unk_token"] = unknown
-        for token in (*self.special_tokens.values(), *self.extra_special_tokens):
-            if not token:
-                raise ZhbertError("a special token is empty; remove it from tokenizer_config.json")
-            if token not in ids:
-                ids[token] = len(pieces)
-                pieces.append(token)
+        self.added_tokens = _checked(
+            [
+                *added_tokens,
+                *(
+                    AddedToken(token, special=True, normalized=False)
+                    for token in (*self.special_tokens.values(), *extra_special_tokens)
+                ),
+            ],
+            self.options,
+        )
+        pieces = _appended(vocabulary, ids, self.added_tokens)
         self.vocabulary = tuple(pieces)
         self._ids = ids
+        added = AddedTokens(
+            {token: ids[token.content] for token in self.added_tokens}, self.options
+        )
+        self._added = added
+        # What no word piece can lead to may be a row like others: so [MASK] is one in vocab.txt
+        # where it was missing. Other appended tokens stay outside, as in transformers.
+        beyond = pieces[len(vocabulary) :]
+        harmless = added.is_plain and not any(reachable(token, self.options) for token in beyond)
+        self.num_word_pieces = len(pieces) if harmless else min(len(vocabulary), len(pieces))
         self._special_ids = {
-            token: ids[token]
-            for token in (*self.special_tokens.values(), *self.extra_special_tokens)
+            token.content: ids[token.content] for token in self.added_tokens if token.special
         }
-        self._core = _engine()(ids, ids[unknown], self._special_ids, self.options)
+        words = {piece: row for piece, row in ids.items() if row < self.num_word_pieces}
+        self._core = _engine()(words, ids[unknown], added, self.options)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Tokenizer:
@@ -155,8 +182,12 @@ class Tokenizer:
         """
         folder = Path(folder)
         make_folder(folder)
-        write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in self.vocabulary))
+        pieces = self.vocabulary[: self.num_word_pieces]
+        write_text(folder / "vocab.txt", "".join(f"{piece}\n" for piece in pieces))
         write_json(folder / "tokenizer_config.json", self._config(model_max_length))
+        if beyond := self.vocabulary[self.num_word_pieces :]:
+            rows = {token: row for row, token in enumerate(beyond, self.num_word_pieces)}
+            write_json(folder / "added_tokens.json", rows)
         # Without indentation: json writes 21,128 entries in C then, 50 times as fast.
         fast = json.dumps(self._fast_tokenizer(), ensure_ascii=False)
         write_text(folder / "tokenizer.json", fast + "\n")
@@ -200,15 +231,7 @@ class Tokenizer:
         if run is not None:
             words: WordPieces = run(codes, text_ends, word_ends)
             return words
-        text = codes.tobytes().decode("utf-32-le", "surrogatepass")
-        places = list(zip([0, *text_ends.tolist()], text_ends.tolist(), strict=False))
-        low = np.searchsorted(word_ends, [a for a, _ in places], "right")
-        high = np.searchsorted(word_ends, [b for _, b in places], "left")
-        ends = [
-            np.append(word_ends[i:j] - a, b - a).astype(np.int32)
-            for i, j, (a, b) in zip(low, high, places, strict=True)
-        ]
-        return self.encode_words([text[a:b] for a, b in places], ends)
+        return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text: ``##`` pieces joined, no spaces between Chinese characters.
@@ -235,15 +258,17 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """SHA-256 over the pieces and every option: two tokenizers with the same give equal ids."""
+        added = [] if self._is_plain else [asdict(token) for token in self.added_tokens]
         content = json.dumps(
             [
                 # As transformers writes them, which strips a piece that is white space.
-                [piece.rstrip(_WHITE_SPACE) for piece in self.vocabulary],
+                [piece.rstrip(WHITE_SPACE) for piece in self.vocabulary],
                 self.options.do_lower_case,
                 self.options.strips_accents,
                 self.options.tokenize_chinese_chars,
                 self.special_tokens,
                 sorted(self.extra_special_tokens),
+                *([self.num_word_pieces, added] if added else []),
             ],
             ensure_ascii=True,
             sort_keys=True,
@@ -261,9 +286,25 @@ class Tokenizer:
             strip_accents=self.options.strip_accents,
             tokenize_chinese_chars=self.options.tokenize_chinese_chars,
             special_tokens=self.special_tokens,
-            extra_special_tokens=self.extra_special_tokens,
+            added_tokens=self.added_tokens,
         )
-        return again, (self.vocabulary,)
+        return again, (self.vocabulary[: self.num_word_pieces],)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether no added token needs more than its place in vocab.txt and its name."""
+        return self._added.is_plain and self.num_word_pieces == len(self.vocabulary)
+
+    @property
+    def extra_special_tokens(self) -> tuple[str, ...]:
+        """Special tokens besides those that have a name."""
+        named = self.special_tokens.values()
+        return tuple(token for token in self._special_ids if token not in named)
+
+    @property
+    def added_ids(self) -> tuple[int, ...]:
+        """The ids of all added tokens, special or not, in increasing order."""
+        return tuple(sorted(self._added.ids.values()))
 
     def id_of(self, piece: str) -> int | None:
         """A piece's id, or None if the vocabulary lacks it."""
@@ -315,6 +356,11 @@ class Tokenizer:
             config[name] = self.special_tokens.get(name)
         if self.extra_special_tokens:
             config["additional_special_tokens"] = list(self.extra_special_tokens)
+        if not self._is_plain:
+            config["added_tokens_decoder"] = {
+                str(row): asdict(token)
+                for token, row in sorted(self._added.ids.items(), key=lambda item: item[1])
+            }
         if model_max_length is not None:
             config["model_max_length"] = model_max_length
         return config
@@ -346,16 +392,9 @@ class Tokenizer:
             "truncation": None,
             "padding": None,
             "added_tokens": [
-                {
-                    "id": number,
-                    "content": token,
-                    "single_word": False,
-                    "lstrip": False,
-                    "rstrip": False,
-                    "normalized": False,
-                    "special": True,
-                }
-                for token, number in sorted(self._special_ids.items(), key=lambda item: item[1])
+                {"id": row, "content": token.content}
+                | {name: getattr(token, name) for name in _FLAGS}
+                for token, row in sorted(self._added.ids.items(), key=lambda item: item[1])
             ],
             "normalizer": {
                 "type": "BertNormalizer",
@@ -373,7 +412,9 @@ class Tokenizer:
                 "continuing_subword_prefix": CONTINUATION,
                 "max_input_chars_per_word": MAX_CHARACTERS_PER_WORD,
                 # A blank line's place too, so that the ids have no hole.
-                "vocab": {piece: number for number, piece in enumerate(self.vocabulary)},
+                "vocab": {
+                    piece: row for row, piece in enumerate(self.vocabulary[: self.num_word_pieces])
+                },
             },
         }
 
@@ -394,18 +435,53 @@ def _engine() -> Any:
     return NativeWordPiece
 
 
-def _number(pieces: Sequence[str]) -> dict[str, int]:
-    """Piece -> id. Blank lines keep their place in the count but are no pieces."""
-    ids = {piece: number for number, piece in enumerate(pieces) if piece}
-    if len(ids) + sum(not piece for piece in pieces) != len(pieces):
-        seen: dict[str, int] = {}
-        for number, piece in enumerate(pieces):
-            if piece and seen.setdefault(piece, number) != number:
-                raise ZhbertError(
-                    f"the vocabulary has {piece!r} twice, with the ids {seen[piece]} and {number}; "
-                    "remove one of them"
-                )
-    return ids
+# In the order in which tokenizer.json has them.
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken, ...]:
+    """The tokens, each once, the first of a string; those that cannot be found are refused."""
+    found: dict[str, AddedToken] = {}
+    for token in tokens:
+        if not token.content:
+            raise ZhbertError("a special token is empty; remove it from tokenizer_config.json")
+        if token.normalized and not normalize(token.content, options)[0]:
+            raise ZhbertError(
+                f"nothing is left of the added token {token.content!r} when it is normalised; "
+                'set "normalized": false'
+            )
+        if not token.content.strip(WHITE_SPACE) and any(other.rstrip for other in tokens):
+            raise ZhbertError(
+                f"the added token {token.content!r} is white space, which another one takes by its "
+                '"rstrip"; leave out one of the two'
+            )
+        found.setdefault(token.content, token)
+    return tuple(found.values())
+
+
+def _appended(
+    vocabulary: Sequence[str], ids: dict[str, int], tokens: Sequence[AddedToken]
+) -> list[str]:
+    """All pieces, the tokens that the vocabulary lacks behind it; ``ids`` grows by them.
+
+    transformers numbers these on from the count of different pieces, an empty one among them, not
+    from the count of rows.
+    """
+    pieces = list(vocabulary)
+    missing = [token.content for token in tokens if token.content not in ids]
+    number = len(set(pieces))
+    while pieces and not pieces[-1] and (not missing or len(pieces) > number):
+        pieces.pop()
+    if missing and number < len(pieces):
+        raise ZhbertError(
+            f"transformers would give the added token {missing[0]!r} the id {number}, which is "
+            f"{pieces[number]!r}: the vocabulary has {len(pieces):,} rows and {number:,} different "
+            f"pieces; write {missing[0]!r} at the end of vocab.txt"
+        )
+    for token in missing:
+        ids[token] = len(pieces)
+        pieces.append(token)
+    return pieces
 
 
 @cache
@@ -415,7 +491,7 @@ def _stands_alone(piece: str) -> bool:
 
 
 def _piece(line: str) -> str:
-    piece = line.rstrip(_WHITE_SPACE)
+    piece = line.rstrip(WHITE_SPACE)
     return line.strip("\t\v\f\r ") if piece in ("", CONTINUATION) else piece
 
 
@@ -426,22 +502,25 @@ def read_vocabulary(path: str | Path) -> list[str]:
     piece of nothing but other white space (Google's Chinese vocabulary has U+2028, and ## before
     it) stays as it is: no text has such a piece, but the file can be written again.
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-        if (what := no_text(raw[:HEAD])) is not None:
-            raise ZhbertError(f"{path}: {what}")
-        text = raw.decode("utf-8")
-    except OSError as error:
-        raise describe_os_error(error, "reading the vocabulary") from error
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
-    if text.startswith("\ufeff"):
-        raise ZhbertError(f"{path}: starts with a byte order mark; save it as UTF-8 without one")
-    pieces = [_piece(line) for line in text.split("\n")]
-    while pieces and not pieces[-1]:
+    pieces = _rows(Path(path))
+    while not pieces[-1]:
         pieces.pop()
-    if not pieces:
+    return pieces
+
+
+def _rows(path: Path) -> list[str]:
+    """The lines of a vocab.txt, white space at their ends not counted."""
+    text = read_text(path, "a vocabulary")
+    with path.open("rb") as file:
+        if file.read(3) == codecs.BOM_UTF8:
+            # transformers takes the mark for a part of the first piece.
+            raise ZhbertError(
+                f"{path}: starts with a byte order mark; save it as UTF-8 without one, for "
+                "example: sed -i '1s/^\\xef\\xbb\\xbf//'"
+            )
+    lines = text.removesuffix("\n").split("\n")
+    pieces = [_piece(line) for line in lines]
+    if not any(pieces):
         raise ZhbertError(f"{path}: the vocabulary is empty; it needs one piece a line")
     return pieces
 
@@ -475,9 +554,10 @@ def _read(path: Path) -> dict[str, Any]:
         fast_file = None
     fast = _FastTokenizer(fast_file) if fast_file else None
     if vocabulary_file is not None:
-        vocabulary = read_vocabulary(vocabulary_file)
+        vocabulary = _rows(vocabulary_file)
+        _warn_of_repeated(vocabulary, vocabulary_file)
         if fast is not None:
-            fast.must_agree_with(vocabulary, vocabulary_file)
+            vocabulary = fast.agreed_with(vocabulary, vocabulary_file)
     elif fast is not None:
         vocabulary = fast.vocabulary
     else:
@@ -485,96 +565,213 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: neither vocab.txt nor tokenizer.json there; name a model folder, a corpus "
             "folder or a vocab.txt"
         )
-    config_file = folder / "tokenizer_config.json"
     # The configuration speaks of vocab.txt, not of other lists of pieces beside it.
     applies = path.is_dir() or path.name in ("vocab.txt", "tokenizer.json")
-    config = _read_config(config_file) if applies else {}
-    if applies and not config and fast is None and (folder / "bert_config.json").is_file():
+    files = TokenizerFiles(folder if applies else None)
+    if applies and not files.config and fast is None and (folder / "bert_config.json").is_file():
         from zhbert.text.vocab import looks_cased
 
         # Google's layout has no place for the option: only the pieces tell.
-        config = {"do_lower_case": not looks_cased(vocabulary)}
+        files.config = {"do_lower_case": not looks_cased(vocabulary)}
     arguments: dict[str, Any] = dict(fast.options) if fast else {}
     for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-        if name in config:
-            arguments[name] = config[name]
+        if name in files.config:
+            arguments[name] = files.config[name]
         value = arguments.get(name, True)
         if not isinstance(value, bool) and not (value is None and name == "strip_accents"):
-            raise ZhbertError(f"{config_file}: {name} must be true or false, not {value!r}")
-    special, extra = _special_tokens(config, config_file, fast)
-    return arguments | {
-        "vocabulary": vocabulary,
-        "special_tokens": special,
-        "extra_special_tokens": extra,
-    }
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """tokenizer_config.json, with what older folders keep in special_tokens_map.json."""
-    config = _read_json(path) if path.is_file() else {}
-    older = path.with_name("special_tokens_map.json")
-    if older.is_file() and "added_tokens_decoder" not in config:
-        config |= _read_json(older)
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise describe_os_error(error, "reading") from error
-    except ValueError as error:
-        raise ZhbertError(f"{path}: not JSON ({error}); write it again") from error
-    if not isinstance(value, dict):
-        raise ZhbertError(f"{path}: a JSON object is expected, not a {type(value).__name__}")
-    return value
-
-
-def _added_token(value: Any, where: str) -> str:
-    """An added token's string; only those that are matched as they stand can be read."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
-        raise ZhbertError(f"{where}: a token is expected, not {value!r}")
-    for name in ("lstrip", "rstrip", "single_word", "normalized"):
-        if value.get(name):
-            raise ZhbertError(
-                f"{where}: the token {value['content']!r} is matched with {name}, which zhbert "
-                f'does not do; set "{name}": false, or make it an ordinary piece'
-            )
-    return str(value["content"])
-
-
-def _special_tokens(
-    config: Mapping[str, Any], config_file: Path, fast: _FastTokenizer | None
-) -> tuple[dict[str, str], list[str]]:
+            where = folder / "tokenizer_config.json"
+            raise ZhbertError(f"{where}: {name} must be true or false, not {value!r}")
     special = dict(SPECIAL_TOKENS)
     if fast is not None:
         special["unk_token"] = fast.unknown_token
-    for name in SPECIAL_TOKENS:
-        if name in config:
-            del special[name]
-            if config[name] is not None:
-                special[name] = _added_token(config[name], f"{config_file}: {name}")
-    extra = []
-    for name in ("additional_special_tokens", "extra_special_tokens"):
-        values = config.get(name) or []
-        values = list(values.values()) if isinstance(values, dict) else values
-        extra += [_added_token(value, f"{config_file}: {name}") for value in values]
-    added = config.get("added_tokens_decoder") or {}
-    extra += [
-        _added_token(token, f"{config_file}: added_tokens_decoder") for token in added.values()
-    ]
-    if fast is not None:
-        extra += fast.added_tokens
-    return special, [token for token in dict.fromkeys(extra) if token not in special.values()]
+    special, tokens = files.added_tokens(special, fast.added_tokens if fast else {})
+    _must_have_their_ids(vocabulary, tokens)
+    return arguments | {
+        "vocabulary": vocabulary,
+        "special_tokens": special,
+        "added_tokens": [token for token, _ in tokens],
+    }
+
+
+def _warn_of_repeated(vocabulary: Sequence[str], path: Path) -> None:
+    last = {piece: row for row, piece in enumerate(vocabulary) if piece}
+    repeated = [piece for row, piece in enumerate(vocabulary) if piece and last[piece] != row]
+    if repeated:
+        first = vocabulary.index(repeated[0])
+        more = f", and so do {len(set(repeated)) - 1:,} more" if len(set(repeated)) > 1 else ""
+        warnings.warn(
+            f"{path}: {repeated[0]!r} stands there twice, with the ids {first} and "
+            f"{last[repeated[0]]}{more}; the last row counts, as for transformers",
+            TokenizerWarning,
+            stacklevel=2,
+        )
+
+
+def _must_have_their_ids(
+    vocabulary: Sequence[str], tokens: Sequence[tuple[AddedToken, int | None]]
+) -> None:
+    """Refuse added tokens whose files give them other ids than transformers would."""
+    ids = {piece: row for row, piece in enumerate(vocabulary) if piece}
+    following = len(set(vocabulary))
+    for token, number in tokens:
+        row = ids.get(token.content)
+        if row is None:
+            row = ids[token.content] = following
+            following += 1
+        if number is not None and number != row:
+            raise ZhbertError(
+                f"the added token {token.content!r} has the id {number}, where {row} is expected "
+                "(transformers counts on from the vocabulary); the files of two models are mixed"
+            )
+
+
+def _token(value: Any, where: str, *, special: bool = False) -> AddedToken:
+    """An added token as the files have it: its string, or an object with what is not usual."""
+    if isinstance(value, str):
+        return AddedToken(value, special=True, normalized=False)
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        raise ZhbertError(f"{where}: a token is expected, not {value!r}")
+    special = special or bool(value.get("special"))
+    flags = {name: value.get(name, False) for name in _FLAGS[:3]}
+    flags["normalized"] = value.get("normalized", not special)
+    if odd := [name for name, flag in flags.items() if not isinstance(flag, bool)]:
+        raise ZhbertError(
+            f"{where}: {value['content']!r}: {odd[0]} must be true or false, not {flags[odd[0]]!r}"
+        )
+    return AddedToken(value["content"], special=special, **flags)
+
+
+def _by_id(values: Any, where: str) -> dict[int, AddedToken]:
+    """Added tokens by their ids: of a list whose entries have them, or an object id -> token."""
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(values, dict):
+        pairs = list(values.items())
+    elif isinstance(values, list) and all(isinstance(value, dict) for value in values):
+        pairs = [(value.get("id"), value) for value in values]
+    else:
+        raise ZhbertError(f"{where}: tokens and their ids are expected, not {values!r:.40}")
+    found: dict[int, AddedToken] = {}
+    for key, value in pairs:
+        token = AddedToken(value) if isinstance(value, str) else _token(value, where)
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            raise ZhbertError(
+                f"{where}: {token.content!r} has the id {key!r}; a number is expected"
+            )
+        if any(token.content == other.content for other in found.values()):
+            raise ZhbertError(f"{where}: {token.content!r} has two ids; which counts is not known")
+        if int(key) in found:
+            raise ZhbertError(
+                f"{where}: {found[int(key)].content!r} and {token.content!r} share the id {key}"
+            )
+        found[int(key)] = token
+    return found
+
+
+class TokenizerFiles:
+    """The files beside a vocabulary: tokenizer_config.json and those that older folders have."""
+
+    # transformers' order; it makes every other key that ends in _token a special token, too.
+    _NAMES = (
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    )
+
+    def __init__(self, folder: Path | None) -> None:
+        self.config: dict[str, Any] = {}
+        self._added: dict[int, AddedToken] | None = None
+        self._where = "tokenizer_config.json"
+        if folder is None:
+            return
+        path = folder / "tokenizer_config.json"
+        self._where = str(path)
+        self.config = read_json(path, dict, "a tokenizer's options") if path.is_file() else {}
+        if self.config.get("additional_special_tokens") and not self._extra():
+            self.config["extra_special_tokens"] = self.config.pop("additional_special_tokens")
+        if "added_tokens_decoder" in self.config:
+            added = self.config["added_tokens_decoder"] or {}
+            self._added = _by_id(added, f"{path}: added_tokens_decoder")
+            return
+        self._read_older(folder)
+
+    def _extra(self) -> Any:
+        return self.config.get("extra_special_tokens")
+
+    def _read_older(self, folder: Path) -> None:
+        """What was written before tokenizer_config.json held the added tokens."""
+        older = folder / "special_tokens_map.json"
+        for key, value in (read_json(older, dict) if older.is_file() else {}).items():
+            if isinstance(value, dict) and "content" in value:
+                self.config[key] = value | {"special": True}
+            elif key == "extra_special_tokens" and isinstance(value, list):
+                self.config[key] = [*(self._extra() or []), *value]
+            else:
+                self.config[key] = value
+        self.config.setdefault(
+            "extra_special_tokens", self.config.get("additional_special_tokens") or []
+        )
+        legacy = folder / "added_tokens.json"
+        if not legacy.is_file():
+            return
+        names = (name for name in self.config if name.endswith("_token"))
+        special = {_token(self.config[n], n).content for n in names if self.config[n]}
+        special |= {_token(value, "extra_special_tokens").content for value in self._extras()}
+        rows = read_json(legacy, dict, "a list of added tokens")
+        entries = [
+            {"id": row, "content": token, "special": token in special}
+            for token, row in rows.items()
+        ]
+        self._legacy = _by_id(entries, str(legacy))
+
+    _legacy: Mapping[int, AddedToken] = MappingProxyType({})
+
+    def _extras(self) -> list[Any]:
+        extra = self._extra() or []
+        if not isinstance(extra, list | dict):
+            raise ZhbertError(
+                f"{self._where}: extra_special_tokens must be a list, not {extra!r:.40}"
+            )
+        return list(extra.values()) if isinstance(extra, dict) else extra
+
+    def added_tokens(
+        self, special: dict[str, str], fast: Mapping[int, AddedToken]
+    ) -> tuple[dict[str, str], list[tuple[AddedToken, int | None]]]:
+        """The special tokens by name, and all added tokens in transformers' order.
+
+        ``special``: the usual names; ``fast``: the added tokens of tokenizer.json, which count
+        where tokenizer_config.json has none. With each token the id that a file gives it.
+        """
+        by_id = self._added if self._added is not None else {**self._legacy, **fast}
+        found: dict[str, tuple[AddedToken, int | None]] = {
+            token.content: (token, row) for row, token in sorted(by_id.items())
+        }
+        others = (key for key in self.config if key.endswith("_token") and key not in self._NAMES)
+        for name in (*self._NAMES, *others):
+            value = self.config.get(name, special.get(name))
+            if name in self.config:
+                special.pop(name, None)
+            if value is None or (name not in self._NAMES and not isinstance(value, str | dict)):
+                continue
+            named = _token(value, f"{self._where}: {name}")
+            token, row = found.get(named.content, (named, None))
+            found[token.content] = replace(token, special=True), row
+            if name in SPECIAL_TOKENS:
+                special[name] = token.content
+        for value in self._extras():
+            extra = _token(value, f"{self._where}: extra_special_tokens")
+            found.setdefault(extra.content, (extra, None))
+        return special, list(found.values())
 
 
 class _FastTokenizer:
     """What a tokenizer.json says, as far as it describes a BERT tokenizer."""
 
     def __init__(self, path: Path) -> None:
-        content = _read_json(path)
+        content = read_json(path, dict, "a tokenizer")
         self.path = path
         model = content.get("model")
         kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
@@ -583,21 +780,29 @@ class _FastTokenizer:
                 f"{path}: a {kind} tokenizer, not BERT's WordPiece; zhbert reads BERT's only"
             )
         self._read_model(model)
-        self._read_added_tokens(content.get("added_tokens") or [])
+        self.added_tokens = _by_id(content.get("added_tokens") or [], f"{path}: added_tokens")
         self.options = self._read_normalizer(content.get("normalizer"))
         splitter = content.get("pre_tokenizer")
         if not isinstance(splitter, dict) or splitter.get("type") != "BertPreTokenizer":
             raise self._unlike_bert("pre_tokenizer", splitter)
 
-    def must_agree_with(self, vocabulary: Sequence[str], vocabulary_file: Path) -> None:
-        """Refuse a folder whose two vocabularies differ: which was meant cannot be known."""
-        for number, (here, there) in enumerate(zip(self.vocabulary, vocabulary, strict=False)):
-            here, there = here.rstrip(_WHITE_SPACE), there.rstrip(_WHITE_SPACE)
-            if here != there and here and there:
+    def agreed_with(self, rows: Sequence[str], vocabulary_file: Path) -> list[str]:
+        """The pieces, with rows of vocab.txt where this file has holes (repeated pieces).
+
+        Refuses a folder whose two vocabularies differ: which was meant cannot be known.
+        """
+        here = dict(enumerate(self.vocabulary))
+        here |= {row: token.content for row, token in self.added_tokens.items()}
+        for row, piece in enumerate(rows):
+            one, other = here.get(row, "").rstrip(WHITE_SPACE), piece.rstrip(WHITE_SPACE)
+            if other and (one != other if one else row not in here):
+                there = f"is {one!r} and" if one else "is missing and"
                 raise ZhbertError(
-                    f"{self.path} and {vocabulary_file.name} disagree: id {number} is {here!r} and "
-                    f"{there!r}; delete the one that does not belong to the model"
+                    f"{self.path} and {vocabulary_file.name} disagree: id {row} {there} "
+                    f"{other!r}; delete the one that does not belong to the model"
                 )
+        count = len(self.vocabulary)
+        return [a or b for a, b in zip_longest(self.vocabulary, rows[:count], fillvalue="")]
 
     def _read_model(self, model: Mapping[str, Any]) -> None:
         vocabulary = model.get("vocab")
@@ -620,21 +825,6 @@ class _FastTokenizer:
         ):
             if model.get(name, expected) != expected:
                 raise self._unlike_bert(name, model[name], expected)
-
-    def _read_added_tokens(self, added: Sequence[Mapping[str, Any]]) -> None:
-        self.added_tokens: list[str] = []
-        places = {piece: number for number, piece in enumerate(self.vocabulary) if piece}
-        for value in sorted(added, key=lambda token: int(token.get("id", 0))):
-            token = _added_token(value, f"{self.path}: added_tokens")
-            number = places.setdefault(token, len(self.vocabulary))
-            if number != value.get("id"):
-                raise ZhbertError(
-                    f"{self.path}: the added token {token!r} has the id {value.get('id')}, where "
-                    f"{number} is expected"
-                )
-            if number == len(self.vocabulary):
-                self.vocabulary.append(token)
-            self.added_tokens.append(token)
 
     def _read_normalizer(self, normalizer: Any) -> dict[str, Any]:
         if not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":

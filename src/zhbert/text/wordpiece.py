@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from zhbert.text.added_tokens import AddedTokens
 from zhbert.text.normalize import Options, normalize, split_words
 from zhbert.text.words import HISTOGRAM_SIZE, WordPieces, align
 
@@ -25,12 +26,12 @@ class PythonWordPiece:
         self,
         ids: Mapping[str, int],
         unknown_id: int,
-        special_ids: Mapping[str, int],
+        added: AddedTokens,
         options: Options,
     ) -> None:
         self._ids = ids
         self._unknown_id = unknown_id
-        self._special_ids = special_ids
+        self._added = added
         self._options = options
         self._longest = max(map(len, ids), default=0)
 
@@ -99,34 +100,22 @@ class PythonWordPiece:
         )
 
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
-        begin = 0
-        if special_tokens:
-            for start, end, piece in self._find_special(text):
-                yield from self._encode_plain(text[begin:start], begin)
-                yield piece, start, end
-                begin = end
-        yield from self._encode_plain(text[begin:], begin)
-
-    def _find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Special tokens in the original text: the leftmost, and there the longest."""
-        position = 0
-        while True:
-            found = [
-                (place, -len(token), token)
-                for token in self._special_ids
-                if (place := text.find(token, position)) >= 0
-            ]
-            if not found:
-                return
-            start, _, token = min(found)
-            position = start + len(token)
-            yield start, position, self._special_ids[token]
-
-    def _encode_plain(self, text: str, begin: int) -> Iterator[tuple[int, int, int]]:
-        characters, origins = normalize(text, self._options)
-        for start, end in split_words(characters):
-            for piece, a, b in self._pieces("".join(characters[start:end])):
-                yield piece, begin + origins[start + a], begin + origins[start + b - 1] + 1
+        for number, begin, end in self._added.split(text, special_tokens):
+            if number is not None:
+                yield number, begin, end
+                continue
+            characters, places = normalize(text[begin:end], self._options)
+            origins = [begin + place for place in places]
+            normalized = "".join(characters)
+            for token, first, last in self._added.split_normalized(normalized, special_tokens):
+                if token is not None:
+                    yield token, origins[first], origins[last - 1] + 1
+                    continue
+                for start, stop in split_words(characters[first:last]):
+                    word = normalized[first + start : first + stop]
+                    for piece, a, b in self._pieces(word):
+                        place = first + start
+                        yield piece, origins[place + a], origins[place + b - 1] + 1
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
         """Greedy longest match from the left: (id, start, end) in the word."""

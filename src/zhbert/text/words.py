@@ -32,6 +32,36 @@ class WordPieces:
     pieces_per_word: NDArray[np.int64]
 
 
+def texts_of_run(
+    codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
+) -> tuple[list[str], list[NDArray[np.int32]]]:
+    """Texts that stand in ``codes`` one after another, and the word ends of each."""
+    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    places = list(zip([0, *text_ends.tolist()], text_ends.tolist(), strict=False))
+    low = np.searchsorted(word_ends, [a for a, _ in places], "right")
+    high = np.searchsorted(word_ends, [b for _, b in places], "left")
+    ends = [
+        np.append(word_ends[i:j] - a, b - a).astype(np.int32)
+        for i, j, (a, b) in zip(low, high, places, strict=True)
+    ]
+    return [text[a:b] for a, b in places], ends
+
+
+def joined(parts: Sequence[WordPieces]) -> WordPieces:
+    """The word pieces of several texts after those of others."""
+    places = np.cumsum([0, *(len(part.ids) for part in parts)])
+    starts = [part.starts[1:] + place for part, place in zip(parts, places[:-1], strict=True)]
+    return WordPieces(
+        ids=np.concatenate([part.ids for part in parts]),
+        word_starts=np.concatenate([part.word_starts for part in parts]),
+        starts=np.concatenate([np.zeros(1, np.int64), *starts]),
+        words=sum(part.words for part in parts),
+        widened=sum(part.widened for part in parts),
+        unknown=sum(part.unknown for part in parts),
+        pieces_per_word=np.sum([part.pieces_per_word for part in parts], axis=0),
+    )
+
+
 def align(
     offsets: Sequence[tuple[int, int]], word_ends: Sequence[int]
 ) -> tuple[list[bool], list[bool]]:

@@ -1,0 +1,130 @@
+"""Added tokens: ids, pieces and offsets equal transformers' on every folder that it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.text.test_tokenizer import in_plain_python
+from transformers import AddedToken as TheirToken
+from transformers import AutoTokenizer, BertTokenizer
+
+from zhbert.errors import ZhbertError
+from zhbert.text.growth import with_pieces
+from zhbert.text.sentences import codes_of
+from zhbert.text.tokenizer import AddedToken, Tokenizer, TokenizerWarning
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+CHARACTERS = "他说好新冠「」《》abcABCéÉ12 .,#-_İß가각\u0301\u200b\u3000Ａ"
+PIECES = [
+    *SPECIAL,
+    *sorted(set("他说好新冠「》abceéABé12.,#-_ßi가가ｱ")),
+    *(f"##{c}" for c in "abceé12ßiᅡᆨ"),
+    *("ab", "abc", "##ab", "ca", "12", "##12", "Ab", "##bC"),
+]
+OPTIONS = st.fixed_dictionaries(
+    {
+        "do_lower_case": st.booleans(),
+        "strip_accents": st.sampled_from([None, True, False]),
+        "tokenize_chinese_chars": st.booleans(),
+    }
+)
+# Overlapping, prefixes of each other, with spaces, accents and capitals, of the vocabulary or not.
+CONTENTS = st.one_of(
+    st.text(st.sampled_from(CHARACTERS), min_size=1, max_size=4),
+    st.sampled_from(
+        ["「", "」", "新冠", "新冠 ", " 新", "a b", "ab", "abc", "ABC", "COVID-19", "É", "é", "e"]
+        + ["[MASK]", "[MAS", "<S>", "##a", "说好", "好", "a" * 3, "가", "1", "12"]
+    ),
+)
+
+
+@st.composite
+def tokens(draw: st.DrawFn) -> TheirToken:
+    flags = {name: draw(st.booleans()) for name in ("special", "normalized")}
+    for name in ("single_word", "lstrip", "rstrip"):
+        flags[name] = draw(st.integers(0, 3)) == 0
+    return TheirToken(draw(CONTENTS), **flags)
+
+
+def texts_with(contents: list[str]) -> st.SearchStrategy[str]:
+    parts = st.sampled_from([*contents, *contents, *SPECIAL]) | st.sampled_from(CHARACTERS)
+    return st.lists(parts | st.characters(codec="utf-8"), max_size=14).map("".join)
+
+
+def assert_same_ids(path: Path, texts: list[str]) -> Tokenizer:
+    """In plain Python and natively, one by one and together, with special tokens and without."""
+    ours, theirs = Tokenizer.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    assert len(ours) == len(theirs)
+    slow = in_plain_python(ours)
+    for special in (True, False):
+        # Many texts together are not taken for a short one.
+        many = ["ab" * 40, *texts, "ab" * 40]
+        batch = ours.encode_batch(many, special_tokens=special)
+        together = ours._core.encode(many, special)
+        for number, text in enumerate(many):
+            expected = theirs(
+                text,
+                add_special_tokens=False,
+                return_offsets_mapping=True,
+                split_special_tokens=not special,
+            )
+            for core in (ours._core, slow):
+                ids, _, offsets = core.encode([text], special)
+                assert ids.tolist() == expected["input_ids"], text
+                assert [tuple(o) for o in offsets.tolist()] == expected["offset_mapping"], text
+            assert batch[number].tolist() == expected["input_ids"]
+            a, b = together[1][number : number + 2]
+            assert together[0][a:b].tolist() == expected["input_ids"]
+            assert [tuple(o) for o in together[2][a:b].tolist()] == expected["offset_mapping"]
+            for row in expected["input_ids"]:
+                # convert_ids_to_tokens shows an added token normalised: " 他 " for 他.
+                added = theirs.added_tokens_decoder.get(row)
+                piece = theirs.convert_ids_to_tokens(row) if added is None else added.content
+                assert ours.vocabulary[row] == piece
+    assert [ours.id_of(t) for t in theirs.added_tokens_encoder] == [
+        *theirs.added_tokens_encoder.values()
+    ]
+    return ours
+
+
+def write_vocabulary(folder: Path, pieces: list[str] = PIECES) -> None:
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    text = "".join(f"{piece}\n" for piece in pieces)
+    (folder / "vocab.txt").write_text(text, encoding="utf-8", newline="\n")
+
+
+SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@given(st.data(), OPTIONS, st.lists(tokens(), max_size=5, unique_by=str))
+@SLOW
+def test_ids_equal_transformers_on_every_folder_that_it_writes(
+    draw: st.DataObject, options: dict[str, Any], added: list[TheirToken]
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path, again = Path(name), Path(name) / "again"
+        write_vocabulary(path)
+        theirs = BertTokenizer.from_pretrained(path, **options)
+        for token in added:
+            theirs.add_tokens([token])
+        theirs.save_pretrained(path)
+        if draw.draw(st.booleans()):
+            (path / "vocab.txt").unlink()
+        texts = draw.draw(st.lists(texts_with([t.content for t in added]), min_size=1, max_size=4))
+        try:
+            ours = assert_same_ids(path, texts)
+        except ZhbertError as error:
+            assert "nothing is left of" in str(error) or "is white space" in str(error)
+            return
+        ours.save_pretrained(again)
+        shutil.copy(path / "config.json", again)
+        assert assert_same_ids(again, texts).fingerprint() == ours.fingerprint()
