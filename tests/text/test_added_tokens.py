@@ -128,3 +128,104 @@ def test_ids_equal_transformers_on_every_folder_that_it_writes(
         ours.save_pretrained(again)
         shutil.copy(path / "config.json", again)
         assert assert_same_ids(again, texts).fingerprint() == ours.fingerprint()
+
+
+def legacy_folder(path: Path, draw: st.DataObject, added: list[str]) -> None:
+    """As transformers 2 to 4 wrote them: the added tokens' ids, perhaps the special tokens."""
+    beyond = [token for token in added if token not in PIECES]
+    ids = {token: len(PIECES) + row for row, token in enumerate(beyond)}
+    known = {token: PIECES.index(token) for token in added if token in PIECES}
+    write_vocabulary(path)
+    (path / "added_tokens.json").write_text(json.dumps(ids | known), encoding="utf-8")
+    config: dict[str, Any] = draw.draw(OPTIONS) | {"tokenizer_class": "BertTokenizer"}
+    names: dict[str, Any] = dict(zip(NAMES, SPECIAL, strict=True))
+    extra = draw.draw(st.lists(st.sampled_from([*added, "<S>"]), max_size=2, unique=True))
+    if extra:
+        names["additional_special_tokens"] = extra
+    if draw.draw(st.booleans()):
+        names["mask_token"] = MASK
+    if draw.draw(st.booleans()):
+        plain = {name: _without_type(value) for name, value in names.items()}
+        (path / "special_tokens_map.json").write_text(json.dumps(plain))
+    if draw.draw(st.booleans()):
+        config |= names
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def _without_type(value: Any) -> Any:
+    return {k: v for k, v in value.items() if k != "__type"} if isinstance(value, dict) else value
+
+
+NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+MASK = {
+    "__type": "AddedToken",
+    "content": "[MASK]",
+    "single_word": False,
+    "lstrip": True,
+    "rstrip": False,
+    "normalized": False,
+}
+
+
+@given(st.data(), st.lists(CONTENTS, max_size=4, unique=True))
+@SLOW
+def test_ids_equal_transformers_on_older_folders(draw: st.DataObject, added: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        legacy_folder(path, draw, added)
+        texts = draw.draw(st.lists(texts_with([*added, "<S>"]), min_size=1, max_size=3))
+        try:
+            ours = assert_same_ids(path, texts)
+        except ZhbertError as error:
+            assert "nothing is left of" in str(error)
+            return
+        again = path / "again"
+        ours.save_pretrained(again)
+        shutil.copy(path / "config.json", again)
+        assert_same_ids(again, texts)
+
+
+def test_the_user_s_own_brackets_are_pieces_of_the_corpus_and_of_what_is_saved(
+    tmp_path: Path,
+) -> None:
+    write_vocabulary(tmp_path, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"他说好"])
+    (tmp_path / "added_tokens.json").write_text('{"「": 8, "」": 9}')
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    assert tokenizer.encode("他说「好」").pieces == list("他说「好」")
+    text = "他说「好」" * 20
+    (ids,) = tokenizer.encode_batch([text], special_tokens=False)
+    assert ids.tolist() == [5, 6, 8, 7, 9] * 20
+    tokenizer.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "vocab.txt").read_text().split() == [*SPECIAL, *"他说好"]
+    assert json.loads((tmp_path / "again" / "added_tokens.json").read_text()) == {"「": 8, "」": 9}
+
+
+@given(st.data(), st.lists(tokens(), min_size=1, max_size=4, unique_by=str))
+@settings(max_examples=60, deadline=None)
+def test_words_of_texts_with_added_tokens_are_the_plain_python_s(
+    draw: st.DataObject, added: list[TheirToken]
+) -> None:
+    made = [AddedToken(t.content, t.special, t.normalized, t.single_word) for t in added]
+    try:
+        tokenizer = Tokenizer(PIECES, added_tokens=made)
+    except ZhbertError:
+        return
+    texts = draw.draw(st.lists(texts_with([t.content for t in added]), min_size=1, max_size=8))
+    texts += ["ab好" * 30]
+    cuts = [sorted(draw.draw(st.sets(st.integers(1, len(t))))) if t else [] for t in texts]
+    ends = [np.array([*c, len(t)] if t else [], np.int32) for c, t in zip(cuts, texts, strict=True)]
+    expected = in_plain_python(tokenizer).encode_words(texts, ends)
+    codes = codes_of("".join(texts))
+    text_ends = np.cumsum([len(t) for t in texts]).astype(np.int32)
+    starts = [0, *text_ends[:-1].tolist()]
+    run_ends = np.concatenate([e + s for e, s in zip(ends, starts, strict=True)]).astype(np.int32)
+    for found in (
+        tokenizer.encode_words(texts, ends),
+        tokenizer.encode_run(codes, text_ends, np.unique(run_ends)),
+    ):
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.starts.tolist() == expected.starts.tolist()
+        assert found.word_starts.tolist() == expected.word_starts.tolist()
+        assert found.pieces_per_word.tolist() == expected.pieces_per_word.tolist()
+        for name in ("words", "widened", "unknown"):
+            assert getattr(found, name) == getattr(expected, name)

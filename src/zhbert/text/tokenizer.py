@@ -711,21 +711,20 @@ class TokenizerFiles:
                 self.config[key] = [*(self._extra() or []), *value]
             else:
                 self.config[key] = value
-        self.config.setdefault(
-            "extra_special_tokens", self.config.get("additional_special_tokens") or []
-        )
         legacy = folder / "added_tokens.json"
-        if not legacy.is_file():
-            return
-        names = (name for name in self.config if name.endswith("_token"))
-        special = {_token(self.config[n], n).content for n in names if self.config[n]}
-        special |= {_token(value, "extra_special_tokens").content for value in self._extras()}
-        rows = read_json(legacy, dict, "a list of added tokens")
-        entries = [
-            {"id": row, "content": token, "special": token in special}
-            for token, row in rows.items()
-        ]
-        self._legacy = _by_id(entries, str(legacy))
+        if legacy.is_file():
+            rows = read_json(legacy, dict, "a list of added tokens")
+            names = (name for name in self.config if name.endswith("_token"))
+            special = {_token(self.config[n], n).content for n in names if self.config[n]}
+            special |= {_token(value, "extra_special_tokens").content for value in self._extras()}
+            entries = [
+                {"id": row, "content": token, "special": token in special}
+                for token, row in rows.items()
+            ]
+            self._legacy = _by_id(entries, str(legacy))
+        # Only now: in this file's place the names of before count as no special tokens.
+        more = self.config.get("additional_special_tokens")
+        self.config.setdefault("extra_special_tokens", more or [])
 
     _legacy: Mapping[int, AddedToken] = MappingProxyType({})
 
