@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import NoReturn
@@ -91,9 +92,26 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     return int(result)
 
 
+_by_python = warnings.formatwarning
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning of our own without the line of code that it comes from."""
+    if category.__module__.startswith("zhbert."):
+        return f"zhbert: warning: {message}\n"
+    return _by_python(message, category, filename, lineno, line)
+
+
 def entry() -> NoReturn:
     """What the command ``zhbert`` runs: :func:`main`, and the way out of the process."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun's
+    warnings.formatwarning = _one_line
     try:
         code = main()
     except Exception:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import unicodedata
+import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -378,6 +379,8 @@ def start_worker(settings: Settings) -> None:
             os._exit(1)
 
         threading.Thread(target=follow, daemon=True).start()
+    # The parent has opened the same vocabulary and said what is odd about it.
+    warnings.simplefilter("ignore")
     _worker = BlockWorker(settings)
 
 

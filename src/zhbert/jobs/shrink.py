@@ -241,9 +241,10 @@ def _rows_of(model: ModelFolder, path: Path) -> list[int]:
         if seen.setdefault(piece, number) != number:
             raise ZhbertError(f"{path}: {piece!r} stands on line {seen[piece]} and line {number}")
     tokenizer = model.tokenizer
-    special = (*tokenizer.special_tokens.values(), *tokenizer.extra_special_tokens)
-    if gone := [token for token in special if token not in seen]:
-        raise ZhbertError(f"{path}: lacks {' '.join(gone)}; the model's special tokens must remain")
+    if gone := [one.content for one in tokenizer.added_tokens if one.content not in seen]:
+        raise ZhbertError(
+            f"{path}: lacks {' '.join(gone)}; the model's special and added tokens must remain"
+        )
     ids = [tokenizer.id_of(piece) for piece in pieces]
     if strange := [piece for piece, row in zip(pieces, ids, strict=True) if row is None]:
         raise ZhbertError(
@@ -270,7 +271,7 @@ def _most_used(
     # ASCII spells out any Latin word whose longer pieces go.
     ascii_forms = (form + chr(code) for code in range(33, 127) for form in ("", "##"))
     needed = {row for form in ascii_forms if (row := tokenizer.id_of(form)) is not None}
-    needed |= set(tokenizer.special_ids)
+    needed |= set(tokenizer.added_ids)
     if size is not None and size < len(needed):
         raise ZhbertError(
             f"--vocab-size {size:,}: special tokens and ASCII characters take {len(needed):,}; "

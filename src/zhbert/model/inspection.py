@@ -595,12 +595,14 @@ def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Voc
             tokenizer = Tokenizer.from_pretrained(files.folder if usual else file)
         problems += [str(warning.message) for warning in caught]
         special_tokens, lower_cases = tokenizer.special_tokens, tokenizer.options.do_lower_case
-        pieces = pieces or list(tokenizer.vocabulary)
+        # A special token that the file lacks is missing, not added by the user.
+        named = special_tokens.values()
+        pieces += [piece for piece in tokenizer.vocabulary[len(pieces) :] if piece not in named]
     except ZhbertError as error:
         problems.append(str(error))
         if not pieces:
             return None
-    ids = {piece: number for number, piece in reversed(list(enumerate(pieces)))}
+    ids = {piece: number for number, piece in enumerate(pieces)}
     found = Vocabulary(
         file=file.name,
         pieces=len(pieces),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from zhbert.errors import ZhbertError
+from zhbert.text.added_tokens import reachable
 from zhbert.text.coverage import ranked
 from zhbert.text.normalize import Options, code_points, normalize, split_words
 from zhbert.text.tokenizer import Tokenizer
@@ -16,6 +18,7 @@ from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 # Why no text leads to a piece.
 HAN_STAND_ALONE = "Han characters in a longer piece: each of them always stands alone"
 SEVERAL_WORDS = "several words: cut at spaces and punctuation"
+HOLDS_ADDED = "an added token stands in them, which is found first"
 NOTHING_LEFT = "nothing left of it after normalisation"
 TOO_LONG = f"over {MAX_CHARACTERS_PER_WORD} characters: always [UNK]"
 
@@ -30,14 +33,43 @@ class Admission:
 
 
 def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
-    """The same tokenizer, other pieces."""
+    """The same tokenizer, other pieces.
+
+    Added tokens at the end of ``pieces`` stay outside the word pieces. Others must become rows of
+    vocab.txt, since transformers numbers added tokens after all of these.
+
+    >>> from zhbert.text.tokenizer import AddedToken
+    >>> old = Tokenizer(["[UNK]", "a"], special_tokens={}, added_tokens=[AddedToken("「")])
+    >>> with_pieces(old, [*old.vocabulary, "b"]).encode("「b").ids.tolist()
+    [2, 3]
+
+    Raises:
+        ZhbertError: word pieces would lead to an added token where it is not to be found.
+    """
+    beyond = set(tokenizer.vocabulary[tokenizer.num_word_pieces :])
+    count = len(pieces)
+    while count and pieces[count - 1] in beyond:
+        count -= 1
+    moved = beyond & set(pieces[:count])
+    for token in tokenizer.added_tokens:
+        everywhere = token.normalized and not token.single_word
+        if (
+            token.content in moved
+            and not everywhere
+            and reachable(token.content, tokenizer.options)
+        ):
+            raise ZhbertError(
+                f"the added token {token.content!r} would have to become a row of vocab.txt, and "
+                'be found in other places than before; make it "normalized" and no "single_word", '
+                "or leave it out"
+            )
     return Tokenizer(
-        pieces,
+        pieces[:count],
         do_lower_case=tokenizer.options.do_lower_case,
         strip_accents=tokenizer.options.strip_accents,
         tokenize_chinese_chars=tokenizer.options.tokenize_chinese_chars,
         special_tokens=tokenizer.special_tokens,
-        extra_special_tokens=tokenizer.extra_special_tokens,
+        added_tokens=tokenizer.added_tokens,
     )
 
 
@@ -96,6 +128,10 @@ def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
     parts = _fold(before + word.removeprefix(CONTINUATION) if inside else word, tokenizer.options)
     if "".join(parts) == before:
         return word, NOTHING_LEFT
+    text = before + word.removeprefix(CONTINUATION) if inside else word
+    found = tokenizer.encode(text, special_tokens=False)
+    if not set(tokenizer.added_ids).isdisjoint({*found.ids.tolist()} - {tokenizer.unk_id}):
+        return word, HOLDS_ADDED
     if len(parts) > 1:
         has_han = tokenizer.options.tokenize_chinese_chars and not code_points().chinese.isdisjoint(
             word
