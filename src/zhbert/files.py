@@ -133,8 +133,7 @@ def read_text(path: str | os.PathLike[str], what: str = "") -> str:
     with refused(path, what):
         raw = Path(path).read_bytes()
     if (found := no_text(raw[:HEAD])) is not None:
-        should = f"not {what}, but " if what else ""
-        raise ZhbertError(f"{os.fspath(path)}: {should}{found}")
+        raise ZhbertError(f"{os.fspath(path)}: {found}")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

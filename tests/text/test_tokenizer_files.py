@@ -248,7 +248,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "broken JSON": ({"tokenizer.json": "{"}, "tokenizer.json:1: not JSON"),
     "not an object": ({"tokenizer.json": []}, "not a tokenizer: must hold an object"),
     "an LFS pointer": ({"vocab.txt": "version https://git-lfs.github.com/spec/v1\n"}, "git lfs"),
-    "a web page": ({"vocab.txt": "<!DOCTYPE html><html>"}, "vocab.txt: not .* but a web page"),
+    "a web page": ({"vocab.txt": "<!DOCTYPE html><html>"}, "vocab.txt: a web page"),
     "UTF-16": ({"vocab.txt": "[UNK]\n".encode("utf-16")}, "vocab.txt: .*iconv -f UTF-16"),
     "another model": ({"tokenizer.json": {"model": {"type": "BPE"}}}, "a BPE tokenizer"),
     "no model": ({"tokenizer.json": {}}, "a None tokenizer"),

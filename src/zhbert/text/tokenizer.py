@@ -723,8 +723,8 @@ class TokenizerFiles:
             ]
             self._legacy = _by_id(entries, str(legacy))
         # Only now: in this file's place the names of before count as no special tokens.
-        more = self.config.get("additional_special_tokens")
-        self.config.setdefault("extra_special_tokens", more or [])
+        if more := self.config.get("additional_special_tokens"):
+            self.config.setdefault("extra_special_tokens", more)
 
     _legacy: Mapping[int, AddedToken] = MappingProxyType({})
 
