@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -10,9 +11,10 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from types import FrameType
 from typing import NoReturn
 
-from zhbert.errors import ZhbertError
+from zhbert.errors import Interrupted, ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.terminal import escaping
 
@@ -46,6 +48,8 @@ VERBS = {
     "report": ("zhbert.jobs.report", "tables and pictures of runs, as one page"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
+# The signals that ask a process to end: Ctrl-C, kill, and a terminal that is closed.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Characters of an error of argparse's: it may repeat a whole command line.
 _SHOWN = 200
 
@@ -110,6 +114,9 @@ def _one_line(
 
 def entry() -> NoReturn:
     """What the command ``zhbert`` runs: :func:`main`, and the way out of the process."""
+    for number in _ENDING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _interrupt)
     several = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun's
     warnings.formatwarning = _one_line
     try:
@@ -120,6 +127,13 @@ def entry() -> NoReturn:
         sys.excepthook(*sys.exc_info())
         code = 1
     leave(code, at_once=several)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End the verb so that it leaves nothing half behind; a second signal ends it as it stands."""
+    for one in _ENDING:
+        signal.signal(one, signal.SIG_DFL)
+    raise Interrupted(number)
 
 
 def leave(code: int, *, at_once: bool) -> NoReturn:
@@ -169,11 +183,16 @@ def _main(arguments: Sequence[str] | None) -> int:
         # The reader (head, less) has gone: nothing more to say, and nothing to flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        sys.stderr.write("zhbert: interrupted\n")
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as interrupt:
+        with suppress(OSError):  # the terminal may have gone
+            sys.stderr.write("zhbert: interrupted\n")
+        return 128 + getattr(interrupt, "number", signal.SIGINT)
     except OSError as error:
         if os.environ.get("ZHBERT_DEBUG"):
             raise
+        if error.errno == errno.ENOSPC and not error.filename:
+            # Every file names itself, so this is stdout; what is left of it is not tried again.
+            error.filename = "standard output"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"zhbert: error: {describe_os_error(error, words[0] + ':')}\n")
         return 2

@@ -1,6 +1,8 @@
-"""The one exception that a user is meant to see."""
+"""The one exception that a user is meant to see, and the one by which a signal ends a verb."""
 
 from __future__ import annotations
+
+import signal
 
 from zhbert.wording import printable, without_secrets
 
@@ -24,3 +26,11 @@ class ZhbertError(Exception):
         if len(line) > _FIRST + _LAST:
             line = f"{line[:_FIRST]} … {line[-_LAST:]}"
         super().__init__(line)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks the process to end; ``number`` is the signal's."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = number

@@ -48,6 +48,9 @@ class Claim:
         sweep(real)
         try:
             if not folder.exists():
+                above = next(path for path in real.parents if path.exists())
+                if not above.is_dir():
+                    raise ZhbertError(f"{folder}: Not a directory: {above} is a file")
                 return False
             if not folder.is_dir():
                 raise ZhbertError(f"{folder}: a file; {self.option} names the folder to make")

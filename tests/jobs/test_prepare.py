@@ -390,18 +390,21 @@ def test_other_settings_on_unfinished_work_are_named(
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
 
 
-def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path, vocab: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_workers_and_says_how_to_go_on(
+    tmp_path: Path, vocab: Path, number: int
+) -> None:
     file = write(tmp_path / "a.txt", articles(3000))
     out = tmp_path / "corpus"
     script = write(
         tmp_path / "script.py",
-        "import functools, sys\n"
+        "import functools\n"
         "from zhbert import cli\n"
         "from zhbert.data.documents import Reading\n"
         "from zhbert.jobs import prepare as job\n"
         "if __name__ == '__main__':\n"
         "    job.Reading = functools.partial(Reading, block_bytes=2000)\n"
-        "    sys.exit(cli.main(sys.argv[1:]))\n",
+        "    cli.entry()\n",
     )
     command = [sys.executable, script, "prepare", file, "--out", out, "--vocab", vocab]
     process = subprocess.Popen(
@@ -411,9 +414,9 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path, vocab: P
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.01)
     # As a terminal does it: the whole group gets the signal.
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "run the same command again" in errors
     assert "Traceback" not in errors
     assert_all_ended(process.pid)

@@ -146,9 +146,12 @@ def test_evaluations_come_at_their_steps_and_at_the_end():
     assert found[1]["masked_lm_accuracy"] == (model(x).argmax(-1) == y).double().mean().item()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_heard_after_the_micro_batch_and_gives_the_handlers_back(number):
+    before = [signal.getsignal(one) for one in SIGNALS]
     notices = []
 
     class Interrupting(toys.ToyObjective):
@@ -161,11 +164,29 @@ def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number):
             return super().__call__(model, batch, seed)
 
     outcome, lines, saved, _ = run(objective=Interrupting(), notice=notices.append)
-    assert (outcome.step, outcome.signal) == (2, number)
-    assert [at.step for at in saved] == [2]
-    assert len(lines) == 2
+    # Of step 2 only one micro-batch was computed: the step is made again when the run goes on.
+    assert (outcome.step, outcome.signal) == (1, number)
+    assert [at.step for at in saved] == [1]
+    assert len(lines) == 1
     assert len(notices) == 1
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_nothing_of_a_step_that_a_signal_cuts_short_is_in_the_model():
+    class Interrupting(toys.ToyObjective):
+        calls = 0
+
+        def __call__(self, model, batch, seed):
+            self.calls += 1
+            if self.calls == 5:  # the first micro-batch of step 3
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(model, batch, seed)
+
+    outcome, _, _, model = run(objective=Interrupting())
+    assert outcome.step == 2
+    for mine, other in zip(model.parameters(), run(last_step=2)[3].parameters(), strict=True):
+        assert torch.equal(mine, other)
+        assert mine.grad is None
 
 
 def test_a_signal_in_the_last_evaluation_is_told_though_nothing_is_left_to_stop():
@@ -181,14 +202,31 @@ def test_a_signal_in_the_last_evaluation_is_told_though_nothing_is_left_to_stop(
     assert outcome.late_signal is None
 
 
-def test_a_second_ctrl_c_stops_at_once():
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_second_signal_stops_at_once(number):
     class Interrupting(toys.ToyObjective):
         def __call__(self, model, batch, seed):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             return super().__call__(model, batch, seed)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         run(objective=Interrupting())
+    assert caught.value.number == number
+
+
+def test_what_nohup_lets_a_run_ignore_stays_ignored():
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        class HangingUp(toys.ToyObjective):
+            def __call__(self, model, batch, seed):
+                os.kill(os.getpid(), signal.SIGHUP)
+                return super().__call__(model, batch, seed)
+
+        assert run(objective=HangingUp())[0].signal is None
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_data_comes_from_a_thread_and_waiting_is_measured():

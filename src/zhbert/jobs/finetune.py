@@ -35,7 +35,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, read_json, sha256_of, write_json, write_text
+from zhbert.files import (
+    advising,
+    atomic_folder,
+    read_json,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from zhbert.folders import Claim, empty_folder
 from zhbert.jobs.finetune_text import (
     describe_examples,
@@ -77,7 +84,7 @@ class Result:
     summary: dict[str, Any]
     """What RUN/summary.json holds."""
     signal: int | None = None
-    """SIGINT or SIGTERM where one ended the run early; its state is saved."""
+    """SIGINT, SIGTERM or SIGHUP where one ended the run early; its state is saved."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +131,8 @@ def run(args: argparse.Namespace) -> int:
         quiet=args.quiet,
     )
     if result.signal:
-        sys.stderr.write("saved; the same command again goes on\n")
+        without = " (without --overwrite)" if args.overwrite else ""
+        sys.stderr.write(f"saved; the same command again{without} goes on\n")
         return 128 + result.signal
     if args.json:
         console.print_json(result.summary)
@@ -238,7 +246,9 @@ class _Run:
         try:
             with self.claim.held():
                 self._open(identity, self._check_former(identity))
-                return Result(self.folder, self._points(first))
+                without = " without --overwrite" if self.overwrite else ""
+                with advising(f"run the same command again{without}"):
+                    return Result(self.folder, self._points(first))
         except Stopped as stopped:
             return Result(self.folder, {}, stopped.signal)
 

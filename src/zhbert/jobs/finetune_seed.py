@@ -8,7 +8,6 @@ what was said of them, so that what follows is the same to the bit.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import sys
 import warnings
@@ -45,7 +44,14 @@ from zhbert.tasks.write_predictions import write_predictions
 from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, model_state
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import MetricsFile, Progress, Sink
-from zhbert.train.loop import LoopSettings, NotFiniteError, Progressed, Verdict, train
+from zhbert.train.loop import (
+    LoopSettings,
+    NotFiniteError,
+    Progressed,
+    Verdict,
+    train,
+    write_notice,
+)
 from zhbert.train.memory import Workload
 from zhbert.train.optim import AdamW, schedule
 
@@ -88,7 +94,7 @@ class Task:
 
 
 class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its state is saved
-    """SIGINT or SIGTERM ended the run."""
+    """SIGINT, SIGTERM or SIGHUP ended the run."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -224,7 +230,7 @@ class _Seed:
                 judge=self._judge,
                 ranks=Ranks(device=task.device),
                 start=start,
-                notice=_notice,
+                notice=write_notice,
             )
         except NotFiniteError as error:
             raise self._not_finite(error) from None
@@ -394,11 +400,6 @@ class _Seed:
             model.save_pretrained(temporary)
             length = self.task.settings.sequence_length
             self.task.kind.tokenizer.save_pretrained(temporary, model_max_length=length)
-
-
-def _notice(line: str) -> None:
-    # From within a signal handler: sys.stderr may be in the middle of a write.
-    os.write(2, f"\n{line}\n".encode())
 
 
 def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:

@@ -59,15 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict and write."""
-    count = predict(
-        args.model,
-        args.file,
-        args.out,
-        precision=args.precision,
-        submission=args.submission,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
+    try:
+        count = predict(
+            args.model,
+            args.file,
+            args.out,
+            precision=args.precision,
+            submission=args.submission,
+            overwrite=args.overwrite,
+            quiet=args.quiet,
+        )
+    except KeyboardInterrupt:
+        if args.out != STREAM:
+            sys.stderr.write(f"stopped; {args.out} is as it was: the same command begins anew\n")
+        raise
     if args.out != STREAM:
         if args.json:
             sys.stdout.write(to_json({"out": args.out, "predictions": count}) + "\n")

@@ -208,6 +208,7 @@ def prepare(
         reading=Reading(documents=documents, field=field, encoding=encoding),
         held_out=held_out,
     )
+    _put_away(settings)
     _claim(settings, overwrite).check()
     worker = BlockWorker(settings)
     described = _describe_settings(settings, worker.tokenizer, worker.segmenter, deduplicate)
@@ -274,6 +275,14 @@ def _claim(settings: Settings, overwrite: bool) -> Claim:
         overwrite=overwrite,
         goes_on=not finished,
     )
+
+
+def _put_away(settings: Settings) -> None:
+    """Remove the scaffolding of a finished corpus, whose process was killed before it could."""
+    if (settings.out / "corpus.json").exists() and settings.partial.is_dir():
+        with locked(settings.out):
+            if (settings.out / "corpus.json").exists():
+                remove(settings.partial)
 
 
 @contextmanager

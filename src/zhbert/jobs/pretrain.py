@@ -37,6 +37,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
+from zhbert.files import advising
 from zhbert.folders import Claim
 from zhbert.wording import counted
 
@@ -82,7 +83,7 @@ class Result:
     seconds: float
     """Time in training steps, over all resumptions."""
     signal: int | None
-    """SIGINT or SIGTERM where one ended the run early; its state is saved."""
+    """SIGINT, SIGTERM or SIGHUP where one ended the run early; its state is saved."""
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     """The last evaluation, one entry for each masking strategy."""
     dropped_share: float = 0.0
@@ -257,7 +258,7 @@ class _Job:
 
     def go(self) -> Result:
         from zhbert.train.log import MetricsFile, Progress, Sink, TensorBoard
-        from zhbert.train.loop import LoopSettings, train
+        from zhbert.train.loop import LoopSettings, train, write_notice
         from zhbert.train.optim import OPTIMIZERS, schedule
 
         recipe, ranks = self.recipe, self.ranks
@@ -293,6 +294,8 @@ class _Job:
         self._describe(model, loader, begun, last_step, micro_rows)
 
         ranks.on_first(lambda: self._open_run(begun))
+        instead = " in place of --overwrite" if self.overwrite else ""
+        self.held.enter_context(advising(f"run the same command again with --resume{instead}"))
         sinks: list[Sink] = []
         progress: Progress | None = None
         metrics: MetricsFile | None = None
@@ -356,7 +359,7 @@ class _Job:
                 evaluations=evaluations,
                 ranks=ranks,
                 start=begun.at,
-                notice=self._notice,
+                notice=write_notice if ranks.first else lambda line: None,
             )
         finally:
             for sink in sinks:
@@ -833,11 +836,6 @@ class _Job:
                 f"warm-up: until step {begun.first_step + warmup.steps:,}, {warmup.batch_size} "
                 f"rows of up to {recipe.rows.warmup_length} pieces a step"
             )
-
-    def _notice(self, line: str) -> None:
-        # From within a signal handler: sys.stderr may be in the middle of a write.
-        if self.ranks.first:
-            os.write(2, f"\n{line}\n".encode())
 
 
 class PretrainingObjective:

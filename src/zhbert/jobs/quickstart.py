@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.files import advising
 from zhbert.folders import Claim
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run every stage and compare the model with the baseline."""
+    with advising("run it again with --overwrite"):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from zhbert.jobs.console import err, out, print_json
     from zhbert.jobs.pretrain import pretrain
 
@@ -85,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
 
     folder = Path(args.out)
-    corpus_folder = folder.with_name(folder.name + "-corpus")
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    corpus_folder = Path(f"{folder}-corpus")
     for place in (folder, corpus_folder):
         Claim(
             folder=place,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import queue
 import signal
 import threading
@@ -26,7 +27,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from zhbert.errors import ZhbertError
+from zhbert.errors import Interrupted, ZhbertError
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import Sink
 from zhbert.train.optim import Optimizer, Schedule, global_norm
@@ -103,7 +104,7 @@ class Outcome:
     seconds: float
     """Time spent in training steps, evaluation and saving apart, over all resumptions."""
     signal: int | None
-    """SIGINT or SIGTERM where one stopped the run, after saving."""
+    """SIGINT, SIGTERM or SIGHUP where one stopped the run, after saving."""
     evaluations: list[dict[str, Any]]
     """The last evaluation's lines."""
     late_signal: int | None = None
@@ -164,8 +165,9 @@ def train(
     """Train from ``start`` to ``settings.last_step``.
 
     ``source(step)`` yields this rank's micro-batches of the step after ``step`` done ones, and so
-    on. ``save`` writes a checkpoint. SIGINT and SIGTERM end the run after the current step and a
-    checkpoint, a second SIGINT ends it at once; ``notice`` gets a line when they arrive.
+    on. ``save`` writes a checkpoint. SIGINT, SIGTERM and SIGHUP end the run after the current
+    micro-batch, or, of several processes, the current step, and a checkpoint; a second one ends it
+    at once. ``notice`` gets a line when they arrive.
     ``judge`` evaluates in a way of its own, whenever ``evaluations`` would; it is never cut short,
     so that what it decides is the same after a resumption.
 
@@ -195,11 +197,12 @@ def train(
         saved_step = at.step
 
     model.train()
-    with _Signals(notice) as signals, Prefetcher(source(start.step), device) as batches:
+    alone = ranks.world_size == 1
+    with _Signals(notice, alone) as signals, Prefetcher(source(start.step), device) as batches:
         stopped = False
         clock = time.perf_counter()
         while at.step < settings.last_step:
-            if ranks.world_size == 1 and signals.received:
+            if alone and signals.received:
                 stopped = True
                 break
             micro_batches, waited = batches.take()
@@ -213,7 +216,13 @@ def train(
                 stopped = True
                 break
             learning_rate = schedule(at.step)
-            sums = _backward(forward, micro_batches, counts, at.step, settings, ranks)
+            hurry = signals if alone else None
+            sums = _backward(forward, micro_batches, counts, at.step, settings, ranks, hurry)
+            if sums is None:  # in the middle of a step, which is made again when the run goes on
+                for parameter in parameters:
+                    parameter.grad = None
+                stopped = True
+                break
             norm = global_norm(parameters)
             optimizer.step(learning_rate, _clip_divisor(norm, settings.clip_norm))
             for parameter in parameters:
@@ -240,9 +249,14 @@ def train(
             save_now = ended or _due(at.step, settings.checkpoint_every)
             if evaluate_now:
                 settle()
-                hurry = None if ended or ranks.world_size > 1 else signals
                 lines = evaluate(
-                    model, objective, evaluations, at.step, settings.dtype, ranks, hurry
+                    model,
+                    objective,
+                    evaluations,
+                    at.step,
+                    settings.dtype,
+                    ranks,
+                    None if ended else hurry,
                 )
                 last_evaluation = lines or last_evaluation
                 for line in lines:
@@ -363,18 +377,22 @@ class Prefetcher(Generic[Batch]):
 
 
 class _Signals:
-    """Remembers the first SIGINT or SIGTERM while it is entered; lets a second SIGINT through."""
+    """Remembers the first signal that asks the run to end, while it is entered; a second one ends
+    it at once.
+    """
 
-    def __init__(self, notice: Callable[[str], None]) -> None:
+    def __init__(self, notice: Callable[[str], None], alone: bool = True) -> None:
         self.received: int | None = None
         self._notice = notice
+        self._alone = alone
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
         # Python gives signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._former[number] = signal.signal(number, self._receive)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                    self._former[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -383,12 +401,23 @@ class _Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
+            # torchrun passes a Ctrl-C on as SIGTERM besides.
+            if self._alone or number == signal.SIGINT:
+                raise Interrupted(number)
             return
         self.received = number
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        self._notice(f"finishing this step, then saving{again}")
+        self._notice(f"stopping: the run is saved first{again}")
+
+
+def write_notice(line: str) -> None:
+    """Write a line to stderr from within a signal's handler."""
+    try:
+        # Not by sys.stderr, which may be in the middle of a write.
+        os.write(2, f"\n{line}\n".encode())
+    except OSError:
+        # The terminal has gone. What the run says while it saves must not end it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 class _Numbers:
@@ -452,13 +481,19 @@ def _backward(
     step: int,
     settings: LoopSettings,
     ranks: Ranks,
-) -> Tensor:
-    """Accumulate the gradient of the global batch's mean losses; return this rank's sums."""
+    hurry: _Signals | None = None,
+) -> Tensor | None:
+    """Accumulate the gradient of the global batch's mean losses; return this rank's sums.
+
+    Given ``hurry``, a signal that arrives meanwhile ends it with None.
+    """
     # DDP averages over ranks what is to be added up.
     weights = torch.tensor([ranks.world_size / count if count else 0.0 for count in counts])
     weights = weights.to(ranks.device, non_blocking=True)
     total = torch.zeros(len(counts), device=ranks.device)
     for index, batch in enumerate(micro_batches):
+        if hurry is not None and hurry.received:
+            return None
         final = index == len(micro_batches) - 1
         exchange: AbstractContextManager[Any] = nullcontext()
         if not final and ranks.world_size > 1:
