@@ -190,9 +190,10 @@ def _main(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         if os.environ.get("ZHBERT_DEBUG"):
             raise
-        if error.errno == errno.ENOSPC and not error.filename:
+        if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             # Every file names itself, so this is stdout; what is left of it is not tried again.
             error.filename = "standard output"
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stderr.write(f"zhbert: error: {describe_os_error(error, words[0] + ':')}\n")
         return 2
