@@ -78,6 +78,14 @@ def test_each_label_and_each_type_of_entity_is_scored(tuned):
     assert "classes" not in evaluate(*parts(tuned, "regress"))
 
 
+def test_the_threshold_is_that_of_the_card(tuned, tmp_path):
+    run, card, dev = parts(tuned, "multi_label")
+    strict = tmp_path / "my_multi_label.toml"
+    strict.write_text(f"{card.read_text(encoding='utf-8')}\nthreshold = 0.999999\n", "utf-8")
+    assert evaluate(run, card, dev)["averages"]["micro"]["recall"] > 0
+    assert evaluate(run, strict, dev)["averages"]["micro"]["recall"] == 0
+
+
 def test_the_table_shows_labels_as_they_stand(tuned, tmp_path, capsys, monkeypatch):
     from zhbert import cli
 

@@ -140,6 +140,18 @@ def test_a_seed_whose_result_is_damaged_is_trained_again(tmp_path, model, card, 
     assert json.loads((run / "seed-0" / "result.json").read_text())["seed"] == 0
 
 
+def test_pairs_are_not_learnt_by_a_model_of_one_segment(tmp_path, model):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(model / "model.safetensors")
+    name = "bert.embeddings.token_type_embeddings.weight"
+    save_file(tensors | {name: tensors[name][:1].clone()}, model / "model.safetensors")
+    edit(model / "config.json", type_vocab_size=1)
+    line = refusal(make_task(tmp_path / "pairs", "regress"), model, None, tmp_path / "run", FAST)
+    assert "the model has one segment only (type_vocab_size = 1" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_more_threads_than_a_process_can_start_are_refused(tmp_path, model, card):
     line = refusal(card, model, None, tmp_path / "run", [*FAST, "threads=100000"])
     assert line == "threads = 100000: must be 1,024 or less; 0: all cores"

@@ -110,6 +110,25 @@ def test_labels_without_names_are_counted_by_num_labels(model):
     assert opened.kind.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
+def test_a_folder_that_names_no_architecture_is_one_line(model):
+    with pytest.raises(ZhbertError, match=r"no architecture in config\.json: not fine-tuned for a"):
+        open_fine_tuned(model(3, architectures="absent"))
+
+
+def test_pairs_need_a_model_of_two_segments(model):
+    from safetensors.torch import load_file, save_file
+
+    folder = model(2, type_vocab_size=1)
+    tensors = load_file(folder / "model.safetensors")
+    name = "bert.embeddings.token_type_embeddings.weight"
+    tensors[name] = tensors[name][:1].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    opened = open_fine_tuned(folder)
+    assert len(opened.predict([TextExample("0", "好")])) == 1
+    with pytest.raises(ZhbertError, match=r"one segment only \(type_vocab_size = 1"):
+        opened.predict([TextExample("0", "好", "坏")])
+
+
 def test_scores_that_are_no_numbers_are_refused(model, tmp_path):
     opened = open_fine_tuned(model(3))
     with torch.no_grad():

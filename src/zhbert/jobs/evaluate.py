@@ -11,6 +11,7 @@ of labels and tags, precision, recall and F1 of each, with their averages.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -102,6 +103,7 @@ def evaluate(
     Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
     """
     from zhbert.jobs.finetune_seed import metrics_of
+    from zhbert.tasks.classify import MultiLabel
     from zhbert.tasks.read import read_examples
     from zhbert.tasks.scoring import report
 
@@ -113,6 +115,9 @@ def evaluate(
     examples = read_examples(card, path, split, remark=remark)
     opened = open_model(model)
     check_fits(opened, card)
+    if isinstance(opened.kind, MultiLabel):
+        kind = dataclasses.replace(opened.kind, threshold=card.data.threshold)
+        opened = dataclasses.replace(opened, kind=kind)
     if opened.card is not None and opened.card.name != card.name:
         remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
     predictions = opened.predict(examples, dtype=dtype_of(precision))

@@ -483,9 +483,11 @@ class _Run:
         """Everything tokenized, once for all seeds."""
         from zhbert.jobs.finetune_seed import Task
         from zhbert.tasks.fine_tuned import KINDS
+        from zhbert.tasks.rows import check_segments
 
         kind = KINDS[self.card.kind](self.card, self.tokenizer, settings)
         train = kind.prepare(self.splits["train"], training=True)
+        check_segments(train.rows, self.config.type_vocab_size)
         others = {
             split: kind.prepare(examples)
             for split, examples in self.splits.items()

@@ -148,7 +148,7 @@ def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
     names = config.other.get("architectures")
-    architecture = str(names[0]) if isinstance(names, list) and names else "BertModel"
+    architecture = str(names[0]) if names else "no architecture in config.json"
     table = config.other.get(SECTION)
     if table is not None:
         card, kind = _from_section(table, tokenizer, config, folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.model import native
 from zhbert.tasks.read import Example
-from zhbert.tasks.rows import Batch, Rows, by_length, gather
+from zhbert.tasks.rows import Batch, Rows, by_length, check_segments, gather
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.loop import move
 
@@ -141,8 +141,10 @@ def run_model(
     Rows are taken by length. What a row is batched with changes its scores by rounding only: by
     about 1e-5 in float32.
 
-    Raises ZhbertError where a score is no finite number: nothing can be decided by it.
+    Raises ZhbertError where a score is no finite number: nothing can be decided by it; and where
+    the rows are pairs, and the model knows one segment only.
     """
+    check_segments(rows, cast(Any, model).config.type_vocab_size)
     device = next(model.parameters()).device
     found: Array | None = None
 

@@ -241,6 +241,18 @@ def by_length(lengths: NDArray[np.int64], rows: int, cells: int) -> list[NDArray
     ]
 
 
+def check_segments(rows: Rows, type_vocab_size: int) -> None:
+    """Refuse pairs for a model that knows one segment only, as some RoBERTas do.
+
+    Raises ZhbertError where a row has a second segment and the model no embedding for it.
+    """
+    if type_vocab_size < 2 and bool((rows.second < rows.lengths).any()):
+        raise ZhbertError(
+            f"the model has one segment only (type_vocab_size = {type_vocab_size} in its "
+            "config.json), and a pair of texts has two; take another model"
+        )
+
+
 def padding_share(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> float:
     """Of the cells of the attention's grids, rows times longest row: the share without a piece."""
     cells = sum(len(part) * int(lengths[part].max(initial=0)) for part in parts)
