@@ -7,9 +7,11 @@ zhbert score ner_peopledaily dev.txt tagged.txt
 
 PREDICTIONS is what the benchmark wants to be handed in:
   questions  JSON, {"id": "answer"}, or CJRC's [{"id": ..., "answer": ...}]
-  labels     GLUE's TSV with the columns index and prediction; JSON lines with
-  numbers    id and label; or a prediction a line, in the order of GOLD
-  tags       GOLD with other tags in their place, or in one column more
+  labels     GLUE's TSV with the columns index and prediction; a CSV; JSON lines
+  numbers    with id and label; or a prediction a line, in the order of GOLD, or
+             as many numbers as labels, of which the largest counts
+  tags       GOLD with other tags in their place, or in one column more;
+             CLUENER's lines
 A question without a prediction counts 0; all other examples must have one.
 """
 
@@ -22,7 +24,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.evaluate import add_split
-from zhbert.tasks.cards import load_card, split_of, split_remark
+from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
 from zhbert.tasks.scoring import report, score
@@ -42,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "best threshold",
     )  # fmt: skip
     add_split(parser, "GOLD")
+    parser.add_argument(
+        "--encoding", metavar="NAME", help="what GOLD is encoded in: gb18030, utf-16, ...; else "
+        "UTF-8, or what the card says",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         args.predictions,
         null_odds=args.null_odds,
         split=args.split,
+        encoding=args.encoding,
         remark=remark,
     )
     if args.json:
@@ -89,6 +96,7 @@ def score_files(
     *,
     null_odds: Path | None = None,
     split: str | None = None,
+    encoding: str | None = None,
     remark: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Score a file of predictions: ``metrics``, ``further``, and what is missing or unknown.
@@ -96,7 +104,7 @@ def score_files(
     ``remark`` takes a line for people about each thing worth one. Raises `ZhbertError` where a file
     cannot be read or does not fit the task.
     """
-    card = load_card(task)
+    card = with_encoding(load_card(task), encoding)
     if null_odds is not None and card.data.scorer != "squad2.0":
         raise ZhbertError(f"--null-odds: for SQuAD 2.0's rules alone, not for {card.name}")
     split = split_of(card, gold, split)
@@ -104,8 +112,8 @@ def score_files(
     examples = read_examples(
         card, gold, split, remark=(lambda line: None) if card.kind == "span" else remark
     )
-    found = read_predictions(card, predictions, examples, gold, split)
-    odds = None if null_odds is None else read_null_odds(null_odds)
+    found = read_predictions(card, predictions, examples, gold, split, remark)
+    odds = None if null_odds is None else read_null_odds(null_odds, card)
     scores = score(card, examples, found, null_odds=odds)
     for ids, one, several in (
         (

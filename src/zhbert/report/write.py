@@ -17,6 +17,7 @@ from zhbert.report.markup import clean
 from zhbert.report.page import page
 from zhbert.report.scores import Record, records
 from zhbert.report.tables import Cell, Table
+from zhbert.spreadsheets import to_cell
 
 FILES = ("report.md", "report.csv", "report.html")
 
@@ -57,7 +58,9 @@ def comma_separated(report: Report) -> str:
     writer.writerow(names)
     for record in records(report.table):
         values = (getattr(record, name) for name in names)
-        writer.writerow(clean(value) if isinstance(value, str) else value for value in values)
+        writer.writerow(
+            to_cell(clean(value)) if isinstance(value, str) else value for value in values
+        )
     return text.getvalue()
 
 

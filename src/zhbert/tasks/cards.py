@@ -19,6 +19,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.schema import build, suggest
 from zhbert.tasks.schemes import SchemeError, scheme_of, tags_of_types
+from zhbert.tasks.sources import check_encoding
 from zhbert.wording import counted, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
@@ -71,6 +72,8 @@ class Data:
     """tsv, csv, jsonl or parquet; squad (its JSON and CMRC's, DRCD's, CJRC's); bio: a character
     and its tag a line, a blank line between sentences. To tag, jsonl: spans of texts, as CLUENER,
     Doccano and Label Studio write them."""
+    encoding: str = ""
+    """What the files are encoded in, where it is not UTF-8: gb18030, big5, utf-16, …"""
     train: tuple[str, ...] = ()
     """Names of the training file, tried in order inside the folder of the data."""
     dev: tuple[str, ...] = ()
@@ -136,6 +139,20 @@ class Data:
         """Every split's file names: train, dev, test and ``more``, where the card names them."""
         named = {split: getattr(self, split) for split in SPLITS}
         return {split: names for split, names in {**named, **self.more}.items() if names}
+
+    def known_label(self, text: str) -> str | None:
+        """The label that is spelled so, or renamed from it, or the same number; else None.
+
+        >>> data = load_card("lcqmc").data
+        >>> data.known_label("1"), data.known_label("1.0"), data.known_label("2")
+        ('1', '1', None)
+        """
+        if text in self.labels:
+            return text
+        spelled = {**self.rename_labels, **{label: label for label in self.labels}}
+        if text in spelled or (number := _as_number(text)) is None:
+            return spelled.get(text)
+        return next((spelled[one] for one in spelled if _as_number(one) == number), None)
 
     @property
     def pairs(self) -> bool:
@@ -332,6 +349,8 @@ def check_card(card: Card) -> None:
     _choice(card.language, ("zh", "en"), f"{where}: language")
     if not data.train and not data.dev:
         raise ZhbertError(f"{where}: data: neither train nor dev names a file")
+    if data.encoding:
+        check_encoding(data.encoding, f"{where}: data.encoding =")
     for split in data.scored_with_dev:
         _choice(split, tuple(data.more), f"{where}: data.scored_with_dev")
     for split in data.more:
@@ -391,6 +410,14 @@ def check_card(card: Card) -> None:
         _choice(one.split, tuple(data.splits) or SPLITS, f"{where}: published: {one.model}: split")
     for split in card.official:
         _choice(split, tuple(data.splits), f"{where}: official")
+
+
+def with_encoding(card: Card, encoding: str | None) -> Card:
+    """A card whose files are encoded otherwise (--encoding); None: as the card says."""
+    if encoding is None:
+        return card
+    check_encoding(encoding, "--encoding")
+    return dataclasses.replace(card, data=dataclasses.replace(card.data, encoding=encoding))
 
 
 def is_official_split(card: Card, split: str, examples: int) -> bool | None:
@@ -558,6 +585,14 @@ def _check_several_labels(card: Card) -> None:
             f"{where}: data: 'label' is missing: without a header (header = false) no column has a "
             "label's name"
         )
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _choice(value: Any, choices: tuple[str, ...], label: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -18,7 +20,17 @@ from zhbert.files import describe_os_error
 from zhbert.schema import suggest
 from zhbert.tasks.cards import Card, Column, Data
 from zhbert.tasks.offsets import Offsets
-from zhbert.tasks.sources import Source, json_records, numbered_lines
+from zhbert.tasks.sources import (
+    Source,
+    StandardInput,
+    beginning,
+    check_text,
+    first_object,
+    full_head,
+    in_encoding,
+    json_records,
+    numbered_lines,
+)
 from zhbert.tasks.squad import questions
 from zhbert.tasks.tagged import sentences
 from zhbert.wording import listed, nearest, shortly, show
@@ -99,6 +111,8 @@ Example = TextExample | TagExample | SpanExample
 Remark = Callable[[str], None]
 """Takes one line about what was left out or repaired."""
 _Record = Mapping[str | int, Any]
+PARQUET = b"PAR1"
+DELIMITERS = {"tsv": "\t", "csv": ","}
 
 
 def read_examples(
@@ -135,6 +149,9 @@ def iterate_examples(
     """
     counts: Counter[str] = Counter()
     try:
+        if not beginning(path).startswith(PARQUET):
+            path = in_encoding(path, card.data.encoding)
+            check_text(path)
         yield from _EXAMPLES[card.kind](card, path, split, labelled, counts)
     except OSError as error:
         raise describe_os_error(error, "reading") from None
@@ -199,8 +216,9 @@ def _texts(
     labels = frozenset(data.labels)
     seen: set[str] = set()
     number = 0
-    for line, record in READERS[data.format](path, data, counts):
-        where = f"{path}: row {line}" if data.format == "parquet" else f"{path}:{line}"
+    form = form_of(path, data)
+    for line, record in READERS[form](path, dataclasses.replace(data, format=form), counts):
+        where = f"{path}: row {line}" if form == "parquet" else f"{path}:{line}"
         if not _is_meant(record, data):
             continue
         identity, number = str(number), number + 1
@@ -220,7 +238,7 @@ def _texts(
                 several = _several_labels(record, data, where)
         elif labelled or _has(record, data.label):
             label = _text(record, data.label, where, null=not labelled).strip()
-            label = data.rename_labels.get(label, label)
+            label = data.known_label(label) or label
             if labelled and label in data.drop_labels:
                 counts[f"rows left out for their label {show(label)}"] += 1
                 continue
@@ -229,7 +247,10 @@ def _texts(
                 label = label if value is not None else None
             elif label not in labels:
                 if labelled:
-                    raise ZhbertError(f"{where}: {_no_label(label, data)}")
+                    hint = ""
+                    if line == 1 and not data.header and form in ("tsv", "csv"):
+                        hint = "; if these are the columns' names, set header = true in the card"
+                    raise ZhbertError(f"{where}: {_no_label(label, data)}{hint}")
                 label = None
         yield TextExample(identity, text, text_pair, label, value, several)
 
@@ -298,17 +319,47 @@ _EXAMPLES: dict[
 # Rows, by format
 
 
-def _delimited(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
-    delimiter = "\t" if data.format == "tsv" else ","
+def form_of(path: Source, data: Data) -> str:
+    """The format of a table, by its first bytes and its first line, whatever the card calls it.
+
+    What fits no better with another is what the card says. Of stdin the card decides.
+    """
+    if isinstance(path, StandardInput):
+        return data.format
+    if beginning(path).startswith(PARQUET):
+        return "parquet"
+    first = next(iter(full_head(path, 1)), "").strip()
+    record = first_object(path)
+    if re.fullmatch(r"\[\s*(\{.*)?|\{", first) or (
+        record and any(name in record for name in data.text)
+    ):
+        return "jsonl"
+    forms = sorted(DELIMITERS, key=lambda form: form != data.format)
+    return next((form for form in forms if _fits(path, data, form)), data.format)
+
+
+def _fits(path: Source, data: Data, form: str) -> bool:
+    """Whether the first row has the columns of the texts, cut as this format is."""
+    own = dataclasses.replace(data, format=form)
+    row = next(iter(_cut(path, own)), (0, []))[1]
+    there = dict.fromkeys([*(row if data.header else ()), *range(len(row))])
+    return all(not column or _has(there, column) for column in (data.text, data.text_pair))
+
+
+def _cut(path: Source, data: Data) -> Iterator[tuple[int, list[str]]]:
     quoting = data.format == "csv" if data.quoting is None else data.quoting
-    split = _quoted if quoting else _unquoted
+    return (_quoted if quoting else _unquoted)(path, DELIMITERS[data.format])
+
+
+def _delimited(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
+    quoting = data.format == "csv" if data.quoting is None else data.quoting
     numbered = any(
         isinstance(name, int) for key in (data.text, data.text_pair, data.label, data.id)
         for name in key
     )  # fmt: skip
     names: list[str] | None = None
     width = 0
-    for line, values in split(path, delimiter):
+    for line, values in _cut(path, data):
         if not width:
             width = len(values)
             if data.header:
@@ -405,7 +456,10 @@ def _check_columns(path: Source, names: Sequence[str], data: Data) -> None:
     record = dict.fromkeys([*names, *range(len(names))])
     for column in (data.text, data.text_pair):
         if column and not _has(record, column):
-            raise ZhbertError(f"{path}: {_no_column(column, record)}")
+            hint = ""
+            if {*names} & {*data.labels}:
+                hint = "; where the first line is a row, set header = false and number the columns"
+            raise ZhbertError(f"{path}: {_no_column(column, record)}{hint}")
     for name in (*data.text, *data.text_pair, *(data.label or data.labels), *data.id):
         if isinstance(name, str) and list(names).count(name) > 1:
             raise ZhbertError(f"{path}: the column {show(name)} stands there twice; rename one")
@@ -446,7 +500,7 @@ def _several_labels(record: _Record, data: Data, where: str) -> tuple[str, ...]:
             f"{show(data.label_delimiter)} between them; [] where there is none"
         )
     given = {_spelled(one).strip() for one in value} - {""}
-    given = {data.rename_labels.get(label, label) for label in given}
+    given = {data.known_label(label) or label for label in given}
     for label in sorted(given - set(data.labels)):
         raise ZhbertError(f"{where}: {_no_label(label, data)}")
     return tuple(label for label in data.labels if label in given)

@@ -4,345 +4,277 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, parse_json
-from zhbert.signatures import how_to_convert
-from zhbert.tasks.cards import Card, Data
-from zhbert.tasks.read import Example, TagExample, read_examples
+from zhbert.tasks.cards import Card
+from zhbert.tasks.entity_spans import SpanReader, tags_of
+from zhbert.tasks.prediction_rows import (
+    BLANK,
+    PredictionRow,
+    prediction_rows,
+    prediction_text,
+)
+from zhbert.tasks.read import Example, Remark, TagExample, read_examples
+from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.scoring import Prediction
-from zhbert.wording import counted, listed, name, nearest, shortly
-
-_ID_COLUMNS = ("index", "id")
-_COLUMNS = ("prediction", "predicted", "label")  # of zhbert predict, of a run, of others
-# Not str.split(): U+3000 and its like are tokens, not space between columns.
-_BLANK = re.compile("[ \t]+")
+from zhbert.wording import counted, name, nearest, shortly
 
 
 def read_predictions(
-    card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
+    card: Card,
+    path: Path,
+    examples: Sequence[Example],
+    gold: Path,
+    split: str,
+    remark: Remark = lambda line: None,
 ) -> dict[str, Prediction]:
     """Predictions by their examples' ids; ``gold`` is the file of the ``examples``.
 
     Raises ZhbertError with file and line where it is not such a file, or none for this task.
     """
-    found = _READERS[card.kind](card, path, examples, gold, split)
-    if not found:
-        raise ZhbertError(f"{path}: no predictions in it")
+    reader = _Reader(card, path, examples, gold, split, remark)
+    found = {
+        "classify": reader.labels, "multi_label": reader.labels, "regress": reader.labels,
+        "tag": reader.tags, "span": reader.answers,
+    }[card.kind]()  # fmt: skip
     if not found.keys() & {example.id for example in examples}:
         of = "its only id is not" if len(found) == 1 else f"none of its {len(found):,} ids is"
         raise ZhbertError(f"{path}: {of} in {gold}; is it for another file?")
     return found
 
 
-def read_null_odds(path: Path) -> dict[str, float]:
+def read_null_odds(path: Path, card: Card) -> dict[str, float]:
     """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer.
 
-    JSON by id or, in .jsonl, the ``null_odds`` that a run and ``zhbert predict`` write.
+    JSON by id or JSON lines with the ``null_odds`` that a run and ``zhbert predict`` write.
     """
-    table = _objects(path, ("null_odds",)) if path.suffix == ".jsonl" else _json(path)
-    if not isinstance(table, dict):
-        raise ZhbertError(f'{path}: must be {{"id": number, ...}}, not {shortly(table)}')
-    for id_, odds in table.items():
+    found: dict[str, float] = {}
+    for row in prediction_rows(path, card, ("null_odds",)):
+        if row.id is None:
+            raise ZhbertError(f'{path}: must be {{"id": number, ...}}, not a list')
+        odds = row.value
         if isinstance(odds, bool) or not isinstance(odds, int | float) or not math.isfinite(odds):
             raise ZhbertError(
-                f"{path}: question '{name(id_)}': {shortly(odds)}: must be a finite number"
+                f"{path}: question '{name(row.id)}': {shortly(odds)}: must be a finite number"
             )
-    return table
-
-
-# -- questions -----------------------------------------------------------------------------------
-
-
-def _answers(
-    card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
-) -> dict[str, Prediction]:
-    table = _objects(path) if path.suffix == ".jsonl" else _json(path)
-    form = 'must be {"id": "answer", ...}, or a list of objects with id and answer'
-    if isinstance(table, list):
-        if not all(isinstance(one, dict) and {"id", "answer"} <= one.keys() for one in table):
-            raise ZhbertError(f"{path}: {form}")
-        table = {str(one["id"]): one["answer"] for one in table}
-    if not isinstance(table, dict):
-        raise ZhbertError(f"{path}: {form}; not {shortly(table)}")
-    if isinstance(table.get("data"), list):
-        raise ZhbertError(f"{path}: holds questions, not predictions; is it GOLD?")
-    return {
-        id_: _answer(answer, f"{path}: question '{name(id_)}'") for id_, answer in table.items()
-    }
-
-
-def _answer(answer: Any, where: str) -> str:
-    if isinstance(answer, str):
-        return answer
-    if isinstance(answer, list) and all(isinstance(part, str) for part in answer):
-        return "".join(answer)  # CJRC's scorer takes an answer in parts
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        return str(answer)
-    raise ZhbertError(
-        f"{where}: {shortly(answer)}: an answer must be a text, '' where there is none"
-    )
-
-
-# -- labels and numbers --------------------------------------------------------------------------
-
-
-def _labels(
-    card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
-) -> dict[str, Prediction]:
-    rows = _rows(path, card)
-    if rows[0][1] is None:
-        ids: list[str | None] = [*_ids_in_order(card, path, len(rows), examples, gold, split)]
-    else:
-        ids = [id_ for _, id_, _ in rows]
-    found: dict[str, Prediction] = {}
-    for id_, (line, _, value) in zip(ids, rows, strict=True):
-        if id_ is None:
-            raise ZhbertError(f"{path}:{line}: no id, although the first row has one")
-        if id_ in found:
-            raise ZhbertError(f"{path}:{line}: the id '{name(id_)}' stands there twice")
-        found[id_] = _label(value, card, f"{path}:{line}")
-    if card.data.drop_labels and len(found) > len(examples):
-        # Rows of GOLD without a usable label are predicted, too: they are known, but not scored.
-        scored = {example.id for example in examples}
-        dropped = {one.id for one in read_examples(card, gold, split, labelled=False)} - scored
-        found = {id_: value for id_, value in found.items() if id_ not in dropped}
+        found[row.id] = odds
     return found
 
 
-def _rows(path: Path, card: Card) -> list[tuple[int, str | None, str]]:
-    """Line number, id where the file has ids, and what was predicted."""
-    lines = [(number, line) for number, line in enumerate(_lines(path), start=1) if line.strip()]
-    first = lines[0][1]
-    if first.startswith(("{", "[")):
-        return [_from_json(path, number, line) for number, line in lines]
-    if "\t" not in first:
-        # A prediction a line; a heading is what could not be one.
-        if first.strip() in _COLUMNS and first.strip() not in card.data.labels:
-            lines = lines[1:]
-            if not lines:
-                raise ZhbertError(f"{path}: no predictions in it")
-        return [(number, None, line) for number, line in lines]
-    heading = [name.strip().lower() for name in first.split("\t")]
-    id_column, column = 0, 1
-    if set(heading) & set(_ID_COLUMNS):
-        id_column = next(heading.index(name) for name in _ID_COLUMNS if name in heading)
-        named = [heading.index(name) for name in _COLUMNS if name in heading]
-        if not named and len(heading) != 2:
-            raise ZhbertError(f"{path}: no column prediction or label; there: {listed(heading)}")
-        column = named[0] if named else 1 - id_column
-        lines = lines[1:]
-        if not lines:
-            raise ZhbertError(f"{path}: no predictions in it")
-    elif len(heading) != 2:
-        raise ZhbertError(
-            f"{path}: {len(heading)} columns and no header; write index and prediction, a tab "
-            "between them, or a prediction a line"
-        )
-    rows: list[tuple[int, str | None, str]] = []
-    for number, line in lines:
-        values = line.split("\t")
-        if len(values) != len(heading):
+class _Reader:
+    """What all kinds of predictions are read with."""
+
+    def __init__(
+        self, card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str,
+        remark: Remark,
+    ) -> None:  # fmt: skip
+        self.card, self.path, self.gold, self.split = card, path, gold, split
+        self.examples, self.remark = examples, remark
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def answers(self) -> dict[str, Prediction]:
+        """An answer for each question."""
+        rows = prediction_rows(self.path, self.card)
+        if rows[0].id is None:
             raise ZhbertError(
-                f"{path}:{number}: {counted(len(values), 'column')} where the first line has "
-                f"{len(heading)}"
+                f'{self.path}: must be {{"id": "answer", ...}}, or a list of objects with id and '
+                "answer"
             )
-        rows.append((number, values[id_column].strip(), values[column]))
-    return rows
+        return {str(row.id): self._answer(row) for row in rows}
 
-
-def _from_json(path: Path, number: int, line: str) -> tuple[int, str | None, str]:
-    id_, value = _object(path, number, line)
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        value = "\n".join(value)  # which no label holds
-    return number, id_, value if isinstance(value, str) else json.dumps(value)
-
-
-def _objects(path: Path, names: Sequence[str] = _COLUMNS) -> dict[str, Any]:
-    """What an object a line holds under one of ``names``, by its id."""
-    found: dict[str, Any] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        id_, value = _object(path, number, line, names)
-        if id_ is None or id_ in found:
-            what = "no id" if id_ is None else f"the id '{name(id_)}' stands there twice"
-            raise ZhbertError(f"{path}:{number}: {what}")
-        found[id_] = value
-    return found
-
-
-def _object(
-    path: Path, number: int, line: str, names: Sequence[str] = _COLUMNS
-) -> tuple[str | None, Any]:
-    record = parse_json(line, path, number, "; write an object a line")
-    if not isinstance(record, dict):
+    def _answer(self, row: PredictionRow) -> str:
+        answer = row.value
+        if isinstance(answer, str):
+            return answer
+        if isinstance(answer, list) and all(isinstance(part, str) for part in answer):
+            return "".join(answer)  # CJRC's scorer takes an answer in parts
+        if isinstance(answer, int | float) and not isinstance(answer, bool):
+            return str(answer)
         raise ZhbertError(
-            f"{path}:{number}: {shortly(record)}: must be an object with id and label"
+            f"{self.path}: question '{name(str(row.id))}': {shortly(answer)}: an answer must be a "
+            "text, '' where there is none"
         )
-    values = [record[name] for name in names if name in record]
-    if not values:
-        wanted = "prediction or label" if names is _COLUMNS else listed(names)
-        raise ZhbertError(f"{path}:{number}: no {wanted}; there: {listed(record) or 'nothing'}")
-    id_ = next((str(record[name]) for name in _ID_COLUMNS if name in record), None)
-    return id_, values[0]
 
+    # -- labels and numbers ----------------------------------------------------------------------
 
-def _ids_in_order(
-    card: Card, path: Path, count: int, examples: Sequence[Example], gold: Path, split: str
-) -> list[str]:
-    """The ids of predictions that come without, by their places."""
-    if count != len(examples) and card.data.drop_labels:
-        examples = read_examples(card, gold, split, labelled=False)
-    if count != len(examples):
+    def labels(self) -> dict[str, Prediction]:
+        """A label, or a number, for each example."""
+        card = self.card
+        rows = prediction_rows(self.path, card)
+        found = {id_: self._label(row) for id_, row in zip(self._ids_of(rows), rows, strict=True)}
+        if any(isinstance(row.value, list) for row in rows) and card.kind == "classify":
+            self.remark(
+                f"{self.path.name}: {len(card.data.labels)} numbers for each example: the label "
+                "with the largest is taken"
+            )
+        if card.data.drop_labels and len(found) > len(self.examples):
+            # Rows of GOLD without a usable label are predicted, too: known, but not scored.
+            every = read_examples(card, self.gold, self.split, labelled=False)
+            dropped = {one.id for one in every} - {example.id for example in self.examples}
+            found = {id_: value for id_, value in found.items() if id_ not in dropped}
+        return found
+
+    def _ids_of(self, rows: Sequence[PredictionRow]) -> list[str]:
+        """The ids of the rows, or those of the examples, in whose order the rows then are."""
+        ids = [row.id for row in rows if row.id is not None]
+        own = {example.id for example in self.examples}
+        if ids and own & set(ids):
+            return ids
+        examples = self.examples
+        if len(rows) != len(examples) and self.card.data.drop_labels:
+            examples = read_examples(self.card, self.gold, self.split, labelled=False)
+        if ids:
+            numbers = [str(number) for number in range(len(ids) + 1)]
+            if len(ids) != len(examples) or ids not in (numbers[:-1], numbers[1:]):
+                return ids
+            self.remark(
+                f"{self.path.name}: no id is in {self.gold.name}, and they count its rows: taken "
+                "in its order"
+            )
+        if len(rows) != len(examples):
+            raise ZhbertError(
+                f"{self.path}: {counted(len(rows), 'prediction')}, but {self.gold} has "
+                f"{counted(len(examples), 'example')}"
+            )
+        return [example.id for example in examples]
+
+    def _label(self, row: PredictionRow) -> Prediction:
+        """A label by the card's spelling, or a number."""
+        where, data = f"{self.path}:{row.line}", self.card.data
+        if _are_numbers(row.value) and self.card.kind == "classify":
+            if len(row.value) != len(data.labels):
+                raise ZhbertError(
+                    f"{where}: {len(row.value)} numbers, but the card has {len(data.labels)} labels"
+                )
+            return data.labels[max(range(len(data.labels)), key=row.value.__getitem__)]
+        text = (row.value if isinstance(row.value, str) else json.dumps(row.value)).strip()
+        if self.card.kind == "regress":
+            try:
+                number = float(text)
+            except ValueError:
+                number = math.nan
+            if not math.isfinite(number):
+                raise ZhbertError(f"{where}: {shortly(text)}: must be a number")
+            return number
+        if self.card.kind == "multi_label":
+            parts = row.value if isinstance(row.value, list) else text.split(data.label_delimiter)
+            spelled = [str(part).strip() for part in parts]
+            found = {self._known_label(part, where) for part in spelled if part}
+            return tuple(label for label in data.labels if label in found)
+        return self._known_label(text, where)
+
+    def _known_label(self, text: str, where: str) -> str:
+        data = self.card.data
+        if (label := data.known_label(text)) is not None:
+            return label
+        if text in data.label_names:
+            return data.labels[data.label_names.index(text)]
         raise ZhbertError(
-            f"{path}: {counted(count, 'prediction')}, but {gold} has "
-            f"{counted(len(examples), 'example')}"
+            f"{where}: the label {shortly(text)} is not in the card"
+            + nearest(text, data.labels, "the card's labels")
         )
-    return [example.id for example in examples]
 
+    # -- tags ------------------------------------------------------------------------------------
 
-def _label(text: str, card: Card, where: str) -> Prediction:
-    """A label by the card's spelling, or a number."""
-    text = text.strip()
-    if card.kind == "regress":
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise ZhbertError(f"{where}: {shortly(text)}: must be a number")
-        return number
-    if card.kind == "multi_label":
-        parts = re.split(f"\n|{re.escape(card.data.label_delimiter)}", text)
-        found = {_known_label(part.strip(), card.data, where) for part in parts if part.strip()}
-        return tuple(label for label in card.data.labels if label in found)
-    return _known_label(text, card.data, where)
+    def tags(self) -> dict[str, Prediction]:
+        """A row of tags for each sentence."""
+        text = prediction_text(self.path, self.card.data.encoding)
+        if text.lstrip().startswith("{") or self.path.suffix == ".jsonl":
+            return self._tags_of_objects()
+        sentences: list[list[tuple[int, str]]] = [[]]
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                sentences[-1].append((number, line.removesuffix("\r")))
+            elif sentences[-1]:
+                sentences.append([])
+        if not sentences[-1]:
+            sentences.pop()
+        found: dict[str, Prediction] = {}
+        examples = cast("Sequence[TagExample]", self.examples)
+        for lines, example in zip(sentences, examples, strict=False):
+            rows = [(number, *self._token_and_tag(number, line)) for number, line in lines]
+            self._compare(rows, example)
+            found[example.id] = [tag for _, _, tag in rows]
+        if len(sentences) != len(examples):
+            raise ZhbertError(
+                f"{self.path}: {counted(len(sentences), 'sentence')}, but {self.gold} has "
+                f"{len(examples):,}"
+            )
+        return found
 
-
-def _known_label(text: str, data: Data, where: str) -> str:
-    if text in data.labels:
-        return text
-    if text in data.rename_labels:
-        return data.rename_labels[text]
-    if text in data.label_names:
-        return data.labels[data.label_names.index(text)]
-    raise ZhbertError(
-        f"{where}: the label {shortly(text)} is not in the card"
-        + nearest(text, data.labels, "the card's labels")
-    )
-
-
-# -- tags ----------------------------------------------------------------------------------------
-
-
-def _tags(
-    card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str
-) -> dict[str, Prediction]:
-    if path.suffix == ".jsonl":
-        return _tags_of_objects(card, path, examples, gold)
-    sentences: list[list[tuple[int, str]]] = [[]]
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            sentences[-1].append((number, line))
-        elif sentences[-1]:
-            sentences.append([])
-    if not sentences[-1]:
-        sentences.pop()
-    found: dict[str, Prediction] = {}
-    for lines, example in zip(sentences, cast("Sequence[TagExample]", examples), strict=False):
-        rows = [(number, *_token_and_tag(line, card, f"{path}:{number}")) for number, line in lines]
+    def _compare(self, rows: Sequence[tuple[int, str, str]], example: TagExample) -> None:
         for (number, token, _), true in zip(rows, example.tokens, strict=False):
             if token != true:
                 raise ZhbertError(
-                    f"{path}:{number}: {shortly(token)} where {gold} has {shortly(true)}"
+                    f"{self.path}:{number}: {shortly(token)} where {self.gold} has {shortly(true)}"
                 )
         if len(rows) != len(example.tokens):
             raise ZhbertError(
-                f"{path}:{rows[-1][0]}: a sentence of {counted(len(rows), 'token')}, in {gold} it "
-                f"has {len(example.tokens)}"
+                f"{self.path}:{rows[-1][0]}: a sentence of {counted(len(rows), 'token')}, in "
+                f"{self.gold} it has {len(example.tokens)}"
             )
-        found[example.id] = [tag for _, _, tag in rows]
-    if len(sentences) != len(examples):
-        raise ZhbertError(
-            f"{path}: {counted(len(sentences), 'sentence')}, but {gold} has {len(examples):,}"
-        )
-    return found
 
-
-def _tags_of_objects(
-    card: Card, path: Path, examples: Sequence[Example], gold: Path
-) -> dict[str, Prediction]:
-    found: dict[str, Prediction] = {}
-    lengths = {one.id: len(cast(TagExample, one).tokens) for one in examples}
-    for id_, tags in _objects(path).items():
-        where = f"{path}: the sentence '{name(id_)}'"
-        if not isinstance(tags, list):
-            raise ZhbertError(f"{where}: {shortly(tags)}: must be a list of tags")
-        for tag in tags:
-            if tag not in card.data.labels:
-                raise ZhbertError(f"{where}: the tag {shortly(tag)} is not in the card")
-        if id_ in lengths and len(tags) != lengths[id_]:
+    def _token_and_tag(self, number: int, line: str) -> tuple[str, str]:
+        """A token and its predicted tag, the last; the right one may stand between them."""
+        where, labels = f"{self.path}:{number}", self.card.data.labels
+        fields = BLANK.split(line.rstrip(" \t"))
+        # Space at the beginning: it is itself the token.
+        token, tags = fields[0] or " ", fields[1:]
+        if not 1 <= len(tags) <= 2:
             raise ZhbertError(
-                f"{where}: {counted(len(tags), 'tag')}, in {gold} it has "
-                f"{counted(lengths[id_], 'token')}"
+                f"{where}: write a token and its tag a line, or the right tag between them"
             )
-        found[id_] = tags
-    return found
+        if tags[-1] not in labels:
+            hint = nearest(tags[-1], labels, "the card's labels")
+            raise ZhbertError(f"{where}: the tag {shortly(tags[-1])} is not in the card{hint}")
+        if self.card.data.drop_word_places and token[1:].isdigit():
+            token = token[0]
+        return token, tags[-1]
+
+    def _tags_of_objects(self) -> dict[str, Prediction]:
+        found: dict[str, Prediction] = {}
+        sentences = {one.id: cast(TagExample, one) for one in self.examples}
+        rows = prediction_rows(self.path, self.card)
+        for id_, row in zip(self._ids_of(rows), rows, strict=True):
+            where = f"{self.path}: the sentence '{name(id_)}'"
+            tags, example = row.value, sentences.get(id_)
+            if isinstance(tags, Mapping) and example is not None:
+                tags = self._tags_of_spans(tags, example, where)
+            if example is None and isinstance(tags, Mapping):
+                tags = []
+            if not isinstance(tags, list):
+                raise ZhbertError(f"{where}: {shortly(tags)}: must be a list of tags")
+            for tag in tags:
+                if tag not in self.card.data.labels:
+                    raise ZhbertError(f"{where}: the tag {shortly(tag)} is not in the card")
+            if example is not None and len(tags) != len(example.tokens):
+                raise ZhbertError(
+                    f"{where}: {counted(len(tags), 'tag')}, in {self.gold} it has "
+                    f"{counted(len(example.tokens), 'token')}"
+                )
+            found[id_] = tags
+        return found
+
+    def _tags_of_spans(self, label: Any, example: TagExample, where: str) -> list[str]:
+        """CLUENER's form: {type: {entity: [[first, last]]}} of the example's own text."""
+        joint = "" if self.card.language == "zh" else " "
+        counts: Counter[str] = Counter()
+        reader = SpanReader(self.card.language, self.card.data.labels, counts)
+        record = reader.read({"text": joint.join(example.tokens), "label": label}, where)
+        assert record is not None
+        for what, count in counts.items():
+            self.remark(f"{self.path.name}: the sentence '{name(example.id)}': {what}: {count:,}")
+        return list(tags_of(record, scheme_of(self.card.data.labels), where) or ())
 
 
-def _token_and_tag(line: str, card: Card, where: str) -> tuple[str, str]:
-    """A token and its predicted tag, the last; the right one may stand between them."""
-    fields = _BLANK.split(line.rstrip(" \t"))
-    # Space at the beginning: it is itself the token.
-    token, tags = fields[0] or " ", fields[1:]
-    if not 1 <= len(tags) <= 2:
-        raise ZhbertError(
-            f"{where}: write a token and its tag a line, or the right tag between them"
-        )
-    if tags[-1] not in card.data.labels:
-        hint = nearest(tags[-1], card.data.labels, "the card's labels")
-        raise ZhbertError(f"{where}: the tag {shortly(tags[-1])} is not in the card{hint}")
-    if card.data.drop_word_places and token[1:].isdigit():
-        token = token[0]
-    return token, tags[-1]
-
-
-# -- files ---------------------------------------------------------------------------------------
-
-_READERS: dict[str, Callable[[Card, Path, Sequence[Example], Path, str], dict[str, Prediction]]] = {
-    "classify": _labels,
-    "multi_label": _labels,
-    "regress": _labels,
-    "tag": _tags,
-    "span": _answers,
-}
-
-
-def _json(path: Path) -> Any:
-    return parse_json(_text(path), path)
-
-
-def _lines(path: Path) -> list[str]:
-    # Only a line feed ends a line: Chinese text holds U+2028 and its like.
-    return [line.removesuffix("\r") for line in _text(path).split("\n")]
-
-
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ZhbertError(
-            f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1}); {how_to_convert(raw)}"
-        ) from None
-    if not text.strip():
-        raise ZhbertError(f"{path}: empty: no predictions in it")
-    return text
+def _are_numbers(values: Any) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+    )

@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, parse_json
-from zhbert.signatures import how_to_convert
+from zhbert.signatures import HEAD, how_to_convert, no_text
 from zhbert.wording import show
 
 
@@ -71,6 +71,10 @@ class Converted:
         """All lines."""
         yield io.BytesIO(self._raw)
 
+    def peek(self, count: int) -> list[bytes]:
+        """The first lines."""
+        return list(islice(io.BytesIO(self._raw), count))
+
 
 Source = Path | StandardInput | Converted
 
@@ -97,6 +101,20 @@ def in_encoding(source: Source, encoding: str) -> Source:
         raise describe_os_error(error, "reading") from None
 
 
+def beginning(source: Source) -> bytes:
+    """The first bytes of a file; of stdin its first line, which can be read again."""
+    if not isinstance(source, Path):
+        return b"".join(source.peek(1))[:HEAD]
+    with source.open("rb") as file:
+        return file.read(HEAD)
+
+
+def check_text(source: Source) -> None:
+    """Refuse, by its first bytes, what is no text: an archive, a workbook, a web page, …"""
+    if (what := no_text(beginning(source))) is not None:
+        raise ZhbertError(f"{source}: it is {what}")
+
+
 def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, str]]:
     """Numbered lines without their ends, unless ``ends``; a line feed ends a line, or CR and LF.
 
@@ -109,7 +127,7 @@ def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, s
 
 def head(path: Source, count: int) -> list[str]:
     """The first lines of a file or of stdin, which can be read from its beginning after that."""
-    if isinstance(path, StandardInput):
+    if not isinstance(path, Path):
         return [text for _, text in _decoded(path, path.peek(count), ends=False)]
     return [text for _, text in islice(numbered_lines(path), count)]
 
@@ -132,9 +150,12 @@ def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
+            advice = how_to_convert(raw[:HEAD] if number == 1 else b"")
+            if advice.startswith("convert"):
+                advice += ", or name its encoding: --encoding gb18030, for example"
             raise ZhbertError(
                 f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start + 1} of the "
-                f"line); {how_to_convert(raw if number == 1 else b'')}"
+                f"line); {advice}"
             ) from None
         if number == 1 and text.count("\r") > 1 and not text.endswith("\n"):
             for place, line in enumerate(text.removesuffix("\r").split("\r"), start=1):
