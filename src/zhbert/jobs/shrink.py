@@ -131,7 +131,7 @@ def shrink(
     from zhbert.text.growth import with_pieces
 
     reading = Reading(field=field, encoding=encoding)
-    if layers is positions is vocab is None and not vocab_from:
+    if layers is None and positions is None and vocab is None and not vocab_from:
         raise ZhbertError(
             "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
         )
