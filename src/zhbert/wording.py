@@ -113,7 +113,7 @@ _USER = re.compile(r"(?<=://)[^\s/?#]*@|(?<=://)[^\s/?#@:\[]+:(?!\d+(?:[/?#]|$))
 # Values of a query that open a door: by their names, or since they look like a key.
 _KEY = re.compile(
     r"([?&;][^=&;\s]{0,60}(?:token|sig|secret|pass|pwd|key|auth|cred|session|policy|ticket|jwt)"
-    r"[^=&;\s]{0,60}=)[^&;#\s]+"
+    r"[^=&;\s]{0,60}=)[^&;#\s]*[^&;#\s:]"
     r"|([?&;][^=&;\s]{1,60}=)(?=[^&;#\s]*\d)(?=[^&;#\s]*[A-Za-z])[\w+/=%~-]{24,}",
     re.IGNORECASE | re.ASCII,
 )

@@ -27,6 +27,7 @@ class Fault:
     ignore_range: bool = False
     pause: float = 0  # seconds between two pieces of the body
     stall_after: int | None = None  # bytes, then nothing more comes for a while
+    raw: bytes | None = None  # instead of all this: what comes over the wire, head and body
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 200 and not fault.ignore_range:
             status, body = self.ranged(body, headers)
         length = len(body) + fault.longer
+        if fault.raw is not None:
+            self.send(fault.raw, fault)
+            return
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(length)} | fault.headers).items():
             if value is not None:

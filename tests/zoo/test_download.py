@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import time
 from email.utils import formatdate
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -175,11 +177,18 @@ def test_the_bytes_are_asked_for_as_they_are(server: Server, tmp_path: Path) -> 
 
 
 def test_an_encrypted_address_does_not_lead_to_an_open_one(tmp_path: Path) -> None:
+    class Leading(requests.Session):
+        def get(self, url: str | bytes, **_: object) -> requests.Response:
+            answer = requests.Response()
+            answer.url, answer.status_code = str(url), 302
+            answer.headers["Location"] = "http://a.b/d.zip?token=secret"
+            answer.close = lambda: None  # type: ignore[method-assign]
+            return answer
+
     job = _Download("https://a.b/c.zip", tmp_path, Progress(), download.RETRY)
-    answer = requests.Response()
-    answer.url, answer.status_code = "http://a.b/c.zip", 200
-    with pytest.raises(ZhbertError, match="which is not encrypted"):
-        job.receive(answer, 0, {})
+    with pytest.raises(ZhbertError, match="which is not encrypted") as caught:
+        job.ask(Leading(), {})
+    assert "secret" not in str(caught.value)
 
 
 def test_416_means_done_or_another_file(server: Server, tmp_path: Path) -> None:
@@ -241,6 +250,20 @@ def test_503_is_asked_again_after_the_time_it_names(
     assert seen.notes[0] == "the server answers 503 Service Unavailable; trying again in 7 s"
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["", "soon", "-5", "1e5", "٣x", "Fri, 31 Dec 99999999999 23:59:59 GMT", "Fri, 31 Dec 1 0:0:0"],
+)
+def test_a_wait_that_is_none_is_not_heard(
+    asked: str, server: Server, tmp_path: Path, waited: list[float]
+) -> None:
+    url = server.add("/model.zip", BODY)
+    raw = f"HTTP/1.1 503 Busy\r\nRetry-After: {asked}\r\nContent-Length: 0\r\n\r\n"
+    server.faults = [Fault(raw=raw.encode())]
+    assert fetch(url, tmp_path).read_bytes() == BODY
+    assert waited in ([1], [0])
+
+
 def test_a_server_that_stays_down_is_said(
     server: Server, tmp_path: Path, waited: list[float]
 ) -> None:
@@ -254,8 +277,9 @@ def test_a_wait_that_is_too_long_is_left_to_the_user(
     server: Server, tmp_path: Path, waited: list[float]
 ) -> None:
     url = server.add("/model.zip", BODY)
-    server.always = Fault(status=429, headers={"Retry-After": "3600"})
-    assert "asks to wait 3,600 seconds" in refused(url, tmp_path)
+    for asked, said in (("3600", "3,600"), ("9" * 400, "inf"), (formatdate(2e11), ",")):
+        server.always = Fault(status=429, headers={"Retry-After": asked})
+        assert f"asks to wait {said}" in refused(url, tmp_path) or said == ","
     assert waited == []
 
 
@@ -289,6 +313,120 @@ def test_a_server_that_stops_sending_is_asked_again(server: Server, tmp_path: Pa
     assert fetch(url, tmp_path, progress=seen).read_bytes() == BODY
     assert seen.notes == ["the server has stopped sending; trying again in 1 s"]
     assert server.ranges() == [None, "bytes=131072-"]
+
+
+# --- servers that mean no good -------------------------------------------------------------------
+
+
+def quick(**changes: Any) -> download.RetryPolicy:
+    """The policy of these tests, changed."""
+    return dataclasses.replace(download.RETRY, **changes)
+
+
+def test_a_server_that_drips_is_left_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.faults = [Fault(stall_after=100_000)]
+    # The clock stands still for three pieces; then each look at it is two minutes later.
+    clock = itertools.chain([0.0] * 4, itertools.count(120, 120))
+    policy = quick(clock=clock.__next__, slowest=1e6)
+    with pytest.raises(ZhbertError, match="fewer than 1,000,000 bytes a second") as caught:
+        fetch(url, tmp_path, policy=policy)
+    assert " of 400,004 bytes are here and kept; run the same command again" in str(caught.value)
+    kept = (tmp_path / "model.zip.part").stat().st_size
+    assert kept
+    assert fetch(url, tmp_path).read_bytes() == BODY
+    assert server.ranges() == [None, f"bytes={kept}-"]
+
+
+def test_headers_that_do_not_end_are_not_waited_for(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.always = Fault(raw=b"HTTP/1.1 200 OK\r\nX: 1\r\n", stall_after=100)
+    policy = quick(answer=0.05, waits=())
+    with pytest.raises(ZhbertError, match="no answer within 0 seconds, 1 times in a row"):
+        fetch(url, tmp_path, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n-1\r\n" + BODY, "what is not HTTP"),
+        (b"Transfer-Encoding: chunked\r\n\r\n-5\r\n" + BODY, "what is not HTTP"),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + b"0" * 100_000, "what is not HTTP"),
+        (b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFF\r\n" + BODY, "broke off"),
+        (b"Transfer-Encoding: chunked\r\n\r\nx\r\n" + BODY, "broke off"),
+        (b"X: 1\r\n" * 500 + b"\r\n" + BODY, "broke off"),
+        (b"X: " + b"1" * 100_000 + b"\r\n\r\n" + BODY, "broke off"),
+        (b"Content-Length: 99999999999999999\r\n\r\n" + BODY, "more than 68,719,476,736 bytes"),
+    ],
+    ids=["-1", "-5", "endless line", "huge", "no number", "many", "long", "petabytes"],
+)
+def test_frames_that_lie_are_refused(raw: bytes, said: str, server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.always = Fault(raw=b"HTTP/1.1 200 OK\r\n" + raw)
+    assert said in refused(url, tmp_path)
+    assert not (tmp_path / "model.zip").exists()
+
+
+@pytest.mark.parametrize("length", [b"-5", b"9" * 5000, "٣".encode(), b"x"])
+def test_a_length_that_is_none_is_as_good_as_none(
+    length: bytes, server: Server, tmp_path: Path
+) -> None:
+    url = server.add("/model.zip", BODY)
+    server.faults = [
+        Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n" + BODY)
+    ]
+    assert fetch(url, tmp_path).read_bytes() == BODY
+
+
+def test_more_than_was_announced_is_not_taken(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server.always = Fault(raw=head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY))
+    assert "sends more than the 1,000 bytes it announced" in refused(url, tmp_path)
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_a_body_without_an_end_is_cut(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.always = Fault(headers={"Content-Length": None})
+    with pytest.raises(ZhbertError, match="more than 100,000 bytes: no archive of a model"):
+        fetch(url, tmp_path, policy=quick(largest=100_000))
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_redirections_are_followed_and_their_bodies_are_not_read(
+    server: Server, tmp_path: Path
+) -> None:
+    url = server.add("/model.zip", BODY)
+    # The answer that leads on never ends: whoever reads it waits.
+    head = b"HTTP/1.1 302 Found\r\nLocation: other.zip?x=1\r\n\r\n"
+    server.add("/other.zip?x=1", BODY)
+    server.faults = [Fault(raw=head + b"x" * 5000, stall_after=len(head) + 5000)]
+    assert fetch(url, tmp_path).read_bytes() == BODY
+
+
+def test_redirections_in_a_ring_are_refused(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.always = Fault(status=302, headers={"Location": "/model.zip?token=secret"})
+    message = refused(url, tmp_path)
+    assert "more than 10 redirections, the last to" in message
+    assert "secret" not in message
+    assert len(server.requests) == 10
+
+
+def test_what_is_no_http_is_said(server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    for raw in (b"", b"SSH-2.0-OpenSSH\r\n", b"\0" * 70_000, b"HTTP/1.1 abc\r\n\r\n"):
+        server.always = Fault(raw=raw)
+        assert "broke off" in refused(url, tmp_path)
+
+
+@pytest.mark.parametrize("etag", ["\x1b[2J", "é", "x" * 300])
+def test_a_validator_is_sent_back_or_not_used(etag: str, server: Server, tmp_path: Path) -> None:
+    url = server.add("/model.zip", BODY)
+    server.headers["/model.zip"]["ETag"] = f'"{etag}"'
+    server.faults = [Fault(break_after=100_000)]
+    assert fetch(url, tmp_path).read_bytes() == BODY
 
 
 def test_no_connection_names_the_host_and_the_reason(tmp_path: Path, waited: list[float]) -> None:
@@ -363,8 +501,10 @@ def test_another_file_than_the_recorded_one_is_refused(server: Server, tmp_path:
 def test_a_record_that_is_damaged_counts_for_nothing(server: Server, tmp_path: Path) -> None:
     url = server.add("/model.zip", BODY)
     fetch(url, tmp_path)
-    for text in ("", "[]", "{}", '{"url": 1'):
-        (tmp_path / "record.json").write_text(text)
+    record = (tmp_path / "record.json").read_text()
+    lies = [record.replace(sha256(BODY).hexdigest(), "../../x"), record.replace(": 4", ': "4"')]
+    for text in ("", "[]", "{}", '{"url": 1', "[" * 100_000, "\ud800", *lies):
+        (tmp_path / "record.json").write_bytes(text.encode(errors="surrogatepass"))
         assert fetch(url, tmp_path).read_bytes() == BODY
         assert read_record(tmp_path) is not None
 

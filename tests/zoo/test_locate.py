@@ -354,7 +354,7 @@ def test_saving_from_a_server_and_failing(
         save("toy", tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert [p.name for p in tmp_path.glob(".*")] == []
-    with pytest.raises(ZhbertError, match="a folder here already"):
+    with pytest.raises(ZhbertError, match="here already, nothing to download"):
         save(tmp_path / "out", tmp_path / "other")
 
 

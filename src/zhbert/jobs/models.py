@@ -21,6 +21,7 @@ _CHINESE_PIECES = 21128
 
 _WHERE = {
     "hugging_face_id": "hub",
+    "modelscope_id": "ModelScope",
     "pytorch_archive": "PyTorch",
     "tensorflow_archive": "TensorFlow",
     "paddlehub_module": "PaddleHub",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
+from zhbert.wording import without_secrets
 from zhbert.zoo.layout import find_model, is_weights
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ def save(
 
     origin = origin_of(name, form)
     if origin.kind == "folder":
-        raise ZhbertError(f"{name}: a folder here already; nothing to download")
+        model = find_model(origin.address)
+        raise ZhbertError(
+            f"{name}: here already, nothing to download: 'zhbert inspect {model.folder}' and every "
+            "other verb take it by this name"
+        )
     with _clear_errors(origin), shown(quiet) as progress:
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
@@ -268,7 +273,7 @@ def _from_url(url: str, progress: Progress) -> Path:
 def _fetched(url: str, progress: Progress) -> Iterator[Path]:
     """The archive at ``url``; one that turns out to be useless does not stay in the cache."""
     from zhbert.zoo.archive import BadArchiveError
-    from zhbert.zoo.download import discard, fetch, folder_for, without_password
+    from zhbert.zoo.download import discard, fetch, folder_for
 
     store = folder_for(url, cache_folder())
     archive = fetch(url, store, progress=progress)
@@ -276,7 +281,22 @@ def _fetched(url: str, progress: Progress) -> Iterator[Path]:
         yield archive
     except BadArchiveError as error:
         discard(store)
-        raise ZhbertError(str(error).replace(str(archive), without_password(url))) from None
+        raise ZhbertError(str(error).replace(str(archive), without_secrets(url))) from None
+
+
+def _other_ways(origin: Origin) -> str:
+    """Where else a model of the hub is had, where the hub does not answer."""
+    from zhbert.zoo.catalogue import find_card
+    from zhbert.zoo.hub import MIRROR, asks_the_hub_itself
+
+    if origin.kind != "hub" or not asks_the_hub_itself():
+        return ""
+    ways = f"; where huggingface.co is out of reach: export HF_ENDPOINT={MIRROR}"
+    if (card := find_card(origin.address)) and (copy := card.modelscope_id):
+        ways += (
+            f", or ModelScope's copy: modelscope download --model {copy} --local_dir {card.name}"
+        )
+    return ways
 
 
 @contextmanager
@@ -287,10 +307,9 @@ def _clear_errors(origin: Origin) -> Iterator[None]:
     try:
         yield
     except UnreachableError as error:
-        here = cached_models()
-        if here:
-            raise UnreachableError(f"{error}; these are here: {', '.join(here)}") from None
-        raise UnreachableError(f"{error}; no model was fetched before") from None
+        here = ", ".join(cached_models())
+        known = f"these are here: {here}" if here else "no model was fetched before"
+        raise UnreachableError(f"{error}{_other_ways(origin)}; {known}") from None
     except NotThereError as error:
         hint = f"; or try {origin.alternative}" if origin.alternative else ""
         raise ZhbertError(f"{error}{hint}") from None

@@ -62,6 +62,8 @@ class Card:
     # The recipe of zhbert that trains such a model.
     recipe: str | None = None
     hugging_face_id: str | None = None
+    # A copy there that others use and name; zhbert does not fetch from it.
+    modelscope_id: str | None = None
     tensorflow_archive: str | None = None
     pytorch_archive: str | None = None
     paddlehub_module: str | None = None

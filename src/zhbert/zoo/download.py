@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
-import json
 import os
+import queue
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote, urljoin, urlsplit
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, sha256_of, write_json
+from zhbert.files import describe_os_error, read_json, sha256_of, write_json
+from zhbert.schema import build
 from zhbert.signatures import looks_like_a_page
+from zhbert.wording import without_secrets
 from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
-    from requests import Response
+    from requests import Response, Session
 
-_BLOCK = 1 << 16
+# What has come is written down in such pieces, also of a server that is hardly alive.
+_BLOCK = 1 << 13
+_REDIRECTS = 10
+# Of a line that frames the body; an honest one has a few hexadecimal digits.
+_LONGEST_LINE = 1 << 12
+
+_NO_HTTP = "the server sends what is not HTTP"
+
+_Note = TypeVar("_Note")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +50,15 @@ class RetryPolicy:
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
     # Until the connection stands; then between two pieces of the answer.
     timeouts: tuple[float, float] = (10, 30)
+    # Until the answer begins, all redirections included: a server may drip its headers.
+    answer: float = 120
+    # A body slower than so many bytes a second, over so many seconds, never ends.
+    slowest: float = 1000
+    window: float = 60
+    # Bytes: the largest published archive has 1.3 GB.
+    largest: int = 64 << 30
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
 
 RETRY = RetryPolicy()
@@ -54,12 +74,24 @@ class Record:
     fetched: str  # UTC
 
 
+@dataclass(frozen=True)
+class _State:
+    """What the server said of a file that is not here in full."""
+
+    validator: str | None = None  # tells one version of the file from another
+    total: int | None = None  # bytes
+
+
 class UnreachableError(ZhbertError):
     """No connection: models that were fetched before still work."""
 
 
 class NotThereError(ZhbertError):
     """The server has no such file for us; another address may."""
+
+
+class _SlowError(Exception):
+    """The server sends, but too slowly for that to end."""
 
 
 class _BrokenError(Exception):
@@ -73,15 +105,26 @@ class _BrokenError(Exception):
 
 
 def folder_for(url: str, cache: Path) -> Path:
-    """Where the cache keeps the file of an address."""
-    return cache / "downloads" / hashlib.sha256(split_checksum(url)[0].encode()).hexdigest()[:32]
+    """Where the cache keeps the file of an address, whoever asks for it."""
+    address = split_checksum(url)[0]
+    place = urlsplit(address).netloc
+    address = address.replace(place, place.rpartition("@")[2], 1)
+    return cache / "downloads" / hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in such a folder; None where there is none."""
+    """The record in such a folder; None where there is none, or a damaged one."""
+    record = _noted(folder / "record.json", Record)
+    # Its first digits name a folder of the cache.
+    return record if record and re.fullmatch("[0-9a-f]{64}", record.sha256) else None
+
+
+def _noted(path: Path, kind: type[_Note]) -> _Note | None:
+    """A note of the cache: it is only a help, and a damaged one is as good as none."""
     try:
-        return Record(**json.loads((folder / "record.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        values = read_json(path, dict)
+        return build(kind, {k: v for k, v in values.items() if v is not None}, "", str(path))
+    except ZhbertError:
         return None
 
 
@@ -109,11 +152,11 @@ def fetch(
     progress = progress or Progress()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", f"fetching {without_password(url)}", progress):
+        with locked(folder / "lock", f"fetching {without_secrets(url)}", progress):
             return _Download(url, folder, progress, policy or RETRY).run()
     except OSError as error:
         raise describe_os_error(
-            error, f"downloading {without_password(url)} into {folder}"
+            error, f"downloading {without_secrets(url)} into {folder}"
         ) from None
 
 
@@ -132,15 +175,6 @@ def locked(file: Path, doing: str, progress: Progress) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def without_password(url: str) -> str:
-    """An address as it may be shown and written down: a user's name and password left out.
-
-    >>> without_password("https://me:secret@example.org/model.zip")
-    'https://example.org/model.zip'
-    """
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def split_checksum(url: str) -> tuple[str, str | None]:
@@ -171,7 +205,7 @@ class _Download:
 
     def __init__(self, url: str, folder: Path, progress: Progress, policy: RetryPolicy) -> None:
         self.url, self.published = split_checksum(url)
-        self.shown = without_password(self.url)
+        self.shown = without_secrets(self.url)
         self.file = folder / _file_name(self.url)
         self.part = folder / f"{self.file.name}.part"
         # The validator that tells one version of the file from another, and its length.
@@ -228,20 +262,17 @@ class _Download:
 
         state = self.read_state()
         # Without a validator nobody knows whether the rest still belongs to what is here.
-        offset = self.arrived() if state.get("validator") else 0
-        if offset and offset == state.get("total"):
+        offset = self.arrived() if state.validator else 0
+        if offset and offset == state.total:
             return
         headers = {"Accept-Encoding": "identity", "User-Agent": "zhbert"}
         if offset:
-            headers |= {"Range": f"bytes={offset}-", "If-Range": state["validator"]}
+            headers |= {"Range": f"bytes={offset}-", "If-Range": state.validator or ""}
         try:
-            with (
-                requests.Session() as session,
-                session.get(
-                    self.url, headers=headers, stream=True, timeout=self.policy.timeouts
-                ) as response,
-            ):
-                self.receive(response, offset, state)
+            with requests.Session() as session:
+                answer = _within(self.policy.answer, lambda: self.ask(session, headers))
+                with answer as response:
+                    self.receive(response, offset, state)
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ZhbertError(
@@ -249,15 +280,33 @@ class _Download:
                     "its own, set REQUESTS_CA_BUNDLE to its file"
                 ) from None
             raise _failed(error) from None
+        except requests.exceptions.InvalidHeader:
+            raise _BrokenError(_NO_HTTP) from None
         except requests.RequestException as error:
             raise ZhbertError(f"{self.shown}: not an address to fetch from ({error})") from None
-
-    def receive(self, response: Response, offset: int, state: dict[str, Any]) -> None:
-        """Check what kind of answer this is; append its bytes, or begin anew with them."""
-        if self.url.startswith("https:") and not response.url.startswith("https:"):
+        except _SlowError:
             raise ZhbertError(
-                f"{self.shown}: leads to {without_password(response.url)}, which is not encrypted"
-            )
+                f"{self.shown}: the server sends fewer than {self.policy.slowest:,.0f} bytes a "
+                f"second{self.kept()}; run the same command again later, or take another address"
+            ) from None
+
+    def ask(self, session: Session, headers: Mapping[str, str]) -> Response:
+        """The answer at the end of all redirections, its body not read yet."""
+        # The library follows them, too, but reads the bodies of those answers, however long.
+        session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
+        url = self.url
+        for _ in range(_REDIRECTS):
+            if self.url.startswith("https:") and not url.startswith("https:"):
+                raise ZhbertError(f"{self.shown}: leads to {url}, which is not encrypted")
+            response = session.get(url, headers=headers, stream=True, timeout=self.policy.timeouts)
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = urljoin(response.url, response.headers["Location"])
+        raise ZhbertError(f"{self.shown}: more than {_REDIRECTS} redirections, the last to {url}")
+
+    def receive(self, response: Response, offset: int, state: _State) -> None:
+        """Check what kind of answer this is; append its bytes, or begin anew with them."""
         status = response.status_code
         start, total = _content_range(response.headers.get("Content-Range", ""))
         if offset and status == 416 and total == offset:
@@ -265,7 +314,7 @@ class _Download:
         if offset and (
             status == 416
             or (status == 206 and start != offset)
-            or (status == 206 and _validator(response) not in (None, state["validator"]))
+            or (status == 206 and _validator(response) not in (None, state.validator))
         ):
             self.part.unlink()
             raise _BrokenError("the file on the server is another one now", wait=0)
@@ -275,29 +324,39 @@ class _Download:
             )
         if status == 200:
             offset = 0
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
+            total = _number(response.headers.get("Content-Length", ""))
         elif status != 206 or not offset:
             raise NotThereError(f"{self.shown}: {_refusal(response)}")
+        self.check_size(total or 0)
         with self.part.open("r+b" if offset else "wb") as file:
             if not offset:
                 # After the former part is empty: its bytes must not be taken for this version's.
-                write_json(self.state, {"validator": _validator(response), "total": total})
+                write_json(self.state, asdict(_State(_validator(response), total)))
             file.seek(offset)
-            for block in response.raw.stream(_BLOCK, decode_content=False):
+            for block in _body(response, self.policy):
                 if not offset and looks_like_a_page(block):
                     raise self.page()
                 offset += file.write(block)
+                self.check_size(offset)
+                if total is not None and offset > total:
+                    break
                 self.progress.advance("downloading", offset, total)
+        if total is not None and offset > total:
+            self.remove_part()
+            raise _BrokenError(f"the server sends more than the {total:,} bytes it announced")
         if total is not None and offset != total:
             raise _BrokenError(f"the connection broke off at {offset:,} of {total:,} bytes")
 
-    def read_state(self) -> dict[str, Any]:
-        try:
-            state = json.loads(self.state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
+    def check_size(self, size: int) -> None:
+        """Refuse what no archive of a model is as large as."""
+        if size > self.policy.largest:
+            self.remove_part()
+            raise ZhbertError(
+                f"{self.shown}: more than {self.policy.largest:,} bytes: no archive of a model"
+            )
+
+    def read_state(self) -> _State:
+        return _noted(self.state, _State) or _State()
 
     # --- the end --------------------------------------------------------------------------------
 
@@ -343,13 +402,102 @@ class _Download:
         if broken.connection:
             host = urlsplit(self.url).hostname
             return UnreachableError(f"{self.shown}: no connection to {host} ({broken.why})")
-        total = self.read_state().get("total")
-        of = f" of {total:,}" if total else ""
-        kept = f"; {self.arrived():,}{of} bytes are here and kept" if self.arrived() else ""
         return ZhbertError(
-            f"{self.shown}: {broken.why}, {attempts} times in a row{kept}; run the same command "
-            "again later"
+            f"{self.shown}: {broken.why}, {attempts} times in a row{self.kept()}; run the same "
+            "command again later"
         )
+
+    def kept(self) -> str:
+        """What is not lost, where there is something."""
+        state = self.read_state()
+        of = f" of {state.total:,}" if state.total else ""
+        there = self.arrived() and state.validator
+        return f"; {self.arrived():,}{of} bytes are here and kept" if there else ""
+
+
+# --- what servers send --------------------------------------------------------------------------
+
+
+def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
+    """What ``ask`` returns or raises; a library that waits for longer is left alone with it."""
+    ends: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            ends.put((ask(), None))
+        except BaseException as error:
+            ends.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = ends.get(timeout=seconds)
+    except queue.Empty:
+        raise _BrokenError(f"no answer within {seconds:,.0f} seconds") from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # there, where there is no error
+
+
+def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:
+    """The body of an answer as it comes."""
+    raw: Any = response.raw
+    file: Any = getattr(raw, "_fp", None)
+    if hasattr(file, "fp"):
+        # Between the connection and the libraries that take the body out of its frames.
+        file.fp = _Wire(file.fp, policy)
+    try:
+        yield from raw.stream(_BLOCK, decode_content=False)
+    except ValueError:
+        raise _BrokenError(_NO_HTTP) from None
+
+
+class _Wire:
+    """A connection's bytes, of which libraries read some whole: bounded in length and in time."""
+
+    def __init__(self, file: IO[bytes], policy: RetryPolicy) -> None:
+        self.file: Any = file
+        self.policy = policy
+        self.begun = policy.clock()
+        self.come = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """``size`` bytes, or all that are left."""
+        if size < 0:
+            raise ValueError("a piece of a length below 0")
+        pieces = []
+        while size and (piece := self.file.read1(size)):
+            pieces.append(piece)
+            size -= len(piece)
+            self.note(len(piece))
+        return b"".join(pieces)
+
+    def readline(self, limit: int = -1) -> bytes:
+        """A line of the frame."""
+        line = b""
+        while not line.endswith(b"\n") and (seen := self.file.peek(1)):
+            line += self.file.read1(seen.find(b"\n") + 1 or len(seen))
+            self.note(len(line))
+            if len(line) > _LONGEST_LINE:
+                raise ValueError("a line without an end")
+        return line
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as the buffer takes, or all that are left."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def note(self, count: int) -> None:
+        """So many bytes have come: are they enough for the time?"""
+        self.come += count
+        now = self.policy.clock()
+        if now - self.begun >= self.policy.window:
+            if self.come < self.policy.slowest * (now - self.begun):
+                raise _SlowError
+            self.begun, self.come = now, 0
 
 
 # --- what answers say ---------------------------------------------------------------------------
@@ -358,18 +506,20 @@ class _Download:
 def _validator(response: Response) -> str | None:
     """What tells this version of a file from another: a strong ETag, or else its date."""
     etag: str = response.headers.get("ETag", "")
-    if etag.startswith('"'):
-        return etag
-    return response.headers.get("Last-Modified")
+    found = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+    # It is sent back as it came, which libraries refuse of other characters.
+    return found if found and found.isascii() and found.isprintable() else None
 
 
 def _content_range(header: str) -> tuple[int | None, int | None]:
     """First byte and length of the whole, of ``bytes 100-199/200`` or ``bytes */200``."""
     found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header.strip())
-    if not found:
-        return None, None
-    start, total = found[1], found[2]
-    return int(start) if start else None, int(total) if total != "*" else None
+    return (_number(found[1] or ""), _number(found[2])) if found else (None, None)
+
+
+def _number(text: str) -> int | None:
+    """A number of bytes that a server names; None for what is none, or beyond all files."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -383,7 +533,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

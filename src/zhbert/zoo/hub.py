@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, read_json
+from zhbert.wording import shortly
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
 from zhbert.zoo.progress import Progress
 
+# Seconds in which a host answers that is there.
+_PATIENCE = 3
 CONFIGS = ("config.json", "bert_config.json")
 # The first that a model has is taken: the others hold the same tensors again.
 WEIGHTS = (*SAFETENSORS, *PYTORCH)
@@ -27,6 +32,17 @@ TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
+
+
+MIRROR = "https://hf-mirror.com"
+"""The usual mirror in China."""
+
+
+def asks_the_hub_itself() -> bool:
+    """Neither another address is set (HF_ENDPOINT), nor the cache alone wanted."""
+    from huggingface_hub import constants
+
+    return "huggingface.co" in constants.ENDPOINT and not constants.HF_HUB_OFFLINE
 
 
 def is_hub_id(name: str) -> bool:
@@ -82,7 +98,7 @@ def cached_hub_ids() -> list[str]:
             missing = [
                 name for name in _shards(model.weights) if not (model.folder / name).exists()
             ]
-            config = json.loads((model.config or Path()).read_text(encoding="utf-8"))
+            config = read_json(model.config or Path(), dict)
         except (OSError, ValueError, ZhbertError):
             continue
         if not missing and config.get("model_type", "bert") == "bert":
@@ -135,12 +151,16 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
     known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
     if known:
         return Path(known) if isinstance(known, str) else None
-    policy = download.RETRY
+    policy, gone = download.RETRY, _unreachable()
     for wait in (*policy.waits, None):
         try:
-            return Path(huggingface_hub.hf_hub_download(hub_id, name, revision=commit))
-        except LocalEntryNotFoundError:  # also an EntryNotFoundError, but no answer of the hub
-            raise
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    hub_id, name, revision=commit, local_files_only=gone is not None
+                )
+            )
+        except LocalEntryNotFoundError as error:  # an EntryNotFoundError, but no answer of the hub
+            raise error from gone or error.__cause__
         except EntryNotFoundError:
             return None
         except HfHubHTTPError as error:
@@ -157,11 +177,33 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
 def _shards(weights: Path) -> list[str]:
     if weights.suffix != ".json":
         return []
+    table = read_json(weights, dict, "an index of model files").get("weight_map")
+    if not isinstance(table, dict):
+        raise ZhbertError(f"{weights}: not an index of model files: no weight_map")
+    for name in table.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ZhbertError(f"{weights}: names {shortly(name)}: not a file beside it")
+    return sorted(set(table.values()))
+
+
+def _unreachable() -> OSError | None:
+    """Why there is no way to the hub, where that is certain at once; None: the library tries.
+
+    It would ask again for twenty seconds. Behind a proxy it alone can tell.
+    """
+    from huggingface_hub import constants
+
+    place = urlsplit(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return None
     try:
-        names = set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise ZhbertError(f"{weights}: not an index of model files: no weight_map") from None
-    return sorted(map(str, names))
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
+    except TimeoutError:
+        return None
+    except OSError as error:
+        return error
+    return None
 
 
 class _Remark(logging.Handler):
