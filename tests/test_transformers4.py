@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.text.test_added_tokens import CHARACTERS, OVERLAPPING, SPECIAL, write_vocabulary
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.model.pretrained import BertForQuestionAnswering
@@ -41,6 +43,40 @@ print("RESULT" + json.dumps({
     "offsets": offsets, "logits": both.prediction_logits[:, :6, :50].tolist(),
     "masked": masked.logits[:, :6, :50].tolist(), "pairs": both.seq_relationship_logits.tolist(),
 }))
+"""
+
+# Folders with added tokens that transformers 4 writes, and the ids that it finds there again.
+ADDED = """
+import json, os, sys
+from transformers import AddedToken, AutoTokenizer, BertTokenizer, BertTokenizerFast
+folder, cases = sys.argv[1], json.loads(sys.argv[2])
+result = []
+for number, (options, added, texts) in enumerate(cases):
+    for kind in (BertTokenizer, BertTokenizerFast):
+        out = os.path.join(folder, f"{kind.__name__}-{number}")
+        tokenizer = kind.from_pretrained(folder, **options)
+        for one in added:
+            tokenizer.add_tokens([AddedToken(**one)])
+        tokenizer.save_pretrained(out)
+        with open(os.path.join(out, "config.json"), "w") as file:
+            json.dump({"model_type": "bert"}, file)
+        again = AutoTokenizer.from_pretrained(out)
+        encoded = [
+            again(text, add_special_tokens=False, return_offsets_mapping=True) for text in texts
+        ]
+        rows = [[one["input_ids"], one["offset_mapping"]] for one in encoded]
+        result.append([number, out, rows])
+print("RESULT" + json.dumps(result))
+"""
+
+READ = """
+import json, sys
+from transformers import AutoTokenizer
+result = []
+for folder, texts in json.loads(sys.argv[1]):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    result.append([tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts])
+print("RESULT" + json.dumps(result))
 """
 
 CONTEXT = "王小明１９８６年生于北京市，2008年在Harvard学习；后来他住在上海——和家人一起。"
@@ -117,6 +153,55 @@ def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Pa
         result.prediction_logits[:, :6, :50].numpy(), theirs["masked"], atol=1e-4
     )
     np.testing.assert_allclose(result.seq_relationship_logits.numpy(), theirs["pairs"], atol=1e-4)
+
+
+def made_cases(rng: random.Random, count: int) -> list[tuple[Any, ...]]:
+    """Options, added tokens and texts that hold them."""
+    cases: list[tuple[Any, ...]] = []
+    for _ in range(count):
+        contents = {
+            rng.choice(OVERLAPPING)
+            if rng.random() < 0.6
+            else "".join(rng.choices(CHARACTERS, k=rng.randint(1, 4)))
+            for _ in range(rng.randint(0, 4))
+        }
+        added = [
+            {"content": content}
+            | {name: rng.random() < 0.5 for name in ("special", "normalized")}
+            | {name: rng.random() < 0.2 for name in ("single_word", "lstrip", "rstrip")}
+            for content in sorted(contents)
+            if content.strip("\u0301\u200b\u3000 ")
+        ]
+        parts = [*CHARACTERS, *SPECIAL, *(one["content"] for one in added for _ in range(8))]
+        texts = ["".join(rng.choices(parts, k=rng.randint(0, 14))) for _ in range(5)]
+        options = {
+            "do_lower_case": rng.random() < 0.5,
+            "strip_accents": rng.choice([None, True, False]),
+            "tokenize_chinese_chars": rng.random() < 0.5,
+        }
+        cases.append((options, added, texts))
+    return cases
+
+
+def test_added_tokens_of_folders_that_transformers_4_writes(
+    tmp_path: Path, transformers4: Path
+) -> None:
+    write_vocabulary(tmp_path)
+    cases = made_cases(random.Random(1), int(os.environ.get("ZHBERT_CASES", "25")))
+    found = run_there(transformers4, ADDED, str(tmp_path), json.dumps(cases))
+    assert len(found) == 2 * len(cases)
+    saved = []
+    for number, out, rows in found:
+        tokenizer = Tokenizer.from_pretrained(out)
+        tokenizer.save_pretrained(f"{out}-again")
+        (Path(f"{out}-again") / "config.json").write_text('{"model_type": "bert"}')
+        saved.append((f"{out}-again", cases[number][2]))
+        for text, (ids, offsets) in zip(cases[number][2], rows, strict=True):
+            encoding = tokenizer.encode(text)
+            assert encoding.ids.tolist() == ids, (cases[number], out, text)
+            assert encoding.offsets.tolist() == offsets, (cases[number], out, text)
+    expected = [[ids for ids, _ in rows] for _, _, rows in found]
+    assert run_there(transformers4, READ, json.dumps(saved)) == expected
 
 
 def test_the_question_answering_pipeline_gives_our_answers(
