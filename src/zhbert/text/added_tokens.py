@@ -171,7 +171,7 @@ class AddedTokens:
             spans = _spans(self._exact.search, codes)
             mark(spans[:, 0], spans[:, 1] - 1)
         if self._folded.search:
-            folded, origins, odd = _fold(codes, self._options)
+            folded, origins, odd = fold(codes, self._options)
             mark(odd, odd)
             spans = _spans(self._folded.search, folded)
             mark(origins[spans[:, 0]], origins[spans[:, 1] - 1])
@@ -204,7 +204,7 @@ def _chinese() -> NDArray[np.bool_]:
     return found
 
 
-def _fold(
+def fold(
     codes: NDArray[np.uint32], options: Options
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
     """`normalize` of many characters at once, but for the odd ones among them.

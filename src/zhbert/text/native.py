@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.text import _wordpiece
-from zhbert.text.added_tokens import AddedTokens
+from zhbert.text.added_tokens import AddedTokens, fold
 from zhbert.text.normalize import Options, rules
 from zhbert.text.wordpiece import PythonWordPiece
 from zhbert.text.words import WordPieces, joined, texts_of_run
+
+# Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2).
+Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
 
 # Below so many characters a text is encoded by the plain word pieces before it would be looked at.
 _SHORT = 64
@@ -39,7 +42,6 @@ class NativeWordPiece:
         table = rules(options)
         plain = {token.content: number for token, number in added.ids.items()}
         self._added = added
-        self._slow = None if added.is_plain else PythonWordPiece(ids, unknown_id, added, options)
         self._tables = _wordpiece.build(
             pieces,
             unknown_id,
@@ -49,10 +51,11 @@ class NativeWordPiece:
             table.decompositions,
             table.orders,
         )
+        self._slow: PythonWordPiece | None = None
+        if not added.is_plain:
+            self._slow = _BetweenTokens(ids, unknown_id, added, options, self._encode)
 
-    def encode(
-        self, texts: Sequence[str], special_tokens: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
         """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
         if self._slow is not None:
             parts = [
@@ -70,9 +73,7 @@ class NativeWordPiece:
             )
         return self._encode(texts, special_tokens)
 
-    def _encode(
-        self, texts: Sequence[str], special_tokens: bool = False
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
+    def _encode(self, texts: Sequence[str], special_tokens: bool = False) -> Encoded:
         ids, starts, offsets = _wordpiece.encode(self._tables, list(texts), special_tokens, True)
         assert offsets is not None
         return (
@@ -136,6 +137,46 @@ class NativeWordPiece:
         changes = np.flatnonzero(np.diff(touched)) + 1
         for first, last in pairwise([0, *changes.tolist(), len(texts)]):
             yield slice(first, last), bool(touched[first])
+
+
+class _BetweenTokens(PythonWordPiece):
+    """The plain word pieces, but what lies between added tokens goes the native way.
+
+    That is normalised already, which normalising it again does not change; a text with characters
+    that become several, or change with their neighbours, is left to the plain ones altogether.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[str, int],
+        unknown_id: int,
+        added: AddedTokens,
+        options: Options,
+        encode: Callable[[Sequence[str]], Encoded],
+    ) -> None:
+        super().__init__(ids, unknown_id, added, options)
+        self._encode_natively = encode
+
+    def _encode_plain(
+        self, text: str, begin: int, special_tokens: bool
+    ) -> Iterator[tuple[int, int, int]]:
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        folded, places, odd = fold(codes, self._options)
+        if len(odd):
+            yield from super()._encode_plain(text, begin, special_tokens)
+            return
+        normalized = folded.tobytes().decode("utf-32-le")
+        parts = list(self._added.split_normalized(normalized, special_tokens))
+        ids, starts, offsets = self._encode_natively([normalized[a:b] for _, a, b in parts])
+        shifts = np.repeat(np.array([a for _, a, _ in parts], np.int64), np.diff(starts))
+        first = (begin + places[offsets[:, 0] + shifts]).tolist()
+        last = (begin + places[offsets[:, 1] - 1 + shifts] + 1).tolist()
+        pieces = list(zip(ids.tolist(), first, last, strict=True))
+        for (token, a, b), low, high in zip(parts, starts, starts[1:], strict=False):
+            if token is None:
+                yield from pieces[low:high]
+            else:
+                yield token, begin + int(places[a]), begin + int(places[b - 1]) + 1
 
 
 def _word_pieces(

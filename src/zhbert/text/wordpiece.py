@@ -100,22 +100,27 @@ class PythonWordPiece:
         )
 
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
-        for number, begin, end in self._added.split(text, special_tokens):
-            if number is not None:
-                yield number, begin, end
+        for token, begin, end in self._added.split(text, special_tokens):
+            if token is not None:
+                yield token, begin, end
+            else:
+                yield from self._encode_plain(text[begin:end], begin, special_tokens)
+
+    def _encode_plain(
+        self, text: str, begin: int, special_tokens: bool
+    ) -> Iterator[tuple[int, int, int]]:
+        """What lies between tokens that are found in a text as it stands, at its place there."""
+        characters, places = normalize(text, self._options)
+        origins = [begin + place for place in places]
+        normalized = "".join(characters)
+        for token, first, last in self._added.split_normalized(normalized, special_tokens):
+            if token is not None:
+                yield token, origins[first], origins[last - 1] + 1
                 continue
-            characters, places = normalize(text[begin:end], self._options)
-            origins = [begin + place for place in places]
-            normalized = "".join(characters)
-            for token, first, last in self._added.split_normalized(normalized, special_tokens):
-                if token is not None:
-                    yield token, origins[first], origins[last - 1] + 1
-                    continue
-                for start, stop in split_words(characters[first:last]):
-                    word = normalized[first + start : first + stop]
-                    for piece, a, b in self._pieces(word):
-                        place = first + start
-                        yield piece, origins[place + a], origins[place + b - 1] + 1
+            for start, stop in split_words(characters[first:last]):
+                place = first + start
+                for piece, a, b in self._pieces(normalized[place : first + stop]):
+                    yield piece, origins[place + a], origins[place + b - 1] + 1
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
         """Greedy longest match from the left: (id, start, end) in the word."""
