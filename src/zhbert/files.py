@@ -162,6 +162,21 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
     return value
 
 
+def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """The lines of a file of one JSON object a line: as they stand, and what each says.
+
+    None: a line that is damaged, or torn because the writer was killed. For files of our own; a
+    user's are read with ``parse_json``, which says what is wrong.
+    """
+    with Path(path).open("rb") as file:
+        for line in file:
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                value = None
+            yield line, value if isinstance(value, dict) else None
+
+
 @contextmanager
 def refused(
     path: object,

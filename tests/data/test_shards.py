@@ -304,7 +304,7 @@ def flips(folder: Path, each: int) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         whole = path.read_bytes()
         for number in range(each):
-            bit = number * 8 * len(whole) // each + number % 8
+            bit = (number * 8 * len(whole) // each + number % 8) % (8 * len(whole))
             damaged = bytearray(whole)
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(damaged)

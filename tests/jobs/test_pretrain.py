@@ -159,6 +159,22 @@ def test_training_lowers_the_loss(corpus, tmp_path):
     assert sum(losses[-10:]) / 10 < losses[0] - 0.15
 
 
+def test_a_damaged_log_loses_nothing_when_the_run_goes_on(corpus, run_copy, capsys):
+    path = run_copy / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    evaluation = next(n for n, line in enumerate(lines) if b'12, "evaluation": "wwm"' in line)
+    # A byte of the third line, and the last step's evaluation, which is made again.
+    damaged = [line.replace(b'"step"', b'"st\xffp"') if n == 2 else line
+               for n, line in enumerate(lines) if n != evaluation]  # fmt: skip
+    path.write_bytes(b"".join(damaged))
+    pretrain("tiny", corpus, run_copy, resume=True, quiet=False)
+    assert path.read_bytes().splitlines(keepends=True) == [*lines[:2], *lines[3:]]
+    assert (run_copy / "metrics.damaged.jsonl").read_bytes() == damaged[2]
+    assert (
+        "metrics.jsonl: damaged lines, kept in metrics.damaged.jsonl: 3" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
 def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
     overrides = [*TINY, "steps=8", "checkpoint_every=3", f"optimizer.name={optimizer}"]

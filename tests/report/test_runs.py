@@ -220,6 +220,12 @@ def test_a_run_whose_loss_became_nan_is_drawn_up_to_there(tmp_path: Path) -> Non
     run = read(folder)
     assert run.last_step == 52
     assert "NaN" not in everything(folder)
+    assert not any("damaged" in remark for remark in run.remarks)  # it may be writing that line
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\n[]\n{"step": 54, "masked_lm_loss": 1}\n')
+    again = read(folder)
+    assert again.last_step == 54
+    assert f"{folder / 'metrics.jsonl'}: 2 damaged lines left out" in again.remarks
     assert "nan" not in page(gather([folder])).split("</style>")[1]
 
 

@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.train.log import MetricsFile, Progress, cut_metrics
@@ -36,20 +38,51 @@ def test_a_cut_keeps_older_lines_to_the_byte(tmp_path):
     path = tmp_path / "metrics.jsonl"
     kept = b'{"step": 1,  "loss": 0.10}\n{"step": 2}\n{"step": 2, "evaluation": "wwm"}\n'
     path.write_bytes(kept + b'{"step": 3}\n{"step": 4, "lo')
-    assert cut_metrics(path, 3) == 4
-    assert cut_metrics(path, 2) == 3
+    said = []
+    assert cut_metrics(path, 2, said.append) == {"wwm"}
     assert path.read_bytes() == kept
-    file = MetricsFile(path, after=2)
+    # What cannot be read is not thrown away, even where it was surely of a later step.
+    assert (tmp_path / "metrics.damaged.jsonl").read_bytes() == b'{"step": 4, "lo\n'
+    assert said == [f"{path}: damaged lines, kept in metrics.damaged.jsonl: 5"]
+    file = MetricsFile(path, after=2, say=said.append)
     file.write({"step": 3})
     file.close()
     assert path.read_bytes() == kept + b'{"step": 3}\n'
+    assert len(said) == 1
 
 
-def test_a_torn_line_is_cut_whatever_its_step(tmp_path):
+def test_a_line_that_lost_its_end_of_line_alone_is_kept(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}')
-    assert cut_metrics(path, 9) == 1
-    assert path.read_bytes() == b'{"step": 1}\n'
+    assert cut_metrics(path, 9, pytest.fail) == set()
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+
+
+# No bit makes one of these lines another one.
+LINES = [b'{"step": %d, "loss": 1%d}\n' % (n // 2, n % 10 * 111) for n in range(2, 10)]
+SIZE = len(LINES[0])
+
+
+@given(st.integers(0, 8 * SIZE * len(LINES) - 1), st.integers(1, 4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_changed_bit_costs_its_own_line_at_most_and_that_is_kept(tmp_path, bit, step):
+    damaged = bytearray(b"".join(LINES))
+    damaged[bit // 8] ^= 1 << bit % 8
+    path, aside = tmp_path / "metrics.jsonl", tmp_path / "metrics.damaged.jsonl"
+    aside.unlink(missing_ok=True)
+    path.write_bytes(damaged)
+    said = []
+    cut_metrics(path, step, said.append)
+    assert bool(said) == aside.exists()
+    hit, at_its_end = divmod(bit // 8, SIZE)
+    touched = {hit, hit + 1} if at_its_end == SIZE - 1 else {hit}
+    untouched = [line for n, line in enumerate(LINES[: 2 * step]) if n not in touched]
+    found = path.read_bytes()
+    assert [line for line in found.splitlines(keepends=True) if line in untouched] == untouched
+    if hit < 2 * step - 1:  # of the last line, a later step could be meant
+        both = found + (aside.read_bytes() if said else b"")
+        for part in damaged[hit * SIZE : (hit + 1) * SIZE].split(b"\n"):
+            assert part in both
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import os
@@ -144,6 +145,42 @@ def test_evaluations_come_at_their_steps_and_at_the_end():
     assert again == [found[1]]
     x, y = torch.cat([b.x for b in fixed.batches]), torch.cat([b.y for b in fixed.batches])
     assert found[1]["masked_lm_accuracy"] == (model(x).argmax(-1) == y).double().mean().item()
+
+
+def test_evaluations_that_were_lost_are_made_when_the_run_goes_on():
+    fixed = [Evaluation(name, toys.toy_step(99)) for name in ("one", "two")]
+    more = {"evaluations": fixed, "settings": {"evaluate_every": 2, "checkpoint_every": 2}}
+
+    class Interrupting(toys.ToyObjective):
+        interrupted = False
+
+        def __call__(self, model, batch, seed):
+            if not model.training and not self.interrupted:
+                self.interrupted = True
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(model, batch, seed)
+
+    _, whole, _, _ = run(**more, last_step=2)
+    outcome, lines, saved, model = run(**more, objective=Interrupting(), notice=lambda line: None)
+    assert (outcome.step, len(lines)) == (2, 2)
+
+    def resume(evaluated, **others):
+        return run(
+            **{"start": saved[-1], "model": copy.deepcopy(model), "last_step": 3, **more, **others},
+            evaluated=evaluated,
+        )
+
+    _, rest, _, _ = resume(())
+    assert rest[:2] == whole[2:]
+    assert [line["step"] for line in rest] == [2, 2, 3, 3, 3]
+    for there, names in ((["one"], ["two"]), (["one", "two"], [])):
+        _, rest, _, _ = resume(there)
+        assert [line["evaluation"] for line in rest if line["step"] == 2] == names
+    # At the very end a signal that comes meanwhile has nothing left to stop.
+    late = {"objective": Interrupting(), "notice": lambda line: None}
+    outcome, rest, _, _ = resume((), last_step=2, **late)
+    assert (outcome.signal, outcome.late_signal) == (None, signal.SIGTERM)
+    assert rest == whole[2:]
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

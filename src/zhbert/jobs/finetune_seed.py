@@ -181,7 +181,7 @@ class _Seed:
                 most=settings.micro_batch_size,
             )
 
-        metrics = MetricsFile(folder / "metrics.jsonl", start.step)
+        metrics = MetricsFile(folder / "metrics.jsonl", start.step, task.say)
 
         def save(at: Progressed) -> None:
             metrics.sync()

@@ -301,13 +301,14 @@ class _Job:
         metrics: MetricsFile | None = None
         after = begun.at.step if self.resume else None
         if ranks.first:
-            metrics = MetricsFile(self.folder / "metrics.jsonl", after)
+            metrics = MetricsFile(self.folder / "metrics.jsonl", after, self.say)
             sinks.append(metrics)
             if self.tensorboard:
                 sinks.append(TensorBoard(self.folder / "tensorboard", after))
             if not self.quiet:
                 progress = Progress(sys.stderr, begun.at.step, last_step)
                 sinks.append(progress)
+        evaluated = ranks.on_first(lambda: metrics.evaluated if metrics else frozenset())
         checkpoints = self._checkpoints()
         info = {
             "first_step": begun.first_step,
@@ -359,6 +360,7 @@ class _Job:
                 evaluations=evaluations,
                 ranks=ranks,
                 start=begun.at,
+                evaluated=evaluated if self.resume else None,
                 notice=write_notice if ranks.first else lambda line: None,
             )
         finally:

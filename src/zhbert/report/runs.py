@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
+from zhbert.files import json_lines
 from zhbert.tasks.cards import Card, card_names, load_card
+from zhbert.wording import counted
 
 Points = tuple[tuple[float, float], ...]
 """Places on a curve: (x, y)."""
@@ -245,7 +247,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     curves = {
         seed: curve
         for seed in sorted(begun)
-        if (curve := _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", main_metric))
+        if (curve := _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", main_metric, remarks))
     }
     given_as = _text(summary, "model") or _text(origin, "model") or folder.name
     weights = identity.get("model")
@@ -300,9 +302,9 @@ def _task_name(card: Card | None, folder: Path) -> str:
     return next(shipped, card.title.partition(":")[0])
 
 
-def _dev_curve(path: Path, metric: str) -> Points:
+def _dev_curve(path: Path, metric: str, remarks: list[str]) -> Points:
     points: dict[float, float] = {}
-    for line in read_lines(path):
+    for line in read_lines(path, remarks):
         epoch, value = as_number(line.get("epoch")), as_number(line.get(metric))
         if line.get("evaluation") == "dev" and epoch is not None and value is not None:
             points[epoch] = value
@@ -324,7 +326,7 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
     losses: list[float] = []
     evaluations: dict[str, list[Evaluation]] = {}
     pieces, seconds = 0.0, 0.0
-    for line in read_lines(folder / "metrics.jsonl"):
+    for line in read_lines(folder / "metrics.jsonl", remarks):
         step = as_number(line.get("step"))
         if step is None:
             continue
@@ -370,19 +372,23 @@ _EVALUATION = (
 # -- files -----------------------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; none where it is missing, a torn line is left out."""
+def read_lines(path: Path, remarks: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; none where it is missing.
+
+    Damaged lines are left out and become a remark; the end of a file that is being written is not
+    damaged.
+    """
+    damaged = 0
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-            for line in file:
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(value, dict):
-                    yield value
+        for raw, value in json_lines(path):
+            if value is not None:
+                yield value
+            else:
+                damaged += raw.endswith(b"\n")
     except OSError:
         return
+    if damaged and remarks is not None:
+        remarks.append(f"{path}: {counted(damaged, 'damaged line')} left out")
 
 
 def as_number(value: Any) -> float | None:

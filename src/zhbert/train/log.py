@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, to_json
+from zhbert.files import atomic_file, describe_os_error, json_lines, to_json
 from zhbert.terminal import escape_controls, unescaped
 from zhbert.wording import how_to_install
 
@@ -30,13 +29,21 @@ class Sink(Protocol):
 class MetricsFile:
     """metrics.jsonl: one JSON object a line, floats in full, each line handed over at once.
 
-    Appends; ``after`` (the checkpoint's step) first cuts a file of an interrupted run back.
+    Args:
+        path: the file; it is appended to.
+        after: the step of the checkpoint that the run goes on from: the lines of later steps, which
+            will be written again, are cut off first.
+        say: gets a line where damaged lines are found.
     """
 
-    def __init__(self, path: Path, after: int | None = None) -> None:
+    def __init__(
+        self, path: Path, after: int | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.path = path
+        self.evaluated: frozenset[str] = frozenset()
+        """The names of the evaluations that the file holds of step ``after``."""
         if after is not None and path.exists():
-            cut_metrics(path, after)
+            self.evaluated = cut_metrics(path, after, say)
         self._file = path.open("a", encoding="utf-8", newline="\n", buffering=1)
 
     def write(self, line: Mapping[str, Any]) -> None:
@@ -55,24 +62,40 @@ class MetricsFile:
         self._file.close()
 
 
-def cut_metrics(path: Path, step: int) -> int:
-    """Cut the file before the first line of a later step or a torn line; return the lines kept.
+def cut_metrics(path: Path, step: int, say: Callable[[str], None]) -> frozenset[str]:
+    """Cut the file after the last line of ``step``; return the evaluations that it holds of it.
 
-    The lines that stay keep every byte.
+    The lines that stay keep every byte. A line that says no step, or a later one before lines that
+    stay, is damaged: it is moved to a file beside this one, and ``say`` gets its number.
     """
-    kept = end = 0
-    with path.open("rb+") as file:
-        for line in file:
-            try:
-                entry = json.loads(line)
-                if not line.endswith(b"\n") or entry["step"] > step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            kept += 1
-            end += len(line)
-        file.truncate(end)
-    return kept
+    last, evaluated = 0, set()
+    for number, (_, entry) in enumerate(json_lines(path), 1):
+        if entry and 0 <= _step_of(entry) <= step:
+            last = number
+            if entry["step"] == step and "evaluation" in entry:
+                evaluated.add(str(entry["evaluation"]))
+    damaged: dict[int, bytes] = {}
+    with atomic_file(path) as temporary, temporary.open("wb") as kept:
+        for number, (line, entry) in enumerate(json_lines(path), 1):
+            whole = line.removesuffix(b"\n") + b"\n"
+            at = _step_of(entry or {})
+            if 0 <= at <= step:
+                kept.write(whole)
+            elif at < 0 or number < last:
+                damaged[number] = whole
+        if damaged:
+            aside = path.with_suffix(".damaged.jsonl")
+            with aside.open("ab") as file:
+                file.writelines(damaged.values())
+            numbers = ", ".join(map(str, damaged))
+            say(f"{path}: damaged lines, kept in {aside.name}: {numbers}")
+    return frozenset(evaluated)
+
+
+def _step_of(entry: Mapping[str, Any]) -> int:
+    """The step that a line belongs to; below 0: it says none."""
+    step = entry.get("step")
+    return step if type(step) is int else -1
 
 
 class TensorBoard:

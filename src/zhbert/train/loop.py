@@ -17,7 +17,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,6 +160,7 @@ def train(
     judge: Callable[[Progressed], Verdict] | None = None,
     ranks: Ranks = ALONE,
     start: Progressed = BEGINNING,
+    evaluated: Collection[str] | None = None,
     notice: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Train from ``start`` to ``settings.last_step``.
@@ -170,6 +171,9 @@ def train(
     at once. ``notice`` gets a line when they arrive.
     ``judge`` evaluates in a way of its own, whenever ``evaluations`` would; it is never cut short,
     so that what it decides is the same after a resumption.
+
+    ``evaluated`` names the evaluations of the step ``start`` that the log holds; those that it
+    lacks and that are due there, since a signal cut them short or the log was damaged, come first.
 
     Raises NotFiniteError when loss or gradient is not finite; no checkpoint is written then.
     """
@@ -190,6 +194,18 @@ def train(
         while len(pending) > left:
             write(pending.pop(0).line(objective.parts))
 
+    def due(step: int) -> bool:
+        return step == settings.last_step or _due(step, settings.evaluate_every)
+
+    def measure(which: Sequence[Evaluation[Batch]], final: bool) -> None:
+        nonlocal last_evaluation
+        settle()
+        ears = None if final else hurry
+        lines = evaluate(model, objective, which, at.step, settings.dtype, ranks, ears)
+        last_evaluation = lines or last_evaluation
+        for line in lines:
+            write(line)
+
     def checkpoint() -> None:
         nonlocal saved_step
         settle()
@@ -199,7 +215,11 @@ def train(
     model.train()
     alone = ranks.world_size == 1
     with _Signals(notice, alone) as signals, Prefetcher(source(start.step), device) as batches:
+        hurry = signals if alone else None
         stopped = False
+        if evaluated is not None and due(start.step):
+            missing = [one for one in evaluations if one.name not in evaluated]
+            measure(missing, start.step == settings.last_step)
         clock = time.perf_counter()
         while at.step < settings.last_step:
             if alone and signals.received:
@@ -216,7 +236,6 @@ def train(
                 stopped = True
                 break
             learning_rate = schedule(at.step)
-            hurry = signals if alone else None
             sums = _backward(forward, micro_batches, counts, at.step, settings, ranks, hurry)
             if sums is None:  # in the middle of a step, which is made again when the run goes on
                 for parameter in parameters:
@@ -238,32 +257,19 @@ def train(
             )
             settle(lag)
             ended = at.step == settings.last_step
-            due = ended or _due(at.step, settings.evaluate_every)
-            evaluate_now = due and bool(evaluations)
-            if due and judge is not None:
+            due_now = due(at.step)
+            if due_now and judge is not None:
                 settle()
                 verdict = judge(at)
                 for judged in verdict.lines:
                     write(judged)
                 ended = ended or verdict.enough
             save_now = ended or _due(at.step, settings.checkpoint_every)
-            if evaluate_now:
-                settle()
-                lines = evaluate(
-                    model,
-                    objective,
-                    evaluations,
-                    at.step,
-                    settings.dtype,
-                    ranks,
-                    None if ended else hurry,
-                )
-                last_evaluation = lines or last_evaluation
-                for line in lines:
-                    write(line)
+            if due_now and evaluations:
+                measure(evaluations, ended)
             if save_now:
                 checkpoint()
-            if due or save_now:
+            if due_now or save_now:
                 clock = time.perf_counter()
             if ended:
                 break
