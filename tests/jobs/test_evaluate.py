@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.jobs.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
+from zhbert.tasks.fine_tuned import open_fine_tuned
+from zhbert.tasks.read import SpanExample, TagExample, TextExample
 from zhbert.text.tokenizer import Tokenizer
 
 KINDS = ("classify", "multi_label", "regress", "tag", "span")
@@ -122,6 +127,33 @@ def test_a_run_of_several_seeds_asks_for_one(tuned, tmp_path):
     shutil.copytree(several / "seed-0", several / "seed-1")
     with pytest.raises(ZhbertError, match="a run of 2 seeds; name one of its models, for example"):
         evaluate(several, card, dev)
+
+
+VALUES = (None, True, -1, 10**30, 1.5, math.nan, "x", "", [], ["a"], {}, {"a": 1})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_value_of_a_models_task_is_believed_or_refused_in_one_line(tuned, data):
+    """What config.json keeps of the task, at every depth, and the keys that transformers reads."""
+    kind = data.draw(st.sampled_from(KINDS))
+    config = tuned / kind / "run" / "seed-0" / "final" / "config.json"
+    text = config.read_text(encoding="utf-8")
+    table = values = json.loads(text)
+    key = data.draw(st.sampled_from(["zhbert", "id2label", "num_labels", "problem_type"]))
+    while isinstance(table.get(key), dict) and table[key] and data.draw(st.booleans()):
+        table = table[key]
+        key = data.draw(st.sampled_from(sorted(table)))
+    table[key] = data.draw(st.sampled_from(VALUES))
+    said, one = "", {"tag": TagExample("0", ("好",)), "span": SpanExample("0", "好？", "好坏。")}
+    try:
+        config.write_text(json.dumps(values), encoding="utf-8")
+        open_fine_tuned(config.parent).predict([one.get(kind, TextExample("0", "好", "坏"))])
+    except ZhbertError as error:
+        said = str(error)
+    finally:
+        config.write_text(text, encoding="utf-8")
+    assert "\n" not in said
 
 
 def test_what_does_not_fit_is_refused(tuned, tmp_path):

@@ -189,3 +189,18 @@ def test_a_wrong_folder_or_number_is_one_clear_line(model: Path, tmp_path: Path,
     Tokenizer([*PIECES, "多"]).save_pretrained(tmp_path)
     assert main(["fill", str(tmp_path), "[MASK]"]) == 2
     assert "another model's vocabulary" in capsys.readouterr().err
+
+
+def test_scores_that_are_no_numbers_are_one_clear_line(model: Path, tmp_path: Path, capsys) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in ("cls.predictions.bias", "cls.predictions.transform.LayerNorm.bias"):
+        tensors[name].fill_(3e38)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert main(["fill", str(tmp_path), "[MASK]", "--json", "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "scores are not finite numbers" in said.err

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,8 @@ from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import check_vocabulary
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
     from zhbert.text.tokenizer import Encoding, Tokenizer
 
@@ -77,7 +79,8 @@ def fill(
     Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
 
     Raises:
-        ZhbertError: a text has no mask, or is longer than the model takes.
+        ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
+            finite numbers.
     """
     import torch
 
@@ -95,10 +98,7 @@ def fill(
         hidden = model.encoder(input_ids, torch.zeros_like(input_ids), positions, packed)
         masked = hidden[(input_ids == tokenizer.mask_id).nonzero()[:, 0]]
         logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
-        # A model may have more rows than the vocabulary has pieces; those have no name to show.
-        probabilities = logits.float().softmax(-1)[:, : len(tokenizer)]
-        best = probabilities.topk(min(top_k, len(tokenizer)))
-    ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ranked = _likeliest(logits, len(tokenizer), top_k)
     results = []
     for text, encoding in zip(texts, encodings, strict=True):
         spans = encoding.offsets[encoding.ids == tokenizer.mask_id].tolist()
@@ -110,6 +110,19 @@ def fill(
             )
         results.append(Filled(text, _put_in(text, spans, masks), tuple(masks)))
     return results
+
+
+def _likeliest(logits: Tensor, pieces: int, top_k: int) -> Iterator[tuple[list[float], list[int]]]:
+    """The probabilities and the ids of the likeliest pieces, for each row of (M, V) logits."""
+    # A model may have more rows than the vocabulary has pieces; those have no name to show.
+    probabilities = logits.float().softmax(-1)[:, :pieces]
+    if not bool(probabilities.isfinite().all()):
+        raise ZhbertError(
+            "the model's scores are not finite numbers (NaN or infinity), so no mask can be "
+            "filled: its weights are damaged or diverged"
+        )
+    best = probabilities.topk(min(top_k, pieces))
+    return zip(best.values.tolist(), best.indices.tolist(), strict=True)
 
 
 def _encode(
