@@ -111,6 +111,8 @@ VOCABULARIES = {
     "white space as a piece": lines([*PIECES[:6], "\u2028", "##\u2028", *PIECES[6:]]),
     "white space after pieces": lines([f"{piece}\u3000 " for piece in PIECES]),
     "special tokens missing": lines(PIECES[1:4] + PIECES[5:]),
+    "special tokens missing before a blank line": lines([*PIECES[1:4], *PIECES[5:], ""]),
+    "special tokens missing before blank lines": lines([*PIECES[1:4], *PIECES[5:], "", "", ""]),
 }
 
 

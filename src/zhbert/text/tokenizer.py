@@ -123,18 +123,15 @@ class Tokenizer:
             ],
             self.options,
         )
-        pieces = _appended(vocabulary, ids, self.added_tokens)
-        self.vocabulary = tuple(pieces)
+        rows, beyond = _numbered(vocabulary, ids, self.added_tokens)
+        self.vocabulary = (*rows, *beyond)
         self._ids = ids
-        added = AddedTokens(
-            {token: ids[token.content] for token in self.added_tokens}, self.options
-        )
-        self._added = added
+        numbers = {token: ids[token.content] for token in self.added_tokens}
+        self._added = added = AddedTokens(numbers, self.options)
         # What no word piece can lead to may be a row like others: so [MASK] is one in vocab.txt
         # where it was missing. Other appended tokens stay outside, as in transformers.
-        beyond = pieces[len(vocabulary) :]
         harmless = added.is_plain and not any(reachable(token, self.options) for token in beyond)
-        self.num_word_pieces = len(pieces) if harmless else min(len(vocabulary), len(pieces))
+        self.num_word_pieces = len(self.vocabulary) if harmless else len(rows)
         self._special_ids = {
             token.content: ids[token.content] for token in self.added_tokens if token.special
         }
@@ -444,29 +441,27 @@ def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken
     return tuple(found.values())
 
 
-def _appended(
+def _numbered(
     vocabulary: Sequence[str], ids: dict[str, int], tokens: Sequence[AddedToken]
-) -> list[str]:
-    """All pieces, the tokens that the vocabulary lacks behind it; ``ids`` grows by them.
+) -> tuple[list[str], list[str]]:
+    """The rows of a vocabulary, and the tokens that it lacks, which ``ids`` gets.
 
     transformers numbers these on from the count of different pieces, an empty one among them, not
-    from the count of rows.
+    from the count of rows. Empty rows at the end are left out where nothing follows them.
     """
-    pieces = list(vocabulary)
+    rows = list(vocabulary)
     missing = [token.content for token in tokens if token.content not in ids]
-    number = len(set(pieces))
-    while pieces and not pieces[-1] and (not missing or len(pieces) > number):
-        pieces.pop()
-    if missing and number < len(pieces):
+    number = len(set(rows))
+    while rows and not rows[-1] and (not missing or len(rows) > number):
+        rows.pop()
+    if missing and number < len(rows):
         raise ZhbertError(
             f"transformers would give the added token {missing[0]!r} the id {number}, which is "
-            f"{pieces[number]!r}: the vocabulary has {len(pieces):,} rows and {number:,} different "
+            f"{rows[number]!r}: the vocabulary has {len(rows):,} rows and {number:,} different "
             f"pieces; write {missing[0]!r} at the end of vocab.txt"
         )
-    for token in missing:
-        ids[token] = len(pieces)
-        pieces.append(token)
-    return pieces
+    ids |= {token: row for row, token in enumerate(missing, len(rows))}
+    return rows, missing
 
 
 @cache

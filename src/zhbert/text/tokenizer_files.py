@@ -123,20 +123,12 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
 
         # Google's layout has no place for the option: only the pieces tell.
         files.config = {"do_lower_case": not looks_cased(vocabulary)}
-    arguments: dict[str, Any] = dict(fast.options) if fast else {}
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-        if name in files.config:
-            arguments[name] = files.config[name]
-        value = arguments.get(name, True)
-        if not isinstance(value, bool) and not (value is None and name == "strip_accents"):
-            where = folder / "tokenizer_config.json"
-            raise ZhbertError(f"{where}: {name} must be true or false, not {value!r}")
     special = dict(SPECIAL_TOKENS)
     if fast is not None:
         special["unk_token"] = fast.unknown_token
     special, tokens = files.added_tokens(special, fast.added_tokens if fast else {})
     _must_have_their_ids(vocabulary, tokens)
-    return arguments | {
+    return files.options(fast.options if fast else {}) | {
         "vocabulary": vocabulary,
         "special_tokens": special,
         "added_tokens": [token for token, _ in tokens],
@@ -284,6 +276,17 @@ class _OptionFiles:
                 f"{self._where}: extra_special_tokens must be a list, not {extra!r:.40}"
             )
         return list(extra.values()) if isinstance(extra, dict) else extra
+
+    def options(self, usual: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the normalisation: those of ``usual`` where nothing else is said."""
+        found = dict(usual)
+        for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+            if name in self.config:
+                found[name] = self.config[name]
+            value = found.get(name, True)
+            if not isinstance(value, bool) and not (value is None and name == "strip_accents"):
+                raise ZhbertError(f"{self._where}: {name} must be true or false, not {value!r}")
+        return found
 
     def added_tokens(
         self, special: dict[str, str], fast: Mapping[int, AddedToken]
