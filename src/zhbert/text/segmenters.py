@@ -366,7 +366,7 @@ def _refuse_code(segmenter: str, file: Path, config: Any) -> None:
             calls = key in names and isinstance(name, str | dict | list)
             if calls and (not isinstance(name, str) or name not in names[key]):
                 raise ZhbertError(
-                    f"segmenter {segmenter}: {file}: {key} wants {str(name)[:80]!r}: refused: "
+                    f"segmenter {segmenter}: {file}: {key} wants {str(name)[:80]!r}: refused, as "
                     "it could run any code; give a model from a source that you trust"
                 )
             # HanLP fetches an address when it makes the object that is given it.

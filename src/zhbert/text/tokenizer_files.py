@@ -127,7 +127,7 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
     if fast is not None:
         special["unk_token"] = fast.unknown_token
     special, tokens = files.added_tokens(special, fast.added_tokens if fast else {})
-    _must_have_their_ids(vocabulary, tokens)
+    _must_have_their_ids(path, vocabulary, tokens)
     return files.options(fast.options if fast else {}) | {
         "vocabulary": vocabulary,
         "special_tokens": special,
@@ -150,7 +150,7 @@ def _warn_of_repeated(vocabulary: Sequence[str], path: Path) -> None:
 
 
 def _must_have_their_ids(
-    vocabulary: Sequence[str], tokens: Sequence[tuple[AddedToken, int | None]]
+    path: Path, vocabulary: Sequence[str], tokens: Sequence[tuple[AddedToken, int | None]]
 ) -> None:
     """Refuse added tokens whose files give them other ids than transformers would."""
     ids = {piece: row for row, piece in enumerate(vocabulary) if piece}
@@ -162,8 +162,9 @@ def _must_have_their_ids(
             following += 1
         if number is not None and number != row:
             raise ZhbertError(
-                f"the added token {token.content!r} has the id {number}, where {row} is expected "
-                "(transformers counts on from the vocabulary); the files of two models are mixed"
+                f"{path}: the added token {token.content!r} has the id {number}, where {row} is "
+                "expected (transformers counts on from the vocabulary): files of two models are "
+                "mixed here"
             )
 
 
