@@ -259,7 +259,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         load_segmenter()
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "opencc", None)
-    with pytest.raises(ZhbertError, match="pip install 'opencc"):
+    with pytest.raises(ZhbertError, match="pip install 'OpenCC"):
         load_segmenter(traditional="opencc")
 
 
