@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 import tomllib
 import warnings
 
@@ -457,7 +458,10 @@ def test_a_warm_up_longer_than_the_run_is_a_warning(corpus, tmp_path, capsys):
     assert "warning: optimizer.warmup_steps = 100 is longer" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(corpus, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [2, 0])
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint_and_says_how_to_go_on(
+    corpus, tmp_path, monkeypatch, every
+):
     from zhbert.jobs import pretrain as job
 
     class Breaking(job.PretrainingObjective):
@@ -469,12 +473,23 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(corpus, tmp_path, m
             return (losses * math.nan if self.calls == 5 else losses), correct
 
     monkeypatch.setattr(job, "PretrainingObjective", Breaking)
-    overrides = [*TINY, "steps=9", "checkpoint_every=2"]
-    said = refusal("tiny", corpus, tmp_path / "run", overrides)
+    run, overrides = tmp_path / "run", [*TINY, "steps=9", f"checkpoint_every={every}"]
+    said = refusal("tiny", corpus, run, overrides)
     assert "the loss is nan at step 5" in said
-    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
-    assert kept == ["step-000002", "step-000004"]
-    assert len(steps_of(tmp_path / "run")) == 4
+    kept = sorted(path.name for path in (run / "checkpoints").glob("*"))
+    assert kept == (["step-000002", "step-000004"] if every else [])
+    assert len(steps_of(run)) == 4
+    # What it says can be done.
+    monkeypatch.undo()
+    lower = [*TINY, "steps=1", "optimizer.learning_rate=1e-5"]
+    if every:
+        assert "the checkpoint of step 4 is kept; begin a run in another --out from it, " in said
+        assert f"continue_from={run}, with a lower optimizer.learning_rate" in said
+        result = pretrain("tiny", corpus, tmp_path / "next", [*lower, f"continue_from={run}"])
+        assert result.step == 5
+    else:
+        assert "nothing was saved yet; begin again with a lower optimizer.learning_rate" in said
+        assert pretrain("tiny", corpus, run, lower, overwrite=True).step == 1
 
 
 def test_what_pairs_cut_off_is_counted_and_said(corpus, tmp_path, capsys):
@@ -499,6 +514,15 @@ def test_bf16_trains_close_to_fp32(corpus, tmp_path):
     for one, two in zip(steps_of(tmp_path / "fp32"), steps_of(tmp_path / "bf16"), strict=True):
         assert one["loss"] == pytest.approx(two["loss"], rel=0.02)
         assert one["loss"] != two["loss"]
+
+
+def test_without_tensorboard_no_folder_is_made_that_would_block_the_next_try(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    said = refusal("tiny", corpus, tmp_path / "run", [*TINY, "steps=2"], tensorboard=True)
+    assert "tensorboard is not installed" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard_files_are_written_on_wish(corpus, tmp_path):

@@ -258,12 +258,14 @@ class _Job:
 
     def go(self) -> Result:
         from zhbert.train.log import MetricsFile, Progress, Sink, TensorBoard
-        from zhbert.train.loop import LoopSettings, train, write_notice
+        from zhbert.train.loop import LoopSettings, NotFiniteError, train, write_notice
         from zhbert.train.optim import OPTIMIZERS, schedule
 
         recipe, ranks = self.recipe, self.ranks
         self.claim = dataclasses.replace(self.claim, needed=self._needed())
         _check_run_folder(self.claim)
+        if self.tensorboard:
+            TensorBoard.check()
         begun = self._begin()
         model = begun.model
         last_step = begun.first_step + recipe.steps
@@ -363,6 +365,8 @@ class _Job:
                 evaluated=evaluated if self.resume else None,
                 notice=write_notice if ranks.first else lambda line: None,
             )
+        except NotFiniteError as error:
+            raise ZhbertError(f"{error}; {self._way_out(checkpoints.steps())}") from None
         finally:
             for sink in sinks:
                 sink.close()
@@ -797,6 +801,16 @@ class _Job:
         resolved = dataclasses.replace(self.recipe, model=begun.shape)
         write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
         write_json(path, origin)
+
+    def _way_out(self, kept: list[int]) -> str:
+        """What to do about a loss that is no number, given the steps that have a checkpoint."""
+        gently = "a lower optimizer.learning_rate or a longer optimizer.warmup_steps"
+        if not kept:
+            return f"nothing was saved yet; begin again with {gently}, and --overwrite"
+        return (
+            f"the checkpoint of step {kept[-1]} is kept; begin a run in another --out from it, "
+            f"continue_from={self.folder}, with {gently}"
+        )
 
     def _write_final(self, model: BertForPreTraining) -> None:
         from zhbert.files import atomic_folder

@@ -102,14 +102,20 @@ class TensorBoard:
     """The same numbers as TensorBoard's event files in RUN/tensorboard."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = None if after is None else after + 1
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge)
+
+    @staticmethod
+    def check() -> None:
+        """Raise a ZhbertError where the library is missing: before a run makes its folder."""
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            import torch.utils.tensorboard  # noqa: F401
         except ImportError:
             raise ZhbertError(
                 f"--tensorboard: tensorboard is not installed; {how_to_install('tensorboard')}"
             ) from None
-        purge = None if after is None else after + 1
-        self._writer: Any = SummaryWriter(str(folder), purge_step=purge)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add every number of the line as a scalar."""

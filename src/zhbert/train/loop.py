@@ -126,11 +126,7 @@ class NotFiniteError(ZhbertError):
     """A loss or a gradient that is no number any more."""
 
     def __init__(self, what: str, step: int, learning_rate: float) -> None:
-        super().__init__(
-            f"{what} at step {step} (learning rate {learning_rate:.3g}); nothing was saved since "
-            "the last checkpoint: go on from it with a lower optimizer.learning_rate or a longer "
-            "optimizer.warmup_steps"
-        )
+        super().__init__(f"{what} at step {step} (learning rate {learning_rate:.3g})")
         self.what, self.step, self.learning_rate = what, step, learning_rate
 
 
