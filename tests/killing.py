@@ -1,4 +1,4 @@
-"""A child that is killed at its n-th operation on files: what a power cut or kill -9 leaves."""
+"""Kills at the n-th operation on files, in a child, and disks that are full, by the system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+
+import pytest
 
 # Python tells of these before it does them. A write is none of them: see ``killed_at_size``.
 OPERATIONS = {
@@ -67,17 +70,40 @@ def kill_at_size(size: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
-def every_kill(work: Callable[[], object], sizes: tuple[int, ...] = ()) -> Iterator[str]:
-    """Run ``work`` again and again, killed before each of its operations, until it is not killed;
-    then killed in the middle of files of these ``sizes``. Between them the caller looks at what is
-    left, and puts everything back.
+def every_kill(
+    work: Callable[[], object], sizes: tuple[int, ...] = (), *, step: int = 1
+) -> Iterator[str]:
+    """Run ``work`` again and again, killed before each of its operations (each ``step``-th), until
+    it is not killed; then killed in the middle of files of these ``sizes``. Between them the caller
+    looks at what is left, and puts everything back.
     """
     number = 1
     while killed(work, partial(kill_before, number)):
         yield f"before operation {number}"
-        number += 1
+        number += step
     assert number > 5, "operations are counted"
-    yield f"not at all: {number - 1} operations"
+    yield "not at all"
     for size in sizes:
         if killed(work, partial(kill_at_size, size)):
             yield f"at {size} bytes"
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """No file may grow beyond ``size`` bytes: the system's own error, also in others' code."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def one_line(capsys: pytest.CaptureFixture[str], out: str) -> str:
+    """The one line that a verb ended with: an error that names what is in ``out``."""
+    said = capsys.readouterr().err
+    assert said.startswith("zhbert: error: ")
+    assert said.count("\n") == 1
+    assert f" {out}" in said, said
+    assert "zhbert-" not in said, "no temporary names"
+    return said

@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.killing import every_kill
+from tests.killing import at_most, every_kill, one_line
 
 from zhbert import files
 from zhbert.cli import main
@@ -354,25 +352,6 @@ def test_what_goes_wrong_in_reading_is_not_blamed_on_what_is_written(tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-@contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes: the system's own error, also in others' code."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def assert_one_line(capsys: pytest.CaptureFixture[str], out: str) -> None:
-    said = capsys.readouterr().err
-    assert said.startswith("zhbert: error: ")
-    assert said.count("\n") == 1
-    assert f" {out}" in said
-    assert "zhbert-" not in said, "no temporary names"
-
-
 COMMANDS = {
     "prepare": "prepare text.txt --workers 1 --held-out 0.4 --out out",
     "duplicates": "prepare text.txt --workers 1 --held-out 0.4 --deduplicate --out out",
@@ -392,7 +371,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_works_afterwards(
             code = main(command.split())
         if code:
             assert code == 2
-            assert_one_line(capsys, "out")
+            one_line(capsys, "out")
     assert size or code, "the limits are felt"
     assert main(command.split()) == 0
     assert not list(tmp_path.rglob(".*"))

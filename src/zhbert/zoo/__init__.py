@@ -239,7 +239,11 @@ def _unpack(
     with atomic_folder(out, replace=replace) as temporary:
         inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
         inside.mkdir(exist_ok=True)
-        unpack(archive, inside, progress=progress)
+        try:
+            unpack(archive, inside, progress=progress)
+        except ZhbertError as error:
+            error.args = (str(error).replace(str(inside), str(out)),)
+            raise
         try:
             model = find_model(inside)
         except ZhbertError as error:

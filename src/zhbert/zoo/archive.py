@@ -77,7 +77,7 @@ def unpack(
             out of the folder, are links or devices, or are too many or too large.
         ZhbertError: the disk is full, or no permission.
     """
-    should, doing = "a whole archive", f"unpacking {archive}"
+    should, doing = "a whole archive", "unpacking"
     with refused(archive, should, doing=doing, hint="; fetch it again", kind=BadArchiveError):
         kind = kind_of(archive)
         if kind is None:
