@@ -17,7 +17,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.schema import build, hint_in, overridden, suggest, to_toml
 from zhbert.schema import flatten as flatten  # a name of this module, too
-from zhbert.wording import show
+from zhbert.wording import show, without_secrets
 
 RECIPES_FOLDER = Path(__file__).with_name("recipes")
 
@@ -395,5 +395,8 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML that ``parse_recipe`` reads back identically; unset keys are left out."""
-    return to_toml(recipe)
+    """The recipe as TOML that ``parse_recipe`` reads back identically; unset keys are left out.
+
+    So is a password in the address of a model: who has the file must not have it.
+    """
+    return to_toml(dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +152,7 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        "command": [without_secrets(word) for word in sys.argv],
         "zhbert": __version__,
         "commit": git_commit(),
         "python": platform.python_version(),

@@ -30,6 +30,7 @@ from zhbert.data.sources import find_sources
 from zhbert.tasks.cards import Card, load_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
+from zhbert.tasks.write_predictions import write_predictions
 from zhbert.text.segment import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.archive import Limits, unpack
@@ -294,28 +295,15 @@ READERS["recipe"] = Reader(_make_recipes, _read_recipes)
 
 def _make_predictions(folder: Path, kind: str) -> None:
     _make_table(folder, kind, "own")
-    examples: list[Any] = read_examples(_card(folder), next(folder.glob("dev.*")), "dev")
-    objects = {
-        "classify": lambda one: {"id": one.id, "label": one.label},
-        "regress": lambda one: {"id": one.id, "predicted": one.value},
-        "tag": lambda one: {"id": one.id, "tokens": one.tokens, "predicted": one.tags},
-        "span": lambda one: {"id": one.id, "predicted": "好", "null_odds": 0.5},
-    }
-    lines = (json.dumps(objects[kind](one)) for one in examples)
+    card = _card(folder)
+    examples: list[Any] = read_examples(card, next(folder.glob("dev.*")), "dev")
+    values = ["好" if kind == "span" else one.gold for one in examples]
+    write_predictions(card, examples, values, folder / "predicted")
+    pairs = zip(examples, values, strict=True)
+    objects = ({"id": one.id, "predicted": value, "null_odds": 0.5} for one, value in pairs)
+    lines = (json.dumps(one, ensure_ascii=False) for one in objects)
     (folder / "predicted.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    if kind == "span":
-        answers = {one.id: "好" for one in examples}
-        (folder / "predicted.json").write_text(json.dumps(answers))
-        (folder / "odds.json").write_text(json.dumps(dict.fromkeys(answers, 0.5)))
-    elif kind == "tag":
-        tagged = (
-            "".join(f"{t} {g}\n" for t, g in zip(one.tokens, one.tags, strict=True))
-            for one in examples
-        )
-        (folder / "predicted.txt").write_text("\n".join(tagged), encoding="utf-8")
-    else:
-        answers = (f"{one.id}\t{one.label or one.value}\n" for one in examples)
-        (folder / "predicted.tsv").write_text("index\tprediction\n" + "".join(answers))
+    (folder / "odds.json").write_text(json.dumps({one.id: 0.5 for one in examples}))
 
 
 def _read_predictions(folder: Path) -> None:
@@ -323,8 +311,7 @@ def _read_predictions(folder: Path) -> None:
     examples = read_examples(card, gold, "dev")
     for path in sorted(folder.glob("predicted.*")):
         read_predictions(card, path, examples, gold, "dev")
-    if (odds := folder / "odds.json").exists():
-        read_null_odds(odds)
+    read_null_odds(folder / "odds.json", card)
 
 
 for kind in small_tasks.CARDS:

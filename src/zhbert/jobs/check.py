@@ -23,6 +23,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
+from zhbert.wording import without_secrets
 from zhbert.zoo.catalogue import find_card
 
 # Of the models that were published; a corpus says how large its own is.
@@ -155,5 +156,5 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
                 "num_hidden_layers": card.num_layers,
                 "num_attention_heads": card.num_heads,
             }
-        notes.append(f"initial_model = {recipe.initial_model}: not there yet")
+        notes.append(f"initial_model = {without_secrets(recipe.initial_model)}: not there yet")
     return None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import architecture_of, check_out, tokenizer_of
+from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
         more = f" and {len(report['unknown']) - 5} more" if len(report["unknown"]) > 5 else ""
         console.err().print(f"not BERT's, kept as they are: {names}{more}", markup=False)
     if report["vocabulary"] is None and not args.quiet:
-        console.err().print(f"{args.source}: no vocabulary, so none was written", markup=False)
+        console.err().print(
+            f"{without_secrets(args.source)}: no vocabulary, so none was written", markup=False
+        )
     skipped = f"; {len(report['skipped'])} skipped (no weights)" if report["skipped"] else ""
     console.out().print(
         f"{report['folder']}: {report['format']}, {report['architecture']}, {report['dtype']}, "

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 
 from zhbert.jobs.model_folder import check_out
+from zhbert.wording import without_secrets
 from zhbert.zoo import FORMATS, locate, save
 from zhbert.zoo.layout import find_model
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(
             {
-                "name": args.name,
+                "name": without_secrets(args.name),
                 "folder": str(model.folder),
                 "format": model.format,
                 "weights": str(model.weights),

@@ -24,6 +24,7 @@ from typing import Any
 
 from zhbert.config import RANGES
 from zhbert.errors import ZhbertError
+from zhbert.wording import without_secrets
 
 _CHOICES = ("hierarchical", "repeat")
 
@@ -110,7 +111,7 @@ def extend(
     )
     write_model_folder(out, config, entries, opened.tokenizer, replace=overwrite)
     return {
-        "model": str(model),
+        "model": without_secrets(str(model)),
         "out": str(out),
         "positions": positions,
         "positions_before": had,

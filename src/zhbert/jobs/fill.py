@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import check_vocabulary
+from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -205,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
     return {
-        "model": model,
+        "model": without_secrets(model),
         "mask_filling_head": head,
         "text": result.text,
         "filled": result.filled,

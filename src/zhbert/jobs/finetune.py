@@ -62,7 +62,7 @@ from zhbert.tasks.settings import (
     settings_for,
     with_overrides,
 )
-from zhbert.wording import counted
+from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from zhbert.jobs.finetune_seed import DivergedError, Task
@@ -208,7 +208,7 @@ class _Run:
         from zhbert.zoo import locate
         from zhbert.zoo.layout import find_model
 
-        self.card, self.model_name, self.claim = card, model, claim
+        self.card, self.model_name, self.claim = card, without_secrets(model), claim
         self.folder, self.overwrite = claim.folder, claim.overwrite
         self.points, self.seeds = points, seeds
         self.quiet = quiet

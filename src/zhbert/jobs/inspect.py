@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert.wording import without_secrets
+
 if TYPE_CHECKING:
     from zhbert.model.inspection import HeadState, Inspection, Vocabulary
     from zhbert.zoo.layout import ModelFiles
@@ -70,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
 
     found = inspect_checkpoint(files)
     if args.json:
-        console.print_json(describe(args.path, files, found))
+        console.print_json(describe(without_secrets(args.path), files, found))
         return 0
-    _print(args.path, found)
+    _print(without_secrets(args.path), found)
     return 0
 
 

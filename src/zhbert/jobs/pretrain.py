@@ -39,7 +39,7 @@ from zhbert.config import (
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
-from zhbert.wording import counted
+from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             launcher = ["zhbert"]
             if processes > 1:
                 launcher = ["torchrun", "--nproc-per-node", str(processes), "-m", "zhbert"]
-            command = shlex.join([*launcher, *again, "--resume"])
+            command = without_secrets(shlex.join([*launcher, *again, "--resume"]))
             sys.stderr.write(f"saved at step {result.step}; to go on: {command}\n")
     return 128 + result.signal if result.signal else 0
 
@@ -540,6 +540,7 @@ class _Job:
     def _changes(self, former: Recipe) -> list[str]:
         """What differs from the run's own recipe and may; ZhbertError for what may not."""
         mine, theirs = flatten(self.recipe), flatten(former)
+        mine["initial_model"] = without_secrets(mine["initial_model"])
         lines = []
         for key, value in mine.items():
             # An unset key of [model] means what the run was resolved to.
@@ -782,10 +783,11 @@ class _Job:
         from zhbert.runtime import provenance
 
         self.held.enter_context(self.claim.held())
+        overrides = [without_secrets(one) for one in self.overrides]
         origin = {
             **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
             "recipe": self.where,
-            "overrides": self.overrides,
+            "overrides": overrides,
             "corpus": str(self.corpus.folder.resolve()),
             "corpus_vocabulary": self.corpus.fingerprint,
             "from_step": begun.at.step,
@@ -795,7 +797,7 @@ class _Job:
             self._checkpoints().forget_after(begun.at.step)
             former = _provenance(self.folder)
             resumed = [*former.get("resumed", []), origin]
-            origin = {**former, "overrides": self.overrides, "resumed": resumed}
+            origin = {**former, "overrides": overrides, "resumed": resumed}
         elif self.overwrite:
             empty_folder(self.folder, last="recipe.toml")
         resolved = dataclasses.replace(self.recipe, model=begun.shape)

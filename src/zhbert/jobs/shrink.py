@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     from zhbert.data.documents import Reading
@@ -168,7 +169,7 @@ def shrink(
     write_model_folder(out, config, entries, tokenizer, replace=overwrite)
     before, after = parameters_by_part(opened.entries), parameters_by_part(entries)
     result = {
-        "model": str(model),
+        "model": without_secrets(str(model)),
         "out": str(out),
         "layers": kept,
         "layers_before": had,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
+from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     from zhbert.data.documents import Reading
@@ -146,7 +147,7 @@ def extend_vocabulary(
     coverage = _coverage(old, new, from_text, reading, quiet) if from_text else None
     write_model_folder(out, config, entries, new, replace=overwrite)
     result: dict[str, Any] = {
-        "model": str(model),
+        "model": without_secrets(str(model)),
         "out": str(out),
         "pieces": len(new),
         "pieces_before": len(old),
