@@ -72,7 +72,7 @@ def test_each_label_and_each_type_of_entity_is_scored(tuned):
             assert row[name] == pytest.approx(100 * expected[label][theirs])
     macro = expected["macro avg"]["f1-score"]
     assert found["averages"]["macro"]["f1"] == pytest.approx(100 * macro)
-    assert sum(map(sum, found["confusion"])) == 24
+    assert sum(sum(row.values()) for row in found["confusion"].values()) == 24
     result = json.loads((run / "seed-0" / "result.json").read_text(encoding="utf-8"))
     assert result["classes"] == found["classes"]
 

@@ -38,8 +38,8 @@ def print_report(card: Card, report: Mapping[str, Any]) -> None:
     table.add_column("is \\ predicted", overflow="fold")
     for label in report["classes"]:
         table.add_column(Text(label), justify="right", overflow="fold")
-    for label, counts in zip(report["classes"], confusion, strict=True):
-        table.add_row(named[label], *(f"{count:,}" for count in counts))
+    for label, counts in confusion.items():
+        table.add_row(named[label], *(f"{counts.get(other, 0):,}" for other in confusion))
     console.out().print()
     console.out().print(table)
 

@@ -180,13 +180,13 @@ def class_report(
     """Precision, recall, F1 (in per cent) and support of each class, and their averages.
 
     Plain data, in the numbers of scikit-learn's ``classification_report``. Of single labels there
-    is ``confusion``, too: how often each class, a row, was taken for each, a column.
+    is ``confusion``, too: how often each class was taken for each, where it was at all.
 
     >>> report = class_report(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
     >>> {name: round(value, 2) for name, value in report["classes"]["a"].items()}
     {'precision': 100.0, 'recall': 50.0, 'f1': 66.67, 'support': 2}
     >>> round(report["averages"]["micro"]["f1"], 2), report["confusion"]
-    (66.67, [[1, 1], [0, 1]])
+    (66.67, {'a': {'a': 1, 'b': 1}, 'b': {'b': 1}})
     """
     classes = _classes(gold, predicted, labels)
     several = not isinstance(gold[0], str)
@@ -194,7 +194,10 @@ def class_report(
     report = _report(classes, ClassCounts(counts, absent=several))
     if not several:
         pairs = Counter(zip(gold, predicted, strict=True))
-        report["confusion"] = [[pairs[row, column] for column in classes] for row in classes]
+        report["confusion"] = {
+            true: {found: pairs[true, found] for found in classes if pairs[true, found]}
+            for true in classes
+        }
     return report
 
 
