@@ -66,6 +66,31 @@ def test_pickles_are_what_torch_reads(tmp_path_factory, table: dict) -> None:
     assert zipfile.ZipFile(file).testzip() is None
 
 
+def test_the_same_model_is_the_same_bytes_of_torch_save(tmp_path: Path) -> None:
+    """Also in another process, and under the names inside that torch.save gives."""
+    entries = entries_of({"x.a": torch.ones(3, 2), "x.b": torch.arange(4)})
+    program = """
+    import sys
+    from pathlib import Path
+    import torch
+    from zhbert.model.checkpoint import entries_of, write_pytorch
+
+    entries = entries_of({"x.a": torch.ones(3, 2), "x.b": torch.arange(4)})
+    write_pytorch(Path(sys.argv[1]), entries)
+    """
+    for name in ("one", "other", "theirs"):
+        (tmp_path / name).mkdir()
+    write_pytorch(tmp_path / "one", entries)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), tmp_path / "other"],
+        check=True,
+    )
+    one, other, theirs = (tmp_path / n / "pytorch_model.bin" for n in ("one", "other", "theirs"))
+    assert one.read_bytes() == other.read_bytes()
+    torch.save({name: entry.read() for name, entry in entries.items()}, theirs)
+    assert zipfile.ZipFile(one).namelist() == zipfile.ZipFile(theirs).namelist()
+
+
 @given(tables, st.integers(1, 200))
 def test_what_is_written_is_read(tmp_path_factory, table: dict, bound: int) -> None:
     tensors = make(table)

@@ -481,10 +481,12 @@ def _write_pickle(path: Path, skeleton: Path, entries: Mapping[str, Entry]) -> N
     data = iter(entries.values())
     with zipfile.ZipFile(skeleton) as source, zipfile.ZipFile(path, "w") as target:
         for record in source.infolist():
-            if re.search(r"/data/\d+$", record.filename):
-                _add_record(target, record.filename, _bytes_of(next(data).read()))
-            else:
-                _add_record(target, record.filename, source.read(record))
+            # torch.save names the folder inside by its file: the skeleton's name is another each
+            # time, and the same model is to be the same bytes.
+            inside = record.filename.partition("/")[2]
+            is_data = re.fullmatch(r"data/\d+", inside)
+            content = _bytes_of(next(data).read()) if is_data else source.read(record)
+            _add_record(target, f"pytorch_model/{inside}", content)
 
 
 def _add_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
