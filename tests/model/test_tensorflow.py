@@ -156,9 +156,12 @@ def _cut(path: Path) -> None:
     [
         (lambda p: Path(f"{p}.data-00000-of-00001").unlink(), "data-00000-of-00001: missing"),
         (lambda p: _cut(Path(f"{p}.data-00000-of-00001")), "truncated: 1,206 of 2,412 bytes"),
-        (lambda p: _cut(Path(f"{p}.index")), "damaged or truncated"),
-        (lambda p: Path(f"{p}.index").write_bytes(b"<html>not found</html>" * 9), "damaged or"),
-        (lambda p: Path(f"{p}.index").write_bytes(b""), "damaged or truncated"),
+        (lambda p: _cut(Path(f"{p}.index")), "damaged, or not a checkpoint of TensorFlow"),
+        (lambda p: Path(f"{p}.index").write_bytes(b"<html>not found</html>" * 9), "damaged, or"),
+        (
+            lambda p: Path(f"{p}.index").write_bytes(b""),
+            "damaged, or not a checkpoint of TensorFlow",
+        ),
     ],
 )
 def test_a_bad_file_is_one_clear_line(tmp_path: Path, spoil: Any, message: str) -> None:
@@ -177,7 +180,7 @@ def test_a_flipped_bit_is_seen_when_the_tensor_is_read(tmp_path: Path) -> None:
     content[100] ^= 1
     part.write_bytes(content)
     entry = read_tensorflow(prefix).entries["bert.embeddings.word_embeddings.weight"]
-    with pytest.raises(ZhbertError, match="damaged or truncated"):
+    with pytest.raises(ZhbertError, match="damaged, or not a checkpoint of TensorFlow"):
         entry.read()
 
 

@@ -130,10 +130,7 @@ class Checkpoint:
         """A checkpoint of tensors under the names in its file, which older programs wrote."""
         entries: dict[str, Entry] = {}
         names: dict[str, str] = {}
-        try:
-            modern_name = modern_names(raw)
-        except ZhbertError as error:
-            raise ZhbertError(f"{file}: {error}") from None
+        modern_name = modern_names(raw, file)
         for name, entry in raw.items():
             modern = modern_name[name]
             if segments_of_uer(name):

@@ -181,7 +181,7 @@ def hugging_face_names(ours: str) -> tuple[str, ...]:
     return theirs if number is None else tuple(n.replace("*", number[1], 1) for n in theirs)
 
 
-def modern_names(names: Iterable[str]) -> dict[str, str]:
+def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str, str]:
     """A checkpoint's names, and each as Hugging Face writes it today, with the ``bert.`` prefix.
 
     Whatever all names of the encoder begin with is left off; so is what a head's name shares with
@@ -191,16 +191,17 @@ def modern_names(names: Iterable[str]) -> dict[str, str]:
     Raises:
         ZhbertError: two models, that is, two tables of word embeddings.
 
-    >>> modern_names(["module._orig_mod.encoder.layer.0.output.LayerNorm.gamma", "module.cls.x"])
-    {'module._orig_mod.encoder.layer.0.output.LayerNorm.gamma': \
-'bert.encoder.layer.0.output.LayerNorm.weight', 'module.cls.x': 'cls.x'}
+    >>> modern_names(["module.bert.encoder.layer.0.output.LayerNorm.gamma", "module.qa_outputs.x"])
+    {'module.bert.encoder.layer.0.output.LayerNorm.gamma': \
+'bert.encoder.layer.0.output.LayerNorm.weight', 'module.qa_outputs.x': 'qa_outputs.x'}
     """
     spelt = {name: _respelt(name) for name in names}
     if foreign_architecture(spelt):
         return {name: name for name in spelt}
-    prefix = _shared_prefix(spelt.values())
+    prefix = shared_prefix(spelt.values(), where)
     modern = {name: _without_prefix(new, prefix) for name, new in spelt.items()}
-    for head in _HEADS:
+    # Without an encoder there is nothing that a head could stand beside.
+    for head in _HEADS if any(new.startswith("bert.") for new in modern.values()) else ():
         # A head that stands beside the encoder under a prefix of its own.
         owners = {
             new.partition(f".{head}")[0]
@@ -232,14 +233,21 @@ def _respelt(name: str) -> str:
     return name
 
 
-def _shared_prefix(names: Iterable[str]) -> str:
-    """What stands before every name of the encoder."""
+def shared_prefix(names: Iterable[str], where: object = "checkpoint") -> str:
+    """What stands before every name of the encoder, in PyTorch's names or TensorFlow's.
+
+    >>> shared_prefix(["model.bert.embeddings.word_embeddings.weight", "model.lstm.bias"])
+    'model.bert.'
+    """
     names = list(names)
+    if foreign_architecture(names):
+        return ""
     found = {match[1] for name in names if (match := _WORDS.fullmatch(name))}
     if len(found) > 1:
         begin = " and with ".join(repr(prefix) for prefix in sorted(found))
         raise ZhbertError(
-            f"two models in one file, whose names begin with {begin}; save one of them alone"
+            f"{where}: two models in one file, whose names begin with {begin}; save one of them "
+            "alone"
         )
     if not found:
         # A part of a model: its other tensors tell, if they agree.
@@ -247,15 +255,19 @@ def _shared_prefix(names: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def of_encoder(name: str) -> bool:
+    """Whether a name without its prefix is the encoder's, in PyTorch's names or TensorFlow's."""
+    return _TRUNK.match(name) is not None
+
+
 def _without_prefix(name: str, prefix: str) -> str:
-    if name.startswith(prefix) and _TRUNK.match(name, len(prefix)):
-        rest = name[len(prefix) :]
-        return f"bert/{rest}" if "/" in rest else f"bert.{rest}"
+    rest = name.removeprefix(prefix)
+    if name.startswith(prefix) and of_encoder(rest):
+        return f"bert.{rest}"
     # A head hangs at some module above the encoder: module.cls beside module.bert.
     for end in range(len(prefix), 0, -1):
-        if prefix[end - 1] in "./" and name.startswith(prefix[:end]):
-            head = name[end:]
-            return head if "/" in name or head.startswith(_HEADS) else name
+        if prefix[end - 1] == "." and name.startswith(prefix[:end]):
+            return name[end:] if name.startswith(_HEADS, end) else name
     return name
 
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, refused
 from zhbert.model.checkpoint import DTYPES, Checkpoint, Entry
+from zhbert.model.names import of_encoder, shared_prefix
 from zhbert.wording import how_to_install
 
 # Beginnings of names, so that the table fits a page; ``*`` stands for a layer's number.
@@ -78,7 +79,7 @@ _CHATTER = re.compile(
     rb"WARNING: All log messages before absl|I\d{4} |To enable the following instr"
 )
 _SHARD = re.compile(r"\.data-(\d+)-of-(\d+)$")
-_WORDS = "bert/embeddings/word_embeddings"
+_CHECKPOINT = "a checkpoint of TensorFlow"
 
 
 def _expanded(name: str, side: int) -> str:
@@ -181,21 +182,22 @@ def read_tensorflow(prefix: str | Path) -> Checkpoint:
     prefix = Path(prefix)
     available = _check_files(prefix)
     tensorflow = import_tensorflow()
-    with _reading(tensorflow, prefix):
+    with refused(prefix, _CHECKPOINT):
         reader = tensorflow.train.load_checkpoint(str(prefix))
         shapes = reader.get_variable_to_shape_map()
         kinds = reader.get_variable_to_dtype_map()
+        size = sum(math.prod(shape) * kinds[name].size for name, shape in shapes.items())
     if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
         raise ZhbertError(
             f"{prefix}: a checkpoint of TensorFlow 2 objects; those of TensorFlow 1, as Google's "
             "BERT writes them, are read: convert it with the program that wrote it"
         )
-    size = sum(math.prod(shape) * kinds[name].size for name, shape in shapes.items())
     if size > available:
         raise ZhbertError(
             f"{prefix}.data-*: truncated: {available:,} of {size:,} bytes; fetch it again"
         )
-    scope = _scope(shapes)
+    # Programs build the model inside a scope of theirs.
+    scope = shared_prefix(shapes, prefix).removesuffix("bert/")
     raw: dict[str, Entry] = {}
     skipped = []
     # TensorFlow's map has no order of its own.
@@ -205,9 +207,10 @@ def read_tensorflow(prefix: str | Path) -> Checkpoint:
             skipped.append(name)
             continue
         here, flip = name.removeprefix(scope), False
+        here = f"bert/{here}" if of_encoder(here) else here
         if (known := from_tensorflow_name(here)) is not None:
             here, flip = known
-        read = partial(_read, tensorflow, reader, prefix, name)
+        read = partial(_read, reader, prefix, name)
         entry = Entry(tuple(shapes[name]), DTYPES[kind], read)
         if here in raw:
             raise ZhbertError(f"{prefix}: two variables mean {here}; the second is {name}")
@@ -234,28 +237,13 @@ def _check_files(prefix: Path) -> int:
     return sum(size for size, _ in parts.values())
 
 
-@contextmanager
-def _reading(tensorflow: Any, prefix: Path) -> Iterator[None]:
-    try:
-        yield
-    except (tensorflow.errors.OpError, RuntimeError, ValueError) as error:
-        line = str(error).split("\n")[0]
-        raise ZhbertError(f"{prefix}: damaged or truncated ({line}); fetch it again") from None
-
-
-def _read(tensorflow: Any, reader: Any, prefix: Path, name: str) -> Tensor:
-    with _reading(tensorflow, prefix):
+def _read(reader: Any, prefix: Path, name: str) -> Tensor:
+    with refused(prefix, _CHECKPOINT):
         array = reader.get_tensor(name)
     if array.dtype.name == "bfloat16":
         # Neither library knows the other's type; the bits are the same.
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
-
-
-def _scope(names: Iterable[str]) -> str:
-    """What stands before every name: programs that build the model inside a scope of theirs."""
-    scopes = {n.removesuffix(_WORDS) for n in names if n.endswith(f"/{_WORDS}")}
-    return scopes.pop() if len(scopes) == 1 else ""
 
 
 def _is_optimiser(name: str, names: Iterable[str]) -> bool:
