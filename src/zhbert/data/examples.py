@@ -80,6 +80,9 @@ class RowBuilder(Protocol):
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
         """Row ``index`` of the epoch; ``rng`` decides where a long pair is cut."""
 
+    def random_share(self, epoch: int) -> float | None:
+        """Of the epoch's pairs, those whose second sentence is random; None: no pairs."""
+
 
 def generator(seed: int, stream: int, epoch: int, index: int = 0) -> np.random.Generator:
     """A generator that depends on its four numbers alone (Philox, a counter-based generator)."""
@@ -205,6 +208,10 @@ class PairRows:
         """How many pairs the epoch has."""
         return len(self._plan(epoch))
 
+    def random_share(self, epoch: int) -> float | None:
+        """The share of the label "not next"."""
+        return float(self._plan(epoch)[:, 4].mean())
+
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
         """[CLS] A [SEP] B [SEP]"""
         a_start, a_length, b_start, b_length, is_random = self._plan(epoch)[index].tolist()
@@ -266,6 +273,10 @@ class PackedRows:
     def count(self, epoch: int) -> int:
         """How many rows there are, in every epoch."""
         return len(self._rows)
+
+    def random_share(self, epoch: int) -> float | None:
+        """There are no pairs."""
+        return None
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
         """[CLS] sentences [SEP], with a [SEP] more where a document ends inside the row."""

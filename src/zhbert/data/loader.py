@@ -135,6 +135,11 @@ class PretrainingLoader:
         """Rows of the first epoch (pairs are drawn anew each epoch: their number varies)."""
         return self._rows.count(0)
 
+    @property
+    def random_share(self) -> float | None:
+        """Of the first epoch's pairs, those whose second sentence is random; None: no pairs."""
+        return self._rows.random_share(0)
+
     def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
         """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
         step = start_step
@@ -265,6 +270,11 @@ class ShortRowsFirst:
     def rows_per_epoch(self) -> int:
         """Long rows of the first epoch."""
         return self._long.rows_per_epoch
+
+    @property
+    def random_share(self) -> float | None:
+        """Of the first epoch's long pairs, those whose second sentence is random."""
+        return self._long.random_share
 
     @property
     def made_pieces(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zhbert.data.documents import Reading
+from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources
 from zhbert.jobs.blocks import MOST_PLACES
 from zhbert.text.normalize import DROPPED, describe_dropped
@@ -46,6 +47,7 @@ def account(
             "train": train["pieces"],
             "held_out": held_out["pieces"],
         },
+        "punctuation": counts["pieces.punctuation"],
         "split": {
             "documents": counts["documents.split"],
             "lines": counts["lines.split"],
@@ -77,8 +79,6 @@ def _under(prefix: str, counts: Counter[str]) -> dict[str, int]:
 
 # Of what was read, more than this much lost deserves a warning of its own.
 _MUCH = 0.05
-# Beyond this share of punctuation or [UNK] the text is hardly worth training on.
-_MOSTLY, _MANY = 0.5, 0.1
 # Lines of a document, on average: a book, or lines that are documents themselves.
 _LONG = 5_000
 
@@ -113,9 +113,8 @@ def remarks(info: dict[str, Any], counts: Counter[str]) -> list[str]:
     """What can hardly be learnt from this corpus, and why."""
     found = []
     totals = [info["totals"][split] for split in ("train", "held_out")]
-    documents, lines, sentences, pieces = (
-        sum(total[name] for total in totals)
-        for name in ("documents", "lines", "sentences", "pieces")
+    documents, lines, sentences = (
+        sum(total[name] for total in totals) for name in ("documents", "lines", "sentences")
     )
     found_whole = documents - counts["documents.divided"]
     if (
@@ -132,17 +131,7 @@ def remarks(info: dict[str, Any], counts: Counter[str]) -> list[str]:
             "every document is one sentence: no two follow each other, so there are no sentence "
             'pairs to learn from (rows.builder = "pairs")'
         )
-    if counts["pieces.punctuation"] > _MOSTLY * pieces:
-        found.append(
-            f"{counts['pieces.punctuation'] / pieces:.0%} of the pieces are punctuation or symbols:"
-            " there is little to learn from them"
-        )
-    if info["alignment"]["unknown_pieces"] > _MANY * pieces:
-        found.append(
-            f"{info['alignment']['unknown_pieces'] / pieces:.0%} of the pieces are [UNK]: zhbert "
-            "vocab coverage names the characters, zhbert vocab train makes a vocabulary with them"
-        )
-    return found
+    return found + on_text(info)
 
 
 def describe(report: dict[str, Any]) -> str:

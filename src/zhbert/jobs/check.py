@@ -22,6 +22,7 @@ from zhbert.config import (
     recipe_to_toml,
     resolve_shape,
 )
+from zhbert.data.remarks import on_rows, on_text
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
 from zhbert.wording import without_secrets
 from zhbert.zoo.catalogue import find_card
@@ -98,7 +99,13 @@ def check(
         vocabulary_size = opened.vocabulary_size
         pieces = sum(int(entry["pieces"]) for entry in opened.info["shards"]["train"])
         if not opened.info["shards"]["held_out"]:
-            notes.append(f"{corpus}: no held-out documents: evaluation will be skipped")
+            notes.append(
+                f"{corpus}: no held-out documents: evaluation will be skipped; prepare it again "
+                "with --held-out 0.01 --overwrite to have some"
+            )
+        rows = max(1, pieces // settings.sequence_length)
+        builder, batch = settings.rows.builder, settings.batch_size
+        notes += on_text(opened.info) + on_rows(opened.info, builder, rows, batch)
     size = vocabulary_size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
     config = BertConfig(vocab_size=size, **flatten(shape))
     parameters = sum(count_parameters_by_part(config).values())

@@ -36,6 +36,7 @@ from zhbert.config import (
     recipe_to_toml,
     resolve_shape,
 )
+from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
@@ -720,8 +721,8 @@ class _Job:
             )
         except ZhbertError:
             self.say(
-                f"{self.corpus.folder}: no held-out documents: evaluation is skipped "
-                "(zhbert prepare --held-out 0.01 sets some aside)"
+                f"{self.corpus.folder}: no held-out documents: evaluation is skipped (prepare it "
+                "again with --held-out 0.01 --overwrite to have some)"
             )
             return []
         guess = self._most_frequent_piece()
@@ -840,14 +841,22 @@ class _Job:
             + (f", {counted(self.threads, 'thread')}" if ranks.device.type == "cpu" else "")
             + (f", {ranks.world_size} processes" if ranks.world_size > 1 else "")
         )
-        epochs = recipe.steps * recipe.batch_size / loader.rows_per_epoch
+        rows, random = loader.rows_per_epoch, loader.random_share
+        epochs = recipe.steps * recipe.batch_size / rows
         self.say(
-            f"data: {loader.rows_per_epoch:,} rows an epoch ({recipe.rows.builder}, "
-            f"{recipe.masking.strategy} masks); steps {begun.at.step + 1} to {last_step} x "
+            f"data: {rows:,} rows an epoch ({recipe.rows.builder}"
+            + ("" if random is None else f": {1 - random:.0%} next, {random:.0%} random")
+            + f", {recipe.masking.strategy} masks); steps {begun.at.step + 1} to {last_step} x "
             f"{recipe.batch_size} rows of up to {recipe.sequence_length} pieces = "
             f"{epochs:.3g} epochs"
             + (f"; micro-batches of {micro_rows}" if micro_rows < recipe.batch_size else "")
         )
+        info = self.corpus.info
+        for remark in (
+            *on_text(info),
+            *on_rows(info, recipe.rows.builder, rows, recipe.batch_size),
+        ):
+            self.say(f"note: {remark}")
         warmup = self._warmup()
         if begun.at.step - begun.first_step < warmup.steps:
             self.say(

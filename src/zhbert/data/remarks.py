@@ -1,0 +1,68 @@
+"""What can hardly be learnt from a corpus as it is, told before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zhbert.wording import counted
+
+# Beyond this share of punctuation or [UNK] a text is hardly worth training on.
+_MOSTLY, _MANY = 0.5, 0.1
+
+
+def on_text(info: Mapping[str, Any]) -> list[str]:
+    """Of a corpus.json: its pieces say little.
+
+    >>> on_text({"alignment": {"pieces": 10, "unknown_pieces": 0}, "read": {"punctuation": 9}})
+    ['90% of the pieces are punctuation or symbols: there is little to learn from them']
+    """
+    found = []
+    alignment, read = info.get("alignment", {}), info.get("read", {})
+    pieces = max(1, alignment.get("pieces", 0))
+    punctuation = read.get("punctuation", 0) / pieces
+    unknown = alignment.get("unknown_pieces", 0) / pieces
+    if punctuation > _MOSTLY:
+        found.append(
+            f"{punctuation:.0%} of the pieces are punctuation or symbols: there is little to learn "
+            "from them"
+        )
+    if unknown > _MANY:
+        found.append(
+            f"{unknown:.0%} of the pieces are [UNK]: zhbert vocab coverage names the characters, "
+            "zhbert vocab train makes a vocabulary that has them"
+        )
+    return found
+
+
+def on_rows(info: Mapping[str, Any], builder: str, rows: int, batch_size: int) -> list[str]:
+    """Of a corpus.json: what its training rows cannot teach.
+
+    Args:
+        info: what corpus.json holds.
+        builder: how rows are made, one of zhbert.data.examples.BUILDERS.
+        rows: of an epoch, perhaps estimated.
+        batch_size: rows of a step.
+    """
+    found = []
+    entries = info["shards"]["train"]
+    documents, sentences = (
+        sum(entry[name] for entry in entries) for name in ("documents", "sentences")
+    )
+    other = "another corpus, or rows.builder=full-sentences, is better"
+    if builder == "pairs" and documents == 1:
+        found.append(
+            "sentence pairs of a single document: its random second sentences come from itself, "
+            f"so some pairs labelled as random do follow each other: {other}"
+        )
+    elif builder == "pairs" and sentences == documents:
+        found.append(
+            "sentence pairs of documents that are one sentence each: no second sentence follows a "
+            f"first one, all are random: {other}"
+        )
+    if rows < batch_size:
+        found.append(
+            f"{counted(rows, 'row')} an epoch, but {batch_size:,} a step: every step sees the "
+            "same rows more than once"
+        )
+    return found
