@@ -262,6 +262,14 @@ def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
                 assert pairs[row] == 1 or follows  # a true B stands after its A in the corpus
 
 
+def test_the_share_of_random_pairs_is_that_of_the_epochs_labels() -> None:
+    whole = loader()
+    rows = whole.evaluation(whole.rows_per_epoch)
+    labels = torch.cat([batch.next_sentence_labels for batch in rows])
+    assert whole.random_share == pytest.approx(labels.float().mean().item())
+    assert loader(builder="lines").random_share is None
+
+
 def test_what_pairs_lose_is_counted() -> None:
     made = loader(batch_size=1)
     rows = make_rows("pairs", shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5)

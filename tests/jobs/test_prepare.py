@@ -578,3 +578,123 @@ def test_an_input_without_text_leaves_nothing_behind(tmp_path):
     with pytest.raises(ZhbertError, match="no text"):
         prepare([tmp_path / "empty.txt"], tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
+
+
+# ---------------------------------------------------------------- something is always held out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_few_documents_hold_the_one_with_the_lowest_hash_out(
+    tmp_path: Path, vocab: Path, small_blocks: None, workers: int
+) -> None:
+    # So small a share that no hash lies below it.
+    file = write(tmp_path / "a.txt", articles(97))
+    few = prepare([file], tmp_path / "few", vocab=vocab, held_out=1e-9, workers=workers)
+    assert few["read"]["documents"]["held_out"] == 1
+    assert few["read"]["documents"]["found"] == few["read"]["documents"]["train"] + 1
+    assert "held out: the document with the lowest hash" in describe(few)
+    # A larger share holds the same one out, and more.
+    prepare([file], tmp_path / "more", vocab=vocab, held_out=0.1)
+    (chosen,) = documents_of(tmp_path / "few", "held_out")
+    assert chosen in documents_of(tmp_path / "more", "held_out")
+    every = [*documents_of(tmp_path / "few", "train"), chosen]
+    prepare([file], tmp_path / "none", vocab=vocab, held_out=0)
+    assert sorted(every) == sorted(documents_of(tmp_path / "none", "train"))
+
+
+@pytest.mark.parametrize(
+    ("text", "train", "held_out", "said"),
+    [
+        ("使用。语言。\n模型。\n", ["使用。语言。"], ["模型。"], "last 1 line became another one"),
+        ("使用。语言。", ["使用。"], ["语言。"], "last 1 sentence became another one"),
+        ("使用", ["使用"], [], "nothing could be held out: the text is a single sentence"),
+    ],
+)
+def test_of_a_single_document_the_end_is_held_out(
+    tmp_path: Path, vocab: Path, text: str, train: list[str], held_out: list[str], said: str
+) -> None:
+    report = prepare([write(tmp_path / "a.txt", text)], tmp_path / "corpus", vocab=vocab)
+    assert said in describe(report)
+    tokenizer = Tokenizer.from_pretrained(vocab)
+    for split, expected in (("train", train), ("held_out", held_out)):
+        found = documents_of(tmp_path / "corpus", split)
+        assert [pieces for pieces, *_ in found] == [
+            tokenizer.encode(one, special_tokens=False).ids.tolist() for one in expected
+        ]
+        # A part begins a line and a sentence.
+        assert all(sentences[0] == lines[0] == 0 for _, _, sentences, lines in found)
+    read = report["read"]
+    for what in ("documents", "lines"):
+        assert read[what]["found"] == len(train) + len(held_out)
+
+
+def test_a_single_document_is_never_held_out_whole(tmp_path: Path, vocab: Path) -> None:
+    file = write(tmp_path / "a.txt", "使用。\n语言。\n模型。\n")
+    totals = prepare([file], tmp_path / "corpus", vocab=vocab, held_out=0.999999)["totals"]
+    assert totals["train"]["documents"] == totals["held_out"]["documents"] == 1
+
+
+# ---------------------------------------------------------------- what is told
+
+
+@pytest.mark.parametrize(
+    ("text", "remark"),
+    [
+        ("使用。\n语言。\n模型。\n", "3 lines in 1 document: a blank line separates documents"),
+        ("使用。\n\n语言。\n\n模型。\n", "every document is one sentence"),
+        ("。！，？\n使。！？，\n", "of the pieces are punctuation or symbols"),
+        ("龘鱻麤\n使用\n", "of the pieces are [UNK]: zhbert vocab coverage"),
+    ],
+)
+def test_texts_that_teach_little_are_told(
+    tmp_path: Path, vocab: Path, text: str, remark: str
+) -> None:
+    report = prepare([write(tmp_path / "a.txt", text)], tmp_path / "corpus", vocab=vocab)
+    assert remark in describe(report)
+
+
+def test_a_plain_corpus_has_no_remarks(tmp_path: Path, vocab: Path) -> None:
+    file = write(tmp_path / "a.txt", articles(300))
+    report = prepare([file], tmp_path / "corpus", vocab=vocab, held_out=0.1)
+    assert report["remarks"] == report["warnings"] == []
+
+
+def test_characters_that_cleaning_drops_are_counted_by_kind(tmp_path: Path, vocab: Path) -> None:
+    text = "使用\ufffd\ufffd语言\ue5e5模型\u200b\x01\0\n" * 10
+    report = prepare([write(tmp_path / "a.txt", text)], tmp_path / "corpus", vocab=vocab)
+    assert (
+        "10 NUL, 20 U+FFFD, 10 private-use, 10 zero-width and 10 control characters were dropped"
+        in describe(report)
+    )
+
+
+def test_much_that_is_lost_is_a_warning_with_a_way_out(
+    tmp_path: Path, vocab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = write(tmp_path / "a.txt", b"ok\n" + "使用语言。\n".encode("gbk") * 99)
+    command = ["prepare", str(mixed), "--vocab", str(vocab), "--workers", "1", "--quiet", "--out"]
+    assert cli.main([*command, str(tmp_path / "1")]) == 0
+    errors = capsys.readouterr().err
+    assert "WARNING: 99 of 100 lines were left out: they are not UTF-8; --encoding" in errors
+    assert cli.main([*command, str(tmp_path / "2"), "--encoding", "gbk"]) == 0
+    out, errors = capsys.readouterr()
+    assert "lines      100 read" in out
+    assert errors == ""
+    assert json.loads((tmp_path / "2" / "corpus.json").read_text())["options"]["encoding"] == "gbk"
+
+
+def test_how_files_were_read_and_which_were_not_is_told(tmp_path: Path, vocab: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write(folder / "wiki_00", '{"text": "使用。"}\n')
+    write(folder / "b.csv", "id,text\n1,语言。\n")
+    write(folder / "c.py", "print(1)\n")
+    write(folder / "d.txt", b"%PDF-1.4\n")
+    report = prepare([folder], tmp_path / "corpus", vocab=vocab)
+    account = describe(report)
+    assert "left out of the folder: c.py (1 file)" in account.splitlines()[1]
+    assert "read as JSON lines: 1 file" in account
+    assert "read as CSV, the column 'text': 1 file" in account
+    assert "d.txt: a PDF" in account
+    assert report["warnings"] == ["1 of 3 files could not be read, or not to the end"]
+    assert report["read"]["files"]["left_out"] == 1

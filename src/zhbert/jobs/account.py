@@ -100,7 +100,9 @@ def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
             + (f": they are {reading.broken}; {reading.way_out}" if broken else _why(documents))
         )
     if damaged := read["files"]["damaged"]:
-        found.append(f"{damaged:,} of {counted(read['files']['read'], 'file')} could not be read")
+        found.append(
+            f"{damaged:,} of {counted(read['files']['read'], 'file')} could not be read, or not to the end"
+        )
     return found
 
 
