@@ -101,7 +101,8 @@ def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
         )
     if damaged := read["files"]["damaged"]:
         found.append(
-            f"{damaged:,} of {counted(read['files']['read'], 'file')} could not be read, or not to the end"
+            f"{damaged:,} of {counted(read['files']['read'], 'file')} could not be read, or not to "
+            "the end"
         )
     return found
 
