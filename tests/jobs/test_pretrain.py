@@ -12,10 +12,11 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.jobs.corpora import PIECES, TINY, make_corpus
+from tests.jobs.corpora import PIECES, TINY, documents, make_corpus
 
 from zhbert import cli
 from zhbert.config import load_recipe
+from zhbert.data.shards import Shard, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.folders import locked
 from zhbert.jobs.pretrain import pretrain
@@ -151,6 +152,32 @@ def test_a_run_resumed_with_other_memory_keeps_its_micro_batches(corpus, tmp_pat
         found = [line["loss"] for line in steps_of(run)]
         assert (found == losses) == (kept == 3)
         assert found == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_an_altered_shard_is_refused_before_anything_is_saved(corpus, tmp_path, damaged):
+    """Of two shards a run of one row reads one: the other one decided which row that is."""
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    info = json.loads((folder / "corpus.json").read_text("utf-8"))
+    info["shards"]["train"].append(write_shard(folder / "train-00001.arrow", documents(60, 9)))
+    (folder / "corpus.json").write_text(json.dumps(info), "utf-8")
+    shard = folder / f"train-0000{damaged}.arrow"
+    raw = bytearray(shard.read_bytes())
+    raw[raw.index(Shard(shard).pieces[:50].tobytes()) + 40] ^= 1
+    shard.write_bytes(raw)
+    run = tmp_path / "run"
+    said = refusal("tiny", folder, run, [*TINY, "steps=1", "batch_size=1"])
+    assert said == f"{shard}: its checksum differs: altered; prepare again"
+    assert not list(run.glob("checkpoints/*"))
+
+
+def test_a_shuffled_vocabulary_is_refused(corpus, tmp_path):
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join([*PIECES[:5], *PIECES[:4:-1]]) + "\n", "utf-8")
+    said = refusal("tiny", folder, tmp_path / "run", TINY)
+    assert "is not the one that made the corpus" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_lowers_the_loss(corpus, tmp_path):
