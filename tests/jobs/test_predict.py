@@ -286,7 +286,7 @@ def test_what_does_not_fit_is_one_line_and_leaves_nothing(tmp_path, tuned):
     assert "no column 'text_pair'" in line("text\n好\n", "in.tsv", model_of(tuned, "regress"))
     assert "no 'context'; there: question" in line('{"question": "好"}', "q.jsonl", span)
     assert "not JSON" in line("{", "q.json", span)
-    assert "ends in .jsonl or .tsv" in line("好\n", target=tmp_path / "out.xml")
+    assert "ends in .jsonl, .tsv or .csv" in line("好\n", target=tmp_path / "out.xml")
     assert line("a,b\n好,坏\n", "in.csv", model_of(tuned, "regress")).endswith(
         "no column text with text_pair; there: a, b"
     )
@@ -395,3 +395,51 @@ def test_memory_does_not_grow_with_the_file(tmp_path, tuned):
         )  # fmt: skip
         peaks.append(int(result.stdout))
     assert peaks[1] < peaks[0] + 40_000
+
+
+def test_a_csv_holds_no_formula_and_is_read_back(tmp_path, tuned):
+    model = shutil.copytree(model_of(tuned, "classify"), tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["zhbert"]["card"]["data"]["id"] = ["number"]
+    (model / "config.json").write_text(json.dumps(config))
+    rows = [f'"=cmd|{n}",{text}' for n, text in enumerate(texts(4, 7))]
+    (tmp_path / "in.csv").write_text("\n".join(["number,text", *rows]))
+    predict(model, tmp_path / "in.csv", tmp_path / "out.csv")
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == "id,prediction,probability,p(neg),p(pos)"
+    assert [row.split(",")[0] for row in rows[1:]] == [f"'=cmd|{n}" for n in range(4)]
+    card = open_fine_tuned(model).card
+    examples = [TextExample(f"=cmd|{n}", "") for n in range(4)]
+    found = read_predictions(card, tmp_path / "out.csv", examples, tmp_path / "in.csv", "dev")
+    assert list(found) == [one.id for one in examples]
+
+
+def test_entities_are_written_as_cluener_wants_them(tmp_path, tuned):
+    for name in ("out.json", "out.jsonl"):
+        predict(model_of(tuned, "tag"), dev_of(tuned, "tag"), tmp_path / name)
+    lines = lines_of(tmp_path / "out.json")
+    assert any(one["label"] for one in lines)
+    for one, expected in zip(lines, lines_of(tmp_path / "out.jsonl"), strict=True):
+        assert (str(one["id"]), one["text"]) == (expected["id"], "".join(expected["tokens"]))
+        spans = {
+            (kind, text, *place)
+            for kind, names in one["label"].items()
+            for text, places in names.items()
+            for place in places
+        }
+        assert spans == {
+            (e["type"], e["text"], e["start"], e["end"] - 1) for e in expected["entities"]
+        }
+
+
+def test_an_encoding_is_named_or_said(tmp_path, tuned):
+    several = texts(5, 7)
+    (tmp_path / "in.txt").write_text("\n".join(several))
+    predict(model_of(tuned, "classify"), tmp_path / "in.txt", tmp_path / "expected.jsonl")
+    for encoding in ("gb18030", "utf-16"):
+        (tmp_path / "in.txt").write_bytes("\n".join(several).encode(encoding))
+        both = model_of(tuned, "classify"), tmp_path / "in.txt"
+        with pytest.raises(ZhbertError, match=r"in\.txt:1: not UTF-8 .*--encoding"):
+            predict(*both, tmp_path / f"{encoding}.jsonl")
+        predict(*both, tmp_path / f"{encoding}.jsonl", encoding=encoding)
+        assert lines_of(tmp_path / f"{encoding}.jsonl") == lines_of(tmp_path / "expected.jsonl")

@@ -24,7 +24,7 @@ KINDS = {
         "xnli",
     ),
     "regress": ("stsb", "stsb_zh"),
-    "tag": ("msra", "ner_peopledaily", "weibo"),
+    "tag": ("cluener", "msra", "ner_peopledaily", "weibo"),
     "span": ("cjrc", "cmrc2018", "drcd", "squad1.1", "squad2.0"),
 }  # fmt: skip
 

@@ -52,6 +52,7 @@ COUNTS = {
 }
 SAMPLED = {
     "afqmc": ("train", "dev"),
+    "cluener": ("train", "dev"),
     "cmnli": ("train", "dev"),
     "csl": ("train", "dev"),
     "iflytek": ("train", "dev"),
@@ -597,3 +598,77 @@ def test_where_compares_what_is_no_text_as_json_spells_it(read):
     rows = [{"text": "甲", "label": 1, "ok": True}, {"text": "乙", "label": 0, "ok": False}]
     examples = read(card, "".join(json.dumps(row) + "\n" for row in rows))
     assert [one.text for one in examples] == ["甲"]
+
+
+# What a file is, by its contents
+
+TABLE = [("房间很大", "1"), ("太吵, 不好", "0"), ('早餐"不错"', "1")]
+
+
+def tables() -> dict[str, bytes]:
+    """The same rows in every form."""
+    columns = [{"text": text, "label": label} for text, label in TABLE]
+    text = io.StringIO()
+    csv.writer(text).writerows([("text", "label"), *TABLE])
+    binary = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(columns), binary)
+    tsv = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in TABLE)
+    return {
+        "tsv": tsv.encode(),
+        "tsv of an old Mac": tsv.replace("\n", "\r").encode(),
+        "tsv with a mark and CRLF": ("\ufeff" + tsv.replace("\n", "\r\n")).encode(),
+        "csv": text.getvalue().encode(),
+        "jsonl": "\n".join(map(json.dumps, columns)).encode(),
+        "numbers": "\n".join(
+            json.dumps({**one, "label": float(one["label"])}) for one in columns
+        ).encode(),
+        "a list": json.dumps(columns, ensure_ascii=False, indent=1).encode(),
+        "a list in one line": json.dumps(columns).encode(),
+        "a list in an object": json.dumps({"version": 1, "data": columns}, indent=1).encode(),
+        "parquet": binary.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("contents", tables().values(), ids=tables())
+def test_a_tables_form_is_told_by_its_contents(read, form, contents):
+    found = read(own_card(form=form), contents)
+    assert [(one.text, one.label) for one in found] == TABLE
+
+
+def test_numbered_columns_are_cut_as_the_contents_are(read):
+    card = own_card(form="tsv", header=False, text=0, label=1)
+    for contents in ("房间很大,1\n太吵,0\n", "房间很大\t1\n太吵\t0\n"):
+        assert [one.label for one in read(card, contents)] == ["1", "0"]
+
+
+@pytest.mark.parametrize("label", ["1", "1.0", "01"])
+def test_numbers_that_are_equal_are_one_label(read, label):
+    assert read(own_card(), f"text\tlabel\na\t{label}\n")[0].label == "1"
+    assert read(own_card(labels=["0.0", "1.0"]), "text\tlabel\na\t1\n")[0].label == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("data", "contents", "said"),
+    [
+        ({}, b"%PDF-1.4\n\xff", "dev: it is a PDF: extract its text first"),
+        ({}, b"PK\x03\x04..xl/workbook.xml\n", "dev: it is an Excel workbook: save it as CSV"),
+        ({}, b"PK\x03\x04..a.txt\n", "dev: it is a zip archive: unpack it first"),
+        ({}, b"<!DOCTYPE html><html>\n", "dev: it is a web page or XML"),
+        ({}, b"version https://git-lfs.github.com/spec/v1\n", "dev: it is a Git LFS pointer"),
+        ({}, "text\tlabel\n好\t1\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8, or name its"),
+        ({}, "text\tlabel\n好\t1\n".encode("gbk"), "dev:2: not UTF-8"),
+        ({}, "好\t1\n坏\t0\n".encode(), 'dev: no column "text"; there: 好, 1; where the first'),
+        ({"header": False, "text": 0, "label": 1}, "text\tlabel\n好\t1\n".encode(),
+         "dev:1: the label \"label\" is not in the card; the card's labels: 0, 1; if these are"),
+        ({"form": "jsonl"}, b'{"text": "a", "label": NaN}\n', 'dev:1: the label "NaN" is not in'),
+        ({"form": "jsonl"}, b'{"text": "a", "label": null}\n', 'dev:1: "label" is null: must be'),
+        ({"form": "jsonl"}, b'[{"text": "a", "label": null}]\n', 'dev:1: "label" is null: must'),
+        ({"form": "jsonl"}, b'{"text": "a", "label": [1]}\n', 'dev:1: "label" is [1]: must be'),
+    ],
+)  # fmt: skip
+def test_what_no_reader_takes_is_said_in_one_line(read, data, contents, said):
+    with pytest.raises(ZhbertError) as caught:
+        read(own_card(**data), contents)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, load_card, split_of, split_remark
+from zhbert.tasks.cards import Card, load_card, split_of, split_remark, with_encoding
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -45,12 +45,22 @@ def add_split(parser: argparse.ArgumentParser, file: str) -> None:
     )
 
 
+def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
+    """Declare --encoding."""
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help=f"what {file} is encoded in, where it is not UTF-8: gb18030, big5, utf-16, ...",
+    )
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
     parser.add_argument("task", metavar="TASK", help="a task's name, or a card's path")
     parser.add_argument("--data", metavar="FILE", required=True, help="the examples, with labels")
     add_split(parser, "FILE")
+    add_encoding(parser, "FILE")
     add_precision(parser)
 
 
@@ -69,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         split=args.split,
         precision=args.precision,
+        encoding=args.encoding,
         remark=remark,
     )
     if args.json:
@@ -91,6 +102,7 @@ def evaluate(
     *,
     split: str | None = None,
     precision: str = "fp32",
+    encoding: str | None = None,
     remark: Any = lambda line: None,
 ) -> dict[str, Any]:
     """Score ``model`` on the file ``data``: ``metrics`` by name, in per cent, and what was scored.
@@ -107,7 +119,7 @@ def evaluate(
     from zhbert.tasks.read import read_examples
     from zhbert.tasks.scoring import report
 
-    card = load_card(task)
+    card = with_encoding(load_card(task), encoding)
     path = Path(data)
     if path.is_dir():
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")

@@ -44,6 +44,7 @@ from zhbert.files import (
     write_text,
 )
 from zhbert.folders import Claim, empty_folder
+from zhbert.jobs.evaluate import add_encoding
 from zhbert.jobs.finetune_text import (
     describe_examples,
     describe_settings,
@@ -52,7 +53,7 @@ from zhbert.jobs.finetune_text import (
 )
 from zhbert.jobs.model_folder import check_vocabulary
 from zhbert.schema import build, flatten, to_toml
-from zhbert.tasks.cards import Card, load_card, split_remark
+from zhbert.tasks.cards import Card, load_card, split_remark, with_encoding
 from zhbert.tasks.settings import (
     FineTuningSettings,
     check_settings,
@@ -93,6 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its settings")
     parser.add_argument("--model", metavar="M", help="a folder, an archive, a name or a hub id")
     parser.add_argument("--data", metavar="DIR", help="the folder of the task's files")
+    add_encoding(parser, "each of them")
     parser.add_argument("--out", metavar="RUN", help="the run folder to write, or to go on with")
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="train with the seeds 0 to N - 1 (1)"
@@ -127,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         args.overrides,
         seeds=args.seeds,
+        encoding=args.encoding,
         overwrite=args.overwrite,
         quiet=args.quiet,
     )
@@ -150,6 +153,7 @@ def finetune(
     overrides: Iterable[str] = (),
     *,
     seeds: int = 1,
+    encoding: str | None = None,
     overwrite: bool = False,
     quiet: bool = True,
 ) -> Result:
@@ -162,6 +166,7 @@ def finetune(
         out: the run folder. One of the same task, model, data and settings is gone on with.
         overrides: ``key=value`` texts; several values, with commas, make a grid.
         seeds: how many, from 0 on.
+        encoding: what the task's files are encoded in; None: what the card says.
         overwrite: remove ``out`` first, if it is a run folder.
         quiet: nothing on stderr.
 
@@ -174,7 +179,7 @@ def finetune(
         raise ZhbertError(f"--seeds {seeds}: must be 1 or more")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ZhbertError("finetune runs in one process: start it without torchrun")
-    card = load_card(task)
+    card = with_encoding(load_card(task), encoding)
     texts = list(overrides)
     points = distinct_points(texts)
     folder = Path(out)

@@ -7,19 +7,22 @@
 FILE is written as the task's own files are; or it holds a text a line (a pair: two texts with a
 tab between them), a TSV, CSV or JSON lines with text and text_pair, a sentence a line to tag, or
 SQuAD's JSON or JSON lines with question and context. OUT is JSON lines (.jsonl, -), a table
-(.tsv), tagged tokens (.txt, .tsv), or answers by id (.json; a list, as CJRC's is, for tasks that
-its scorer scores). Its order is that of FILE, and an id is the file's own or the row's number,
-from 0. --submission writes labels and numbers as they are handed in: .tsv to GLUE, .json to CLUE.
+(.tsv, .csv), tagged tokens (.txt, .tsv), CLUENER's lines of entities (.json), or answers by id
+(.json; a list, as CJRC's is, for tasks that its scorer scores). Its order is that of FILE, and an
+id is the file's own or the row's number, from 0. --submission writes labels and numbers as they
+are handed in: .tsv to GLUE, .json to CLUE.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
+import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -27,11 +30,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, to_json
 from zhbert.folders import check_file
-from zhbert.jobs.evaluate import add_precision, dtype_of, open_model
+from zhbert.jobs.evaluate import add_encoding, add_precision, dtype_of, open_model
 from zhbert.jobs.predict_inputs import read_inputs
+from zhbert.spreadsheets import to_cell
+from zhbert.tasks.cards import with_encoding
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.sources import StandardInput
-from zhbert.tasks.write_predictions import in_one, tagged_lines
+from zhbert.tasks.write_predictions import cluener_line, in_one, json_id, tagged_lines
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -46,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
     parser.add_argument("file", metavar="FILE", help="what to predict for; - for stdin")
     parser.add_argument(
-        "--out", default=STREAM, metavar="FILE", help="where to write: .jsonl, .tsv, .txt, .json; -"
+        "--out",
+        default=STREAM,
+        metavar="FILE",
+        help="where to write: .jsonl, .tsv, .csv, .txt, .json; -",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing FILE")
     parser.add_argument(
@@ -55,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "with id and label a line",
     )  # fmt: skip
     add_precision(parser)
+    add_encoding(parser, "FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
             args.file,
             args.out,
             precision=args.precision,
+            encoding=args.encoding,
             submission=args.submission,
             overwrite=args.overwrite,
             quiet=args.quiet,
@@ -87,6 +97,7 @@ def predict(
     out: str | os.PathLike[str] = STREAM,
     *,
     precision: str = "fp32",
+    encoding: str | None = None,
     submission: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
@@ -105,6 +116,9 @@ def predict(
     if target != STREAM:
         check_file(target, overwrite=overwrite, needed={"file to predict for": Path(source)})
     opened = open_model(model)
+    if opened.card is not None:
+        # What the examples of the training were encoded in says nothing of these.
+        opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))
     writer = _writer(target, opened, submission)
 
     def remark(line: str) -> None:
@@ -114,7 +128,7 @@ def predict(
     if source == STREAM and sys.stdin is None:
         raise ZhbertError("stdin is closed; name a file")
     inputs = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
-    examples = read_inputs(opened, inputs, remark)
+    examples = read_inputs(opened, inputs, remark, encoding)
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)
@@ -160,11 +174,14 @@ def _writer(target: str, opened: FineTuned, submission: bool) -> _Writer:
         return _Writer(_json_member, "{\n", ",\n", "\n}\n")
     if suffix in (".txt", ".tsv") and kind.name == "tag":
         return _Writer(_tagged_lines, separator="\n")
-    if suffix == ".tsv":
-        return _table(kind, delimiter)
-    choices = {"tag": ".jsonl or .txt", "span": ".jsonl, .tsv or .json"}
+    if suffix == ".json" and kind.name == "tag":
+        return _Writer(_cluener_line)
+    if suffix in (".tsv", ".csv") and kind.name != "tag":
+        return _table(kind, delimiter, _tsv_row if suffix == ".tsv" else _csv_row)
+    choices = {"tag": ".jsonl, .txt or .json", "span": ".jsonl, .tsv, .csv or .json"}
     raise ZhbertError(
-        f"--out {target}: name a file that ends in {choices.get(kind.name, '.jsonl or .tsv')}"
+        f"--out {target}: name a file that ends in "
+        + choices.get(kind.name, ".jsonl, .tsv or .csv")
     )
 
 
@@ -179,8 +196,7 @@ _SUBMISSIONS: dict[str, Callable[[str], _Writer]] = {
 
 def _clue_line(example: Example, prediction: Prediction) -> str:
     """As CLUE's own baselines write it: the id a number, the label a text."""
-    identity = int(example.id) if example.id.isdecimal() else example.id
-    return to_json({"id": identity, "label": prediction.value}) + "\n"
+    return to_json({"id": json_id(example.id), "label": prediction.value}) + "\n"
 
 
 def _json_line(example: Example, prediction: Prediction) -> str:
@@ -203,7 +219,17 @@ def _probability(prediction: Prediction) -> dict[str, float]:
     return {}
 
 
-def _table(kind: Kind, delimiter: str) -> _Writer:
+def _tsv_row(cells: Iterable[Any]) -> str:
+    return "\t".join(map(str, cells)) + "\n"
+
+
+def _csv_row(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(to_cell, cells))
+    return text.getvalue()
+
+
+def _table(kind: Kind, delimiter: str, row: Callable[[Iterable[Any]], str]) -> _Writer:
     """A table of predictions, with the probability of what was predicted and of each label."""
     columns = ["id", "prediction"]
     if kind.name in ("classify", "span"):
@@ -218,9 +244,9 @@ def _table(kind: Kind, delimiter: str) -> _Writer:
             cells.append(details["probability"])
         if labels:
             cells.extend(details["probabilities"].values())
-        return "\t".join(map(str, cells)) + "\n"
+        return row(cells)
 
-    return _Writer(line, "\t".join([*columns, *(f"p({label})" for label in labels or ())]) + "\n")
+    return _Writer(line, row([*columns, *(f"p({label})" for label in labels or ())]))
 
 
 def _json_member(example: Example, prediction: Prediction) -> str:
@@ -229,6 +255,12 @@ def _json_member(example: Example, prediction: Prediction) -> str:
 
 def _json_item(example: Example, prediction: Prediction) -> str:
     return to_json({"id": example.id, "answer": prediction.value})
+
+
+def _cluener_line(example: Example, prediction: Prediction) -> str:
+    assert isinstance(example, TagExample)
+    found = prediction.details["entities"]
+    return cluener_line(example, [(one["type"], one["start"], one["end"]) for one in found])
 
 
 def _tagged_lines(example: Example, prediction: Prediction) -> str:

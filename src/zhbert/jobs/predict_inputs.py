@@ -19,6 +19,7 @@ from zhbert.files import describe_os_error
 from zhbert.tasks.cards import Card, Column, Data, parse_card
 from zhbert.tasks.entity_spans import tokens_of
 from zhbert.tasks.read import (
+    PARQUET,
     Example,
     Remark,
     TagExample,
@@ -28,8 +29,12 @@ from zhbert.tasks.read import (
 from zhbert.tasks.sources import (
     Source,
     StandardInput,
-    first_object,
+    beginning,
+    check_encoding,
+    check_text,
+    first_record,
     full_head,
+    in_encoding,
     numbered_lines,
 )
 from zhbert.tasks.tagged import holds_records, is_joined
@@ -46,12 +51,18 @@ LOOKED_AT, LOOKED_AT_STDIN = 50, 3
 _TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI]|[BIMELSWU][-_][^ \t]+)", re.IGNORECASE)
 
 
-def read_inputs(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
-    """The examples of a file or of stdin, one after the other.
+def read_inputs(
+    opened: FineTuned, source: Source, remark: Remark, encoding: str | None = None
+) -> Iterator[Example]:
+    """The examples of a file or of stdin, one after the other, in UTF-8 or in ``encoding``.
 
     Raises ZhbertError, with file and line, where something cannot be read as the model wants it.
     """
+    check_encoding(encoding or "utf-8", "--encoding")
     try:
+        if not beginning(source).startswith(PARQUET):
+            source = in_encoding(source, encoding or "")
+            check_text(source)
         yield from _INPUTS[opened.kind.name](opened, source, remark)
     except OSError as error:
         raise describe_os_error(error, "reading") from None
@@ -83,6 +94,10 @@ def _card_for(opened: FineTuned, source: Source) -> Card | None:
     """A card that says how the file is written; None: a text a line."""
     card = opened.card or parse_card(_PLAIN_CARD, Path("text.toml"))
     data, form = card.data, TABLES.get(Path(source.name).suffix.lower())
+    if beginning(source).startswith(PARQUET):
+        form = "parquet"
+    elif form not in (None, "jsonl") and first_record(source) is not None:
+        form = "jsonl"
     if form is None:
         if opened.card is not None and _looks_like(data, card.kind, source):
             return card
@@ -160,7 +175,7 @@ def _is_label(text: str, data: Data, kind: str) -> bool:
 
 def _form_with_a_text(source: Source, pairs: bool) -> str | None:
     """The form of a table that names the columns text (and text_pair), or of any JSON lines."""
-    if first_object(source) is not None:
+    if first_record(source) is not None:
         return "jsonl"
     for form in ("tsv", "csv"):
         columns = _columns(source, form, None)
@@ -181,7 +196,7 @@ def _columns(source: Source, form: str, data: Data | None) -> list[str]:
         except pa.ArrowInvalid as error:
             raise ZhbertError(f"{source}: not a parquet file ({error})") from None
     if form == "jsonl":
-        record = first_object(source)
+        record = first_record(source)
         if record is None and source.name.lower().endswith((".jsonl", ".json")):
             raise ZhbertError(f"{source}: not JSON lines: write one object a line")
         return list(record or ())

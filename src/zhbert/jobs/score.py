@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.evaluate import add_split
+from zhbert.jobs.evaluate import add_encoding, add_split
 from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
@@ -44,10 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "best threshold",
     )  # fmt: skip
     add_split(parser, "GOLD")
-    parser.add_argument(
-        "--encoding", metavar="NAME", help="what GOLD is encoded in: gb18030, utf-16, ...; else "
-        "UTF-8, or what the card says",
-    )  # fmt: skip
+    add_encoding(parser, "GOLD")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -416,7 +416,8 @@ def with_encoding(card: Card, encoding: str | None) -> Card:
     """A card whose files are encoded otherwise (--encoding); None: as the card says."""
     if encoding is None:
         return card
-    check_encoding(encoding, "--encoding")
+    if encoding:
+        check_encoding(encoding, "--encoding")
     return dataclasses.replace(card, data=dataclasses.replace(card.data, encoding=encoding))
 
 

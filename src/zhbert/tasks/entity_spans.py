@@ -120,6 +120,11 @@ def tokens_of(text: str, language: str) -> list[str]:
     return list(text) if language == "zh" else text.split()
 
 
+def joint_of(tokens: Sequence[str]) -> str:
+    """What stands between tokens in their text: nothing between characters, else a space."""
+    return "" if all(len(token) == 1 for token in tokens) else " "
+
+
 def tags_of(record: SpanRecord, scheme: TagScheme, where: str) -> tuple[str, ...] | None:
     """A tag for each token; None where the record says nothing of them."""
     if record.spans is None:
@@ -139,7 +144,7 @@ def cluener_label(
     >>> cluener_label("李白到成都", [("name", 0, 2), ("address", 3, 5)])
     {'name': {'李白': [[0, 1]]}, 'address': {'成都': [[3, 4]]}}
     """
-    joint = "" if all(len(token) == 1 for token in tokens) else " "
+    joint = joint_of(tokens)
     label: dict[str, dict[str, list[list[int]]]] = {}
     for kind, start, end in found:
         before = len(joint.join(tokens[:start])) + (len(joint) if start else 0)

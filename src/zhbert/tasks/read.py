@@ -320,9 +320,9 @@ _EXAMPLES: dict[
 
 
 def form_of(path: Source, data: Data) -> str:
-    """The format of a table, by its first bytes and its first line, whatever the card calls it.
+    """The format of a table, by its first bytes and its first row, whatever the card calls it.
 
-    What fits no better with another is what the card says. Of stdin the card decides.
+    Of stdin the card decides.
     """
     if isinstance(path, StandardInput):
         return data.format
@@ -334,16 +334,19 @@ def form_of(path: Source, data: Data) -> str:
         record and any(name in record for name in data.text)
     ):
         return "jsonl"
-    forms = sorted(DELIMITERS, key=lambda form: form != data.format)
-    return next((form for form in forms if _fits(path, data, form)), data.format)
+    fitting = {form: _fits(path, data, form) for form in DELIMITERS}
+    # Of two that fit alike, what the card says.
+    best = max(DELIMITERS, key=lambda form: (*fitting[form], form == data.format))
+    return best if fitting[best][0] else data.format
 
 
-def _fits(path: Source, data: Data, form: str) -> bool:
-    """Whether the first row has the columns of the texts, cut as this format is."""
+def _fits(path: Source, data: Data, form: str) -> tuple[bool, bool]:
+    """Whether the first row has the columns of the texts, and of the label, cut as a format is."""
     own = dataclasses.replace(data, format=form)
     row = next(iter(_cut(path, own)), (0, []))[1]
     there = dict.fromkeys([*(row if data.header else ()), *range(len(row))])
-    return all(not column or _has(there, column) for column in (data.text, data.text_pair))
+    texts = all(not column or _has(there, column) for column in (data.text, data.text_pair))
+    return texts, _has(there, data.label)
 
 
 def _cut(path: Source, data: Data) -> Iterator[tuple[int, list[str]]]:

@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import re
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -177,6 +178,19 @@ def first_object(path: Source) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def first_record(path: Source) -> dict[Any, Any] | None:
+    """The object that the first line holds, or the first of a list of objects."""
+    first = next(iter(full_head(path, 1)), "").strip()
+    if not re.fullmatch(r"\[\s*(\{.*)?|\{", first):
+        return first_object(path)
+    if isinstance(path, StandardInput):
+        path.peek(sys.maxsize)
+    try:
+        return next(json_records(path))[1]
+    except ZhbertError:
+        return first_object(path)
 
 
 def json_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.tasks.entity_spans import joint_of
 from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
 from zhbert.tasks.metrics import entity_counts
 from zhbert.tasks.read import Example, TagExample
@@ -176,7 +177,7 @@ class Tag:
 def _entities(
     sentence: TagExample, tags: list[str], scheme: TagScheme | None
 ) -> list[dict[str, Any]]:
-    joint = "" if all(len(token) == 1 for token in sentence.tokens) else " "
+    joint = joint_of(sentence.tokens)
     return [
         {"type": kind, "start": start, "end": end, "text": joint.join(sentence.tokens[start:end])}
         for kind, start, end in (scheme.entities(tags) if scheme else ())
