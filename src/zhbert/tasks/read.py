@@ -343,7 +343,10 @@ def form_of(path: Source, data: Data) -> str:
 def _fits(path: Source, data: Data, form: str) -> tuple[bool, bool]:
     """Whether the first row has the columns of the texts, and of the label, cut as a format is."""
     own = dataclasses.replace(data, format=form)
-    row = next(iter(_cut(path, own)), (0, []))[1]
+    try:
+        row = next(iter(_cut(path, own)), (0, []))[1]
+    except ZhbertError:  # quotes that do not pair up, cut so
+        return False, False
     there = dict.fromkeys([*(row if data.header else ()), *range(len(row))])
     texts = all(not column or _has(there, column) for column in (data.text, data.text_pair))
     return texts, _has(there, data.label)
