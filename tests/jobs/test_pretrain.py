@@ -573,3 +573,13 @@ def test_the_command_line_prints_the_model_or_json_and_nothing_else(corpus, tmp_
     assert [line["evaluation"] for line in result["evaluations"]] == ["char", "wwm"]
     assert cli.main([*words, "--out", str(tmp_path / "b")]) == 2
     assert capsys.readouterr().err.startswith("zhbert: error: ")
+
+
+def test_a_model_beyond_the_memory_is_refused_before_it_is_made(corpus, tmp_path) -> None:
+    sizes = [
+        "model.hidden_size=65536",
+        "model.num_hidden_layers=1000",
+        "model.num_attention_heads=8",
+    ]
+    with pytest.raises(ZhbertError, match=r"parameters takes .* GiB to train, and there are"):
+        pretrain("tiny", corpus, tmp_path / "run", sizes)

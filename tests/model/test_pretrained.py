@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from zhbert.cli import main
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import (
@@ -368,3 +369,35 @@ def test_saving_leaves_no_temporary_files(config: BertConfig, tmp_path: Path) ->
     BertForPreTraining(config).save_pretrained(tmp_path / "new" / "model")
     names = sorted(p.name for p in (tmp_path / "new" / "model").iterdir())
     assert names == ["config.json", "model.safetensors"]
+
+
+def test_layers_beyond_those_of_the_config_are_said_to_be_unused(folder: Path) -> None:
+    _edit_config(folder, num_hidden_layers=2)
+    with pytest.warns(UnusedWeightsWarning, match=r"= 2, the weights have 3: only the first 2"):
+        model = BertForPreTraining.from_pretrained(folder, quiet=True)
+    assert len(model.encoder.layers) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("type_vocab_size", 3), ("max_position_embeddings", 512), ("intermediate_size", 128)],
+)
+@pytest.mark.parametrize("verb", ["fill", "convert", "shrink", "verify"])
+def test_a_size_that_the_weights_deny_is_one_line_of_every_verb(
+    folder: Path, name: str, size: int, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _edit_config(folder, **{name: size})
+    (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in _PIECES))
+    more = {
+        "fill": ["[MASK]"],
+        "convert": [str(folder / "out"), "--to", "safetensors"],
+        "shrink": ["--layers", "0", "--out", str(folder / "out")],
+        "verify": [str(folder)],
+    }
+    assert main([verb, str(folder), *more[verb]]) == 2
+    said = capsys.readouterr().err
+    assert f"config.json says {name} = {size}, the weights have" in said
+    assert said.count("\n") == 1
+
+
+_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 92))]

@@ -79,6 +79,12 @@ def params(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
     }
 
 
+def _is_weights(path: Path) -> bool:
+    from zhbert.zoo.layout import is_weights
+
+    return path.is_file() and is_weights(path)
+
+
 def _config(what: str, vocabulary_size: int) -> BertConfig:
     from zhbert.model.config import BertConfig
 
@@ -91,7 +97,7 @@ def _config(what: str, vocabulary_size: int) -> BertConfig:
         shape = resolve_shape(
             ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
         )
-    elif Path(what).is_dir() or what.endswith(".json"):
+    elif Path(what).is_dir() or what.endswith(".json") or _is_weights(Path(what)):
         return BertConfig.from_pretrained(what)
     elif what in recipe_names() or Path(what).is_file():
         shape = resolve_shape(load_recipe(what).model)

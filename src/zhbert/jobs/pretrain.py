@@ -610,12 +610,23 @@ class _Job:
     # -- parts ---------------------------------------------------------------------------------
 
     def _config(self, shape: ModelShape) -> Any:
-        from zhbert.model.config import BertConfig
+        from zhbert.model.config import BertConfig, count_parameters_by_part
+        from zhbert.runtime import total_memory
+        from zhbert.train.memory import BYTES_PER_PARAMETER
 
-        values = flatten(shape)
-        return BertConfig(
-            vocab_size=self.corpus.vocabulary_size, pad_token_id=self.tokenizer.pad_id, **values
+        config = BertConfig(
+            vocab_size=self.corpus.vocabulary_size,
+            pad_token_id=self.tokenizer.pad_id,
+            **flatten(shape),
         )
+        parameters = sum(count_parameters_by_part(config).values())
+        needed, memory = parameters * BYTES_PER_PARAMETER, total_memory(self.ranks.device)
+        if needed > memory:
+            raise ZhbertError(
+                f"{self.where}: a model of {parameters:,} parameters takes {needed / 2**30:,.0f} "
+                f"GiB to train, and there are {memory / 2**30:,.0f}; choose a smaller [model]"
+            )
+        return config
 
     def _set_dropout(self, model: BertForPreTraining, shape: ModelShape) -> None:
         """A loaded model with the recipe's dropout instead of its own."""

@@ -271,6 +271,15 @@ class _Bert(nn.Module):
                     f"{folder}: has {config.num_hidden_layers} layers; {num_hidden_layers} asked"
                 )
             config.num_hidden_layers = num_hidden_layers
+        elif (there := sizes_of(checkpoint.entries)["num_hidden_layers"] or 0) > (
+            said := config.num_hidden_layers
+        ):
+            warnings.warn(
+                f"{checkpoint.file}: config.json says num_hidden_layers = {said}, the weights have "
+                f"{there}: only the first {said} are used",
+                UnusedWeightsWarning,
+                stacklevel=2,
+            )
         with torch.device("meta"):
             model = cls(config)
         model._fill(checkpoint, seed)
