@@ -41,6 +41,7 @@ _ZIPPED = (
     (b"word/", "a Word document: save it as plain text, encoded in UTF-8"),
     (b"mimetypeapplication/epub+zip", "an EPUB book: convert it to plain text first"),
     (b"mimetypeapplication/vnd.oasis", "an OpenDocument file: save it as plain text or CSV"),
+    (b"/code/", "a TorchScript program (torch.jit.save): save the model's state_dict() instead"),
     (b"[Content_Types].xml", "an Office file: save it as plain text or CSV"),
 )
 

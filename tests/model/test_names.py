@@ -115,6 +115,9 @@ def test_two_models_are_named_by_their_prefixes() -> None:
         ("base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight", "merge"),
         ("ernie.embeddings.word_embeddings.weight", "ErnieModel"),
         ("transformer.layer.0.attention.q_lin.weight", "DistilBertModel"),
+        ("transformer.h.0.ln_1.weight", "GPT2LMHeadModel"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5ForConditionalGeneration"),
+        ("model.layers.0.self_attn.q_proj.weight", "AutoModelForCausalLM"),
     ],
 )
 def test_other_programs_files_are_named_with_the_way_out(name: str, said: str) -> None:

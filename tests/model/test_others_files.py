@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
+from zhbert.cli import main
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.pretrained import BertForPreTraining, BertModel
@@ -370,6 +371,27 @@ def test_a_damaged_file_opens_whole_or_is_one_line(tmp_path: Path, state: State,
         assert not said or str(path) in said
 
     damaged()
+
+
+def test_a_quantised_model_is_refused_and_inspected(folder: Path, state: State, capsys) -> None:
+    whole = {name: tensor.to(torch.int8) for name, tensor in state.items()}
+    torch.save(whole, folder / "model.pt")
+    with pytest.raises(ZhbertError, match="kept as int8: a quantised model"):
+        BertModel.from_pretrained(folder)
+    assert main(["inspect", str(folder)]) == 0
+    assert "quantised" in capsys.readouterr().out
+
+
+def test_a_whole_model_object_and_another_protocol_are_named(tmp_path: Path, state: State) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    with pytest.raises(ZhbertError, match=r"Linear first \(it could run code\).*state_dict\(\)"):
+        open_checkpoint(tmp_path / "whole.pt")
+    torch.save(state, tmp_path / "four.pt", pickle_protocol=4)
+    with pytest.raises(ZhbertError, match="another pickle protocol"):
+        open_checkpoint(tmp_path / "four.pt")
+    torch.save([state], tmp_path / "list.pt")
+    with pytest.raises(ZhbertError, match="no table of tensors by name; it holds list"):
+        open_checkpoint(tmp_path / "list.pt")
 
 
 def test_a_number_repeated_beyond_the_file_does_not_fill_the_memory(tmp_path: Path) -> None:

@@ -307,6 +307,11 @@ def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             named = re.search(r"GLOBAL (\S+)", str(error))
+            if "operand" in str(error):
+                raise ZhbertError(
+                    f"{path}: damaged, or saved with another pickle protocol than PyTorch's own, "
+                    "which is 2; save it again without pickle_protocol, or as safetensors"
+                ) from None
             if named is None:
                 raise ValueError(str(error).rpartition("rror: ")[2].strip()) from None
             raise ZhbertError(

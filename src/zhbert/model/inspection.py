@@ -149,7 +149,8 @@ def head_states(
             norm_drawn = _around_zero(tensors[f"{head.norm}.weight"])
             states[name] = _state_with_norm(head, tensors)
         else:
-            rounding = torch.finfo(entries[head.weight].dtype).eps
+            dtype = entries[head.weight].dtype
+            rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
             states[name] = _state_without_norm(
                 head, tensors, initializer_range, rounding, norm_drawn
             )
@@ -481,6 +482,15 @@ def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
     return told
 
 
+def quantised_tensor(entries: Mapping[str, Entry]) -> str | None:
+    """What is wrong with a model whose numbers were made whole ones; None where they were not."""
+    for name, entry in entries.items():
+        if name.startswith("bert.") and not entry.dtype.is_floating_point:
+            kind = str(entry.dtype).removeprefix("torch.")
+            return f"{name} is kept as {kind}: a quantised model; take the one it was made from"
+    return None
+
+
 def _shape(
     entries: Mapping[str, Entry], values: Mapping[str, Any] | None
 ) -> tuple[dict[str, int | None], list[str]]:
@@ -663,6 +673,8 @@ def _refusal(
         return foreign
     if trouble:
         return trouble
+    if quantised := quantised_tensor(checkpoint.entries):
+        return quantised
     trunk = [n for n in missing if n.startswith(("bert.embeddings.", "bert.encoder."))]
     if trunk:
         return f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"

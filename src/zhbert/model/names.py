@@ -131,6 +131,9 @@ _FOREIGN = tuple(
         (r"roformer\.|embed_positions", "a RoFormer", "RoFormerModel"),
         (r"attention\.self\.query_global", "a Longformer", "LongformerModel"),
         (r"rel_attn", "an XLNet", "XLNetModel"),
+        (r"(^|\.)wte\.weight|transformer\.h\.\d", "a GPT-2", "GPT2LMHeadModel"),
+        (r"(encoder|decoder)\.block\.\d", "a T5", "T5ForConditionalGeneration"),
+        (r"(^|\.)model\.layers\.\d+\.self_attn\.", "a Llama or its like", "AutoModelForCausalLM"),
         (r"attn\.Wqkv", "a ModernBERT or another BERT with fused attention", "AutoModel"),
     )
 )

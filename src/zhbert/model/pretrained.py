@@ -24,7 +24,7 @@ from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
-from zhbert.model.inspection import head_states, sizes_of, summary_line
+from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
 from zhbert.model.layers import PackedRows, WantedPieces
 from zhbert.model.names import (
     ALIASES,
@@ -687,13 +687,8 @@ def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
                 f"{checkpoint.file}: config.json says {name} = {said:,}, the weights have "
                 f"{size:,}: correct it there, or put the weights' own config.json beside them"
             )
-    for name, entry in checkpoint.entries.items():
-        if name.startswith("bert.") and not entry.dtype.is_floating_point:
-            kind = str(entry.dtype).removeprefix("torch.")
-            raise ZhbertError(
-                f"{checkpoint.file}: {name} is kept as {kind}: a quantised model; take the model "
-                "that it was made from"
-            )
+    if quantised := quantised_tensor(checkpoint.entries):
+        raise ZhbertError(f"{checkpoint.file}: {quantised}")
     if config.other.get("tie_word_embeddings") is not False:
         return
     for alias, entry in checkpoint.aliases.items():
