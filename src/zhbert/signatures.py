@@ -41,7 +41,6 @@ _ZIPPED = (
     (b"word/", "a Word document: save it as plain text, encoded in UTF-8"),
     (b"mimetypeapplication/epub+zip", "an EPUB book: convert it to plain text first"),
     (b"mimetypeapplication/vnd.oasis", "an OpenDocument file: save it as plain text or CSV"),
-    (b"/code/", "a TorchScript program (torch.jit.save): save the model's state_dict() instead"),
     (b"[Content_Types].xml", "an Office file: save it as plain text or CSV"),
 )
 
@@ -107,12 +106,15 @@ def weights_format(head: bytes) -> str | None:
     if re.match(rb".{6}\0\0\{\s*[\"}]", head, re.DOTALL):
         return "safetensors"
     # Of a zip the first member's name: a model packed as it is holds torch.save's mark inside.
-    zipped = (
-        head.startswith(b"PK\x03\x04") and head[30 : 30 + int.from_bytes(head[26:28], "little")]
-    )
-    if (zipped and zipped.endswith(b"/data.pkl")) or re.match(_TORCH_MAGIC, head, re.DOTALL):
+    if _first_member(head).endswith(b"/data.pkl") or re.match(_TORCH_MAGIC, head, re.DOTALL):
         return "pytorch"
     return None
+
+
+def _first_member(head: bytes) -> bytes:
+    """The name of a zip's first member; empty for what is no zip."""
+    length = int.from_bytes(head[26:28], "little") if head.startswith(_ZIP) else 0
+    return head[30 : 30 + length]
 
 
 def no_weights(head: bytes, name: str) -> str | None:
@@ -264,6 +266,8 @@ def _zipped(head: bytes) -> str | None:
     """What a zip is that is no archive to its user."""
     if weights_format(head) == "pytorch":
         return "a PyTorch file (torch.save)"
+    if _first_member(head).endswith(b"/data/0"):
+        return "a TorchScript program (torch.jit.save): save the model's state_dict() instead"
     if not head.startswith(_ZIP):
         return None
     return next((what for mark, what in _ZIPPED if mark in head), None)

@@ -389,6 +389,9 @@ def test_a_whole_model_object_and_another_protocol_are_named(tmp_path: Path, sta
     torch.save(state, tmp_path / "four.pt", pickle_protocol=4)
     with pytest.raises(ZhbertError, match="another pickle protocol"):
         open_checkpoint(tmp_path / "four.pt")
+    (tmp_path / "jit.pt").write_bytes(b"PK\x03\x04" + bytes(22) + b"\x0a\0\0\0jit/data/0")
+    with pytest.raises(ZhbertError, match="TorchScript"):
+        open_checkpoint(tmp_path / "jit.pt")
     torch.save([state], tmp_path / "list.pt")
     with pytest.raises(ZhbertError, match="no table of tensors by name; it holds list"):
         open_checkpoint(tmp_path / "list.pt")
