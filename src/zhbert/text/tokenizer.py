@@ -244,7 +244,9 @@ class Tokenizer:
 
     def fingerprint(self) -> str:
         """SHA-256 over the pieces and every option: two tokenizers with the same give equal ids."""
-        added = [] if self._is_plain else [asdict(token) for token in self.added_tokens]
+        # In whatever order a file names them.
+        tokens = [] if self._is_plain else sorted(self.added_tokens, key=lambda one: one.content)
+        added = [asdict(token) for token in tokens]
         content = json.dumps(
             [
                 # As transformers writes them, which strips a piece that is white space.
