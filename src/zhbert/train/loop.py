@@ -193,14 +193,15 @@ def train(
     def due(step: int) -> bool:
         return step == settings.last_step or _due(step, settings.evaluate_every)
 
-    def measure(which: Sequence[Evaluation[Batch]], final: bool) -> None:
+    def measure(which: Sequence[Evaluation[Batch]]) -> bool:
+        """Was it done? Else a signal has cut it short, and it is made when the run goes on."""
         nonlocal last_evaluation
         settle()
-        ears = None if final else hurry
-        lines = evaluate(model, objective, which, at.step, settings.dtype, ranks, ears)
+        lines = evaluate(model, objective, which, at.step, settings.dtype, ranks, hurry)
         last_evaluation = lines or last_evaluation
         for line in lines:
             write(line)
+        return bool(lines) or not which
 
     def checkpoint() -> None:
         nonlocal saved_step
@@ -214,8 +215,7 @@ def train(
         hurry = signals if alone else None
         stopped = False
         if evaluated is not None and due(start.step):
-            missing = [one for one in evaluations if one.name not in evaluated]
-            measure(missing, start.step == settings.last_step)
+            stopped = not measure([one for one in evaluations if one.name not in evaluated])
         clock = time.perf_counter()
         while at.step < settings.last_step:
             if alone and signals.received:
@@ -261,10 +261,11 @@ def train(
                     write(judged)
                 ended = ended or verdict.enough
             save_now = ended or _due(at.step, settings.checkpoint_every)
-            if due_now and evaluations:
-                measure(evaluations, ended)
             if save_now:
                 checkpoint()
+            if due_now and evaluations and not measure(evaluations):
+                stopped = True
+                break
             if due_now or save_now:
                 clock = time.perf_counter()
             if ended:
