@@ -25,6 +25,7 @@ from safetensors.torch import save, save_file
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.inspection import summary_line
 from zhbert.model.pretrained import BertForPreTraining, BertModel
 
 State = dict[str, torch.Tensor]
@@ -143,7 +144,9 @@ def test_safetensors_are_told_by_their_bytes(
 
 def test_entries_that_are_no_tensors_are_counted(tmp_path: Path, state: State) -> None:
     torch.save({"model": {**state, "step": 7}, "epoch": 3, "args": None}, tmp_path / "x.pt")
-    assert sorted(open_checkpoint(tmp_path / "x.pt").skipped) == ["args", "epoch", "step"]
+    found = open_checkpoint(tmp_path / "x.pt")
+    assert sorted(found.skipped) == ["args", "epoch", "step"]
+    assert summary_line(found).endswith("; 3 items left aside (no weights)")
 
 
 def test_files_that_only_accompany_a_model_are_not_taken_for_one(

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert.wording import without_secrets
+from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from zhbert.model.inspection import HeadState, Inspection, Vocabulary
@@ -160,7 +160,10 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.unused:
         yield "unused", _names(found.unused)
     if found.skipped:
-        yield "skipped", f"{len(found.skipped):,} optimiser slots or constants"
+        yield (
+            "left aside",
+            f"{counted(len(found.skipped), 'item')}, no weights: " + _names(found.skipped),
+        )
     if found.not_finite:
         yield "not finite", _names(found.not_finite)
 

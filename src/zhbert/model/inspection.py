@@ -56,9 +56,10 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_json
 from zhbert.model.checkpoint import Checkpoint, Entry, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
-from zhbert.model.names import ALIASES, TEMPLATES, foreign_architecture
+from zhbert.model.names import ALIASES, CONSTANTS, TEMPLATES, foreign_architecture
 from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
 from zhbert.text.vocab import looks_cased
+from zhbert.wording import counted
 from zhbert.zoo.layout import ModelFiles
 
 # The standard normal distribution cut at two sigma: its standard deviation and excess kurtosis.
@@ -753,8 +754,11 @@ sentence-pair head missing'
         sizes[entry.dtype] = sizes.get(entry.dtype, 0) + math.prod(entry.shape)
     main = max(sizes, key=sizes.__getitem__, default=torch.float32)
     dtype = str(main).removeprefix("torch.")
+    # Constants that older checkpoints carry along are no news.
+    aside = sum(name not in CONSTANTS for name in checkpoint.skipped)
+    left = f"; {counted(aside, 'item')} left aside (no weights)" if aside else ""
     return (
         f"BERT, {len(layers)} layers x {hidden}, {pieces:,} pieces, {dtype} {checkpoint.format}; "
         f"masked-word head {heads['masked_words'].word}; "
-        f"sentence-pair head {heads['sentence_pair'].word}"
+        f"sentence-pair head {heads['sentence_pair'].word}{left}"
     )
