@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气很好"]
@@ -33,3 +35,23 @@ def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
     Tokenizer(PIECES).save_pretrained(tmp_path)
     code, found = imported("torch torch._dynamo sympy", "fill", str(tmp_path), "今天[MASK]气")
     assert (code, found) == (0, ["torch"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fill nosuch 今[MASK]",
+        "pretrain tiny --corpus nosuch --out r",
+        "pretrain nosuch --corpus c --out r",
+        "inspect nosuch",
+        "params nosuch",
+        "predict nosuch x.tsv",
+        "segment nosuch",
+        "prepare nosuch --out c",
+        "prepare README.md --vocab nosuch --out c",
+        "report nosuch --out r",
+        "score lcqmc nosuch nosuch",
+    ],
+)
+def test_a_wrong_path_is_said_before_torch_is_imported(line: str) -> None:
+    assert imported("torch", *line.split()) == (2, [])

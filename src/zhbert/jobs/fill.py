@@ -160,8 +160,12 @@ def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMasked
     Raises:
         ZhbertError: not a model folder, or a vocabulary that is not this model's.
     """
-    from zhbert.model.pretrained import BertForMaskedLM
     from zhbert.text.tokenizer import Tokenizer
+    from zhbert.zoo import locate
+
+    folder = locate(folder, quiet=quiet)  # before the seconds that it takes to import torch
+
+    from zhbert.model.pretrained import BertForMaskedLM
 
     model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
     tokenizer = Tokenizer.from_pretrained(folder)

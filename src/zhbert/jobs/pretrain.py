@@ -193,11 +193,15 @@ def pretrain(
         where = recipe_path(recipe).name
         settings = load_recipe(recipe, every)
 
+    from zhbert.data.shards import Corpus
+
+    opened = Corpus.open(Path(corpus))
+
     from zhbert.runtime import choose_device
     from zhbert.train.distributed import process_group
 
     with process_group(choose_device) as ranks, ExitStack() as held:
-        job = _Job(settings, where, Path(corpus), folder, ranks, quiet)
+        job = _Job(settings, where, opened, folder, ranks, quiet)
         job.claim, job.resume, job.overwrite = claim, resume, overwrite
         job.tensorboard = tensorboard
         job.overrides = list(dict.fromkeys(every))
@@ -231,12 +235,11 @@ class _Job:
         self,
         recipe: Recipe,
         where: str,
-        corpus_folder: Path,
+        corpus: Corpus,
         folder: Path,
         ranks: Ranks,
         quiet: bool,
     ) -> None:
-        from zhbert.data.shards import Corpus
         from zhbert.runtime import choose_dtype, prepare_threads
 
         self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
@@ -247,8 +250,8 @@ class _Job:
         self.quiet = quiet or not ranks.first
         self.threads = prepare_threads(recipe.threads)
         self.dtype = choose_dtype(recipe.precision, ranks.device)
-        self.corpus: Corpus = Corpus.open(corpus_folder)
-        self.tokenizer: Tokenizer = self.corpus.tokenizer()
+        self.corpus = corpus
+        self.tokenizer: Tokenizer = corpus.tokenizer()
 
     def say(self, line: str) -> None:
         """A remark on stderr, from the first process only."""
