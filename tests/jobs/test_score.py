@@ -693,7 +693,8 @@ def test_the_largest_of_as_many_numbers_as_labels_is_said(
         ("id,label\n0,1\n1\n", "p:3: 1 column where the first line has 2"),
         ("id,label\n0,1\n0,1\n", "p:3: the id '0' stands there twice"),
         ("id,label\n0,=1+1\n", 'p:2: the label "=1+1" is not in the card'),
-        ("PAR1\x15\x04\ud800", "p: not UTF-8"),
+        ("PAR1\x15\x04\ud800", "p: it is a parquet file; predictions are JSON, TSV, CSV or lines"),
+        ("PK\x03\x04 xl/workbook", "p: it is an Excel workbook: save it as CSV"),
     ],
 )  # fmt: skip
 def test_what_is_no_form_of_labels_is_said(

@@ -516,7 +516,8 @@ class _Run:
             if first:
                 self.say(f"task: {self.card.title}")
                 for split, examples in self.splits.items():
-                    self.say(f"{split}: {self.files[split]}: {describe_examples(examples)}")
+                    what = describe_examples(examples, self.card.data.labels)
+                    self.say(f"{split}: {self.files[split]}: {what}")
                 self._preview(kind)
             for line in dict.fromkeys((*train.remarks, *task.dev.remarks)):
                 self.say(line)

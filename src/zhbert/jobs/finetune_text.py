@@ -41,22 +41,23 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-def describe_examples(examples: Sequence[Example]) -> str:
-    """How many there are, and of what.
+def describe_examples(examples: Sequence[Example], labels: Sequence[str] = ()) -> str:
+    """How many there are, and of what; of tags ``labels`` are the task's.
 
     >>> from zhbert.tasks.read import TextExample
     >>> describe_examples([TextExample("0", "好", label="1"), TextExample("1", "差", label="0")])
     '2 examples, labels: 0 (1), 1 (1)'
     """
     from zhbert.tasks.read import SpanExample, TagExample
-    from zhbert.tasks.schemes import entities
+    from zhbert.tasks.schemes import scheme_of
 
     first, count = examples[0], counted(len(examples), "example")
     if isinstance(first, SpanExample):
         what, found = "answers", Counter(getattr(one, "kind", None) for one in examples)
     elif isinstance(first, TagExample):
         rows = (getattr(one, "tags", None) or () for one in examples)
-        what, found = "entities", Counter(kind for row in rows for kind, *_ in entities(row))
+        scheme = scheme_of(labels)
+        what, found = "entities", Counter(kind for row in rows for kind, *_ in scheme.entities(row))
     elif first.value is not None:
         values = [getattr(one, "value", 0.0) for one in examples]
         return f"{count}, numbers: {min(values):g} to {max(values):g}"

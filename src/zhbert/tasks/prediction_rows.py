@@ -23,7 +23,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, parse_json
-from zhbert.signatures import HEAD, how_to_convert, utf_16_or_32
+from zhbert.signatures import HEAD, how_to_convert, no_text, utf_16_or_32
 from zhbert.spreadsheets import from_cell
 from zhbert.tasks.cards import Card
 from zhbert.wording import counted, listed, name, shortly
@@ -75,6 +75,8 @@ def prediction_text(path: Path, encoding: str = "") -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise describe_os_error(error, "reading") from None
+    if (what := no_text(raw[:HEAD])) is not None:
+        raise ZhbertError(f"{path}: it is {what}; predictions are JSON, TSV, CSV or lines")
     try:
         text = raw.decode("utf-8-sig")
         if utf_16_or_32(raw[:HEAD]):
