@@ -418,3 +418,11 @@ def test_a_place_that_cannot_be_is_one_line_and_stays_as_it_is(
     assert said.count("\n") == 1
     assert tree(tmp_path) == before
     assert Path("/dev/null").is_char_device()
+
+
+def test_an_empty_name_is_not_the_folder_where_one_is(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (["--out", ""], ["--out="]):
+        assert main(["prepare", "text.txt", *out]) == 2
+        assert "--out: an empty name; name a file or a folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

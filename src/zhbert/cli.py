@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -91,6 +92,9 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print results only")
     parser.add_argument("--json", action="store_true", help="print results as JSON")
     module.add_arguments(parser)
+    if "--out=" in arguments or ("--out", "") in pairwise(arguments):
+        # As a path it would be the folder where one is: a script's variable that is not set.
+        raise ZhbertError(f"{verb}: --out: an empty name; name a file or a folder")
     result = module.run(parser.parse_args(arguments))
     sys.stdout.flush()
     return int(result)
