@@ -133,6 +133,16 @@ def test_any_name_will_do_in_a_folder_or_by_itself(
     assert_same_outputs(folder / name, theirs)
 
 
+def test_a_file_of_weights_is_read_with_the_vocabulary_beside_it(
+    folder: Path, state: State
+) -> None:
+    from zhbert.text.tokenizer import Tokenizer
+
+    Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "好"]).save_pretrained(folder)
+    torch.save(state, folder / "step-7.pt")
+    assert Tokenizer.from_pretrained(folder / "step-7.pt").id_of("好") == 5
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights", "model.safetensors", "x.ckpt"])
 def test_safetensors_are_told_by_their_bytes(
     folder: Path, state: State, theirs: Any, name: str

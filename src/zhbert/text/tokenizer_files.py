@@ -22,6 +22,7 @@ from zhbert.text.added_tokens import WHITE_SPACE, AddedToken
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 from zhbert.zoo import locate
 from zhbert.zoo.archive import is_archive_name
+from zhbert.zoo.layout import is_weights
 
 # Hugging Face's names, in the order in which transformers appends those a vocabulary lacks.
 SPECIAL_TOKENS: Mapping[str, str] = {
@@ -77,6 +78,8 @@ def _rows(path: Path) -> list[str]:
 
 def find_tokenizer(path: Path) -> Path:
     """The folder or file of a tokenizer, which archives and names lead to."""
+    if path.is_file() and is_weights(path):
+        return path.parent
     if path.is_file() and not is_archive_name(path.name):
         return path
     if path.is_dir() and any((path / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
