@@ -166,6 +166,7 @@ def test_the_column_is_the_one_that_is_meant(
     ("name", "content", "place"),
     [
         ("a.csv", "id,content\n1,好\n", "no column 'text' in its first line: id, content; --field"),
+        ("a.csv", "id,内容\n1,好\n".encode("gbk"), "its first line is not UTF-8; --encoding gb"),
         ("a.csv", "id,text\n1,好,不\n", "a.csv:2: 3 columns where the first line has 2"),
         ("a.json", '[{"t": "好"}]', "a.json:1: no field 'text'; it has: t; --field names the"),
         ("a.json", '[{"text": "好"} {"text": "好"}]', "line 1: not JSON: no comma between"),
@@ -176,7 +177,7 @@ def test_the_column_is_the_one_that_is_meant(
     ],
 )  # fmt: skip
 def test_what_is_wrong_in_records_is_one_line(
-    tmp_path: Path, name: str, content: str, place: str
+    tmp_path: Path, name: str, content: str | bytes, place: str
 ) -> None:
     read = Read(write(tmp_path / name, content))
     assert any(place in found for found in read.places), read.places

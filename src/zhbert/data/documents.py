@@ -39,6 +39,7 @@ from zhbert.data.sources import (
     check_encoding,
     form_of_bytes,
     opened,
+    way_out,
 )
 from zhbert.errors import ZhbertError
 from zhbert.files import HALF_SURROGATE
@@ -105,12 +106,7 @@ class Reading:
     @property
     def way_out(self) -> str:
         """What to do about such lines, where they are many."""
-        if self.encoding is not None:
-            return "another --encoding may be right"
-        return (
-            "--encoding gb18030 (gbk, big5, ...) reads them if they are that; or convert the file, "
-            "for example: iconv -f GB18030 -t UTF-8"
-        )
+        return way_out(self.encoding)
 
 
 @dataclass(frozen=True)

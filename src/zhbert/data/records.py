@@ -28,6 +28,7 @@ from zhbert.data.sources import (
     DamagedError,
     Source,
     Stream,
+    way_out,
 )
 from zhbert.wording import listed
 
@@ -294,7 +295,10 @@ def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row]:
     first = next(rows, None)
     if first is None:
         return
-    line, header, _ = first
+    line, header, text = first
+    if _ESCAPED_BYTE.search(text):
+        what = (stream.encoding or "UTF-8").upper()
+        raise DamagedError(f"its first line is not {what}; {way_out(stream.encoding)}")
     column, has_header, how = _column_of(header, options.field)
     yield 0, Problem(READ_AS, f"{form.upper()}, {how}", error=False)
     if not has_header:
@@ -523,6 +527,6 @@ def _rows_at_a_time(metadata: Any, name: str, size: int, options: RecordOptions)
                 # One long text of the dictionary may stand in every row.
                 share = column.data_page_offset - column.dictionary_page_offset
                 longest = unpacked * share // max(1, column.total_compressed_size)
-                while rows > 1 and rows * longest > 4 * _SUSPICIOUS:
+                while rows > 1 and rows * longest > _SUSPICIOUS >> 1:
                     rows //= 2
     return rows

@@ -204,6 +204,16 @@ def check_encoding(name: str | None) -> str | None:
     return None if found in ("utf-8", "utf-8-sig") else _READ_AS.get(found, found)
 
 
+def way_out(encoding: str | None) -> str:
+    """What to do about text that this encoding (None: UTF-8) does not decode."""
+    if encoding is not None:
+        return "another --encoding may be right"
+    return (
+        "--encoding gb18030 (gbk, big5, ...) reads what is that; or convert the file, for example: "
+        "iconv -f GB18030 -t UTF-8"
+    )
+
+
 @contextmanager
 def opened(source: Source) -> Iterator[BinaryIO]:
     """The bytes of a file or of stdin."""
@@ -255,7 +265,7 @@ class Stream:
         self.old_line_ends = self._after_return = False
         head = self._first(enough)
         self.empty = not head and self._damage is None
-        encoding = _encoding_of(head, encoding)
+        self.encoding = encoding = _encoding_of(head, encoding)
         if encoding is not None:
             self._decoder = codecs.getincrementaldecoder(encoding)(_BROKEN)
             head = self._decoded(head)
