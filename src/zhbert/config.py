@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
+from zhbert.files import read_toml
 from zhbert.schema import build, hint_in, overridden, suggest, to_toml
 from zhbert.schema import flatten as flatten  # a name of this module, too
 from zhbert.wording import show, without_secrets
@@ -285,14 +285,7 @@ def load_recipe(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     'char'
     """
     path = recipe_path(name)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise ZhbertError(f"{path}: not a text file in UTF-8; a recipe is a TOML file") from None
-    except (ValueError, RecursionError) as error:
-        why = str(error) if isinstance(error, ValueError) else "nested too deeply"
-        raise ZhbertError(f"{path}: not valid TOML: {why}") from None
-    return parse_recipe(table, overrides, where=path.name)
+    return parse_recipe(read_toml(path, "a recipe"), overrides, where=path.name)
 
 
 def parse_recipe(

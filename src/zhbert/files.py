@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -160,6 +161,19 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
         wanted = "an object {...}" if kind is dict else "a list [...]"
         raise ZhbertError(f"{os.fspath(path)}: {f'not {what}: ' if what else ''}must hold {wanted}")
     return value
+
+
+def read_toml(path: str | os.PathLike[str], what: str = "") -> dict[str, Any]:
+    """What a TOML file holds; ``what`` it should have been ("a recipe"), for the error.
+
+    Raises:
+        ZhbertError: the file cannot be read, is not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits, too
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ZhbertError(f"{os.fspath(path)}: not valid TOML: {why}") from None
 
 
 def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, dict[str, Any] | None]]:

@@ -163,7 +163,7 @@ def _make_tokenizer(folder: Path) -> None:
     Tokenizer(small_tasks.PIECES).save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": 54}))
     (folder / "special_tokens_map.json").write_text(json.dumps({"cls_token": "[CLS]"}))
-    (folder / "added_tokens.json").write_text(json.dumps({"[NEW]": 53}))
+    (folder / "added_tokens.json").write_text(json.dumps({"[NEW]": len(small_tasks.PIECES)}))
 
 
 def _make_fast_tokenizer(folder: Path) -> None:

@@ -29,16 +29,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-AWAITED = () if "FUZZ_ALL" in os.environ else (
-    "prepared", "user-words", "tokenizer", "tokenizer-fast", "config", "pickle-legacy",
-    "index-safetensors", "index-pytorch", "table-classify-parquet", "card", "recipe", "runs",
-    "checkpoints", "fine-tuned-classify", "fine-tuned-regress", "fine-tuned-tag", "fine-tuned-span",
-    "download-record",
-)  # fmt: skip
-"""Readers that are being mended."""
-
-
-@pytest.mark.parametrize("name", [name for name in READERS if name not in AWAITED])
+@pytest.mark.parametrize("name", READERS)
 def test_a_damaged_file_is_read_or_refused_in_one_line(name: str, folder: Path) -> None:
     found: dict[str, str] = {}
     reader = READERS[name]

@@ -303,5 +303,5 @@ def test_an_unknown_card_is_one_line(name, message):
 def test_a_card_that_is_no_text_is_one_line(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes("title = '题'".encode("gb18030"))
-    with pytest.raises(ZhbertError, match="not a text file in UTF-8; a card is a TOML file"):
+    with pytest.raises(ZhbertError, match="not UTF-8"):
         load_card(path)

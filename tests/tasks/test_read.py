@@ -509,7 +509,7 @@ def test_a_space_is_a_character_that_may_have_a_tag(read):
          'dev:1: "text" is null: must be a text or a number'),
         ({"form": "jsonl"}, '{"text": ["a", 1], "label": 1}\n',
          'dev:1: "text" is ["a", 1]: must be a text'),
-        ({"form": "parquet"}, "no parquet", "dev: not a parquet file ("),
+        ({"form": "parquet"}, "no parquet", "dev: damaged, or not a parquet file ("),
         ({"kind": "regress"}, "text\tlabel\na\t5.1\n",
          'dev:2: the label "5.1" is not a number from 0 to 5'),
         ({"kind": "regress"}, "text\tlabel\na\tnan\n", 'dev:2: the label "nan" is not a number'),

@@ -28,7 +28,6 @@ import os
 import shutil
 import statistics
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from zhbert.files import (
     advising,
     atomic_folder,
     read_json,
+    read_toml,
     sha256_of,
     write_json,
     write_text,
@@ -473,9 +473,9 @@ class _Run:
         path = folder / "settings.toml"
         if path.is_file() and not self.overwrite:
             try:
-                table = tomllib.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                raise ZhbertError(f"{path}: damaged; --overwrite begins the run anew") from None
+                table = read_toml(path)
+            except ZhbertError as error:
+                raise ZhbertError(f"{error}; --overwrite begins the run anew") from None
             former = build(FineTuningSettings, table, "", str(path))
             changed = differences(settings, former)
             if changed:

@@ -192,9 +192,12 @@ def weight_files(weights: Path) -> list[Path]:
     parts = []
     for name in sorted({str(name) for name in names.values()}):
         path = weights.parent / name
-        # A name with folders in it could lead out of the model folder.
-        if Path(name).name != name or not path.is_file():
-            raise ZhbertError(f"{path}: missing, though {weights.name} names it; fetch it again")
+        # A name with folders in it could lead out of the model folder; one too long is no name.
+        if Path(name).name != name or len(name) > 255 or not path.is_file():
+            raise ZhbertError(
+                f"{weights.parent / name[:255]}: missing, though {weights.name} names it; fetch it "
+                "again"
+            )
         parts.append(path)
     return parts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
-from zhbert.files import json_lines
+from zhbert.files import json_lines, read_json, read_toml
 from zhbert.tasks.cards import Card, card_names, load_card
 from zhbert.wording import counted
 
@@ -316,11 +315,11 @@ def _dev_curve(path: Path, metric: str, remarks: list[str]) -> Points:
 
 def _read_pretraining(folder: Path) -> PretrainingRun:
     remarks: list[str] = []
+    recipe = {}
     try:
-        recipe = tomllib.loads((folder / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        recipe = {}
-        remarks.append(f"{folder / 'recipe.toml'}: cannot be read ({error})")
+        recipe = read_toml(folder / "recipe.toml")
+    except ZhbertError as error:
+        remarks.append(str(error))
     origin = _read_object(folder / "provenance.json", remarks)
     steps: list[float] = []
     losses: list[float] = []
@@ -407,19 +406,15 @@ def as_number(value: Any) -> float | None:
 
 
 def _read_object(path: Path, remarks: list[str], *, required: bool = True) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         if required:
             remarks.append(f"{path}: missing")
         return {}
-    except (OSError, ValueError) as error:
-        remarks.append(f"{path}: cannot be read ({type(error).__name__})")
+    try:
+        return read_json(path, dict)
+    except ZhbertError as error:
+        remarks.append(str(error))
         return {}
-    if not isinstance(value, dict):
-        remarks.append(f"{path}: holds no object")
-        return {}
-    return value
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -9,14 +9,13 @@ import dataclasses
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, read_toml
 from zhbert.schema import build, suggest
 from zhbert.tasks.schemes import SchemeError, scheme_of, tags_of_types
 from zhbert.tasks.sources import check_encoding
@@ -276,15 +275,7 @@ def load_card(name: str | os.PathLike[str]) -> Card:
     ('classify', ('accuracy',), ('0', '1'), 3e-05)
     """
     path = card_path(name)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    except UnicodeDecodeError:
-        raise ZhbertError(f"{path}: not a text file in UTF-8; a card is a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ZhbertError(f"{path}: not valid TOML: {error}") from None
-    return parse_card(table, path)
+    return parse_card(read_toml(path, "a task's card"), path)
 
 
 def parse_card(table: Mapping[str, Any], path: Path) -> Card:

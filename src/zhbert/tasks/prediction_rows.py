@@ -211,6 +211,7 @@ def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: Car
     return (
         len(heading) == 2
         and len(rows) > 1
+        and len(rows[1][1]) == 2
         and not could_be(rows[0][1][1], card)
         and not _all_numbers(rows[:1])
         and could_be(rows[1][1][1], card)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, refused
 from zhbert.schema import suggest
 from zhbert.tasks.cards import Card, Column, Data
 from zhbert.tasks.offsets import Offsets
@@ -423,27 +423,21 @@ def _json_lines(path: Source, data: Data, counts: Counter[str]) -> Iterator[tupl
 
 
 def _parquet(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(str(path)) as file:
-            names = file.schema_arrow.names
-            _check_columns(path, names, data)
-            wanted = {*data.text, *data.text_pair, *data.label, *data.id, *data.where}
-            wanted |= {
-                data.split_column,
-                *(() if data.label else (*data.labels, *data.rename_labels)),
-            }
-            row = 0
-            for batch in file.iter_batches(
-                1024, columns=[name for name in names if name in wanted]
-            ):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield row, record
-    except pa.ArrowInvalid as error:
-        raise ZhbertError(f"{path}: not a parquet file ({error})") from None
+    with refused(path, "a parquet file"), pq.ParquetFile(str(path)) as file:
+        names = file.schema_arrow.names
+        _check_columns(path, names, data)
+        wanted = {*data.text, *data.text_pair, *data.label, *data.id, *data.where}
+        wanted |= {
+            data.split_column,
+            *(() if data.label else (*data.labels, *data.rename_labels)),
+        }
+        row = 0
+        for batch in file.iter_batches(1024, columns=[name for name in names if name in wanted]):
+            for record in batch.to_pylist():
+                row += 1
+                yield row, record
 
 
 READERS: dict[str, Callable[[Source, Data, Counter[str]], Iterator[tuple[int, _Record]]]] = {

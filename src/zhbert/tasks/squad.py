@@ -103,7 +103,10 @@ def _questions(
         yield domain, _first(article, _CONTEXT, where), article, where
         return
     # CMRC 2018's first form has no paragraphs: an article is one.
-    for place, paragraph in enumerate(article.get("paragraphs", [article])):
+    paragraphs = article.get("paragraphs", [article])
+    if not isinstance(paragraphs, list):
+        raise ZhbertError(f"{where}: {_title(article)}: paragraphs must be a list")
+    for place, paragraph in enumerate(paragraphs):
         at = f"{where}: {_title(article)}: paragraph {place + 1}"
         if not isinstance(paragraph, Mapping):
             raise ZhbertError(f"{at}: must be an object with context and qas")

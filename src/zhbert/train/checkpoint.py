@@ -23,6 +23,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import (
     atomic_folder,
     describe_os_error,
+    read_json,
     remove,
     sha256_of,
     sweep,
@@ -127,8 +128,10 @@ class Checkpoints:
 
 def _trouble_of(path: Path) -> str | None:
     """Why a checkpoint cannot be used, or None."""
+    if not (path / "checkpoint.json").exists():
+        return "incomplete (no checkpoint.json)"
     try:
-        info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        info = read_json(path / "checkpoint.json", dict)
         for name, entry in info["files"].items():
             file = path / name
             if not file.is_file():
@@ -136,9 +139,7 @@ def _trouble_of(path: Path) -> str | None:
             if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
                 return f"corrupt ({name} is not what was written)"
         int(info["step"])
-    except FileNotFoundError:
-        return "incomplete (no checkpoint.json)"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ZhbertError, OSError, ValueError, KeyError, TypeError, AttributeError):
         return "corrupt (checkpoint.json cannot be read)"
     return None
 
