@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -62,6 +63,25 @@ def test_a_mistake_is_one_line(
 ) -> None:
     assert cli.main(["corpus", *(word.format(corpus) for word in arguments)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_bit_of_the_description_ends_a_verb_but_in_one_line(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(corpus, tmp_path / "corpus")
+    described = folder / "corpus.json"
+    whole = described.read_bytes()
+    codes = set()
+    for number in range(150):
+        damaged = bytearray(whole)
+        damaged[number * len(whole) // 150] ^= 1 << number % 7
+        described.write_bytes(damaged)
+        for words in (["corpus", str(folder)], ["check", "tiny", "--corpus", str(folder)]):
+            codes.add(cli.main(words))
+            said = capsys.readouterr().err
+            assert "Traceback" not in said
+            assert sum("error: " in line for line in said.splitlines()) <= 1
+    assert codes == {0, 2}
 
 
 # ---------------------------------------------------------------- segment

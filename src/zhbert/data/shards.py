@@ -38,6 +38,9 @@ COLUMNS = {
 }
 """Each a list for every document: the types of its values."""
 
+COUNTS = ("documents", "sentences", "lines", "words", "pieces")
+"""What corpus.json says of each shard."""
+
 # Held-out parts are merged up to this many pieces a shard.
 MERGED_PIECES = 16_000_000
 
@@ -404,12 +407,10 @@ def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]
     try:
         entries = [entry for split in SPLITS for entry in info["shards"][split]]
         names = [entry["file"] for entry in entries]
+        numbers = [entry[name] for entry in entries for name in (*COUNTS, "bytes")]
         fine = (
             isinstance(info["tokenizer"]["fingerprint"], str)
-            and all(
-                type(n) is int
-                for n in (info["vocabulary_size"], *(entry["bytes"] for entry in entries))
-            )
+            and all(type(number) is int for number in (info["vocabulary_size"], *numbers))
             and all(isinstance(name, str) and Path(name).name == name for name in names)
             and len(set(names)) == len(names)
         )

@@ -97,7 +97,7 @@ def check(
 
         opened = Corpus.open(Path(corpus))
         vocabulary_size = opened.vocabulary_size
-        pieces = sum(int(entry["pieces"]) for entry in opened.info["shards"]["train"])
+        pieces = sum(entry["pieces"] for entry in opened.info["shards"]["train"])
         if not opened.info["shards"]["held_out"]:
             notes.append(
                 f"{corpus}: no held-out documents: evaluation will be skipped; prepare it again "

@@ -6,14 +6,18 @@ import argparse
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from zhbert.data.shards import SPLITS, Corpus, Shard
 from zhbert.errors import ZhbertError
+from zhbert.files import refused
 from zhbert.jobs import console
 from zhbert.text.words import AlignmentReport
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # The pieces in use are counted over this many at most: a second's work.
 _COUNTED = 100_000_000
@@ -35,13 +39,36 @@ def run(args: argparse.Namespace) -> int:
     corpus = Corpus.open(args.folder)
     if args.verify:
         corpus.verify()
-    report = describe_corpus(corpus)
-    report["verified"] = args.verify
-    report["documents"] = sample_documents(corpus, args.split, args.rows)
+    # First, since it compares the vocabulary's size, by which pieces are counted.
+    documents = sample_documents(corpus, args.split, args.rows)
+    report = describe_corpus(corpus) | {"verified": args.verify, "documents": documents}
     if args.json:
         console.print_json(report)
         return 0
+    described = corpus.folder / "corpus.json"
+    with refused(described, "what prepare wrote", hint="; prepare the corpus again"):
+        table, lines = _figures(corpus, report)
+    if args.verify:
+        lines.append("checksums: as they were written")
     out = console.out()
+    out.print(table)
+    out.print("\n".join(lines), markup=False)
+    for document in report["documents"]:
+        sentences = document["text"]
+        out.print(
+            f"\n{args.split.replace('_', ' ')} document {document['number']:,}: "
+            f"{document['sentences']:,} sentences, {document['pieces']:,} pieces",
+            markup=False,
+        )
+        for sentence in sentences:
+            out.print(f"  {sentence}", markup=False)
+        if len(sentences) < document["sentences"]:
+            out.print(f"  … {document['sentences'] - len(sentences):,} more", markup=False)
+    return 0
+
+
+def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
+    """The table of both splits, and the lines under it."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -51,9 +78,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("documents", "lines", "sentences", "words", "pieces"):
         table.add_row(name, *(f"{report['totals'][split][name]:,}" for split in SPLITS))
     table.add_row("shards", *(f"{len(corpus.info['shards'][split]):,}" for split in SPLITS))
-    out.print(table)
     alignment = report["alignment"]
-    lines = [
+    return table, [
         "",
         AlignmentReport(
             alignment["words"],
@@ -71,21 +97,6 @@ def run(args: argparse.Namespace) -> int:
         ),
         f"segmenter: {report['segmenter']['name']} {report['segmenter']['version']}",
     ]
-    if args.verify:
-        lines.append("checksums: as they were written")
-    out.print("\n".join(lines), markup=False)
-    for document in report["documents"]:
-        sentences = document["text"]
-        out.print(
-            f"\n{args.split.replace('_', ' ')} document {document['number']:,}: "
-            f"{document['sentences']:,} sentences, {document['pieces']:,} pieces",
-            markup=False,
-        )
-        for sentence in sentences:
-            out.print(f"  {sentence}", markup=False)
-        if len(sentences) < document["sentences"]:
-            out.print(f"  … {document['sentences'] - len(sentences):,} more", markup=False)
-    return 0
 
 
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:

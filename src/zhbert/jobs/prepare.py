@@ -22,7 +22,7 @@ from typing import Any
 
 from zhbert.data.documents import DOCUMENTS, Block, Place, Reading, read_blocks
 from zhbert.data.held_out import divide_document, move_document
-from zhbert.data.shards import FORMAT, VERSION, flush_shards, merge_shards
+from zhbert.data.shards import COUNTS, FORMAT, VERSION, flush_shards, merge_shards
 from zhbert.data.sources import Sources, find_sources
 from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
@@ -432,10 +432,7 @@ class _Job:
             "held_out": merge_shards(held_out, settings.out, "held_out"),
         }
         totals = {
-            split: {
-                name: sum(entry[name] for entry in entries)
-                for name in ("documents", "sentences", "lines", "words", "pieces")
-            }
+            split: {name: sum(entry[name] for entry in entries) for name in COUNTS}
             for split, entries in shards.items()
         }
         info: dict[str, Any] = {
