@@ -45,7 +45,7 @@ class Problem:
     error: bool = True  # False: nothing is lost
 
 
-Row = tuple[int, str | Problem]
+NumberedText = tuple[int, str | Problem]
 """The line where a record begins (from 1), and its text."""
 
 
@@ -163,13 +163,13 @@ def _bad_json(error: Exception) -> Problem:
     return Problem("bad_json", f"not JSON: {'nested too deeply' if deep else error}")
 
 
-def _json_lines(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row]:
+def _json_lines(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
     for number, raw in _lines(stream, options):
         if (text := json_line(raw, options)) is not None:
             yield number, text
 
 
-def _json_values(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row]:
+def _json_values(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
     """The elements of arrays, and values that stand one after another, over any lines."""
     reader = _JsonReader(stream, options)
     while (opening := reader.next_character()) is not None:
@@ -224,7 +224,7 @@ class _JsonReader:
                 return None
             self._more(1)
 
-    def value(self) -> Row:
+    def value(self) -> NumberedText:
         line = self.line
         while True:
             try:
@@ -289,7 +289,7 @@ _CELL = '(?:"[^"]*(?:""[^"]*)*"|[^"{0}\\r\\n][^{0}\\r\\n]*|)'
 READ_AS = "read_as"
 
 
-def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row]:
+def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
     """The cells of one column; a header, if there is one, names it."""
     rows = _cells(_text_lines(stream, options), form, options)
     first = next(rows, None)
@@ -394,12 +394,12 @@ _BEGIN = re.compile(r'<doc\s+id=.*?(?:\stitle="(?P<title>.*)")?[^"]*>\s*')
 _END = "</doc>"
 
 
-def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row]:
+def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
     """What stands between <doc ...> and </doc>, without the title where it is repeated there."""
     first, title, size, inside = 1, "", 0, False
     body: list[str] = []
 
-    def article() -> Iterator[Row]:
+    def article() -> Iterator[NumberedText]:
         nonlocal size
         # Outside of <doc> blank lines are nothing; inside they are an article without text.
         if inside or any(map(str.strip, body)):
@@ -434,7 +434,7 @@ def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Row
     yield from article()
 
 
-READERS: dict[str, Callable[[Stream, str, RecordOptions], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Stream, str, RecordOptions], Iterator[NumberedText]]] = {
     JSON_LINES: _json_lines,
     JSON_VALUES: _json_values,
     CSV: _table,
