@@ -2,8 +2,8 @@
 
 Reads text, JSON lines and arrays, csv, tsv, parquet and WikiExtractor's output (.gz, .bz2, .xz,
 .zst too), folders, and stdin (-). Cuts the text into documents, lines, sentences, words and pieces,
-and writes them to OUT. Work that was interrupted
-goes on where it stopped: run the same command again. The result does not depend on --workers.
+and writes them to OUT. Work that was interrupted goes on where it stopped: run the same command
+again. The result does not depend on --workers.
 """
 
 from __future__ import annotations
