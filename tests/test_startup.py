@@ -46,6 +46,8 @@ def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
         "inspect nosuch",
         "params nosuch",
         "predict nosuch x.tsv",
+        "finetune lcqmc --model m --data nosuch --out r",
+        "evaluate nosuch lcqmc --data nosuch",
         "segment nosuch",
         "prepare nosuch --out c",
         "prepare README.md --vocab nosuch --out c",

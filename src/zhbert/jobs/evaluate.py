@@ -114,10 +114,9 @@ def evaluate(
 
     Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
     """
-    from zhbert.jobs.finetune_seed import metrics_of
-    from zhbert.tasks.classify import MultiLabel
     from zhbert.tasks.read import read_examples
     from zhbert.tasks.scoring import report
+    from zhbert.zoo import locate
 
     card = with_encoding(load_card(task), encoding)
     path = Path(data)
@@ -125,6 +124,12 @@ def evaluate(
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
     split = split_of(card, path, split)
     examples = read_examples(card, path, split, remark=remark)
+    if not Path(model).exists():  # a name, an address or a mistake: before torch is imported
+        model = locate(model)
+
+    from zhbert.jobs.finetune_seed import metrics_of
+    from zhbert.tasks.classify import MultiLabel
+
     opened = open_model(model)
     check_fits(opened, card)
     if isinstance(opened.kind, MultiLabel):

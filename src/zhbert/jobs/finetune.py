@@ -208,8 +208,6 @@ class _Run:
         quiet: bool,
     ) -> None:
         from zhbert.model.config import BertConfig
-        from zhbert.runtime import choose_device
-        from zhbert.tasks.fine_tuned import open_tokenizer
         from zhbert.zoo import locate
         from zhbert.zoo.layout import find_model
 
@@ -222,6 +220,10 @@ class _Run:
         self.files, self.splits = self._read()
         self.model = find_model(locate(model, quiet=quiet)).folder
         self.config: BertConfig = BertConfig.from_pretrained(self.model)
+
+        from zhbert.runtime import choose_device
+        from zhbert.tasks.fine_tuned import open_tokenizer
+
         self.tokenizer: Tokenizer = open_tokenizer(self.model)
         self.device = choose_device()
         self.settings = [self._settings(point) for point in points]
