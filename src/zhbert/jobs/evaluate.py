@@ -125,7 +125,7 @@ def evaluate(
     split = split_of(card, path, split)
     examples = read_examples(card, path, split, remark=remark)
     if not Path(model).exists():  # a name, an address or a mistake: before torch is imported
-        model = locate(model)
+        model = locate(os.fspath(model))
 
     from zhbert.jobs.finetune_seed import metrics_of
     from zhbert.tasks.classify import MultiLabel
