@@ -27,6 +27,7 @@ from zhbert.config import load_recipe, recipe_path
 from zhbert.data.documents import Reading, outline, read_blocks
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources
+from zhbert.files import sha256_of
 from zhbert.tasks.cards import Card, load_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
@@ -34,7 +35,9 @@ from zhbert.tasks.write_predictions import write_predictions
 from zhbert.text.segment import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.archive import Limits, unpack
-from zhbert.zoo.download import discard, read_record
+from zhbert.zoo.download import RETRY, _Download, discard, read_record
+from zhbert.zoo.hub import cached_hub_ids
+from zhbert.zoo.progress import Progress
 
 TEXT = (
     "使用语言模型来预测下一个词的概率。\n今天天气很好，适合训练。\n\n第二篇 has Latin words 123。\n"
@@ -61,6 +64,69 @@ for kind in ("zip", "tgz", "tar", "tar.xz", "tar.bz2"):
     READERS[f"archive-{kind}"] = Reader(
         functools.partial(make_archive, kind=kind, nest="模型"), _read_archive
     )
+
+
+def _make_tar(folder: Path) -> None:
+    make_archive(folder, kind="tar", nest="模型")
+
+
+def _read_tar(folder: Path) -> None:
+    """Damage below the compression's checksum, and the tar's own checksums right again."""
+    data = bytearray((folder / "model.tar").read_bytes())
+    for start in range(0, len(data) - 511, 512):
+        header = data[start : start + 512]
+        if header[257:262] == b"ustar":
+            header[148:156] = b" " * 8
+            data[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+    packed = folder / "model.tgz"
+    packed.write_bytes(gzip.compress(bytes(data), 1))
+    try:
+        with tempfile.TemporaryDirectory() as out:
+            unpack(packed, Path(out), limits=Limits(harmless=8 << 20))
+    finally:
+        packed.unlink()
+
+
+READERS["archive-headers"] = Reader(_make_tar, _read_tar)
+
+
+def _make_hub_cache(folder: Path) -> None:
+    here = folder / "models--hfl--rbt3"
+    (here / "snapshots" / "abc").mkdir(parents=True)
+    (here / "refs").mkdir()
+    (here / "refs" / "main").write_text("abc")
+    index = {"weight_map": {"a": "model-1.safetensors"}}
+    (here / "snapshots" / "abc" / "model.safetensors.index.json").write_text(json.dumps(index))
+    (here / "snapshots" / "abc" / "model-1.safetensors").write_bytes(b"x")
+    (here / "snapshots" / "abc" / "config.json").write_text('{"model_type": "bert"}')
+
+
+def _read_hub_cache(folder: Path) -> None:
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_CACHE
+    constants.HF_HUB_CACHE = str(folder)
+    try:
+        cached_hub_ids()
+    finally:
+        constants.HF_HUB_CACHE = before
+
+
+READERS["hub-cache"] = Reader(_make_hub_cache, _read_hub_cache, ("*/*/main", "*/*/*/*.json"))
+
+
+def _make_state(folder: Path) -> None:
+    (folder / "m.zip.part").write_bytes(b"PK")
+    (folder / "m.zip.part.json").write_text('{"validator": "\\"a\\"", "total": 10}')
+
+
+def _read_state(folder: Path) -> None:
+    state = _Download("https://a.b/m.zip", folder, Progress(), RETRY).read_state()
+    assert isinstance(state.validator, str | None)
+    assert isinstance(state.total, int | None)
+
+
+READERS["download-state"] = Reader(_make_state, _read_state, ("*.json",))
 
 
 def _make_record(folder: Path) -> None:
@@ -142,6 +208,32 @@ def _read_corpus(folder: Path) -> None:
 
 READERS["prepared"] = Reader(
     lambda folder: make_corpus(folder / "corpus"), _read_corpus, ("*/corpus.json", "*/*.arrow")
+)
+
+
+def _read_rows(folder: Path) -> None:
+    """As a stranger made it: the checksums are those of the damaged shards."""
+    from zhbert.data.loader import PretrainingLoader
+    from zhbert.data.masking import Masking
+
+    description = folder / "corpus" / "corpus.json"
+    info = json.loads(description.read_text(encoding="utf-8"))
+    for entry in [*info["shards"]["train"], *info["shards"]["held_out"]]:
+        file = folder / "corpus" / entry["file"]
+        entry |= {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+    description.write_text(json.dumps(info), encoding="utf-8")
+    corpus = Corpus.open(folder / "corpus")
+    for builder in ("pairs", "full-sentences", "lines"):
+        loader = PretrainingLoader(
+            corpus.shards("train"), corpus.tokenizer().vocabulary, builder=builder,
+            sequence_length=32, batch_size=8, masking=Masking(), seed=0,
+        )  # fmt: skip
+        loader.step(0)
+        loader.step(9)
+
+
+READERS["prepared-rows"] = Reader(
+    lambda folder: make_corpus(folder / "corpus"), _read_rows, ("*/*.arrow",)
 )
 
 

@@ -321,6 +321,47 @@ def test_names_without_their_encoding_are_chinese(
     assert contents(place) == {"模型.txt": b"x"}
 
 
+def test_names_of_a_tar_without_their_encoding_are_chinese(tmp_path: Path, place: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="gbk") as archive:
+        archive.addfile(tarfile.TarInfo("模型/词表.txt"), io.BytesIO())
+    unpack(tmp_path / "a.tar", place)
+    assert contents(place) == {"模型/词表.txt": b""}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("name", ["a/" * 1500 + "x", "a/" * 40 + "x", "x" * 300, "模" * 100])
+def test_names_that_no_file_system_takes_are_refused(
+    kind: str, name: str, tmp_path: Path, place: Path
+) -> None:
+    archive = MAKERS[kind](tmp_path / "a", [(name, b"x")])
+    assert "is too long" in refused(archive, place)
+    assert list(place.iterdir()) == []
+
+
+def test_a_list_of_millions_of_members_is_not_read_into_memory(tmp_path: Path, place: Path) -> None:
+    archive = make_zip(tmp_path / "a.zip", [(f"{number:0200}", b"") for number in range(6000)])
+    assert "a header of" in refused(archive, place)
+
+
+def test_tar_headers_that_lie_are_one_line(tmp_path: Path, place: Path) -> None:
+    for size in (-1, -512, -(1 << 40), 1 << 62):
+        member = tarfile.TarInfo("x")
+        member.size = size
+        head = member.tobuf(tarfile.GNU_FORMAT)
+        (tmp_path / "a.tar").write_bytes(head + bytes(4096))
+        refused(tmp_path / "a.tar", place)
+        for path in place.iterdir():
+            path.unlink()
+
+
+def test_pax_headers_without_end_are_one_line(tmp_path: Path, place: Path) -> None:
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 512
+    record = b"30 mtime=1111111111111.111111\n".ljust(512, b"\0")
+    (tmp_path / "a.tar").write_bytes((member.tobuf(tarfile.PAX_FORMAT) + record) * 3000)
+    assert "nested too deeply" in refused(tmp_path / "a.tar", place)
+
+
 def test_an_archive_is_known_by_its_content(tmp_path: Path, place: Path) -> None:
     archive = make_archive(tmp_path, "tgz").rename(tmp_path / "model.zip")
     assert kind_of(archive) == "gzip"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import tarfile
     import zipfile
 
-SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst")
+SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _JUNK_FOLDERS = {"__MACOSX"}
 _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BLOCK = 1 << 20
@@ -49,10 +49,11 @@ class Limits:
 
 
 def kind_of(path: Path) -> str | None:
-    """``zip``, ``tar`` or a compression, by the first bytes; None for what is no archive."""
+    """``zip``, ``tar`` or a compression, by the first bytes; None for what is not unpacked here."""
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return archive_of(head) or compression_of(head)
+    packed = compression_of(head)
+    return archive_of(head) or (None if packed == "zstd" else packed)
 
 
 def is_archive_name(name: str) -> bool:
@@ -258,16 +259,11 @@ def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
     import lzma
     import tarfile
 
-    import zstandard
-
     decompress: dict[str, Callable[[IO[bytes]], Any]] = {
         "tar": nullcontext,
         "gzip": lambda file: gzip.GzipFile(fileobj=file),
         "bzip2": bz2.BZ2File,
         "xz": lzma.LZMAFile,
-        "zstd": lambda file: zstandard.ZstdDecompressor().stream_reader(
-            file, read_across_frames=True
-        ),
     }
     with decompress[kind](packed) as file:
         bounded = _Bounded(file, writer)
@@ -290,12 +286,16 @@ def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
 
 
 def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    import tarfile
+
     name = member.name
     if not name.isascii():
         name = _decoded(name.encode(errors="surrogateescape")) or name
     path = writer.place(name)
     if not member.isreg() and not member.isdir():
         writer.refuse(f"the member '{_shown(name)}' is a link or a device")
+    if member.size < 0:
+        raise tarfile.ReadError("a member of a size below 0")
     if path is None:
         return
     if member.isdir():
