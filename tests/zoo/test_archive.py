@@ -322,7 +322,9 @@ def test_names_without_their_encoding_are_chinese(
 
 
 def test_names_of_a_tar_without_their_encoding_are_chinese(tmp_path: Path, place: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="gbk") as archive:
+    with tarfile.open(
+        tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="gbk"
+    ) as archive:
         archive.addfile(tarfile.TarInfo("模型/词表.txt"), io.BytesIO())
     unpack(tmp_path / "a.tar", place)
     assert contents(place) == {"模型/词表.txt": b""}
