@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, parse_json
+from zhbert.files import describe_os_error, parse_json, refused
 from zhbert.signatures import HEAD, how_to_convert, no_text, utf_16_or_32
 from zhbert.spreadsheets import from_cell
 from zhbert.tasks.cards import Card
@@ -151,7 +151,8 @@ def _object(path: Path, number: int, record: Any, names: Sequence[str]) -> Predi
 
 
 def _table_rows(path: Path, text: str, card: Card) -> list[PredictionRow]:
-    rows = _cells(text, card)
+    with refused(path, "a CSV file"):
+        rows = _cells(text, card)
     heading = [cell.strip().lower() for cell in rows[0][1]]
     if len(heading) == 1:
         # A heading is what could not be a prediction.
