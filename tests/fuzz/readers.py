@@ -359,6 +359,32 @@ for kind, form in (
     )
 
 
+_FORMS: dict[str, tuple[str, list[Any]]] = {
+    "cluener": ("tag", [{"text": "中京好", "label": {"LOC": {"中京": [[0, 1]]}}}]),
+    "doccano": ("tag", [{"text": "中京好", "label": [[0, 2, "LOC"]]}]),
+    "label-studio": ("tag", [{"id": 1, "data": {"text": "中京好"}, "annotations": [{"result": [
+        {"value": {"start": 0, "end": 2, "text": "中京", "labels": ["LOC"]}}]}]}]),
+    "tokens": ("tag", [{"tokens": ["中", "京"], "ner_tags": ["B-LOC", 2]}]),
+    "flat": ("span", [{"context": "在京。", "question": "谁",
+                       "answers": {"text": ["京"], "answer_start": ["1"]}}]),
+}  # fmt: skip
+"""What others write: a kind, and objects of which a file holds one a line, or a list."""
+
+
+def _make_form(folder: Path, name: str) -> None:
+    kind, objects = _FORMS[name]
+    small_tasks.make_task(folder, kind, train=1, dev=1)
+    source = next(folder.glob("dev.*"))
+    text = json.dumps(objects, ensure_ascii=False)
+    source.write_text(text if name == "label-studio" else text[1:-1] + "\n" + text[1:-1])
+
+
+for name in _FORMS:
+    READERS[f"table-{name}"] = Reader(
+        functools.partial(_make_form, name=name), _read_table, ("dev.*",)
+    )
+
+
 def _make_cards(folder: Path) -> None:
     for kind in small_tasks.CARDS:
         small_tasks.make_task(folder, kind, train=1, dev=1)

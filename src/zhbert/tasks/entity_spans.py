@@ -77,7 +77,7 @@ class SpanReader:
         text, given = _first(table, _TEXT), _first(table, _SPANS)
         if isinstance(text, Mapping):
             text = _text_of_task(text, where)
-            given = _annotation(table, self._counts) if labelled else None
+            given = _annotation(table, where, self._counts) if labelled else None
             if labelled and given is None:
                 return None
         if not isinstance(text, str):
@@ -186,9 +186,9 @@ def _text_of_task(data: Mapping[Any, Any], where: str) -> Any:
     return text
 
 
-def _annotation(task: Mapping[Any, Any], counts: Counter[str]) -> list[Any] | None:
+def _annotation(task: Mapping[Any, Any], where: str, counts: Counter[str]) -> list[Any] | None:
     """The spans of Label Studio's first annotation that was not cancelled."""
-    every = task.get("annotations", task.get("completions")) or []
+    every = _list(task.get("annotations", task.get("completions")), "annotations", where)
     done = [one for one in every if isinstance(one, Mapping) and not one.get("was_cancelled")]
     if cancelled := len(every) - len(done):
         counts["cancelled annotations, not read"] += cancelled
@@ -197,11 +197,19 @@ def _annotation(task: Mapping[Any, Any], counts: Counter[str]) -> list[Any] | No
         return None
     if len(done) > 1:
         counts["further annotations of a task, of which the first is read"] += len(done) - 1
-    values = [one.get("value") for one in done[0].get("result") or () if isinstance(one, Mapping)]
+    results = _list(done[0].get("result"), "result", where)
+    values = [one.get("value") for one in results if isinstance(one, Mapping)]
     spans = [one for one in values if isinstance(one, Mapping) and "start" in one]
     if len(spans) < len(values):
         counts["results that are no spans, not read"] += len(values) - len(spans)
     return spans
+
+
+def _list(value: Any, key: str, where: str) -> list[Any]:
+    """What a key holds; a list, or nothing."""
+    if value is not None and not isinstance(value, list):
+        raise ZhbertError(f"{where}: {key} = {shortly(value)}: must be a list")
+    return value or []
 
 
 def _spans(given: Any, where: str, counts: Counter[str]) -> Iterator[tuple[EntitySpan, bool]]:
