@@ -153,6 +153,8 @@ def _object(path: Path, number: int, record: Any, names: Sequence[str]) -> Predi
 def _table_rows(path: Path, text: str, card: Card) -> list[PredictionRow]:
     with refused(path, "a CSV file"):
         rows = _cells(text, card)
+    if not rows:
+        raise ZhbertError(f"{path}: no predictions in it")
     heading = [cell.strip().lower() for cell in rows[0][1]]
     if len(heading) == 1:
         # A heading is what could not be a prediction.
