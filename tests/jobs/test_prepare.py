@@ -486,7 +486,7 @@ def test_on_error_fail_stops_at_the_first_place(
     lines[150:150] = [b"\xff"]
     file = write(tmp_path / "a.txt", b"\n".join(lines))
     for workers in (1, 2):
-        with pytest.raises(ZhbertError, match=r"a.txt:151: not UTF-8 .*--on-error skip"):
+        with pytest.raises(ZhbertError, match=r"a.txt:151: not UTF-8; .*GB18030.*--on-error skip"):
             prepare([file], tmp_path / "corpus", vocab=vocab, on_error="fail", workers=workers)
     report = prepare([file], tmp_path / "corpus", vocab=vocab)
     assert report["places"] == [f"{file}:151: not UTF-8", f"{file}:202: not UTF-8"]

@@ -417,11 +417,8 @@ class _Job:
         work = self._work()
         if not work.train and not work.held_out:
             folder.discard()
-            hint = (
-                f"; the first trouble: {refusal(work.places[0], self.reading)}"
-                if work.places
-                else ""
-            )
+            first = min(work.places, key=lambda place: not place.error, default=None)
+            hint = f"; the first trouble: {refusal(first, self.reading)}" if first else ""
             raise ZhbertError(f"the input holds no text that could be read{hint}")
         if settings.held_out:
             self._hold_something_out(work)
@@ -468,7 +465,7 @@ class _Job:
             found.sort(key=lambda place: (place.source, place.line))
             errors = [place for place in found if place.error]
             if self.on_error == "fail" and (errors or result["first_error"]):
-                first = str(errors[0]) if errors else result["first_error"]
+                first = refusal(errors[0], self.reading) if errors else result["first_error"]
                 raise ZhbertError(f"{first} (--on-error skip counts such places and goes on)")
             done.places += found[: MOST_PLACES - len(done.places)]
             done.counts.update(block.counts)
