@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 import weakref
@@ -548,7 +549,8 @@ def test_one_tensor_is_in_memory_at_a_time(folder: Path, monkeypatch: pytest.Mon
             return Entry(entry.shape, entry.dtype, read)
 
         checkpoint = open_checkpoint(path)
-        return checkpoint.with_entries({n: watch(e) for n, e in checkpoint.entries.items()})
+        entries = {n: watch(e) for n, e in checkpoint.entries.items()}
+        return dataclasses.replace(checkpoint, entries=entries, aliases={})
 
     monkeypatch.setattr(inspection, "open_checkpoint", watched)
     _inspect(folder)

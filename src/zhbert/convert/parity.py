@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -33,14 +34,6 @@ from zhbert.zoo.layout import find_model
 # keys changes nothing: softmax cancels it.) Storage in float16 makes 4e-4.
 TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
-# What the output of a head is called.
-_OUTPUTS = {
-    "pooler": "pooler",
-    "masked_words": "masked words",
-    "sentence_pair": "sentence pair",
-    "classifier": "classifier",
-    "question_answering": "question answering",
-}
 # Rows that go through the models together: the logits of more would take much memory.
 _ROWS = 4
 _TEXTS = (
@@ -115,7 +108,7 @@ def zhbert_runner(name: str | Path) -> Runner:
             named["sentence pair"] = output.seq_relationship_logits
         for head, (weight, bias) in linear.items():
             # Whatever it classifies, the same numbers in give the same numbers out.
-            named[_OUTPUTS[head]] = torch.nn.functional.linear(
+            named[head.replace("_", " ")] = torch.nn.functional.linear(
                 last, weight.read().float(), bias.read().float()
             )
         return named
@@ -222,27 +215,22 @@ def batches(
     if texts is not None:
         if tokenizer is None:
             raise ZhbertError("--texts: the first model has no vocabulary to read them with")
-        rows: list[_Row] = []
-        for text in texts:
-            rows.append(_row(tokenizer, text, None, longest))
-            if len(rows) == _ROWS:
-                yield _padded(rows, config.pad_token_id)
-                rows.clear()
-        if rows:
-            yield _padded(rows, config.pad_token_id)
+        rows = (_row(tokenizer, text, None, longest) for text in texts)
+        while group := list(islice(rows, _ROWS)):
+            yield _padded(group, config.pad_token_id)
         return
     second = min(1, config.type_vocab_size - 1)
     if tokenizer is not None and len(tokenizer) <= config.vocab_size:
-        rows = [_row(tokenizer, text, pair, longest, second) for text, pair in _TEXTS]
-        yield _padded(rows, config.pad_token_id)
+        sentences = [_row(tokenizer, text, pair, longest, second) for text, pair in _TEXTS]
+        yield _padded(sentences, config.pad_token_id)
     generator = torch.Generator().manual_seed(0)
-    rows = []
+    noise: list[_Row] = []
     for length in (max(1, longest // 7), max(1, longest // 3), longest):
         ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
         segments = torch.randint(0, config.type_vocab_size, (length,), generator=generator)
-        rows.append((ids.tolist(), segments.tolist()))
-    yield _padded(rows[:2], config.pad_token_id)
-    yield _padded(rows[2:], config.pad_token_id)
+        noise.append((ids.tolist(), segments.tolist()))
+    yield _padded(noise[:2], config.pad_token_id)
+    yield _padded(noise[2:], config.pad_token_id)
 
 
 _Row = tuple[list[int], list[int]]  # ids and segments

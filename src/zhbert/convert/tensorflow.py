@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json, write_text
-from zhbert.model.checkpoint import Entry, converted
+from zhbert.model.checkpoint import Entry, converted, in_shards
 from zhbert.model.config import BertConfig
 from zhbert.model.tensorflow import import_tensorflow, to_tensorflow_name
 
@@ -62,7 +62,7 @@ def write_tensorflow(
     with suppress(RuntimeError):
         # Refused where the caller's program has begun to use its devices: then it knows them.
         tensorflow.config.set_visible_devices([], "GPU")
-    parts = _in_parts(converted(entries, dtype))
+    parts = in_shards(converted(entries, dtype), _PART_BYTES)
     with _writing(tensorflow, folder), tensorflow.device("CPU:0"):
         if len(parts) == 1:
             _save(tensorflow, folder / NAME, parts[0])
@@ -93,18 +93,6 @@ def google_config(config: BertConfig) -> dict[str, Any]:
             del values[name]
     values |= {name: config.other[name] for name in _KEPT if name in config.other}
     return dict(sorted(values.items()))
-
-
-def _in_parts(entries: Mapping[str, Entry]) -> list[dict[str, Entry]]:
-    parts: list[dict[str, Entry]] = [{}]
-    filled = 0
-    for name, entry in entries.items():
-        if parts[-1] and filled + entry.size > _PART_BYTES:
-            parts.append({})
-            filled = 0
-        parts[-1][name] = entry
-        filled += entry.size
-    return parts
 
 
 def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import architecture_of, check_out, tokenizer_of
-from zhbert.wording import without_secrets
+from zhbert.wording import listed, without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(report)
         return 0
     if report["unknown"] and not args.quiet:
-        names = ", ".join(report["unknown"][:5])
-        more = f" and {len(report['unknown']) - 5} more" if len(report["unknown"]) > 5 else ""
-        console.err().print(f"not BERT's, kept as they are: {names}{more}", markup=False)
+        names = listed(report["unknown"])
+        console.err().print(f"not BERT's, kept as they are: {names}", markup=False)
     if report["vocabulary"] is None and not args.quiet:
         console.err().print(
             f"{without_secrets(args.source)}: no vocabulary, so none was written", markup=False
@@ -223,9 +222,8 @@ def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
     other["dtype"] = str(words.dtype).removeprefix("torch.")
     if "classifier.weight" in entries and "id2label" not in other:
         # Hugging Face counts a classifier's classes by their names.
-        labels = [f"LABEL_{number}" for number in range(entries["classifier.weight"].shape[0])]
-        other["id2label"] = {str(number): label for number, label in enumerate(labels)}
-        other["label2id"] = {label: number for number, label in enumerate(labels)}
+        count = entries["classifier.weight"].shape[0]
+        return replace(config, other=other).with_labels([f"LABEL_{n}" for n in range(count)])
     return replace(config, other=other)
 
 
@@ -233,9 +231,9 @@ def _watched(
     checkpoint: Checkpoint, dtype: torch.dtype | None, progress: Callable[[int, int], object]
 ) -> dict[str, Entry]:
     """The entries in their new type, checked as they are read, with word of the progress."""
-    from zhbert.model.checkpoint import check_finite, converted, is_finite
+    from zhbert.model.checkpoint import converted, is_finite
 
-    source = checkpoint.entries
+    source = checkpoint.checked()
     total = sum(entry.size for entry in source.values())
     done = 0
 
@@ -243,7 +241,6 @@ def _watched(
         nonlocal done
         _give_back_memory()
         tensor = source[name].read()
-        check_finite(checkpoint.file, name, tensor)
         if dtype is not None and tensor.is_floating_point():
             tensor = tensor.to(dtype)
             if not is_finite(tensor):

@@ -13,9 +13,7 @@ from zhbert.folders import Claim
 from zhbert.zoo.layout import ModelFiles, find_model, is_model_alone
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from zhbert.model.checkpoint import Checkpoint, Entry
+    from zhbert.model.checkpoint import Entry
     from zhbert.model.config import BertConfig
     from zhbert.text.tokenizer import Tokenizer
 
@@ -33,7 +31,7 @@ _SPARE_ROWS = 512
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model of any format: its tensors are read when they are asked for, and looked at then."""
+    """A model of any format: its tensors are read, and checked for NaN, when asked for."""
 
     folder: Path
     config: BertConfig
@@ -79,8 +77,7 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     tokenizer = tokenizer_of(files, config.vocab_size)
     if tokenizer is None:
         raise ZhbertError(f"{folder}: no vocab.txt in it; put the model's own there")
-    looked_at = {name: _looked_at(checkpoint, name, entry) for name, entry in entries.items()}
-    return ModelFolder(folder, config, looked_at, tokenizer)
+    return ModelFolder(folder, config, checkpoint.checked(), tokenizer)
 
 
 def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
@@ -107,17 +104,6 @@ def check_vocabulary(where: str | Path, tokenizer: Tokenizer, rows: int) -> None
             f"{where}: the vocabulary has {len(tokenizer):,} pieces, the model {rows:,} rows: this "
             "is another model's vocabulary; put the model's own vocab.txt there"
         )
-
-
-def _looked_at(checkpoint: Checkpoint, name: str, entry: Entry) -> Entry:
-    from zhbert.model.checkpoint import check_finite
-
-    def read() -> Tensor:
-        tensor = entry.read()
-        check_finite(checkpoint.file, name, tensor)
-        return tensor
-
-    return replace(entry, read=read)
 
 
 def check_out(

@@ -23,13 +23,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import (
-    atomic_file,
-    read_json,
-    refused,
-    scratch,
-    write_json,
-)
+from zhbert.files import atomic_file, read_json, refused, scratch, write_json
 from zhbert.model.names import ALIASES, CONSTANTS, holds_bert, modern_names, segments_of_uer
 from zhbert.zoo.layout import find_model, weights_format
 
@@ -151,9 +145,19 @@ class Checkpoint:
             del entries[name]
         return cls(file, format, entries, aliases, skipped)
 
-    def with_entries(self, entries: Mapping[str, Entry]) -> Checkpoint:
-        """The same file, other tensors; second names are gone, as their tensors may be others."""
-        return replace(self, entries=dict(entries), aliases={})
+    def checked(self) -> dict[str, Entry]:
+        """The entries; reading one that holds NaN or infinity raises a ZhbertError."""
+
+        def read(name: str) -> Tensor:
+            tensor = self.entries[name].read()
+            if not is_finite(tensor):
+                raise ZhbertError(
+                    f"{self.file}: {name} holds NaN or infinite numbers: the training that wrote "
+                    "it diverged; use an earlier checkpoint"
+                )
+            return tensor
+
+        return {n: replace(entry, read=partial(read, n)) for n, entry in self.entries.items()}
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -301,13 +305,33 @@ class _PlainTable:
 
 def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors of a file of torch.save by name, and the names of what stands beside them."""
+    found = _unpickled(path, mapped)
+    tables = dict(_tables(found, ()))
+    if not tables:
+        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+        raise ZhbertError(
+            f"{path}: no table of tensors by name; it holds {there[:80] or 'nothing'}"
+        )
+    chosen = _the_model(path, tables)
+    aside = list(_beside(found, chosen))
+    if chosen is not None:
+        return tables[chosen], aside
+    return {
+        ".".join((*place, name)): tensor
+        for place, table in tables.items()
+        for name, tensor in table.items()
+    }, aside
+
+
+def _unpickled(path: Path, mapped: bool) -> Any:
+    """What a file of torch.save holds; of objects other than tensors only the tables are kept."""
     stands_for: list[Any] = [(_LeftAside, name) for name in _HARMLESS]
     stands_for += [(_PlainTable, name) for name in _TABLES]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stands_for):
         # An unusual pickle protocol: it loads or it fails.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
             named = re.search(r"GLOBAL (\S+)", str(error))
             if "operand" in str(error):
@@ -321,21 +345,6 @@ def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]
                 f"{path}: this pickle holds more than tensors, {named[1]} first (it could run "
                 "code); where you trust it, save its model.state_dict() alone, or safetensors"
             ) from None
-    tables = dict(_tables(found, ()))
-    if not tables:
-        there = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-        raise ZhbertError(
-            f"{path}: no table of tensors by name; it holds {there[:80] or 'nothing'}"
-        )
-    chosen = _the_model(path, tables)
-    aside = list(_beside(found, chosen))
-    if chosen is None:
-        return {
-            ".".join((*place, name)): tensor
-            for place, table in tables.items()
-            for name, tensor in table.items()
-        }, aside
-    return tables[chosen], aside
 
 
 _Place = tuple[str, ...]
@@ -368,16 +377,16 @@ def _the_model(path: Path, tables: Mapping[_Place, Mapping[str, Tensor]]) -> _Pl
     raise ZhbertError(f"{path}: {len(berts)} models in one file, {names}; save one of them alone")
 
 
-def _beside(found: Any, chosen: _Place | None) -> Iterator[str]:
-    """The entries that are no tensors of the chosen table."""
-    while isinstance(found, Mapping):
-        inside = None
-        for key, value in found.items():
-            if chosen and key == chosen[0]:
-                inside = value
-            elif chosen or not isinstance(value, (Tensor, Mapping)):
-                yield str(key)
-        found, chosen = inside, chosen[1:] if chosen else chosen
+def _beside(found: Mapping[Any, Any], chosen: _Place | None) -> Iterator[str]:
+    """The names of what is not the model: all that stands beside its table or is no tensor in it.
+
+    Without a chosen table every tensor is the model's.
+    """
+    for key, value in found.items():
+        if chosen and key == chosen[0]:
+            yield from _beside(value, chosen[1:])
+        elif chosen or not isinstance(value, (Tensor, Mapping)):
+            yield str(key)
 
 
 # ---------------------------------------------------------------- writing
@@ -396,14 +405,7 @@ def write_safetensors(
     a time. A single tensor above the bound gets a shard of its own.
     """
     entries = converted(entries, dtype)
-    shards: list[dict[str, Entry]] = [{}]
-    filled = 0
-    for name, entry in entries.items():
-        if max_shard_bytes and shards[-1] and filled + entry.size > max_shard_bytes:
-            shards.append({})
-            filled = 0
-        shards[-1][name] = entry
-        filled += entry.size
+    shards = in_shards(entries, max_shard_bytes)
     if len(shards) == 1:
         _write_safetensors_file(folder / "model.safetensors", entries)
         return
@@ -417,6 +419,19 @@ def write_safetensors(
         folder / "model.safetensors.index.json",
         {"metadata": {"total_size": total}, "weight_map": weight_map},
     )
+
+
+def in_shards(entries: Mapping[str, Entry], most_bytes: int | None) -> list[dict[str, Entry]]:
+    """The entries in parts of at most ``most_bytes`` (or one larger entry), in their order."""
+    shards: list[dict[str, Entry]] = [{}]
+    filled = 0
+    for name, entry in entries.items():
+        if most_bytes and shards[-1] and filled + entry.size > most_bytes:
+            shards.append({})
+            filled = 0
+        shards[-1][name] = entry
+        filled += entry.size
+    return shards
 
 
 def converted(entries: Mapping[str, Entry], dtype: torch.dtype | None) -> dict[str, Entry]:
@@ -506,27 +521,19 @@ def _add_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview
         record.write(content)
 
 
-# ---------------------------------------------------------------- whole models
+# ---------------------------------------------------------------- tensors in memory
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Are there neither NaN nor infinities? It needs no memory, where torch.isfinite needs twice
-    that of the tensor.
+    """Whether a tensor holds neither NaN nor infinity.
+
+    This needs no memory; torch.isfinite needs twice that of the tensor.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     # NaN is both the least and the greatest to it.
     low, high = torch.aminmax(tensor)
     return math.isfinite(low) and math.isfinite(high)
-
-
-def check_finite(file: Path, name: str, tensor: Tensor) -> None:
-    """Raise a ZhbertError where a tensor holds NaN or infinity: nothing good comes of it."""
-    if not is_finite(tensor):
-        raise ZhbertError(
-            f"{file}: {name} holds NaN or infinite numbers: the training that wrote it diverged; "
-            "use an earlier checkpoint"
-        )
 
 
 def entries_of(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Entry]:

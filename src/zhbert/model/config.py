@@ -9,15 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from zhbert.config import RANGES, VOCABULARY_SIZE
+from zhbert.config import CHOICES, RANGES, VOCABULARY_SIZE
 from zhbert.errors import ZhbertError
 from zhbert.files import make_folder, read_json, write_json
-from zhbert.wording import shortly
+from zhbert.wording import listed, shortly
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
-# Activations that Hugging Face's BERT configurations name; "gelu" is the exact one (erf).
-ACTIVATIONS = ("gelu", "gelu_new", "relu")
 # Other architectures that Chinese models come in, and the class that opens them.
 _OTHERS = {
     "albert": "AlbertModel",
@@ -200,9 +198,10 @@ def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
             continue
         value, label = values[item.name], f"{where}: {item.name}"
         if isinstance(item.default, str):
-            if value not in ACTIVATIONS:
+            known = CHOICES["model.hidden_act"]
+            if value not in known:
                 raise ZhbertError(
-                    f"{label} = {shortly(value)} is not known; known: {', '.join(ACTIVATIONS)}"
+                    f"{label} = {shortly(value)} is not known; known: {listed(known)}"
                 )
             found[item.name] = value
         else:

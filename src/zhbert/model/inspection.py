@@ -54,7 +54,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json
-from zhbert.model.checkpoint import Checkpoint, Entry, open_checkpoint, weight_files
+from zhbert.model.checkpoint import Checkpoint, Entry, is_finite, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
 from zhbert.model.names import ALIASES, CONSTANTS, TEMPLATES, foreign_architecture
 from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
@@ -66,6 +66,7 @@ from zhbert.zoo.layout import ModelFiles
 _CUT_SPREAD = 0.879626
 _CUT_KURTOSIS = -0.634310
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+_DECODER = "cls.predictions.decoder.weight"
 HARDLY = "(a few steps only)"
 # Standard errors that a statistic of a fresh draw may be away from its expectation.
 _ERRORS = 5.0
@@ -143,7 +144,7 @@ def head_states(
             states[name] = HeadState(False, None, why)
             continue
         tensors = {n: entries[n].read().double() for n in head.names}
-        spoilt = [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]
+        spoilt = [n for n, t in tensors.items() if not is_finite(t)]
         if spoilt:
             states[name] = HeadState(True, None, f"NaN or infinite numbers in {spoilt[0]}")
         elif head.norm:
@@ -393,8 +394,7 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
     checkpoint = open_checkpoint(files.weights)
     entries = checkpoint.entries
     problems: list[str] = []
-    values = _config_values(files, problems)
-    config, trouble = _config(files, values)
+    values, config, trouble = _config(files, problems)
     shape, odd = _shape(entries, values)
     problems += odd
     vocabulary = _vocabulary(files, shape["vocab_size"], problems)
@@ -405,27 +405,23 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
         numbers = ", ".join(map(str, untouched))
         problems.append(f"layers exactly as initialised, never trained: {numbers} (from 0)")
     decoder = _decoder(checkpoint)
-    spoilt = tuple(name for name, entry in entries.items() if not _is_finite(entry))
+    every = dict(entries)
     if decoder == "its own":
-        alias = next(iter(ALIASES))
-        if not _is_finite(checkpoint.aliases[alias]):
-            spoilt += (alias,)
+        every[_DECODER] = checkpoint.aliases[_DECODER]
+    spoilt = tuple(name for name, entry in every.items() if not is_finite(entry.read()))
     layers = (config.num_hidden_layers if config else shape["num_hidden_layers"]) or 0
     expected = list(_expected_names(layers))
     missing = tuple(name for name in expected if name not in entries)
     known = {*expected, *(name for head in HEADS.values() for name in head.names)}
     unused = tuple(name for name in entries if name not in known)
-    counted = list(entries.values())
-    if decoder == "its own":
-        counted.append(checkpoint.aliases["cls.predictions.decoder.weight"])
     refusal = _refusal(checkpoint, trouble, missing, spoilt, odd, decoder, values)
     kind, labels = _classifier(values, entries, problems)
     return Inspection(
         format=checkpoint.format,
         files={path.name: path.stat().st_size for path in _weight_files(files)},
         shape=shape,
-        parameters=sum(math.prod(entry.shape) for entry in counted),
-        dtypes=_dtypes(counted),
+        parameters=sum(math.prod(entry.shape) for entry in every.values()),
+        dtypes=_dtypes(every.values()),
         vocabulary=vocabulary,
         encoder=encoder,
         heads=heads,
@@ -442,29 +438,23 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
     )
 
 
-def _config_values(files: ModelFiles, problems: list[str]) -> dict[str, Any] | None:
-    """The config's JSON object; None where there is none to read."""
+def _config(
+    files: ModelFiles, problems: list[str]
+) -> tuple[dict[str, Any] | None, BertConfig | None, str | None]:
+    """What the config's JSON says, the configuration that it is, and why it is none of a BERT."""
+    tells = "write one, the tensors tell all of it but the heads' count"
     if files.config is None:
-        return None
+        return None, None, f"config.json is missing: {tells}"
+    name = files.config.name
     try:
-        return read_json(files.config, dict, "a model's configuration")
+        values = read_json(files.config, dict, "a model's configuration")
     except ZhbertError as error:
         problems.append(str(error))
-        return None
-
-
-def _config(
-    files: ModelFiles, values: dict[str, Any] | None
-) -> tuple[BertConfig | None, str | None]:
-    """The configuration, or why it is none of a BERT."""
-    name = files.config.name if files.config else "config.json"
-    if values is None:
-        what = "unreadable" if files.config else "missing"
-        return None, f"{name} is {what}: write one, the tensors tell all of it but the heads' count"
+        return None, None, f"{name} is unreadable: {tells}"
     try:
-        return BertConfig.from_dict(values, name), None
+        return values, BertConfig.from_dict(values, name), None
     except ZhbertError as error:
-        return None, str(error)
+        return values, None, str(error)
 
 
 def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
@@ -535,10 +525,6 @@ def _expected_names(layers: int) -> Iterator[str]:
         yield from (name.replace("*", str(number)) for name in templates if "*" in name)
 
 
-def _is_finite(entry: Entry) -> bool:
-    return not entry.dtype.is_floating_point or bool(torch.isfinite(entry.read()).all())
-
-
 def _encoder_state(entries: Mapping[str, Entry]) -> tuple[HeadState, list[int]]:
     """Whether the encoder was trained, by its norms, and the numbers of layers that were not."""
     norms: dict[str, tuple[Tensor, Tensor]] = {}
@@ -566,10 +552,10 @@ def _encoder_state(entries: Mapping[str, Entry]) -> tuple[HeadState, list[int]]:
 
 
 def _decoder(checkpoint: Checkpoint) -> str:
-    alias, shared = next(iter(ALIASES.items()))
-    if alias not in checkpoint.aliases:
+    if _DECODER not in checkpoint.aliases:
         return "shared"
-    same = torch.equal(checkpoint.aliases[alias].read(), checkpoint.entries[shared].read())
+    shared = checkpoint.entries[ALIASES[_DECODER]]
+    same = torch.equal(checkpoint.aliases[_DECODER].read(), shared.read())
     return "shared, kept twice" if same else "its own"
 
 
@@ -590,6 +576,10 @@ def _weight_files(files: ModelFiles) -> list[Path]:
 
 
 def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Vocabulary | None:
+    """The vocabulary beside the weights, if there is one; ``problems`` gets what is wrong with it.
+
+    ``rows`` are those of the word embeddings.
+    """
     file = files.vocabulary
     if file is None:
         file = files.folder / "tokenizer.json"
@@ -623,22 +613,27 @@ def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Voc
         special_tokens={token: ids.get(token) for token in special_tokens.values()},
         unused=sum(1 for piece in pieces if re.fullmatch(r"\[unused\d+\]", piece)),
     )
-    if rows is not None and rows != found.pieces:
-        what = "rows without a piece" if rows > found.pieces else "this is another model's list"
-        problems.append(
-            f"{file.name} has {found.pieces:,} pieces, the weights {rows:,} rows: {what}"
-        )
-    if found.cased and lower_cases:
-        problems.append(
+    problems += _disagreements(found, pieces)
+    return found
+
+
+def _disagreements(found: Vocabulary, pieces: Iterable[str]) -> Iterator[str]:
+    """What does not fit together in a vocabulary, the weights and the tokenizer's options."""
+    if found.rows is not None and found.rows != found.pieces:
+        more = found.rows > found.pieces
+        what = "rows without a piece" if more else "this is another model's list"
+        yield f"{found.file} has {found.pieces:,} pieces, the weights {found.rows:,} rows: {what}"
+    if found.cased and found.lower_cases:
+        yield (
             "the vocabulary is cased, but the tokenizer lower-cases: its capitals are never used; "
             'write "do_lower_case": false into tokenizer_config.json'
         )
-    if not found.cased and not lower_cases and any(p.lower() != p.upper() for p in pieces):
-        problems.append(
+    has_letters = any(piece.lower() != piece.upper() for piece in pieces)
+    if not found.cased and not found.lower_cases and has_letters:
+        yield (
             "the vocabulary is lower-cased, but the tokenizer keeps capitals, which become [UNK]; "
             'write "do_lower_case": true into tokenizer_config.json'
         )
-    return found
 
 
 def _classifier(
@@ -746,19 +741,14 @@ sentence-pair head missing'
     """
     entries = checkpoint.entries
     heads = head_states(entries) if heads is None else heads
-    layers = {int(found[1]) for name in entries if (found := _LAYER.match(name))}
-    words = entries.get("bert.embeddings.word_embeddings.weight")
-    pieces, hidden = words.shape if words is not None and len(words.shape) == 2 else (0, 0)
-    sizes: dict[torch.dtype, int] = {}
-    for entry in entries.values():
-        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + math.prod(entry.shape)
-    main = max(sizes, key=sizes.__getitem__, default=torch.float32)
-    dtype = str(main).removeprefix("torch.")
+    sizes = {name: size or 0 for name, size in sizes_of(entries).items()}
+    dtype = next(iter(_dtypes(entries.values())), "float32")
     # Constants that older checkpoints carry along are no news.
     aside = sum(name not in CONSTANTS for name in checkpoint.skipped)
     left = f"; {counted(aside, 'item')} left aside (no weights)" if aside else ""
     return (
-        f"BERT, {len(layers)} layers x {hidden}, {pieces:,} pieces, {dtype} {checkpoint.format}; "
+        f"BERT, {sizes['num_hidden_layers']} layers x {sizes['hidden_size']}, "
+        f"{sizes['vocab_size']:,} pieces, {dtype} {checkpoint.format}; "
         f"masked-word head {heads['masked_words'].word}; "
         f"sentence-pair head {heads['sentence_pair'].word}{left}"
     )

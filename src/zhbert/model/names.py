@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.model.checkpoint import Entry
 
 # Beginnings of Hugging Face's names, so that the table fits a page.
 _BEGINNINGS = {
@@ -67,27 +71,27 @@ FINE_TUNED = ("classifier.", "qa_outputs.")
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
+# UER-py and TencentPretrain. The first row of their segments is that of padding.
+_SEGMENTS_OF_UER = r"^embedding\.(segment_embedding|seg\.embedding)\."
+
+
+def _in_parts(pattern: str) -> re.Pattern[str]:
+    """A pattern in which ^ is the beginning of any part of a dotted name."""
+    return re.compile(pattern.replace("^", r"(?<![^.])"))
+
+
 # How other programs spell the same names, whatever stands before them; applied in this order.
 _SPELLINGS = tuple(
-    (re.compile(pattern), replacement)
+    (_in_parts(pattern), replacement)
     for pattern, replacement in (
         # torch.compile, FSDP, activation checkpoints and DeepSpeed wrap a module at any depth.
-        (
-            r"(?<![^.])_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module)\.",
-            "",
-        ),
-        # UER-py and TencentPretrain. Their first segment is padding: ``segments_of_uer``.
-        (r"(?<![^.])embedding\.(word_embedding|word\.embedding)\.", "embeddings.word_embeddings."),
-        (
-            r"(?<![^.])embedding\.(position_embedding|pos\.embedding)\.",
-            "embeddings.position_embeddings.",
-        ),
-        (
-            r"(?<![^.])embedding\.(segment_embedding|seg\.embedding)\.",
-            "embeddings.token_type_embeddings.",
-        ),
-        (r"(?<![^.])embedding\.layer_norm\.", "embeddings.LayerNorm."),
-        (r"(?<![^.])encoder\.transformer\.(\d+)\.", r"encoder.layer.\1."),
+        (r"^_(orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module)\.", ""),
+        # UER-py and TencentPretrain.
+        (r"^embedding\.(word_embedding|word\.embedding)\.", "embeddings.word_embeddings."),
+        (r"^embedding\.(position_embedding|pos\.embedding)\.", "embeddings.position_embeddings."),
+        (_SEGMENTS_OF_UER, "embeddings.token_type_embeddings."),
+        (r"^embedding\.layer_norm\.", "embeddings.LayerNorm."),
+        (r"^encoder\.transformer\.(\d+)\.", r"encoder.layer.\1."),
         (r"(layer\.\d+)\.self_attn\.linear_layers\.0\.", r"\1.attention.self.query."),
         (r"(layer\.\d+)\.self_attn\.linear_layers\.1\.", r"\1.attention.self.key."),
         (r"(layer\.\d+)\.self_attn\.linear_layers\.2\.", r"\1.attention.self.value."),
@@ -96,15 +100,15 @@ _SPELLINGS = tuple(
         (r"(layer\.\d+)\.feed_forward\.linear_1\.", r"\1.intermediate.dense."),
         (r"(layer\.\d+)\.feed_forward\.linear_2\.", r"\1.output.dense."),
         (r"(layer\.\d+)\.layer_norm_2\.", r"\1.output.LayerNorm."),
-        (r"(?<![^.])target\.mlm[._]linear_1\.", "cls.predictions.transform.dense."),
-        (r"(?<![^.])target\.(mlm\.)?layer_norm\.", "cls.predictions.transform.LayerNorm."),
-        (r"(?<![^.])target\.mlm[._]linear_2\.", "cls.predictions.decoder."),
-        (r"(?<![^.])target\.n?sp[._]linear_1\.|(?<![^.])output_layer_1\.", "pooler.dense."),
-        (r"(?<![^.])target\.n?sp[._]linear_2\.", "cls.seq_relationship."),
-        (r"(?<![^.])output_layer_2\.", "classifier."),
+        (r"^target\.mlm[._]linear_1\.", "cls.predictions.transform.dense."),
+        (r"^target\.(mlm\.)?layer_norm\.", "cls.predictions.transform.LayerNorm."),
+        (r"^target\.mlm[._]linear_2\.", "cls.predictions.decoder."),
+        (r"^target\.n?sp[._]linear_1\.|^output_layer_1\.", "pooler.dense."),
+        (r"^target\.n?sp[._]linear_2\.", "cls.seq_relationship."),
+        (r"^output_layer_2\.", "classifier."),
         # Roberta's classes.
-        (r"(?<![^.])lm_head\.(dense\.|decoder\.|bias$)", r"cls.predictions.\1"),
-        (r"(?<![^.])lm_head\.layer_norm\.", "cls.predictions.LayerNorm."),
+        (r"^lm_head\.(dense\.|decoder\.|bias$)", r"cls.predictions.\1"),
+        (r"^lm_head\.layer_norm\.", "cls.predictions.LayerNorm."),
         (r"cls\.predictions\.(dense|LayerNorm)\.", r"cls.predictions.transform.\1."),
         # NVIDIA's DeepLearningExamples, and whoever translates Google's names word by word.
         (r"\.dense_act\.", ".dense."),
@@ -115,9 +119,12 @@ _SPELLINGS = tuple(
 _WORDS = re.compile(r"((?:.*[./])?)embeddings[./]word_embeddings(?:\.weight)?")
 _TRUNK = re.compile(r"(embeddings[./]\w+|encoder[./]layer[._]\d+|pooler[./]dense)(?=[./])")
 _HEADS = ("cls.predictions.", "cls.seq_relationship.", *FINE_TUNED)
-# What only other architectures have, and what to open them with.
+# What only other architectures have, and what to say of them.
 _FOREIGN = tuple(
-    (re.compile(mark), what, opener)
+    (
+        re.compile(mark),
+        f"{what}, not a BERT: zhbert cannot open it; transformers' {opener} does",
+    )
     for mark, what, opener in (
         # In TensorFlow's names / stands for the dot.
         (r"albert_layer_groups|inner_group_", "an ALBERT", "AlbertModel"),
@@ -136,10 +143,9 @@ _FOREIGN = tuple(
         (r"(^|\.)model\.layers\.\d+\.self_attn\.", "a Llama or its like", "AutoModelForCausalLM"),
         (r"attn\.Wqkv", "a ModernBERT or another BERT with fused attention", "AutoModel"),
     )
-)
-# A BERT perhaps, but kept as another program has it, and the way out.
-_ELSEWHERE = tuple(
-    (re.compile(mark), what, way)
+) + tuple(
+    # A BERT perhaps, but kept as another program has it.
+    (re.compile(mark), f"{what}: zhbert cannot open it; {way}")
     for mark, what, way in (
         (
             r"sentence_encoder\.",
@@ -227,7 +233,7 @@ def holds_bert(names: Iterable[str]) -> bool:
 
 def segments_of_uer(name: str) -> bool:
     """Whether a tensor is UER-py's segment embeddings, whose first row is that of padding."""
-    return re.search(r"(?<![^.])embedding\.(segment_embedding|seg\.embedding)\.", name) is not None
+    return _in_parts(_SEGMENTS_OF_UER).search(name) is not None
 
 
 def _respelt(name: str) -> str:
@@ -282,12 +288,9 @@ def foreign_architecture(names: Iterable[str]) -> str | None:
     >>> foreign_architecture(["bert.pooler.dense.bias"])
     """
     for name in names:
-        for mark, what, opener in _FOREIGN:
+        for mark, said in _FOREIGN:
             if mark.search(name):
-                return f"{what}, not a BERT: zhbert cannot open it; transformers' {opener} does"
-        for mark, what, way in _ELSEWHERE:
-            if mark.search(name):
-                return f"{what}: zhbert cannot open it; {way}"
+                return said
     return None
 
 
@@ -302,9 +305,9 @@ def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_hugging_face(
-    theirs: Mapping[str, Tensor], wanted: Iterable[str]
+    theirs: Mapping[str, Entry], wanted: Iterable[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """``wanted`` parameters of ours from theirs (modern names), and those missing there."""
+    """``wanted`` parameters of ours, read from theirs (modern names), and those missing there."""
     found: dict[str, Tensor] = {}
     missing: list[str] = []
     for name in wanted:
@@ -312,6 +315,6 @@ def from_hugging_face(
         absent = [n for n in names if n not in theirs]
         missing += absent
         if not absent:
-            parts = [theirs[n] for n in names]
+            parts = [theirs[n].read() for n in names]
             found[name] = parts[0] if len(parts) == 1 else torch.cat(parts)
     return found, missing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -13,13 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
-from zhbert.model.checkpoint import (
-    Checkpoint,
-    check_finite,
-    entries_of,
-    open_checkpoint,
-    write_safetensors,
-)
+from zhbert.model.checkpoint import Checkpoint, entries_of, open_checkpoint, write_safetensors
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
@@ -141,7 +135,7 @@ class _Bert(nn.Module):
                 0.0, self.config.initializer_range, generator=generator
             )
             parameter.copy_(fresh)
-        if name == "encoder.embeddings.words.weight" and self.config.pad_token_id is not None:
+        if name == "encoder.embeddings.words.weight":
             parameter[self.config.pad_token_id] = 0.0
 
     def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
@@ -291,7 +285,7 @@ class _Bert(nn.Module):
     def _fill(self, checkpoint: Checkpoint, seed: int) -> None:
         file = checkpoint.file
         wanted = dict(self.named_parameters())
-        found, missing = from_hugging_face(_Tensors(checkpoint), wanted)
+        found, missing = from_hugging_face(checkpoint.checked(), wanted)
         trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
         if trunk:
             raise ZhbertError(
@@ -651,27 +645,6 @@ def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
 
 def _template(name: str) -> str:
     return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-class _Tensors(Mapping[str, Tensor]):
-    """The tensors of a checkpoint, each read and looked at when it is asked for."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor = self._checkpoint.entries[name].read()
-        check_finite(self._checkpoint.file, name, tensor)
-        return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._checkpoint.entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._checkpoint.entries)
-
-    def __len__(self) -> int:
-        return len(self._checkpoint.entries)
 
 
 def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
