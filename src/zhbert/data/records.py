@@ -392,6 +392,8 @@ def _up_to_the_next_quote(
 
 _BEGIN = re.compile(r'<doc\s+id=.*?(?:\stitle="(?P<title>.*)")?[^"]*>\s*')
 _END = "</doc>"
+# The time of matching grows with the square of the length; an article's first line has a title.
+_LONGEST_BEGIN = 2_000
 
 
 def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
@@ -408,7 +410,7 @@ def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Num
         size = 0
 
     for number, line in _text_lines(stream, options):
-        if begins := _BEGIN.fullmatch(line):
+        if len(line) <= _LONGEST_BEGIN and (begins := _BEGIN.fullmatch(line)):
             yield from article()
             first, inside = number, True
             title = html.unescape(begins["title"] or "").strip()
