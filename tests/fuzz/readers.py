@@ -359,7 +359,7 @@ for kind, form in (
     )
 
 
-_FORMS: dict[str, tuple[str, list[Any]]] = {
+_EXPORTS: dict[str, tuple[str, list[Any]]] = {
     "cluener": ("tag", [{"text": "中京好", "label": {"LOC": {"中京": [[0, 1]]}}}]),
     "doccano": ("tag", [{"text": "中京好", "label": [[0, 2, "LOC"]]}]),
     "label-studio": ("tag", [{"id": 1, "data": {"text": "中京好"}, "annotations": [{"result": [
@@ -372,14 +372,14 @@ _FORMS: dict[str, tuple[str, list[Any]]] = {
 
 
 def _make_form(folder: Path, name: str) -> None:
-    kind, objects = _FORMS[name]
+    kind, objects = _EXPORTS[name]
     small_tasks.make_task(folder, kind, train=1, dev=1)
     source = next(folder.glob("dev.*"))
     text = json.dumps(objects, ensure_ascii=False)
     source.write_text(text if name == "label-studio" else text[1:-1] + "\n" + text[1:-1])
 
 
-for name in _FORMS:
+for name in _EXPORTS:
     READERS[f"table-{name}"] = Reader(
         functools.partial(_make_form, name=name), _read_table, ("dev.*",)
     )
