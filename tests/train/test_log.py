@@ -102,7 +102,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_gets_one_line_that_is_overwritten(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
     progress = Progress(stream, 0, 100)
     progress.LIVE_SECONDS = 0
@@ -113,9 +113,18 @@ def test_a_terminal_gets_one_line_that_is_overwritten(monkeypatch):
     assert text.count("\n") == 1
     assert text.count("\r") == 100
     passing = text.split("\r")[:-1]
-    assert all(len(part.replace("\x1b[K", "")) < 60 for part in passing)
+    assert all(len(part.replace("\x1b[K", "")) < 80 for part in passing)
     for word in ("step  50/100", "loss 0.063", "pieces/s", "data wait"):
         assert word in passing[50]
+
+
+def test_a_terminals_lines_break_between_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Terminal()
+    progress = Progress(stream, 0, 9)
+    progress.say("step 2  held out, char masks: accuracy 0.00 %")
+    lines = stream.getvalue().removeprefix("\r\x1b[K").splitlines()
+    assert lines == ["step 2  held out, char masks:", "accuracy 0.00 %"]
 
 
 def test_without_a_terminal_there_are_few_plain_lines():

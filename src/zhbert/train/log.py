@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -198,14 +199,14 @@ class Progress:
 
     def _line(self, text: str, passing: bool = False) -> None:
         text = escape_controls(text)
-        if self.live:
-            columns = shutil.get_terminal_size().columns
-            self.stream.write("\r\x1b[K" + (text[: columns - 1] if passing else text))
-            self._open = passing
-            if not passing:
-                self.stream.write("\n")
-        else:
+        if not self.live:
             self.stream.write(text + "\n")
+        else:
+            columns = shutil.get_terminal_size().columns - 1
+            # A line that stays is broken between words; one that is overwritten must be one line.
+            lines = [text[:columns]] if passing else textwrap.wrap(text, columns) or [""]
+            self.stream.write("\r\x1b[K" + "\n".join(lines) + ("" if passing else "\n"))
+            self._open = passing
         self.stream.flush()
 
 
