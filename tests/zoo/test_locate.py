@@ -16,7 +16,7 @@ from tests.zoo.server import Fault, Server, serving
 
 from zhbert.errors import ZhbertError
 from zhbert.zoo import cache_folder, cached_models, catalogue, locate, origin_of, save
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import find_model, weights_format
 
 
 def refused(name: str | Path) -> str:
@@ -390,3 +390,11 @@ def test_the_bar_shows_speed_and_time_left(
     assert "/100.0 MB" in shown_text
     assert "MB/s" in shown_text
     assert "0:00:0" in shown_text
+
+
+def test_nobody_waits_for_a_pipe_among_the_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.bin")
+    with pytest.raises(ZhbertError, match="no model file here"):
+        find_model(tmp_path)
+    with pytest.raises(ZhbertError, match="empty"):
+        weights_format(tmp_path / "model.bin")

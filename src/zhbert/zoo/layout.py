@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,19 +81,21 @@ def is_weights(path: Path) -> bool:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(signatures.HEAD)
+        # A pipe or the kernel's log may have nothing to say for ever: nobody waits for them.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            return file.read(signatures.HEAD) or b""
     except OSError as error:
         raise describe_os_error(error, "reading") from None
 
 
 def is_model_alone(folder: Path) -> bool:
     """Is a folder a model's and holds nothing else? Only such a one may be replaced."""
+    if any(path.is_dir() for path in folder.iterdir()):
+        return False
     try:
-        inside = find_model(folder).folder != folder
+        return _in_folder(folder) is not None
     except ZhbertError:
         return False
-    return not inside and not any(path.is_dir() for path in folder.iterdir())
 
 
 def _in_folder(folder: Path) -> ModelFiles | None:
