@@ -107,6 +107,11 @@ def test_numbered_columns_under_a_header_are_found(tmp_path: Path) -> None:
         ]
 
 
+def test_csv_through_stdin_to_a_task_of_tsv_is_cut_as_csv() -> None:
+    text = 'text,text_pair\n"一,二",三\n'
+    assert bare(read(opened(load_card(PAIRS)), stdin(text))[0][0])["text"] == "一,二"
+
+
 def test_ids_count_the_rows_of_the_file_whatever_their_split(tmp_path: Path) -> None:
     card = load_card("stsb")
     rows = [("train", "a", 1.0), ("dev", "b", 2.0), ("train", "c", 3.0), ("dev", "d", 4.0)]

@@ -585,8 +585,8 @@ def test_files_that_are_not_there_or_are_another_tasks(
     assert "no column" in refusal("rte", write("other.tsv", REGRESS), predictions)
     (tmp_path / "gbk.json").write_bytes('{"1": "甲"}'.encode("gb18030"))
     line = refusal("cmrc2018", gold, str(tmp_path / "gbk.json"))
-    assert "gbk.json: not UTF-8" in line
-    assert line.endswith("convert the file, for example: iconv -f GB18030 -t UTF-8")
+    assert "gbk.json:1: not UTF-8" in line
+    assert "convert the file, for example: iconv -f GB18030 -t UTF-8" in line
 
 
 @pytest.mark.parametrize("name", ["utf-16-le", "utf-16-be"])
@@ -595,8 +595,10 @@ def test_utf_16_is_named(
 ) -> None:
     (tmp_path / "p.json").write_bytes('\ufeff{"1": "甲"}'.encode(name))
     line = refusal("cmrc2018", write("g.json", squad({"1": ["甲"]})), str(tmp_path / "p.json"))
-    assert "p.json: not UTF-8 (invalid start byte at byte 1); convert the file" in line
-    assert line.endswith("iconv -f UTF-16 -t UTF-8")
+    assert (
+        "p.json:1: not UTF-8 (invalid start byte at byte 1 of the line); convert the file" in line
+    )
+    assert "iconv -f UTF-16 -t UTF-8" in line
 
 
 def test_withheld_answers_are_refused(refusal: Callable[..., str], write: Write) -> None:
@@ -693,7 +695,8 @@ def test_the_largest_of_as_many_numbers_as_labels_is_said(
         ("id,label\n0,1\n1\n", "p:3: 1 column where the first line has 2"),
         ("id,label\n0,1\n0,1\n", "p:3: the id '0' stands there twice"),
         ("id,label\n0,=1+1\n", 'p:2: the label "=1+1" is not in the card'),
-        ("PAR1\x15\x04\ud800", "p: it is a parquet file; predictions are JSON, TSV, CSV or lines"),
+        ("id\tp(差)\tp(好)\n0\t0.1\tx\n", 'p:2: "x": must be a probability'),
+        ("PAR1\x15\x04\ud800", "p: it is a parquet file; write JSON, TSV, CSV or lines"),
         ("PK\x03\x04 xl/workbook", "p: it is an Excel workbook: save it as CSV"),
     ],
 )  # fmt: skip

@@ -6,47 +6,48 @@ line: what the task's own files look like is read as such, so that labels never 
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
-from zhbert.tasks.cards import Card, Column, Data, parse_card
+from zhbert.files import describe_os_error, refused
+from zhbert.tasks.cards import Card, Column, Data, finite_number, parse_card
 from zhbert.tasks.entity_spans import tokens_of
+from zhbert.tasks.prediction_rows import could_be
 from zhbert.tasks.read import (
-    PARQUET,
+    DELIMITERS,
+    LOOKED_AT,
     Example,
     Remark,
     TagExample,
     TextExample,
     iterate_examples,
+    look_at_row,
 )
 from zhbert.tasks.sources import (
     Source,
     StandardInput,
-    beginning,
+    as_text,
     check_encoding,
-    check_text,
     first_record,
-    full_head,
-    in_encoding,
+    head,
+    holds_json,
+    is_parquet,
     numbered_lines,
 )
-from zhbert.tasks.tagged import holds_records, is_joined
+from zhbert.tasks.tagged import is_joined
 from zhbert.wording import listed
 
 if TYPE_CHECKING:
     from zhbert.tasks.fine_tuned import FineTuned
 
 TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
-# So many lines are looked at to see whether sentences are tagged already. Of stdin fewer, which may
-# hold a few sentences only.
-LOOKED_AT, LOOKED_AT_STDIN = 50, 3
+# Of stdin, which may hold a few sentences only, fewer lines than LOOKED_AT are looked at to see
+# whether its sentences are tagged already.
+LOOKED_AT_STDIN = 3
 # A token, which may be a space or an ideographic one, and its tag.
 _TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI]|[BIMELSWU][-_][^ \t]+)", re.IGNORECASE)
 
@@ -60,9 +61,7 @@ def read_inputs(
     """
     check_encoding(encoding or "utf-8", "--encoding")
     try:
-        if not beginning(source).startswith(PARQUET):
-            source = in_encoding(source, encoding or "")
-            check_text(source)
+        source = as_text(source, encoding or "")
         yield from _INPUTS[opened.kind.name](opened, source, remark)
     except OSError as error:
         raise describe_os_error(error, "reading") from None
@@ -94,14 +93,14 @@ def _card_for(opened: FineTuned, source: Source) -> Card | None:
     """A card that says how the file is written; None: a text a line."""
     card = opened.card or parse_card(_PLAIN_CARD, Path("text.toml"))
     data, form = card.data, TABLES.get(Path(source.name).suffix.lower())
-    if beginning(source).startswith(PARQUET):
+    if is_parquet(source):
         form = "parquet"
     elif form not in (None, "jsonl") and first_record(source) is not None:
         form = "jsonl"
     if form is None:
-        if opened.card is not None and _looks_like(data, card.kind, source):
+        if opened.card is not None and _looks_like(card, source):
             return card
-        form = _form_with_a_text(source, data.pairs and opened.card is not None)
+        form = _form_with_a_text(source, data, data.pairs and opened.card is not None)
         if form is None:
             return None
     columns = _columns(source, form, data)
@@ -147,83 +146,55 @@ def _are_named(data: Data, columns: Sequence[str]) -> bool:
     return all(any(name in columns for name in column) for column in _own(data))
 
 
-def _looks_like(data: Data, kind: str, source: Source) -> bool:
+def _looks_like(card: Card, source: Source) -> bool:
     """Whether a file whose name does not say it is a table of the task's own.
 
     Names of columns are sure. Numbers are not: a text may hold a comma or a tab. There the first
     row must hold a label, which a text does not have.
     """
+    data = card.data
     if data.format not in ("tsv", "csv", "jsonl"):
         return False
     if data.format == "jsonl" or not _numbers(data):
         return _are_named(data, _columns(source, data.format, data))
-    row = _row(source, data.format, data, 1 if data.header else 0)
+    row = look_at_row(source, data, 1 if data.header else 0)
     labels = [row[n] for n in data.label if isinstance(n, int) and n < len(row)]
-    return len(row) > max(_numbers(data)) and bool(labels) and _is_label(labels[0], data, kind)
+    return len(row) > max(_numbers(data)) and bool(labels) and _is_label(labels[0], card)
 
 
-def _is_label(text: str, data: Data, kind: str) -> bool:
-    text = text.strip()
-    if kind == "regress":
-        try:
-            return data.label_range[0] <= float(text) <= data.label_range[1]
-        except ValueError:
-            return False
-    parts = text.split(data.label_delimiter) if kind == "multi_label" else [text]
-    return {*map(str.strip, parts)} <= {*data.labels, *data.rename_labels, *data.drop_labels}
+def _is_label(text: str, card: Card) -> bool:
+    data = card.data
+    if card.kind == "regress":
+        number = finite_number(text)
+        return number is not None and data.label_range[0] <= number <= data.label_range[1]
+    return text.strip() in data.drop_labels or could_be(text, card)
 
 
-def _form_with_a_text(source: Source, pairs: bool) -> str | None:
+def _form_with_a_text(source: Source, data: Data, pairs: bool) -> str | None:
     """The form of a table that names the columns text (and text_pair), or of any JSON lines."""
     if first_record(source) is not None:
         return "jsonl"
-    for form in ("tsv", "csv"):
-        columns = _columns(source, form, None)
+    for form in DELIMITERS:
+        columns = _columns(source, form, data)
         # A line that is "text" and nothing else may be a text.
         if len(columns) > 1 and "text" in columns and (not pairs or "text_pair" in columns):
             return form
     return None
 
 
-def _columns(source: Source, form: str, data: Data | None) -> list[str]:
+def _columns(source: Source, form: str, data: Data) -> list[str]:
     """The names in a file's first row, as far as it has such."""
     if form == "parquet":
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        try:
+        with refused(source, "a parquet file"):
             return list(pq.read_schema(str(source)).names)
-        except pa.ArrowInvalid as error:
-            raise ZhbertError(f"{source}: not a parquet file ({error})") from None
     if form == "jsonl":
         record = first_record(source)
         if record is None and source.name.lower().endswith((".jsonl", ".json")):
             raise ZhbertError(f"{source}: not JSON lines: write one object a line")
         return list(record or ())
-    return _row(source, form, data, 0)
-
-
-def _row(source: Source, form: str, data: Data | None, number: int) -> list[str]:
-    """A row of a table, from 0, as its reader would cut it; nothing where there is none."""
-    own = data is not None and data.format == form
-    quoting = form == "csv" if data is None or not own or data.quoting is None else data.quoting
-    if not quoting:
-        lines = full_head(source, number + 1)
-        return lines[number].split("\t" if form == "tsv" else ",") if len(lines) > number else []
-    csv.field_size_limit(2**31 - 1)
-    for count in range(number + 1, LOOKED_AT):
-        # A field in quotes may go on in the next line.
-        lines = full_head(source, count)
-        text = "\n".join(lines).replace("\r", " ")
-        if text.count('"') % 2 and len(lines) == count:
-            continue
-        try:
-            rows = list(csv.reader(io.StringIO(text), delimiter="\t" if form == "tsv" else ","))
-        except csv.Error:
-            return []
-        if len(rows) > number or len(lines) < count:
-            return rows[number] if len(rows) > number else []
-    return []
+    return look_at_row(source, dataclasses.replace(data, format=form))
 
 
 # -- sentences to tag ------------------------------------------------------------------------------
@@ -233,7 +204,7 @@ def _sentences(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Ex
     card = opened.card or parse_card(_TAG_CARD, Path("tags.toml"))
     if (
         source.name.lower().endswith((".jsonl", ".json"))
-        or holds_records(source)
+        or holds_json(source)
         or is_joined(card, source)
         or _is_tagged(opened, source, card.language)
     ):
@@ -258,7 +229,7 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
     characters and tags the model's own.
     """
     most = LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT
-    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in full_head(source, most)]
+    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in head(source, most)]
     matches = [match for match in found if match]
     if len(matches) < max(2, len(found)):
         return False
@@ -275,7 +246,7 @@ def _is_tagged(opened: FineTuned, source: Source, language: str) -> bool:
 
 
 def _questions(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Example]:
-    if full_head(source, 1):
+    if head(source, 1):
         card = opened.card or parse_card(_SQUAD_CARD, Path("squad.toml"))
         yield from iterate_examples(card, source, labelled=False, remark=remark)
 

@@ -149,9 +149,14 @@ class Data:
         if text in self.labels:
             return text
         spelled = {**self.rename_labels, **{label: label for label in self.labels}}
-        if text in spelled or (number := _as_number(text)) is None:
+        if text in spelled or (number := finite_number(text)) is None:
             return spelled.get(text)
-        return next((spelled[one] for one in spelled if _as_number(one) == number), None)
+        return next((spelled[one] for one in spelled if finite_number(one) == number), None)
+
+    @property
+    def quoted(self) -> bool:
+        """Whether quotes hold the fields of a row together."""
+        return self.format == "csv" if self.quoting is None else self.quoting
 
     @property
     def pairs(self) -> bool:
@@ -579,7 +584,8 @@ def _check_several_labels(card: Card) -> None:
         )
 
 
-def _as_number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
+    """The number that a text spells; None where it spells none, or an infinite one."""
     try:
         number = float(text)
     except ValueError:

@@ -22,6 +22,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.tasks.offsets import Offsets, whole_number
 from zhbert.tasks.schemes import Entity, TagScheme
+from zhbert.tasks.sources import first_of
 from zhbert.wording import listed, shortly
 
 _TEXT = ("text", "sentence", "content", "data")
@@ -66,15 +67,15 @@ class SpanReader:
 
         Raises ZhbertError, which begins with ``where``, for what is none of the known forms.
         """
-        tokens = _first(table, _TOKENS)
+        tokens = first_of(table, _TOKENS)
         if isinstance(tokens, list):
             if not all(isinstance(token, str) for token in tokens):
                 raise ZhbertError(f"{where}: tokens must be a list of texts")
             tags = None
             if labelled:
-                tags = _tags(_first(table, _TAGS), len(tokens), self._labels, where)
+                tags = _tags(first_of(table, _TAGS), len(tokens), self._labels, where)
             return SpanRecord(tuple(tokens), tags=tags)
-        text, given = _first(table, _TEXT), _first(table, _SPANS)
+        text, given = first_of(table, _TEXT), first_of(table, _SPANS)
         if isinstance(text, Mapping):
             text = _text_of_task(text, where)
             given = _annotation(table, where, self._counts) if labelled else None
@@ -157,10 +158,6 @@ def cluener_label(
 # -- what a record holds ---------------------------------------------------------------------------
 
 
-def _first(table: Mapping[Any, Any], names: Sequence[str]) -> Any:
-    return next((table[name] for name in names if table.get(name) is not None), None)
-
-
 def _tags(tags: Any, count: int, labels: Sequence[str], where: str) -> tuple[str, ...]:
     if not isinstance(tags, list) or len(tags) != count:
         there = f"{len(tags)} tags" if isinstance(tags, list) else "no list of tags"
@@ -177,7 +174,7 @@ def _tags(tags: Any, count: int, labels: Sequence[str], where: str) -> tuple[str
 
 def _text_of_task(data: Mapping[Any, Any], where: str) -> Any:
     """The text of Label Studio's task: under the usual name, or the only one that there is."""
-    text = _first(data, _TEXT)
+    text = first_of(data, _TEXT)
     if text is None:
         texts = [value for value in data.values() if isinstance(value, str)]
         if len(texts) != 1:
@@ -235,7 +232,7 @@ def _spans(given: Any, where: str, counts: Counter[str]) -> Iterator[tuple[Entit
             start, end, kind = one
         elif isinstance(one, Mapping):
             start, end, kind, surface = (
-                _first(one, names) for names in (_START, _END, _TYPE, _SURFACE)
+                first_of(one, names) for names in (_START, _END, _TYPE, _SURFACE)
             )
         else:
             raise ZhbertError(f"{where}: {shortly(one)}: must be [start, end, type]")

@@ -12,21 +12,34 @@ lines                  a prediction a line, in the order of the examples
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import re
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, parse_json, refused
-from zhbert.signatures import HEAD, how_to_convert, no_text, utf_16_or_32
+from zhbert.files import describe_os_error, parse_json
+from zhbert.signatures import how_to_convert, utf_16_or_32
 from zhbert.spreadsheets import from_cell
-from zhbert.tasks.cards import Card
-from zhbert.wording import counted, listed, name, shortly
+from zhbert.tasks.cards import Card, Data, finite_number
+from zhbert.tasks.read import cut_rows
+from zhbert.tasks.sources import (
+    Source,
+    as_text,
+    beginning,
+    check_new,
+    first_line,
+    first_of,
+    first_record,
+    head,
+    is_parquet,
+    json_records,
+    numbered_lines,
+    scalar,
+    whole_text,
+)
+from zhbert.wording import counted, listed, shortly
 
 ID_NAMES = ("index", "id", "qid", "query_id")
 # Of zhbert predict, of a run, of others.
@@ -51,110 +64,77 @@ def prediction_rows(
 
     Raises ZhbertError with file and line where it is none of the forms.
     """
-    text = prediction_text(path, card.data.encoding)
-    if text.lstrip().startswith(("{", "[")):
-        rows = _json_rows(path, text, names)
+    source = predictions_source(path, card.data.encoding)
+    if first_line(source).startswith(("{", "[")):
+        rows = _json_rows(source, names)
     else:
-        rows = _table_rows(path, text, card)
+        rows = _table_rows(source, card)
     if not rows:
         raise ZhbertError(f"{path}: no predictions in it")
     seen: set[str] = set()
     for row in rows:
         if (row.id is None) != (rows[0].id is None):
             raise ZhbertError(f"{path}:{row.line}: no id, although the first row has one")
-        if row.id in seen:
-            raise ZhbertError(f"{path}:{row.line}: the id '{name(row.id)}' stands there twice")
         if row.id is not None:
-            seen.add(row.id)
+            check_new(row.id, seen, f"{path}:{row.line}")
     return rows
 
 
-def prediction_text(path: Path, encoding: str = "") -> str:
-    """A file's text: in UTF-8, as zhbert writes it, or else in the examples' ``encoding``."""
+def predictions_source(path: Path, encoding: str = "") -> Source:
+    """A file that is UTF-8, as zhbert writes it, or else in the examples' ``encoding``."""
     try:
-        raw = path.read_bytes()
+        if is_parquet(path):
+            raise ZhbertError(f"{path}: it is a parquet file; write JSON, TSV, CSV or lines")
+        try:
+            source = as_text(path, "")
+            deque(numbered_lines(source), maxlen=0)
+            start = beginning(source)
+            if utf_16_or_32(start):  # Latin letters in it are UTF-8, too, with a NUL beside each
+                raise ZhbertError(f"{path}: not UTF-8; {how_to_convert(start)}")
+        except ZhbertError:
+            if not encoding:
+                raise
+            source = as_text(path, encoding)
     except OSError as error:
         raise describe_os_error(error, "reading") from None
-    if (what := no_text(raw[:HEAD])) is not None:
-        raise ZhbertError(f"{path}: it is {what}; predictions are JSON, TSV, CSV or lines")
-    try:
-        text = raw.decode("utf-8-sig")
-        if utf_16_or_32(raw[:HEAD]):
-            # Latin letters and digits are UTF-8, too, with a NUL beside each.
-            raise UnicodeDecodeError("utf-8", raw, 0, 1, "NUL bytes")
-    except UnicodeDecodeError as error:
-        try:
-            text = raw.decode(encoding).removeprefix("\ufeff") if encoding else ""
-        except UnicodeError:
-            text = ""
-        if raw and not text:
-            raise ZhbertError(
-                f"{path}: not UTF-8 ({error.reason} at byte {error.start + 1}); "
-                f"{how_to_convert(raw[:HEAD])}"
-            ) from None
-    if not text.strip():
+    if not first_line(source):
         raise ZhbertError(f"{path}: empty: no predictions in it")
-    if "\n" not in text.strip() and text.count("\r") > 1:
-        text = text.replace("\r", "\n")  # as old Macs end lines
-    return text
-
-
-def text_lines(text: str) -> list[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    # Only a line feed ends a line: Chinese text holds U+2028 and its like.
-    lines = enumerate(text.split("\n"), start=1)
-    return [(number, line.removesuffix("\r")) for number, line in lines if line.strip()]
+    return source
 
 
 # -- JSON ------------------------------------------------------------------------------------------
 
 
-def _json_rows(path: Path, text: str, names: Sequence[str]) -> list[PredictionRow]:
-    lines = text_lines(text)
-    try:
-        first = parse_json(lines[0][1], path, lines[0][0])
-    except ZhbertError:
-        first = None
-    if isinstance(first, dict) and (len(lines) > 1 or {*ID_NAMES, *names} & first.keys()):
-        return [
-            _object(path, number, parse_json(line, path, number, "; write an object a line"), names)
-            for number, line in lines
-        ]
-    table = parse_json(
-        text.rstrip(), path, hint="; write an object a line" if len(lines) > 1 else ""
-    )
+def _json_rows(source: Source, names: Sequence[str]) -> list[PredictionRow]:
+    record = first_record(source)
+    several = len(head(source, 2)) > 1
+    if record is not None and (several or {*ID_NAMES, *names} & record.keys()):
+        return [_object(f"{source}:{line}", line, one, names) for line, one in json_records(source)]
+    hint = "; write an object a line" if several else ""
+    table = parse_json(whole_text(source).rstrip(), source, hint=hint)
     if isinstance(table, dict):
         if isinstance(table.get("data"), list):
-            raise ZhbertError(f"{path}: holds questions, not predictions; is it GOLD?")
+            raise ZhbertError(f"{source}: holds questions, not predictions; is it GOLD?")
         return [PredictionRow(1, id_, value) for id_, value in table.items()]
-    if table and all(isinstance(one, dict) for one in table):
-        return [_object(path, place, one, names) for place, one in enumerate(table, start=1)]
     return [PredictionRow(place, None, one) for place, one in enumerate(table, start=1)]
 
 
-def _object(path: Path, number: int, record: Any, names: Sequence[str]) -> PredictionRow:
-    if not isinstance(record, dict):
-        raise ZhbertError(
-            f"{path}:{number}: {shortly(record)}: must be an object with id and label"
-        )
+def _object(
+    where: str, line: int, record: Mapping[Any, Any], names: Sequence[str]
+) -> PredictionRow:
     values = [record[name] for name in names if name in record]
     if not values:
         wanted = "prediction or label" if names is VALUE_NAMES else listed(names)
-        raise ZhbertError(f"{path}:{number}: no {wanted}; there: {listed(record) or 'nothing'}")
-    id_ = next((record[name] for name in ID_NAMES if record.get(name) is not None), None)
-    if isinstance(id_, float) and id_.is_integer():
-        id_ = int(id_)
-    return PredictionRow(number, None if id_ is None else str(id_), values[0])
+        raise ZhbertError(f"{where}: no {wanted}; there: {listed(record) or 'nothing'}")
+    id_ = first_of(record, ID_NAMES)
+    return PredictionRow(line, None if id_ is None else scalar(id_, f"{where}: the id"), values[0])
 
 
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _table_rows(path: Path, text: str, card: Card) -> list[PredictionRow]:
-    with refused(path, "a CSV file"):
-        rows = _cells(text, card)
-    if not rows:
-        raise ZhbertError(f"{path}: no predictions in it")
+def _table_rows(path: Source, card: Card) -> list[PredictionRow]:
+    rows = _cells(path, card)
     heading = [cell.strip().lower() for cell in rows[0][1]]
     if len(heading) == 1:
         # A heading is what could not be a prediction.
@@ -175,13 +155,17 @@ def _table_rows(path: Path, text: str, card: Card) -> list[PredictionRow]:
     _check_widths(path, rows)
     found = []
     for number, cells in rows[1:]:
-        value = [_number(cells[place]) for place in chances] if chances else cells[columns[0]]
+        value: Any = cells[columns[0]] if columns else []
+        for cell in (cells[place] for place in chances):
+            value.append(chance := finite_number(cell))
+            if chance is None:
+                raise ZhbertError(f"{path}:{number}: {shortly(cell)}: must be a probability")
         id_ = None if id_column is None else cells[id_column].strip()
         found.append(PredictionRow(number, id_, value))
     return found
 
 
-def _check_widths(path: Path, rows: list[tuple[int, list[str]]]) -> None:
+def _check_widths(path: Source, rows: list[tuple[int, list[str]]]) -> None:
     for number, cells in rows:
         if len(cells) != len(rows[0][1]):
             raise ZhbertError(
@@ -190,21 +174,17 @@ def _check_widths(path: Path, rows: list[tuple[int, list[str]]]) -> None:
             )
 
 
-def _cells(text: str, card: Card) -> list[tuple[int, list[str]]]:
+def _cells(source: Source, card: Card) -> list[tuple[int, list[str]]]:
     """Numbered rows: between their cells tabs, else commas, else a row is one cell."""
-    lines = text_lines(text)
-    first = lines[0][1]
+    first = head(source, 1)[0]
     if "\t" in first:
-        return [(number, line.split("\t")) for number, line in lines]
-    if "," not in first or could_be(first, card):
-        return [(number, [line]) for number, line in lines]
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""))
-    return [
-        (reader.line_num, [from_cell(cell) for cell in cells])
-        for cells in reader
-        if any(cell.strip() for cell in cells)
-    ]
+        rows = cut_rows(source, Data(format="tsv"))
+    elif "," in first and not could_be(first, card):
+        csv = cut_rows(source, Data(format="csv"))
+        rows = ((line, list(map(from_cell, cells))) for line, cells in csv)
+    else:
+        rows = ((line, [text]) for line, text in numbered_lines(source))
+    return [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
 
 
 def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: Card) -> bool:
@@ -222,15 +202,13 @@ def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: Car
 
 
 def _without_heading(
-    path: Path, rows: list[tuple[int, list[str]]], card: Card
+    path: Source, rows: list[tuple[int, list[str]]], card: Card
 ) -> list[PredictionRow]:
     width = len(rows[0][1])
     labels = card.data.labels if card.kind == "classify" else ()
     numbers = len(labels) == width and _all_numbers(rows)
     if numbers and not (width == 2 and all(could_be(cells[1], card) for _, cells in rows)):
-        return [
-            PredictionRow(number, None, [_number(cell) for cell in cells]) for number, cells in rows
-        ]
+        return [PredictionRow(number, None, list(map(float, cells))) for number, cells in rows]
     if width != 2:
         many = f", or {len(labels)} numbers, one for each label" if labels else ""
         raise ZhbertError(
@@ -245,7 +223,7 @@ def _columns_of_labels(heading: list[str], card: Card) -> list[int]:
     found = []
     for label in card.data.labels if card.kind == "classify" else ():
         # A number may be an id or a prediction as well.
-        names = [f"p({label.lower()})", *([label.lower()] if math.isnan(_number(label)) else [])]
+        names = [f"p({label.lower()})", *([label.lower()] if finite_number(label) is None else [])]
         spelled = [one for one in names if one in heading]
         if not spelled:
             return []
@@ -254,27 +232,16 @@ def _columns_of_labels(heading: list[str], card: Card) -> list[int]:
 
 
 def _all_numbers(rows: list[tuple[int, list[str]]]) -> bool:
-    return all(math.isfinite(_number(cell)) for _, cells in rows for cell in cells)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return all(finite_number(cell) is not None for _, cells in rows for cell in cells)
 
 
 def could_be(text: str, card: Card) -> bool:
     """Whether a text can be a prediction of the task."""
     text = text.strip()
     if card.kind == "regress":
-        return math.isfinite(_number(text))
+        return finite_number(text) is not None
     if card.kind == "multi_label":
         parts = text.split(card.data.label_delimiter)
         return all(card.data.known_label(part.strip()) is not None for part in parts)
     known = {*card.data.labels, *card.data.rename_labels, *card.data.label_names}
     return text in known or (card.kind == "classify" and card.data.known_label(text) is not None)
-
-
-BLANK = re.compile("[ \t]+")
-"""Not str.split(): U+3000 and its like are tokens, not space between columns."""

@@ -5,29 +5,27 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
 from zhbert.schema import suggest
-from zhbert.tasks.cards import Card, Column, Data
+from zhbert.tasks.cards import Card, Column, Data, finite_number
 from zhbert.tasks.offsets import Offsets
 from zhbert.tasks.sources import (
     Source,
-    StandardInput,
-    beginning,
-    check_text,
-    first_object,
-    full_head,
-    in_encoding,
+    ahead,
+    as_text,
+    check_new,
+    holds_json,
+    is_parquet,
     json_records,
     numbered_lines,
 )
@@ -111,8 +109,9 @@ Example = TextExample | TagExample | SpanExample
 Remark = Callable[[str], None]
 """Takes one line about what was left out or repaired."""
 _Record = Mapping[str | int, Any]
-PARQUET = b"PAR1"
 DELIMITERS = {"tsv": "\t", "csv": ","}
+LOOKED_AT = 50
+"""So many lines, the most, are looked at to see how a file is written."""
 
 
 def read_examples(
@@ -149,9 +148,7 @@ def iterate_examples(
     """
     counts: Counter[str] = Counter()
     try:
-        if not beginning(path).startswith(PARQUET):
-            path = in_encoding(path, card.data.encoding)
-            check_text(path)
+        path = as_text(path, card.data.encoding)
         yield from _EXAMPLES[card.kind](card, path, split, labelled, counts)
     except OSError as error:
         raise describe_os_error(error, "reading") from None
@@ -320,19 +317,10 @@ _EXAMPLES: dict[
 
 
 def form_of(path: Source, data: Data) -> str:
-    """The format of a table, by its first bytes and its first row, whatever the card calls it.
-
-    Of stdin the card decides.
-    """
-    if isinstance(path, StandardInput):
-        return data.format
-    if beginning(path).startswith(PARQUET):
+    """The format of a table, by its first bytes and its first row, whatever the card calls it."""
+    if is_parquet(path):
         return "parquet"
-    first = next(iter(full_head(path, 1)), "").strip()
-    record = first_object(path)
-    if re.fullmatch(r"\[\s*(\{.*)?|\{", first) or (
-        record and any(name in record for name in data.text)
-    ):
+    if holds_json(path):
         return "jsonl"
     fitting = {form: _fits(path, data, form) for form in DELIMITERS}
     # Of two that fit alike, what the card says.
@@ -342,30 +330,60 @@ def form_of(path: Source, data: Data) -> str:
 
 def _fits(path: Source, data: Data, form: str) -> tuple[bool, bool]:
     """Whether the first row has the columns of the texts, and of the label, cut as a format is."""
-    own = dataclasses.replace(data, format=form)
-    try:
-        row = next(iter(_cut(path, own)), (0, []))[1]
-    except ZhbertError:  # quotes that do not pair up, cut so
-        return False, False
+    row = look_at_row(path, dataclasses.replace(data, format=form))
     there = dict.fromkeys([*(row if data.header else ()), *range(len(row))])
     texts = all(not column or _has(there, column) for column in (data.text, data.text_pair))
     return texts, _has(there, data.label)
 
 
-def _cut(path: Source, data: Data) -> Iterator[tuple[int, list[str]]]:
-    quoting = data.format == "csv" if data.quoting is None else data.quoting
-    return (_quoted if quoting else _unquoted)(path, DELIMITERS[data.format])
+def look_at_row(path: Source, data: Data, number: int = 0) -> list[str]:
+    """A table's row, from 0, as its reader cuts it; nothing where there is none.
+
+    A field in quotes may go on in the next lines; so many are looked at.
+    """
+    try:
+        rows = cut_rows(ahead(path), data, most=LOOKED_AT)
+        return next(islice(rows, number, None), (0, []))[1]
+    except ZhbertError:  # quotes that do not pair up
+        return []
+
+
+def cut_rows(
+    path: Source, data: Data, *, most: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of TSV or CSV, each with the number of its first line; of so many lines, the most.
+
+    Raises ZhbertError where quotes do not pair up.
+    """
+    delimiter = DELIMITERS[data.format]
+    lines = islice(numbered_lines(path, ends=data.quoted), most)
+    if not data.quoted:
+        yield from ((line, text.split(delimiter)) for line, text in lines if text)
+        return
+    # The default refuses fields of more than 131,072 characters; a document may be longer.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader((text for _, text in lines), delimiter=delimiter, strict=True)
+    line = 1
+    try:
+        for values in reader:
+            if values:
+                yield line, values
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ZhbertError(
+            f"{path}:{line}: the quotes do not pair up ({error}); a quote inside a quoted field "
+            "is doubled; where quotes are text, set quoting = false in the card"
+        ) from None
 
 
 def _delimited(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
-    quoting = data.format == "csv" if data.quoting is None else data.quoting
     numbered = any(
         isinstance(name, int) for key in (data.text, data.text_pair, data.label, data.id)
         for name in key
     )  # fmt: skip
     names: list[str] | None = None
     width = 0
-    for line, values in _cut(path, data):
+    for line, values in cut_rows(path, data):
         if not width:
             width = len(values)
             if data.header:
@@ -377,45 +395,14 @@ def _delimited(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple
                 counts["rows left out for too many or too few columns"] += 1
                 continue
             than = "the header has" if names else "the first row has"
-            raise ZhbertError(
-                f"{path}:{line}: {len(values)} columns where {than} {width}"
-                + _quoting_hint(values, quoting)
-            )
+            hint = ""
+            if not data.quoted and any(value.startswith('"') for value in values):
+                hint = "; fields in quotes need quoting = true in the card"
+            raise ZhbertError(f"{path}:{line}: {len(values)} columns where {than} {width}{hint}")
         record: dict[str | int, Any] = dict(zip(names, values, strict=True)) if names else {}
         if numbered:
             record.update(enumerate(values))
         yield line, record
-
-
-def _quoted(path: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    # The default refuses fields of more than 131,072 characters; a document may be longer.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(
-        (text for _, text in numbered_lines(path, ends=True)), delimiter=delimiter, strict=True
-    )
-    line = 1
-    try:
-        for values in reader:
-            if values:
-                yield line, values
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ZhbertError(
-            f"{path}:{line}: the quotes do not pair up ({error}); a quote inside a quoted field is "
-            "doubled; where quotes are text, set quoting = false in the card"
-        ) from None
-
-
-def _unquoted(path: Source, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for line, text in numbered_lines(path):
-        if text:
-            yield line, text.split(delimiter)
-
-
-def _quoting_hint(values: list[str], quoting: bool) -> str:
-    if not quoting and any(value.startswith('"') for value in values):
-        return "; fields in quotes need quoting = true in the card"
-    return ""
 
 
 def _json_lines(path: Source, data: Data, counts: Counter[str]) -> Iterator[tuple[int, _Record]]:
@@ -565,19 +552,9 @@ def _is_of_split(record: _Record, data: Data, split: str | None) -> bool:
 
 def _number(text: str, data: Data, where: str, labelled: bool) -> float | None:
     low, high = data.label_range
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value) and low <= value <= high:
+    value = finite_number(text)
+    if value is not None and low <= value <= high:
         return value
     if not labelled:
         return None
     raise ZhbertError(f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}")
-
-
-def check_new(identity: str, seen: set[str], where: str) -> None:
-    """Refuse an id that was there already; ``seen`` holds those, and takes this one."""
-    if identity in seen:
-        raise ZhbertError(f"{where}: the id '{identity}' stands there twice")
-    seen.add(identity)

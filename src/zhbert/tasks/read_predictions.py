@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import Card, finite_number
 from zhbert.tasks.entity_spans import SpanReader, tags_of
-from zhbert.tasks.prediction_rows import (
-    BLANK,
-    PredictionRow,
-    prediction_rows,
-    prediction_text,
-)
+from zhbert.tasks.prediction_rows import PredictionRow, prediction_rows, predictions_source
 from zhbert.tasks.read import Example, Remark, TagExample, read_examples
 from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.scoring import Prediction
+from zhbert.tasks.sources import holds_json
+from zhbert.tasks.tagged import COLUMNS_APART, sentence_lines, without_place
 from zhbert.wording import counted, name, nearest, shortly
 
 
@@ -154,11 +151,8 @@ class _Reader:
             return data.labels[max(range(len(data.labels)), key=row.value.__getitem__)]
         text = (row.value if isinstance(row.value, str) else json.dumps(row.value)).strip()
         if self.card.kind == "regress":
-            try:
-                number = float(text)
-            except ValueError:
-                number = math.nan
-            if not math.isfinite(number):
+            number = finite_number(text)
+            if number is None:
                 raise ZhbertError(f"{where}: {shortly(text)}: must be a number")
             return number
         if self.card.kind == "multi_label":
@@ -183,17 +177,10 @@ class _Reader:
 
     def tags(self) -> dict[str, Prediction]:
         """A row of tags for each sentence."""
-        text = prediction_text(self.path, self.card.data.encoding)
-        if text.lstrip().startswith("{") or self.path.suffix == ".jsonl":
+        source = predictions_source(self.path, self.card.data.encoding)
+        if holds_json(source) or self.path.suffix.lower() == ".jsonl":
             return self._tags_of_objects()
-        sentences: list[list[tuple[int, str]]] = [[]]
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                sentences[-1].append((number, line.removesuffix("\r")))
-            elif sentences[-1]:
-                sentences.append([])
-        if not sentences[-1]:
-            sentences.pop()
+        sentences = list(sentence_lines(source, Counter()))
         found: dict[str, Prediction] = {}
         examples = cast("Sequence[TagExample]", self.examples)
         for lines, example in zip(sentences, examples, strict=False):
@@ -222,7 +209,7 @@ class _Reader:
     def _token_and_tag(self, number: int, line: str) -> tuple[str, str]:
         """A token and its predicted tag, the last; the right one may stand between them."""
         where, labels = f"{self.path}:{number}", self.card.data.labels
-        fields = BLANK.split(line.rstrip(" \t"))
+        fields = COLUMNS_APART.split(line.rstrip(" \t"))
         # Space at the beginning: it is itself the token.
         token, tags = fields[0] or " ", fields[1:]
         if not 1 <= len(tags) <= 2:
@@ -232,9 +219,7 @@ class _Reader:
         if tags[-1] not in labels:
             hint = nearest(tags[-1], labels, "the card's labels")
             raise ZhbertError(f"{where}: the tag {shortly(tags[-1])} is not in the card{hint}")
-        if self.card.data.drop_word_places and token[1:].isdigit():
-            token = token[0]
-        return token, tags[-1]
+        return without_place(token, self.card), tags[-1]
 
     def _tags_of_objects(self) -> dict[str, Prediction]:
         found: dict[str, Prediction] = {}

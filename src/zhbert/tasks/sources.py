@@ -6,63 +6,23 @@ import codecs
 import io
 import json
 import re
-import sys
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, parse_json
+from zhbert.files import parse_json
 from zhbert.signatures import HEAD, how_to_convert, no_text
-from zhbert.wording import show
+from zhbert.wording import name, shortly, show
 
 
-class StandardInput:
-    """A stream to read examples from, once, whose first lines can be looked at before.
+class Lines:
+    """What is read as a file is: all its lines, each time that it is opened."""
 
-    >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
-    >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
-    (['一'], ['一', '二'])
-    """
-
-    name = "stdin"
-    suffix = ""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._seen: deque[bytes] = deque()
-
-    def __str__(self) -> str:
-        return self.name
-
-    @contextmanager
-    def open(self, mode: Literal["rb"]) -> Iterator[Iterable[bytes]]:
-        """All lines, those that were looked at included."""
-        yield chain(self._seen, self._stream)
-
-    def peek(self, count: int) -> list[bytes]:
-        """The first lines, no more of them read than that."""
-        self._seen.extend(islice(self._stream, max(0, count - len(self._seen))))
-        return list(islice(self._seen, count))
-
-
-class Converted:
-    """A file or stdin of another encoding: read whole, and given out as UTF-8."""
-
-    def __init__(self, source: Path | StandardInput, encoding: str) -> None:
-        self.name, self.suffix, self._shown = source.name, source.suffix, str(source)
-        with source.open("rb") as stream:
-            raw = b"".join(stream)
-        try:
-            text = raw.decode(encoding)
-        except UnicodeError as error:
-            at = getattr(error, "start", 0)
-            line = raw[:at].decode(encoding, "replace").count("\n") + 1
-            raise ZhbertError(f"{source}:{line}: not {encoding}: {error}") from None
-        self._raw = text.removeprefix("\ufeff").encode()
+    def __init__(self, name: str, shown: str, lines: Callable[[], Iterable[bytes]]) -> None:
+        self.name, self._shown, self._lines = name, shown, lines
 
     def __str__(self) -> str:
         return self._shown
@@ -70,14 +30,38 @@ class Converted:
     @contextmanager
     def open(self, mode: Literal["rb"]) -> Iterator[Iterable[bytes]]:
         """All lines."""
-        yield io.BytesIO(self._raw)
-
-    def peek(self, count: int) -> list[bytes]:
-        """The first lines."""
-        return list(islice(io.BytesIO(self._raw), count))
+        yield self._lines()
 
 
-Source = Path | StandardInput | Converted
+class StandardInput(Lines):
+    """A stream to read examples from, once, whose first lines can be looked at before.
+
+    >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
+    >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
+    (['一'], ['一', '二'])
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__("stdin", "stdin", lambda: chain(self._seen, stream))
+        self._seen: list[bytes] = []
+        self._stream = stream
+
+    def kept(self) -> Iterator[bytes]:
+        """All lines, read no further than they are asked for, and kept to be read again."""
+        yield from self._seen
+        for line in self._stream:
+            self._seen.append(line)
+            yield line
+
+
+Source = Path | Lines
+
+
+def ahead(source: Source) -> Source:
+    """The same to look at: stdin can be read from its beginning after that, as files can."""
+    if isinstance(source, StandardInput):
+        return Lines(source.name, str(source), source.kept)
+    return source
 
 
 def check_encoding(encoding: str, where: str) -> None:
@@ -93,27 +77,40 @@ def check_encoding(encoding: str, where: str) -> None:
 
 
 def in_encoding(source: Source, encoding: str) -> Source:
-    """A source as UTF-8, whatever encoding it is in; '' stands for UTF-8."""
-    if not encoding or codecs.lookup(encoding).name == "utf-8" or isinstance(source, Converted):
+    """A source as UTF-8, whatever encoding it is in; '' stands for UTF-8. Others are read whole."""
+    if not encoding or codecs.lookup(encoding).name == "utf-8":
         return source
+    with source.open("rb") as stream:
+        raw = b"".join(stream)
     try:
-        return Converted(source, encoding)
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
+        text = raw.decode(encoding)
+    except UnicodeError as error:
+        at = getattr(error, "start", 0)
+        line = raw[:at].decode(encoding, "replace").count("\n") + 1
+        raise ZhbertError(f"{source}:{line}: not {encoding}: {error}") from None
+    converted = text.removeprefix("\ufeff").encode()
+    return Lines(source.name, str(source), lambda: io.BytesIO(converted))
 
 
 def beginning(source: Source) -> bytes:
     """The first bytes of a file; of stdin its first line, which can be read again."""
-    if not isinstance(source, Path):
-        return b"".join(source.peek(1))[:HEAD]
-    with source.open("rb") as file:
-        return file.read(HEAD)
+    with ahead(source).open("rb") as file:
+        return file.read(HEAD) if isinstance(file, io.BufferedReader) else next(iter(file), b"")
 
 
-def check_text(source: Source) -> None:
-    """Refuse, by its first bytes, what is no text: an archive, a workbook, a web page, …"""
+def is_parquet(source: Source) -> bool:
+    """Whether a file is parquet, which is read by its name and not as text."""
+    return isinstance(source, Path) and beginning(source).startswith(b"PAR1")
+
+
+def as_text(source: Source, encoding: str) -> Source:
+    """A source as UTF-8; refused, by its first bytes, where it is no text; parquet as it is."""
+    if is_parquet(source):
+        return source
+    source = in_encoding(source, encoding)
     if (what := no_text(beginning(source))) is not None:
         raise ZhbertError(f"{source}: it is {what}")
+    return source
 
 
 def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, str]]:
@@ -127,21 +124,14 @@ def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, s
 
 
 def head(path: Source, count: int) -> list[str]:
-    """The first lines of a file or of stdin, which can be read from its beginning after that."""
-    if not isinstance(path, Path):
-        return [text for _, text in _decoded(path, path.peek(count), ends=False)]
-    return [text for _, text in islice(numbered_lines(path), count)]
+    """The first lines that are not blank; stdin can be read from its beginning after that."""
+    lines = (text for _, text in numbered_lines(ahead(path)) if text.strip())
+    return list(islice(lines, count))
 
 
-def full_head(path: Source, count: int) -> list[str]:
-    """The first lines that are not blank."""
-    looked = count
-    while True:
-        lines = head(path, looked)
-        full = [line for line in lines if line.strip()]
-        if len(full) >= count or len(lines) < looked:
-            return full[:count]
-        looked *= 2
+def first_line(path: Source) -> str:
+    """The first line that is not blank, without the space around it; '' where there is none."""
+    return next(iter(head(path, 1)), "").strip()
 
 
 def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple[int, str]]:
@@ -170,11 +160,20 @@ def whole_text(path: Source) -> str:
     return "".join(line for _, line in numbered_lines(path, ends=True))
 
 
+def holds_json(path: Source) -> bool:
+    """Whether a file is JSON: objects, or a list of them."""
+    first = first_line(path)
+    return re.fullmatch(r"\[\s*(\{.*)?|\{", first) is not None or _object(first) is not None
+
+
 def first_object(path: Source) -> dict[str, Any] | None:
     """The JSON object that the first line holds, where it holds one."""
-    lines = full_head(path, 1)
+    return _object(first_line(path))
+
+
+def _object(text: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(lines[0]) if lines else None
+        record = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
@@ -182,15 +181,10 @@ def first_object(path: Source) -> dict[str, Any] | None:
 
 def first_record(path: Source) -> dict[Any, Any] | None:
     """The object that the first line holds, or the first of a list of objects."""
-    first = next(iter(full_head(path, 1)), "").strip()
-    if not re.fullmatch(r"\[\s*(\{.*)?|\{", first):
-        return first_object(path)
-    if isinstance(path, StandardInput):
-        path.peek(sys.maxsize)
     try:
-        return next(json_records(path))[1]
+        return next(json_records(ahead(path)))[1] if holds_json(path) else None
     except ZhbertError:
-        return first_object(path)
+        return None
 
 
 def json_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
@@ -198,7 +192,7 @@ def json_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
 
     JSON lines are read one after the other, all else whole: a list, or an object that holds one.
     """
-    first = next(iter(full_head(path, 1)), "").strip()
+    first = first_line(path)
     if first.startswith("[") or first == "{":
         yield from _listed_records(path)
         return
@@ -240,3 +234,33 @@ def _listed_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
 
 def _are_objects(values: list[Any]) -> bool:
     return bool(values) and all(isinstance(one, dict) for one in values)
+
+
+# -- fields of a record ----------------------------------------------------------------------------
+
+
+def first_of(record: Mapping[Any, Any], names: Sequence[str]) -> Any:
+    """What stands under the first of the names that is there and not null; else None."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def scalar(value: Any, where: str) -> str:
+    """A text, or a number as a text; 1.0 is 1.
+
+    >>> scalar("a", "x"), scalar(1, "x"), scalar(1.0, "x"), scalar(0.5, "x")
+    ('a', '1', '1', '0.5')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+        return str(value)
+    raise ZhbertError(f"{where} is {shortly(value)}: must be a text or a number")
+
+
+def check_new(identity: str, seen: set[str], where: str) -> None:
+    """Refuse an id that was there already; ``seen`` holds those, and takes this one."""
+    if identity in seen:
+        raise ZhbertError(f"{where}: the id '{name(identity)}' stands there twice")
+    seen.add(identity)

@@ -14,7 +14,15 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.files import parse_json
 from zhbert.tasks.offsets import whole_number
-from zhbert.tasks.sources import Source, first_object, full_head, json_records, whole_text
+from zhbert.tasks.sources import (
+    Source,
+    first_object,
+    first_of,
+    head,
+    json_records,
+    scalar,
+    whole_text,
+)
 from zhbert.wording import listed, name, shortly
 
 _ID, _QUESTION = ("id", "query_id", "qid"), ("question", "query_text", "query")
@@ -46,7 +54,7 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
     number = 0
     for where, table in _tables(path):
         for domain, context, question, at in _questions(table, where):
-            given = next((question[key] for key in _ID if question.get(key) is not None), None)
+            given = first_of(question, _ID)
             if given is None and question is not table:
                 given = _first({k: v for k, v in question.items() if v is not None}, _ID,
                                f"{at}: a question")  # fmt: skip
@@ -59,7 +67,7 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
                 what = "context" if isinstance(text, str) else "question"
                 value = context if what == "context" else text
                 raise ZhbertError(f"{at}: {what} = {shortly(value)}: must be a text")
-            given = next((question[key] for key in _ANSWERS if question.get(key) is not None), None)
+            given = first_of(question, _ANSWERS)
             answers = _answers(given, at) if labelled and given is not None else None
             impossible = question.get("is_impossible") in _TRUE
             yield SquadQuestion(identity, text, context, answers, domain, impossible, at)
@@ -68,7 +76,7 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
 def _tables(path: Source) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Articles, paragraphs or questions, with the file and, of JSON lines, the line."""
     record = first_object(path)
-    rows = path.name.lower().endswith(".jsonl") or len(full_head(path, 2)) > 1
+    rows = path.name.lower().endswith(".jsonl") or len(head(path, 2)) > 1
     if record is not None and "data" not in record and (rows or _holds_questions(record)):
         for line, table in json_records(path):
             if "header" in table:  # MRQA's first line
@@ -184,18 +192,3 @@ def _start(value: Any, where: str) -> int:
     if number is None:
         raise ZhbertError(f"{where}: answer_start = {shortly(value)}: must be a whole number")
     return max(number, -1)
-
-
-def scalar(value: Any, where: str) -> str:
-    """A text, or a number as a text; 1.0 is 1.
-
-    >>> scalar("a", "x"), scalar(1, "x"), scalar(1.0, "x"), scalar(0.5, "x")
-    ('a', '1', '1', '0.5')
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
-        return str(value)
-    raise ZhbertError(f"{where} is {shortly(value)}: must be a text or a number")

@@ -14,13 +14,20 @@ from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card
 from zhbert.tasks.entity_spans import SpanReader, tags_of
 from zhbert.tasks.schemes import scheme_of
-from zhbert.tasks.sources import Source, first_object, full_head, json_records, numbered_lines
-from zhbert.tasks.squad import scalar
+from zhbert.tasks.sources import (
+    Source,
+    first_line,
+    holds_json,
+    json_records,
+    numbered_lines,
+    scalar,
+)
 from zhbert.wording import nearest, shortly, show
 
 # A token and its tag in one, as in 李/B-PER.
 _JOINED = re.compile(r"(.+)/([^/ \t]+)", re.DOTALL)
-_COLUMNS_APART = re.compile("[ \t]+")
+COLUMNS_APART = re.compile("[ \t]+")
+"""Not str.split(): U+3000 and its like are tokens, not space between columns."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ def sentences(
 
     Raises ZhbertError with file and line for a tag that is not in the card, and so on.
     """
-    if holds_records(path):
+    if holds_json(path):
         found = _of_records(card, path, counts, labelled)
     elif is_joined(card, path):
         found = _of_joined_lines(card, path, labelled)
@@ -53,12 +60,6 @@ def sentences(
         yield one
 
 
-def holds_records(path: Source) -> bool:
-    """Whether a file is JSON: objects, or a list of them."""
-    first = next(iter(full_head(path, 1)), "").strip()
-    return first_object(path) is not None or re.fullmatch(r"\[\s*(\{.*)?", first) is not None
-
-
 def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
     """A line's token and tag, between them spaces or a tab; without a tag: ''.
 
@@ -66,7 +67,7 @@ def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
     """
     text = text.rstrip(" \t")
     if card.data.label:
-        fields = text.split("\t") if "\t" in text else _COLUMNS_APART.split(text)
+        fields = text.split("\t") if "\t" in text else COLUMNS_APART.split(text)
         first, second = (int(key[0]) for key in (card.data.text or (0,), card.data.label))
         if len(fields) > max(first, second):
             return fields[first] or " ", fields[second]
@@ -87,30 +88,36 @@ def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
 
 
 def _of_lines(card: Card, path: Source, counts: Counter[str], labelled: bool) -> Iterator[Sentence]:
-    pairs: list[tuple[str, str]] = []
-    start = 0
+    for lines in sentence_lines(path, counts):
+        pairs = []
+        for line, text in lines:
+            token, tag = token_and_tag(text, f"{path}:{line}", card)
+            tag = _known(token, tag, card, f"{path}:{line}", labelled)
+            pairs.append((without_place(token, card), tag))
+        yield _sentence(card, pairs, f"{path}:{lines[0][0]}")
+
+
+def sentence_lines(path: Source, counts: Counter[str]) -> Iterator[list[tuple[int, str]]]:
+    """The numbered lines of each sentence; between sentences blank lines stand."""
+    found: list[tuple[int, str]] = []
     for line, text in numbered_lines(path):
-        # Not every white space: the ideographic one is a character that may have a tag.
-        blank = not text.strip(" \t")
         if text.startswith("-DOCSTART-"):
             counts["-DOCSTART- lines, of no sentence"] += 1
-            blank = True
-        if not blank:
-            where = f"{path}:{line}"
-            token, tag = token_and_tag(text, where, card)
-            pairs.append((_token(token, card), _known(token, tag, card, where, labelled)))
-            start = start or line
-        if blank and pairs:
-            yield _sentence(card, pairs, f"{path}:{start}")
-            pairs, start = [], 0
+        # Not every white space: the ideographic one is a character that may have a tag.
+        elif text.strip(" \t"):
+            found.append((line, text))
+            continue
+        if found:
+            yield found
+            found = []
     # The end of the file ends a sentence, too.
-    if pairs:
-        yield _sentence(card, pairs, f"{path}:{start}")
+    if found:
+        yield found
 
 
 def is_joined(card: Card, path: Source) -> bool:
     """Whether each token of the first line has one of the card's tags after a stroke."""
-    fields = next(iter(full_head(path, 1)), "").split()
+    fields = first_line(path).split()
     matches = [_JOINED.fullmatch(field) for field in fields]
     return bool(fields) and all(m is not None and m[2] in card.data.labels for m in matches)
 
@@ -119,7 +126,7 @@ def _of_joined_lines(card: Card, path: Source, labelled: bool) -> Iterator[Sente
     for line, text in numbered_lines(path):
         where = f"{path}:{line}"
         pairs = []
-        for field in _COLUMNS_APART.split(text.strip(" \t")):
+        for field in COLUMNS_APART.split(text.strip(" \t")):
             if field:
                 match = _JOINED.fullmatch(field)
                 token, tag = match.groups() if match else (field, "")
@@ -152,7 +159,8 @@ def _known(token: str, tag: str, card: Card, where: str, labelled: bool) -> str:
     return tag
 
 
-def _token(token: str, card: Card) -> str:
+def without_place(token: str, card: Card) -> str:
+    """A token without its place in its word, where the card's files have such (``科0``)."""
     return token[0] if card.data.drop_word_places and token[1:].isdigit() else token
 
 
