@@ -27,17 +27,19 @@ def choose_device(local_rank: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
+def _cpuinfo(*keys: str) -> str:
+    """What Linux says of the first CPU under one of the keys; empty elsewhere."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = (line for line in text.splitlines() if line.startswith(keys))
+    return next(lines, "").partition(":")[2].strip()
+
+
 def cpu_flags() -> set[str]:
     """The CPU's features as Linux names them (``avx512f``, ``amx_bf16``); empty elsewhere."""
-    try:
-        for line in (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        ):
-            if line.startswith(("flags", "Features")):
-                return set(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return set()
+    return set(_cpuinfo("flags", "Features").split())
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -91,26 +93,18 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
-def total_memory(device: torch.device) -> int:
-    """The device's whole memory in bytes; of the CPU: the machine's."""
-    import torch
+def total_memory(device: torch.device | None = None) -> int:
+    """The whole memory of a GPU in bytes; of the CPU, or of no device named: the machine's."""
+    if device is not None and device.type == "cuda":
+        import torch
 
-    if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def cpu_name() -> str:
     """The CPU's name as the system gives it."""
-    try:
-        for line in (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        ):
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def git_commit() -> str | None:
@@ -139,16 +133,8 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
     from zhbert import __version__
 
     flags = cpu_flags()
-    telling = (
-        "avx2",
-        "avx512f",
-        "avx512_bf16",
-        "avx512_vnni",
-        "amx_tile",
-        "amx_bf16",
-        "asimd",
-        "sve",
-    )
+    telling = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd",
+               "sve")  # fmt: skip
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from zhbert.errors import ZhbertError
-from zhbert.wording import show
+from zhbert.wording import nearest, show
 
 _Settings = TypeVar("_Settings")
 
@@ -96,9 +97,7 @@ def suggest(word: Any, known: Iterable[str]) -> str:
     >>> suggest("x", ["rate", "strategy"])
     '; known: rate, strategy'
     """
-    names = list(known)
-    near = difflib.get_close_matches(str(word), names, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(names)}"
+    return nearest(word, known, most=math.inf)
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:

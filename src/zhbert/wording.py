@@ -46,15 +46,16 @@ def name(text: str) -> str:
     return _cut(show(text)[1:-1])
 
 
-def listed(names: Iterable[Any]) -> str:
-    """The first names, each cut, and how many there are.
+def listed(names: Iterable[Any], most: float = _NAMES) -> str:
+    """The first names (``most`` of them), each cut, and how many there are.
 
     >>> listed("abc"), listed(range(5_000))
     ('a, b, c', '0, 1, 2, 3, 4, 5, 6, 7, … (5,000 in all)')
     """
     every = [str(one) for one in names]
-    more = f", … ({len(every):,} in all)" if len(every) > _NAMES else ""
-    return ", ".join(map(name, every[:_NAMES])) + more
+    if len(every) <= most:
+        return ", ".join(map(name, every))
+    return ", ".join(map(name, every[: int(most)])) + f", … ({len(every):,} in all)"
 
 
 def how_to_install(extra: str) -> str:
@@ -73,15 +74,15 @@ def how_to_install(extra: str) -> str:
     return "pip install " + " ".join(f"'{name}'" for name in own or [extra])
 
 
-def nearest(word: Any, known: Iterable[str], they_are: str = "known") -> str:
-    """The end of an error about an unknown word: the near one, or the first that there are.
+def nearest(word: Any, known: Iterable[str], they_are: str = "known", most: float = _NAMES) -> str:
+    """The end of an error about an unknown word: the near one, or the first ``most`` there are.
 
     >>> nearest("ratee", ["rate", "strategy"]), nearest("x", ["no", "yes"], "the card's labels")
     ("; did you mean 'rate'?", "; the card's labels: no, yes")
     """
     names = list(known)
     near = difflib.get_close_matches(str(word), names, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; {they_are}: {listed(names)}"
+    return f"; did you mean '{near[0]}'?" if near else f"; {they_are}: {listed(names, most)}"
 
 
 # Unicode's kinds of characters that a terminal obeys, or that end a line: controls, halves of

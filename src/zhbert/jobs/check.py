@@ -24,6 +24,8 @@ from zhbert.config import (
 )
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
+from zhbert.runtime import total_memory
+from zhbert.train.memory import BYTES_PER_PARAMETER, memory_budget
 from zhbert.wording import without_secrets
 from zhbert.zoo.catalogue import find_card
 
@@ -110,14 +112,12 @@ def check(
     config = BertConfig(vocab_size=size, **flatten(shape))
     parameters = sum(count_parameters_by_part(config).values())
     work = workload(settings, shape, size)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    budget = memory_budget(total_memory(), on_gpu=False)
     rows = settings.micro_batch_size or auto_micro_batch_rows(
-        settings, shape, size, settings.batch_size, min(memory // 8, 2**31), False, 4
+        settings, shape, size, settings.batch_size, budget, False, 4
     )
     per_step = settings.batch_size * settings.sequence_length
     operations = work.operations() * per_step
-    from zhbert.train.memory import BYTES_PER_PARAMETER
-
     needed = parameters * BYTES_PER_PARAMETER
     needed += work.activation_bytes() * rows * settings.sequence_length
     options = settings.optimizer

@@ -21,10 +21,9 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_json, write_text
-from zhbert.jobs.pretrain import COMPILE_FROM_OPERATIONS_ON_CPU, COMPILE_FROM_STEPS
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
-from zhbert.runtime import choose_dtype, has_compiler, total_memory
+from zhbert.runtime import choose_dtype, total_memory
 from zhbert.tasks.cards import Card
 from zhbert.tasks.fine_tuned import SECTION, section_of
 from zhbert.tasks.kinds import (
@@ -52,7 +51,7 @@ from zhbert.train.loop import (
     train,
     write_notice,
 )
-from zhbert.train.memory import Workload
+from zhbert.train.memory import Workload, compile_layers, memory_budget
 from zhbert.train.optim import AdamW, schedule
 
 RESULT = "result.json"
@@ -268,21 +267,14 @@ class _Seed:
         return Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
 
     def _work(self) -> Workload:
+        longest = int(self.task.train.rows.lengths.max(initial=1))
         config = cast(Any, self.model).config
-        return Workload(
-            hidden_size=config.hidden_size,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=config.num_attention_heads,
-            intermediate_size=config.intermediate_size,
-            vocabulary_size=0,
-            sequence_length=int(self.task.train.rows.lengths.max(initial=1)),
-        )
+        return Workload.of(config, vocabulary_size=0, sequence_length=longest)
 
     def _choose_cells(self) -> int:
         """How many cells of rows times longest row are computed at once."""
         on_gpu, work = self.task.device.type == "cuda", self._work()
-        memory = total_memory(self.task.device)
-        budget = memory // 3 if on_gpu else min(memory // 8, 2**31)
+        budget = memory_budget(total_memory(self.task.device), on_gpu)
         cells = budget // work.activation_bytes(self.dtype.itemsize, stored_attention=not on_gpu)
         if not on_gpu:
             widest = max(work.intermediate_size, work.num_attention_heads * work.sequence_length)
@@ -290,18 +282,16 @@ class _Seed:
         return max(1, cells)
 
     def _compile(self, steps: int) -> None:
-        settings, on_cpu = self.task.settings, self.task.device.type == "cpu"
-        if settings.compile == "no":
-            return
-        if settings.compile == "auto":
-            pieces = int(self.task.train.rows.starts[-1]) * settings.epochs
-            long = self._work().operations() * pieces >= COMPILE_FROM_OPERATIONS_ON_CPU
-            if steps < COMPILE_FROM_STEPS or (on_cpu and not long):
-                return
-        if on_cpu and not has_compiler():
-            self.task.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
-            return
-        cast(Any, self.model).compile_layers()
+        settings = self.task.settings
+        pieces = int(self.task.train.rows.starts[-1]) * settings.epochs
+        compile_layers(
+            self.model,
+            settings.compile,
+            steps=steps,
+            operations=self._work().operations() * pieces,
+            on_cpu=self.task.device.type == "cpu",
+            say=self.task.say,
+        )
 
     # -- meanwhile -----------------------------------------------------------------------------
 

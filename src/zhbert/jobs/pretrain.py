@@ -19,7 +19,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,8 +38,16 @@ from zhbert.config import (
 )
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
-from zhbert.files import advising
+from zhbert.files import advising, read_json
 from zhbert.folders import Claim
+from zhbert.runtime import choose_device, choose_dtype, prepare_threads, total_memory
+from zhbert.train.memory import (
+    BYTES_PER_PARAMETER,
+    Workload,
+    compile_layers,
+    memory_budget,
+    micro_batch_rows,
+)
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
@@ -49,9 +57,11 @@ if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
-    from zhbert.train.checkpoint import Checkpoint
+    from zhbert.train.checkpoint import Checkpoint, Checkpoints
     from zhbert.train.distributed import Ranks
+    from zhbert.train.log import MetricsFile, Sink
     from zhbert.train.loop import Evaluation, Outcome, Progressed
+    from zhbert.train.optim import AdamW, Lamb
 
 # A run may change these and still go on from its checkpoint: they do not decide what was computed
 # so far. More steps stretch a schedule that ends with the run, and that is said.
@@ -63,12 +73,6 @@ FREE_ON_RESUME = {
 # All runs measure with the same masks, whatever they train with, so that runs can be compared.
 EVALUATION_SEED = 20190620
 EVALUATION_RATE = 0.15
-
-# With ``compile = "auto"``, shorter runs would spend more on compiling than they gain. Compiling
-# takes up to a minute on two cores and gains 5 to 20 % on a CPU: it pays from 15 minutes on, which
-# is about so many operations.
-COMPILE_FROM_STEPS = 500
-COMPILE_FROM_OPERATIONS_ON_CPU = 1e14
 
 # The most frequent piece is taken from so many of the training pieces.
 BASELINE_PIECES = 20_000_000
@@ -197,16 +201,20 @@ def pretrain(
 
     opened = Corpus.open(Path(corpus))
 
-    from zhbert.runtime import choose_device
     from zhbert.train.distributed import process_group
 
     with process_group(choose_device) as ranks, ExitStack() as held:
-        job = _Job(settings, where, opened, folder, ranks, quiet)
-        job.claim, job.resume, job.overwrite = claim, resume, overwrite
-        job.tensorboard = tensorboard
-        job.overrides = list(dict.fromkeys(every))
-        job.held = held
-        return job.go()
+        return _Job(
+            settings,
+            where,
+            opened,
+            claim,
+            ranks,
+            overrides=list(dict.fromkeys(every)),
+            tensorboard=tensorboard,
+            quiet=quiet,
+            held=held,
+        ).go()
 
 
 @dataclass
@@ -236,17 +244,17 @@ class _Job:
         recipe: Recipe,
         where: str,
         corpus: Corpus,
-        folder: Path,
+        claim: Claim,
         ranks: Ranks,
+        *,
+        overrides: list[str],
+        tensorboard: bool,
         quiet: bool,
+        held: ExitStack,
     ) -> None:
-        from zhbert.runtime import choose_dtype, prepare_threads
-
-        self.recipe, self.where, self.folder, self.ranks = recipe, where, folder, ranks
-        self.resume = self.overwrite = self.tensorboard = False
-        self.claim = _claim(folder, resume=False, overwrite=False)
-        self.overrides: list[str] = []
-        self.held = ExitStack()
+        self.recipe, self.where, self.claim, self.ranks = recipe, where, claim, ranks
+        self.folder, self.resume, self.overwrite = claim.folder, claim.goes_on, claim.overwrite
+        self.overrides, self.tensorboard, self.held = overrides, tensorboard, held
         self.quiet = quiet or not ranks.first
         self.threads = prepare_threads(recipe.threads)
         self.dtype = choose_dtype(recipe.precision, ranks.device)
@@ -261,9 +269,9 @@ class _Job:
             console.say(line)
 
     def go(self) -> Result:
-        from zhbert.train.log import MetricsFile, Progress, Sink, TensorBoard
+        from zhbert.train.log import TensorBoard
         from zhbert.train.loop import LoopSettings, NotFiniteError, train, write_notice
-        from zhbert.train.optim import OPTIMIZERS, schedule
+        from zhbert.train.optim import schedule
 
         recipe, ranks = self.recipe, self.ranks
         self.claim = dataclasses.replace(self.claim, needed=self._needed())
@@ -282,70 +290,22 @@ class _Job:
             model.pooler.requires_grad_(False)
             model.sentence_pair.requires_grad_(False)
         model.to(ranks.device)
-        options = recipe.optimizer
-        optimizer = OPTIMIZERS[options.name](
-            model.named_parameters(),
-            weight_decay=options.weight_decay,
-            beta1=options.beta1,
-            beta2=options.beta2,
-            epsilon=options.epsilon,
-        )
-        if ranks.first and begun.checkpoint is not None:
-            optimizer.load_state_dict(begun.checkpoint.tensors("optimizer"))
-        if begun.checkpoint is not None:
-            state = optimizer.state_dict()
-            ranks.broadcast([value for name, value in state.items() if name != "steps"])
-            optimizer.steps = int(ranks.sum([optimizer.steps if ranks.first else 0])[0])
+        optimizer = self._optimizer(begun)
         self._compile(model, begun.shape)
         self._describe(model, loader, begun, last_step, micro_rows)
 
         ranks.on_first(lambda: self._open_run(begun))
         instead = " in place of --overwrite" if self.overwrite else ""
         self.held.enter_context(advising(f"run the same command again with --resume{instead}"))
-        sinks: list[Sink] = []
-        progress: Progress | None = None
-        metrics: MetricsFile | None = None
-        after = begun.at.step if self.resume else None
-        if ranks.first:
-            metrics = MetricsFile(self.folder / "metrics.jsonl", after, self.say)
-            sinks.append(metrics)
-            if self.tensorboard:
-                sinks.append(TensorBoard(self.folder / "tensorboard", after))
-            if not self.quiet:
-                progress = Progress(sys.stderr, begun.at.step, last_step)
-                sinks.append(progress)
+        metrics, sinks = self._sinks(begun, last_step)
         evaluated = ranks.on_first(lambda: metrics.evaluated if metrics else frozenset())
         checkpoints = self._checkpoints()
-        info = {
-            "first_step": begun.first_step,
-            "optimizer": options.name,
-            "vocabulary": self.corpus.fingerprint,
-            "corpus": self._corpus_hash(),
-            "shape": flatten(begun.shape),
-            # Where memory chose it: sums in another order differ by rounding.
-            "micro_batch_rows": 0 if recipe.micro_batch_size else micro_rows,
-        }
-
-        def save(at: Progressed) -> None:
-            if metrics is None:
-                return
-            from zhbert.train.checkpoint import model_state
-
-            # Those too that no row has come from: all of them decided which rows there are.
-            for shard in self.corpus.shards("train"):
-                shard.verify()
-            metrics.sync()
-            groups = {"model": model_state(model), "optimizer": optimizer.state_dict()}
-            checkpoints.save(at.step, groups, {**info, **dataclasses.asdict(at)})
-
-        def source(step: int) -> Iterator[list[Batch]]:
-            return loader.steps(step - begun.first_step)
-
+        options = recipe.optimizer
         try:
             outcome: Outcome = train(
                 model,
                 PretrainingObjective(),
-                source=source,
+                source=lambda step: loader.steps(step - begun.first_step),
                 optimizer=optimizer,
                 schedule=schedule(
                     options.schedule,
@@ -361,7 +321,7 @@ class _Job:
                     checkpoint_every=recipe.checkpoint_every,
                     evaluate_every=recipe.evaluate_every,
                 ),
-                save=save,
+                save=self._saver(begun, optimizer, metrics, checkpoints, micro_rows),
                 sinks=sinks,
                 evaluations=evaluations,
                 ranks=ranks,
@@ -389,6 +349,74 @@ class _Job:
             outcome.evaluations,
             share,
         )
+
+    def _optimizer(self, begun: _Start) -> AdamW | Lamb:
+        """The recipe's optimiser, in every process with the state that the run goes on from."""
+        from zhbert.train.optim import OPTIMIZERS
+
+        options, ranks = self.recipe.optimizer, self.ranks
+        optimizer = OPTIMIZERS[options.name](
+            begun.model.named_parameters(),
+            weight_decay=options.weight_decay,
+            beta1=options.beta1,
+            beta2=options.beta2,
+            epsilon=options.epsilon,
+        )
+        if begun.checkpoint is not None:
+            if ranks.first:
+                optimizer.load_state_dict(begun.checkpoint.tensors("optimizer"))
+            state = optimizer.state_dict()
+            ranks.broadcast([value for name, value in state.items() if name != "steps"])
+            optimizer.steps = int(ranks.sum([optimizer.steps if ranks.first else 0])[0])
+        return optimizer
+
+    def _sinks(self, begun: _Start, last_step: int) -> tuple[MetricsFile | None, list[Sink]]:
+        """What the first process writes its lines to, metrics.jsonl first."""
+        from zhbert.train.log import MetricsFile, Progress, TensorBoard
+
+        if not self.ranks.first:
+            return None, []
+        after = begun.at.step if self.resume else None
+        metrics = MetricsFile(self.folder / "metrics.jsonl", after, self.say)
+        sinks: list[Sink] = [metrics]
+        if self.tensorboard:
+            sinks.append(TensorBoard(self.folder / "tensorboard", after))
+        if not self.quiet:
+            sinks.append(Progress(sys.stderr, begun.at.step, last_step))
+        return metrics, sinks
+
+    def _saver(
+        self,
+        begun: _Start,
+        optimizer: AdamW | Lamb,
+        metrics: MetricsFile | None,
+        checkpoints: Checkpoints,
+        micro_rows: int,
+    ) -> Callable[[Progressed], None]:
+        """What writes a checkpoint, in the process that has the metrics."""
+        from zhbert.train.checkpoint import model_state
+
+        info = {
+            "first_step": begun.first_step,
+            "optimizer": self.recipe.optimizer.name,
+            "vocabulary": self.corpus.fingerprint,
+            "corpus": self._corpus_hash(),
+            "shape": flatten(begun.shape),
+            # Where memory chose it: sums in another order differ by rounding.
+            "micro_batch_rows": 0 if self.recipe.micro_batch_size else micro_rows,
+        }
+
+        def save(at: Progressed) -> None:
+            if metrics is None:
+                return
+            # Those too that no row has come from: all of them decided which rows there are.
+            for shard in self.corpus.shards("train"):
+                shard.verify()
+            metrics.sync()
+            groups = {"model": model_state(begun.model), "optimizer": optimizer.state_dict()}
+            checkpoints.save(at.step, groups, {**info, **dataclasses.asdict(at)})
+
+        return save
 
     # -- where the run starts ------------------------------------------------------------------
 
@@ -614,8 +642,6 @@ class _Job:
 
     def _config(self, shape: ModelShape) -> Any:
         from zhbert.model.config import BertConfig, count_parameters_by_part
-        from zhbert.runtime import total_memory
-        from zhbert.train.memory import BYTES_PER_PARAMETER
 
         config = BertConfig(
             vocab_size=self.corpus.vocabulary_size,
@@ -649,16 +675,12 @@ class _Job:
                 module.rate = fresh.get_submodule(name).rate
 
     def _micro_batch_rows(self, begun: _Start) -> int:
-        from zhbert.runtime import total_memory
-
         recipe, ranks = self.recipe, self.ranks
         rows = -(-recipe.batch_size // ranks.world_size)
         if recipe.micro_batch_size:
             return min(recipe.micro_batch_size, rows)
         on_gpu = ranks.device.type == "cuda"
-        memory = total_memory(ranks.device)
-        # On a CPU a larger batch gains nothing beyond a few thousand pieces.
-        budget = memory // 3 if on_gpu else min(memory // (8 * ranks.world_size), 2**31)
+        budget = memory_budget(total_memory(ranks.device), on_gpu, ranks.world_size)
         size, width = self.corpus.vocabulary_size, self.dtype.itemsize
         most = auto_micro_batch_rows(recipe, begun.shape, size, rows, budget, on_gpu, width)
         # A run that goes on on another machine stays the same to the bit, if that has the memory.
@@ -763,23 +785,18 @@ class _Job:
         return int(counts.argmax())
 
     def _compile(self, model: BertForPreTraining, shape: ModelShape) -> None:
-        from zhbert.runtime import has_compiler
+        recipe = self.recipe
+        pieces = recipe.steps * recipe.batch_size * recipe.sequence_length
+        compile_layers(
+            model,
+            recipe.compile,
+            steps=recipe.steps,
+            operations=workload(recipe, shape, self.corpus.vocabulary_size).operations() * pieces,
+            on_cpu=self.ranks.device.type == "cpu",
+            say=self.say,
+        )
 
-        recipe, on_cpu = self.recipe, self.ranks.device.type == "cpu"
-        if recipe.compile == "no":
-            return
-        if recipe.compile == "auto":
-            work = workload(recipe, shape, self.corpus.vocabulary_size)
-            operations = work.operations() * recipe.batch_size * recipe.sequence_length
-            long = operations * recipe.steps >= COMPILE_FROM_OPERATIONS_ON_CPU
-            if recipe.steps < COMPILE_FROM_STEPS or (on_cpu and not long):
-                return
-        if on_cpu and not has_compiler():
-            self.say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
-            return
-        model.compile_layers()
-
-    def _checkpoints(self) -> Any:
+    def _checkpoints(self) -> Checkpoints:
         from zhbert.train.checkpoint import Checkpoints
 
         return Checkpoints(
@@ -807,7 +824,6 @@ class _Job:
             "corpus_vocabulary": self.corpus.fingerprint,
             "from_step": begun.at.step,
         }
-        path = self.folder / "provenance.json"
         if self.resume:
             self._checkpoints().forget_after(begun.at.step)
             former = _provenance(self.folder)
@@ -817,7 +833,7 @@ class _Job:
             empty_folder(self.folder, last="recipe.toml")
         resolved = dataclasses.replace(self.recipe, model=begun.shape)
         write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
-        write_json(path, origin)
+        write_json(self.folder / "provenance.json", origin)
 
     def _way_out(self, kept: list[int]) -> str:
         """What to do about a loss that is no number, given the steps that have a checkpoint."""
@@ -933,28 +949,15 @@ def auto_micro_batch_rows(
     bytes_per_number: int,
 ) -> int:
     """The rows of a micro-batch whose activations fit into ``budget`` bytes."""
-    from zhbert.train.memory import micro_batch_rows
-
     work = workload(recipe, shape, vocabulary_size)
     each = work.activation_bytes(bytes_per_number, stored_attention=not flash_attention)
     return micro_batch_rows(rows, recipe.sequence_length, each, budget)
 
 
-def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Any:
-    """The sizes from which memory and operations are estimated."""
-    from zhbert.train.memory import Workload
-
-    assert shape.hidden_size is not None
-    assert shape.num_hidden_layers is not None
-    assert shape.num_attention_heads is not None
-    assert shape.intermediate_size is not None
-    return Workload(
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.num_hidden_layers,
-        num_attention_heads=shape.num_attention_heads,
-        intermediate_size=shape.intermediate_size,
-        vocabulary_size=vocabulary_size,
-        sequence_length=recipe.sequence_length,
+def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Workload:
+    """The sizes from which memory and operations are estimated; the shape is resolved."""
+    return Workload.of(
+        shape, vocabulary_size=vocabulary_size, sequence_length=recipe.sequence_length
     )
 
 
@@ -982,21 +985,21 @@ def _check_run_folder(claim: Claim) -> None:
 def _provenance(folder: Path) -> dict[str, Any]:
     """RUN/provenance.json, or nothing where it is missing or damaged: no result depends on it."""
     try:
-        values = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(folder / "provenance.json", dict)
+    except ZhbertError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _nested(recipe: Recipe) -> dict[str, Any]:
     """A Recipe as the table that ``parse_recipe`` reads: unset keys left out."""
-    table: dict[str, Any] = {}
-    for key, value in flatten(recipe).items():
-        if value is not None:
-            section, _, name = key.rpartition(".")
-            target = table.setdefault(section, {}) if section else table
-            target[name] = list(value) if isinstance(value, tuple) else value
-    return table
+    return dataclasses.asdict(
+        recipe,
+        dict_factory=lambda pairs: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in pairs
+            if value is not None
+        },
+    )
 
 
 __all__ = ["PretrainingObjective", "Result", "add_arguments", "pretrain", "run"]

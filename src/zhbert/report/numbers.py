@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zhbert.report.scores import Score
+from zhbert.train.log import duration
 
 MISSING = "–"
 
@@ -77,9 +78,4 @@ def duration_text(seconds: float | None) -> str:
     """
     if seconds is None:
         return MISSING
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return duration(seconds)

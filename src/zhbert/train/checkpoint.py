@@ -6,7 +6,6 @@ written last.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from zhbert.files import (
     atomic_folder,
     describe_os_error,
     read_json,
+    refused,
     remove,
     sha256_of,
     sweep,
@@ -98,12 +98,10 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose files are all there and unchanged, or None."""
         for step in reversed(self.steps()):
-            path = self.path(step)
-            trouble = _trouble_of(path)
-            if trouble is None:
-                info = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-                return Checkpoint(path, info)
-            self.say(f"{path}: {trouble}: skipped")
+            try:
+                return _complete(self.path(step))
+            except ZhbertError as error:
+                self.say(f"{self.path(step)}: {error}: skipped")
         return None
 
     def forget_after(self, step: int) -> None:
@@ -126,22 +124,25 @@ class Checkpoints:
         return ZhbertError(f"{error}{kept}")
 
 
-def _trouble_of(path: Path) -> str | None:
-    """Why a checkpoint cannot be used, or None."""
+def _complete(path: Path) -> Checkpoint:
+    """The checkpoint in a folder; raises a ZhbertError that says why it cannot be used."""
     if not (path / "checkpoint.json").exists():
-        return "incomplete (no checkpoint.json)"
+        raise ZhbertError("incomplete (no checkpoint.json)")
     try:
         info = read_json(path / "checkpoint.json", dict)
-        for name, entry in info["files"].items():
-            file = path / name
-            if not file.is_file():
-                return f"incomplete ({name} is missing)"
-            if file.stat().st_size != entry["bytes"] or sha256_of(file) != entry["sha256"]:
-                return f"corrupt ({name} is not what was written)"
+        written = {str(n): (int(e["bytes"]), str(e["sha256"])) for n, e in info["files"].items()}
         int(info["step"])
-    except (ZhbertError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "corrupt (checkpoint.json cannot be read)"
-    return None
+    except (ZhbertError, ValueError, KeyError, TypeError, AttributeError):
+        raise ZhbertError("corrupt (checkpoint.json cannot be read)") from None
+    for name, (size, checksum) in written.items():
+        file = path / name
+        if not file.is_file():
+            raise ZhbertError(f"incomplete ({name} is missing)")
+        with refused(file):
+            changed = file.stat().st_size != size or sha256_of(file) != checksum
+        if changed:
+            raise ZhbertError(f"corrupt ({name} is not what was written)")
+    return Checkpoint(path, info)
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -150,7 +149,7 @@ def train(
     optimizer: Optimizer,
     schedule: Schedule,
     settings: LoopSettings,
-    save: Callable[[Progressed], Path | None],
+    save: Callable[[Progressed], object],
     sinks: Sequence[Sink] = (),
     evaluations: Sequence[Evaluation[Batch]] = (),
     judge: Callable[[Progressed], Verdict] | None = None,
