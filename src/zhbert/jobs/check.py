@@ -95,19 +95,7 @@ def check(
     check_shape(shape, settings.sequence_length, recipe_path(recipe).name)
     pieces = vocabulary_size = None
     if corpus is not None:
-        from zhbert.data.shards import Corpus
-
-        opened = Corpus.open(Path(corpus))
-        vocabulary_size = opened.vocabulary_size
-        pieces = sum(entry["pieces"] for entry in opened.info["shards"]["train"])
-        if not opened.info["shards"]["held_out"]:
-            notes.append(
-                f"{corpus}: no held-out documents: evaluation will be skipped; prepare it again "
-                "with --held-out 0.01 --overwrite to have some"
-            )
-        rows = max(1, pieces // settings.sequence_length)
-        builder, batch = settings.rows.builder, settings.batch_size
-        notes += on_text(opened.info) + on_rows(opened.info, builder, rows, batch)
+        vocabulary_size, pieces = _corpus_sizes(corpus, settings, notes)
     size = vocabulary_size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
     config = BertConfig(vocab_size=size, **flatten(shape))
     parameters = sum(count_parameters_by_part(config).values())
@@ -141,6 +129,25 @@ def check(
         "epochs": settings.steps * per_step / pieces if pieces else None,
         "notes": notes,
     }
+
+
+def _corpus_sizes(
+    folder: str | os.PathLike[str], recipe: Recipe, notes: list[str]
+) -> tuple[int, int]:
+    """The pieces of a corpus's vocabulary and of its text to train on."""
+    from zhbert.data.shards import Corpus
+
+    corpus = Corpus.open(Path(folder))
+    pieces = sum(entry["pieces"] for entry in corpus.info["shards"]["train"])
+    if not corpus.info["shards"]["held_out"]:
+        notes.append(
+            f"{folder}: no held-out documents: evaluation will be skipped; prepare it again "
+            "with --held-out 0.01 --overwrite to have some"
+        )
+    rows = max(1, pieces // recipe.sequence_length)
+    notes += on_text(corpus.info)
+    notes += on_rows(corpus.info, recipe.rows.builder, rows, recipe.batch_size)
+    return corpus.vocabulary_size, pieces
 
 
 def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:

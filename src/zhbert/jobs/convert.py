@@ -187,23 +187,12 @@ def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
     import torch
 
     from zhbert.model.names import to_hugging_face
-    from zhbert.model.pretrained import BertForPreTraining
+    from zhbert.model.pretrained import BertForPreTraining, check_tensors
 
     with torch.device("meta"):
         model = BertForPreTraining(config)
     wanted = to_hugging_face(dict(model.named_parameters()))
-    for name, like in wanted.items():
-        entry = checkpoint.entries.get(name)
-        if entry is None:
-            if name.startswith("bert.") and not name.startswith("bert.pooler."):
-                raise ZhbertError(
-                    f"{checkpoint.file}: lacks {name}: not a BERT, or not this one's configuration"
-                )
-        elif entry.shape != tuple(like.shape):
-            raise ZhbertError(
-                f"{checkpoint.file}: {name} has the shape {entry.shape}, the configuration says "
-                f"{tuple(like.shape)}"
-            )
+    check_tensors(checkpoint, wanted)
     heads = ("classifier.weight", "classifier.bias", "qa_outputs.weight", "qa_outputs.bias")
     return [name for name in checkpoint.entries if name not in wanted and name not in heads]
 

@@ -24,6 +24,13 @@ from typing import Any
 
 from zhbert.config import RANGES
 from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import (
+    changed_config,
+    check_out,
+    open_model_folder,
+    train_on,
+    write_model_folder,
+)
 from zhbert.wording import without_secrets
 
 _CHOICES = ("hierarchical", "repeat")
@@ -65,11 +72,8 @@ def run(args: argparse.Namespace) -> int:
         markup=False,
     )
     if not args.quiet:
-        out().print(
-            "Train it on before use: zhbert pretrain continue-domain --corpus CORPUS --out RUN "
-            f"initial_model={result['out']} sequence_length={result['positions']}",
-            markup=False,
-        )
+        advice = train_on(result["out"], f"sequence_length={result['positions']}")
+        out().print(advice, markup=False)
     return 0
 
 
@@ -87,12 +91,6 @@ def extend(
     Raises:
         ZhbertError: no more positions than the model has, or more than can be made so.
     """
-    from zhbert.jobs.model_folder import (
-        changed_config,
-        check_out,
-        open_model_folder,
-        write_model_folder,
-    )
     from zhbert.model.surgery import resize_positions
 
     said, possible = RANGES["model.max_position_embeddings"]

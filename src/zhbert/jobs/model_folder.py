@@ -80,17 +80,21 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     return ModelFolder(folder, config, checkpoint.checked(), tokenizer)
 
 
-def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
-    """The tokenizer of a model whose word embeddings have ``rows`` rows; None: it has no files."""
+def tokenizer_beside(files: ModelFiles) -> Tokenizer | None:
+    """The tokenizer beside a model's weights; None: it has no files."""
     from zhbert.text.tokenizer import Tokenizer
 
     path = files.vocabulary
     if any((files.folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         path = files.folder
-    if path is None:
-        return None
-    tokenizer = Tokenizer.from_pretrained(path)
-    check_vocabulary(files.folder, tokenizer, rows)
+    return None if path is None else Tokenizer.from_pretrained(path)
+
+
+def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
+    """The same, of a model whose word embeddings have ``rows`` rows: other models' are refused."""
+    tokenizer = tokenizer_beside(files)
+    if tokenizer is not None:
+        check_vocabulary(files.folder, tokenizer, rows)
     return tokenizer
 
 
@@ -142,6 +146,12 @@ def write_model_folder(
         config.save_pretrained(temporary)
         write_safetensors(temporary, entries)
         tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
+
+
+def train_on(out: str | Path, *overrides: str) -> str:
+    """The advice to train a changed model on, with the command."""
+    command = f"zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={out}"
+    return " ".join(("Train it on before use:", command, *overrides))
 
 
 def changed_config(

@@ -40,6 +40,7 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising, read_json
 from zhbert.folders import Claim
+from zhbert.jobs.model_folder import tokenizer_beside
 from zhbert.runtime import choose_device, choose_dtype, prepare_threads, total_memory
 from zhbert.train.memory import (
     BYTES_PER_PARAMETER,
@@ -199,7 +200,9 @@ def pretrain(
 
     from zhbert.data.shards import Corpus
 
-    opened = Corpus.open(Path(corpus))
+    # One of several processes says that it lacks the corpus when all have joined: those that wait
+    # for it to join would not hear of it.
+    opened = None if "RANK" in os.environ else Corpus.open(Path(corpus))
 
     from zhbert.train.distributed import process_group
 
@@ -207,7 +210,7 @@ def pretrain(
         return _Job(
             settings,
             where,
-            opened,
+            opened or Corpus.open(Path(corpus)),
             claim,
             ranks,
             overrides=list(dict.fromkeys(every)),
@@ -594,11 +597,10 @@ class _Job:
 
     def _check_vocabulary_of(self, model_folder: Path) -> None:
         from zhbert.model.config import BertConfig
-        from zhbert.text.tokenizer import Tokenizer
+        from zhbert.zoo.layout import find_model
 
-        names = ("vocab.txt", "tokenizer.json")
-        if any((model_folder / name).is_file() for name in names):
-            tokenizer = Tokenizer.from_pretrained(model_folder)
+        tokenizer = tokenizer_beside(find_model(model_folder))
+        if tokenizer is not None:
             if tokenizer.fingerprint() != self.corpus.fingerprint:
                 raise self._other_vocabulary(
                     str(model_folder), tokenizer.fingerprint(), len(tokenizer), model_folder

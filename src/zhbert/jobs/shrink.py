@@ -26,11 +26,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import (
+    ModelFolder,
+    changed_config,
+    check_out,
+    open_model_folder,
+    train_on,
+    write_model_folder,
+)
 from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     from zhbert.data.documents import Reading
-    from zhbert.jobs.model_folder import ModelFolder
     from zhbert.text.tokenizer import Tokenizer
 
 # Lost pieces in the table; --json has them all.
@@ -117,18 +124,7 @@ def shrink(
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
     from zhbert.data.documents import Reading
-    from zhbert.jobs.model_folder import (
-        changed_config,
-        check_out,
-        open_model_folder,
-        write_model_folder,
-    )
-    from zhbert.model.surgery import (
-        keep_layers,
-        parameters_by_part,
-        resize_positions,
-        select_rows,
-    )
+    from zhbert.model.surgery import keep_layers, resize_positions, select_rows
     from zhbert.text.growth import with_pieces
 
     reading = Reading(field=field, encoding=encoding)
@@ -167,26 +163,32 @@ def shrink(
             loss = _loss(opened.tokenizer, tokenizer, texts, reading, quiet)
     config = changed_config(opened.config, entries, tokenizer, len(kept))
     write_model_folder(out, config, entries, tokenizer, replace=overwrite)
-    before, after = parameters_by_part(opened.entries), parameters_by_part(entries)
     result = {
         "model": without_secrets(str(model)),
         "out": str(out),
         "layers": kept,
         "layers_before": had,
-        "pieces": len(tokenizer),
-        "pieces_before": len(opened.tokenizer),
-        "positions": config.max_position_embeddings,
-        "positions_before": opened.config.max_position_embeddings,
-        "rows": config.vocab_size,
-        "rows_before": opened.rows,
-        "parameters": after,
-        "parameters_before": before,
-        "total": sum(after.values()),
-        "total_before": sum(before.values()),
-        "bytes": sum(entry.size for entry in entries.values()),
-        "bytes_before": sum(entry.size for entry in opened.entries.values()),
+        **_before_and_after(opened, ModelFolder(out, config, entries, tokenizer)),
     }
     return result if loss is None else {**result, "corpus": loss}
+
+
+def _before_and_after(before: ModelFolder, after: ModelFolder) -> dict[str, Any]:
+    """The figures of the small model, and as many of the large one, whose names end in _before."""
+    from zhbert.model.surgery import parameters_by_part
+
+    figures: dict[str, Any] = {}
+    for end, model in (("", after), ("_before", before)):
+        parameters = parameters_by_part(model.entries)
+        figures |= {
+            f"pieces{end}": len(model.tokenizer),
+            f"positions{end}": model.config.max_position_embeddings,
+            f"rows{end}": model.rows,
+            f"parameters{end}": parameters,
+            f"total{end}": sum(parameters.values()),
+            f"bytes{end}": sum(entry.size for entry in model.entries.values()),
+        }
+    return figures
 
 
 def parse_layers(text: str, layers: int) -> list[int]:
@@ -359,11 +361,7 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
     if quiet:
         return
     if len(result["layers"]) < result["layers_before"]:
-        console.print(
-            "Train it on before use: zhbert pretrain continue-domain --corpus CORPUS --out RUN "
-            f"initial_model={result['out']}",
-            markup=False,
-        )
+        console.print(train_on(result["out"]), markup=False)
 
 
 def _print_loss(loss: dict[str, Any]) -> None:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import read_text
+from zhbert.jobs.model_folder import tokenizer_beside
 
 if TYPE_CHECKING:
     from zhbert.convert.parity import Parity
-    from zhbert.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def verify(
     from zhbert.convert import parity
     from zhbert.model.config import BertConfig
     from zhbert.zoo import locate
+    from zhbert.zoo.layout import find_model
 
     open_other, usual = parity.RUNNERS[runner]
     tolerance = usual if tolerance is None else tolerance
@@ -87,7 +88,7 @@ def verify(
     one, other = locate(one, quiet=quiet), locate(other, quiet=quiet)
     configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
     parity.check_shapes(*configs)
-    tokenizers = _tokenizer(one), _tokenizer(other)
+    tokenizers = tokenizer_beside(find_model(one)), tokenizer_beside(find_model(other))
     inputs = parity.batches(configs[0], tokenizers[0], lines)
     found = parity.compare(parity.zhbert_runner(one), open_other(other), inputs)
     return Verdict(
@@ -99,27 +100,8 @@ def verify(
     )
 
 
-def _tokenizer(folder: Path) -> Tokenizer | None:
-    """The tokenizer of a model; None where it has no vocabulary."""
-    from zhbert.text.tokenizer import Tokenizer
-    from zhbert.zoo.layout import find_model
-
-    files = find_model(folder)
-    if files.vocabulary is not None and files.vocabulary.name != "vocab.txt":
-        return Tokenizer.from_pretrained(files.vocabulary)
-    if files.vocabulary is None and not (files.folder / "tokenizer.json").is_file():
-        return None
-    return Tokenizer.from_pretrained(files.folder)
-
-
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
-    except UnicodeDecodeError as error:
-        raise ZhbertError(f"{path}: not UTF-8 ({error.reason}); convert it first") from None
-    lines = [line for line in text.split("\n") if line.strip()]
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
     if not lines:
         raise ZhbertError(f"{path}: no text; give one text a line")
     return lines

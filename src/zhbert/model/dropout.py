@@ -33,8 +33,8 @@ _PIECES_OF_A_ROW = 4096
 _ROWS = 1 << 32
 
 Words = tuple[Tensor, Tensor]
-"""What is added to the index in the last dimension, and what enters after the first product: int32,
-to be broadcast against what is dropped."""
+"""Two int32 tensors that broadcast against what is dropped out: the first is added to an element's
+index in the last dimension, the second enters the hash after its first multiplication."""
 
 
 def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -54,7 +54,8 @@ class DropoutKey:
 
     site: Tensor  # (2,) int32: the place's two words
     rows: Tensor  # (R, 2) int32: every row's
-    pieces: Tensor  # (T, 2) int32: those of each piece's row, the first counted on to the piece
+    # (T, 2) int32: those of each piece's row, the first advanced to where the piece begins.
+    pieces: Tensor
 
     def of_pieces(self) -> Words:
         """For elements (T, width)."""

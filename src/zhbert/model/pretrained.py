@@ -29,6 +29,7 @@ from zhbert.model.names import (
     hugging_face_names,
     to_hugging_face,
 )
+from zhbert.wording import listed
 from zhbert.zoo import locate
 
 IGNORED_LABEL = -100
@@ -259,15 +260,13 @@ class _Bert(nn.Module):
                 checkpoint = replace(checkpoint, entries=kept)
             config = config.with_labels(labels)
         check_architecture(checkpoint, config)
+        said = config.num_hidden_layers
+        there = sizes_of(checkpoint.entries)["num_hidden_layers"] or 0
         if num_hidden_layers is not None:
-            if not 1 <= num_hidden_layers <= config.num_hidden_layers:
-                raise ZhbertError(
-                    f"{folder}: has {config.num_hidden_layers} layers; {num_hidden_layers} asked"
-                )
+            if not 1 <= num_hidden_layers <= said:
+                raise ZhbertError(f"{folder}: has {said} layers; {num_hidden_layers} asked")
             config.num_hidden_layers = num_hidden_layers
-        elif (there := sizes_of(checkpoint.entries)["num_hidden_layers"] or 0) > (
-            said := config.num_hidden_layers
-        ):
+        elif there > said:
             warnings.warn(
                 f"{checkpoint.file}: config.json says num_hidden_layers = {said}, the weights have "
                 f"{there}: only the first {said} are used",
@@ -283,23 +282,9 @@ class _Bert(nn.Module):
 
     @torch.no_grad()
     def _fill(self, checkpoint: Checkpoint, seed: int) -> None:
-        file = checkpoint.file
         wanted = dict(self.named_parameters())
+        check_tensors(checkpoint, to_hugging_face(wanted))
         found, missing = from_hugging_face(checkpoint.checked(), wanted)
-        trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
-        if trunk:
-            raise ZhbertError(
-                f"{file}: lacks {len(trunk)} tensors of the model that config.json describes, "
-                f"first {trunk[0]}; not a BERT checkpoint, or not this one's config.json "
-                f"(it holds {', '.join(list(checkpoint.entries)[:2]) or 'no tensor'})"
-            )
-        for name, tensor in found.items():
-            if tensor.shape != wanted[name].shape:
-                head = "; does id2label name all labels?" if name.startswith("classifier") else ""
-                raise ZhbertError(
-                    f"{file}: {hugging_face_names(name)[0]} has the shape {tuple(tensor.shape)}, "
-                    f"config.json says {tuple(wanted[name].shape)}{head}"
-                )
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in wanted.items():
             if name in found:
@@ -339,11 +324,8 @@ class _Bert(nn.Module):
             )
         strange = [n for n in unused if _template(n) not in TEMPLATES or n.startswith(FINE_TUNED)]
         if strange:
-            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
             warnings.warn(
-                f"{file}: not used: {', '.join(strange[:5])}{more}",
-                UnusedWeightsWarning,
-                stacklevel=4,
+                f"{file}: not used: {listed(strange)}", UnusedWeightsWarning, stacklevel=4
             )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -488,19 +470,28 @@ class _FineTuned(_Bert):
         rate = self.config.other.get("classifier_dropout")
         return dropout(x, self.config.hidden_dropout_prob if rate is None else float(rate), words)
 
-    def _piece_states(
+    def _packed(
         self,
         input_ids: Tensor,
         token_type_ids: Tensor,
         position_ids: Tensor,
         row_starts: Tensor,
         max_length: int,
-    ) -> Tensor:
-        """(T,) packed ids -> (T, H), dropout included."""
+        *,
+        first_only: bool = False,
+    ) -> tuple[Tensor, DropoutKey | None]:
+        """(T,) packed ids -> (T, H), or (R, H) of the first pieces; the key of the head's dropout.
+
+        The arguments are those of ``BertForPreTraining.pretraining_loss``.
+        """
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        wanted = None
+        if first_only:
+            none = torch.empty(0, dtype=torch.int64, device=input_ids.device)
+            wanted = WantedPieces.of(packed, none, with_first=True)
         keys = self._keys(packed)
-        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, keys)
-        return self._dropped(hidden, keys[-1].of_pieces() if keys else None)
+        ids = (input_ids, token_type_ids, position_ids)
+        return self.encoder(*ids, packed, keys, wanted=wanted), keys[-1] if keys else None
 
 
 class BertForSequenceClassification(_FineTuned):
@@ -548,18 +539,12 @@ class BertForSequenceClassification(_FineTuned):
         row_starts: Tensor,
         max_length: int,
     ) -> Tensor:
-        """(T,) packed ids of R rows -> (R, labels); the last layer sees the first pieces only.
-
-        The arguments are those of ``BertForPreTraining.pretraining_loss``.
-        """
-        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
-        none = torch.empty(0, dtype=torch.int64, device=input_ids.device)
-        wanted = WantedPieces.of(packed, none, with_first=True)
-        keys = self._keys(packed)
-        first = self.encoder(input_ids, token_type_ids, position_ids, packed, keys, wanted=wanted)
+        """(T,) packed ids of R rows -> (R, labels); the last layer sees the first pieces only."""
+        first, key = self._packed(
+            input_ids, token_type_ids, position_ids, row_starts, max_length, first_only=True
+        )
         pooled = self.pooler(first.to(self.pooler.dense.weight.dtype))
-        words = keys[-1].of_rows() if keys else None
-        logits: Tensor = self.classifier(self._dropped(pooled, words))
+        logits: Tensor = self.classifier(self._dropped(pooled, key.of_rows() if key else None))
         return logits
 
 
@@ -595,7 +580,9 @@ class BertForTokenClassification(_FineTuned):
         max_length: int,
     ) -> Tensor:
         """(T,) packed ids -> (T, labels)."""
-        states = self._piece_states(input_ids, token_type_ids, position_ids, row_starts, max_length)
+        ids = (input_ids, token_type_ids, position_ids)
+        hidden, key = self._packed(*ids, row_starts, max_length)
+        states = self._dropped(hidden, key.of_pieces() if key else None)
         logits: Tensor = self.classifier(states.to(self.classifier.weight.dtype))
         return logits
 
@@ -630,8 +617,7 @@ class BertForQuestionAnswering(_FineTuned):
         max_length: int,
     ) -> Tensor:
         """(T,) packed ids -> (T, 2): the scores of a start and of an end."""
-        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
-        hidden = self.encoder(input_ids, token_type_ids, position_ids, packed, self._keys(packed))
+        hidden, _ = self._packed(input_ids, token_type_ids, position_ids, row_starts, max_length)
         logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits
 
@@ -669,6 +655,29 @@ def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
             raise ZhbertError(
                 f"{checkpoint.file}: {alias} differs from {ALIASES[alias]} (tie_word_embeddings is "
                 "false): only BERT's shared decoder is supported"
+            )
+
+
+def check_tensors(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> None:
+    """Raise a ZhbertError where the encoder's tensors are not all there, or shapes differ.
+
+    ``wanted`` are a model's by Hugging Face's names; heads may be missing.
+    """
+    file, entries = checkpoint.file, checkpoint.entries
+    missing = [n for n in wanted if n not in entries]
+    trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
+    if trunk:
+        raise ZhbertError(
+            f"{file}: lacks {len(trunk)} tensors of the model that config.json describes, first "
+            f"{trunk[0]}; not a BERT checkpoint, or not this one's config.json (it holds "
+            f"{', '.join(list(entries)[:2]) or 'no tensor'})"
+        )
+    for name, like in wanted.items():
+        if name in entries and entries[name].shape != tuple(like.shape):
+            head = "; does id2label name all labels?" if name.startswith("classifier") else ""
+            raise ZhbertError(
+                f"{file}: {name} has the shape {entries[name].shape}, config.json says "
+                f"{tuple(like.shape)}{head}"
             )
 
 
