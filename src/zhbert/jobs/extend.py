@@ -24,13 +24,7 @@ from typing import Any
 
 from zhbert.config import RANGES
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import (
-    changed_config,
-    check_out,
-    open_model_folder,
-    train_on,
-    write_model_folder,
-)
+from zhbert.jobs.model_folder import check_out, open_model_folder, train_on
 from zhbert.wording import without_secrets
 
 _CHOICES = ("hierarchical", "repeat")
@@ -104,10 +98,7 @@ def extend(
             f"--positions {positions:,}: the model has {had:,} already; 'zhbert shrink' makes fewer"
         )
     entries = resize_positions(opened.entries, positions, new_rows)
-    config = changed_config(
-        opened.config, entries, opened.tokenizer, opened.config.num_hidden_layers
-    )
-    write_model_folder(out, config, entries, opened.tokenizer, replace=overwrite)
+    opened.changed(entries).write(out, overwrite=overwrite)
     return {
         "model": without_secrets(str(model)),
         "out": str(out),

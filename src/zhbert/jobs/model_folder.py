@@ -43,6 +43,43 @@ class ModelFolder:
         """Rows of the word embeddings: as many as pieces, or more."""
         return self.config.vocab_size
 
+    def changed(
+        self,
+        entries: Mapping[str, Entry],
+        *,
+        tokenizer: Tokenizer | None = None,
+        num_layers: int | None = None,
+    ) -> ModelFolder:
+        """The model with other pieces, positions or layers, and the configuration of these."""
+        from zhbert.model.surgery import PER_PIECE, POSITIONS
+
+        config, tokenizer = self.config, tokenizer or self.tokenizer
+        other = dict(config.other)
+        architectures = other.get("architectures") or []
+        if not architectures or not str(architectures[0]).startswith("Bert"):
+            # Google's files name none, and a BERT under Roberta's names is a BERT from here on.
+            other["architectures"] = [architecture_of(entries)]
+        has_padding = "pad_token" in tokenizer.special_tokens
+        config = replace(
+            config,
+            num_hidden_layers=num_layers or config.num_hidden_layers,
+            vocab_size=entries[PER_PIECE[0]].shape[0],
+            max_position_embeddings=entries[POSITIONS].shape[0],
+            pad_token_id=tokenizer.pad_id if has_padding else config.pad_token_id,
+            other=other,
+        )
+        return replace(self, config=config, entries=entries, tokenizer=tokenizer)
+
+    def write(self, out: Path, *, overwrite: bool) -> None:
+        """Write config.json, model.safetensors and the tokenizer's files: all, or nothing."""
+        from zhbert.model.checkpoint import write_safetensors
+
+        with atomic_folder(out, replace=overwrite) as temporary:
+            self.config.save_pretrained(temporary)
+            write_safetensors(temporary, self.entries)
+            longest = self.config.max_position_embeddings
+            self.tokenizer.save_pretrained(temporary, model_max_length=longest)
+
 
 def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     """Open what ``zhbert.zoo.locate`` understands.
@@ -131,49 +168,10 @@ def check_out(
     return out
 
 
-def write_model_folder(
-    out: Path,
-    config: BertConfig,
-    entries: Mapping[str, Entry],
-    tokenizer: Tokenizer,
-    *,
-    replace: bool,
-) -> None:
-    """Write config.json, model.safetensors and the tokenizer's files: all of them, or nothing."""
-    from zhbert.model.checkpoint import write_safetensors
-
-    with atomic_folder(out, replace=replace) as temporary:
-        config.save_pretrained(temporary)
-        write_safetensors(temporary, entries)
-        tokenizer.save_pretrained(temporary, model_max_length=config.max_position_embeddings)
-
-
 def train_on(out: str | Path, *overrides: str) -> str:
     """The advice to train a changed model on, with the command."""
     command = f"zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={out}"
     return " ".join(("Train it on before use:", command, *overrides))
-
-
-def changed_config(
-    config: BertConfig, entries: Mapping[str, Entry], tokenizer: Tokenizer, num_layers: int
-) -> BertConfig:
-    """The configuration of a model with other layers, pieces or positions."""
-    from zhbert.model.surgery import PER_PIECE, POSITIONS
-
-    other = dict(config.other)
-    architectures = other.get("architectures") or []
-    if not architectures or not str(architectures[0]).startswith("Bert"):
-        # Google's files name none, and a BERT under Roberta's names is a BERT from here on.
-        other["architectures"] = [architecture_of(entries)]
-    pad = tokenizer.special_tokens.get("pad_token")
-    return replace(
-        config,
-        num_hidden_layers=num_layers,
-        vocab_size=entries[PER_PIECE[0]].shape[0],
-        max_position_embeddings=entries[POSITIONS].shape[0],
-        pad_token_id=config.pad_token_id if pad is None else tokenizer.pad_id,
-        other=other,
-    )
 
 
 def architecture_of(entries: Mapping[str, Entry]) -> str:

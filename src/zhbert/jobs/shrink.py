@@ -26,14 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import (
-    ModelFolder,
-    changed_config,
-    check_out,
-    open_model_folder,
-    train_on,
-    write_model_folder,
-)
+from zhbert.jobs.model_folder import ModelFolder, check_out, open_model_folder, train_on
 from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
@@ -161,14 +154,14 @@ def shrink(
         tokenizer = with_pieces(tokenizer, [tokenizer.vocabulary[row] for row in rows])
         if texts := corpus or vocab_from:
             loss = _loss(opened.tokenizer, tokenizer, texts, reading, quiet)
-    config = changed_config(opened.config, entries, tokenizer, len(kept))
-    write_model_folder(out, config, entries, tokenizer, replace=overwrite)
+    small = opened.changed(entries, tokenizer=tokenizer, num_layers=len(kept))
+    small.write(out, overwrite=overwrite)
     result = {
         "model": without_secrets(str(model)),
         "out": str(out),
         "layers": kept,
         "layers_before": had,
-        **_before_and_after(opened, ModelFolder(out, config, entries, tokenizer)),
+        **_before_and_after(opened, small),
     }
     return result if loss is None else {**result, "corpus": loss}
 

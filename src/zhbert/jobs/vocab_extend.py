@@ -118,12 +118,7 @@ def extend_vocabulary(
         ZhbertError: nothing to add, or something that cannot be read.
     """
     from zhbert.data.documents import Reading
-    from zhbert.jobs.model_folder import (
-        changed_config,
-        check_out,
-        open_model_folder,
-        write_model_folder,
-    )
+    from zhbert.jobs.model_folder import check_out, open_model_folder
     from zhbert.model.surgery import extend_rows
     from zhbert.text.growth import admit, ids_of_piece, with_pieces
 
@@ -143,15 +138,15 @@ def extend_vocabulary(
     sources = [ids_of_piece(old, piece) for piece in added]
     new = with_pieces(old, [*old.vocabulary, *added])
     entries = extend_rows(opened.entries, sources, first=len(old))
-    config = changed_config(opened.config, entries, new, opened.config.num_hidden_layers)
     coverage = _coverage(old, new, from_text, reading, quiet) if from_text else None
-    write_model_folder(out, config, entries, new, replace=overwrite)
+    grown = opened.changed(entries, tokenizer=new)
+    grown.write(out, overwrite=overwrite)
     result: dict[str, Any] = {
         "model": without_secrets(str(model)),
         "out": str(out),
         "pieces": len(new),
         "pieces_before": len(old),
-        "rows": config.vocab_size,
+        "rows": grown.rows,
         "rows_before": opened.rows,
         "added": [
             {
