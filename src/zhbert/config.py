@@ -264,18 +264,28 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
     Raises ZhbertError where there is none, naming the recipes that there are.
     """
     text = os.fspath(name)
-    shipped = RECIPES_FOLDER / f"{text}.toml"
+    path = named_file(text, RECIPES_FOLDER, "recipe")
+    if path is None:
+        raise ZhbertError(
+            f"no recipe '{text}'{suggest(text, recipe_names())}, or give a path to a file"
+        )
+    return path
+
+
+def named_file(text: str, folder: Path, what: str) -> Path | None:
+    """The TOML file in ``folder`` with this stem, or at this path; None: ``text`` is no path.
+
+    Raises ZhbertError for a path where no file is, saying that of ``what`` ("recipe").
+    """
+    shipped, path = folder / f"{text}.toml", Path(text)
     if os.sep not in text and shipped.is_file():
         return shipped
-    path = Path(text)
     if path.is_file():
         return path
     if path.suffix == ".toml" or os.sep in text:
-        hint = ": no such file" if not path.is_dir() else ": a folder, not a recipe file"
-        raise ZhbertError(f"{text}{hint}; 'zhbert recipes' lists the recipes by name")
-    raise ZhbertError(
-        f"no recipe '{text}'{suggest(text, recipe_names())}, or give a path to a file"
-    )
+        why = f"a folder, not a {what}" if path.is_dir() else "no such file"
+        raise ZhbertError(f"{text}: {why}; 'zhbert {what}s' lists the {what}s by name")
+    return None
 
 
 def load_recipe(name: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Recipe:

@@ -175,7 +175,7 @@ def test_the_table_fits_80_columns(model: Path, broken: Path, quiet: bool, capsy
         (["{model}", "--tolerance", "nan"], "must be 0 or more"),
         (["{model}", "--texts", "{empty}"], "no text; give one text a line"),
         (["{model}", "--texts", "{model}/nothing"], "no such file"),
-        (["{model}", "--texts", "{model}/model.safetensors"], "not UTF-8"),
+        (["{model}", "--texts", "{model}/model.safetensors"], "a safetensors file"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

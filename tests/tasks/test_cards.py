@@ -291,7 +291,7 @@ def test_f1_of_three_labels_is_refused(write):
         ("lcqcm", "no task 'lcqcm'; a card of your own ends in .toml; did you mean 'lcqmc'?"),
         ("squad", "no task 'squad'; a card of your own ends in .toml; did you mean 'squad"),
         ("nowhere.toml", "nowhere.toml: no such file; 'zhbert tasks' lists the tasks by name"),
-        ("./", "./: a folder, not a card"),
+        ("./", "./: a folder, not a task"),
     ],
 )
 def test_an_unknown_card_is_one_line(name, message):

@@ -127,20 +127,22 @@ def _likeliest(logits: Tensor, pieces: int, top_k: int) -> Iterator[tuple[list[f
 
 
 def _encode(
-    model: BertForMaskedLM | BertForPreTraining, tokenizer: Tokenizer, text: str
+    model: BertForMaskedLM | BertForPreTraining, tokenizer: Tokenizer, text: str, where: str = ""
 ) -> Encoding:
+    """The text's pieces; raises a ZhbertError that begins with ``where`` if it cannot be filled."""
     encoding = tokenizer.encode(text)
     mask = tokenizer.special_tokens["mask_token"]
     if not (encoding.ids == tokenizer.mask_id).any():
         shown = text if len(text) <= 30 else text[:30] + "..."
         raise ZhbertError(
-            f"no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is missing"
+            f"{where}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
+            "missing"
         )
     longest = model.config.max_position_embeddings
     if len(encoding) + 2 > longest:
         raise ZhbertError(
-            f"the text is {len(encoding):,} pieces long; this model takes {longest - 2:,} (and its "
-            "[CLS] and [SEP]): cut the text"
+            f"{where}the text is {len(encoding):,} pieces long; this model takes {longest - 2:,} "
+            "(and its [CLS] and [SEP]): cut the text"
         )
     return encoding
 
@@ -191,10 +193,7 @@ def run(args: argparse.Namespace) -> int:
     results = []
     while group := list(islice(lines, _BATCH)):
         for where, text in group:
-            try:
-                _encode(model, tokenizer, text)
-            except ZhbertError as error:
-                raise ZhbertError(f"{where}{error}") from None
+            _encode(model, tokenizer, text, where)
         filled = fill(model, tokenizer, [text for _, text in group], top_k=args.top_k)
         if args.json:
             results += [

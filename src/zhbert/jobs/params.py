@@ -21,6 +21,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
+from zhbert.zoo.layout import is_weights
 
 if TYPE_CHECKING:
     from zhbert.model.config import BertConfig
@@ -79,27 +80,22 @@ def params(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
     }
 
 
-def _is_weights(path: Path) -> bool:
-    from zhbert.zoo.layout import is_weights
-
-    return path.is_file() and is_weights(path)
-
-
 def _config(what: str, vocabulary_size: int) -> BertConfig:
     from zhbert.model.config import BertConfig
 
     if not VOCABULARY_SIZE[1](vocabulary_size):
         raise ZhbertError(f"--vocabulary-size {vocabulary_size}: must be {VOCABULARY_SIZE[0]}")
     shape: ModelShape | None = None
+    path = Path(what)
     if match := _SHAPE.fullmatch(what):
         layers, width = int(match[1]), int(match[2])
         # No head count divides a width below 64 or one that is no multiple of 64; it adds nothing.
         shape = resolve_shape(
             ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
         )
-    elif Path(what).is_dir() or what.endswith(".json") or _is_weights(Path(what)):
+    elif path.is_dir() or what.endswith(".json") or (path.is_file() and is_weights(path)):
         return BertConfig.from_pretrained(what)
-    elif what in recipe_names() or Path(what).is_file():
+    elif what in recipe_names() or path.is_file():
         shape = resolve_shape(load_recipe(what).model)
     if shape is None:
         raise ZhbertError(

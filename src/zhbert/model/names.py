@@ -210,20 +210,26 @@ def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str
     prefix = shared_prefix(spelt.values(), where)
     modern = {name: _without_prefix(new, prefix) for name, new in spelt.items()}
     # Without an encoder there is nothing that a head could stand beside.
-    for head in _HEADS if any(new.startswith("bert.") for new in modern.values()) else ():
-        # A head that stands beside the encoder under a prefix of its own.
-        owners = {
-            new.partition(f".{head}")[0]
-            for new in modern.values()
-            if f".{head}" in new and not new.startswith("bert.")
-        }
-        if len(owners) == 1 and not any(new.startswith(head) for new in modern.values()):
-            owner = f"{owners.pop()}."
-            modern = {
-                name: new.removeprefix(owner) if new.startswith(owner + head) else new
-                for name, new in modern.items()
-            }
+    if any(new.startswith("bert.") for new in modern.values()):
+        for head in _HEADS:
+            modern = _with_head_at_top(modern, head)
     return modern
+
+
+def _with_head_at_top(names: dict[str, str], head: str) -> dict[str, str]:
+    """The names, with those of a head that one module beside the encoder holds at the top."""
+    owners = {
+        new.partition(f".{head}")[0]
+        for new in names.values()
+        if f".{head}" in new and not new.startswith("bert.")
+    }
+    if len(owners) != 1 or any(new.startswith(head) for new in names.values()):
+        return names
+    owner = f"{owners.pop()}."
+    return {
+        name: new.removeprefix(owner) if new.startswith(owner + head) else new
+        for name, new in names.items()
+    }
 
 
 def holds_bert(names: Iterable[str]) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zhbert.config import named_file
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, read_toml
 from zhbert.schema import build, suggest
@@ -258,18 +259,13 @@ def card_path(name: str | os.PathLike[str]) -> Path:
     Raises ZhbertError where there is none, naming the cards that there are.
     """
     text = os.fspath(name)
-    shipped = CARDS_FOLDER / f"{text.lower()}.toml"
-    if os.sep not in text and shipped.is_file():
-        return shipped
-    path = Path(text)
-    if path.is_file():
-        return path
-    if path.suffix == ".toml" or os.sep in text:
-        hint = "no such file" if not path.is_dir() else "a folder, not a card"
-        raise ZhbertError(f"{text}: {hint}; 'zhbert tasks' lists the tasks by name")
-    raise ZhbertError(
-        f"no task '{text}'; a card of your own ends in .toml{suggest(text.lower(), card_names())}"
-    )
+    # Its own name in any case; a path as it stands.
+    own = text.lower() if text.lower() in card_names() else text
+    path = named_file(own, CARDS_FOLDER, "task")
+    if path is None:
+        names = suggest(text.lower(), card_names())
+        raise ZhbertError(f"no task '{text}'; a card of your own ends in .toml{names}")
+    return path
 
 
 def load_card(name: str | os.PathLike[str]) -> Card:
