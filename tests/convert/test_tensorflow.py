@@ -15,7 +15,7 @@ from tests.model.conftest import SHAPE, enlarge
 from zhbert import BertForMaskedLM, BertForPreTraining, BertModel
 from zhbert.convert import tensorflow as convert
 from zhbert.convert.tensorflow import google_config, write_tensorflow
-from zhbert.model.checkpoint import Entry, entries_of, open_checkpoint
+from zhbert.model.checkpoint import Entry, converted, entries_of, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.names import to_hugging_face
 from zhbert.model.tensorflow import import_tensorflow
@@ -50,9 +50,9 @@ def entries(model: torch.nn.Module) -> dict[str, Entry]:
     return entries_of(to_hugging_face({n: p.detach() for n, p in model.named_parameters()}))
 
 
-def written(model: Any, folder: Path, **options: Any) -> Path:
+def written(model: Any, folder: Path, *, dtype: torch.dtype | None = None, **options: Any) -> Path:
     folder.mkdir()
-    write_tensorflow(folder, entries(model), model.config, **options)
+    write_tensorflow(folder, converted(entries(model), dtype), model.config, **options)
     return folder
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import (
     Entry,
+    converted,
     entries_of,
     open_checkpoint,
     write_pytorch,
@@ -121,7 +122,7 @@ def test_shards_keep_within_their_bound(tmp_path: Path) -> None:
 
 def test_another_type_is_made_on_the_way(tmp_path: Path) -> None:
     tensors = {"x.a": torch.randn(3, 4), "x.ids": torch.arange(3)}
-    write_safetensors(tmp_path, entries_of(tensors), dtype=torch.bfloat16)
+    write_safetensors(tmp_path, converted(entries_of(tensors), torch.bfloat16))
     theirs = load_file(tmp_path / "model.safetensors")
     assert equal(theirs["x.a"], tensors["x.a"].bfloat16())
     assert equal(theirs["x.ids"], tensors["x.ids"])

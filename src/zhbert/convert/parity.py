@@ -325,12 +325,12 @@ def check_shapes(one: BertConfig, other: BertConfig) -> None:
 
 def config_differences(one: BertConfig, other: BertConfig) -> list[str]:
     """The fields that differ, with both values."""
-    names = [f.name for f in fields(BertConfig) if f.name != "other"]
-    return [
-        f"{name}: {getattr(one, name)!r} and {getattr(other, name)!r}"
-        for name in names
-        if getattr(one, name) != getattr(other, name)
-    ]
+    return _differences(one, other, [f.name for f in fields(one) if f.name != "other"])
+
+
+def _differences(one: object, other: object, names: Iterable[str]) -> list[str]:
+    values = [(name, getattr(one, name), getattr(other, name)) for name in names]
+    return [f"{name}: {a!r} and {b!r}" for name, a, b in values if a != b]
 
 
 def same_pieces(one: Tokenizer | None, other: Tokenizer | None) -> bool:
@@ -351,13 +351,8 @@ def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> li
     if places:
         a, b = one.vocabulary[places[0]], other.vocabulary[places[0]]
         found.append(f"other pieces at {len(places):,} places, first {places[0]}: {a!r} and {b!r}")
-    options = (one.options, other.options)
-    found += [
-        f"{f.name}: {getattr(options[0], f.name)} and {getattr(options[1], f.name)}"
-        for f in fields(one.options)
-        if getattr(options[0], f.name) != getattr(options[1], f.name)
-    ]
-    return found
+    names = [f.name for f in fields(one.options)]
+    return found + _differences(one.options, other.options, names)
 
 
 # What runs the second model, and the tolerance beside the first, which runs here.

@@ -13,12 +13,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json, write_text
-from zhbert.model.checkpoint import Entry, converted, in_shards
+from zhbert.model.checkpoint import Entry, in_shards
 from zhbert.model.config import BertConfig
 from zhbert.model.tensorflow import import_tensorflow, to_tensorflow_name
 
@@ -46,13 +45,11 @@ def write_tensorflow(
     entries: Mapping[str, Entry],
     config: BertConfig,
     vocabulary: Sequence[str] | None = None,
-    *,
-    dtype: torch.dtype | None = None,
 ) -> None:
     """Write bert_model.ckpt.*, bert_config.json and vocab.txt into a new folder.
 
-    Floating point tensors become ``dtype``; None keeps each one's own. At most 64 MB of tensors (or
-    the largest one) are in memory at a time; a model above that has its data in several parts.
+    At most 64 MB of tensors (or the largest one) are in memory at a time; a model above that has
+    its data in several parts.
     Names without a counterpart in TensorFlow stay as they are.
 
     Raises:
@@ -62,7 +59,7 @@ def write_tensorflow(
     with suppress(RuntimeError):
         # Refused where the caller's program has begun to use its devices: then it knows them.
         tensorflow.config.set_visible_devices([], "GPU")
-    parts = in_shards(converted(entries, dtype), _PART_BYTES)
+    parts = in_shards(entries, _PART_BYTES)
     with _writing(tensorflow, folder), tensorflow.device("CPU:0"):
         if len(parts) == 1:
             _save(tensorflow, folder / NAME, parts[0])

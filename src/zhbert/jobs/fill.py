@@ -7,6 +7,7 @@ zhbert fill MODEL - < lines.txt          (one text a line)
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -211,18 +212,7 @@ def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
     return {
         "model": without_secrets(model),
         "mask_filling_head": head,
-        "text": result.text,
-        "filled": result.filled,
-        "masks": [
-            {
-                "position": mask.position,
-                "candidates": [
-                    {"piece": c.piece, "id": c.id, "probability": c.probability}
-                    for c in mask.candidates
-                ],
-            }
-            for mask in result.masks
-        ],
+        **dataclasses.asdict(result),
     }
 
 

@@ -396,15 +396,12 @@ def write_safetensors(
     folder: Path,
     entries: Mapping[str, Entry],
     *,
-    dtype: torch.dtype | None = None,
     max_shard_bytes: int | None = None,
 ) -> None:
     """Write model.safetensors, or shards of at most ``max_shard_bytes`` and their index.
 
-    Floating point tensors become ``dtype``; None keeps each one's own. One tensor is in memory at
-    a time. A single tensor above the bound gets a shard of its own.
+    One tensor is in memory at a time. A single tensor above the bound gets a shard of its own.
     """
-    entries = converted(entries, dtype)
     shards = in_shards(entries, max_shard_bytes)
     if len(shards) == 1:
         _write_safetensors_file(folder / "model.safetensors", entries)
@@ -470,11 +467,8 @@ def _write_safetensors_file(path: Path, entries: Mapping[str, Entry]) -> None:
             file.write(_bytes_of(entry.read()))
 
 
-def write_pytorch(
-    folder: Path, entries: Mapping[str, Entry], *, dtype: torch.dtype | None = None
-) -> None:
+def write_pytorch(folder: Path, entries: Mapping[str, Entry]) -> None:
     """Write pytorch_model.bin as torch.save does, one tensor in memory at a time."""
-    entries = converted(entries, dtype)
     path = folder / "pytorch_model.bin"
     with atomic_file(path) as temporary, scratch(path) as (_, skeleton):
         _write_pickle(temporary, skeleton, entries)

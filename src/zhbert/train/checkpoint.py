@@ -158,25 +158,21 @@ def load_model_state(model: torch.nn.Module, state: Mapping[str, Tensor], where:
     mine = model_state(model)
     for name, value in mine.items():
         if name not in state:
-            raise ZhbertError(
-                f"{where}: has no '{name}': a checkpoint of another shape; use the recipe that "
-                "this run began with"
-            )
+            raise _of_another_shape(where, f"has no '{name}'")
         if state[name].shape != value.shape:
-            raise ZhbertError(
-                f"{where}: '{name}' is {tuple(state[name].shape)}, the model's is "
-                f"{tuple(value.shape)}: a checkpoint of another shape; use the recipe that this "
-                "run began with"
-            )
-    unknown = [name for name in state if name not in mine]
-    if unknown:
-        raise ZhbertError(
-            f"{where}: holds '{unknown[0]}', which the model has not: a checkpoint of another "
-            "shape; use the recipe that this run began with"
-        )
+            sizes = f"{tuple(state[name].shape)}, the model's is {tuple(value.shape)}"
+            raise _of_another_shape(where, f"'{name}' is {sizes}")
+    if unknown := [name for name in state if name not in mine]:
+        raise _of_another_shape(where, f"holds '{unknown[0]}', which the model has not")
     with torch.no_grad():
         for name, value in mine.items():
             value.copy_(state[name])
+
+
+def _of_another_shape(where: Path, what: str) -> ZhbertError:
+    return ZhbertError(
+        f"{where}: {what}: a checkpoint of another shape; use the recipe that this run began with"
+    )
 
 
 def _sync_folder(folder: Path) -> None:
