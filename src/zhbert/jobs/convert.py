@@ -74,16 +74,13 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if report["unknown"] and not args.quiet:
         names = listed(report["unknown"])
-        console.err().print(f"not BERT's, kept as they are: {names}", markup=False)
+        console.err().print(f"not BERT's, kept as they are: {names}")
     if report["vocabulary"] is None and not args.quiet:
-        console.err().print(
-            f"{without_secrets(args.source)}: no vocabulary, so none was written", markup=False
-        )
+        console.err().print(f"{without_secrets(args.source)}: no vocabulary, so none was written")
     skipped = f"; {len(report['skipped'])} skipped (no weights)" if report["skipped"] else ""
     console.out().print(
         f"{report['folder']}: {report['format']}, {report['architecture']}, {report['dtype']}, "
         f"{report['tensors']} tensors, {report['bytes']:,} bytes{skipped}",
-        markup=False,
     )
     return 0
 

@@ -52,18 +52,17 @@ def run(args: argparse.Namespace) -> int:
         lines.append("checksums: as they were written")
     out = console.out()
     out.print(table)
-    out.print("\n".join(lines), markup=False)
+    out.print("\n".join(lines))
     for document in report["documents"]:
         sentences = document["text"]
         out.print(
             f"\n{args.split.replace('_', ' ')} document {document['number']:,}: "
             f"{document['sentences']:,} sentences, {document['pieces']:,} pieces",
-            markup=False,
         )
         for sentence in sentences:
-            out.print(f"  {sentence}", markup=False)
+            out.print(f"  {sentence}")
         if len(sentences) < document["sentences"]:
-            out.print(f"  … {document['sentences'] - len(sentences):,} more", markup=False)
+            out.print(f"  … {document['sentences'] - len(sentences):,} more")
     return 0
 
 

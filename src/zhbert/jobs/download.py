@@ -61,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         text = f"{model.folder}  ({model.format}, {size / 1e6:,.1f} MB)"
-        console.out().print(text, markup=False, soft_wrap=True)
+        console.out().print(text, soft_wrap=True)
     return 0

@@ -63,11 +63,10 @@ def run(args: argparse.Namespace) -> int:
     out().print(
         f"{result['out']}: {result['positions']:,} positions, of which "
         f"{result['positions_before']:,} are trained",
-        markup=False,
     )
     if not args.quiet:
         advice = train_on(result["out"], f"sequence_length={result['positions']}")
-        out().print(advice, markup=False)
+        out().print(advice)
     return 0
 
 

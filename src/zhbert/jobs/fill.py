@@ -188,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
         model, tokenizer = open_model(args.model, quiet=args.quiet or args.json)
     for warning in caught:
         # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
-        err().print(f"WARNING: {warning.message}", style="bold red", markup=False)
+        err().print(f"WARNING: {warning.message}", style="bold red")
     from_stdin = args.text == "-"
     lines = lines_of_stdin(reading_of(args)) if from_stdin else iter([("", args.text)])
     results = []
@@ -222,7 +222,7 @@ def _print_result(result: Filled, mask: str, quiet: bool) -> None:
     from zhbert.jobs.console import out
 
     console = out()
-    console.print(result.filled, markup=False)
+    console.print(result.filled)
     if quiet:
         return
     for first in range(0, len(result.masks), _COLUMNS):

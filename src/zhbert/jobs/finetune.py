@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(result.summary)
     else:
         for line in describe_summary(result.summary, result.folder):
-            console.out().print(line, markup=False, emoji=False)
+            console.out().print(line)
     return 0
 
 

@@ -96,7 +96,7 @@ def _print(path: str, found: Inspection) -> None:
     from zhbert.jobs import console
 
     out = console.out()
-    out.print(path, style="bold", markup=False)
+    out.print(path, style="bold")
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True, min_width=13)
     facts.add_column(overflow="fold")

@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
         args.segmenter, user_words=args.user_words, model=args.segmenter_model
     )
     for remark in () if args.quiet else getattr(segmenter, "remarks", ()):
-        err().print(remark, style="dim", markup=False)
+        err().print(remark, style="dim")
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
     from_stdin = args.text == "-"
     results: list[dict[str, object]] = []
@@ -225,7 +225,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(results if from_stdin else results[0])
     elif not args.quiet:
         remarks.append(_legend(args.replace, out().color_system is not None))
-        err().print("\n" + " ".join(remarks), style="dim", markup=False)
+        err().print("\n" + " ".join(remarks), style="dim")
     return 0
 
 
@@ -264,7 +264,7 @@ def print_table(result: MaskedText) -> None:
         if console.is_terminal:
             table.add_row(Text(label, style="dim"), text)
         else:  # one row, one line: for grep, a file or a pager
-            console.print(f"{label}  ", text, sep="", markup=False)
+            console.print(f"{label}  ", text, sep="")
     if console.is_terminal:
         console.print(table)
 

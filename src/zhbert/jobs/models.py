@@ -256,7 +256,7 @@ def _list(chosen: list[Card], quiet: bool) -> None:
     if strangers := [card.name for card in chosen if not card.opens_here]:
         remarks.append(f"Not BERTs, zhbert cannot open them: {', '.join(strangers)}.")
     for remark in remarks:
-        console.err().print(remark, markup=False, soft_wrap=False)
+        console.err().print(remark, soft_wrap=False)
 
 
 def _show(card: Card) -> None:
@@ -265,7 +265,7 @@ def _show(card: Card) -> None:
     from zhbert.jobs import console
 
     out = console.out()
-    out.print(card.display_name or card.name, style="bold", markup=False)
+    out.print(card.display_name or card.name, style="bold")
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True, min_width=_LABEL)
     facts.add_column()
@@ -275,7 +275,7 @@ def _show(card: Card) -> None:
     for field, label in _WHERE.items():
         if place := getattr(card, field):
             # Never broken into lines: it is there to be copied.
-            out.print(f"{label:<{_LABEL}}  {place}", markup=False, soft_wrap=True)
+            out.print(f"{label:<{_LABEL}}  {place}", soft_wrap=True)
     if warning := head_warning(card):
         out.print(f"\nWARNING {warning}", style="bold red", soft_wrap=False)
     place = "from the hub" if card.hugging_face_id else "the downloaded folder"
@@ -285,7 +285,7 @@ def _show(card: Card) -> None:
     ):
         out.print(f"\n{heading}")
         for line in lines:
-            out.print(f"  {line}", markup=False, soft_wrap=True)
+            out.print(f"  {line}", soft_wrap=True)
 
 
 def _facts(card: Card) -> list[tuple[str, str]]:

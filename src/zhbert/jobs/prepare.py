@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             )
     except KeyboardInterrupt:
         console.err().print(
-            "stopped; finished shards are kept: run the same command again to go on", markup=False
+            "stopped; finished shards are kept: run the same command again to go on"
         )
         raise
     report["seconds"] = time.perf_counter() - begin
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(report)
     else:
-        console.out().print(describe(report), markup=False, end="")
+        console.out().print(describe(report), end="")
     return 0
 
 

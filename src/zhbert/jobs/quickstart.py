@@ -129,7 +129,6 @@ def _run(args: argparse.Namespace) -> int:
         err().print(
             f"stopped at step {result.step}; to go on: zhbert pretrain quickstart "
             f"--corpus {corpus_folder} --out {folder} --resume",
-            markup=False,
         )
         return 128 + (result.signal or 0)
 
@@ -175,14 +174,12 @@ def _run(args: argparse.Namespace) -> int:
                 f'试一试  try: zhbert fill {result.final} "今天天气[MASK]好。"\n'
                 "It learnt from very little text in a few minutes; docs/results.md shows what more "
                 "of both gives.",
-                markup=False,
             )
     if not better:
         err().print(
             "the model is not better than the baseline: the text is too small or too varied for "
             "this recipe; give more text, or train longer (--set steps=...)",
             style="bold red",
-            markup=False,
         )
     return 0 if better else 1
 
@@ -230,9 +227,7 @@ def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
             "the text is too short to set a part of it aside: give at least some fifty lines"
         )
     if not silent:
-        out().print(
-            describe({**report, "seconds": time.perf_counter() - begun}), markup=False, end=""
-        )
+        out().print(describe({**report, "seconds": time.perf_counter() - begun}), end="")
     return corpus
 
 
@@ -307,10 +302,10 @@ def _show_filled(questions: Sequence[Question], rounds: Sequence[Sequence[Filled
     console = out()
     names = ("训练前 before", "训练后 after ")
     for number, question in enumerate(questions):
-        console.print(f"{question.text}   （{question.answer}）", markup=False)
+        console.print(f"{question.text}   （{question.answer}）")
         for name, filled in zip(names, rounds, strict=False):
             best = "   ".join(
                 " ".join(f"{c.piece} {c.probability:.0%}" for c in mask.candidates[:3])
                 for mask in filled[number].masks
             )
-            console.print(f"    {name}: {best}", markup=False)
+            console.print(f"    {name}: {best}")

@@ -104,18 +104,18 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
     if report.table.rows:
         out.print(_scores(report))
     if report.relative:
-        out.print(f"base: {report.relative.base.name}", markup=False)
+        out.print(f"base: {report.relative.base.name}")
     if report.differences:
         out.print("* larger than the noise: the 95 % interval (paired bootstrap) leaves out 0")
     for one in report.pretraining:
-        out.print(_pretraining_line(one), markup=False)
+        out.print(_pretraining_line(one))
     for run in report.runs:
         for remark in run.remarks:
-            out.print(f"{run.folder}: {remark}", markup=False)
-    out.print(f"written: {', '.join(map(str, files))}", markup=False)
+            out.print(f"{run.folder}: {remark}")
+    out.print(f"written: {', '.join(map(str, files))}")
     if not quiet:
         for note in report.table.notes:
-            console.err().print(note, markup=False)
+            console.err().print(note)
 
 
 def _scores(report: Report) -> Table:

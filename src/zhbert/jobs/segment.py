@@ -120,7 +120,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _remark(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        console.err().print(text, markup=False)
+        console.err().print(text)
 
 
 def cut_lines(segmenter: Segmenter, lines: Iterable[str]) -> Iterator[list[str]]:
@@ -246,7 +246,6 @@ def _print(
     different = comparison.lines_different
     out.print(
         f"A: {a}\nB: {b}\n{comparison.lines:,} lines; A and B differ in {different:,}",
-        markup=False,
     )
     scores = Table(box=None, pad_edge=False)
     scores.add_column("")

@@ -350,11 +350,11 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
         what.append(f"{result['pieces']:,} of {result['pieces_before']:,} pieces")
     if result["positions"] != result["positions_before"]:
         what.append(f"{result['positions']:,} of {result['positions_before']:,} positions")
-    console.print(f"{result['out']}: {', '.join(what)}", markup=False)
+    console.print(f"{result['out']}: {', '.join(what)}")
     if quiet:
         return
     if len(result["layers"]) < result["layers_before"]:
-        console.print(train_on(result["out"]), markup=False)
+        console.print(train_on(result["out"]))
 
 
 def _print_loss(loss: dict[str, Any]) -> None:
@@ -365,7 +365,7 @@ def _print_loss(loss: dict[str, Any]) -> None:
     console = out()
     print_coverage(loss)
     if not loss["lost"]:
-        console.print("The text uses none of the pieces that go.\n", markup=False)
+        console.print("The text uses none of the pieces that go.\n")
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("lost piece", no_wrap=True)
@@ -375,7 +375,7 @@ def _print_loss(loss: dict[str, Any]) -> None:
         table.add_row(one["piece"], f"{one['count']:,}", " ".join(one["becomes"]))
     console.print(table)
     if (more := loss["lost_pieces"] - _SHOWN) > 0:
-        console.print(f"... and {more:,} more of the text's pieces (--json has them)", markup=False)
+        console.print(f"... and {more:,} more of the text's pieces (--json has them)")
     console.print()
 
 

@@ -98,8 +98,7 @@ def _list(cards: list[Card], quiet: bool) -> None:
         console.err().print(
             f"{len(cards)} tasks. The first metric decides which checkpoint is best.\n"
             "'zhbert tasks NAME' says more of one. A card of your own is a file like those:\n"
-            "'zhbert tasks NAME --card' prints one.",
-            markup=False, soft_wrap=False,
+            "'zhbert tasks NAME --card' prints one.", soft_wrap=False,
         )  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def _show(card: Card) -> None:
     from zhbert.jobs import console
 
     out = console.out()
-    out.print(card.title, style="bold", markup=False, soft_wrap=False)
+    out.print(card.title, style="bold", soft_wrap=False)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True, min_width=_LABEL)
     # The other ways cut a letter off where wide characters stand at a line's end.
@@ -125,13 +124,13 @@ def _show(card: Card) -> None:
     )
     if card.settings.source:
         source = card.settings.source
-        out.print(f"{source[0].upper()}{source[1:]}.", markup=False, soft_wrap=False)
+        out.print(f"{source[0].upper()}{source[1:]}.", soft_wrap=False)
     if card.published:
         out.print("\npublished results, per cent: best of the seeds (mean)")
         out.print(_published_table(card))
         remarks = {one.note for one in card.published if one.note}
         for remark in sorted(remarks):
-            out.print(f"* {remark}.", markup=False, soft_wrap=False)
+            out.print(f"* {remark}.", soft_wrap=False)
 
 
 def _facts(card: Card) -> list[tuple[str, str]]:

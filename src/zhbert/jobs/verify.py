@@ -164,7 +164,7 @@ def _print(verdict: Verdict, quiet: bool) -> None:
             )
         out.print(table)
         for line in _remarks(verdict):
-            out.print(line, markup=False, soft_wrap=False)
+            out.print(line, soft_wrap=False)
     out.print(_conclusion(verdict), style="green" if verdict.same else "bold red", soft_wrap=False)
 
 

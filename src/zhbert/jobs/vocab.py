@@ -214,7 +214,6 @@ def _run_train(args: argparse.Namespace) -> int:
             f"note: {result['size']:,} pieces, not {args.size:,}: the text holds no more that "
             f"occurs {args.min_frequency} times or more; give more text"
             + (", or --min-frequency 1" if args.min_frequency > 1 else ""),
-            markup=False,
         )
     left_out = set(CHARACTER_SETS) - set(result["required"].split(","))
     if args.characters is None and left_out and not args.quiet:
@@ -222,7 +221,6 @@ def _run_train(args: argparse.Namespace) -> int:
             f"note: {args.size:,} pieces have no room for every character of "
             f"{', '.join(name for name in CHARACTER_SETS if name in left_out)}; they get rows as "
             "far as the text has them (--characters decides)",
-            markup=False,
         )
     if args.json:
         print_json(result)
@@ -238,8 +236,8 @@ def _run_train(args: argparse.Namespace) -> int:
             (rows["word_starts"], "words and beginnings of words"),
             (rows["word_continuations"], "continuations (##...)"),
         ):
-            out().print(f"{count:>7,}  {what}", markup=False)
-    out().print(f"{result['size']:>7,}  pieces in {result['vocabulary']}", markup=False)
+            out().print(f"{count:>7,}  {what}")
+    out().print(f"{result['size']:>7,}  pieces in {result['vocabulary']}")
     return 0
 
 
@@ -356,7 +354,7 @@ def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
 def _print_plain(text: str) -> None:
     from zhbert.jobs.console import out
 
-    out().print(text, markup=False)
+    out().print(text)
 
 
 def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:

@@ -344,14 +344,13 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
     console = out()
     if not quiet:
         for line in _remarks(result):
-            err().print(line, markup=False)
+            err().print(line)
         _print_table(result["added"])
         if coverage := result.get("coverage"):
             print_coverage(coverage)
     console.print(
         f"{result['out']}: {len(result['added']):,} new pieces, {result['pieces']:,} in all "
         f"({result['rows']:,} rows, {result['rows_before']:,} before)",
-        markup=False,
     )
     if not quiet:
         folder = result["out"]
@@ -359,7 +358,6 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
             "Train it on, so that the new rows find their place:\n"
             f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
             f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
-            markup=False,
         )
 
 
@@ -409,5 +407,5 @@ def _print_table(added: list[dict[str, Any]]) -> None:
         table.add_row(*(cells[:1] + [times] * counted + cells[1:]))
     out().print(table)
     if (more := len(added) - len(unknown) - len(others)) > 0:
-        out().print(f"... and {more:,} more (--json has them)", markup=False)
+        out().print(f"... and {more:,} more (--json has them)")
     out().print()
