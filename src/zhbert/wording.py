@@ -14,13 +14,14 @@ _NAMES = 8
 _CHARACTERS = 40
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and its noun.
+def counted(count: int, noun: str, verb: str = "") -> str:
+    """A number and its noun; and the verb in the form that fits, of two: ``has/have``.
 
-    >>> counted(1, "step"), counted(1_000, "step")
-    ('1 step', '1,000 steps')
+    >>> counted(1, "step"), counted(1_000, "step"), counted(1, "text", "has/have")
+    ('1 step', '1,000 steps', '1 text has')
     """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    one, _, more = verb.partition("/")
+    return f"{count:,} {noun}{'' if count == 1 else 's'} {one if count == 1 else more}".rstrip()
 
 
 def show(value: Any) -> str:

@@ -272,8 +272,8 @@ def test_sentences_that_a_library_loses_are_counted(
     monkeypatch.setitem(segment.SEGMENTERS, "made", made)
     report = prepare([file], tmp_path / "corpus", segmenter="made", held_out=0)
     assert report["read"]["sentences_cut_by_character"] == 1
-    assert "1 sentences have a word for each character: what made" in describe(report)
+    assert "1 sentence has a word for each character: what made" in describe(report)
     assert cli.main(["segment", str(file), "--segmenter", "made"]) == 0
     out, remarks = capsys.readouterr()
     assert out.splitlines()[1] == "研 究 生 命 的 起 源"
-    assert "1 sentences have a word for each character" in remarks
+    assert "1 sentence has a word for each character" in remarks

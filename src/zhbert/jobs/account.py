@@ -11,6 +11,7 @@ from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources
 from zhbert.jobs.blocks import MOST_PLACES
 from zhbert.text.normalize import DROPPED, describe_dropped
+from zhbert.text.segment import describe_unaligned
 from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 
@@ -161,13 +162,7 @@ def describe(report: dict[str, Any]) -> str:
         + others(lines, ("blank", "without_pieces", "duplicate", "broken_utf8")),
         f"pieces     {pieces['encoded']:,} made = {pieces['train']:,} training + "
         f"{pieces['held_out']:,} held out",
-        AlignmentReport(
-            report["alignment"]["words"],
-            report["alignment"]["pieces"],
-            report["alignment"]["widened_words"],
-            report["alignment"]["unknown_pieces"],
-            report["alignment"]["pieces_per_word"],
-        ).describe(),
+        AlignmentReport.from_dict(report["alignment"]).describe(),
     ]
     split = {what: n for what, n in read["split"].items() if n}
     if split:
@@ -175,10 +170,7 @@ def describe(report: dict[str, Any]) -> str:
         rows.append(f"split because too long: {parts}; nothing of them is lost")
     by_character = read["sentences_cut_by_character"]
     if by_character:
-        rows.append(
-            f"{by_character:,} sentences have a word for each character: what "
-            f"{report['segmenter']['name']} made of them was not found in the text"
-        )
+        rows.append(describe_unaligned(report["segmenter"]["name"], by_character))
     if read["files"]["empty"] or read["files"]["damaged"]:
         rows.append(
             f"files      {read['files']['read']:,} read, {read['files']['empty']:,} of them empty, "
@@ -198,7 +190,8 @@ def describe(report: dict[str, Any]) -> str:
         rows += [f"  {place}" for place in report["places"]]
     if report["reused_blocks"]:
         rows.append(
-            f"{report['reused_blocks']:,} blocks were finished before and taken as they were"
+            f"{counted(report['reused_blocks'], 'block', 'was/were')} finished before and not "
+            "made again"
         )
     if "seconds" in report:
         speed = report["bytes"] / 1e6 / max(report["seconds"], 1e-9)

@@ -26,7 +26,7 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
 from zhbert.runtime import total_memory
 from zhbert.train.memory import BYTES_PER_PARAMETER, memory_budget
-from zhbert.wording import without_secrets
+from zhbert.wording import counted, without_secrets
 from zhbert.zoo.catalogue import find_card
 
 # Of the models that were published; a corpus says how large its own is.
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     lines = [
         ("parameters", f"{result['parameters']:,}"),
         ("pieces a step", f"at most {result['pieces_per_step']:,}"),
-        ("micro-batch", f"{result['micro_batch_size']} rows on this machine's CPU"),
+        ("micro-batch", f"{counted(result['micro_batch_size'], 'row')} on this machine's CPU"),
         ("memory", f"about {result['memory_bytes'] / 2**30:.2g} GiB on a CPU in fp32"),
         (
             "operations",

@@ -16,16 +16,10 @@ MOST_CONFUSED = 8
 
 def print_report(card: Card, report: Mapping[str, Any]) -> None:
     """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
-    from rich.table import Table
-    from rich.text import Text
-
     names = dict(zip(card.data.labels, card.data.label_names, strict=False))
-    # Text, not str: what looks like markup in a label is its own.
-    named = {label: Text(_named(label, names.get(label, ""))) for label in report["classes"]}
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("entity" if card.kind == "tag" else "label", overflow="fold")
-    for heading in ("precision", "recall", "f1", "support"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    named = {label: _named(label, names.get(label, "")) for label in report["classes"]}
+    what = "entity" if card.kind == "tag" else "label"
+    table = console.table(what, ">precision", ">recall", ">f1", ">support")
     for label, row in report["classes"].items():
         table.add_row(named[label], *_cells(row))
     for average, row in report["averages"].items():
@@ -34,10 +28,9 @@ def print_report(card: Card, report: Mapping[str, Any]) -> None:
     confusion = report.get("confusion")
     if confusion is None or not 1 < len(confusion) <= MOST_CONFUSED:
         return
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("is \\ predicted", overflow="fold")
+    table = console.table("is \\ predicted")
     for label in report["classes"]:
-        table.add_column(Text(label), justify="right", overflow="fold")
+        table.add_column(label, justify="right", overflow="fold")
     for label, counts in confusion.items():
         table.add_row(named[label], *(f"{counts.get(other, 0):,}" for other in confusion))
     console.out().print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert import terminal
@@ -11,6 +12,7 @@ from zhbert.files import to_json
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 
 def out() -> Console:
@@ -36,6 +38,36 @@ def say(line: str) -> None:
 def progress(quiet: bool, *columns: Any) -> Progress:
     """A progress display on stderr; silent when ``quiet``."""
     return terminal.progress(sys.stderr, quiet, *columns)
+
+
+def table(*headings: str) -> Table:
+    """A table without lines. ``>`` before a heading: numbers, to the right; ``=``: never broken.
+
+    In a narrow window the other columns are broken, inside a word too: nothing of them is hidden.
+    """
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    for heading in headings:
+        if heading.startswith((">", "=")):
+            side = "right" if heading.startswith(">") else "left"
+            made.add_column(heading[1:], justify=side, no_wrap=True)  # type: ignore[arg-type]
+        else:
+            made.add_column(heading, overflow="fold")
+    return made
+
+
+def facts(rows: Iterable[tuple[str, str]], width: int) -> Table:
+    """Labels in a column of at least ``width``, and beside each what it names."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True, min_width=width)
+    # The other ways cut a letter off where wide characters stand at a line's end.
+    made.add_column(overflow="fold")
+    for label, text in rows:
+        made.add_row(label, text)
+    return made
 
 
 def print_json(value: Any) -> None:

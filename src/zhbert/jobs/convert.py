@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import architecture_of, check_out, tokenizer_of
-from zhbert.wording import listed, without_secrets
+from zhbert.wording import counted, listed, without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     skipped = f"; {len(report['skipped'])} skipped (no weights)" if report["skipped"] else ""
     console.out().print(
         f"{report['folder']}: {report['format']}, {report['architecture']}, {report['dtype']}, "
-        f"{report['tensors']} tensors, {report['bytes']:,} bytes{skipped}",
+        f"{counted(report['tensors'], 'tensor')}, {report['bytes']:,} bytes{skipped}",
     )
     return 0
 

@@ -15,6 +15,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import refused
 from zhbert.jobs import console
 from zhbert.text.words import AlignmentReport
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         sentences = document["text"]
         out.print(
             f"\n{args.split.replace('_', ' ')} document {document['number']:,}: "
-            f"{document['sentences']:,} sentences, {document['pieces']:,} pieces",
+            f"{counted(document['sentences'], 'sentence')}, "
+            f"{counted(document['pieces'], 'piece')}",
         )
         for sentence in sentences:
             out.print(f"  {sentence}")
@@ -68,25 +70,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
     """The table of both splits, and the lines under it."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column(str(corpus.folder))
-    for split in SPLITS:
-        table.add_column(split.replace("_", " "), justify="right")
+    table = console.table(str(corpus.folder), *(f">{split.replace('_', ' ')}" for split in SPLITS))
     for name in ("documents", "lines", "sentences", "words", "pieces"):
         table.add_row(name, *(f"{report['totals'][split][name]:,}" for split in SPLITS))
     table.add_row("shards", *(f"{len(corpus.info['shards'][split]):,}" for split in SPLITS))
-    alignment = report["alignment"]
     return table, [
         "",
-        AlignmentReport(
-            alignment["words"],
-            alignment["pieces"],
-            alignment["widened_words"],
-            alignment["unknown_pieces"],
-            alignment["pieces_per_word"],
-        ).describe(),
+        AlignmentReport.from_dict(report["alignment"]).describe(),
         f"pieces of the vocabulary in use: {report['pieces_in_use']:,} of "
         f"{corpus.vocabulary_size:,}"
         + (

@@ -217,22 +217,19 @@ def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
 
 
 def _print_result(result: Filled, mask: str, quiet: bool) -> None:
-    from rich.table import Table
+    from zhbert.jobs import console
 
-    from zhbert.jobs.console import out
-
-    console = out()
-    console.print(result.filled)
+    console.out().print(result.filled)
     if quiet:
         return
     for first in range(0, len(result.masks), _COLUMNS):
         masks = result.masks[first : first + _COLUMNS]
-        table = Table(box=None, pad_edge=False)
-        for number in range(first + 1, first + len(masks) + 1):
-            table.add_column(f"{mask} {number}" if len(result.masks) > 1 else mask)
+        numbers = range(first + 1, first + len(masks) + 1)
+        several = len(result.masks) > 1
+        table = console.table(*(f"{mask} {number}" if several else mask for number in numbers))
         for rank in range(len(masks[0].candidates)):
             table.add_row(*(_cell(m.candidates[rank]) for m in masks))
-        console.print(table)
+        console.out().print(table)
 
 
 def _cell(candidate: Candidate) -> str:

@@ -550,8 +550,8 @@ class _Run:
         lengths = task.train.rows.lengths
         plan = plan_epoch(lengths, settings.batch_size, 0, 0)
         self.say(
-            f"model: {self.model_name}, {config.num_hidden_layers} layers x {config.hidden_size}; "
-            f"{self.device}, {dtype}"
+            f"model: {self.model_name}, {counted(config.num_hidden_layers, 'layer')} x "
+            f"{config.hidden_size}; {self.device}, {dtype}"
             + (f", {counted(self.threads, 'thread')}" if self.device.type == "cpu" else "")
         )
         rows = len(task.train.rows)

@@ -34,7 +34,8 @@ def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) ->
         f"A - B  {result['metric']} {result['difference']:+.2f} points, "
         f"{result['confidence']:.0%} interval {result['low']:+.2f} to {result['high']:+.2f}: "
         f"{verdict} than the noise\n"
-        f"{result['resamples']:,} resamples of {result['examples']:,} examples of "
+        f"{counted(result['resamples'], 'resample')} of "
+        f"{counted(result['examples'], 'example')} of "
         f"{result['task']}'s {result['split']} and of the seeds\n"
     )
     if result["a"]["model_name"] != result["b"]["model_name"]:

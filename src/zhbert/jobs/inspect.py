@@ -97,12 +97,7 @@ def _print(path: str, found: Inspection) -> None:
 
     out = console.out()
     out.print(path, style="bold")
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True, min_width=13)
-    facts.add_column(overflow="fold")
-    for label, text in _facts(found):
-        facts.add_row(label, text)
-    out.print(facts, soft_wrap=False)
+    out.print(console.facts(_facts(found), 13), soft_wrap=False)
     if found.problems:
         out.print("\ndoes not fit together", style="bold")
         _print_list(found.problems)
@@ -133,7 +128,7 @@ def _print_list(lines: tuple[str, ...]) -> None:
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     count = len(found.files)
-    files = next(iter(found.files)) if count == 1 else f"{count} files"
+    files = next(iter(found.files)) if count == 1 else counted(count, "file")
     yield "format", f"{found.format}, {files}, {_bytes(found.size)}"
     yield "shape", _shape(found.shape)
     shares = ", ".join(
@@ -169,16 +164,16 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _shape(shape: dict[str, int | None]) -> str:
-    def number(field: str) -> str:
+    def number(field: str, noun: str = "") -> str:
         value = shape[field]
-        return "?" if value is None else f"{value:,}"
+        if value is None:
+            return f"? {noun}s" if noun else "?"
+        return counted(value, noun) if noun else f"{value:,}"
 
-    plural = "" if shape["num_hidden_layers"] == 1 else "s"
-    heads = number("num_attention_heads")
     return (
-        f"{number('num_hidden_layers')} layer{plural} x {number('hidden_size')} "
-        f"(feed-forward {number('intermediate_size')}), {heads} heads, "
-        f"{number('max_position_embeddings')} positions, {number('type_vocab_size')} segments"
+        f"{number('num_hidden_layers', 'layer')} x {number('hidden_size')} "
+        f"(feed-forward {number('intermediate_size')}), {number('num_attention_heads', 'head')}, "
+        f"{number('max_position_embeddings', 'position')}, {number('type_vocab_size', 'segment')}"
     )
 
 
@@ -192,8 +187,8 @@ def _vocabulary(vocabulary: Vocabulary | None) -> str:
     elif vocabulary.rows == vocabulary.pieces:
         agree = "as many as rows"
     else:
-        agree = f"but {vocabulary.rows:,} rows"
-    return f"{vocabulary.pieces:,} pieces{unused}, {agree}, {case}"
+        agree = f"but {counted(vocabulary.rows, 'row')}"
+    return f"{counted(vocabulary.pieces, 'piece')}{unused}, {agree}, {case}"
 
 
 def _state(head: HeadState) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig, count_parameters_by_part
+from zhbert.wording import counted
 from zhbert.zoo.catalogue import CLASSES, SIZES, Card, cards, find_card, similar_names
 
 # Google's Chinese vocabulary, which nearly all Chinese models share: what others are compared with.
@@ -121,16 +122,16 @@ def compare_parameters(card: Card) -> str:
     if card.parameters is None:
         return "No figure was published."
     figure, _, remark = card.parameters.partition(" ")
-    counted = count_parameters(card)
+    ours = count_parameters(card)
     published, step = _figure(figure)
-    if counted // step != published // step and round(counted / step) * step != published:
+    if ours // step != published // step and round(ours / step) * step != published:
         english = count_parameters(dataclasses.replace(card, vocab_size=30522))
         return (
             f"The published {figure} is not its own: {remark.strip('()')}. It is BERT-base's with "
             f"the 30,522 pieces of the English vocabulary ({_millions(english)}); "
-            f"{card.vocab_size:,} pieces make {_millions(counted)}."
+            f"{card.vocab_size:,} pieces make {_millions(ours)}."
         )
-    how = "rounded" if round(counted / step) * step == published else "cut off"
+    how = "rounded" if round(ours / step) * step == published else "cut off"
     text = f"The published {figure} is the count without the heads, {how}."
     if card.vocab_size_from != "estimated":
         return text
@@ -227,18 +228,11 @@ def describe(card: Card) -> dict[str, Any]:
 
 
 def _list(chosen: list[Card], quiet: bool) -> None:
-    from rich.table import Table
-
     from zhbert.jobs import console
 
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for heading in ("model", "lang"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("shape", "params"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = console.table("=model", "=lang", ">shape", ">params", "source", "=forms")
     # In a narrow window this is the column that gives way.
-    table.add_column("source")
-    table.add_column("forms", no_wrap=True)
+    table.columns[4].overflow = "ellipsis"
     for card in chosen:
         # A bare Paddle module is nothing that zhbert fetches: the card names it.
         forms = " ".join(form for form in card.forms if form != "paddle")
@@ -260,18 +254,11 @@ def _list(chosen: list[Card], quiet: bool) -> None:
 
 
 def _show(card: Card) -> None:
-    from rich.table import Table
-
     from zhbert.jobs import console
 
     out = console.out()
     out.print(card.display_name or card.name, style="bold")
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True, min_width=_LABEL)
-    facts.add_column()
-    for label, text in _facts(card):
-        facts.add_row(label, text)
-    out.print(facts)
+    out.print(console.facts(_facts(card), _LABEL))
     for field, label in _WHERE.items():
         if place := getattr(card, field):
             # Never broken into lines: it is there to be copied.
@@ -300,7 +287,8 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("licence", card.licence or "not stated"),
         (
             "shape",
-            f"{card.num_layers} layers, {card.hidden_size} wide, {card.num_heads} heads, "
+            f"{counted(card.num_layers, 'layer')}, {card.hidden_size} wide, "
+            f"{counted(card.num_heads, 'head')}, "
             f"{card.max_position_embeddings} positions ({card.size})",
         ),
         ("vocabulary", f"{_pieces(card)} pieces{_SURE[card.vocab_size_from]}"),

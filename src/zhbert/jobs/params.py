@@ -48,12 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(result)
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("part", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
+    table = console.table("=part", ">parameters", ">share")
     for part, number in [*result["parts"].items(), ("total", result["total"])]:
         table.add_row(part, f"{number:,}", f"{number / result['total']:.1%}")
     console.out().print(table)

@@ -450,7 +450,7 @@ class _Job:
         for warning in caught:
             self.say(f"note: {warning.message}")
         if shape.num_hidden_layers != config.num_hidden_layers:
-            self.say(f"{source}: only its first {shape.num_hidden_layers} layers")
+            self.say(f"{source}: only its first {counted(model.config.num_hidden_layers, 'layer')}")
         self._set_dropout(model, shape)
         return _Start(shape, model, None, Progressed(), 0)
 
@@ -868,18 +868,18 @@ class _Job:
         recipe, ranks, shape = self.recipe, self.ranks, begun.shape
         parameters = sum(p.numel() for p in model.parameters())
         self.say(
-            f"model: {shape.num_hidden_layers} layers x {shape.hidden_size}, {parameters:,} "
-            f"parameters; {ranks.device}, {str(self.dtype).removeprefix('torch.')}"
+            f"model: {counted(model.config.num_hidden_layers, 'layer')} x {shape.hidden_size}, "
+            f"{parameters:,} parameters; {ranks.device}, {str(self.dtype).removeprefix('torch.')}"
             + (f", {counted(self.threads, 'thread')}" if ranks.device.type == "cpu" else "")
             + (f", {ranks.world_size} processes" if ranks.world_size > 1 else "")
         )
         rows, random = loader.rows_per_epoch, loader.random_share
         epochs = recipe.steps * recipe.batch_size / rows
         self.say(
-            f"data: {rows:,} rows an epoch ({recipe.rows.builder}"
+            f"data: {counted(rows, 'row')} an epoch ({recipe.rows.builder}"
             + ("" if random is None else f": {1 - random:.0%} next, {random:.0%} random")
             + f", {recipe.masking.strategy} masks); steps {begun.at.step + 1} to {last_step} x "
-            f"{recipe.batch_size} rows of up to {recipe.sequence_length} pieces = "
+            f"{counted(recipe.batch_size, 'row')} of up to {recipe.sequence_length} pieces = "
             f"{epochs:.3g} epochs"
             + (f"; micro-batches of {micro_rows}" if micro_rows < recipe.batch_size else "")
         )

@@ -90,14 +90,9 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def _table(entries: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
     from zhbert.jobs import console
 
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("recipe", no_wrap=True)
-    table.add_column("steps x rows x pieces", justify="right", no_wrap=True)
-    table.add_column("what")
+    table = console.table("=recipe", ">steps x rows x pieces", "what")
     for entry in entries:
         size = f"{entry['steps']:,} x {entry['batch_size']:,} x {entry['sequence_length']}"
         table.add_row(entry["name"], size, entry["what"])

@@ -120,21 +120,15 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 
 def _scores(report: Report) -> Table:
     """A line for each task's metric and each of our models."""
-    from rich.table import Table
+    from zhbert.jobs import console
 
     relative = report.relative
     shares = {row.row.model: row for row in relative.rows if not row.row.source} if relative else {}
     verdicts = {(one.task, one.model): one for one in report.differences}
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("task", no_wrap=True)
-    names = [len(row.model) for row in report.table.ours]
-    table.add_column("model", min_width=min(16, max(names)), overflow="fold")
-    for heading in ("max (mean)", "±", "seeds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    if relative:
-        table.add_column("% of\nbase's", justify="right", no_wrap=True)
-    if verdicts:
-        table.add_column("less\nbase's", justify="right", no_wrap=True)
+    headings = ["=task", "model", ">max (mean)", ">±", ">seeds"]
+    headings += [">% of\nbase's"] * bool(relative) + [">less\nbase's"] * bool(verdicts)
+    table = console.table(*headings)
+    table.columns[1].min_width = min(16, max(len(row.model) for row in report.table.ours))
     for column in report.table.columns:
         name = f"{column.task} {column.key}"
         for row in report.table.ours:

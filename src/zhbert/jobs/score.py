@@ -68,11 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(result)
         return 0
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column(f"{result['task']}, {counted(result['examples'], 'example')}")
-    table.add_column("score", justify="right", no_wrap=True)
+    what = f"{result['task']}, {counted(result['examples'], 'example')}"
+    table = console.table(what, ">score")
     for name, value in result["metrics"].items():
         table.add_row(name, f"{value:.2f}", style="bold")
     for name, value in result["further"].items():

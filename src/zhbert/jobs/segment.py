@@ -19,8 +19,15 @@ from typing import Any, NamedTuple
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
 from zhbert.jobs import console, reading
-from zhbert.text.boundaries import Comparison, Difference, Score, without_blanks
-from zhbert.text.segment import SEGMENTERS, TRADITIONAL, Segmenter, load_segmenter
+from zhbert.text.boundaries import Comparison, Difference, without_blanks
+from zhbert.text.segment import (
+    SEGMENTERS,
+    TRADITIONAL,
+    Segmenter,
+    describe_unaligned,
+    load_segmenter,
+)
+from zhbert.wording import counted
 
 # A line with its ends, and the other side's line with its own.
 Pair = tuple[str, Any, str, Any]
@@ -101,11 +108,7 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     for one in used:
         if unaligned := getattr(one, "unaligned", 0):
-            _remark(
-                args,
-                f"{unaligned:,} sentences have a word for each character: what {one.name} made of "
-                "them was not found in the text",
-            )
+            _remark(args, describe_unaligned(one.name, unaligned))
     return 0
 
 
@@ -239,23 +242,13 @@ def _print(
     frequent: list[tuple[Difference, int]],
     shown: list[Example],
 ) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     out = console.out()
     different = comparison.lines_different
     out.print(
-        f"A: {a}\nB: {b}\n{comparison.lines:,} lines; A and B differ in {different:,}",
+        f"A: {a}\nB: {b}\n{counted(comparison.lines, 'line')}; A and B differ in {different:,}",
     )
-    scores = Table(box=None, pad_edge=False)
-    scores.add_column("")
-    for heading in ("A", "B", "both", "precision", "recall", "F1"):
-        scores.add_column(heading, justify="right")
-    rows: list[tuple[str, Score]] = [
-        ("words", comparison.words),
-        ("boundaries", comparison.boundaries),
-    ]
-    for what, score in rows:
+    scores = console.table("", ">A", ">B", ">both", ">precision", ">recall", ">F1")
+    for what, score in (("words", comparison.words), ("boundaries", comparison.boundaries)):
         counts = (score.found, score.expected, score.both)
         shares = (score.precision, score.recall, score.f1)
         scores.add_row(what, *(f"{n:,}" for n in counts), *(f"{100 * s:.2f} %" for s in shares))
@@ -276,11 +269,8 @@ def _print(
     ):
         if not stretches:
             continue
-        table = Table(box=None, pad_edge=False)
-        table.add_column(heading, justify="right")
-        table.add_column("A", overflow="fold")
-        table.add_column("B", overflow="fold")
+        table = console.table(f">{heading}", "A", "B")
         for label, *sides in stretches:
-            table.add_row(label, *(Text(" ".join(words)) for words in sides))
+            table.add_row(label, *(" ".join(words) for words in sides))
         out.print(f"\n{title}")
         out.print(table)

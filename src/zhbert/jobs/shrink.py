@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import ModelFolder, check_out, open_model_folder, train_on
-from zhbert.wording import without_secrets
+from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from zhbert.data.documents import Reading
@@ -324,21 +324,17 @@ def _loss(
 
 
 def _print(result: dict[str, Any], quiet: bool) -> None:
-    from rich.table import Table
-
-    from zhbert.jobs.console import out
+    from zhbert.jobs.console import out, table
 
     console = out()
-    table = Table(box=None, pad_edge=False)
-    for name in ("part", "before", "after"):
-        table.add_column(name, justify="left" if name == "part" else "right", no_wrap=True)
+    parts = table("=part", ">before", ">after")
     for part, number in result["parameters_before"].items():
-        table.add_row(part, f"{number:,}", f"{result['parameters'][part]:,}")
-    table.add_row("all parameters", f"{result['total_before']:,}", f"{result['total']:,}")
+        parts.add_row(part, f"{number:,}", f"{result['parameters'][part]:,}")
+    parts.add_row("all parameters", f"{result['total_before']:,}", f"{result['total']:,}")
     megabytes = (f"{result[name] / 1e6:,.1f} MB" for name in ("bytes_before", "bytes"))
-    table.add_row("on disk", *megabytes)
+    parts.add_row("on disk", *megabytes)
     if not quiet:
-        console.print(table)
+        console.print(parts)
         console.print()
     if (loss := result.get("corpus")) is not None:
         _print_loss(loss)
@@ -358,22 +354,17 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
 
 
 def _print_loss(loss: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from zhbert.jobs.console import out
+    from zhbert.jobs.console import out, table
 
     console = out()
     print_coverage(loss)
     if not loss["lost"]:
         console.print("The text uses none of the pieces that go.\n")
         return
-    table = Table(box=None, pad_edge=False)
-    table.add_column("lost piece", no_wrap=True)
-    table.add_column("times", justify="right", no_wrap=True)
-    table.add_column("becomes", overflow="fold")
+    lost = table("=lost piece", ">times", "becomes")
     for one in loss["lost"][:_SHOWN]:
-        table.add_row(one["piece"], f"{one['count']:,}", " ".join(one["becomes"]))
-    console.print(table)
+        lost.add_row(one["piece"], f"{one['count']:,}", " ".join(one["becomes"]))
+    console.print(lost)
     if (more := loss["lost_pieces"] - _SHOWN) > 0:
         console.print(f"... and {more:,} more of the text's pieces (--json has them)")
     console.print()
@@ -381,20 +372,16 @@ def _print_loss(loss: dict[str, Any]) -> None:
 
 def print_coverage(found: dict[str, Any]) -> None:
     """A text's pieces and [UNK] before and after the vocabulary changed."""
-    from rich.table import Table
+    from zhbert.jobs import console
 
-    from zhbert.jobs.console import out
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column(f"the text, {found['characters']:,} characters", no_wrap=True)
-    table.add_column("before", justify="right", no_wrap=True)
-    table.add_column("after", justify="right", no_wrap=True)
-    sides = (found["before"], found["after"])
-    table.add_row("pieces", *(f"{side['pieces']:,}" for side in sides))
-    table.add_row(
-        "pieces for a character", *(f"{side['pieces_per_character']:.3f}" for side in sides)
-    )
-    table.add_row("[UNK]", *(f"{side['unknown']:,}" for side in sides))
-    table.add_row("share of [UNK]", *(f"{side['unknown_share']:.4%}" for side in sides))
-    out().print(table)
-    out().print()
+    text = f"the text, {counted(found['characters'], 'character')}"
+    table = console.table(f"={text}", ">before", ">after")
+    for label, key, form in (
+        ("pieces", "pieces", ","),
+        ("pieces for a character", "pieces_per_character", ".3f"),
+        ("[UNK]", "unknown", ","),
+        ("share of [UNK]", "unknown_share", ".4%"),
+    ):
+        table.add_row(label, *(format(found[side][key], form) for side in ("before", "after")))
+    console.out().print(table)
+    console.out().print()

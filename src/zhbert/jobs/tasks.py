@@ -19,6 +19,7 @@ from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
 from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,15 +81,9 @@ def _print_file(card: Card) -> None:
 
 
 def _list(cards: list[Card], quiet: bool) -> None:
-    from rich.table import Table
-
     from zhbert.jobs import console
 
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for heading in ("task", "kind", "lang", "metrics"):
-        table.add_column(heading, no_wrap=True)
-    # In a narrow window this is the column that gives way.
-    table.add_column("what")
+    table = console.table("=task", "=kind", "=lang", "=metrics", "what")
     for card in cards:
         # "LCQMC: do two questions mean the same?" stands in a row that begins with the name.
         what = card.title.partition(": ")[2] or card.title
@@ -96,26 +91,18 @@ def _list(cards: list[Card], quiet: bool) -> None:
     console.out().print(table)
     if not quiet:
         console.err().print(
-            f"{len(cards)} tasks. The first metric decides which checkpoint is best.\n"
+            f"{counted(len(cards), 'task')}. The first metric decides which checkpoint is best.\n"
             "'zhbert tasks NAME' says more of one. A card of your own is a file like those:\n"
             "'zhbert tasks NAME --card' prints one.", soft_wrap=False,
         )  # fmt: skip
 
 
 def _show(card: Card) -> None:
-    from rich.table import Table
-
     from zhbert.jobs import console
 
     out = console.out()
     out.print(card.title, style="bold", soft_wrap=False)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(no_wrap=True, min_width=_LABEL)
-    # The other ways cut a letter off where wide characters stand at a line's end.
-    facts.add_column(overflow="fold")
-    for label, text in _facts(card):
-        facts.add_row(label, text)
-    out.print(facts)
+    out.print(console.facts(_facts(card), _LABEL))
     out.print("\nsettings")
     out.print(_settings_table(card))
     out.print(
@@ -137,7 +124,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
     data = card.data
     files = [
         f"{split}: {' or '.join(names)}"
-        + (f" ({card.official[split]:,} examples)" if split in card.official else "")
+        + (f" ({counted(card.official[split], 'example')})" if split in card.official else "")
         for split, names in data.splits.items()
     ]
     columns = [
@@ -176,7 +163,7 @@ def _labels(card: Card) -> str:
 
 
 def _settings_table(card: Card) -> Table:
-    from rich.table import Table
+    from zhbert.jobs import console
 
     small = settings_for(card, "small")
     families = {
@@ -186,10 +173,7 @@ def _settings_table(card: Card) -> Table:
         ),
         **card.families,
     }
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("models", no_wrap=True)
-    for family in families:
-        table.add_column(family, justify="right")
+    table = console.table("=models", *(f">{family}" for family in families))
     for item in dataclasses.fields(Settings):
         if item.name == "source" or (item.name == "doc_stride" and card.kind != "span"):
             continue
@@ -211,7 +195,7 @@ def _number(value: float) -> str:
 
 
 def _published_table(card: Card) -> Table:
-    from rich.table import Table
+    from zhbert.jobs import console
 
     figures = [one.max for one in card.published]
     decimals = 1 if figures == [round(figure, 1) for figure in figures] else 2
@@ -221,11 +205,7 @@ def _published_table(card: Card) -> Table:
         row = rows.setdefault((one.split, one.model), {})
         row[one.metric] = f"{one.max:.{decimals}f}{mean}" + ("*" if one.note else "")
     metrics = list(dict.fromkeys(one.metric for one in card.published))
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("split", no_wrap=True)
-    table.add_column("model")
-    for metric in metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
+    table = console.table("=split", "model", *(f">{metric}" for metric in metrics))
     for split in card.data.splits:
         shown = split
         for (of, model), row in rows.items():

@@ -142,18 +142,13 @@ def describe(verdict: Verdict) -> dict[str, Any]:
 
 
 def _print(verdict: Verdict, quiet: bool) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     from zhbert.jobs import console
 
     out = console.out()
     if not quiet:
-        table = Table(box=None, pad_edge=False, show_edge=False)
-        table.add_column("output", no_wrap=True)
-        for heading in ("difference", "of its largest"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("")
+        table = console.table("=output", ">difference", ">of its largest", "")
         for name, difference in verdict.parity.differences.items():
             fine = difference.within(verdict.tolerance)
             table.add_row(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.text.coverage import Coverage
@@ -211,8 +212,8 @@ def _run_train(args: argparse.Namespace) -> int:
     )
     if result["size"] < args.size and not args.quiet:
         err().print(
-            f"note: {result['size']:,} pieces, not {args.size:,}: the text holds no more that "
-            f"occurs {args.min_frequency} times or more; give more text"
+            f"note: {counted(result['size'], 'piece')}, not {args.size:,}: the text holds no more "
+            f"that occurs {args.min_frequency} times or more; give more text"
             + (", or --min-frequency 1" if args.min_frequency > 1 else ""),
         )
     left_out = set(CHARACTER_SETS) - set(result["required"].split(","))
@@ -281,7 +282,7 @@ def vocabulary_coverage(
 
 
 def _run_coverage(args: argparse.Namespace) -> int:
-    from zhbert.jobs.console import print_json
+    from zhbert.jobs.console import out, print_json
     from zhbert.text.coverage import QUOTES_AND_DASHES, Coverage, advice, unreachable_rows
 
     tokenizer = open_tokenizer(args.vocabulary)
@@ -311,9 +312,9 @@ def _run_coverage(args: argparse.Namespace) -> int:
         return 0
     _print_coverage(by_file, total, args.top)
     for sentence in sentences or ["Nothing to mend: this vocabulary suits this text."]:
-        _print_plain(sentence)
+        out().print(sentence)
     if (rows := unreachable_rows(tokenizer)) and not args.quiet:
-        _print_plain(
+        out().print(
             f"{rows:,} of the {len(tokenizer):,} rows are ## + a Han character, which no text "
             "leads to: Han characters always stand alone."
         )
@@ -351,23 +352,14 @@ def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
     }
 
 
-def _print_plain(text: str) -> None:
-    from zhbert.jobs.console import out
-
-    out().print(text)
-
-
 def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:
-    from rich.table import Table
-
-    from zhbert.jobs.console import out
+    from zhbert.jobs import console
     from zhbert.text.coverage import ranked
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("file", overflow="fold")
-    headers = ("pieces", "[UNK]", "share", "trad.", "pieces per\nLatin word", "per\nletter")
-    for header in headers:
-        table.add_column(header, justify="right", no_wrap=True, vertical="bottom")
+    headings = (">pieces", ">[UNK]", ">share", ">trad.", ">pieces per\nLatin word", ">per\nletter")
+    table = console.table("file", *headings)
+    for column in table.columns:
+        column.vertical = "bottom"
     names = [Path(name).name for name in by_file]
     if len(set(names)) < len(names):
         names = list(by_file)
@@ -382,19 +374,16 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
             f"{found.latin_pieces_per_word:.2f}",
             f"{found.latin_pieces_per_character:.2f}",
         )
-    out().print(table)
+    console.out().print(table)
     missing = ranked(total.missing)
     if not missing:
         return
-    shown = Table(box=None, pad_edge=False)
-    for name, where in (("character", "left"), ("code", "left"), ("[UNK]", "right")):
-        shown.add_column(name, justify=where)  # type: ignore[arg-type]
-    shown.add_column("for example", overflow="fold")
+    shown = console.table("=character", "=code", ">[UNK]", "for example")
     for character, count in missing[:top]:
         example = "".join(c for c in total.examples[character] if c.isprintable())
         shown.add_row(character, f"U+{ord(character):04X}", f"{count:,}", example)
-    _print_plain("")
-    out().print(shown)
+    console.out().print()
+    console.out().print(shown)
     if len(missing) > top:
-        _print_plain(f"... and {len(missing) - top:,} more characters (--top N)")
-    _print_plain("")
+        console.out().print(f"... and {counted(len(missing) - top, 'more character')} (--top N)")
+    console.out().print()

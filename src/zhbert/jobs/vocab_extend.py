@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
-from zhbert.wording import without_secrets
+from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
     from zhbert.data.documents import Reading
@@ -349,8 +349,9 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
         if coverage := result.get("coverage"):
             print_coverage(coverage)
     console.print(
-        f"{result['out']}: {len(result['added']):,} new pieces, {result['pieces']:,} in all "
-        f"({result['rows']:,} rows, {result['rows_before']:,} before)",
+        f"{result['out']}: {counted(len(result['added']), 'new piece')}, "
+        f"{result['pieces']:,} in all ({counted(result['rows'], 'row')}, "
+        f"{result['rows_before']:,} before)",
     )
     if not quiet:
         folder = result["out"]
@@ -389,23 +390,16 @@ def _remarks(result: dict[str, Any]) -> list[str]:
 
 
 def _print_table(added: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
-    from zhbert.jobs.console import out
+    from zhbert.jobs import console
 
     unknown = [one for one in added if one["was_unknown"]][: _SHOWN // 2]
     others = [one for one in added if not one["was_unknown"]][: _SHOWN - len(unknown)]
-    counted = any(one["count"] is not None for one in added)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("new piece", overflow="fold")
-    if counted:
-        table.add_column("times", justify="right", no_wrap=True)
-    table.add_column("mean of", overflow="fold")
+    has_counts = any(one["count"] is not None for one in added)
+    table = console.table("new piece", *[">times"] * has_counts, "mean of")
     for one in (*unknown, *others):
         times = "" if one["count"] is None else f"{one['count']:,}"
-        cells = [one["piece"], " ".join(one["was"])]
-        table.add_row(*(cells[:1] + [times] * counted + cells[1:]))
-    out().print(table)
+        table.add_row(one["piece"], *[times] * has_counts, " ".join(one["was"]))
+    console.out().print(table)
     if (more := len(added) - len(unknown) - len(others)) > 0:
-        out().print(f"... and {more:,} more (--json has them)")
-    out().print()
+        console.out().print(f"... and {more:,} more (--json has them)")
+    console.out().print()

@@ -747,7 +747,7 @@ sentence-pair head missing'
     aside = sum(name not in CONSTANTS for name in checkpoint.skipped)
     left = f"; {counted(aside, 'item')} left aside (no weights)" if aside else ""
     return (
-        f"BERT, {sizes['num_hidden_layers']} layers x {sizes['hidden_size']}, "
+        f"BERT, {counted(sizes['num_hidden_layers'], 'layer')} x {sizes['hidden_size']}, "
         f"{sizes['vocab_size']:,} pieces, {dtype} {checkpoint.format}; "
         f"masked-word head {heads['masked_words'].word}; "
         f"sentence-pair head {heads['sentence_pair'].word}{left}"

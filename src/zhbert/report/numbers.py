@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zhbert.report.scores import Score
 from zhbert.train.log import duration
+from zhbert.wording import counted
 
 MISSING = "–"
 
@@ -34,16 +35,7 @@ def spread_text(score: Score | None, *, seeds: bool = True) -> str:
     if score is None or score.seeds is None:
         return ""
     parts = [] if score.std is None else [f"± {score.std:.2f}"]
-    return ", ".join([*parts, *([seeds_text(score.seeds)] if seeds else [])])
-
-
-def seeds_text(seeds: int) -> str:
-    """A number of seeds.
-
-    >>> seeds_text(1), seeds_text(3)
-    ('1 seed', '3 seeds')
-    """
-    return f"{seeds} seed{'' if seeds == 1 else 's'}"
+    return ", ".join([*parts, *([counted(score.seeds, "seed")] if seeds else [])])
 
 
 def share_text(share: float | None) -> str:

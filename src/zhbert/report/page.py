@@ -19,9 +19,10 @@ from zhbert.report.mistakes import (
     predictions_of,
     worst_mistakes,
 )
-from zhbert.report.numbers import seeds_text, share_text
+from zhbert.report.numbers import share_text
 from zhbert.report.runs import FineTuningRun
 from zhbert.report.tables import Cell, Table
+from zhbert.wording import counted
 
 
 def page(report: Report) -> str:
@@ -87,16 +88,12 @@ def _introduction(report: Report) -> str:
     if fine_tuning:
         models = len({run.model_key for run in fine_tuning})
         parts.append(
-            f"Fine-tuning: {_number(models, 'model')}, {_number(len(report.tasks), 'task')}"
+            f"Fine-tuning: {counted(models, 'model')}, {counted(len(report.tasks), 'task')}"
         )
-        parts.append(_number(len(fine_tuning), "run"))
+        parts.append(counted(len(fine_tuning), "run"))
     if pretraining:
-        parts.append(f"{_number(len(pretraining), 'pretraining run')}")
+        parts.append(f"{counted(len(pretraining), 'pretraining run')}")
     return f"{', '.join(parts)}. zhbert {__version__}."
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -272,7 +269,7 @@ def _matrix(run: FineTuningRun, matrix: Confusion) -> Markup:
     table = element("table", element("thead", head), element("tbody", rows), class_="matrix")
     return element(
         "figure",
-        element("figcaption", f"{caption} 混淆矩阵 ({seeds_text(len(run.seeds))})"),
+        element("figcaption", f"{caption} 混淆矩阵 ({counted(len(run.seeds), 'seed')})"),
         _box(table, caption),
         class_="wide" if len(matrix.labels) > 6 else None,
     )

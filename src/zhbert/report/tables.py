@@ -12,12 +12,12 @@ from zhbert.report.numbers import (
     count_text,
     duration_text,
     score_text,
-    seeds_text,
     share_text,
     spread_text,
 )
 from zhbert.report.runs import FineTuningRun, PretrainingRun
 from zhbert.report.scores import Column, RelativeTable, ScoreTable
+from zhbert.wording import counted
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def scores(table: ScoreTable) -> Table:
         groups.setdefault(name, []).append(line)
     return Table(
         "Per cent: the best of the seeds (their mean) ± standard deviation"
-        + (f"; {seeds_text(each)} each." if each else "."),
+        + (f"; {counted(each, 'seed')} each." if each else "."),
         (Cell("model"), *map(heading, table.columns)),
         tuple((name, tuple(group)) for name, group in groups.items()),
     )

@@ -15,6 +15,7 @@ from zhbert.text.normalize import code_points, describe_dropped, dropped, normal
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.vocab import big5_level1_han, gb2312_han
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
+from zhbert.wording import counted
 
 # What Google's Chinese vocabulary lacks and every Chinese text is full of.
 QUOTES_AND_DASHES = "“”‘’—…"
@@ -195,7 +196,7 @@ def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
     if lacking := [c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None]:
         occurrences = sum(found.missing[c] for c in lacking)
         lines.append(
-            f"This vocabulary lacks {' '.join(lacking)}: {occurrences:,} occurrences become [UNK]"
+            f"This vocabulary lacks {' '.join(lacking)}: {_occurrences(occurrences)}"
             f"{_of_all(occurrences, found)}. The vocabulary shipped with zhbert ('default') has "
             "them; in your own, put them on rows that hold [unusedN]."
         )
@@ -205,7 +206,7 @@ def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
         lines.append(
             f"{found.traditional_share:.1%} of the Han characters are traditional, and "
             f"{len(traditional):,} of those are missing ({shown}): "
-            f"{found.traditional_unknown:,} occurrences become [UNK]."
+            f"{_occurrences(found.traditional_unknown)}."
         )
     others = [
         (c, n)
@@ -215,14 +216,14 @@ def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
     rest = sum(n for _, n in others)
     if found.pieces and rest / found.pieces >= 0.001:
         lines.append(
-            f"{len(others):,} other characters are missing, {' '.join(c for c, _ in others[:10])} "
-            f"first: {rest:,} occurrences become [UNK]. A vocabulary trained on this text has them:"
-            " zhbert vocab train."
+            f"{counted(len(others), 'other character', 'is/are')} missing, "
+            f"{' '.join(c for c, _ in others[:10])} first: {_occurrences(rest)}. A vocabulary "
+            "trained on this text has them: zhbert vocab train."
         )
     if found.too_long > found.pieces / 10_000:
         lines.append(
-            f"{found.too_long:,} words are longer than {MAX_CHARACTERS_PER_WORD} characters and "
-            "become [UNK] whole in any BERT vocabulary: long URLs, encoded data, or text in a "
+            f"{counted(found.too_long, 'word', 'is/are')} longer than {MAX_CHARACTERS_PER_WORD} "
+            "characters: [UNK] whole in any BERT vocabulary: long URLs, encoded data, or text in a "
             "script without spaces."
         )
     latin_share = found.latin_pieces / max(1, found.pieces)
@@ -233,6 +234,10 @@ def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
             "its words whole: zhbert vocab train."
         )
     return lines
+
+
+def _occurrences(count: int) -> str:
+    return f"{counted(count, 'occurrence', 'becomes/become')} [UNK]"
 
 
 def _of_all(count: int, found: Coverage) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 from zhbert.text.sentences import codes_of
-from zhbert.wording import how_to_install
+from zhbert.wording import counted, how_to_install
 
 try:
     from zhbert.text import _segment
@@ -71,6 +71,14 @@ def word_ends(
     parts = segmenter.segment([text[a:b] for a, b in zip(starts, text_ends, strict=True)])
     shifted = [part + start for part, start in zip(parts, starts, strict=True)]
     return np.concatenate(shifted).astype(np.int32) if shifted else np.zeros(0, np.int32)
+
+
+def describe_unaligned(segmenter: str, sentences: int) -> str:
+    """What became of sentences in which a library's words were not found (``unaligned``)."""
+    return (
+        f"{counted(sentences, 'sentence', 'has/have')} a word for each character: what "
+        f"{segmenter} made of it was not found in the text"
+    )
 
 
 # ---------------------------------------------------------------- traditional -> simplified

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from zhbert.wording import counted
 
 # pieces_per_word counts words of 1, 2, ... pieces; the last place counts all longer ones.
 HISTOGRAM_SIZE = 7
@@ -118,6 +121,17 @@ class AlignmentReport:
             pieces_per_word=[int(n) for n in words.pieces_per_word],
         )
 
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, Any]) -> AlignmentReport:
+        """What ``to_dict`` has made."""
+        return cls(
+            words=counts["words"],
+            pieces=counts["pieces"],
+            widened=counts["widened_words"],
+            unknown=counts["unknown_pieces"],
+            pieces_per_word=counts["pieces_per_word"],
+        )
+
     def __add__(self, other: AlignmentReport) -> AlignmentReport:
         return AlignmentReport(
             self.words + other.words,
@@ -144,7 +158,8 @@ class AlignmentReport:
         words, pieces = max(1, self.words), max(1, self.pieces)
         shares = " / ".join(f"{100 * n / words:.1f}" for n in self.pieces_per_word)
         return (
-            f"{self.words:,} words, {self.pieces:,} pieces ({self.pieces / words:.2f} a word)\n"
+            f"{counted(self.words, 'word')}, {counted(self.pieces, 'piece')} "
+            f"({self.pieces / words:.2f} a word)\n"
             f"words of 1/2/3/4/5/6/7+ pieces: {shares} %\n"
             f"widened to whole pieces: {100 * self.widened / words:.3f} % of words; "
             f"[UNK]: {100 * self.unknown / pieces:.3f} % of pieces"
