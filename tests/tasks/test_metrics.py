@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +21,33 @@ from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import METRICS_OF_KIND
 from zhbert.tasks.metrics import (
     METRICS,
-    accuracy,
-    entity_f1,
-    f1_binary,
-    matthews,
-    pearson,
+    of_all,
+    resampled_accuracy,
+    resampled_entity_f1,
+    resampled_f1_binary,
+    resampled_matthews,
+    resampled_pearson,
+    resampled_spearman,
     resampled_tag_accuracy,
-    spearman,
 )
 from zhbert.tasks.schemes import entities
+
+
+def plain(metric: Callable[..., Any]) -> Callable[..., float]:
+    return lambda gold, *more, **named: of_all(metric(gold, *more, **named), len(gold))
+
+
+accuracy, f1_binary, matthews, pearson, spearman, entity_f1 = map(
+    plain,
+    (
+        resampled_accuracy,
+        resampled_f1_binary,
+        resampled_matthews,
+        resampled_pearson,
+        resampled_spearman,
+        resampled_entity_f1,
+    ),
+)
 
 
 def labels_of(names: str) -> st.SearchStrategy[tuple[list[str], list[str]]]:

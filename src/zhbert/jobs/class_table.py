@@ -16,8 +16,8 @@ MOST_CONFUSED = 8
 
 def print_report(card: Card, report: Mapping[str, Any]) -> None:
     """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
-    names = dict(zip(card.data.labels, card.data.label_names, strict=False))
-    named = {label: _named(label, names.get(label, "")) for label in report["classes"]}
+    shown = card.data.shown_labels
+    named = {label: shown.get(label, label) for label in report["classes"]}
     what = "entity" if card.kind == "tag" else "label"
     table = console.table(what, ">precision", ">recall", ">f1", ">support")
     for label, row in report["classes"].items():
@@ -35,10 +35,6 @@ def print_report(card: Card, report: Mapping[str, Any]) -> None:
         table.add_row(named[label], *(f"{counts.get(other, 0):,}" for other in confusion))
     console.out().print()
     console.out().print(table)
-
-
-def _named(label: str, name: str) -> str:
-    return f"{label} {name}" if name not in ("", label) else label
 
 
 def _cells(row: Mapping[str, float]) -> list[str]:

@@ -23,7 +23,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -269,20 +269,14 @@ def _tagged_lines(example: Example, prediction: Prediction) -> str:
     return tagged_lines(example, prediction.value)
 
 
-def _opened_for_writing(target: str) -> AbstractContextManager[TextIO]:
-    return _to_stdout() if target == STREAM else _to_file(Path(target))
-
-
 @contextmanager
-def _to_stdout() -> Iterator[TextIO]:
-    yield sys.stdout
-    sys.stdout.flush()
-
-
-@contextmanager
-def _to_file(path: Path) -> Iterator[TextIO]:
+def _opened_for_writing(target: str) -> Iterator[TextIO]:
+    if target == STREAM:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
     with (
-        atomic_file(path) as temporary,
+        atomic_file(target) as temporary,
         temporary.open("w", encoding="utf-8", newline="\n") as stream,
     ):
         yield stream

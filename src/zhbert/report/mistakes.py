@@ -9,6 +9,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.report.runs import FineTuningRun, as_number, read_lines
+from zhbert.tasks.entity_spans import joint_of
 from zhbert.tasks.schemes import Entity, TagScheme, entities, scheme_of_model
 
 Line = Mapping[str, Any]
@@ -101,14 +102,7 @@ def confusion(run: FineTuningRun, predictions: Iterable[Sequence[Line]]) -> Conf
 
 
 def _names(run: FineTuningRun) -> dict[str, str]:
-    """What people call the labels."""
-    if run.card is None or not run.card.data.label_names:
-        return {}
-    data = run.card.data
-    return {
-        label: f"{label} {name}" if name != label else label
-        for label, name in zip(data.labels, data.label_names, strict=True)
-    }
+    return run.card.data.shown_labels if run.card else {}
 
 
 def _label_pair(line: Line) -> list[tuple[str, str]]:
@@ -219,8 +213,7 @@ def _named(labels: Any, names: Mapping[str, str]) -> str:
 
 
 def _joined(tokens: Sequence[str]) -> str:
-    """Chinese has no spaces between its tokens."""
-    return (" " if any(len(token) > 1 for token in tokens) else "").join(tokens)
+    return joint_of(tokens).join(tokens)
 
 
 def _shortened(text: str) -> str:

@@ -9,18 +9,18 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zhbert.config import named_file
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, read_toml
+from zhbert.files import read_text, read_toml
 from zhbert.schema import build, suggest
 from zhbert.tasks.schemes import SchemeError, scheme_of, tags_of_types
 from zhbert.tasks.sources import check_encoding
-from zhbert.wording import counted, show
+from zhbert.wording import counted, listed, nearest, shortly, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
 
@@ -153,6 +153,20 @@ class Data:
         if text in spelled or (number := finite_number(text)) is None:
             return spelled.get(text)
         return next((spelled[one] for one in spelled if finite_number(one) == number), None)
+
+    def not_a_label(self, text: Any, what: str = "label") -> str:
+        """What to say of a label that the card does not have."""
+        if text == "":
+            return f"the {what} is empty; the card's labels: {listed(self.labels)}"
+        hint = nearest(text, self.labels, "the card's labels")
+        return f"the {what} {shortly(text)} is not in the card{hint}"
+
+    @property
+    def shown_labels(self) -> dict[str, str]:
+        """What people call the labels: the labels and, beside them, ``label_names``."""
+        names = self.label_names or self.labels
+        pairs = zip(self.labels, names, strict=True)
+        return {label: label if name == label else f"{label} {name}" for label, name in pairs}
 
     @property
     def quoted(self) -> bool:
@@ -339,61 +353,12 @@ def check_card(card: Card) -> None:
     for metric in card.metrics:
         _choice(metric, METRICS_OF_KIND[card.kind], f"{where}: metrics")
     _choice(card.language, ("zh", "en"), f"{where}: language")
-    if not data.train and not data.dev:
-        raise ZhbertError(f"{where}: data: neither train nor dev names a file")
     if data.encoding:
         check_encoding(data.encoding, f"{where}: data.encoding =")
-    for split in data.scored_with_dev:
-        _choice(split, tuple(data.more), f"{where}: data.scored_with_dev")
-    for split in data.more:
-        if split in SPLITS:
-            raise ZhbertError(f"{where}: data.more.{split}: {split} is a key of [data] itself")
-        if not re.fullmatch("[A-Za-z0-9_-]+", split):
-            raise ZhbertError(
-                f"{where}: data.more: {show(split)}: a split's name is made of letters, digits, "
-                "'_' and '-'"
-            )
-    # Scores are named by their splits, dev_hard's and hard's alike.
-    short = [split.removeprefix("dev_") for split in data.scored_with_dev]
-    if twice := next((name for name in short if short.count(name) > 1), None):
-        raise ZhbertError(
-            f"{where}: data.scored_with_dev: the scores of two splits would be named {twice}"
-        )
-    if card.kind in _ROWS:
-        _check_columns(card)
-    if data.format == "bio":
-        for key in ("text", "label"):
-            for number in getattr(data, key):
-                if not isinstance(number, int) or number < 0:
-                    raise ZhbertError(
-                        f"{where}: data.{key} = {show(number)}: must be a number, from 0"
-                    )
-    if card.kind in _KEYS_FOR["labels"]:
-        _check_labels(card)
-    if card.kind == "multi_label":
-        _check_several_labels(card)
-    if card.kind == "regress" and (
-        len(data.label_range) != 2
-        or not all(map(math.isfinite, data.label_range))
-        or data.label_range[0] >= data.label_range[1]
-    ):
-        raise ZhbertError(
-            f"{where}: data.label_range = {show(data.label_range)}: must be the lowest and the "
-            "highest number, for example [0, 5]"
-        )
-    if card.kind == "tag":
-        try:
-            scheme_of(data.labels, data.scheme)
-        except SchemeError as error:
-            raise ZhbertError(f"{_place_of(card, error.label)}: data: {error}") from None
-    if card.kind == "span":
-        _required_choice("scorer", data.scorer, SCORERS, where)
-        if data.no_answer and data.scorer not in SCORERS_OF_NO_ANSWER:
-            known = " or ".join(SCORERS_OF_NO_ANSWER)
-            raise ZhbertError(
-                f"{where}: data.no_answer = true: {data.scorer} has no score for a question "
-                f"without an answer; the scorer must be {known}"
-            )
+    _check_splits(data, where)
+    for of, check in _CHECKS:
+        if card.kind in of or data.format in of:
+            check(card, where)
     for family, settings in {"": card.settings, **card.families}.items():
         _check_settings(settings, f"{where}: settings." + (f"{family}." if family else ""))
     for one in card.published:
@@ -490,8 +455,29 @@ def _check_keys(kind: str, data: Data, written: Iterable[str], where: str) -> No
             raise ZhbertError(f"{where}: data.{key}: is for {' and '.join(of)}, not for {this}")
 
 
-def _check_columns(card: Card) -> None:
-    where, data = card.path.name, card.data
+def _check_splits(data: Data, where: str) -> None:
+    if not data.train and not data.dev:
+        raise ZhbertError(f"{where}: data: neither train nor dev names a file")
+    for split in data.scored_with_dev:
+        _choice(split, tuple(data.more), f"{where}: data.scored_with_dev")
+    for split in data.more:
+        if split in SPLITS:
+            raise ZhbertError(f"{where}: data.more.{split}: {split} is a key of [data] itself")
+        if not re.fullmatch("[A-Za-z0-9_-]+", split):
+            raise ZhbertError(
+                f"{where}: data.more: {show(split)}: a split's name is made of letters, digits, "
+                "'_' and '-'"
+            )
+    # Scores are named by their splits, dev_hard's and hard's alike.
+    short = [split.removeprefix("dev_") for split in data.scored_with_dev]
+    if twice := next((name for name in short if short.count(name) > 1), None):
+        raise ZhbertError(
+            f"{where}: data.scored_with_dev: the scores of two splits would be named {twice}"
+        )
+
+
+def _check_columns(card: Card, where: str) -> None:
+    data = card.data
     for key in ("text", "label"):
         # Several labels may have a column each.
         if not getattr(data, key) and (key, card.kind) != ("label", "multi_label"):
@@ -514,8 +500,8 @@ def _check_columns(card: Card) -> None:
                 )
 
 
-def _check_labels(card: Card) -> None:
-    where, labels = card.path.name, card.data.labels
+def _check_labels(card: Card, where: str) -> None:
+    labels = card.data.labels
     if len(labels) < 2:
         raise ZhbertError(
             f"{where}: data.labels = {show(labels)}: name two or more, in the order of their ids, "
@@ -553,14 +539,14 @@ def _place_of(card: Card, value: str) -> str:
     if card.data.labels_file:
         path, written = path.parent / card.data.labels_file, [value]
     if path.is_file():
-        for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
             if any(one in line for one in written):
                 return f"{path.name}:{number}"
     return path.name
 
 
-def _check_several_labels(card: Card) -> None:
-    where, data = card.path.name, card.data
+def _check_several_labels(card: Card, where: str) -> None:
+    data = card.data
     if not 0 < data.threshold < 1:
         raise ZhbertError(
             f"{where}: data.threshold = {show(data.threshold)}: must be above 0 and below 1"
@@ -578,6 +564,51 @@ def _check_several_labels(card: Card) -> None:
             f"{where}: data: 'label' is missing: without a header (header = false) no column has a "
             "label's name"
         )
+
+
+def _check_numbered_columns(card: Card, where: str) -> None:
+    for key in ("text", "label"):
+        for number in getattr(card.data, key):
+            if not isinstance(number, int) or number < 0:
+                raise ZhbertError(f"{where}: data.{key} = {show(number)}: must be a number, from 0")
+
+
+def _check_range(card: Card, where: str) -> None:
+    ends = card.data.label_range
+    if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
+        raise ZhbertError(
+            f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest number, "
+            "for example [0, 5]"
+        )
+
+
+def _check_scheme(card: Card, where: str) -> None:
+    try:
+        scheme_of(card.data.labels, card.data.scheme)
+    except SchemeError as error:
+        raise ZhbertError(f"{_place_of(card, error.label)}: data: {error}") from None
+
+
+def _check_scorer(card: Card, where: str) -> None:
+    scorer = card.data.scorer
+    _required_choice("scorer", scorer, SCORERS, where)
+    if card.data.no_answer and scorer not in SCORERS_OF_NO_ANSWER:
+        raise ZhbertError(
+            f"{where}: data.no_answer = true: {scorer} has no score for a question without an "
+            f"answer; the scorer must be {' or '.join(SCORERS_OF_NO_ANSWER)}"
+        )
+
+
+# Kinds and formats, and what is checked of them, in this order.
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Card, str], None]], ...] = (
+    (_ROWS, _check_columns),
+    (("bio",), _check_numbered_columns),
+    (_KEYS_FOR["labels"], _check_labels),
+    (("multi_label",), _check_several_labels),
+    (("regress",), _check_range),
+    (("tag",), _check_scheme),
+    (("span",), _check_scorer),
+)
 
 
 def finite_number(text: str) -> float | None:
@@ -621,9 +652,7 @@ def _known_keys(key: str, prefix: str, known: Iterable[str]) -> str:
 
 def _read_labels(path: Path, label: str) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise describe_os_error(error, f"{label}: reading") from None
-    except UnicodeDecodeError:
-        raise ZhbertError(f"{path}: not UTF-8; a labels_file holds a label a line") from None
+        lines = read_text(path, "a label a line").split("\n")
+    except ZhbertError as error:
+        raise ZhbertError(f"{label}: {error}") from None
     return tuple(line.strip() for line in lines if line.strip())

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, sigmoid, softmax
+from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, sigmoid, softmax
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import Batch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
-class OneRowEach:
+class OneRowEach(NothingBesides):
     """What the kinds share whose examples are a row each: a text, or a pair of texts."""
 
     tokenizer: Tokenizer
@@ -47,16 +47,6 @@ class OneRowEach:
     def scores(self, model: nn.Module, batch: Batch) -> Tensor:
         """(R, labels) logits; to regress (R, 1), the number, scaled."""
         return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
-
-    def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """Nothing is tuned."""
-        return self
-
-    def begin(self, model: nn.Module) -> None:
-        """Nothing."""
-
-    def finish(self, model: nn.Module) -> None:
-        """Nothing: the outputs are the logits of the labels."""
 
     def settings(self) -> dict[str, Any]:
         """The length that rows are cut to."""

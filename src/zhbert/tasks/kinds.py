@@ -111,6 +111,20 @@ class Kind(Protocol):
         """What is to be predicted, for people."""
 
 
+class NothingBesides:
+    """For kinds that learn nothing but weights, and whose outputs are what users expect."""
+
+    def tuned(self, prepared: Prepared, scores: Array) -> Self:
+        """Nothing is tuned."""
+        return self
+
+    def begin(self, model: nn.Module) -> None:
+        """Nothing."""
+
+    def finish(self, model: nn.Module) -> None:
+        """Nothing."""
+
+
 class FineTuning:
     """A kind as the training loop's objective."""
 

@@ -29,34 +29,17 @@ Labels = str | Sequence[str]
 Rows = Sequence[Sequence[str]]
 """Rows of tags."""
 
-# -- labels ------------------------------------------------------------------------------------
 
+def of_all(metric: Resampled, num_examples: int) -> float:
+    """The plain score, that of each example once.
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """The share of examples whose label is right.
-
-    >>> accuracy(["0", "1", "1", "0"], ["0", "1", "0", "0"])
+    >>> of_all(resampled_accuracy(["0", "1", "1", "0"], ["0", "1", "0", "0"]), 4)
     75.0
     """
-    return _once(resampled_accuracy(gold, predicted), gold)
+    return float(metric(np.ones((1, num_examples)))[0])
 
 
-def f1_binary(gold: Sequence[str], predicted: Sequence[str], positive: str = "1") -> float:
-    """F1 of one class, as MRPC and QQP ask for; 0 where that class never occurs.
-
-    >>> f1_binary(["1", "1", "0", "0"], ["1", "0", "1", "0"])
-    50.0
-    """
-    return _once(resampled_f1_binary(gold, predicted, positive), gold)
-
-
-def matthews(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """Matthews' correlation of two classes or more; 0 where one side is constant.
-
-    >>> matthews(["1", "1", "0", "0"], ["1", "1", "0", "0"])
-    100.0
-    """
-    return _once(resampled_matthews(gold, predicted), gold)
+# -- labels ------------------------------------------------------------------------------------
 
 
 def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
@@ -70,7 +53,7 @@ def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
 
 
 def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> Resampled:
-    """Of `accuracy`."""
+    """The share of examples whose label is right."""
     _check(gold, predicted)
     return resampled_mean([100.0 * (a == b) for a, b in zip(gold, predicted, strict=True)])
 
@@ -87,7 +70,11 @@ def resampled_exact_match(
 def resampled_f1_binary(
     gold: Sequence[str], predicted: Sequence[str], positive: str = "1"
 ) -> Resampled:
-    """Of `f1_binary`."""
+    """F1 of one class, as MRPC and QQP ask for; 0 where that class never occurs.
+
+    >>> of_all(resampled_f1_binary(["1", "1", "0", "0"], ["1", "0", "1", "0"]), 4)
+    50.0
+    """
     _check(gold, predicted)
     true = np.array([label == positive for label in gold])
     found = np.array([label == positive for label in predicted])
@@ -95,7 +82,7 @@ def resampled_f1_binary(
 
 
 def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampled:
-    """Of `matthews`."""
+    """Matthews' correlation of two classes or more; 0 where one side is constant."""
     _check(gold, predicted)
     labels = {label: index for index, label in enumerate(dict.fromkeys([*gold, *predicted]))}
     one_hot = np.eye(len(labels))
@@ -147,27 +134,21 @@ class ClassCounts:
         return precision, recall, f1
 
 
-def averaged_f1(
-    gold: Sequence[Labels], predicted: Sequence[Labels], average: str, labels: Sequence[str] = ()
-) -> float:
+def resampled_averaged_f1(
+    gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = (), *, average: str
+) -> Resampled:
     """F1 of all classes in one: their ``micro``, ``macro`` or ``weighted`` average.
 
     As scikit-learn's ``f1_score(average=...)`` counts it: micro adds up what is right, macro is the
     mean of the classes' F1, weighted their mean by how often each is there. Of single labels the
-    classes are those that occur; of several labels each, all ``labels``.
+    classes are those that occur in each resample; of several labels each, all ``labels``.
 
-    >>> averaged_f1(["a", "a", "b", "c"], ["a", "a", "b", "b"], "micro")
+    >>> of_all(resampled_averaged_f1("aabc", "aabb", average="micro"), 4)
     75.0
-    >>> averaged_f1([("a", "b"), ()], [("a",), ("b",)], "macro", ["a", "b"])
+    >>> gold, found = [("a", "b"), ()], [("a",), ("b",)]
+    >>> of_all(resampled_averaged_f1(gold, found, ["a", "b"], average="macro"), 2)
     50.0
     """
-    return _once(resampled_averaged_f1(gold, predicted, labels, average=average), gold)
-
-
-def resampled_averaged_f1(
-    gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = (), *, average: str
-) -> Resampled:
-    """Of `averaged_f1`; of single labels the classes are those of each resample."""
     classes = _classes(gold, predicted, labels)
     marks = _marks(gold, predicted, classes)
     absent = not isinstance(gold[0], str)
@@ -262,26 +243,12 @@ def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequenc
 # -- numbers -----------------------------------------------------------------------------------
 
 
-def pearson(gold: Sequence[float], predicted: Sequence[float]) -> float:
+def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
     """Pearson's correlation; 0 where one side is constant, for which there is none.
 
-    >>> round(pearson([0, 1, 2, 5], [0, 2, 4, 10]), 6)
+    >>> round(of_all(resampled_pearson([0, 1, 2, 5], [0, 2, 4, 10]), 4), 6)
     100.0
     """
-    return _once(resampled_pearson(gold, predicted), gold)
-
-
-def spearman(gold: Sequence[float], predicted: Sequence[float]) -> float:
-    """Pearson's correlation of the ranks, equal values sharing their mean rank.
-
-    >>> round(spearman([0, 1, 2, 5], [0, 1, 8, 9]), 6)
-    100.0
-    """
-    return _once(resampled_spearman(gold, predicted), gold)
-
-
-def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
-    """Of `pearson`."""
     _check(gold, predicted)
     true = np.asarray(gold, dtype=np.float64)[None, :]
     found = np.asarray(predicted, dtype=np.float64)[None, :]
@@ -289,7 +256,10 @@ def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resa
 
 
 def resampled_spearman(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
-    """Of `spearman`: each resample has ranks of its own."""
+    """Pearson's correlation of the ranks, equal values sharing their mean rank.
+
+    Each resample has ranks of its own.
+    """
     _check(gold, predicted)
     ranks_of_gold, ranks_of_predicted = _ranks(gold), _ranks(predicted)
     return lambda weights: _correlation(
@@ -329,28 +299,20 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
 # -- tags --------------------------------------------------------------------------------------
 
 
-def entity_f1(
-    gold: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
-    scheme: TagScheme | None = None,
-) -> float:
-    """F1 over entities, all types together (micro): one counts where type and ends are right.
-
-    As seqeval's ``f1_score``: of BIO, and without a ``scheme``, in its default mode, else in its
-    strict one; 0 where there are no entities at all.
-
-    >>> entity_f1([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "B-ORG"]])
-    50.0
-    """
-    return _once(resampled_entity_f1(gold, predicted, scheme), gold)
-
-
 def resampled_entity_f1(
     gold: Sequence[Sequence[str]],
     predicted: Sequence[Sequence[str]],
     scheme: TagScheme | None = None,
 ) -> Resampled:
-    """Of `entity_f1`; an example is a sentence."""
+    """F1 over entities, all types together (micro): one counts where type and ends are right.
+
+    As seqeval's ``f1_score``: of BIO, and without a ``scheme``, in its default mode, else in its
+    strict one; 0 where there are no entities at all. An example is a sentence.
+
+    >>> gold, found = [["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "B-ORG"]]
+    >>> of_all(resampled_entity_f1(gold, found), 1)
+    50.0
+    """
     counts = entity_counts(gold, predicted, scheme)
     return _resampled_f1(counts[:, 0], counts[:, 1], counts[:, 2])
 
@@ -389,15 +351,13 @@ def _plain(metric: Callable[[Any, Any], Resampled]) -> _Metric:
     return lambda gold, predicted, labels=(): metric(gold, predicted)
 
 
-def _average(average: str) -> _Metric:
-    return partial(resampled_averaged_f1, average=average)
-
-
 def _entity_f1(gold: Rows, predicted: Rows, labels: Sequence[str] = ()) -> Resampled:
     return resampled_entity_f1(gold, predicted, scheme_of(labels) if labels else None)
 
 
-_AVERAGED = {f"f1_{average}": _average(average) for average in AVERAGES}
+_AVERAGED = {
+    f"f1_{average}": partial(resampled_averaged_f1, average=average) for average in AVERAGES
+}
 
 METRICS: Mapping[str, Mapping[str, _Metric]] = {
     "classify": {
@@ -441,10 +401,6 @@ def _ratio(upper: Floats, lower: Floats) -> Floats:
     """A quotient that is 0 where the divisor is."""
     upper, lower = np.broadcast_arrays(upper, lower)
     return np.divide(upper, lower, out=np.zeros(upper.shape), where=lower != 0)
-
-
-def _once(metric: Resampled, gold: Sequence[Any]) -> float:
-    return float(metric(np.ones((1, len(gold))))[0])
 
 
 def _check(gold: Sequence[Any], predicted: Sequence[Any]) -> None:

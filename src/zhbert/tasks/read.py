@@ -31,7 +31,7 @@ from zhbert.tasks.sources import (
 )
 from zhbert.tasks.squad import questions
 from zhbert.tasks.tagged import sentences
-from zhbert.wording import listed, nearest, shortly, show
+from zhbert.wording import listed, shortly, show
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _texts(
                     hint = ""
                     if line == 1 and not data.header and form in ("tsv", "csv"):
                         hint = "; if these are the columns' names, set header = true in the card"
-                    raise ZhbertError(f"{where}: {_no_label(label, data)}{hint}")
+                    raise ZhbertError(f"{where}: {data.not_a_label(label)}{hint}")
                 label = None
         yield TextExample(identity, text, text_pair, label, value, several)
 
@@ -489,7 +489,7 @@ def _several_labels(record: _Record, data: Data, where: str) -> tuple[str, ...]:
     given = {_spelled(one).strip() for one in value} - {""}
     given = {data.known_label(label) or label for label in given}
     for label in sorted(given - set(data.labels)):
-        raise ZhbertError(f"{where}: {_no_label(label, data)}")
+        raise ZhbertError(f"{where}: {data.not_a_label(label)}")
     return tuple(label for label in data.labels if label in given)
 
 
@@ -522,13 +522,6 @@ def _no_column(column: Column, record: _Record) -> str:
     there = names or [str(name) for name in record]
     wanted = " or ".join(show(name) for name in column)
     return f"no column {wanted}; there: {listed(there) or 'none'}"
-
-
-def _no_label(label: str, data: Data) -> str:
-    if not label:
-        return f"the label is empty; the card's labels: {listed(data.labels)}"
-    hint = nearest(label, data.labels, "the card's labels")
-    return f"the label {shortly(label)} is not in the card{hint}"
 
 
 def _is_meant(record: _Record, data: Data) -> bool:

@@ -18,7 +18,7 @@ from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.scoring import Prediction
 from zhbert.tasks.sources import holds_json
 from zhbert.tasks.tagged import COLUMNS_APART, sentence_lines, without_place
-from zhbert.wording import counted, name, nearest, shortly
+from zhbert.wording import counted, name, shortly
 
 
 def read_predictions(
@@ -168,10 +168,7 @@ class _Reader:
             return label
         if text in data.label_names:
             return data.labels[data.label_names.index(text)]
-        raise ZhbertError(
-            f"{where}: the label {shortly(text)} is not in the card"
-            + nearest(text, data.labels, "the card's labels")
-        )
+        raise ZhbertError(f"{where}: {data.not_a_label(text)}")
 
     # -- tags ------------------------------------------------------------------------------------
 
@@ -208,7 +205,7 @@ class _Reader:
 
     def _token_and_tag(self, number: int, line: str) -> tuple[str, str]:
         """A token and its predicted tag, the last; the right one may stand between them."""
-        where, labels = f"{self.path}:{number}", self.card.data.labels
+        where = f"{self.path}:{number}"
         fields = COLUMNS_APART.split(line.rstrip(" \t"))
         # Space at the beginning: it is itself the token.
         token, tags = fields[0] or " ", fields[1:]
@@ -216,9 +213,8 @@ class _Reader:
             raise ZhbertError(
                 f"{where}: write a token and its tag a line, or the right tag between them"
             )
-        if tags[-1] not in labels:
-            hint = nearest(tags[-1], labels, "the card's labels")
-            raise ZhbertError(f"{where}: the tag {shortly(tags[-1])} is not in the card{hint}")
+        if tags[-1] not in self.card.data.labels:
+            raise ZhbertError(f"{where}: {self.card.data.not_a_label(tags[-1], 'tag')}")
         return without_place(token, self.card), tags[-1]
 
     def _tags_of_objects(self) -> dict[str, Prediction]:
@@ -236,7 +232,7 @@ class _Reader:
                 raise ZhbertError(f"{where}: {shortly(tags)}: must be a list of tags")
             for tag in tags:
                 if tag not in self.card.data.labels:
-                    raise ZhbertError(f"{where}: the tag {shortly(tag)} is not in the card")
+                    raise ZhbertError(f"{where}: {self.card.data.not_a_label(tag, 'tag')}")
             if example is not None and len(tags) != len(example.tokens):
                 raise ZhbertError(
                     f"{where}: {counted(len(tags), 'tag')}, in {self.gold} it has "

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
-
 from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import Card
 from zhbert.tasks.metrics import (
@@ -16,6 +14,7 @@ from zhbert.tasks.metrics import (
     class_report,
     entity_counts,
     entity_report,
+    of_all,
     resampled_mean,
 )
 from zhbert.tasks.read import Example, SpanExample
@@ -140,8 +139,7 @@ def _gold(example: Example) -> Prediction:
 
 
 def _metrics(resampled: Mapping[str, Resampled], num_examples: int) -> dict[str, float]:
-    whole = np.ones((1, num_examples))
-    return {name: float(metric(whole)[0]) for name, metric in resampled.items()}
+    return {name: of_all(metric, num_examples) for name, metric in resampled.items()}
 
 
 def _precision_and_recall(

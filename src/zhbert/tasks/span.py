@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
+from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, SpanExample
 from zhbert.tasks.rows import Batch, Ids, pack
 from zhbert.tasks.span_scores import SCORERS
@@ -59,7 +59,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class Span:
+class Span(NothingBesides):
     """Extraction of answers."""
 
     tokenizer: Tokenizer
@@ -254,12 +254,6 @@ class Span:
             "score": (scores.per_question_f1 / 100).tolist(),
             "em": (scores.per_question_em / 100).tolist(),
         }
-
-    def begin(self, model: nn.Module) -> None:
-        """Nothing."""
-
-    def finish(self, model: nn.Module) -> None:
-        """Nothing: the outputs are the scores of starts and ends."""
 
     def settings(self) -> dict[str, Any]:
         """Lengths, strides and what answers may be."""

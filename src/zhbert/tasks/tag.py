@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.tasks.entity_spans import joint_of
-from zhbert.tasks.kinds import Array, Prediction, Prepared, softmax
+from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.metrics import entity_counts
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.rows import NOT_A_TARGET, Batch, Rows, pack
@@ -36,7 +36,7 @@ class TokenPlaces:
 
 
 @dataclass(frozen=True)
-class Tag:
+class Tag(NothingBesides):
     """Tagging of tokens."""
 
     tokenizer: Tokenizer
@@ -142,10 +142,6 @@ class Tag:
             for one, row, chance in zip(sentences, tags, chances, strict=True)
         ]
 
-    def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """Nothing is tuned."""
-        return self
-
     def each(
         self, examples: Sequence[Example], predictions: Sequence[Prediction]
     ) -> dict[str, list[float]]:
@@ -156,12 +152,6 @@ class Tag:
         both = counts[:, 1] + counts[:, 2]
         f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
         return {"score": f1.tolist()}
-
-    def begin(self, model: nn.Module) -> None:
-        """Nothing."""
-
-    def finish(self, model: nn.Module) -> None:
-        """Nothing: the outputs are the logits of the tags."""
 
     def settings(self) -> dict[str, Any]:
         """The length of a row."""

@@ -22,7 +22,7 @@ from zhbert.tasks.sources import (
     numbered_lines,
     scalar,
 )
-from zhbert.wording import nearest, shortly, show
+from zhbert.wording import show
 
 # A token and its tag in one, as in 李/B-PER.
 _JOINED = re.compile(r"(.+)/([^/ \t]+)", re.DOTALL)
@@ -151,10 +151,7 @@ def _of_records(
 
 def _known(token: str, tag: str, card: Card, where: str, labelled: bool) -> str:
     if labelled and tag not in card.data.labels:
-        what = f"{show(token)} has no tag"
-        if tag:
-            hint = nearest(tag, card.data.labels, "the card's labels")
-            what = f"the label {shortly(tag)} is not in the card{hint}"
+        what = card.data.not_a_label(tag) if tag else f"{show(token)} has no tag"
         raise ZhbertError(f"{where}: {what}")
     return tag
 
