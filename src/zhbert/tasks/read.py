@@ -210,7 +210,6 @@ def _texts(
     card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     data = card.data
-    labels = frozenset(data.labels)
     seen: set[str] = set()
     number = 0
     form = form_of(path, data)
@@ -229,27 +228,40 @@ def _texts(
         if data.id:
             identity = _text(record, data.id, where)
             check_new(identity, seen, where)
-        label, value, several = None, None, None
-        if card.kind == "multi_label":
-            with nullcontext() if labelled else suppress(ZhbertError):
-                several = _several_labels(record, data, where)
-        elif labelled or _has(record, data.label):
-            label = _text(record, data.label, where, null=not labelled).strip()
-            label = data.known_label(label) or label
-            if labelled and label in data.drop_labels:
-                counts[f"rows left out for their label {show(label)}"] += 1
-                continue
-            if card.kind == "regress":
-                value = _number(label, data, where, labelled)
-                label = label if value is not None else None
-            elif label not in labels:
-                if labelled:
-                    hint = ""
-                    if line == 1 and not data.header and form in ("tsv", "csv"):
-                        hint = "; if these are the columns' names, set header = true in the card"
-                    raise ZhbertError(f"{where}: {data.not_a_label(label)}{hint}")
-                label = None
-        yield TextExample(identity, text, text_pair, label, value, several)
+        names = line == 1 and not data.header and form in DELIMITERS
+        gold = _gold(card, record, where, labelled, may_be_names=names)
+        if labelled and gold.get("label") in data.drop_labels:
+            counts[f"rows left out for their label {show(gold['label'])}"] += 1
+            continue
+        yield TextExample(identity, text, text_pair, **gold)
+
+
+def _gold(
+    card: Card, record: _Record, where: str, labelled: bool, *, may_be_names: bool
+) -> dict[str, Any]:
+    """The fields of a TextExample that say what is right; none where the row does not say."""
+    data = card.data
+    if card.kind == "multi_label":
+        with nullcontext() if labelled else suppress(ZhbertError):
+            return {"labels": _several_labels(record, data, where)}
+        return {}
+    if not labelled and not _has(record, data.label):
+        return {}
+    label = _text(record, data.label, where, null=not labelled).strip()
+    label = data.known_label(label) or label
+    if labelled and label in data.drop_labels:
+        return {"label": label}
+    if card.kind == "regress":
+        value = _number(label, data, where, labelled)
+        return {} if value is None else {"label": label, "value": value}
+    if label in data.labels:
+        return {"label": label}
+    if not labelled:
+        return {}
+    hint = (
+        "; if these are the columns' names, set header = true in the card" if may_be_names else ""
+    )
+    raise ZhbertError(f"{where}: {data.not_a_label(label)}{hint}")
 
 
 def _tagged(

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,15 +63,16 @@ def read_null_odds(path: Path, card: Card) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
 class _Reader:
     """What all kinds of predictions are read with."""
 
-    def __init__(
-        self, card: Card, path: Path, examples: Sequence[Example], gold: Path, split: str,
-        remark: Remark,
-    ) -> None:  # fmt: skip
-        self.card, self.path, self.gold, self.split = card, path, gold, split
-        self.examples, self.remark = examples, remark
+    card: Card
+    path: Path
+    examples: Sequence[Example]
+    gold: Path
+    split: str
+    remark: Remark
 
     # -- questions -------------------------------------------------------------------------------
 
