@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.files import read_json
 from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
@@ -155,3 +156,11 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
         "precision": str(dtype).removeprefix("torch."),
         "processes": world_size,
     }
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """A run's provenance.json; nothing where it is missing or damaged: no result depends on it."""
+    try:
+        return read_json(folder / "provenance.json", dict)
+    except ZhbertError:
+        return {}

@@ -110,7 +110,7 @@ def test_unknown_keys_survive(tmp_path: Path) -> None:
         ({"problem_type": "multi"}, "problem_type = .*must be one of regression, single_label"),
         ({"classifier_dropout": "much"}, "classifier_dropout = .*must be a number"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
-        ({"is_decoder": True}, "is_decoder = true is not supported"),
+        ({"is_decoder": True}, "is_decoder = true: must be False"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob = 1.0"),
         ({"hidden_act": "swish"}, "known: gelu, gelu_new, relu"),
         ({"embedding_size": 128}, "embedding_size differs"),

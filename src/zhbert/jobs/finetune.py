@@ -37,7 +37,6 @@ from zhbert.errors import ZhbertError
 from zhbert.files import (
     advising,
     atomic_folder,
-    read_json,
     read_toml,
     sha256_of,
     write_json,
@@ -52,6 +51,7 @@ from zhbert.jobs.finetune_text import (
     short_name,
 )
 from zhbert.jobs.model_folder import check_vocabulary
+from zhbert.runtime import read_provenance
 from zhbert.schema import build, flatten, to_toml
 from zhbert.tasks.cards import Card, load_card, split_remark, with_encoding
 from zhbert.tasks.settings import (
@@ -377,7 +377,7 @@ class _Run:
         """The provenance of a run that is gone on with; None: a new one begins."""
         if self.overwrite or not (self.folder / "task.toml").is_file():
             return None
-        former = _read_json(self.folder / "provenance.json")
+        former = read_provenance(self.folder)
         theirs = former.get("identity")
         if not isinstance(theirs, dict) or not theirs:
             raise ZhbertError(
@@ -682,14 +682,6 @@ def _parameters(config: BertConfig, kind: Kind) -> int:
         del parts["pooler"]
     outputs = 2 if kind.labels is None else len(kind.labels)
     return sum(parts.values()) + outputs * (config.hidden_size + 1)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or nothing where it is missing or damaged."""
-    try:
-        return read_json(path, dict)
-    except ZhbertError:
-        return {}
 
 
 def _is_run(folder: Path) -> bool:

@@ -38,10 +38,17 @@ from zhbert.config import (
 )
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
-from zhbert.files import advising, read_json
+from zhbert.files import advising
 from zhbert.folders import Claim
 from zhbert.jobs.model_folder import tokenizer_beside
-from zhbert.runtime import choose_device, choose_dtype, prepare_threads, total_memory
+from zhbert.runtime import (
+    choose_device,
+    choose_dtype,
+    prepare_threads,
+    provenance,
+    read_provenance,
+    total_memory,
+)
 from zhbert.train.memory import (
     BYTES_PER_PARAMETER,
     Workload,
@@ -190,7 +197,7 @@ def pretrain(
     claim = _claim(folder, resume=resume, overwrite=overwrite)
     _check_run_folder(claim)
     # A run remembers the overrides that it was begun with: --resume need not repeat them.
-    every = [*(_provenance(folder).get("overrides", []) if resume else []), *overrides]
+    every = [*(read_provenance(folder).get("overrides", []) if resume else []), *overrides]
     if isinstance(recipe, Recipe):
         where = "recipe"
         settings = parse_recipe(_nested(recipe), every)
@@ -814,7 +821,6 @@ class _Job:
         """Make the run folder, now that everything it needs is there."""
         from zhbert.files import write_json, write_text
         from zhbert.folders import empty_folder
-        from zhbert.runtime import provenance
 
         self.held.enter_context(self.claim.held())
         overrides = [without_secrets(one) for one in self.overrides]
@@ -828,7 +834,7 @@ class _Job:
         }
         if self.resume:
             self._checkpoints().forget_after(begun.at.step)
-            former = _provenance(self.folder)
+            former = read_provenance(self.folder)
             resumed = [*former.get("resumed", []), origin]
             origin = {**former, "overrides": overrides, "resumed": resumed}
         elif self.overwrite:
@@ -982,14 +988,6 @@ def _check_run_folder(claim: Claim) -> None:
         raise ZhbertError(
             f"--resume: {claim.folder}: no run to go on with; leave --resume away to begin one"
         )
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    """RUN/provenance.json, or nothing where it is missing or damaged: no result depends on it."""
-    try:
-        return read_json(folder / "provenance.json", dict)
-    except ZhbertError:
-        return {}
 
 
 def _nested(recipe: Recipe) -> dict[str, Any]:

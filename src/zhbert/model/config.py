@@ -27,7 +27,12 @@ _OTHERS = {
     "xlm-roberta": "XLMRobertaModel",
 }
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+# Keys of which only some values are those of a BERT that can be opened here.
+_ONLY: Mapping[str, Sequence[Any]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
+}
 
 
 @dataclass(kw_only=True)
@@ -257,18 +262,12 @@ def check_is_bert(values: Mapping[str, Any], where: str) -> None:
             f"{where}: a model of the type {str(kind)[:40]!r}, not BERT: transformers' {opener} "
             "opens it (a Chinese RoBERTa-wwm is a BERT: its config.json says model_type bert)"
         )
-    for key, fine in (("position_embedding_type", "absolute"), ("is_decoder", False)):
-        if values.get(key) not in (None, fine):
-            raise ZhbertError(
-                f"{where}: {key} = {shortly(values[key])} is not supported; only {fine!r}"
-            )
+    for key, fine in _ONLY.items():
+        if values.get(key) not in (None, *fine):
+            known = f"one of {listed(fine)}" if len(fine) > 1 else fine[0]
+            raise ZhbertError(f"{where}: {key} = {shortly(values[key])}: must be {known}")
     if values.get("pruned_heads"):
         raise ZhbertError(f"{where}: pruned_heads: layers of unequal widths are not supported")
-    if values.get("problem_type") not in (None, *_PROBLEM_TYPES):
-        raise ZhbertError(
-            f"{where}: problem_type = {shortly(values['problem_type'])}: must be one of "
-            f"{', '.join(_PROBLEM_TYPES)}"
-        )
     narrow, hidden = values.get("embedding_size"), values.get("hidden_size")
     if None not in (narrow, hidden) and _number(narrow, int, f"{where}: embedding_size") != _number(
         hidden, int, f"{where}: hidden_size"
