@@ -20,7 +20,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zhbert.data.documents import Reading, outline, read_blocks
+from zhbert.data.documents import outline, read_blocks
+from zhbert.data.reading import Reading
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.data.test_documents import PACKERS, Read, write
 
-from zhbert.data.documents import Reading
+from zhbert.data.reading import Reading
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import read_lines, read_texts
 from zhbert.errors import ZhbertError

@@ -24,7 +24,8 @@ from tests.report.run_folders import fine_tuning_run, pretraining_run
 from tests.zoo.models import make_archive
 
 from zhbert.config import load_recipe, recipe_path
-from zhbert.data.documents import Reading, outline, read_blocks
+from zhbert.data.documents import outline, read_blocks
+from zhbert.data.reading import Reading
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources
 from zhbert.files import sha256_of

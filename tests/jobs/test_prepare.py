@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert import cli
-from zhbert.data.documents import Reading
+from zhbert.data.reading import Reading
 from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
 from zhbert.jobs import prepare as job
@@ -298,7 +298,7 @@ def test_the_bytes_do_not_depend_on_workers_time_or_place(
 
 SCRIPT = """
 import functools, os, signal, sys
-from zhbert.data.documents import Reading
+from zhbert.data.reading import Reading
 from zhbert.jobs import prepare as job
 
 def kill_self(stage, read, total, calls=[]):
@@ -400,7 +400,7 @@ def test_a_signal_stops_the_workers_and_says_how_to_go_on(
         tmp_path / "script.py",
         "import functools\n"
         "from zhbert import cli\n"
-        "from zhbert.data.documents import Reading\n"
+        "from zhbert.data.reading import Reading\n"
         "from zhbert.jobs import prepare as job\n"
         "if __name__ == '__main__':\n"
         "    job.Reading = functools.partial(Reading, block_bytes=2000)\n"

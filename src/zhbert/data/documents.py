@@ -13,18 +13,16 @@ import hashlib
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from zhbert.data.reading import Problem, Reading
 from zhbert.data.records import (
     READ_AS,
     READERS,
-    Problem,
-    RecordOptions,
     form_of,
     json_line,
     parquet_cells,
@@ -39,9 +37,7 @@ from zhbert.data.sources import (
     check_encoding,
     form_of_bytes,
     opened,
-    way_out,
 )
-from zhbert.errors import ZhbertError
 from zhbert.files import HALF_SURROGATE
 from zhbert.text.normalize import dropped
 from zhbert.text.sentences import (
@@ -57,56 +53,9 @@ from zhbert.text.sentences import (
 
 Array = np.ndarray[Any, Any]
 
-BLOCK_BYTES = 16 << 20
-# How far beyond a block's end the end of its last document is looked for; also the longest record.
-# A block is therefore at most twice as large as BLOCK_BYTES.
-DOCUMENT_BYTES = 16 << 20
 _CHUNK = 256 << 10
-
-DOCUMENTS = ("blank", "line", "file")
 _RECORDS = "records"
 _ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the input is to be read.
-
-    ``documents``: what separates documents in txt: a "blank" line, each "line" is one, each "file"
-    is one. ``field``: which field or column of a record holds the text (None: "text"; stdin that
-    does not say what it is is read as jsonl where a field is given). ``encoding``: of files without
-    a byte order mark; None is UTF-8.
-
-    Raises:
-        ZhbertError: no such encoding, or nothing would fit into a block.
-    """
-
-    documents: str = "blank"
-    field: str | None = None
-    block_bytes: int = BLOCK_BYTES
-    document_bytes: int = DOCUMENT_BYTES
-    encoding: str | None = None
-
-    def __post_init__(self) -> None:
-        check_encoding(self.encoding)
-        for name in ("block_bytes", "document_bytes"):
-            if getattr(self, name) < 1:
-                raise ZhbertError(f"{name} = {getattr(self, name)}: must be 1 or more")
-
-    @cached_property
-    def records(self) -> RecordOptions:
-        """What the readers of records need of it."""
-        return RecordOptions(self.field, self.document_bytes)
-
-    @property
-    def broken(self) -> str:
-        """What a line is that cannot be decoded."""
-        return f"not {(self.encoding or 'UTF-8').upper()}"
-
-    @property
-    def way_out(self) -> str:
-        """What to do about such lines, where they are many."""
-        return way_out(self.encoding)
 
 
 @dataclass(frozen=True)
@@ -171,8 +120,8 @@ class Block:
 
 # ---------------------------------------------------------------- reading and cutting
 
-# What a reader of one file yields: a part of it, a place, or counts; and how far it has read.
-_Found = tuple[Segment | Place | dict[str, int], int]
+# What a reader of one file yields: a part of it, a place, or counts.
+_Found = Segment | Place | dict[str, int]
 
 
 def read_blocks(sources: Iterable[Source], reading: Reading) -> Iterator[Block]:
@@ -184,52 +133,60 @@ def read_blocks(sources: Iterable[Source], reading: Reading) -> Iterator[Block]:
         return reading.block_bytes - block.size
 
     for source in sources:
-        for found, position in _read(source, reading, room):
-            if isinstance(found, Segment):
-                block.add(found)
-            elif isinstance(found, Place):
-                block.places.append(found)
-            else:
-                block.counts.update(found)
-            block.read_to = done + position
-            if room() <= 0:
-                yield block
-                block = Block(block.number + 1, read_to=block.read_to)
+        with opened(source) as raw:
+            for found in _read(source, raw, reading, room):
+                if isinstance(found, Segment):
+                    block.add(found)
+                elif isinstance(found, Place):
+                    block.places.append(found)
+                else:
+                    block.counts.update(found)
+                block.read_to = done + _position(raw)
+                if room() <= 0:
+                    yield block
+                    block = Block(block.number + 1, read_to=block.read_to)
         done += source.size
         block.read_to = done
     if block.segments or block.places or block.counts:
         yield block
 
 
-def _read(source: Source, reading: Reading, room: Callable[[], int]) -> Iterator[_Found]:
-    yield {"files.read": 1}, 0
-    stream: Stream | None = None
-    with opened(source) as raw:
-        try:
-            if (form := form_of_bytes(source, raw)) == PARQUET:
-                yield from _column(source, raw, reading)
-                return
-            stream = Stream(source, raw, check_encoding(reading.encoding))
-            if stream.empty:
-                yield from _empty(source)
-                return
-            form, told = form_of(source, stream.head, reading.field)
-            yield {f"form.{form}": 1} | ({f"told.{told}": 1} if told else {}), 0
-            if stream.old_line_ends:
-                yield {"told.lines that carriage returns alone end": 1}, 0
-            if form in (TEXT, JSON_LINES):
-                yield from _cut(source, stream, form, reading, room)
-            else:
-                yield from _records(source, stream, form, reading, room)
-        except DamagedError as error:
-            place = Place(source.number, source.name, 0, str(error))
-            yield {"files.damaged": 1}, 0
-            yield place, stream.position() if stream is not None else 0
+def _position(raw: BinaryIO) -> int:
+    """Bytes of the file, as it lies on disk, that were read; 0 for a pipe."""
+    try:
+        return raw.tell()
+    except OSError:
+        return 0
+
+
+def _read(
+    source: Source, raw: BinaryIO, reading: Reading, room: Callable[[], int]
+) -> Iterator[_Found]:
+    yield {"files.read": 1}
+    try:
+        if form_of_bytes(source, raw) == PARQUET:
+            yield from _column(source, raw, reading)
+            return
+        stream = Stream(source, raw, check_encoding(reading.encoding))
+        if stream.empty:
+            yield from _empty(source)
+            return
+        form, told = form_of(source, stream.head, reading.field)
+        yield {f"form.{form}": 1} | ({f"told.{told}": 1} if told else {})
+        if stream.old_line_ends:
+            yield {"told.lines that carriage returns alone end": 1}
+        if form in (TEXT, JSON_LINES):
+            yield from _cut(source, stream, form, reading, room)
+        else:
+            yield from _records(source, stream, form, reading, room)
+    except DamagedError as error:
+        yield {"files.damaged": 1}
+        yield Place(source.number, source.name, 0, str(error))
 
 
 def _empty(source: Source) -> Iterator[_Found]:
-    yield {"files.empty": 1}, 0
-    yield Place(source.number, source.name, 0, "empty", error=False), 0
+    yield {"files.empty": 1}
+    yield Place(source.number, source.name, 0, "empty", error=False)
 
 
 _BLANK_LINE = re.compile(rb"\n(?:[ \t\r\f\v]|\xe3\x80\x80|\xc2\xa0)*\n")
@@ -242,93 +199,104 @@ _SENTENCE_END = re.compile(
 _BLANK = re.compile(rb"[ \t]")
 
 
+class _Buffer:
+    """What was read of a file of lines and not given out yet.
+
+    Where the file is damaged it ends; ``damage`` then says why.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.bytes = b""
+        self.line = 1  # the number of the first line in it
+        self.damage: DamagedError | None = None
+        self._stream = stream
+
+    def grow(self, to: int) -> bool:
+        """Read until ``to`` bytes are there; False if the file ends before."""
+        parts, size = [self.bytes], len(self.bytes)
+        try:
+            while size < to and self.damage is None:
+                part = self._stream.read(max(_CHUNK, min(to - size, 4 << 20)))
+                if not part:
+                    break
+                parts.append(part)
+                size += len(part)
+        except DamagedError as error:
+            self.damage = error
+        if len(parts) > 1:
+            self.bytes = b"".join(parts)
+        return size >= to
+
+    def boundary(self, pattern: re.Pattern[bytes] | None, want: int, limit: int) -> int | None:
+        """Where the first boundary from ``want`` on ends, or the file; None: not before limit."""
+        searched = want - 1
+        ended = False
+        while True:
+            found = pattern.search(self.bytes, searched) if pattern is not None else None
+            if found and found.end() <= limit:
+                return found.end()
+            size = len(self.bytes)
+            if ended:
+                return size
+            if size >= limit:
+                return None
+            # A blank line may straddle what has been read so far.
+            line_end = self.bytes.rfind(b"\n", searched)
+            searched = line_end if line_end >= 0 else size
+            # Twice as much each time: joining what was read takes no more time than reading it.
+            ended = not self.grow(min(size + max(_CHUNK, size - want), limit))
+
+    def take(self, size: int) -> bytes:
+        """Give out the first bytes."""
+        taken, self.bytes = self.bytes[:size], self.bytes[size:]
+        self.line += taken.count(b"\n")
+        return taken
+
+    def skip_line(self) -> None:
+        """Drop the rest of the first line."""
+        while (end := self.bytes.find(b"\n")) < 0:
+            self.bytes = b""
+            if not self.grow(1):
+                return
+        self.take(end + 1)
+
+
 def _cut(
     source: Source, stream: Stream, kind: str, reading: Reading, room: Callable[[], int]
 ) -> Iterator[_Found]:
     """One file of lines, cut where the next block is full."""
-    boundary = {"blank": _BLANK_LINE, "line": _LINE_END, "file": None}[reading.documents]
-    if kind == JSON_LINES:
-        boundary = _LINE_END
-    line = 1
-    buffer = b""
-    damage: DamagedError | None = None
+    documents = "line" if kind == JSON_LINES else reading.documents
+    pattern = {"blank": _BLANK_LINE, "line": _LINE_END, "file": None}[documents]
+    buffer = _Buffer(stream)
 
-    def grow(to: int) -> bool:
-        """Read until the buffer holds ``to`` bytes; False if the file ends before."""
-        nonlocal buffer, damage
-        parts = [buffer]
-        size = len(buffer)
-        while size < to and damage is None:
-            try:
-                part = stream.read(max(_CHUNK, min(to - size, 4 << 20)))
-            except DamagedError as error:
-                damage = error
-                break
-            if not part:
-                break
-            parts.append(part)
-            size += len(part)
-        if len(parts) > 1:
-            buffer = b"".join(parts)
-        return size >= to
+    def part(size: int) -> Segment:
+        line = buffer.line
+        return Segment(source.number, source.name, kind, buffer.take(size), line)
 
-    def boundary_from(want: int, limit: int) -> int | None:
-        """The first boundary at or after ``want``, the file's end, or None: none before limit."""
-        searched = want - 1
-        ended = False
-        while True:
-            found = boundary.search(buffer, searched) if boundary is not None else None
-            if found and found.end() <= limit:
-                return found.end()
-            if ended:
-                return len(buffer)
-            if len(buffer) >= limit:
-                return None
-            # A blank line may straddle what has been read so far.
-            searched = max(want - 1, buffer.rfind(b"\n", want - 1))
-            ended = not grow(min(len(buffer) + _CHUNK, limit))
+    def note(reason: str, *, error: bool) -> Place:
+        return Place(source.number, source.name, buffer.line, reason, error)
 
-    def part(size: int) -> tuple[Segment, int]:
-        """The buffer's first bytes as a segment."""
-        nonlocal line, buffer
-        raw, buffer = buffer[:size], buffer[size:]
-        first = line
-        line += raw.count(b"\n")
-        return Segment(source.number, source.name, kind, raw, first), stream.position()
-
-    def note(reason: str, *, error: bool) -> tuple[Place, int]:
-        return Place(source.number, source.name, line, reason, error), stream.position()
-
-    while True:
-        want = room()
-        if not grow(want + 1):
-            break
+    while buffer.grow((want := room()) + 1):
         limit = want + reading.document_bytes
-        at = boundary_from(want, limit)
+        at = buffer.boundary(pattern, want, limit)
         if at is not None:
             yield part(at)
         elif kind == JSON_LINES:
-            whole = buffer.rfind(b"\n", 0, want) + 1
-            if whole:
+            if whole := buffer.bytes.rfind(b"\n", 0, want) + 1:
                 yield part(whole)
-            yield {"documents.found": 1, "documents.too_long": 1}, stream.position()
-            yield note(reading.records.too_long().reason, error=True)
-            while (end := buffer.find(b"\n")) < 0:
-                buffer = b""
-                if not grow(1):
-                    break
-            line += 1
-            buffer = buffer[end + 1 :] if end >= 0 else b""
+            yield {"documents.found": 1, "documents.too_long": 1}
+            yield note(reading.too_long.reason, error=True)
+            buffer.skip_line()
         else:
-            at, inside_line = place_to_split(buffer, want, limit)
+            at, inside_line = place_to_split(buffer.bytes, want, limit)
             what = "line" if inside_line else "document"
             yield part(at)
-            yield {"documents.split": 1, "lines.split": int(inside_line)}, stream.position()
+            yield {"documents.split": 1, "lines.split": int(inside_line)}
             yield note(f"a {what} too long to be kept whole was split here", error=False)
-    if buffer:
-        yield part(len(buffer))
-    if damage is not None:
-        raise damage
+    if buffer.bytes:
+        yield part(len(buffer.bytes))
+    if buffer.damage is not None:
+        raise buffer.damage
 
 
 def place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
@@ -353,27 +321,24 @@ def _records(
     raw = bytearray()
     lengths, lines = array.array("q"), array.array("q")
 
-    def part() -> Iterator[_Found]:
+    def part() -> Iterator[Segment]:
         nonlocal raw, lengths, lines
         if lengths:
-            found = Segment(
+            yield Segment(
                 source.number, source.name, _RECORDS, bytes(raw), lines[0], lengths, lines
             )
             raw, lengths, lines = bytearray(), array.array("q"), array.array("q")
-            yield found, stream.position()
 
     try:
-        for line, text in READERS[form](stream, form, reading.records):
+        for line, text in READERS[form](stream, form, reading):
             if isinstance(text, Problem):
-                yield _counts_of(text), stream.position()
+                yield _counts_of(text)
                 if line:
-                    reason = reading.broken if "broken" in text.what else text.reason
-                    place = Place(source.number, source.name, line, reason, text.error)
-                    yield place, stream.position()
+                    yield Place(source.number, source.name, line, text.reason, text.error)
                 continue
             text, lone = HALF_SURROGATE.subn("\ufffd", text)
             if lone:
-                yield {"characters.lone_surrogates": lone}, stream.position()
+                yield {"characters.lone_surrogates": lone}
             added = text.encode()
             raw += added
             lengths.append(len(added))
@@ -391,9 +356,7 @@ def _counts_of(problem: Problem) -> dict[str, int]:
         return {f"told.{problem.reason}": 1}
     if problem.what == "broken_line":
         return {"lines.found": 1, "lines.broken_utf8": 1}
-    if problem.error:
-        return {"documents.found": 1, f"documents.{problem.what}": 1}
-    return {f"documents.{problem.what}": 1}
+    return {f"documents.{problem.what}": 1} | ({"documents.found": 1} if problem.error else {})
 
 
 def _column(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[_Found]:
@@ -401,11 +364,10 @@ def _column(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[_Found]
     if not source.size:
         yield from _empty(source)
         return
-    for cells in parquet_cells(source, raw, reading.records):
-        found = Segment(
+    for cells in parquet_cells(source, raw, reading):
+        yield Segment(
             source.number, source.name, _RECORDS, bytes(cells.raw), cells.first, cells.lengths
         )
-        yield found, raw.tell()
 
 
 # ---------------------------------------------------------------- taking a block apart
@@ -462,15 +424,15 @@ class _Collector:
         self.parts: list[str] = []
         self.size = 0
         self.starts: list[Array] = []  # documents' starts, in characters
-        self.numbers: list[tuple[Segment, Iterable[int]]] = []  # the lines they stand on
+        self.numbers: list[tuple[Segment, Sequence[int]]] = []  # the lines they stand on
         self.counts: Counter[str] = Counter()
         self.places: list[Place] = []
 
-    def bad(self, segment: Segment, line: int, what: str, reason: str, *, document: bool) -> None:
+    def bad(self, segment: Segment, line: int, problem: Problem, *, document: bool = True) -> None:
         if document:
             self.counts["documents.found"] += 1
-        self.counts[f"{'documents' if document else 'lines'}.{what}"] += 1
-        self.places.append(Place(segment.source, segment.name, line, reason))
+        self.counts[f"{'documents' if document else 'lines'}.{problem.what}"] += 1
+        self.places.append(Place(segment.source, segment.name, line, problem.reason))
 
     def add(self, text: str) -> None:
         if "\r" in text:
@@ -482,79 +444,65 @@ class _Collector:
 
     def add_lines(self, segment: Segment) -> None:
         one_a_line = self.reading.documents == "line"
-        begin = self.size
-        numbers: Iterable[int] = (segment.first_line,)
+        numbers: Sequence[int] = range(segment.first_line, sys.maxsize)
         try:
             text = segment.raw.decode()
         except UnicodeDecodeError:
-            kept = []
-            kept_numbers = []
-            lines = segment.raw.split(b"\n")
-            last = segment.first_line + len(lines) - 1
-            for number, raw in enumerate(lines, segment.first_line):
-                if number != last:
-                    # Part of the line's end, also where the line after it is left out.
-                    raw = raw.removesuffix(b"\r")
-                try:
-                    kept.append(raw.decode())
-                    kept_numbers.append(number)
-                except UnicodeDecodeError:
-                    self.bad(
-                        segment, number, "broken_utf8", self.reading.broken, document=one_a_line
-                    )
-            text = "\n".join(kept)
+            kept = list(self._decodable(segment, one_a_line))
+            if not kept and one_a_line:
+                return
+            text = "\n".join(line for _, line in kept)
             if one_a_line:
-                if not kept:
-                    return
-                numbers = kept_numbers
-        else:
-            if one_a_line:
-                numbers = range(segment.first_line, sys.maxsize)
+                numbers = [number for number, _ in kept]
+        begin = self.size
         self.add(text)
+        starts = np.zeros(1, np.int64)
         if one_a_line:
-            added = self.parts[-1]
-            ends = np.flatnonzero(codes_of(added) == 10)
-            self.starts.append(begin + np.concatenate(([0], ends[:-1] + 1)))
-        else:
-            self.starts.append(np.array([begin]))
+            ends = np.flatnonzero(codes_of(self.parts[-1]) == 10)
+            starts = np.append(starts, ends[:-1] + 1)
+        self.starts.append(begin + starts)
         self.numbers.append((segment, numbers))
 
+    def _decodable(self, segment: Segment, one_a_line: bool) -> Iterator[tuple[int, str]]:
+        """The lines that are what they should be, with their numbers; the others are counted."""
+        *lines, last = segment.raw.split(b"\n")
+        # CR is part of the line's end, also where the line after it is left out.
+        lines = [*(line.removesuffix(b"\r") for line in lines), last]
+        for number, raw in enumerate(lines, segment.first_line):
+            try:
+                yield number, raw.decode()
+            except UnicodeDecodeError:
+                self.bad(segment, number, self.reading.broken, document=one_a_line)
+
     def add_records(self, segment: Segment) -> None:
-        texts = []
-        numbers = []
-        for number, text in self._texts(segment):
-            texts.append(_BLANK_LINES.sub("\n", text) if "\n" in text else text)
-            numbers.append(number)
-        starts = []
-        for text in texts:
+        starts, numbers = [], []
+        texts = self._json_texts if segment.lengths is None else self._texts
+        for number, text in texts(segment):
             starts.append(self.size)
-            self.add(text)
+            numbers.append(number)
+            self.add(_BLANK_LINES.sub("\n", text) if "\n" in text else text)
         self.starts.append(np.array(starts, np.int64))
         self.numbers.append((segment, numbers))
 
     def _texts(self, segment: Segment) -> Iterator[tuple[int, str]]:
-        if segment.lengths is None:
-            yield from self._json_texts(segment)
-            return
         at = 0
         numbers = segment.lines or range(segment.first_line, sys.maxsize)
-        for number, length in zip(numbers, segment.lengths, strict=False):
+        for number, length in zip(numbers, segment.lengths or (), strict=False):
             if length < 0:
-                self.bad(segment, number, "missing_field", "no text: null", document=True)
+                self.bad(segment, number, Problem("missing_field", "no text: null"))
                 continue
             raw = segment.raw[at : at + length]
             at += length
             try:
                 yield number, raw.decode()
             except UnicodeDecodeError:
-                self.bad(segment, number, "broken_utf8", self.reading.broken, document=True)
+                self.bad(segment, number, self.reading.broken)
 
     def _json_texts(self, segment: Segment) -> Iterator[tuple[int, str]]:
         for number, raw in enumerate(segment.raw.split(b"\n"), segment.first_line):
-            found = json_line(raw, self.reading.records)
+            found = json_line(raw, self.reading)
             if isinstance(found, Problem):
-                reason = self.reading.broken if found.what == "broken_utf8" else found.reason
-                self.bad(segment, number, found.what, reason, document=True)
+                self.bad(segment, number, found)
             elif found is not None:
                 # Only an escape can bring in half a surrogate pair.
                 if b"\\u" in raw:
@@ -619,15 +567,9 @@ def _empty_places(
     for (segment, numbers), these in zip(collector.numbers, collector.starts, strict=True):
         for k in wanted:
             if base <= k < base + len(these):
-                line = _nth(numbers, k - base)
+                line = numbers[k - base]
                 places.append(
                     Place(segment.source, segment.name, line, "an empty document", error=False)
                 )
         base += len(these)
     return places
-
-
-def _nth(numbers: Iterable[int], n: int) -> int:
-    if isinstance(numbers, range | list | tuple):
-        return int(numbers[n])
-    raise TypeError("numbers")

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from zhbert.data.reading import Problem, Reading
 from zhbert.data.sources import (
     CSV,
     JSON_LINES,
@@ -36,29 +37,8 @@ JSON_VALUES, WIKI = "json", "wiki"
 _CHUNK = 256 << 10
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Why a record holds no text, or what else is to be counted of it."""
-
-    what: str
-    reason: str
-    error: bool = True  # False: nothing is lost
-
-
 NumberedText = tuple[int, str | Problem]
 """The line where a record begins (from 1), and its text."""
-
-
-@dataclass(frozen=True)
-class RecordOptions:
-    """Where the text stands in a record, and how long one may be, in bytes."""
-
-    field: str | None = None
-    longest: int = 16 << 20
-
-    def too_long(self) -> Problem:
-        """A record that is longer."""
-        return Problem("too_long", f"a record longer than {self.longest >> 20} MB was skipped")
 
 
 # ---------------------------------------------------------------- what a file holds
@@ -118,13 +98,13 @@ _SURELY_CUT = 4000
 # ---------------------------------------------------------------- JSON
 
 
-def text_of(record: Any, options: RecordOptions) -> str | Problem:
+def text_of(record: Any, reading: Reading) -> str | Problem:
     """A JSON value's text: its field, or the value itself if it is a string."""
     if isinstance(record, str):
         return record
     if not isinstance(record, dict):
         return Problem("bad_json", "not a JSON object")
-    name = options.field or "text"
+    name = reading.field or "text"
     if name not in record:
         return Problem(
             "missing_field",
@@ -136,26 +116,23 @@ def text_of(record: Any, options: RecordOptions) -> str | Problem:
     return str(record[name])
 
 
-def json_line(raw: bytes, options: RecordOptions) -> str | Problem | None:
+def json_line(raw: bytes, reading: Reading) -> str | Problem | None:
     """The text of one line of JSON lines; half a surrogate pair is left in it. None: a blank line.
 
-    >>> json_line(b'{"text": "a"}', RecordOptions()), json_line(b" ", RecordOptions())
+    >>> json_line(b'{"text": "a"}', Reading()), json_line(b" ", Reading())
     ('a', None)
     """
     if not raw or raw.isspace():
         return None
-    if len(raw) > options.longest:
-        return options.too_long()
+    if len(raw) > reading.document_bytes:
+        return reading.too_long
     try:
         record = json.loads(raw.removeprefix(codecs.BOM_UTF8).decode())
     except UnicodeDecodeError:
-        return _BROKEN
+        return reading.broken
     except (ValueError, RecursionError) as error:
         return _bad_json(error)
-    return text_of(record, options)
-
-
-_BROKEN = Problem("broken_utf8", "not UTF-8")
+    return text_of(record, reading)
 
 
 def _bad_json(error: Exception) -> Problem:
@@ -163,15 +140,15 @@ def _bad_json(error: Exception) -> Problem:
     return Problem("bad_json", f"not JSON: {'nested too deeply' if deep else error}")
 
 
-def _json_lines(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
-    for number, raw in _lines(stream, options):
-        if (text := json_line(raw, options)) is not None:
+def _json_lines(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
+    for number, raw in _lines(stream, reading):
+        if (text := json_line(raw, reading)) is not None:
             yield number, text
 
 
-def _json_values(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
+def _json_values(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
     """The elements of arrays, and values that stand one after another, over any lines."""
-    reader = _JsonReader(stream, options)
+    reader = _JsonReader(stream, reading)
     while (opening := reader.next_character()) is not None:
         if opening != "[":
             yield reader.value()
@@ -191,8 +168,8 @@ def _json_values(stream: Stream, form: str, options: RecordOptions) -> Iterator[
 class _JsonReader:
     """JSON values out of a stream; it holds one of them at a time."""
 
-    def __init__(self, stream: Stream, options: RecordOptions) -> None:
-        self._stream, self._options = stream, options
+    def __init__(self, stream: Stream, reading: Reading) -> None:
+        self._stream, self._reading = stream, reading
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._scan = json.JSONDecoder().raw_decode
         self._text, self._at, self._ended = "", 0, False
@@ -237,16 +214,17 @@ class _JsonReader:
                 if self._ended:
                     raise DamagedError(f"line {line}: not JSON: {error}") from None
             held = len(self._text) - self._at
-            if held > self._options.longest:
+            if held > self._reading.document_bytes:
                 raise DamagedError(
-                    f"line {line}: not JSON, or a record longer than "
-                    f"{self._options.longest >> 20} MB"
+                    f"line {line}: not JSON, or a record longer than {self._reading.longest}"
                 )
             # Twice as much each time: a record is looked at a few times only.
             self._more(max(held, _CHUNK))
         source = self._text[self._at : end]
         self.skip(end)
-        return line, _BROKEN if _ESCAPED_BYTE.search(source) else text_of(value, self._options)
+        return line, self._reading.broken if _ESCAPED_BYTE.search(source) else text_of(
+            value, self._reading
+        )
 
 
 _NO_BLANK = re.compile(r"[^ \t\r\n\ufeff]")
@@ -257,7 +235,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 # ---------------------------------------------------------------- lines
 
 
-def _lines(stream: Stream, options: RecordOptions) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: Stream, reading: Reading) -> Iterator[tuple[int, bytes]]:
     """Numbered lines, without their ends."""
     rest: list[bytes] = []
     size, number = 0, 0
@@ -269,16 +247,16 @@ def _lines(stream: Stream, options: RecordOptions) -> Iterator[tuple[int, bytes]
             rest, size = [], 0
         rest.append(last)
         size += len(last)
-        if size > options.longest:
+        if size > reading.document_bytes:
             raise DamagedError(
-                f"line {number + 1}: longer than {options.longest >> 20} MB: no table or records"
+                f"line {number + 1}: longer than {reading.longest}: no table or records"
             )
     if rest := [part for part in rest if part]:
         yield number + 1, b"".join(rest)
 
 
-def _text_lines(stream: Stream, options: RecordOptions) -> Iterator[tuple[int, str]]:
-    for number, raw in _lines(stream, options):
+def _text_lines(stream: Stream, reading: Reading) -> Iterator[tuple[int, str]]:
+    for number, raw in _lines(stream, reading):
         yield number, raw.decode(errors="surrogateescape").removesuffix("\r")
 
 
@@ -289,9 +267,9 @@ _CELL = '(?:"[^"]*(?:""[^"]*)*"|[^"{0}\\r\\n][^{0}\\r\\n]*|)'
 READ_AS = "read_as"
 
 
-def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
+def _table(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
     """The cells of one column; a header, if there is one, names it."""
-    rows = _cells(_text_lines(stream, options), form, options)
+    rows = _cells(_text_lines(stream, reading), form, reading)
     first = next(rows, None)
     if first is None:
         return
@@ -299,7 +277,7 @@ def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[Number
     if _ESCAPED_BYTE.search(text):
         what = (stream.encoding or "UTF-8").upper()
         raise DamagedError(f"its first line is not {what}; {way_out(stream.encoding)}")
-    column, has_header, how = _column_of(header, options.field)
+    column, has_header, how = _column_of(header, reading.field)
     yield 0, Problem(READ_AS, f"{form.upper()}, {how}", error=False)
     if not has_header:
         yield line, header[column]
@@ -314,7 +292,7 @@ def _table(stream: Stream, form: str, options: RecordOptions) -> Iterator[Number
         else:
             found = cells[column]
         broken = isinstance(found, str) and _ESCAPED_BYTE.search(found)
-        yield line, _BROKEN if broken else found
+        yield line, reading.broken if broken else found
 
 
 def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str]:
@@ -337,7 +315,7 @@ def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str
 
 
 def _cells(
-    lines: Iterator[tuple[int, str]], form: str, options: RecordOptions
+    lines: Iterator[tuple[int, str]], form: str, reading: Reading
 ) -> Iterator[tuple[int, list[str], str]]:
     """Each record's line, cells, and the record itself.
 
@@ -345,7 +323,7 @@ def _cells(
     """
     delimiter = "\t"
     whole: re.Pattern[str] | None = None
-    csv.field_size_limit(max(options.longest, csv.field_size_limit()))
+    csv.field_size_limit(max(reading.document_bytes, csv.field_size_limit()))
     waiting: deque[tuple[int, str]] = deque()
     while (taken := _next(waiting, lines)) is not None:
         line, record = taken
@@ -359,7 +337,7 @@ def _cells(
         if '"' not in record:
             yield line, record.split(delimiter), record
             continue
-        added = _up_to_the_next_quote(record, waiting, lines, options.longest)
+        added = _up_to_the_next_quote(record, waiting, lines, reading.document_bytes)
         joined = "\n".join([record, *(text for _, text in added)])
         if whole.fullmatch(joined):
             yield line, next(csv.reader([joined], delimiter=delimiter)), joined
@@ -396,7 +374,7 @@ _END = "</doc>"
 _LONGEST_BEGIN = 2_000
 
 
-def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[NumberedText]:
+def _articles(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
     """What stands between <doc ...> and </doc>, without the title where it is repeated there."""
     first, title, size, inside = 1, "", 0, False
     body: list[str] = []
@@ -409,14 +387,14 @@ def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Num
         body.clear()
         size = 0
 
-    for number, line in _text_lines(stream, options):
+    for number, line in _text_lines(stream, reading):
         if len(line) <= _LONGEST_BEGIN and (begins := _BEGIN.fullmatch(line)):
             yield from article()
             first, inside = number, True
             title = html.unescape(begins["title"] or "").strip()
             continue
         if _ESCAPED_BYTE.search(line):
-            yield number, Problem("broken_line", _BROKEN.reason)
+            yield number, Problem("broken_line", reading.broken.reason)
             continue
         ends = inside and line.rstrip().endswith(_END)
         if ends:
@@ -424,7 +402,7 @@ def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Num
         if title and html.unescape(line).strip() not in ("", title):
             title = ""
         if not title:
-            if size > options.longest:
+            if size > reading.document_bytes:
                 yield from article()
                 yield number, Problem("split", "a document too long was split here", error=False)
                 first = number
@@ -436,7 +414,7 @@ def _articles(stream: Stream, form: str, options: RecordOptions) -> Iterator[Num
     yield from article()
 
 
-READERS: dict[str, Callable[[Stream, str, RecordOptions], Iterator[NumberedText]]] = {
+READERS: dict[str, Callable[[Stream, str, Reading], Iterator[NumberedText]]] = {
     JSON_LINES: _json_lines,
     JSON_VALUES: _json_values,
     CSV: _table,
@@ -462,7 +440,7 @@ _ROWS = 256
 _SUSPICIOUS = 256 << 20
 
 
-def parquet_cells(source: Source, raw: BinaryIO, options: RecordOptions) -> Iterator[Cells]:
+def parquet_cells(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[Cells]:
     """One parquet file's texts, a few hundred rows at a time.
 
     Raises:
@@ -471,7 +449,7 @@ def parquet_cells(source: Source, raw: BinaryIO, options: RecordOptions) -> Iter
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    name = options.field or "text"
+    name = reading.field or "text"
     try:
         file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
         names = file.schema_arrow.names
@@ -483,7 +461,7 @@ def parquet_cells(source: Source, raw: BinaryIO, options: RecordOptions) -> Iter
         values = kind.value_type if pa.types.is_dictionary(kind) else kind
         if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
             raise DamagedError(f"column '{name}' holds {kind}, not text; --field names the column")
-        rows = _rows_at_a_time(file.metadata, name, source.size, options)
+        rows = _rows_at_a_time(file.metadata, name, source.size, reading)
         cells = Cells(1)
         for batch in file.iter_batches(batch_size=rows, columns=[name]):
             texts = batch.column(0).cast(pa.large_string())
@@ -509,7 +487,7 @@ def parquet_cells(source: Source, raw: BinaryIO, options: RecordOptions) -> Iter
         raise DamagedError(f"not readable as parquet: {' '.join(str(error).split())}") from error
 
 
-def _rows_at_a_time(metadata: Any, name: str, size: int, options: RecordOptions) -> int:
+def _rows_at_a_time(metadata: Any, name: str, size: int, reading: Reading) -> int:
     """How many rows fit into memory together; DamagedError where kilobytes hold gigabytes."""
     rows = _ROWS
     for group in range(metadata.num_row_groups):
@@ -519,7 +497,7 @@ def _rows_at_a_time(metadata: Any, name: str, size: int, options: RecordOptions)
                 continue
             unpacked = column.total_uncompressed_size
             if unpacked > _SUSPICIOUS and (
-                unpacked > 1000 * size or unpacked > options.longest * max(1, part.num_rows)
+                unpacked > 1000 * size or unpacked > reading.document_bytes * max(1, part.num_rows)
             ):
                 raise DamagedError(
                     f"{size:,} bytes that unpack to {unpacked:,} in {part.num_rows:,} rows: "

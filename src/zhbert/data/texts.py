@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from zhbert.data.documents import Place, Reading, outline, place_to_split, read_blocks
-from zhbert.data.records import READERS, Problem, form_of
+from zhbert.data.documents import Place, outline, place_to_split, read_blocks
+from zhbert.data.reading import Problem, Reading
+from zhbert.data.records import READERS, form_of
 from zhbert.data.sources import (
     PARQUET,
     TEXT,
@@ -61,7 +62,7 @@ def read_texts(
 
 def refusal(place: Place, reading: Reading) -> ZhbertError:
     """The error about a place that cannot be read, with the way out."""
-    broken = place.reason == reading.broken
+    broken = place.reason == reading.broken.reason
     return ZhbertError(f"{place}; {reading.way_out}" if broken else str(place))
 
 
@@ -90,12 +91,12 @@ def read_lines(
             if form == TEXT:
                 yield from _lines(source, stream, reading, longest)
                 return
-            for line, found in READERS[form](stream, form, reading.records):
+            for line, found in READERS[form](stream, form, reading):
                 if not isinstance(found, Problem):
                     yield found.split("\n")
                 elif found.error:
-                    reason = reading.broken if "broken" in found.what else found.reason
-                    raise refusal(Place(source.number, source.name, line, reason), reading)
+                    place = Place(source.number, source.name, line, found.reason)
+                    raise refusal(place, reading)
         except DamagedError as error:
             raise ZhbertError(f"{source.name}: {error}") from error
 
@@ -121,7 +122,7 @@ def _lines(source: Source, stream: Stream, reading: Reading, longest: int) -> It
                 lines.append(raw.decode().removesuffix("\r"))
             except UnicodeDecodeError:
                 line = number + min(at, whole)
-                place = Place(source.number, source.name, line, reading.broken)
+                place = Place(source.number, source.name, line, reading.broken.reason)
                 raise refusal(place, reading) from None
         number += whole
         if lines:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from zhbert.data.documents import Reading
+from zhbert.data.reading import Reading
 from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources
 from zhbert.jobs.blocks import MOST_PLACES
@@ -90,7 +90,7 @@ def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
     lines, documents = read["lines"], read["documents"]
     if (lost := lines["broken_utf8"]) > _MUCH * lines["found"]:
         found.append(
-            f"{lost:,} of {lines['found']:,} lines were left out: they are {reading.broken}; "
+            f"{lost:,} of {lines['found']:,} lines were left out: they are {reading.broken.reason}; "
             f"{reading.way_out}"
         )
     lost = sum(documents["skipped"].values())
@@ -98,7 +98,11 @@ def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
         broken = documents["skipped"]["broken_utf8"] == lost
         found.append(
             f"{lost:,} of {documents['found']:,} documents were left out"
-            + (f": they are {reading.broken}; {reading.way_out}" if broken else _why(documents))
+            + (
+                f": they are {reading.broken.reason}; {reading.way_out}"
+                if broken
+                else _why(documents)
+            )
         )
     if damaged := read["files"]["damaged"]:
         found.append(

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from zhbert.data.documents import Block, Outline, Reading, outline
+from zhbert.data.documents import Block, Outline, outline
+from zhbert.data.reading import Reading
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.files import atomic_file, sha256_of
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends

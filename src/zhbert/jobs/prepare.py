@@ -20,8 +20,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from zhbert.data.documents import DOCUMENTS, Block, Place, Reading, read_blocks
+from zhbert.data.documents import Block, Place, read_blocks
 from zhbert.data.held_out import divide_document, move_document
+from zhbert.data.reading import DOCUMENTS, Reading
 from zhbert.data.shards import COUNTS, FORMAT, VERSION, flush_shards, merge_shards
 from zhbert.data.sources import Sources, find_sources
 from zhbert.data.texts import refusal

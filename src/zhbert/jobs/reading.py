@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from zhbert.data.documents import Reading
+from zhbert.data.reading import Reading
 from zhbert.data.sources import Source, find_sources
 from zhbert.data.texts import Advance, read_lines, read_texts
 from zhbert.errors import ZhbertError

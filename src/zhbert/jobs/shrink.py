@@ -30,7 +30,7 @@ from zhbert.jobs.model_folder import ModelFolder, check_out, open_model_folder, 
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.text.tokenizer import Tokenizer
 
 # Lost pieces in the table; --json has them all.
@@ -116,7 +116,7 @@ def shrink(
     Raises:
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.model.surgery import keep_layers, resize_positions, select_rows
     from zhbert.text.growth import with_pieces
 

@@ -125,7 +125,7 @@ def train_vocabulary(
         ZhbertError: files that cannot be read, a size too small for what must be there, or a
             file at ``out`` without ``overwrite``.
     """
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.data.texts import read_texts
     from zhbert.files import make_folder, sha256_of, write_text
     from zhbert.folders import check_file
@@ -267,7 +267,7 @@ def vocabulary_coverage(
     Raises:
         ZhbertError: a file is missing, empty, or not UTF-8.
     """
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.data.texts import read_texts
     from zhbert.jobs.reading import find, progress
     from zhbert.text.coverage import cover

@@ -33,7 +33,7 @@ from zhbert.files import read_text
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.data.shards import Corpus
     from zhbert.text.growth import Admission
     from zhbert.text.tokenizer import Tokenizer
@@ -117,7 +117,7 @@ def extend_vocabulary(
     Raises:
         ZhbertError: nothing to add, or something that cannot be read.
     """
-    from zhbert.data.documents import Reading
+    from zhbert.data.reading import Reading
     from zhbert.jobs.model_folder import check_out, open_model_folder
     from zhbert.model.surgery import extend_rows
     from zhbert.text.growth import admit, ids_of_piece, with_pieces
