@@ -210,6 +210,20 @@ def test_articles_have_neither_tags_nor_their_repeated_titles(tmp_path: Path) ->
     assert read.places == ["wiki_00:10: an empty document"]
 
 
+@pytest.mark.parametrize("between", ["\n", ""])
+def test_of_sogou_news_only_titles_and_texts_are_read(tmp_path: Path, between: str) -> None:
+    text = "".join(
+        between.join(
+            ("<doc>", f"<url>http://a.cn/?b={n}</url>", f"<docno>{n}f-a</docno>",
+             f"<contenttitle>题目{n}</contenttitle>", f"<content>{body}</content>", "</doc>\n")
+        )
+        for n, body in enumerate(["一。<b", "", "三。"])
+    )  # fmt: skip
+    read = Read(write(tmp_path / "news.txt", text.encode("gb18030")), encoding="gbk")
+    assert read.lines == [["题目0", "一。<b"], ["题目1"], ["题目2", "三。"]]
+    assert read.counts["told.SogouCS' articles"] == 1
+
+
 def test_a_broken_line_of_an_article_leaves_its_neighbours(tmp_path: Path) -> None:
     raw = '<doc id="1" title="a">\na\n\n一。\n坏\n二。\n</doc>\n'.encode().replace(
         "坏".encode(), b"\xff"

@@ -746,6 +746,6 @@ def test_a_file_of_another_encoding_is_read_where_it_is_named(
     gold.write_bytes(GOLD.encode("gbk"))
     (tmp_path / "p.csv").write_bytes("id,label\n0,好\n1,差\n2,好\n".encode("gbk"))
     assert score(card, str(gold), predictions)["metrics"] == {"accuracy": 100}
-    assert 'rot13": not an encoding' in refusal(card, str(gold), predictions, "--encoding", "rot13")
+    assert "rot13: unknown" in refusal(card, str(gold), predictions, "--encoding", "rot13")
     line = refusal(card, str(gold), predictions, "--encoding", "ascii")
     assert "gold.csv:2: not ascii: " in line

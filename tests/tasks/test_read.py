@@ -672,3 +672,11 @@ def test_what_no_reader_takes_is_said_in_one_line(read, data, contents, said):
         read(own_card(**data), contents)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["gb18030", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_believed_more_than_the_card(read, written):
+    contents = "text\tlabel\n㐀好\t1\n".encode(written)  # a character that GBK itself lacks
+    assert read(own_card(encoding="gbk"), contents)[0].text == "㐀好"
+    with pytest.raises(ZhbertError, match="dev: it is a zip archive: unpack it first"):
+        read(own_card(encoding="gbk"), b"PK\x03\x04..a.txt\n")

@@ -1,4 +1,4 @@
-"""Records that hold a text each: JSON lines and arrays, tables, WikiExtractor's articles, parquet.
+"""Records that hold a text each: JSON lines and arrays, tables, articles, parquet.
 
 ``form_of`` tells by a file's first bytes, and by its name where these do not say, what it holds;
 ``READERS`` take it apart, one record at a time, in bounded memory.
@@ -33,7 +33,7 @@ from zhbert.data.sources import (
 )
 from zhbert.wording import listed
 
-JSON_VALUES, WIKI = "json", "wiki"
+JSON_VALUES, WIKI, NEWS = "json", "wiki", "news"
 _CHUNK = 256 << 10
 
 
@@ -47,6 +47,7 @@ _OBJECT = re.compile(rb'\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
 _SPREAD_OBJECT = re.compile(rb"\{[ \t]*\r?\n")
 _ARRAY = re.compile(rb'\[\s*(?:\{\s*["}]|"(?:[^"\\\n]|\\.)*(?:"\s*[,\]]|\Z))')
 _ARTICLE = re.compile(rb"<doc\s+id=")
+_NEWS = re.compile(rb"<doc>\s*<(?:url|docno|contenttitle|content)>")
 
 
 def form_of(source: Source, head: bytes, field: str | None) -> tuple[str, str]:
@@ -59,6 +60,8 @@ def form_of(source: Source, head: bytes, field: str | None) -> tuple[str, str]:
     begin = head.lstrip()
     if _ARTICLE.match(begin):
         return WIKI, "WikiExtractor's articles"
+    if _NEWS.match(begin):
+        return NEWS, "SogouCS' articles"
     if _ARRAY.match(begin):
         return JSON_VALUES, "a JSON array"
     if _SPREAD_OBJECT.match(begin) and _OBJECT.match(begin):
@@ -366,7 +369,7 @@ def _up_to_the_next_quote(
     return added
 
 
-# ---------------------------------------------------------------- WikiExtractor's articles
+# ---------------------------------------------------------------- articles
 
 _BEGIN = re.compile(r'<doc\s+id=.*?(?:\stitle="(?P<title>.*)")?[^"]*>\s*')
 _END = "</doc>"
@@ -387,7 +390,8 @@ def _articles(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedT
         body.clear()
         size = 0
 
-    for number, line in _text_lines(stream, reading):
+    lines = _text_lines(stream, reading)
+    for number, line in _without_marks(lines) if form == NEWS else lines:
         if len(line) <= _LONGEST_BEGIN and (begins := _BEGIN.fullmatch(line)):
             yield from article()
             first, inside = number, True
@@ -414,12 +418,25 @@ def _articles(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedT
     yield from article()
 
 
+# What of a SogouCS article is no text.
+_MARKS = re.compile(r"<(url|docno)>[^<]*</\1>|</?content(?:title)?>")
+
+
+def _without_marks(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """SogouCS' lines with WikiExtractor's marks: title and text, each on lines of its own."""
+    for number, line in lines:
+        for part in _MARKS.sub("\n", line.replace("<doc>", '<doc id="">\n')).split("\n"):
+            if part.strip():
+                yield number, part
+
+
 READERS: dict[str, Callable[[Stream, str, Reading], Iterator[NumberedText]]] = {
     JSON_LINES: _json_lines,
     JSON_VALUES: _json_values,
     CSV: _table,
     TSV: _table,
     WIKI: _articles,
+    NEWS: _articles,
 }
 
 

@@ -25,7 +25,7 @@ from zhbert.signatures import (
     utf_16_by_its_han,
     utf_16_or_32,
 )
-from zhbert.wording import counted, listed
+from zhbert.wording import counted, listed, name
 
 TEXT, JSON_LINES, PARQUET, CSV, TSV = "txt", "jsonl", "parquet", "csv", "tsv"
 SUFFIXES = {
@@ -183,8 +183,10 @@ def suffixes(name: str) -> tuple[str, str]:
 # ---------------------------------------------------------------- one file's text
 
 
-def check_encoding(name: str | None) -> str | None:
+def check_encoding(encoding: str | None, where: str = "--encoding") -> str | None:
     """The encoding under the name by which its files are read; None is UTF-8.
+
+    ``where`` is what named it, for the error.
 
     >>> check_encoding("GBK"), check_encoding("utf-8"), check_encoding(None)
     ('gb18030', None, None)
@@ -192,14 +194,14 @@ def check_encoding(name: str | None) -> str | None:
     Raises:
         ZhbertError: Python knows no such encoding of text.
     """
-    if name is None:
+    if encoding is None:
         return None
     try:
-        "".encode(name)
-        found = codecs.lookup(name).name
+        "".encode(encoding)
+        found = codecs.lookup(encoding).name
     except (LookupError, ValueError, UnicodeError):
         raise ZhbertError(
-            f"--encoding {name}: unknown; for example: gb18030, gbk, big5, utf-16, utf-8"
+            f"{where} {name(encoding)}: unknown; for example: gb18030, gbk, big5, utf-16, utf-8"
         ) from None
     return None if found in ("utf-8", "utf-8-sig") else _READ_AS.get(found, found)
 
@@ -265,7 +267,7 @@ class Stream:
         self.old_line_ends = self._after_return = False
         head = self._first(enough)
         self.empty = not head and self._damage is None
-        self.encoding = encoding = _encoding_of(head, encoding)
+        self.encoding = encoding = encoding_of(head, encoding)
         if encoding is not None:
             self._decoder = codecs.getincrementaldecoder(encoding)(_BROKEN)
             head = self._decoded(head)
@@ -336,8 +338,12 @@ class Stream:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _encoding_of(head: bytes, given: str | None) -> str | None:
-    """How a file that begins so is to be decoded; DamagedError for what is no text or unnamed."""
+def encoding_of(head: bytes, given: str | None) -> str | None:
+    """How a file that begins so is to be decoded, where ``given`` is what ``check_encoding`` said.
+
+    Raises:
+        DamagedError: it is no text, or in an encoding that has to be named.
+    """
     if (what := no_text(head)) is not None:
         raise DamagedError(what)
     if head.startswith(_MARK):

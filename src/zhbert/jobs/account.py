@@ -88,22 +88,13 @@ def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
     """What must not be overlooked: much of the input was left out."""
     found = []
     lines, documents = read["lines"], read["documents"]
+    undecoded = f": they are {reading.broken.reason}; {reading.way_out}"
     if (lost := lines["broken_utf8"]) > _MUCH * lines["found"]:
-        found.append(
-            f"{lost:,} of {lines['found']:,} lines were left out: they are {reading.broken.reason}; "
-            f"{reading.way_out}"
-        )
+        found.append(f"{lost:,} of {lines['found']:,} lines were left out{undecoded}")
     lost = sum(documents["skipped"].values())
     if lost > _MUCH * documents["found"]:
-        broken = documents["skipped"]["broken_utf8"] == lost
-        found.append(
-            f"{lost:,} of {documents['found']:,} documents were left out"
-            + (
-                f": they are {reading.broken.reason}; {reading.way_out}"
-                if broken
-                else _why(documents)
-            )
-        )
+        why = undecoded if documents["skipped"]["broken_utf8"] == lost else _why(documents)
+        found.append(f"{lost:,} of {documents['found']:,} documents were left out{why}")
     if damaged := read["files"]["damaged"]:
         found.append(
             f"{damaged:,} of {counted(read['files']['read'], 'file')} could not be read, or not to "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert.data.sources import check_encoding
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
 from zhbert.tasks.cards import Card, Column, Data, finite_number, parse_card
@@ -31,7 +32,6 @@ from zhbert.tasks.sources import (
     Source,
     StandardInput,
     as_text,
-    check_encoding,
     first_record,
     head,
     holds_json,
@@ -59,9 +59,9 @@ def read_inputs(
 
     Raises ZhbertError, with file and line, where something cannot be read as the model wants it.
     """
-    check_encoding(encoding or "utf-8", "--encoding")
+    check_encoding(encoding)
     try:
-        source = as_text(source, encoding or "")
+        source = as_text(source, encoding)
         yield from _INPUTS[opened.kind.name](opened, source, remark)
     except OSError as error:
         raise describe_os_error(error, "reading") from None

@@ -13,7 +13,7 @@ from zhbert.data.texts import Advance, read_lines, read_texts
 from zhbert.errors import ZhbertError
 from zhbert.jobs import console
 
-FILES = "text, jsonl, csv, tsv, parquet or WikiExtractor's output, compressed or not"
+FILES = "text, jsonl, csv, tsv, parquet, WikiExtractor's or SogouCS' articles, compressed or not"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.config import named_file
+from zhbert.data.sources import check_encoding
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text, read_toml
 from zhbert.schema import build, suggest
 from zhbert.tasks.schemes import SchemeError, scheme_of, tags_of_types
-from zhbert.tasks.sources import check_encoding
 from zhbert.wording import counted, listed, nearest, shortly, show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
@@ -374,7 +374,7 @@ def with_encoding(card: Card, encoding: str | None) -> Card:
     if encoding is None:
         return card
     if encoding:
-        check_encoding(encoding, "--encoding")
+        check_encoding(encoding)
     return dataclasses.replace(card, data=dataclasses.replace(card.data, encoding=encoding))
 
 

@@ -12,10 +12,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from zhbert.data.sources import DamagedError, check_encoding, encoding_of
 from zhbert.errors import ZhbertError
 from zhbert.files import parse_json
 from zhbert.signatures import HEAD, how_to_convert, no_text
-from zhbert.wording import name, shortly, show
+from zhbert.wording import name, shortly
 
 
 class Lines:
@@ -64,31 +65,24 @@ def ahead(source: Source) -> Source:
     return source
 
 
-def check_encoding(encoding: str, where: str) -> None:
-    """Refuse what is no encoding of text that Python knows."""
-    try:
-        codecs.lookup(encoding)
-        "".encode(encoding)
-    except LookupError:
-        raise ZhbertError(
-            f"{where} {show(encoding)}: not an encoding; known are utf-8, gb18030, gbk, big5, "
-            "utf-16 and others of Python"
-        ) from None
+def in_encoding(source: Source, encoding: str | None) -> Source:
+    """A source as UTF-8, whatever encoding it is in; None and '' stand for UTF-8.
 
-
-def in_encoding(source: Source, encoding: str) -> Source:
-    """A source as UTF-8, whatever encoding it is in; '' stands for UTF-8. Others are read whole."""
-    if not encoding or codecs.lookup(encoding).name == "utf-8":
+    Others are read whole. A byte order mark is believed more than the encoding that was named.
+    """
+    codec = check_encoding(encoding or None)
+    if codec is None:
         return source
     with source.open("rb") as stream:
         raw = b"".join(stream)
     try:
-        text = raw.decode(encoding)
+        codec = encoding_of(raw[:HEAD], codec) or "utf-8"
+        converted = raw.decode(codec).removeprefix("\ufeff").encode()
+    except DamagedError as error:
+        raise ZhbertError(f"{source}: it is {error}") from None
     except UnicodeError as error:
-        at = getattr(error, "start", 0)
-        line = raw[:at].decode(encoding, "replace").count("\n") + 1
-        raise ZhbertError(f"{source}:{line}: not {encoding}: {error}") from None
-    converted = text.removeprefix("\ufeff").encode()
+        line = raw[: getattr(error, "start", 0)].decode(codec, "replace").count("\n") + 1
+        raise ZhbertError(f"{source}:{line}: not {codec}: {error}") from None
     return Lines(source.name, str(source), lambda: io.BytesIO(converted))
 
 
@@ -103,7 +97,7 @@ def is_parquet(source: Source) -> bool:
     return isinstance(source, Path) and beginning(source).startswith(b"PAR1")
 
 
-def as_text(source: Source, encoding: str) -> Source:
+def as_text(source: Source, encoding: str | None) -> Source:
     """A source as UTF-8; refused, by its first bytes, where it is no text; parquet as it is."""
     if is_parquet(source):
         return source
