@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -103,7 +103,7 @@ quotes); write one object a line
     """
     try:
         value = json.loads(text)
-        return _without_halves(value) if _HALF_ESCAPED.search(text) else value
+        return _changed(value, _without_half) if _HALF_ESCAPED.search(text) else value
     except (ValueError, RecursionError) as error:
         why = getattr(error, "msg", str(error))
         if isinstance(error, RecursionError):
@@ -112,14 +112,27 @@ quotes); write one object a line
         raise ZhbertError(f"{path}:{number}: not JSON ({why}){hint}") from None
 
 
-def _without_halves(value: Any) -> Any:
-    if isinstance(value, str):
-        return HALF_SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_halves(one) for one in value]
+def _without_half(value: Any) -> Any:
+    return HALF_SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
+
+
+def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value of JSON with every text, number and key in it changed."""
+    if isinstance(value, list | tuple):
+        return [_changed(one, change) for one in value]
     if isinstance(value, dict):
-        return {_without_halves(key): _without_halves(one) for key, one in value.items()}
-    return value
+        return {change(key): _changed(one, change) for key, one in value.items()}
+    return change(value)
+
+
+def read_head(path: str | os.PathLike[str]) -> bytes:
+    """A file's first bytes, by which `zhbert.signatures` tells what it is."""
+    try:
+        # A pipe or the kernel's log may have nothing to say for ever: nobody waits for them.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            return file.read(HEAD) or b""
+    except OSError as error:
+        raise describe_os_error(error, "reading") from None
 
 
 def read_text(path: str | os.PathLike[str], what: str = "") -> str:
@@ -436,18 +449,12 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     except ValueError:
-        finite = _without_nan(value)
+        finite = _changed(value, _finite)
         return json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, list | tuple):
-        return [_without_nan(one) for one in value]
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    return value
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -23,7 +23,7 @@ from zhbert.data.reading import Reading
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.files import atomic_file, sha256_of
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
-from zhbert.text.sentences import CUT
+from zhbert.text.sentences import CUT, text_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
 
@@ -132,7 +132,7 @@ class BlockWorker:
             keep = ~np.isin(line_of, dropped)
             lengths = np.diff(ends, prepend=0)
             codes = codes[np.repeat(keep, lengths)]
-            text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+            text = text_of(codes)
             ends = np.cumsum(lengths[keep]).astype(np.int32)
             apart, document_of, line_of = apart[keep], document_of[keep], line_of[keep]
             counts["lines.duplicate"] += len(dropped)

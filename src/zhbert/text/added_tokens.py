@@ -26,9 +26,10 @@ from zhbert.text.normalize import (
     Options,
     code_points,
     normalize,
+    normalized_words,
     rules,
-    split_words,
 )
+from zhbert.text.sentences import text_of
 
 # Unicode's White_Space.
 WHITE_SPACE = (
@@ -67,9 +68,8 @@ def reachable(token: str, options: Options) -> bool:
     >>> [reachable(token, Options()) for token in ("[MASK]", "「", "covid", "COVID", "新冠", "##a")]
     [False, True, True, False, False, True]
     """
-    characters, _ = normalize(token, options)
-    words = ["".join(characters[start:end]) for start, end in split_words(characters)]
-    return words == [token] or (token.startswith("##") and len(token) > 2)
+    inside = token.startswith("##") and len(token) > 2
+    return inside or normalized_words(token, options) == [token]
 
 
 # A part of a text: a token's number, or None for what lies between tokens; where it begins and
@@ -180,8 +180,7 @@ class AddedTokens:
 
 def _spans(pattern: re.Pattern[str], codes: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Where a pattern is found: (matches, 2)."""
-    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
-    spans = [match.span() for match in pattern.finditer(text)]
+    spans = [match.span() for match in pattern.finditer(text_of(codes))]
     return np.array(spans, np.int64).reshape(-1, 2)
 
 

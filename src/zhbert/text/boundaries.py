@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from zhbert.text.segment import Array
+from zhbert.text.sentences import Array
 
 # The words of a stretch of text as one side cuts it, and as the other does.
 Difference = tuple[tuple[str, ...], tuple[str, ...]]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.text.normalize import code_points, describe_dropped, dropped, normalize
+from zhbert.text.sentences import codes_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.vocab import big5_level1_han, gb2312_han
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
@@ -135,7 +136,7 @@ def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
 
 
 def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    codes = codes_of(text)
     encoding = tokenizer.encode(text, special_tokens=False)
     where = np.flatnonzero(encoding.ids == tokenizer.unk_id)
     latin = Counter(_latin_words(text))

@@ -11,7 +11,7 @@ import numpy as np
 from zhbert.errors import ZhbertError
 from zhbert.text.added_tokens import reachable
 from zhbert.text.coverage import ranked
-from zhbert.text.normalize import Options, code_points, normalize, split_words
+from zhbert.text.normalize import Options, code_points, normalized_words
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 
@@ -63,14 +63,7 @@ def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
                 'be found in other places than before; make it "normalized" and no "single_word", '
                 "or leave it out"
             )
-    return Tokenizer(
-        pieces[:count],
-        do_lower_case=tokenizer.options.do_lower_case,
-        strip_accents=tokenizer.options.strip_accents,
-        tokenize_chinese_chars=tokenizer.options.tokenize_chinese_chars,
-        special_tokens=tokenizer.special_tokens,
-        added_tokens=tokenizer.added_tokens,
-    )
+    return Tokenizer(pieces[:count], **tokenizer.settings)
 
 
 def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
@@ -125,26 +118,20 @@ def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
     inside = word.startswith(CONTINUATION) and word != CONTINUATION
     # A letter before it makes the rest of it the inside of a word.
     before = "a" if inside else ""
-    parts = _fold(before + word.removeprefix(CONTINUATION) if inside else word, tokenizer.options)
+    text = before + word.removeprefix(CONTINUATION) if inside else word
+    parts = normalized_words(text, tokenizer.options)
     if "".join(parts) == before:
         return word, NOTHING_LEFT
-    text = before + word.removeprefix(CONTINUATION) if inside else word
     found = tokenizer.encode(text, special_tokens=False)
     if not set(tokenizer.added_ids).isdisjoint({*found.ids.tolist()} - {tokenizer.unk_id}):
         return word, HOLDS_ADDED
     if len(parts) > 1:
-        has_han = tokenizer.options.tokenize_chinese_chars and not code_points().chinese.isdisjoint(
-            word
-        )
-        return word, HAN_STAND_ALONE if has_han else SEVERAL_WORDS
+        has_han = not code_points().chinese.isdisjoint(word)
+        alone = tokenizer.options.tokenize_chinese_chars and has_han
+        return word, HAN_STAND_ALONE if alone else SEVERAL_WORDS
     if len(parts[0]) > MAX_CHARACTERS_PER_WORD:
         return word, TOO_LONG
     return (CONTINUATION + parts[0][1:] if inside else parts[0]), None
-
-
-def _fold(text: str, options: Options) -> list[str]:
-    characters, _ = normalize(text, options)
-    return ["".join(characters[start:end]) for start, end in split_words(characters)]
 
 
 @dataclass
@@ -194,7 +181,7 @@ def fold_counts(spellings: Counter[str], options: Options) -> Counter[str]:
     """
     found: Counter[str] = Counter()
     for spelling, count in spellings.items():
-        for word in _fold(spelling, options):
+        for word in normalized_words(spelling, options):
             if len(word) <= MAX_CHARACTERS_PER_WORD:
                 found[word] += count
     return found

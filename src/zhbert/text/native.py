@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from zhbert.text import _wordpiece
 from zhbert.text.added_tokens import AddedTokens, fold
 from zhbert.text.normalize import Options, rules
+from zhbert.text.sentences import codes_of, text_of
 from zhbert.text.wordpiece import PythonWordPiece
-from zhbert.text.words import WordPieces, joined, texts_of_run
+from zhbert.text.words import WordPieces, joined, joined_starts, texts_of_run
 
 # Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2).
 Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
@@ -53,7 +55,7 @@ class NativeWordPiece:
         )
         self._slow: PythonWordPiece | None = None
         if not added.is_plain:
-            self._slow = _BetweenTokens(ids, unknown_id, added, options, self._encode)
+            self._slow = _BetweenTokens(self._encode, ids, unknown_id, added, options)
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
         """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
@@ -64,13 +66,8 @@ class NativeWordPiece:
                 else self._encode(texts[here])
                 for here, slow in self._parts(texts)
             ]
-            places = np.cumsum([0, *(len(ids) for ids, _, _ in parts)])
-            starts = [part[1][1:] + place for part, place in zip(parts, places[:-1], strict=True)]
-            return (
-                np.concatenate([ids for ids, _, _ in parts]),
-                np.concatenate([np.zeros(1, np.int64), *starts]),
-                np.concatenate([offsets for _, _, offsets in parts]),
-            )
+            ids, starts, offsets = zip(*parts, strict=True)
+            return np.concatenate(ids), joined_starts(starts), np.concatenate(offsets)
         return self._encode(texts, special_tokens)
 
     def _encode(self, texts: Sequence[str], special_tokens: bool = False) -> Encoded:
@@ -132,7 +129,7 @@ class NativeWordPiece:
         if sum(map(len, texts)) < _SHORT:
             yield slice(None), True
             return
-        codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+        codes = codes_of("".join(texts))
         touched = self._added.touched(codes, np.cumsum([len(text) for text in texts]))
         changes = np.flatnonzero(np.diff(touched)) + 1
         for first, last in pairwise([0, *changes.tolist(), len(texts)]):
@@ -146,26 +143,19 @@ class _BetweenTokens(PythonWordPiece):
     that become several, or change with their neighbours, is left to the plain ones altogether.
     """
 
-    def __init__(
-        self,
-        ids: Mapping[str, int],
-        unknown_id: int,
-        added: AddedTokens,
-        options: Options,
-        encode: Callable[[Sequence[str]], Encoded],
-    ) -> None:
-        super().__init__(ids, unknown_id, added, options)
+    def __init__(self, encode: Callable[[Sequence[str]], Encoded], *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._encode_natively = encode
 
     def _encode_plain(
         self, text: str, begin: int, special_tokens: bool
     ) -> Iterator[tuple[int, int, int]]:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        codes = codes_of(text)
         folded, places, odd = fold(codes, self._options)
         if len(odd):
             yield from super()._encode_plain(text, begin, special_tokens)
             return
-        normalized = folded.tobytes().decode("utf-32-le")
+        normalized = text_of(folded)
         parts = list(self._added.split_normalized(normalized, special_tokens))
         ids, starts, offsets = self._encode_natively([normalized[a:b] for _, a, b in parts])
         shifts = np.repeat(np.array([a for _, a, _ in parts], np.int64), np.diff(starts))

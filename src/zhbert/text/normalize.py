@@ -217,6 +217,16 @@ def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
         yield start, len(characters)
 
 
+def normalized_words(text: str, options: Options) -> list[str]:
+    """The words that word pieces are looked up in: cleaned, folded, Han and signs alone.
+
+    >>> normalized_words("Café的Wi-Fi", Options())
+    ['cafe', '的', 'wi', '-', 'fi']
+    """
+    characters, _ = normalize(text, options)
+    return ["".join(characters[start:end]) for start, end in split_words(characters)]
+
+
 DROPPED = {
     "nul": "NUL",
     "replacement": "U+FFFD",

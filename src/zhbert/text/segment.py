@@ -19,16 +19,14 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_text
-from zhbert.text.sentences import codes_of
+from zhbert.files import read_text, sha256_of
+from zhbert.text.sentences import Array, codes_of, text_of
 from zhbert.wording import counted, how_to_install
 
 try:
     from zhbert.text import _segment
 except ImportError:
     _segment = None  # type: ignore[assignment]
-
-Array = np.ndarray[Any, Any]
 
 # Characters a call of the segmenter. Words come back as a list of strings: a few thousand of them
 # stay in the processor's cache until their lengths are taken (measured: 4,000 characters a call
@@ -107,10 +105,6 @@ def _simplify_codes(codes: Array) -> tuple[Array, Array] | None:
     return (simplified, places) if len(places) else None
 
 
-def _text_of(codes: Array) -> str:
-    return codes.tobytes().decode("utf-32-le", "surrogatepass")
-
-
 def simplify(text: str) -> str:
     """Replace each traditional character by its simplified form; the length stays.
 
@@ -120,7 +114,7 @@ def simplify(text: str) -> str:
     '语言模型与乾隆'
     """
     found = _simplify_codes(codes_of(text))
-    return text if found is None else _text_of(found[0])
+    return text if found is None else text_of(found[0])
 
 
 class _OpenCC:
@@ -214,27 +208,24 @@ class JiebaSegmenter:
             # An instance of its own: rjieba's module-wide one is the rest of the program's too.
             jieba = rjieba.Jieba()
             self._cut = jieba.cut
-            simplified = self._traditional
-            words = read_user_words(user_words)
-            for word, frequency, tag in words:
-                jieba.add_word(simplified(word), frequency, tag)
-            apart = [word for word, _, _ in words if len(self._cut(simplified(word))) > 1]
-            if apart:
-                self.remarks.append(
-                    f"{user_words}: jieba does not keep {len(apart):,} of {len(words):,} words "
-                    f"whole (characters it always cuts at, or a low frequency): "
-                    + ", ".join(apart[:5])
-                )
-            odd = [
-                f"{one.word} {one.tag}" for one in words if one.tag and not _TAG.fullmatch(one.tag)
-            ]
-            if odd:
-                self.remarks.append(
-                    f"{user_words}: in {len(odd):,} of {len(words):,} lines jieba takes the small "
-                    f"letters at the end for a tag; where they belong to the word, write a "
-                    f"frequency behind it: {', '.join(odd[:5])}"
-                )
-            self.options["user_words"] = hashlib.sha256(Path(user_words).read_bytes()).hexdigest()
+            self._add_user_words(jieba, user_words)
+
+    def _add_user_words(self, jieba: Any, file: Path) -> None:
+        simplified, words = self._traditional, read_user_words(file)
+        for word, frequency, tag in words:
+            jieba.add_word(simplified(word), frequency, tag)
+        apart = [word for word, _, _ in words if len(self._cut(simplified(word))) > 1]
+        if apart:
+            why = " (characters it always cuts at, or a low frequency)"
+            self.remarks.append(not_kept_whole(file, self.name, apart, len(words), why))
+        odd = [f"{one.word} {one.tag}" for one in words if one.tag and not _TAG.fullmatch(one.tag)]
+        if odd:
+            self.remarks.append(
+                f"{file}: in {len(odd):,} of {counted(len(words), 'line')} jieba takes the small "
+                f"letters at the end for a tag; where they belong to the word, write a "
+                f"frequency behind it: {', '.join(odd[:5])}"
+            )
+        self.options["user_words"] = sha256_of(file)
 
     def segment(self, texts: Sequence[str]) -> list[Array]:
         """For each text the ends of its words, in characters (see Segmenter)."""
@@ -270,7 +261,7 @@ class JiebaSegmenter:
             changes = np.diff(np.searchsorted(places, [0, *(end for _, end in calls)])).tolist()
         for number, (start, end) in enumerate(calls):
             if found is not None and changes[number]:
-                part = _text_of(simplified[start:end])
+                part = text_of(simplified[start:end])
             else:
                 part = text[start:end]
             if how == "opencc":
@@ -287,6 +278,16 @@ def _calls(text_ends: Array, apart: Array) -> list[tuple[int, int]]:
     last = np.ones(len(text_ends), bool)
     last[:-1] = (number[1:] != number[:-1]) | apart[:-1]
     return list(pairwise([0, *text_ends[last].tolist()]))
+
+
+def not_kept_whole(
+    file: Path, segmenter: str, apart: Sequence[str], words: int, why: str = ""
+) -> str:
+    """The remark on words of a user dictionary that the segmenter cuts all the same."""
+    return (
+        f"{file}: {segmenter} does not keep {len(apart):,} of {counted(words, 'word')} whole{why}: "
+        + ", ".join(apart[:5])
+    )
 
 
 class UserWord(NamedTuple):

@@ -26,11 +26,10 @@ import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json, sha256_of
-from zhbert.text.segment import Traditional, UserWord, read_user_words, simplify
-from zhbert.text.sentences import codes_of, split_text
+from zhbert.text.segment import Traditional, UserWord, not_kept_whole, read_user_words, simplify
+from zhbert.text.sentences import Array, codes_of, split_text, text_of
 from zhbert.wording import how_to_install
 
-Array = np.ndarray[Any, Any]
 # A sentence of clean text -> its words, in order.
 Cut = Callable[[str], list[str]]
 
@@ -145,10 +144,7 @@ class LibrarySegmenter:
         apart += [word for word in tried if len(self.segment([word])[0]) > 1]
         if apart:
             asked = f" (only {_TRIED:,} were tried)" if len(tried) == _TRIED else ""
-            self.remarks.append(
-                f"{file}: {self.name} does not keep {len(apart):,} of {len(words):,} words whole"
-                f"{asked}: " + ", ".join(apart[:5])
-            )
+            self.remarks.append(not_kept_whole(file, self.name, apart, len(words), asked))
 
     def _words(self, sentence: str) -> list[str]:
         try:
@@ -168,7 +164,7 @@ class LibrarySegmenter:
             return np.zeros(0, np.int32)
         codes = codes_of(text)
         clean_codes = _clean_table()[codes]
-        clean = self._traditional(clean_codes.tobytes().decode("utf-32-le"))
+        clean = self._traditional(text_of(clean_codes))
         ends = np.zeros(len(text) + 1, bool)
         blank = clean_codes == 0x20
         # Of a run of blanks both ends.

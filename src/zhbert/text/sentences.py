@@ -51,6 +51,11 @@ def codes_of(text: str) -> Array:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
+def text_of(codes: Array) -> str:
+    """The text of these code points."""
+    return codes.tobytes().decode("utf-32-le", "surrogatepass")
+
+
 def split_text(
     codes: Array,
     document_starts: Array,
@@ -85,7 +90,7 @@ def split_text_python(
     codes: Array, document_starts: Array, blank_lines_separate: bool, longest: int
 ) -> Sentences:
     """``split_text`` in Python: the same, slowly."""
-    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    text = text_of(codes)
     forced = document_starts.tolist()
     ends: list[int] = []
     flags: list[int] = []
@@ -174,7 +179,7 @@ def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array
 
 def hash_spans_python(codes: Array, starts: Array, ends: Array, seed: int) -> Array:
     """``hash_spans`` in Python: the same, slowly."""
-    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    text = text_of(codes)
     everything = (1 << 64) - 1
     hashes = []
     for a, b in zip(starts.tolist(), ends.tolist(), strict=True):

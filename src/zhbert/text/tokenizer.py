@@ -268,15 +268,13 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The native tables stay in their process; another one makes its own.
-        again = partial(
-            Tokenizer,
-            do_lower_case=self.options.do_lower_case,
-            strip_accents=self.options.strip_accents,
-            tokenize_chinese_chars=self.options.tokenize_chinese_chars,
-            special_tokens=self.special_tokens,
-            added_tokens=self.added_tokens,
-        )
-        return again, (self.vocabulary[: self.num_word_pieces],)
+        return partial(Tokenizer, **self.settings), (self.vocabulary[: self.num_word_pieces],)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the pieces: ``Tokenizer(pieces, **settings)`` cuts as this one does."""
+        tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
+        return asdict(self.options) | tokens
 
     @property
     def _is_plain(self) -> bool:
@@ -292,7 +290,10 @@ class Tokenizer:
     @property
     def added_ids(self) -> tuple[int, ...]:
         """The ids of all added tokens, special or not, in increasing order."""
-        return tuple(sorted(self._added.ids.values()))
+        return tuple(row for _, row in self._added_by_id())
+
+    def _added_by_id(self) -> list[tuple[AddedToken, int]]:
+        return sorted(self._added.ids.items(), key=lambda item: item[1])
 
     def id_of(self, piece: str) -> int | None:
         """A piece's id, or None if the vocabulary lacks it."""
@@ -336,18 +337,14 @@ class Tokenizer:
     def _config(self, model_max_length: int | None) -> dict[str, Any]:
         config: dict[str, Any] = {
             "tokenizer_class": "BertTokenizer",
-            "do_lower_case": self.options.do_lower_case,
-            "strip_accents": self.options.strip_accents,
-            "tokenize_chinese_chars": self.options.tokenize_chinese_chars,
+            **asdict(self.options),
+            **{name: self.special_tokens.get(name) for name in SPECIAL_TOKENS},
         }
-        for name in SPECIAL_TOKENS:
-            config[name] = self.special_tokens.get(name)
         if self.extra_special_tokens:
             config["additional_special_tokens"] = list(self.extra_special_tokens)
         if not self._is_plain:
             config["added_tokens_decoder"] = {
-                str(row): asdict(token)
-                for token, row in sorted(self._added.ids.items(), key=lambda item: item[1])
+                str(row): asdict(token) for token, row in self._added_by_id()
             }
         if model_max_length is not None:
             config["model_max_length"] = model_max_length
@@ -382,7 +379,7 @@ class Tokenizer:
             "added_tokens": [
                 {"id": row, "content": token.content}
                 | {name: getattr(token, name) for name in FLAGS}
-                for token, row in sorted(self._added.ids.items(), key=lambda item: item[1])
+                for token, row in self._added_by_id()
             ],
             "normalizer": {
                 "type": "BertNormalizer",

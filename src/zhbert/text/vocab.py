@@ -34,7 +34,8 @@ from pathlib import Path
 import numpy as np
 
 from zhbert.errors import ZhbertError
-from zhbert.text.normalize import Options, code_points, normalize, split_words
+from zhbert.text.normalize import Options, code_points, normalized_words
+from zhbert.text.sentences import codes_of
 from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -135,13 +136,8 @@ def _is_punctuation(character: str) -> bool:
 
 
 def bert_words(text: str) -> list[str]:
-    """The words that the tokenizer cuts into pieces: cleaned, folded, Han and signs alone.
-
-    >>> bert_words("Café的Wi-Fi")
-    ['cafe', '的', 'wi', '-', 'fi']
-    """
-    characters, _ = normalize(text, Options())
-    return ["".join(characters[start:end]) for start, end in split_words(characters)]
+    """The words that BERT's uncased tokenizer cuts into pieces."""
+    return normalized_words(text, Options())
 
 
 @cache
@@ -208,7 +204,7 @@ class TextCounts:
             self._add_block("\n".join(block))
 
     def _add_block(self, text: str) -> None:
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        codes = codes_of(text)
         self.characters += len(codes)
         found = np.bincount(codes)
         self._by_code[: len(found)] += found

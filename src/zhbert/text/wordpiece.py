@@ -72,31 +72,23 @@ class PythonWordPiece:
                 )
         ids, starts, offsets = self.encode(texts, special_tokens=False)
         word_starts = np.zeros(len(ids), np.bool_)
-        widened = 0
-        histogram = np.zeros(HISTOGRAM_SIZE, np.int64)
+        cut = np.zeros(len(ids), np.bool_)
         for place, ends in enumerate(word_ends):
             here = slice(starts[place], starts[place + 1])
-            first, cut = align(offsets[here].tolist(), ends.tolist())
-            word_starts[here] = first
-            sizes: list[int] = []
-            was_cut: list[bool] = []
-            for is_first, is_cut in zip(first, cut, strict=True):
-                if is_first:
-                    sizes.append(0)
-                    was_cut.append(False)
-                sizes[-1] += 1
-                was_cut[-1] |= is_cut
-            widened += sum(was_cut)
-            for size in sizes:
-                histogram[min(size, HISTOGRAM_SIZE) - 1] += 1
+            word_starts[here], cut[here] = align(offsets[here].tolist(), ends.tolist())
+        # A text's first piece starts a word: none reaches from one text into the next.
+        words = np.cumsum(word_starts)
+        sizes = np.bincount(words)[1:]
         return WordPieces(
             ids=ids,
             word_starts=word_starts,
             starts=starts,
-            words=int(word_starts.sum()),
-            widened=widened,
+            words=len(sizes),
+            widened=len(np.unique(words[cut])),
             unknown=int((ids == self._unknown_id).sum()),
-            pieces_per_word=histogram,
+            pieces_per_word=np.bincount(
+                np.minimum(sizes, HISTOGRAM_SIZE) - 1, minlength=HISTOGRAM_SIZE
+            ),
         )
 
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:

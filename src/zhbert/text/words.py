@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhbert.text.sentences import text_of
 from zhbert.wording import counted
 
 # pieces_per_word counts words of 1, 2, ... pieces; the last place counts all longer ones.
@@ -39,7 +40,7 @@ def texts_of_run(
     codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
 ) -> tuple[list[str], list[NDArray[np.int32]]]:
     """Texts that stand in ``codes`` one after another, and the word ends of each."""
-    text = codes.tobytes().decode("utf-32-le", "surrogatepass")
+    text = text_of(codes)
     places = list(zip([0, *text_ends.tolist()], text_ends.tolist(), strict=False))
     low = np.searchsorted(word_ends, [a for a, _ in places], "right")
     high = np.searchsorted(word_ends, [b for _, b in places], "left")
@@ -50,14 +51,22 @@ def texts_of_run(
     return [text[a:b] for a, b in places], ends
 
 
+def joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """``starts`` of several texts after those of others.
+
+    >>> joined_starts([np.array([0, 2, 3]), np.array([0, 4])]).tolist()
+    [0, 2, 3, 7]
+    """
+    sizes = np.concatenate([np.diff(starts) for starts in parts])
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+
+
 def joined(parts: Sequence[WordPieces]) -> WordPieces:
     """The word pieces of several texts after those of others."""
-    places = np.cumsum([0, *(len(part.ids) for part in parts)])
-    starts = [part.starts[1:] + place for part, place in zip(parts, places[:-1], strict=True)]
     return WordPieces(
         ids=np.concatenate([part.ids for part in parts]),
         word_starts=np.concatenate([part.word_starts for part in parts]),
-        starts=np.concatenate([np.zeros(1, np.int64), *starts]),
+        starts=joined_starts([part.starts for part in parts]),
         words=sum(part.words for part in parts),
         widened=sum(part.widened for part in parts),
         unknown=sum(part.unknown for part in parts),

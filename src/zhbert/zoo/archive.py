@@ -11,8 +11,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.files import refused
-from zhbert.signatures import HEAD, archive_of, compression_of, looks_like_a_page, no_text
+from zhbert.files import read_head, refused
+from zhbert.signatures import archive_of, compression_of, looks_like_a_page, no_text
+from zhbert.wording import name as shown
+from zhbert.zoo.layout import JUNK_FOLDERS
 from zhbert.zoo.progress import Progress
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     import zipfile
 
 SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
-_JUNK_FOLDERS = {"__MACOSX"}
 _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BLOCK = 1 << 20
 # tarfile reads a long name or a pax header whole, zipfile the list of all members: honest ones
@@ -50,8 +51,7 @@ class Limits:
 
 def kind_of(path: Path) -> str | None:
     """``zip``, ``tar`` or a compression, by the first bytes; None for what is not unpacked here."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = read_head(path)
     packed = compression_of(head)
     return archive_of(head) or (None if packed == "zstd" else packed)
 
@@ -90,8 +90,7 @@ def unpack(
 
 
 def _what_else(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = read_head(path)
     if looks_like_a_page(head):
         return "a web page, not an archive; open the address in a browser to see what it says"
     if not head:
@@ -120,15 +119,15 @@ class _Writer:
             self.refuse(f"more than {self.limits.members:,} members")
         parts = member_parts(name)
         if parts is None:
-            self.refuse(f"the member '{_shown(name)}' leads out of the folder")
+            self.refuse(f"the member '{shown(name)}' leads out of the folder")
         if not parts or is_junk(parts):
             return None
         try:
             longest = max(len(part.encode()) for part in parts)
         except UnicodeEncodeError:
-            self.refuse(f"the name of the member '{_shown(name)}' is in no known encoding")
+            self.refuse(f"the name of the member '{shown(name)}' is in no known encoding")
         if len(parts) > _DEEPEST or longest > _LONGEST_NAME:
-            self.refuse(f"the name of the member '{_shown(name)}' is too long")
+            self.refuse(f"the name of the member '{shown(name)}' is too long")
         return self.folder.joinpath(*parts)
 
     def make_folder(self, path: Path) -> None:
@@ -136,7 +135,7 @@ class _Writer:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            self.refuse(f"'{_shown(path.name)}' is both a file and a folder in it")
+            self.refuse(f"'{shown(path.name)}' is both a file and a folder in it")
 
     def write(self, path: Path, source: IO[bytes], total: int | None = None) -> None:
         """Copy one member's bytes to ``path``."""
@@ -144,7 +143,7 @@ class _Writer:
         try:
             file = path.open("xb")
         except FileExistsError:
-            self.refuse(f"the member '{_shown(path.name)}' is in it twice")
+            self.refuse(f"the member '{shown(path.name)}' is in it twice")
         with file:
             while block := source.read(_BLOCK):
                 self.count(len(block))
@@ -171,12 +170,6 @@ class _Writer:
         raise BadArchiveError(f"{self.archive}: refused: {why}; nothing was unpacked")
 
 
-def _shown(name: str) -> str:
-    """A stranger's name without control characters, short enough for one line."""
-    clean = "".join(c if c.isprintable() else "?" for c in name)
-    return clean if len(clean) <= 60 else clean[:57] + "..."
-
-
 def member_parts(name: str) -> tuple[str, ...] | None:
     """A member's path below the folder, part by part; None where it would lead elsewhere.
 
@@ -196,7 +189,7 @@ def is_junk(parts: tuple[str, ...]) -> bool:
     (True, False)
     """
     name = parts[-1]
-    return bool(_JUNK_FOLDERS & set(parts)) or name in _JUNK_FILES or name.startswith("._")
+    return bool(JUNK_FOLDERS & set(parts)) or name in _JUNK_FILES or name.startswith("._")
 
 
 # --- zip ----------------------------------------------------------------------------------------
@@ -213,7 +206,7 @@ def _unpack_zip(writer: _Writer, packed: IO[bytes]) -> None:
             path = writer.place(name)
             mode = stat.S_IFMT(member.external_attr >> 16)
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-                writer.refuse(f"the member '{_shown(name)}' is a link or a device")
+                writer.refuse(f"the member '{shown(name)}' is a link or a device")
             if path is None:
                 continue
             if member.is_dir():
@@ -293,7 +286,7 @@ def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfil
         name = _decoded(name.encode(errors="surrogateescape")) or name
     path = writer.place(name)
     if not member.isreg() and not member.isdir():
-        writer.refuse(f"the member '{_shown(name)}' is a link or a device")
+        writer.refuse(f"the member '{shown(name)}' is a link or a device")
     if member.size < 0:
         raise tarfile.ReadError("a member of a size below 0")
     if path is None:

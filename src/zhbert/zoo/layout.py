@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from zhbert import signatures
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import read_head
 
 # In the order in which they are looked for, as transformers does.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # What training programs write beside a model, with torch.save as well.
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
-# Folders inside archives that hold no model.
-_JUNK = {"__MACOSX"}
+JUNK_FOLDERS = {"__MACOSX"}
+"""Folders inside archives that hold no model."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def find_model(path: str | Path) -> ModelFiles:
         if found is None:
             names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
             for file in (path / name for name in names if (path / name).is_file()):
-                if signatures.other_model(_head(file), file.name):
+                if signatures.other_model(read_head(file), file.name):
                     weights_format(file)  # names it, and the way out
             there = f"it holds {', '.join(names[:4])}" if names else "it is empty"
             raise ZhbertError(
@@ -67,7 +66,7 @@ def weights_format(path: Path) -> str:
     Raises:
         ZhbertError: neither; the line says what the file is, as far as its beginning tells.
     """
-    head = _head(path)
+    head = read_head(path)
     if (found := signatures.weights_format(head)) is not None:
         return found
     what = signatures.no_weights(head, path.name) or "neither a safetensors file nor torch.save's"
@@ -76,16 +75,7 @@ def weights_format(path: Path) -> str:
 
 def is_weights(path: Path) -> bool:
     """Whether a file is weights by its first bytes, whatever its name."""
-    return signatures.weights_format(_head(path)) is not None
-
-
-def _head(path: Path) -> bytes:
-    try:
-        # A pipe or the kernel's log may have nothing to say for ever: nobody waits for them.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            return file.read(signatures.HEAD) or b""
-    except OSError as error:
-        raise describe_os_error(error, "reading") from None
+    return signatures.weights_format(read_head(path)) is not None
 
 
 def is_model_alone(folder: Path) -> bool:
@@ -109,7 +99,7 @@ def _in_folder(folder: Path) -> ModelFiles | None:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or _NO_MODEL.fullmatch(path.name) or not path.is_file():
             continue
-        if kind := signatures.weights_format(_head(path)):
+        if kind := signatures.weights_format(read_head(path)):
             found[kind].append(path)
     for paths in found.values():
         if len(paths) == 1:
@@ -141,7 +131,7 @@ def _step(prefix: Path) -> int:
 
 
 def _in_one_subfolder(folder: Path, depth: int = 2) -> ModelFiles | None:
-    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in _JUNK]
+    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in JUNK_FOLDERS]
     inside = [p for p in inside if not p.name.startswith(".")]
     found = [model for p in inside if (model := _in_folder(p)) is not None]
     if len(found) > 1:
@@ -156,7 +146,7 @@ def _described(folder: Path, weights: Path, kind: str | None = None) -> ModelFil
     if kind is None:
         # What is neither is said by whoever reads it.
         named = "safetensors" if ".safetensors" in weights.name else "pytorch"
-        kind = signatures.weights_format(_head(weights)) or named
+        kind = signatures.weights_format(read_head(weights)) or named
     config = _one_of(folder, ("config.json", "bert_config.json"), "*config*.json")
     vocabulary = _one_of(folder, ("vocab.txt",), "*vocab*.txt")
     return ModelFiles(folder, kind, weights, config, vocabulary)
