@@ -220,7 +220,7 @@ def test_words_that_a_library_cuts_all_the_same_are_told(load: Load, tmp_path: P
     file = tmp_path / "words.txt"
     file.write_text("语言！模型\n", encoding="utf-8")
     (remark,) = load("pkuseg", user_words=file).remarks
-    assert "1 of 1 words" in remark
+    assert "1 of 1 word whole" in remark
     file.write_text("", encoding="utf-8")
     for name in ("pkuseg", "thulac"):
         assert words_of(load(name, user_words=file), "语言模型") == ["语言", "模型"]
