@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ settings.register_profile(
     "zhbert", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("zhbert")
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Generator[None]:
+    """Give denormal numbers back: computing has the CPU flush them, and hypothesis minds that."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

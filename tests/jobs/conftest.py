@@ -31,4 +31,3 @@ def as_it_was():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
