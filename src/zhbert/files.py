@@ -231,11 +231,19 @@ def refused(
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = error.filename or str(path)
             raise describe_os_error(error, doing) from None
-        lines = str(error).strip().splitlines()
-        said = lines[0][:200] if lines else type(error).__name__
-        why = next((why for one, why in _WHY.items() if isinstance(error, one)), said)
         should = f"damaged, or not {what}" if what else "damaged"
-        raise kind(f"{path}: {should} ({why}){hint}") from None
+        raise kind(f"{path}: {should} ({reason_of(error)}){hint}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """What a library said of a damaged file, in a line of bounded length.
+
+    >>> reason_of(EOFError()), reason_of(ValueError("no magic\\nnumber"))
+    ('it ends too early', 'no magic')
+    """
+    lines = str(error).strip().splitlines()
+    said = lines[0][:200] if lines else type(error).__name__
+    return next((why for one, why in _WHY.items() if isinstance(error, one)), said)
 
 
 _WHY: Mapping[type[Exception], str] = {

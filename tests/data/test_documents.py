@@ -183,6 +183,24 @@ def test_what_cannot_be_read_is_counted_with_its_place(
     assert read.counts[counted] == 1
 
 
+def test_a_damaged_parquet_file_leaves_its_neighbours(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["一。"] * 9}), tmp_path / "a.parquet")
+    whole = (tmp_path / "a.parquet").read_bytes()
+    # The head of its first page, for which pyarrow raises an OSError without a number.
+    write(tmp_path / "a.parquet", whole[:4] + b"\xff" * 8 + whole[12:])
+    read = Read(tmp_path / "a.parquet", write(tmp_path / "b.txt", "二。".encode()))
+    assert read.documents == ["二。\n"]
+    assert [place.partition(" as ")[0] for place in read.places] == ["a.parquet: not readable"]
+
+
+def test_a_document_ends_at_its_blank_line_however_long_it_is(tmp_path: Path) -> None:
+    long = "字" * 500_000  # what is read before the next block is full has no line end
+    file = write(tmp_path / "a.txt", f"{long}\n \n二\n\n三\n".encode())
+    read = Read(file, block_bytes=10)
+    assert read.lines == [[long], ["二"], ["三"]]
+    assert read.places == []
+
+
 def test_a_broken_line_leaves_its_neighbours_and_their_numbers(tmp_path: Path) -> None:
     file = write(tmp_path / "a.txt", b"ok\n\xff\nok\n\n\xff\n\n")
     read = Read(file, documents="line")

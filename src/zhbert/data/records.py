@@ -31,6 +31,7 @@ from zhbert.data.sources import (
     Stream,
     way_out,
 )
+from zhbert.files import reason_of
 from zhbert.wording import listed
 
 JSON_VALUES, WIKI, NEWS = "json", "wiki", "news"
@@ -496,12 +497,10 @@ def parquet_cells(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[C
             yield cells
     except DamagedError:
         raise
-    except MemoryError:
-        raise DamagedError(
-            "not readable as parquet: it asks for more memory than there is"
-        ) from None
-    except (pa.ArrowException, ValueError, OverflowError, UnicodeDecodeError) as error:
-        raise DamagedError(f"not readable as parquet: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DamagedError(f"not readable as parquet: {reason_of(error)}") from error
 
 
 def _rows_at_a_time(metadata: Any, name: str, size: int, reading: Reading) -> int:

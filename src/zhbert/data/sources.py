@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error
+from zhbert.files import describe_os_error, reason_of
 from zhbert.signatures import (
     COMPRESSIONS,
     HEAD,
@@ -313,17 +313,13 @@ class Stream:
             # and wait for more of a pipe than is needed.
             data: bytes = self._file.read1(size)
             return data
-        except EOFError:
-            self._damage = DamagedError("cut short: the compressed data ends too early")
-        except MemoryError:
-            self._damage = DamagedError("damaged: it asks for more memory than there is")
-        except OSError as error:
-            if error.errno is not None:
-                raise
-            self._damage = DamagedError(f"damaged: {error}")
+        except DamagedError as error:
+            self._damage = error
         except Exception as error:
             # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
-            self._damage = DamagedError(f"damaged: {error}")
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            self._damage = DamagedError(f"damaged: {reason_of(error)}")
         raise self._damage
 
     def _decoded(self, data: bytes) -> bytes:
@@ -389,7 +385,7 @@ class _Decompressed:
             self._rest = b""
             if not data:
                 if self._frame is not None:
-                    raise EOFError
+                    raise DamagedError("cut short: the compressed data ends too early")
                 return b""
             if self._frame is None:
                 # Tapes and xz pad with NULs.

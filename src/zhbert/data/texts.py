@@ -103,12 +103,17 @@ def read_lines(
 
 def _lines(source: Source, stream: Stream, reading: Reading, longest: int) -> Iterator[list[str]]:
     number = 1
-    rest = b""
+    parts: list[bytes] = []
+    size = 0
     ended = False
     while not ended:
         chunk = stream.read(256 << 10)
         ended = not chunk
-        *raws, rest = (rest + chunk).split(b"\n")
+        parts.append(chunk)
+        size += len(chunk)
+        if not ended and b"\n" not in chunk and size <= longest:
+            continue
+        *raws, rest = b"".join(parts).split(b"\n")
         whole = len(raws)
         while len(rest) > longest:
             at, _ = place_to_split(rest, longest // 2, longest)
@@ -116,6 +121,7 @@ def _lines(source: Source, stream: Stream, reading: Reading, longest: int) -> It
             rest = rest[at:]
         if ended and rest:
             raws.append(rest)
+        parts, size = [rest], len(rest)
         lines = []
         for at, raw in enumerate(raws):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -21,7 +22,8 @@ import numpy as np
 from zhbert.data.documents import Block, Outline, outline
 from zhbert.data.reading import Reading
 from zhbert.data.shards import Documents, piece_type, write_shard
-from zhbert.files import atomic_file, sha256_of
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_file, read_json, sha256_of
 from zhbert.text.segment import Segmenter, load_segmenter, word_ends
 from zhbert.text.sentences import CUT, text_of
 from zhbert.text.tokenizer import Tokenizer
@@ -104,7 +106,9 @@ class BlockWorker:
         dropped = np.zeros(0, np.uint32)
         with suppress(FileNotFoundError):
             dropped = np.fromfile(settings.duplicates_path(block.number), np.uint32)
-        fingerprint = block.fingerprint() + (f"-{_hash(dropped)}" if len(dropped) else "")
+        fingerprint = block.fingerprint() + (
+            f"-{hashlib.sha256(dropped.data).hexdigest()}" if len(dropped) else ""
+        )
         finished = _finished(settings, block.number, fingerprint)
         if finished is not None:
             return finished
@@ -261,18 +265,11 @@ def _lowest(hashes: Array) -> tuple[int, int] | None:
     return int(hashes[number]), number
 
 
-def _hash(values: Array) -> str:
-    import hashlib
-
-    return hashlib.sha256(values.tobytes()).hexdigest()
-
-
 def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, Any] | None:
     """The result of a block that an earlier run has finished, if its shards are whole."""
-    try:
-        result = json.loads(settings.result_path(number).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
+    result: dict[str, Any] = {}
+    with suppress(ZhbertError):  # there is none yet, or a power cut has spoilt it
+        result = read_json(settings.result_path(number), dict)
     if result.get("fingerprint") != fingerprint:
         return None
     for split, path in (
@@ -282,7 +279,7 @@ def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, An
         entry = result[split]
         if entry and not (path.is_file() and sha256_of(path) == entry["sha256"]):
             return None
-    return dict(result) | {"reused": True, "peak_memory": peak_memory()}
+    return result | {"reused": True, "peak_memory": peak_memory()}
 
 
 def peak_memory() -> int:

@@ -23,7 +23,7 @@ from typing import Any
 from zhbert.data.documents import Block, Place, read_blocks
 from zhbert.data.held_out import divide_document, move_document
 from zhbert.data.reading import DOCUMENTS, Reading
-from zhbert.data.shards import COUNTS, FORMAT, VERSION, flush_shards, merge_shards
+from zhbert.data.shards import COUNTS, FORMAT, SPLITS, VERSION, flush_shards, merge_shards
 from zhbert.data.sources import Sources, find_sources
 from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
@@ -214,7 +214,9 @@ def prepare(
     worker = BlockWorker(settings)
     described = _describe_settings(settings, worker.tokenizer, worker.segmenter, deduplicate)
     try:
-        with _held(settings, described, overwrite) as folder:
+        with locked(settings.out):
+            folder = _Folder(settings, described, overwrite)
+            folder.begin()
             job = _Job(settings, worker, sources, workers, on_error, progress or _silent)
             with closing(job.pool):
                 return job.run(folder, described, deduplicate)
@@ -286,15 +288,6 @@ def _put_away(settings: Settings) -> None:
                 remove(settings.partial)
 
 
-@contextmanager
-def _held(settings: Settings, described: dict[str, Any], overwrite: bool) -> Iterator[_Folder]:
-    """The corpus folder, held by this process, checked, begun or gone on with."""
-    with locked(settings.out):
-        folder = _Folder(settings, described, overwrite)
-        folder.begin()
-        yield folder
-
-
 class _Folder:
     """The corpus folder while it is being made."""
 
@@ -328,12 +321,11 @@ class _Folder:
         write_json(known, self.described)
 
     def _clear(self) -> None:
-        out, partial = self.settings.out, self.settings.partial
-        for pattern in ("train-*.arrow", "held_out-*.arrow"):
-            for path in out.glob(pattern):
-                path.unlink()
-        for path in partial.iterdir():
+        for path in [*self._shards(), *self.settings.partial.iterdir()]:
             path.unlink()
+
+    def _shards(self) -> list[Path]:
+        return [path for split in SPLITS for path in self.settings.out.glob(f"{split}-*.arrow")]
 
     def discard(self) -> None:
         """Leave nothing behind: there is nothing to go on with."""
@@ -344,10 +336,9 @@ class _Folder:
         """Write corpus.json last of all, and put the scaffolding away."""
         out = self.settings.out
         listed = {entry["file"] for entries in info["shards"].values() for entry in entries}
-        for pattern in ("train-*.arrow", "held_out-*.arrow"):
-            for path in out.glob(pattern):
-                if path.name not in listed:
-                    path.unlink()
+        for path in self._shards():
+            if path.name not in listed:
+                path.unlink()
         flush_shards(out / name for name in sorted(listed))
         tokenizer.save_pretrained(out)
         write_json(out / "corpus.json", info)
