@@ -255,7 +255,6 @@ class Stream:
     def __init__(
         self, source: Source, raw: BinaryIO, encoding: str | None = None, enough: int = HEAD
     ) -> None:
-        self._raw = raw
         first = raw.peek(8)[:8] if hasattr(raw, "peek") else b""
         promised = suffixes(source.name)[1] if source.path is not None else ""
         packed = compression_of(first)
@@ -289,13 +288,6 @@ class Stream:
                 data = self._with_line_feeds(data)
             if data or not raw:
                 return data
-
-    def position(self) -> int:
-        """Bytes of the file, as it lies on disk, that were read."""
-        try:
-            return self._raw.tell()
-        except OSError:
-            return 0
 
     def _first(self, enough: int) -> bytes:
         head = b""

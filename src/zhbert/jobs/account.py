@@ -24,25 +24,16 @@ def account(
     """Where everything that was read has gone; the sums are equalities."""
     train, held_out = totals["train"], totals["held_out"]
     lone_surrogates = counts["characters.lone_surrogates"]
+
+    def part(of: str, *others: str) -> dict[str, Any]:
+        found = {"found": counts[f"{of}.found"], "train": train[of], "held_out": held_out[of]}
+        return found | {what: counts[f"{of}.{what}"] for what in others}
+
+    skipped = {what: counts[f"documents.{what}"] for what in _SKIPPED}
     return {
-        "documents": {
-            "found": counts["documents.found"],
-            "train": train["documents"],
-            "held_out": held_out["documents"],
-            "empty": counts["documents.empty"],
-            "without_pieces": counts["documents.without_pieces"],
-            "duplicates_only": counts["documents.duplicates_only"],
-            "skipped": {what: counts[f"documents.{what}"] for what in _SKIPPED},
-        },
-        "lines": {
-            "found": counts["lines.found"],
-            "train": train["lines"],
-            "held_out": held_out["lines"],
-            "blank": counts["lines.blank"],
-            "without_pieces": counts["lines.without_pieces"],
-            "duplicate": counts["lines.duplicate"],
-            "broken_utf8": counts["lines.broken_utf8"],
-        },
+        "documents": part("documents", "empty", "without_pieces", "duplicates_only")
+        | {"skipped": skipped},
+        "lines": part("lines", "blank", "without_pieces", "duplicate", "broken_utf8"),
         "pieces": {
             "encoded": counts["pieces.encoded"],
             "train": train["pieces"],

@@ -1,9 +1,9 @@
 """Raw text files -> a corpus folder of words and pieces, ready for pretraining.
 
-Reads text, JSON lines and arrays, csv, tsv, parquet and WikiExtractor's output (.gz, .bz2, .xz,
-.zst too), folders, and stdin (-). Cuts the text into documents, lines, sentences, words and pieces,
-and writes them to OUT. Work that was interrupted goes on where it stopped: run the same command
-again. The result does not depend on --workers.
+Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and SogouCS' articles (.gz,
+.bz2, .xz, .zst too), folders, and stdin (-). Cuts the text into documents, lines, sentences, words
+and pieces, and writes them to OUT. Work that was interrupted goes on where it stopped: run the same
+command again. The result does not depend on --workers.
 """
 
 from __future__ import annotations
