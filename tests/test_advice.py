@@ -21,7 +21,7 @@ SOURCE = Path(zhbert.__file__).parent
 COMMAND = re.compile(r"\bzhbert ((?:[a-z]+)\b(?:[^'`;,()\n]|\([^)]*\))*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Options of no verb that messages speak of.
-OTHERS = {"--untracked-files", "--porcelain", "--share", "--version", "--nproc-per-node"}
+OTHERS = {"--local", "--untracked-files", "--porcelain", "--share", "--version", "--nproc-per-node"}
 
 
 def texts() -> Iterator[tuple[Path, int, str]]:

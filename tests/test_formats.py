@@ -347,8 +347,10 @@ def test_what_others_wrote_is_opened(
 
 def _version(library: str) -> str:
     if library == "transformers 4":
-        pins = (ROOT / "tests" / "transformers4.txt").read_text().split("\n")
-        return next(pin for pin in pins if pin.startswith("transformers==")).split("==")[1]
+        pins = (ROOT / "requirements" / "transformers4.txt").read_text().split("\n")
+        return (
+            next(pin for pin in pins if pin.startswith("transformers==")).split("==")[1].split()[0]
+        )
     return metadata.version(OPENERS[library][0])
 
 
