@@ -398,3 +398,9 @@ def test_nobody_waits_for_a_pipe_among_the_files(tmp_path: Path) -> None:
         find_model(tmp_path)
     with pytest.raises(ZhbertError, match="empty"):
         weights_format(tmp_path / "model.bin")
+
+
+def test_a_file_that_is_no_model_is_refused_when_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "law.txt").write_text("第一条", encoding="utf-8")
+    with pytest.raises(ZhbertError, match=r"law\.txt: "):
+        find_model(tmp_path / "law.txt")

@@ -57,6 +57,8 @@ def find_model(path: str | Path) -> ModelFiles:
         return _described(path.parent, prefix, "tensorflow")
     if not path.exists():
         raise ZhbertError(f"{path}: no such model folder or file")
+    if not path.name.endswith(".index.json"):
+        weights_format(path)  # refuses what is none, by its name
     return _described(path.parent, path)
 
 
