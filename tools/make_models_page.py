@@ -19,19 +19,21 @@ HEAD = """\
 
 <!-- Made by tools/make_models_page.py from src/zhbert/zoo/models.toml: change that file. -->
 
-Every model that [Chinese-BERT-wwm](https://github.com/ymcui/Chinese-BERT-wwm) and
+The model that is a part of this package, and every one that
+[Chinese-BERT-wwm](https://github.com/ymcui/Chinese-BERT-wwm) and
 [Chinese-PreTrained-BERT](https://github.com/ShenDezhou/Chinese-PreTrained-BERT) publish,
 as `zhbert models` lists them; `zhbert models NAME` shows one of them, `zhbert download NAME` gets
 it. A name works in any spelling: `RBT3`, `hfl/rbt3`, `RoBERTa-wwm-ext`, `bert-tiny-cn`, and the
 name of an archive without its `.zip`.
 
-- **forms**: hub = the Hugging Face hub; pt, tf = an archive with PyTorch or TensorFlow 1 weights;
-  paddle = a PaddleHub module (listed, but zhbert does not fetch those).
+- **forms**: package = here already; hub = the Hugging Face hub; pt, tf = an archive with PyTorch
+  or TensorFlow 1 weights; paddle = a PaddleHub module (listed, but zhbert does not fetch those).
 - **pieces**: the vocabulary's size. No mark: stated, or known of that public checkpoint. `*`: the
   known vocabulary with which the shape counts to the published figure. `~`: solved for from the
   figure; no known vocabulary fits.
 - **counted**: parameters of the shape with the pooler, without the heads of pretraining.
-- **licence**: the two READMEs state none for any of these models; ask their owners.
+- **licence**: of `zhbert-mini` Apache-2.0 (of its texts: its own README); the two READMEs state
+  none for any of the others, so ask their owners.
 """
 
 MARKS = {"published": "", "deduced": "*", "estimated": "~"}
@@ -87,7 +89,7 @@ def _table(chosen: list[Card]) -> str:
 def _link(card: Card) -> Callable[[str], str]:
     def link(form: str) -> str:
         place = getattr(card, FORMS[form])
-        if form == "paddle":
+        if form in ("package", "paddle"):
             return form
         return f"[{form}]({place if '://' in place else f'https://huggingface.co/{place}'})"
 

@@ -104,7 +104,7 @@ def test_every_mistake_is_one_clear_line_and_writes_nothing(
         f"{server.url}/cut.zip": "damaged, or not a whole archive",
         f"{server.url}/evil.zip": "leads out of the folder",
         f"{server.url}/model.zip#sha256={'0' * 64}": "the published one is 00000",
-        f"{nowhere}/model.zip": "no model was fetched before",
+        f"{nowhere}/model.zip": "connection refused",
         "nothing.zip": "no such file or folder",
         "rbt33": "did you mean rbt3",
         "hfl/rbt3": "HF_HUB_OFFLINE is set",

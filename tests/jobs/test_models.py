@@ -231,7 +231,7 @@ def test_the_list_is_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str
     assert row == ["bert_tiny_cn", "cn", "2x128", "3.2M", "bert-chinese", "pt", "tf"]
     row = next(line.split() for line in lines if line.startswith("chinese-bert-wwm-ext"))
     assert row == ["chinese-bert-wwm-ext", "cn", "12x768", "102.3M", "chinese-bert-wwm", "hub"]
-    assert captured.err.startswith("32 of 32 models")
+    assert captured.err.startswith("33 of 33 models")
     assert "Not BERTs" in captured.err
 
 
@@ -242,13 +242,13 @@ def test_a_narrow_window_keeps_the_names_whole(
     assert models("--quiet") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["model", *NAMES]
-    assert all(line.rstrip().endswith(("forms", "pt", "tf", "hub")) for line in lines)
+    assert all(line.rstrip().endswith(("forms", "package", "pt", "tf", "hub")) for line in lines)
 
 
 @pytest.mark.parametrize(
     ("filters", "number"),
     [
-        (["--language", "cn"], 25),
+        (["--language", "cn"], 26),
         (["--language", "global"], 3),
         (["--size", "large"], 7),
         (["--source", "chinese-bert-wwm"], 10),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.zoo.server import Server, serving
 
-from zhbert.zoo import download
+from zhbert.zoo import download, packaged
 
 
 @pytest.fixture
@@ -28,6 +28,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package without a model in it."""
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "assets")
 
 
 @pytest.fixture(autouse=True)

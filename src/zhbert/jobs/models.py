@@ -244,8 +244,8 @@ def _list(chosen: list[Card], quiet: bool) -> None:
         return
     remarks = [
         f"{len(chosen)} of {len(cards())} models. params: counted from the shape, without heads. "
-        "forms: hub (Hugging Face), pt and tf (archives for PyTorch, TensorFlow). "
-        "'zhbert models NAME' says more of one."
+        "forms: package (here already), hub (Hugging Face), pt and tf (archives for PyTorch, "
+        "TensorFlow). 'zhbert models NAME' says more of one."
     ]
     if strangers := [card.name for card in chosen if not card.opens_here]:
         remarks.append(f"Not BERTs, zhbert cannot open them: {', '.join(strangers)}.")

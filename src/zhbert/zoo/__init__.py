@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
 from zhbert.wording import without_secrets
 from zhbert.zoo.layout import find_model, is_weights
+from zhbert.zoo.packaged import is_packaged, packaged_model
 
 if TYPE_CHECKING:
     from zhbert.zoo.catalogue import Card
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
 
 # The forms of a card's archives -> the fields of the card that say where a model of this form is.
 FORMATS = {
-    "pytorch": ("hugging_face_id", "pytorch_archive"),
+    "pytorch": ("package_folder", "hugging_face_id", "pytorch_archive"),
     "tensorflow": ("tensorflow_archive",),
 }
+# Those fields that hold no address -> the kind of origin that they name.
+_KINDS = {"package_folder": "package", "hugging_face_id": "hub"}
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a model comes from."""
 
-    kind: str  # "folder", "archive", "url" or "hub"
+    kind: str  # "folder", "archive", "url", "hub" or "package"
     address: str
     # Another form that the catalogue knows of the same model, should this one be gone.
     alternative: str | None = None
@@ -48,11 +51,11 @@ def cache_folder() -> Path:
 def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
     """A local model folder for whatever names a model.
 
-    ``name``: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``);
-    a hub id (``hfl/rbt3``); the URL of an archive. What exists on this machine wins; the rest is
-    fetched and unpacked into the cache, once. ``form`` chooses between the archives of a card:
-    ``pytorch`` (which is taken if there are both) or ``tensorflow``. ``quiet`` shows no progress
-    on stderr.
+    ``name``: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``,
+    or ``mini``, which is a part of this package); a hub id (``hfl/rbt3``); the URL of an archive.
+    What exists on this machine wins; the rest is fetched and unpacked into the cache, once.
+    ``form`` chooses between the archives of a card: ``pytorch`` (which is taken if there are both)
+    or ``tensorflow``. ``quiet`` shows no progress on stderr.
 
     Raises:
         ZhbertError: no such thing, no model in it, or it could not be fetched.
@@ -62,6 +65,8 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
     origin = origin_of(name, form)
     if origin.kind == "folder":
         return _folder_of(Path(origin.address))
+    if origin.kind == "package":
+        return packaged_model(origin.address)
     with _clear_errors(origin), shown(quiet) as progress:
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
@@ -103,9 +108,9 @@ def save(
             from zhbert.zoo.hub import fetch_files
 
             files = fetch_files(origin.address, progress=progress, quiet=quiet)
-            with atomic_folder(out, replace=replace) as temporary:
-                for file in files:
-                    shutil.copyfile(file, temporary / file.name)
+            _copy(files, out, replace)
+        elif origin.kind == "package":
+            _copy(packaged_model(origin.address).iterdir(), out, replace)
         elif origin.kind == "archive":
             _unpack(Path(origin.address), Path(out), progress, lift=True, replace=replace)
         else:
@@ -161,9 +166,8 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
 
 def _origin_of_card(card: Card, form: str | None) -> Origin:
     def of(form: str) -> list[Origin]:
-        kinds = {"hugging_face_id": "hub"}
         fields = [field for field in FORMATS[form] if getattr(card, field)]
-        return [Origin(kinds.get(field, "url"), getattr(card, field)) for field in fields]
+        return [Origin(_KINDS.get(field, "url"), getattr(card, field)) for field in fields]
 
     there = {form: origins for form in FORMATS if (origins := of(form))}
     if not there:
@@ -184,12 +188,19 @@ def cached_models() -> list[str]:
     from zhbert.zoo.hub import cached_hub_ids
 
     names = {_origin_of_card(card, None).address: card.name for card in cards()}
+    ours = [card.name for card in cards() if is_packaged(card.package_folder)]
     records = map(read_record, sorted((cache_folder() / "downloads").glob("*")))
     here = [one.url for one in records if one and _intact(_unpacked_folder(one.sha256))]
-    return [names.get(address, address) for address in (*here, *cached_hub_ids())]
+    return [*ours, *(names.get(address, address) for address in (*here, *cached_hub_ids()))]
 
 
 # --- folders and archives -----------------------------------------------------------------------
+
+
+def _copy(files: Iterable[Path], out: str | Path, replace: bool) -> None:
+    with atomic_folder(out, replace=replace) as temporary:
+        for file in files:
+            shutil.copyfile(file, temporary / file.name)
 
 
 def _folder_of(path: Path) -> Path:

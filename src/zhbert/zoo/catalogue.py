@@ -21,6 +21,7 @@ CLASSES = {
 }
 # What a model can be had as -> the field that says where, in the order in which one is chosen.
 FORMS = {
+    "package": "package_folder",
     "hub": "hugging_face_id",
     "pt": "pytorch_archive",
     "tf": "tensorflow_archive",
@@ -61,6 +62,8 @@ class Card:
     fills_masks: bool | None = None
     # The recipe of zhbert that trains such a model.
     recipe: str | None = None
+    # A folder of zhbert.zoo.packaged.FOLDER.
+    package_folder: str | None = None
     hugging_face_id: str | None = None
     # A copy there that others use and name; zhbert does not fetch from it.
     modelscope_id: str | None = None
