@@ -43,7 +43,7 @@ VERBS = {
     "extend": ("zhbert.jobs.extend", "a longer model: more positions, made of the trained ones"),
     "tasks": ("zhbert.jobs.tasks", "the tasks; one of them, its settings and published results"),
     "finetune": ("zhbert.jobs.finetune", "fine-tune a model for a task, with seeds and grids"),
-    "evaluate": ("zhbert.jobs.evaluate", "score a fine-tuned model on a file with labels"),
+    "evaluate": ("zhbert.jobs.evaluate", "score a model on labelled examples, or on masked words"),
     "predict": ("zhbert.jobs.predict", "predict with a fine-tuned model, a file of any length"),
     "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
     "report": ("zhbert.jobs.report", "tables and pictures of runs, as one page"),

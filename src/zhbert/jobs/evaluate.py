@@ -1,11 +1,15 @@
-"""Score a fine-tuned model on a file with labels.
+"""Score a fine-tuned model on a file with labels, or a pretrained one on held-out text.
 
   zhbert evaluate runs/lcqmc/seed-0/final lcqmc --data dev.tsv
   zhbert evaluate runs/mine/seed-0/final my-task.toml --data test.csv --json
+  zhbert evaluate runs/tiny/final --corpus corpus
 
 TASK is a task's name ('zhbert tasks' lists them) or a card; FILE is written as the card says. The
 scores are in per cent, predicted in fp32 unless --precision says otherwise: the card's metrics and,
 of labels and tags, precision, recall and F1 of each, with their averages.
+
+With --corpus: how many masked pieces of the corpus's held-out documents MODEL names, under the
+masks that every pretraining run measures itself with, beside always naming the commonest piece.
 """
 
 from __future__ import annotations
@@ -56,9 +60,14 @@ def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("model", metavar="MODEL", help="a fine-tuned model: folder, name or hub id")
-    parser.add_argument("task", metavar="TASK", help="a task's name, or a card's path")
-    parser.add_argument("--data", metavar="FILE", required=True, help="the examples, with labels")
+    parser.add_argument("model", metavar="MODEL", help="a model: folder, name or hub id")
+    parser.add_argument("task", metavar="TASK", nargs="?", help="a task's name, or a card's path")
+    parser.add_argument("--data", metavar="FILE", help="the examples, with labels")
+    parser.add_argument(
+        "--corpus",
+        metavar="DIR",
+        help="instead of TASK and --data: a corpus folder, for masked words of its held-out part",
+    )
     add_split(parser, "FILE")
     add_encoding(parser, "FILE")
     add_precision(parser)
@@ -73,6 +82,12 @@ def run(args: argparse.Namespace) -> int:
         if not args.quiet:
             console.say(line)
 
+    if args.corpus is not None:
+        return _run_on_corpus(args, remark)
+    if args.task is None or args.data is None:
+        raise ZhbertError(
+            "give TASK and --data FILE (a fine-tuned model), or --corpus DIR (a pretrained one)"
+        )
     result = evaluate(
         args.model,
         args.task,
@@ -92,6 +107,28 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{name}  {value:.2f}\n")
     examples = counted(result["examples"], "example")
     sys.stdout.write(f"{result['task']}, {examples} of {result['file']}\n")
+    return 0
+
+
+def _run_on_corpus(args: argparse.Namespace, remark: Any) -> int:
+    """Print the masked accuracy of a pretrained model."""
+    from zhbert.jobs import console
+    from zhbert.jobs.masked_accuracy import masked_accuracy
+
+    others = {"TASK": args.task, "--data": args.data, "--split": args.split}
+    given = [name for name, value in {**others, "--encoding": args.encoding}.items() if value]
+    if given:
+        raise ZhbertError(f"--corpus: {given[0]} does not go with it; leave one of the two away")
+    lines = masked_accuracy(args.model, args.corpus, precision=args.precision, remark=remark)
+    if args.json:
+        console.print_json(lines)
+        return 0
+    for line in lines:
+        sys.stdout.write(
+            f"{line['evaluation']:<5}masked accuracy {line['masked_lm_accuracy']:.2%}, loss "
+            f"{line['masked_lm_loss']:.3f}; commonest piece {line['baseline_accuracy']:.2%} "
+            f"({line['masked_lm_predictions']:,} masked pieces)\n"
+        )
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from zhbert.folders import Claim
 from zhbert.zoo.layout import ModelFiles, find_model, is_model_alone
 
 if TYPE_CHECKING:
+    from zhbert.data.shards import Corpus
     from zhbert.model.checkpoint import Entry
     from zhbert.model.config import BertConfig
     from zhbert.text.tokenizer import Tokenizer
@@ -145,6 +146,38 @@ def check_vocabulary(where: str | Path, tokenizer: Tokenizer, rows: int) -> None
             f"{where}: the vocabulary has {len(tokenizer):,} pieces, the model {rows:,} rows: this "
             "is another model's vocabulary; put the model's own vocab.txt there"
         )
+
+
+def check_corpus_vocabulary(model: Path, corpus: Corpus, say: Callable[[str], None]) -> None:
+    """Raise a ZhbertError where a corpus was not made with the vocabulary of a model's folder."""
+    from zhbert.model.config import BertConfig
+
+    tokenizer = tokenizer_beside(find_model(model))
+    if tokenizer is not None:
+        theirs = tokenizer.fingerprint()
+        if theirs != corpus.fingerprint:
+            raise other_vocabulary(corpus, str(model), theirs, len(tokenizer), model)
+        return
+    size = BertConfig.from_pretrained(model).vocab_size
+    if size != corpus.vocabulary_size:
+        raise ZhbertError(
+            f"{corpus.folder}: made with a vocabulary of {corpus.vocabulary_size:,} pieces, but "
+            f"{model} has {size:,} (and no vocab.txt): prepare the corpus with that model's "
+            "vocabulary"
+        )
+    say(f"note: {model} has no vocab.txt; its vocabulary is taken to be the corpus's")
+
+
+def other_vocabulary(
+    corpus: Corpus, what: str, theirs: str, size: int | None, folder: Path
+) -> ZhbertError:
+    """The error of a corpus made with another vocabulary than that of ``what``."""
+    pieces = f"{size:,} pieces, " if size is not None else ""
+    return ZhbertError(
+        f"{corpus.folder}: made with another vocabulary ({corpus.vocabulary_size:,} pieces, hash "
+        f"{corpus.fingerprint[:12]}) than {what} ({pieces}hash {theirs[:12]}): prepare the corpus "
+        f"again with --vocab {folder}"
+    )
 
 
 def check_out(

@@ -40,7 +40,7 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
-from zhbert.jobs.model_folder import tokenizer_beside
+from zhbert.jobs.model_folder import check_corpus_vocabulary, other_vocabulary
 from zhbert.runtime import (
     choose_device,
     choose_dtype,
@@ -77,13 +77,6 @@ FREE_ON_RESUME = {
     "steps", "micro_batch_size", "precision", "compile", "keep_checkpoints", "checkpoint_every",
     "evaluate_every", "threads", "evaluation.rows", "evaluation.strategies",
 }  # fmt: skip
-
-# All runs measure with the same masks, whatever they train with, so that runs can be compared.
-EVALUATION_SEED = 20190620
-EVALUATION_RATE = 0.15
-
-# The most frequent piece is taken from so many of the training pieces.
-BASELINE_PIECES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -445,7 +438,7 @@ class _Job:
             model = BertForPreTraining(self._config(shape), seed=recipe.seed)
             return _Start(shape, model, None, Progressed(), 0)
         source = self._initial_folder(recipe.initial_model)
-        self._check_vocabulary_of(source)
+        check_corpus_vocabulary(source, self.corpus, self.say)
         config = BertConfig.from_pretrained(source)
         shape = resolve_shape(recipe.model, config.to_dict())
         check_shape(shape, recipe.sequence_length, self.where)
@@ -539,8 +532,8 @@ class _Job:
             )
         theirs = checkpoint.info
         if theirs.get("vocabulary") != self.corpus.fingerprint:
-            raise self._other_vocabulary(
-                str(earlier), str(theirs.get("vocabulary")), None, earlier / "final"
+            raise other_vocabulary(
+                self.corpus, str(earlier), str(theirs.get("vocabulary")), None, earlier / "final"
             )
         if theirs.get("optimizer") != recipe.optimizer.name:
             raise ZhbertError(
@@ -601,38 +594,6 @@ class _Job:
         return lines
 
     # -- checks --------------------------------------------------------------------------------
-
-    def _check_vocabulary_of(self, model_folder: Path) -> None:
-        from zhbert.model.config import BertConfig
-        from zhbert.zoo.layout import find_model
-
-        tokenizer = tokenizer_beside(find_model(model_folder))
-        if tokenizer is not None:
-            if tokenizer.fingerprint() != self.corpus.fingerprint:
-                raise self._other_vocabulary(
-                    str(model_folder), tokenizer.fingerprint(), len(tokenizer), model_folder
-                )
-            return
-        size = BertConfig.from_pretrained(model_folder).vocab_size
-        if size != self.corpus.vocabulary_size:
-            raise ZhbertError(
-                f"{self.corpus.folder}: made with a vocabulary of {self.corpus.vocabulary_size:,} "
-                f"pieces, but {model_folder} has {size:,} (and no vocab.txt): prepare the corpus "
-                "with that model's vocabulary"
-            )
-        self.say(
-            f"note: {model_folder} has no vocab.txt; its vocabulary is taken to be the corpus's"
-        )
-
-    def _other_vocabulary(
-        self, what: str, theirs: str, size: int | None, folder: Path
-    ) -> ZhbertError:
-        pieces = f"{size:,} pieces, " if size is not None else ""
-        return ZhbertError(
-            f"{self.corpus.folder}: made with another vocabulary "
-            f"({self.corpus.vocabulary_size:,} pieces, hash {self.corpus.fingerprint[:12]}) than "
-            f"{what} ({pieces}hash {theirs[:12]}): prepare the corpus again with --vocab {folder}"
-        )
 
     def _warn(self, last_step: int) -> None:
         options = self.recipe.optimizer
@@ -740,58 +701,28 @@ class _Job:
         )
 
     def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
-        from zhbert.data.loader import PretrainingLoader
-        from zhbert.data.masking import Masking
+        from zhbert.data.evaluation import held_out_rows
         from zhbert.train.loop import Evaluation
 
         recipe = self.recipe
-        shards = self.corpus.shards("held_out")
-        if not recipe.evaluation.rows or not recipe.evaluation.strategies:
-            return []
-        try:
-            if not shards:
-                raise ZhbertError("no held-out documents")
-            loader = PretrainingLoader(
-                shards,
-                self.tokenizer.vocabulary,
-                builder=recipe.rows.builder,
-                sequence_length=recipe.sequence_length,
-                batch_size=micro_rows,
-                micro_batch_size=micro_rows,
-                masking=Masking(
-                    rate=EVALUATION_RATE,
-                    max_predictions=max(1, round(EVALUATION_RATE * recipe.sequence_length) + 1),
-                ),
-                seed=EVALUATION_SEED,
-            )
-        except ZhbertError:
+        wanted = recipe.evaluation
+        masked = held_out_rows(
+            self.corpus,
+            self.tokenizer.vocabulary,
+            wanted,
+            builder=recipe.rows.builder,
+            sequence_length=recipe.sequence_length,
+            batch_size=micro_rows,
+        )
+        if wanted.rows and wanted.strategies and not masked:
             self.say(
                 f"{self.corpus.folder}: no held-out documents: evaluation is skipped (prepare it "
                 "again with --held-out 0.01 --overwrite to have some)"
             )
-            return []
-        guess = self._most_frequent_piece()
-        evaluations = []
-        for strategy in recipe.evaluation.strategies:
-            batches = loader.evaluation(recipe.evaluation.rows, strategy=strategy)
-            labels = sum(len(batch.labels) for batch in batches)
-            right = sum(int((batch.labels == guess).sum()) for batch in batches)
-            baseline = {"baseline_accuracy": right / labels if labels else None}
-            evaluations.append(Evaluation(strategy, batches, baseline))
-        return evaluations
-
-    def _most_frequent_piece(self) -> int:
-        import numpy as np
-
-        counts = np.zeros(self.corpus.vocabulary_size, dtype=np.int64)
-        left = BASELINE_PIECES
-        for shard in self.corpus.shards("train"):
-            pieces = shard.pieces[:left]
-            counts += np.bincount(pieces, minlength=len(counts))
-            left -= len(pieces)
-            if left <= 0:
-                break
-        return int(counts.argmax())
+        return [
+            Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
+            for rows in masked
+        ]
 
     def _compile(self, model: BertForPreTraining, shape: ModelShape) -> None:
         recipe = self.recipe

@@ -1,0 +1,90 @@
+"""Held-out rows under masks that never change: what masked language models are measured on.
+
+Every run and every model is measured with the same masks, whatever it was trained with, so that
+they can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zhbert.config import EvaluationSettings
+from zhbert.data.masking import Masking
+from zhbert.errors import ZhbertError
+
+if TYPE_CHECKING:
+    from zhbert.data.loader import Batch
+    from zhbert.data.shards import Corpus
+
+SEED = 20190620
+RATE = 0.15
+
+# The most frequent piece is taken from so many of the training pieces.
+BASELINE_PIECES = 20_000_000
+
+
+@dataclass(frozen=True)
+class MaskedRows:
+    """Rows under one kind of masks, and what the commonest piece scores as the only guess."""
+
+    strategy: str
+    batches: list[Batch]
+    baseline_accuracy: float | None
+    """The share of the masked pieces that it is; None: nothing is masked."""
+
+
+def held_out_rows(
+    corpus: Corpus,
+    vocabulary: Sequence[str],
+    settings: EvaluationSettings,
+    *,
+    builder: str = "full-sentences",
+    sequence_length: int = 128,
+    batch_size: int = 32,
+) -> list[MaskedRows]:
+    """The held-out rows, masked by each of ``settings.strategies``; none where nothing is held out.
+
+    The masks depend on ``builder`` and ``sequence_length``, and not on ``batch_size``.
+    """
+    from zhbert.data.loader import PretrainingLoader
+
+    if not settings.rows or not settings.strategies:
+        return []
+    try:
+        loader = PretrainingLoader(
+            corpus.shards("held_out"),
+            vocabulary,
+            builder=builder,
+            sequence_length=sequence_length,
+            batch_size=batch_size,
+            micro_batch_size=batch_size,
+            masking=Masking(rate=RATE, max_predictions=max(1, round(RATE * sequence_length) + 1)),
+            seed=SEED,
+        )
+    except ZhbertError:
+        return []
+    guess = most_frequent_piece(corpus)
+    masked = []
+    for strategy in settings.strategies:
+        batches = loader.evaluation(settings.rows, strategy=strategy)
+        labels = sum(len(batch.labels) for batch in batches)
+        right = sum(int((batch.labels == guess).sum()) for batch in batches)
+        masked.append(MaskedRows(strategy, batches, right / labels if labels else None))
+    return masked
+
+
+def most_frequent_piece(corpus: Corpus) -> int:
+    """The piece that a guesser without a look at the text names at every mask."""
+    counts = np.zeros(corpus.vocabulary_size, dtype=np.int64)
+    left = BASELINE_PIECES
+    for shard in corpus.shards("train"):
+        pieces = shard.pieces[:left]
+        counts += np.bincount(pieces, minlength=len(counts))
+        left -= len(pieces)
+        if left <= 0:
+            break
+    return int(counts.argmax())

@@ -1,0 +1,97 @@
+"""How many masked pieces of a corpus's held-out documents a pretrained model names.
+
+The rows and masks are those that every pretraining run measures itself with (``char`` and ``wwm``,
+rows of 128 pieces of full sentences), so that any model can be compared with any run.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.config import EvaluationSettings
+from zhbert.errors import ZhbertError
+from zhbert.jobs.model_folder import check_corpus_vocabulary
+from zhbert.wording import listed
+
+if TYPE_CHECKING:
+    from zhbert.model.pretrained import BertForPreTraining
+
+SEQUENCE_LENGTH = 128
+
+# Heads that no masked word passes: many models come without them.
+_OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
+
+
+def masked_accuracy(
+    model: str | os.PathLike[str],
+    corpus: str | os.PathLike[str],
+    settings: EvaluationSettings | None = None,
+    *,
+    precision: str = "fp32",
+    remark: Callable[[str], None] = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Measure ``model``, whatever ``zhbert.zoo.locate`` opens, on the corpus folder ``corpus``.
+
+    Returns:
+        a line for each masking strategy, with the keys of an evaluation in metrics.jsonl:
+        ``evaluation`` (the strategy), ``masked_lm_accuracy``, ``masked_lm_loss``,
+        ``masked_lm_predictions``, ``baseline_accuracy`` (of the most frequent piece).
+
+    Raises:
+        ZhbertError: no model, no corpus, nothing held out, or another vocabulary.
+    """
+    from zhbert.data.shards import Corpus
+    from zhbert.zoo import locate
+
+    opened = Corpus.open(os.fspath(corpus))
+    folder = locate(os.fspath(model), quiet=True)
+    vocabulary = opened.tokenizer().vocabulary
+    check_corpus_vocabulary(folder, opened, remark)
+
+    from zhbert.data.evaluation import held_out_rows
+    from zhbert.jobs.pretrain import PretrainingObjective
+    from zhbert.runtime import choose_device, choose_dtype, prepare_threads
+    from zhbert.train.distributed import Ranks
+    from zhbert.train.loop import Evaluation, evaluate
+
+    prepare_threads(0)
+    ranks = Ranks(device=choose_device())
+    bert = _open(folder, remark).to(ranks.device)
+    length = min(SEQUENCE_LENGTH, bert.config.max_position_embeddings)
+    wanted = settings or EvaluationSettings()
+    masked = held_out_rows(opened, vocabulary, wanted, sequence_length=length)
+    if not masked:
+        raise ZhbertError(
+            f"{opened.folder}: no held-out documents to measure on; prepare it again with "
+            "--held-out 0.01 --overwrite to have some"
+        )
+    evaluations = [
+        Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
+        for rows in masked
+    ]
+    dtype = choose_dtype(precision, ranks.device)
+    lines = evaluate(bert, PretrainingObjective(), evaluations, 0, dtype, ranks)
+    # Rows of full sentences have no pairs, and a model of any origin has no step.
+    return [
+        {key: value for key, value in line.items() if not key.startswith(("step", "next_"))}
+        for line in lines
+    ]
+
+
+def _open(folder: Path, remark: Callable[[str], None]) -> BertForPreTraining:
+    """The model of a folder; what is untrained of what masked words pass is remarked."""
+    from zhbert.model.pretrained import BertForPreTraining
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = BertForPreTraining.from_pretrained(folder, quiet=True)
+    untrained = [name for name in model.loading.missing if not name.startswith(_OF_PAIRS)]
+    if model.loading.masked_words_head == "random":
+        untrained = ["the mask-filling head"]
+    if untrained:
+        remark(f"warning: {folder}: never trained: {listed(untrained)}")
+    return model
