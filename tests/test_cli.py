@@ -71,7 +71,7 @@ def test_an_unknown_verb_is_one_line_that_suggests_the_near_one(
     [
         ("finetune --seeds abc", "finetune: argument --seeds: invalid int value: 'abc'"),
         ("finetune --compare A", "finetune: argument --compare: expected 2 arguments"),
-        ("evaluate m t", "evaluate: the following arguments are required: --data"),
+        ("score t", "score: the following arguments are required: GOLD, PREDICTIONS"),
         ("tasks a b", "tasks: unrecognized arguments: b"),
         ("vocab train", "vocab train: the following arguments are required: FILE, --out"),
     ],
