@@ -26,7 +26,7 @@ as `zhbert models` lists them; `zhbert models NAME` shows one of them, `zhbert d
 it. A name works in any spelling: `RBT3`, `hfl/rbt3`, `RoBERTa-wwm-ext`, `bert-tiny-cn`, and the
 name of an archive without its `.zip`.
 
-- **forms**: package = here already; hub = the Hugging Face hub; pt, tf = an archive with PyTorch
+- **forms**: here = in this package; hub = the Hugging Face hub; pt, tf = an archive with PyTorch
   or TensorFlow 1 weights; paddle = a PaddleHub module (listed, but zhbert does not fetch those).
 - **pieces**: the vocabulary's size. No mark: stated, or known of that public checkpoint. `*`: the
   known vocabulary with which the shape counts to the published figure. `~`: solved for from the
@@ -89,7 +89,7 @@ def _table(chosen: list[Card]) -> str:
 def _link(card: Card) -> Callable[[str], str]:
     def link(form: str) -> str:
         place = getattr(card, FORMS[form])
-        if form in ("package", "paddle"):
+        if form in ("here", "paddle"):
             return form
         return f"[{form}]({place if '://' in place else f'https://huggingface.co/{place}'})"
 

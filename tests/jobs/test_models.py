@@ -242,7 +242,7 @@ def test_a_narrow_window_keeps_the_names_whole(
     assert models("--quiet") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["model", *NAMES]
-    assert all(line.rstrip().endswith(("forms", "package", "pt", "tf", "hub")) for line in lines)
+    assert all(line.rstrip().endswith(("forms", "here", "pt", "tf", "hub")) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_every_published_model_has_a_card() -> None:
     }  # fmt: skip
     assert Counter(card.language for card in cards()) == {"cn": 26, "en": 4, "global": 3}
     assert Counter(form for card in cards() for form in card.forms) == {
-        "package": 1, "hub": 10, "pt": 22, "tf": 8, "paddle": 6,
+        "here": 1, "hub": 10, "pt": 22, "tf": 8, "paddle": 6,
     }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_every_value_is_one_of_the_known() -> None:
         assert card.size in SIZES
         assert card.vocab_size_from in ("published", "deduced", "estimated")
         assert card.hidden_size % card.num_heads == 0
-        assert {"package", "hub", "pt"} & set(card.forms)
+        assert {"here", "hub", "pt"} & set(card.forms)
         for url in (card.pytorch_archive, card.tensorflow_archive):
             assert url is None or re.fullmatch(r"https://[\w./-]+\.(zip|tgz)", url)
 

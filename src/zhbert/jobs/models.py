@@ -244,7 +244,7 @@ def _list(chosen: list[Card], quiet: bool) -> None:
         return
     remarks = [
         f"{len(chosen)} of {len(cards())} models. params: counted from the shape, without heads. "
-        "forms: package (here already), hub (Hugging Face), pt and tf (archives for PyTorch, "
+        "forms: here (part of zhbert), hub (Hugging Face), pt and tf (archives for PyTorch, "
         "TensorFlow). 'zhbert models NAME' says more of one."
     ]
     if strangers := [card.name for card in chosen if not card.opens_here]:

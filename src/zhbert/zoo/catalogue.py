@@ -21,7 +21,7 @@ CLASSES = {
 }
 # What a model can be had as -> the field that says where, in the order in which one is chosen.
 FORMS = {
-    "package": "package_folder",
+    "here": "package_folder",
     "hub": "hugging_face_id",
     "pt": "pytorch_archive",
     "tf": "tensorflow_archive",

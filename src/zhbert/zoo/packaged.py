@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 from zhbert.errors import ZhbertError
@@ -40,10 +41,10 @@ _AGAIN = "; install zhbert again"
 def _check(folder: Path) -> None:
     try:
         lines = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace").splitlines()
-        sums = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
-        if len(sums) < len(lines) or "model.safetensors" not in sums:
+        sums = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines]
+        if not sums or None in sums:
             raise _damaged(folder / CHECKSUMS, "not a list of checksums")
-        for name, expected in sums.items():
+        for expected, name in (line.groups() for line in sums if line):
             found = sha256_of(folder / name)
             if found != expected:
                 told = f"checksum {found[:12]}, published {expected[:12]}"
