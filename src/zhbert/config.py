@@ -99,11 +99,25 @@ class MaskingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SoftmaxSettings:
+    """Which pieces training compares with the right one; evaluation always takes all of them.
+
+    For a small model the product with the whole vocabulary is most of the work.
+    """
+
+    frequent: int = 0
+    """So many of the corpus's most frequent pieces always take part; 0: all pieces do."""
+    sampled: int = 1024
+    """So many of the others, drawn anew at every step, stand for all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """The optimiser and its learning rate."""
 
     name: str = "adamw"
-    """``adamw``: as Google's, without bias correction; ``lamb``: for very large batches."""
+    """``adamw``: as Google's, without bias correction; ``lamb``: for very large batches; ``muon``:
+    for models trained from random weights, orthogonal steps for the layers' matrices."""
     learning_rate: float = 1e-4
     """The peak, reached at the end of the warm-up."""
     weight_decay: float = 0.01
@@ -114,6 +128,8 @@ class OptimizerSettings:
     """Decay of the squared gradient's running mean."""
     epsilon: float = 1e-6
     """Added to the square root of the running mean of squares."""
+    momentum: float = 0.95
+    """Decay of the running mean of Muon's gradients."""
     clip_norm: float = 1.0
     """The gradient's global norm is scaled down to this; 0: no clipping."""
     warmup_steps: int = 0
@@ -152,6 +168,10 @@ class Recipe:
     """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs, and on CPUs with AMX or AVX512_BF16."""
     compile: str = "auto"
     """torch.compile: ``yes``, ``no``, or ``auto``: with a compiler and many steps."""
+    initial_weights: str = "bert"
+    """Where nothing is loaded. ``bert``: all weights of one width (initializer_range), as BERT's;
+    ``scaled``: linear maps of 1 / sqrt(inputs), and the output's bias at the log of each piece's
+    frequency, which saves learning it."""
     initial_model: str = ""
     """A model folder to start from; empty: random weights."""
     continue_from: str = ""
@@ -167,6 +187,7 @@ class Recipe:
     model: ModelShape = field(default_factory=ModelShape)
     rows: Rows = field(default_factory=Rows)
     masking: MaskingSettings = field(default_factory=MaskingSettings)
+    softmax: SoftmaxSettings = field(default_factory=SoftmaxSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -174,11 +195,12 @@ class Recipe:
 CHOICES: dict[str, tuple[str, ...]] = {
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "yes", "no"),
+    "initial_weights": ("bert", "scaled"),
     "model.hidden_act": ("gelu", "gelu_new", "relu"),
     "rows.builder": ("pairs", "full-sentences", "lines"),
     "masking.strategy": MASKING_STRATEGIES,
     "masking.random_pieces": ("corpus", "all"),
-    "optimizer.name": ("adamw", "lamb"),
+    "optimizer.name": ("adamw", "lamb", "muon"),
     "optimizer.schedule": ("linear", "constant", "cosine"),
     "evaluation.strategies": MASKING_STRATEGIES,
 }
@@ -228,11 +250,14 @@ RANGES: dict[str, _Check] = {
     "masking.mask_share": _SHARE,
     "masking.random_share": _SHARE,
     "masking.static_masks": _NOT_NEGATIVE,
+    "softmax.frequent": _NOT_NEGATIVE,
+    "softmax.sampled": _POSITIVE,
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.beta1": _BELOW_ONE,
     "optimizer.beta2": _BELOW_ONE,
     "optimizer.epsilon": _POSITIVE,
+    "optimizer.momentum": _BELOW_ONE,
     "optimizer.clip_norm": _NOT_NEGATIVE,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
     "optimizer.schedule_steps": _NOT_NEGATIVE,

@@ -39,7 +39,7 @@ class Batch:
     token_type_ids: Tensor
     """(pieces,) int64"""
     position_ids: Tensor
-    """(pieces,) int64, from 0 in every row"""
+    """(pieces,) int64, rising by one in every row"""
     row_starts: Tensor
     """(rows + 1,) int32: where each row begins, and the end of the last"""
     max_length: int
@@ -80,6 +80,8 @@ class PretrainingLoader:
         rank, world_size: this process among those that share each step's rows.
         short_row_probability: share of documents that ``pairs`` gives a shorter target length.
         total_steps: the length of the run, for a masking rate that changes.
+        positions: rows begin anywhere among so many positions instead of at the first; 0: they do
+            not. So short rows teach a model all the positions that long ones will have.
 
     Raises:
         ZhbertError: a split without rows, or fewer rows a step than ranks.
@@ -100,6 +102,7 @@ class PretrainingLoader:
         world_size: int = 1,
         short_row_probability: float = 0.1,
         total_steps: int = 1,
+        positions: int = 0,
     ) -> None:
         if batch_size < world_size:
             raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
@@ -122,6 +125,7 @@ class PretrainingLoader:
         self._micro_batch_size = micro_batch_size
         self._rank, self._world_size = rank, world_size
         self._total_steps = max(total_steps, 1)
+        self._positions = positions
         self._ends: list[int] = []  # rows of all epochs up to and including this one
         self._orders: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
@@ -211,6 +215,7 @@ class PretrainingLoader:
         rows: list[Row] = []
         inputs: list[np.ndarray] = []
         labels: list[np.ndarray] = []
+        firsts: list[int] = []
         for epoch, index in places:
             rng = self._generator.at(self._seed, MASKS, epoch % fixed if fixed else epoch, index)
             row = self._rows.row(epoch, index, rng)
@@ -229,6 +234,8 @@ class PretrainingLoader:
             rows.append(row)
             inputs.append(row_inputs)
             labels.append(row_labels)
+            room = self._positions - len(row_inputs)
+            firsts.append(int(rng.random() * (room + 1)) if room > 0 else 0)
         lengths = np.array([len(row) for row in inputs])
         starts = np.zeros(len(rows) + 1, dtype=np.int32)
         np.cumsum(lengths, out=starts[1:])
@@ -240,7 +247,7 @@ class PretrainingLoader:
         return Batch(
             input_ids=torch.from_numpy(np.concatenate(inputs)),
             token_type_ids=torch.from_numpy((positions >= first_lengths).astype(np.int64)),
-            position_ids=torch.from_numpy(positions),
+            position_ids=torch.from_numpy(positions + np.repeat(firsts, lengths)),
             row_starts=torch.from_numpy(starts),
             max_length=int(lengths.max()),
             predicted_positions=torch.from_numpy(predicted),

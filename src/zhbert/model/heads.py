@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.model.config import BertConfig
-from zhbert.model.loss import vocabulary_cross_entropy
+from zhbert.model.loss import Candidates, vocabulary_cross_entropy
 from zhbert.model.native import ACTIVATIONS
 
 
@@ -43,17 +43,26 @@ class MaskedWordsHead(nn.Module):
         """(P, H) and the word embeddings (V, H) -> logits (P, V)."""
         return functional.linear(self.transformed(hidden), embeddings, self.bias)
 
-    def loss(self, hidden: Tensor, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self,
+        hidden: Tensor,
+        embeddings: Tensor,
+        labels: Tensor,
+        candidates: Candidates | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Summed cross entropy at (P, H) for (P,) labels, and the count of right guesses."""
         transformed = self.transformed(hidden)
-        room = self._room(transformed, labels.shape[0]) if torch.is_grad_enabled() else None
-        return vocabulary_cross_entropy(transformed, embeddings, self.bias, labels, room)
+        columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
+        wanted = labels.shape[0] * columns
+        room = self._room(transformed, wanted) if torch.is_grad_enabled() else None
+        return vocabulary_cross_entropy(
+            transformed, embeddings, self.bias, labels, room, candidates
+        )
 
-    def _room(self, like: Tensor, positions: int) -> Tensor | None:
+    def _room(self, like: Tensor, size: int) -> Tensor | None:
         """Memory for the loss, kept from step to step (CUDA's allocator does that by itself)."""
         if like.device.type != "cpu":
             return None
-        size = positions * self.bias.shape[0]
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else like.dtype
         if self._workspace is None or self._workspace.numel() < size:
             self._workspace = torch.empty(size, dtype=dtype)

@@ -186,12 +186,25 @@ def jagged_attention(
 ) -> Tensor:
     """The same over packed rows, (Q, H), (T, H), (T, H) -> (Q, H), without any padding.
 
-    PyTorch's jagged tensors lead to its variable-length flash kernel (half precision) or its
-    memory-efficient one (float32) on CUDA, and to a slow loop on a CPU, which is how the tests run
-    it: on a GPU nothing here has been run. Dropout there is the kernel's own, from CUDA's
-    generator.
+    In half precision this is PyTorch's flash attention for rows of different lengths. With dropout,
+    which that does not offer, and in float32, jagged tensors lead to the same kernel or to the
+    memory-efficient one, after thousands of calls in Python; on a CPU to a slow loop, which is how
+    the tests run it. Dropout there is the kernel's own, from CUDA's generator.
     """
     size = query.shape[1] // heads
+    if query.is_cuda and rate == 0.0 and query.dtype != torch.float32:
+        from torch.nn.attention.varlen import varlen_attn
+
+        context = varlen_attn(
+            query.reshape(-1, heads, size),
+            keys.reshape(-1, heads, size),
+            values.reshape(-1, heads, size),
+            query_rows.starts.int(),
+            rows.starts.int(),
+            query_rows.max_length,
+            rows.max_length,
+        )
+        return context.reshape(query.shape)
 
     def jagged(x: Tensor, where: PackedRows) -> Tensor:
         # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.

@@ -8,8 +8,12 @@ second walk makes every gradient from them by three matrix products, with no fur
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -22,7 +26,12 @@ _COLUMNS_ELSEWHERE = 8192
 
 
 def _walk_block(
-    block: Tensor, labels: Tensor, highest: Tensor, total: Tensor, label_logits: Tensor
+    block: Tensor,
+    labels: Tensor,
+    highest: Tensor,
+    total: Tensor,
+    label_logits: Tensor,
+    without_labels: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Take one block of logits into the running softmax and replace it by its exponentials.
 
@@ -31,12 +40,16 @@ def _walk_block(
         labels: (P,), counted from the block's first column.
         highest, total: (P,) float32, the largest logit so far and the sum of exponentials below it.
         label_logits: (P,) float32; filled in where the label lies in this block.
+        without_labels: labels are left out of the softmax, and ``label_logits`` as it is.
     """
     logits = block.float()
     # From the product itself: "right" compares this number with the largest, bit for bit.
     here = labels.clamp(0, block.shape[1] - 1)
     found = logits.gather(1, here[:, None])[:, 0]
-    label_logits = torch.where(labels == here, found, label_logits)
+    if without_labels:
+        logits.scatter_(1, here[:, None], found.masked_fill(labels == here, -torch.inf)[:, None])
+    else:
+        label_logits = torch.where(labels == here, found, label_logits)
     higher = torch.maximum(highest, logits.amax(1))
     exponentials = logits.sub_(higher[:, None]).exp_()
     if exponentials is not block:
@@ -55,15 +68,20 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         dtype: torch.dtype,
         workspace: Tensor | None,
+        own: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
+        # With ``own``, the labels' logits are given, and enter the softmax in place of the columns
+        # of these labels.
         vocabulary, positions = weight.shape[0], hidden.shape[0]
         columns = _COLUMNS.get(hidden.device.type, _COLUMNS_ELSEWHERE)
         starts = range(0, vocabulary, columns)
-        wants_gradient = any(ctx.needs_input_grad[:3])
+        wants_gradient = any(ctx.needs_input_grad)
         narrow_hidden, narrow_weight = hidden.to(dtype), weight.to(dtype)
         highest = hidden.new_full((positions,), -torch.inf, dtype=torch.float32)
         total = torch.zeros_like(highest)
         label_logits = torch.zeros_like(highest)
+        if own is not None:
+            highest, total, label_logits = own.clone(), torch.ones_like(total), own
         shifts: list[Tensor] = []
         blocks: list[Tensor] = []
         for start in starts:
@@ -76,7 +94,7 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
                 block = workspace[place : place + size].view(positions, part.shape[0])
             torch.addmm(bias[start : start + columns].to(dtype), narrow_hidden, part.t(), out=block)
             highest, total, label_logits = _walk_block(
-                block, labels - start, highest, total, label_logits
+                block, labels - start, highest, total, label_logits, own is not None
             )
             shifts.append(highest)
             blocks.append(block)
@@ -101,11 +119,16 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
                 # A product with one column: the half-precision matrix-vector one is slow.
                 bias_gradient[start:stop] = (block.t() @ scale.to(dtype))[:, 0]
             hidden_gradient.addcmul_(block @ narrow_weight[start:stop], scale)
+        own_gradient = None
         # Minus one at each label.
-        hidden_gradient -= narrow_weight[labels]
-        weight_gradient.index_add_(0, labels, hidden.to(weight.dtype), alpha=-1)
-        bias_gradient.index_add_(0, labels, torch.full_like(total, -1.0).to(bias.dtype))
-        ctx.gradients = (hidden_gradient.to(hidden.dtype), weight_gradient, bias_gradient)
+        if own is not None:
+            own_gradient = (label_logits - highest).exp_() / total - 1.0
+        else:
+            hidden_gradient -= narrow_weight[labels]
+            weight_gradient.index_add_(0, labels, hidden.to(weight.dtype), alpha=-1)
+            bias_gradient.index_add_(0, labels, torch.full_like(total, -1.0).to(bias.dtype))
+        hidden_gradient = hidden_gradient.to(hidden.dtype)
+        ctx.gradients = (hidden_gradient, weight_gradient, bias_gradient, own_gradient)
         return loss, correct
 
     @staticmethod
@@ -113,16 +136,53 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("this loss gives its gradient once: it is scaled in place")
-        hidden_gradient, weight_gradient, bias_gradient = ctx.gradients
-        ctx.gradients = None
-        return (
-            hidden_gradient.mul_(upstream),
-            weight_gradient.mul_(upstream),
-            bias_gradient.mul_(upstream),
-            None,
-            None,
-            None,
+        hidden, weight, bias, own = (
+            None if one is None else one.mul_(upstream) for one in ctx.gradients
         )
+        ctx.gradients = None
+        return hidden, weight, bias, None, None, None, own
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The pieces that a step's softmax is over: the frequent ones, and some for all others."""
+
+    pieces: Tensor
+    """(C,) int64"""
+    log_weights: Tensor
+    """(C,) float32: the log of how many pieces each stands for, 0 for the frequent ones"""
+
+    def to(self, device: torch.device) -> Candidates:
+        """The same on a device."""
+        return Candidates(
+            self.pieces.to(device, non_blocking=True),
+            self.log_weights.to(device, non_blocking=True),
+        )
+
+
+class CandidateSampler:
+    """Draws a step's candidates; which they are is a function of the step's seed alone.
+
+    Args:
+        frequencies: (V,) how often each piece occurs.
+        frequent: so many of the most frequent pieces always take part.
+        sampled: so many of the rest do, each with the same probability, weighted to stand for all.
+    """
+
+    def __init__(self, frequencies: npt.NDArray[np.int64], frequent: int, sampled: int) -> None:
+        order = np.argsort(-frequencies, kind="stable")
+        self._frequent, self._rest = order[:frequent], order[frequent:]
+        self._sampled = min(sampled, len(self._rest))
+
+    def draw(self, seed: int) -> Candidates:
+        """The candidates of one step."""
+        generator = np.random.Generator(np.random.Philox(key=seed))
+        drawn = generator.choice(self._rest, self._sampled, replace=False, shuffle=False)
+        log_weights = np.zeros(len(self._frequent) + self._sampled, dtype=np.float32)
+        if self._sampled:
+            log_weights[len(self._frequent) :] = math.log(len(self._rest) / self._sampled)
+        pieces = np.concatenate([self._frequent, drawn])
+        return Candidates(torch.from_numpy(pieces), torch.from_numpy(log_weights))
 
 
 def vocabulary_cross_entropy(
@@ -131,11 +191,15 @@ def vocabulary_cross_entropy(
     bias: Tensor,
     labels: Tensor,
     workspace: Tensor | None = None,
+    candidates: Candidates | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross entropy of ``hidden @ weight.T + bias`` and the count of right guesses.
 
     Equal to ``functional.cross_entropy(..., reduction="sum")`` and its gradients. Under autocast
     the products are done in its precision, sums and the softmax's normaliser in float32.
+
+    With ``candidates`` the normaliser is an estimate: the label's own exponential, and those of the
+    candidates, each as often as its weight says. It is right on average; so is not quite its log.
 
     Args:
         hidden: (P, H), one row for each predicted position.
@@ -144,6 +208,7 @@ def vocabulary_cross_entropy(
         labels: (P,) int64.
         workspace: room for P x V numbers of the products' type, to be used again at each step:
             fresh memory of that size costs more than the softmax.
+        candidates: take the softmax over these pieces and the label instead of over all.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -152,7 +217,17 @@ def vocabulary_cross_entropy(
             # Still a part of the graph: every parameter gets a gradient (of zero).
             loss = functional.linear(hidden, weight, bias).sum()
             return loss, torch.zeros((), dtype=torch.int64, device=hidden.device)
+        own = None
+        if candidates is not None:
+            # One look-up for both, since its backward pass fills a matrix of all pieces.
+            count = len(candidates.pieces)
+            both = functional.embedding(torch.cat((candidates.pieces, labels)), weight)
+            places = torch.full(bias.shape, -1, dtype=torch.int64, device=hidden.device)
+            places[candidates.pieces] = torch.arange(count, device=hidden.device)
+            own = (hidden.float() * both[count:]).sum(1) + bias[labels]
+            weight, bias = both[:count], bias[candidates.pieces] + candidates.log_weights
+            labels = places[labels]
         result: tuple[Tensor, Tensor] = _VocabularyCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, labels, dtype, workspace
+            hidden, weight, bias, labels, dtype, workspace, own
         )
     return result

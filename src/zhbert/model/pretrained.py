@@ -20,6 +20,7 @@ from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
 from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
 from zhbert.model.layers import PackedRows, WantedPieces
+from zhbert.model.loss import Candidates
 from zhbert.model.names import (
     ALIASES,
     FINE_TUNED,
@@ -138,6 +139,33 @@ class _Bert(nn.Module):
             parameter.copy_(fresh)
         if name == "encoder.embeddings.words.weight":
             parameter[self.config.pad_token_id] = 0.0
+
+    @torch.no_grad()
+    def scale_initial_weights(self, seed: int, frequencies: Tensor) -> None:
+        """Fresh linear maps of 1 / sqrt(inputs), and the masked words' bias at log frequencies.
+
+        With BERT's single width a narrow model's layers begin by passing on almost nothing; and
+        how frequent each piece is would take it hundreds of steps to find out.
+
+        Args:
+            seed: decides the weights.
+            frequencies: (V,) how often each piece occurs in the text.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
+            elif isinstance(module, MaskedWordsHead):
+                counts = frequencies.to(torch.float64) + 0.5
+                module.bias.copy_((counts / counts.sum()).log())
+
+    def hidden_matrices(self) -> dict[str, int]:
+        """The names of the linear maps between hidden states, each with how many it fuses."""
+        return {
+            f"{name}.weight": 3 if name.endswith(".qkv") else 1
+            for name, module in self.named_modules()
+            if isinstance(module, nn.Linear) and module.out_features >= self.config.hidden_size
+        }
 
     def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
         """Fix what the next forward in training mode drops: a pure function of ``seed``.
@@ -435,6 +463,7 @@ class BertForPreTraining(_Bert):
         predicted_positions: Tensor,
         labels: Tensor,
         next_sentence_labels: Tensor | None = None,
+        candidates: Candidates | None = None,
     ) -> PretrainingLoss:
         """Losses of packed rows; only the predicted positions reach the vocabulary matrix.
 
@@ -446,6 +475,7 @@ class BertForPreTraining(_Bert):
             labels: (P,) int64, the pieces that stood there.
             next_sentence_labels: (R,) int64, 0 = follows, 1 = random; without them the pooler and
                 its head are not computed.
+            candidates: the pieces that stand for the vocabulary in the softmax; None: all.
         """
         packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
         pairs = next_sentence_labels is not None
@@ -454,7 +484,7 @@ class BertForPreTraining(_Bert):
             input_ids, token_type_ids, position_ids, packed, self._keys(packed), wanted=wanted
         )
         words = self.encoder.embeddings.words.weight
-        loss, correct = self.masked_words.loss(hidden[wanted.predicted], words, labels)
+        loss, correct = self.masked_words.loss(hidden[wanted.predicted], words, labels, candidates)
         if next_sentence_labels is None:
             return PretrainingLoss(loss, correct, None, None)
         logits = self.sentence_pair(self.pooler(hidden[wanted.first])).float()

@@ -1,6 +1,6 @@
-"""AdamW as Google's BERT has it, LAMB, learning-rate schedules and the gradient's global norm.
+"""AdamW as Google's BERT has it, LAMB, Muon, learning-rate schedules, the gradient's global norm.
 
-Both optimisers keep their state by parameter name, so that a checkpoint loads whatever the order
+All optimisers keep their state by parameter name, so that a checkpoint loads whatever the order
 or grouping of the parameters. Biases and normalisation (all parameters of fewer than two
 dimensions) get no weight decay.
 """
@@ -56,8 +56,8 @@ class _Moments:
         self.steps = 0
 
     def _groups(self) -> list[tuple[bool, list[str]]]:
-        """(decayed, names): only parameters that have a gradient in this step."""
-        ready = [name for name, p in self.named.items() if p.grad is not None]
+        """(decayed, names): only parameters that have both moments, and a gradient in this step."""
+        ready = [name for name in self.square if self.named[name].grad is not None]
         decayed = [name for name in ready if self.named[name].ndim >= 2]
         others = [name for name in ready if self.named[name].ndim < 2]
         return [(decay, names) for decay, names in ((True, decayed), (False, others)) if names]
@@ -66,7 +66,7 @@ class _Moments:
         return [cast(Tensor, self.named[name].grad) for name in names]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``NAME.mean`` and ``NAME.square`` of every parameter, and ``steps``."""
+        """``NAME.mean`` and ``NAME.square`` of every parameter that has them, and ``steps``."""
         state = {f"{name}.mean": value for name, value in self.mean.items()}
         state.update({f"{name}.square": value for name, value in self.square.items()})
         state["steps"] = torch.tensor(self.steps, dtype=torch.int64)
@@ -169,7 +169,93 @@ class Lamb(_Moments):
             torch._foreach_add_(parameters, updates, alpha=-learning_rate)
 
 
-OPTIMIZERS: dict[str, type[AdamW] | type[Lamb]] = {"adamw": AdamW, "lamb": Lamb}
+class Muon(AdamW):
+    """Muon for the matrices of the hidden layers, AdamW for all other parameters.
+
+    A matrix moves by its gradient's running mean with all singular values made about equal, so that
+    a step turns every direction by as much, not only the few that dominate the gradient. Five
+    Newton-Schulz iterations do that. The step is scaled to the size of AdamW's
+    (``0.2 * sqrt(longer side)``), so both parts share a learning rate and a weight decay. This is
+    ``torch.optim.Muon``'s rule with ``adjust_lr_fn="match_rms_adamw"``.
+
+    Source: https://kellerjordan.github.io/posts/muon/ ; the scale: https://arxiv.org/abs/2502.16982
+
+    Args:
+        parameters: (name, parameter) of everything that is trained.
+        matrices: the names of the hidden matrices, each with how many maps lie below each other in
+            it (3 for fused queries, keys and values), which are made orthogonal one by one.
+        momentum: decay of the running mean; the gradient looks ahead by it (Nesterov).
+        dtype: the iterations' number format; bfloat16 is exact enough.
+        others: AdamW's options.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        *,
+        matrices: Mapping[str, int],
+        momentum: float = 0.95,
+        dtype: torch.dtype = torch.bfloat16,
+        **others: float,
+    ) -> None:
+        super().__init__(parameters, **others)
+        self.momentum, self.dtype = momentum, dtype
+        self.matrices = {name: parts for name, parts in matrices.items() if name in self.named}
+        for name in self.matrices:
+            del self.square[name]
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
+        """One update. Gradients are left divided by ``gradient_divisor`` (a scalar tensor)."""
+        names = [name for name in self.matrices if self.named[name].grad is not None]
+        if names:
+            gradients, means = self._gradients(names), [self.mean[name] for name in names]
+            if gradient_divisor is not None:
+                torch._foreach_div_(gradients, gradient_divisor)
+            torch._foreach_lerp_(means, gradients, 1 - self.momentum)
+            updates = torch._foreach_lerp(gradients, means, self.momentum)
+            self._move(names, list(updates), learning_rate)
+        super().step(learning_rate, gradient_divisor)
+
+    def _move(self, names: list[str], updates: list[Tensor], learning_rate: float) -> None:
+        # Matrices of one shape go through the iterations together: few large products.
+        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for name, update in zip(names, updates, strict=True):
+            parts = self.matrices[name]
+            for one in zip(self.named[name].chunk(parts), update.chunk(parts), strict=True):
+                alike.setdefault((one[0].shape[0], one[0].shape[1]), []).append(one)
+        for shape, pairs in alike.items():
+            parameters = [parameter for parameter, _ in pairs]
+            turned = orthogonalized(torch.stack([update for _, update in pairs]), self.dtype)
+            torch._foreach_mul_(parameters, 1 - learning_rate * self.weight_decay)
+            torch._foreach_add_(
+                parameters,
+                list(turned.to(parameters[0].dtype).unbind()),
+                alpha=-learning_rate * 0.2 * math.sqrt(max(shape)),
+            )
+
+
+def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """(B, rows, columns), each with its singular values brought to about 1 (0.7 to 1.2).
+
+    Five steps of the quintic Newton-Schulz iteration with Keller Jordan's coefficients, whose slope
+    at 0 is as steep as it can be; they do not converge to 1, and need not.
+
+    Source: https://kellerjordan.github.io/posts/muon/
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.to(dtype)
+    if tall:
+        x = x.transpose(1, 2)
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(5):
+        gram = x @ x.transpose(1, 2)
+        gram = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, gram, x, beta=3.4445)
+    return x.transpose(1, 2) if tall else x
+
+
+OPTIMIZERS: dict[str, type[AdamW] | type[Lamb]] = {"adamw": AdamW, "lamb": Lamb, "muon": Muon}
 
 
 def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
