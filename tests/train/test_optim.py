@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from zhbert.errors import ZhbertError
-from zhbert.train.optim import OPTIMIZERS, AdamW, Lamb, global_norm, schedule
+from zhbert.train.optim import AdamW, Lamb, Muon, global_norm, orthogonalized, schedule
+
+KINDS = [AdamW, Lamb, partial(Muon, matrices={"dense.weight": 1})]
 
 SHAPES = {
     "embedding.weight": (50, 8),
@@ -72,7 +75,7 @@ def test_five_steps_equal_a_plain_reference_in_double_precision(kind, plain):
         torch.testing.assert_close(parameter.detach(), expected, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+@pytest.mark.parametrize("kind", KINDS)
 def test_saved_state_goes_on_exactly_in_any_order_of_parameters(kind):
     whole = parameters()
     run(kind, 6, whole)
@@ -84,6 +87,32 @@ def test_saved_state_goes_on_exactly_in_any_order_of_parameters(kind):
     run(kind, 6, second, optimizer, start=3)
     for name in SHAPES:
         assert torch.equal(whole[name], second[name])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_muon_moves_matrices_as_pytorchs_own_does_each_part_apart(parts):
+    rng = torch.Generator().manual_seed(0)
+    fused = torch.nn.Parameter(torch.randn(parts * 8, 16, generator=rng))
+    theirs = [torch.nn.Parameter(one.detach().clone()) for one in fused.chunk(parts)]
+    other = torch.optim.Muon(
+        theirs, lr=0.01, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    optimizer = Muon([("fused", fused)], matrices={"fused": parts}, weight_decay=0.1)
+    for _ in range(4):
+        fused.grad = torch.randn(fused.shape, generator=rng)
+        for one, gradient in zip(theirs, fused.grad.chunk(parts), strict=True):
+            one.grad = gradient.clone()
+        optimizer.step(0.01)
+        other.step()
+    torch.testing.assert_close(fused.detach(), torch.cat(theirs).detach(), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 64), (2, 64, 16), (1, 32, 32)])
+def test_orthogonalized_matrices_have_singular_values_of_about_one(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-3
+    values = torch.linalg.svdvals(orthogonalized(matrices, torch.float32))
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.3
 
 
 def test_state_of_another_shape_is_refused_by_name():

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from zhbert.config import EvaluationSettings
 from zhbert.data.masking import Masking
 from zhbert.errors import ZhbertError
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
 
 SEED = 20190620
 RATE = 0.15
-
-# The most frequent piece is taken from so many of the training pieces.
-BASELINE_PIECES = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ def held_out_rows(
         )
     except ZhbertError:
         return []
-    guess = most_frequent_piece(corpus)
+    guess = int(corpus.piece_counts.argmax())
     masked = []
     for strategy in settings.strategies:
         batches = loader.evaluation(settings.rows, strategy=strategy)
@@ -75,16 +70,3 @@ def held_out_rows(
         right = sum(int((batch.labels == guess).sum()) for batch in batches)
         masked.append(MaskedRows(strategy, batches, right / labels if labels else None))
     return masked
-
-
-def most_frequent_piece(corpus: Corpus) -> int:
-    """The piece that a guesser without a look at the text names at every mask."""
-    counts = np.zeros(corpus.vocabulary_size, dtype=np.int64)
-    left = BASELINE_PIECES
-    for shard in corpus.shards("train"):
-        pieces = shard.pieces[:left]
-        counts += np.bincount(pieces, minlength=len(counts))
-        left -= len(pieces)
-        if left <= 0:
-            break
-    return int(counts.argmax())

@@ -41,6 +41,9 @@ COLUMNS = {
 COUNTS = ("documents", "sentences", "lines", "words", "pieces")
 """What corpus.json says of each shard."""
 
+# How frequent pieces are is counted in the first so many of the training pieces.
+COUNTED_PIECES = 20_000_000
+
 # Held-out parts are merged up to this many pieces a shard.
 MERGED_PIECES = 16_000_000
 
@@ -387,6 +390,19 @@ class Corpus:
             ]
             for split in SPLITS
         }
+
+    @cached_property
+    def piece_counts(self) -> Array:
+        """(V,) int64: how often each piece occurs in the training documents (the first 20 M)."""
+        counts = np.zeros(self.vocabulary_size, dtype=np.int64)
+        left = COUNTED_PIECES
+        for shard in self.shards("train"):
+            pieces = shard.pieces[:left]
+            counts += np.bincount(pieces, minlength=len(counts))
+            left -= len(pieces)
+            if left <= 0:
+                break
+        return counts
 
     def shards(self, split: str) -> list[Shard]:
         """The shards of ``train`` or ``held_out``, in order; perhaps none of ``held_out``."""

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from zhbert.data.loader import Batch, PretrainingLoader, ShortRowsFirst
     from zhbert.data.shards import Corpus
+    from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.train.checkpoint import Checkpoint, Checkpoints
@@ -307,7 +308,7 @@ class _Job:
         try:
             outcome: Outcome = train(
                 model,
-                PretrainingObjective(),
+                PretrainingObjective(self._sampler()),
                 source=lambda step: loader.steps(step - begun.first_step),
                 optimizer=optimizer,
                 schedule=schedule(
@@ -358,12 +359,20 @@ class _Job:
         from zhbert.train.optim import OPTIMIZERS
 
         options, ranks = self.recipe.optimizer, self.ranks
+        own: dict[str, Any] = {}
+        if options.name == "muon":
+            own = {
+                "matrices": begun.model.hidden_matrices(),
+                "momentum": options.momentum,
+                "dtype": self.dtype,
+            }
         optimizer = OPTIMIZERS[options.name](
             begun.model.named_parameters(),
             weight_decay=options.weight_decay,
             beta1=options.beta1,
             beta2=options.beta2,
             epsilon=options.epsilon,
+            **own,
         )
         if begun.checkpoint is not None:
             if ranks.first:
@@ -436,6 +445,8 @@ class _Job:
         if not recipe.initial_model:
             shape = resolve_shape(recipe.model)
             model = BertForPreTraining(self._config(shape), seed=recipe.seed)
+            if recipe.initial_weights == "scaled":
+                model.scale_initial_weights(recipe.seed, self.corpus.piece_counts)
             return _Start(shape, model, None, Progressed(), 0)
         source = self._initial_folder(recipe.initial_model)
         check_corpus_vocabulary(source, self.corpus, self.say)
@@ -667,7 +678,12 @@ class _Job:
         if done >= warmup.steps:
             return loader
         times = warmup.batch_size // recipe.batch_size
-        short = self._loader_of(recipe.rows.warmup_length, warmup.batch_size, times * micro_rows)
+        short = self._loader_of(
+            recipe.rows.warmup_length,
+            warmup.batch_size,
+            times * micro_rows,
+            positions=recipe.sequence_length,
+        )
         return ShortRowsFirst(short, loader, warmup.steps)
 
     def _warmup(self) -> _Warmup:
@@ -679,7 +695,7 @@ class _Job:
         return _Warmup(steps, times * recipe.batch_size)
 
     def _loader_of(
-        self, sequence_length: int, batch_size: int, micro_batch_size: int
+        self, sequence_length: int, batch_size: int, micro_batch_size: int, positions: int = 0
     ) -> PretrainingLoader:
         from zhbert.data.loader import PretrainingLoader
         from zhbert.data.masking import Masking
@@ -698,6 +714,7 @@ class _Job:
             world_size=self.ranks.world_size,
             short_row_probability=recipe.rows.short_row_probability,
             total_steps=recipe.steps,
+            positions=positions,
         )
 
     def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
@@ -723,6 +740,15 @@ class _Job:
             Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
             for rows in masked
         ]
+
+    def _sampler(self) -> CandidateSampler | None:
+        """What chooses the pieces that a step's softmax is over; None: it is over all."""
+        from zhbert.model.loss import CandidateSampler
+
+        softmax = self.recipe.softmax
+        if not 0 < softmax.frequent < self.corpus.vocabulary_size:
+            return None
+        return CandidateSampler(self.corpus.piece_counts, softmax.frequent, softmax.sampled)
 
     def _compile(self, model: BertForPreTraining, shape: ModelShape) -> None:
         recipe = self.recipe
@@ -839,6 +865,9 @@ class PretrainingObjective:
 
     parts = ("masked_lm", "next_sentence")
 
+    def __init__(self, sampler: CandidateSampler | None = None) -> None:
+        self._sampler = sampler
+
     def counts(self, batch: Batch) -> tuple[int, ...]:
         """Predicted pieces, and rows where pairs are labelled."""
         pairs = batch.next_sentence_labels
@@ -858,6 +887,10 @@ class PretrainingObjective:
 
         assert isinstance(model, BertForPreTraining)
         model.set_dropout_seed(seed, batch.first_row)
+        candidates = None
+        if self._sampler is not None and model.training:
+            # Of the step's seed alone, so that all its micro-batches and ranks draw the same.
+            candidates = self._sampler.draw(seed).to(batch.labels.device)
         loss = model.pretraining_loss(
             batch.input_ids,
             batch.token_type_ids,
@@ -867,6 +900,7 @@ class PretrainingObjective:
             batch.predicted_positions,
             batch.labels,
             batch.next_sentence_labels,
+            candidates,
         )
         pair_loss, pair_correct = loss.next_sentence_loss_sum, loss.next_sentence_correct
         if pair_loss is None or pair_correct is None:

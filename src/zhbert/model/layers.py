@@ -195,7 +195,8 @@ def jagged_attention(
     if query.is_cuda and rate == 0.0 and query.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        context = varlen_attn(
+        flash: Any = varlen_attn  # what it returns depends on an argument that is not given here
+        flat: Tensor = flash(
             query.reshape(-1, heads, size),
             keys.reshape(-1, heads, size),
             values.reshape(-1, heads, size),
@@ -204,7 +205,7 @@ def jagged_attention(
             query_rows.max_length,
             rows.max_length,
         )
-        return context.reshape(query.shape)
+        return flat.reshape(query.shape)
 
     def jagged(x: Tensor, where: PackedRows) -> Tensor:
         # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
@@ -141,7 +143,7 @@ class _Bert(nn.Module):
             parameter[self.config.pad_token_id] = 0.0
 
     @torch.no_grad()
-    def scale_initial_weights(self, seed: int, frequencies: Tensor) -> None:
+    def scale_initial_weights(self, seed: int, counts: NDArray[np.int64]) -> None:
         """Fresh linear maps of 1 / sqrt(inputs), and the masked words' bias at log frequencies.
 
         With BERT's single width a narrow model's layers begin by passing on almost nothing; and
@@ -149,15 +151,16 @@ class _Bert(nn.Module):
 
         Args:
             seed: decides the weights.
-            frequencies: (V,) how often each piece occurs in the text.
+            counts: (V,) how often each piece occurs in the text.
         """
         generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
             elif isinstance(module, MaskedWordsHead):
-                counts = frequencies.to(torch.float64) + 0.5
-                module.bias.copy_((counts / counts.sum()).log())
+                # A piece that never occurs is taken for one that occurs half as often as once.
+                smoothed = torch.from_numpy(counts).double() + 0.5
+                module.bias.copy_((smoothed / smoothed.sum()).log())
 
     def hidden_matrices(self) -> dict[str, int]:
         """The names of the linear maps between hidden states, each with how many it fuses."""
