@@ -41,6 +41,8 @@ def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
     "line",
     [
         "fill nosuch 今[MASK]",
+        "fill 今天",
+        "fill rbt3",
         "pretrain tiny --corpus nosuch --out r",
         "pretrain nosuch --corpus c --out r",
         "inspect nosuch",

@@ -25,6 +25,19 @@ def finished_run(tmp_path_factory, corpus):
     return folder
 
 
+@pytest.fixture
+def packaged_model(tmp_path, monkeypatch):
+    """A tiny model in the place of zhbert-mini: the folder, in an otherwise empty package."""
+    from tests.jobs.small_models import make_model
+
+    from zhbert.zoo import packaged
+
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "assets")
+    folder = make_model(packaged.FOLDER / packaged.DEFAULT)
+    packaged.write_checksums(folder)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def as_it_was():
     """Give PyTorch's threads back to other tests."""

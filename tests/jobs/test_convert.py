@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from zhbert.convert import tensorflow as writer
 from zhbert.errors import ZhbertError
 from zhbert.jobs.convert import FORMATS, convert
 from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.names import OF_PAIRS
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 92))]
 
@@ -166,6 +168,31 @@ def test_half_precision_and_back(model: Path, tmp_path: Path, form: str) -> None
     for name, tensor in tensors(model).items():
         assert halves[name].dtype == torch.float16
         assert torch.equal(full[name], tensor.half().float())
+
+
+def test_heads_that_were_never_trained_are_left_out_when_asked(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = tmp_path / "fresh"
+    BertForPreTraining(BertConfig(**SHAPE), seed=3).save_pretrained(fresh)
+
+    def untrain(found: dict[str, torch.Tensor]) -> None:
+        found |= {n: t for n, t in tensors(fresh).items() if n.startswith(OF_PAIRS)}
+
+    words = ["convert", str(model), str(tmp_path / "out"), "--to", "pytorch"]
+    assert main([*words, "--drop-untrained-heads"]) == 0
+    assert_same_tensors(model, tmp_path / "out")
+    change(model, untrain)
+    capsys.readouterr()
+    assert main([*words, "--drop-untrained-heads", "--overwrite"]) == 0
+    captured = capsys.readouterr()
+    assert "never trained, left out: cls.seq_relationship.weight" in captured.err
+    assert "BertForMaskedLM, float32" in captured.out
+    left = {n: t for n, t in tensors(model).items() if not n.startswith(OF_PAIRS)}
+    assert tensors(tmp_path / "out").keys() == left.keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BertForMaskedLM.from_pretrained(tmp_path / "out")
 
 
 def test_shards(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

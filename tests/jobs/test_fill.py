@@ -204,3 +204,40 @@ def test_scores_that_are_no_numbers_are_one_clear_line(model: Path, tmp_path: Pa
     said = capsys.readouterr()
     assert said.out == ""
     assert "scores are not finite numbers" in said.err
+
+
+# -- without a model: by the one in the package --------------------------------------------------
+
+
+def test_without_a_model_the_one_of_the_package_fills(packaged_model: Path, capsys) -> None:
+    assert main(["fill", "的[MASK]是"]) == 0
+    alone = capsys.readouterr()
+    assert alone.err == "filled by zhbert-mini; by another model: zhbert fill MODEL TEXT\n"
+    assert main(["fill", str(packaged_model), "的[MASK]是"]) == 0
+    assert alone.out == capsys.readouterr().out
+    assert main(["fill", "的[MASK]是", "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    assert fill_json(capsys, "的[MASK]是")["model"] == "zhbert-mini"
+
+
+def test_lines_alone_are_filled_by_it_too(packaged_model: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", stdin("的[MASK]\n[MASK]是\n"))
+    assert [one["text"] for one in fill_json(capsys, "-")] == ["的[MASK]", "[MASK]是"]
+
+
+@pytest.mark.parametrize("text", ["今天", "", "今天[mask]", "x" * 5000])
+def test_a_text_alone_without_a_mask_is_one_line(packaged_model: Path, text: str, capsys) -> None:
+    assert main(["fill", text]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("zhbert: error: no [MASK] in the text '")
+    assert error.count("\n") == 1
+
+
+def test_a_model_or_a_file_alone_lacks_a_text(packaged_model: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "lines.txt").write_text("的[MASK]", encoding="utf-8")
+    for name in ("mini", "rbt3", "hfl/rbt3", str(packaged_model), str(tmp_path / "lines.txt")):
+        assert main(["fill", name]) == 2
+        error = capsys.readouterr().err
+        assert f'{name}: not a text with [MASK]; of a model: zhbert fill {name} "' in error
+        assert f"zhbert fill - < {name}" in error
+        assert error.count("\n") == 1

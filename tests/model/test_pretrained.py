@@ -199,6 +199,25 @@ def test_a_checkpoint_without_a_head_is_said_loudly(theirs: Any, tmp_path: Path)
     assert model.loading.masked_words_head == "missing"
 
 
+@pytest.mark.parametrize("kind", [BertModel, BertForPreTraining])
+def test_a_model_of_masked_words_alone_lacks_the_other_heads_by_design(
+    theirs: Any, tmp_path: Path, kind: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = transformers.BertForMaskedLM(theirs.config)
+    alone.load_state_dict(theirs.state_dict(), strict=False)
+    alone.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = kind.from_pretrained(tmp_path)
+    assert "bert.pooler.dense.weight" in model.loading.missing
+    assert "random until trained: bert.pooler.dense.weight" in capsys.readouterr().err
+    # The trunk of another class has lost its pooler somewhere.
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UntrainedWeightsWarning, match="untrained parts"):
+        kind.from_pretrained(tmp_path)
+
+
 def _as_initialised(head: torch.nn.Module) -> None:
     """transformers' own initialisation has been done already."""
 

@@ -20,8 +20,7 @@ NAMES = ("mini", "zhbert-mini", "ZHBERT_MINI", "Mini")
 def folder() -> Path:
     """A model in the place of the one of the package."""
     folder = make_folder(packaged.FOLDER / "zhbert-mini", "safetensors")
-    sums = [f"{hashlib.sha256(b).hexdigest()}  {name}\n" for name, b in contents(folder).items()]
-    (folder / "SHA256SUMS").write_text("".join(sums))
+    packaged.write_checksums(folder)
     return folder
 
 
@@ -46,6 +45,15 @@ def test_what_is_called_so_here_wins(
     mine = make_folder(tmp_path / "mini")
     assert locate("mini").resolve() == mine
     assert locate("zhbert-mini") == folder
+
+
+def test_the_checksums_are_sha256sums(folder: Path) -> None:
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in contents(folder).items()
+        if name != "SHA256SUMS"
+    ]
+    assert (folder / "SHA256SUMS").read_text() == "".join(lines)
 
 
 def test_a_copy_is_the_whole_folder(folder: Path, tmp_path: Path) -> None:

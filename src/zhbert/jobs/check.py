@@ -27,6 +27,7 @@ from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, wo
 from zhbert.runtime import total_memory
 from zhbert.train.memory import BYTES_PER_PARAMETER, memory_budget
 from zhbert.wording import counted, without_secrets
+from zhbert.zoo import is_here
 from zhbert.zoo.catalogue import find_card
 
 # Of the models that were published; a corpus says how large its own is.
@@ -158,7 +159,7 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
             return flatten(load_recipe(former).model)
         notes.append(f"continue_from = {recipe.continue_from}: not there yet")
     elif recipe.initial_model:
-        if Path(recipe.initial_model).exists():
+        if is_here(recipe.initial_model):
             from zhbert.model.config import BertConfig
 
             return BertConfig.from_pretrained(recipe.initial_model).to_dict()

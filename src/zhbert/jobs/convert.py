@@ -5,7 +5,8 @@ zhbert convert runs/tiny/final tiny-tf --to tensorflow
 zhbert convert rbt3 rbt3-half --to safetensors --dtype float16
 
 SRC is a folder, an archive of one, or a name (zhbert models). Numbers stay as they are, bit for
-bit, unless --dtype says otherwise.
+bit, unless --dtype says otherwise. Training on masked words alone leaves the pooler and the head
+of sentence pairs as random as they began: --drop-untrained-heads leaves such heads out.
 """
 
 from __future__ import annotations
@@ -45,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=FORMATS, help="the form to write")
     parser.add_argument("--dtype", choices=DTYPES, help="store numbers so (default: as SRC does)")
     parser.add_argument(
+        "--drop-untrained-heads", action="store_true",
+        help="leave out heads that hold initial random weights (zhbert inspect names them)",
+    )  # fmt: skip
+    parser.add_argument(
         "--max-shard-size", metavar="SIZE",
         help="safetensors: cut the file into parts of at most SIZE, as 500MB or 2GB",
     )  # fmt: skip
@@ -64,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             args.out,
             args.to,
             dtype=args.dtype,
+            drop_untrained_heads=args.drop_untrained_heads,
             max_shard_bytes=_bytes(args.max_shard_size),
             overwrite=args.overwrite,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
@@ -75,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
     if report["unknown"] and not args.quiet:
         names = listed(report["unknown"])
         console.err().print(f"not BERT's, kept as they are: {names}")
+    if report["dropped"] and not args.quiet:
+        console.err().print(f"never trained, left out: {listed(report['dropped'])}")
     if report["vocabulary"] is None and not args.quiet:
         console.err().print(f"{without_secrets(args.source)}: no vocabulary, so none was written")
     skipped = f"; {len(report['skipped'])} skipped (no weights)" if report["skipped"] else ""
@@ -91,6 +99,7 @@ def convert(
     to: str,
     *,
     dtype: str | None = None,
+    drop_untrained_heads: bool = False,
     max_shard_bytes: int | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
@@ -102,7 +111,8 @@ def convert(
     ``progress`` is called with the bytes read so far and in all.
 
     Returns ``format``, ``architecture``, ``dtype``, ``tensors``, ``bytes``, ``skipped`` (in the
-    source, but no weights), ``unknown`` (kept, but not BERT's), ``vocabulary`` (its size).
+    source, but no weights), ``unknown`` (kept, but not BERT's), ``dropped`` (of untrained heads),
+    ``vocabulary`` (its size).
 
     Raises:
         ZhbertError: not a BERT, a vocabulary or a configuration that is not this model's, NaN, a
@@ -127,6 +137,9 @@ def convert(
     check_architecture(checkpoint, config)
     unknown = _check_shapes(checkpoint, config)
     tokenizer = tokenizer_of(find_model(folder), config.vocab_size)
+    dropped = _of_untrained_heads(checkpoint, config) if drop_untrained_heads else []
+    kept = {name: entry for name, entry in checkpoint.entries.items() if name not in dropped}
+    checkpoint = replace(checkpoint, entries=kept)
     kind = None if dtype is None else getattr(torch, dtype)
     entries = converted(checkpoint.entries, kind)
     config = _described(config, entries)
@@ -142,6 +155,7 @@ def convert(
         "bytes": sum(entry.size for entry in entries.values()),
         "skipped": list(checkpoint.skipped),
         "unknown": unknown,
+        "dropped": dropped,
         "vocabulary": None if tokenizer is None else len(tokenizer),
     }
 
@@ -192,6 +206,19 @@ def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
     check_tensors(checkpoint, wanted)
     heads = ("classifier.weight", "classifier.bias", "qa_outputs.weight", "qa_outputs.bias")
     return [name for name in checkpoint.entries if name not in wanted and name not in heads]
+
+
+def _of_untrained_heads(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
+    """The tensors of those heads that hold initial random weights."""
+    from zhbert.model.inspection import HEADS, head_states
+
+    states = head_states(checkpoint.entries, config.initializer_range)
+    return [
+        name
+        for head, state in states.items()
+        if state.word == "random"
+        for name in HEADS[head].names
+    ]
 
 
 def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:

@@ -1,5 +1,6 @@
 """Fill the [MASK]s of a text.
 
+zhbert fill "今天天气很[MASK]。"          (by zhbert-mini, the model in this package)
 zhbert fill MODEL "使用语言[MASK][MASK]来预测"
 zhbert fill MODEL - < lines.txt          (one text a line)
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zhbert.errors import ZhbertError
 from zhbert.jobs.model_folder import check_vocabulary
 from zhbert.wording import without_secrets
+from zhbert.zoo.packaged import DEFAULT
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the text and the number of candidates."""
     from zhbert.jobs import reading
 
-    parser.add_argument("model", metavar="MODEL", help="model folder, archive, name or hub id")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL",
+        help=f"model folder, archive, name or hub id (default: {DEFAULT})",
+    )  # fmt: skip
     parser.add_argument("text", metavar="TEXT", help="text with [MASK]s; - reads lines from stdin")
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
@@ -134,11 +139,7 @@ def _encode(
     encoding = tokenizer.encode(text)
     mask = tokenizer.special_tokens["mask_token"]
     if not (encoding.ids == tokenizer.mask_id).any():
-        shown = text if len(text) <= 30 else text[:30] + "..."
-        raise ZhbertError(
-            f"{where}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
-            "missing"
-        )
+        raise _no_mask(text, mask, where)
     longest = model.config.max_position_embeddings
     if len(encoding) + 2 > longest:
         raise ZhbertError(
@@ -146,6 +147,31 @@ def _encode(
             "(and its [CLS] and [SEP]): cut the text"
         )
     return encoding
+
+
+def _no_mask(text: str, mask: str, where: str = "") -> ZhbertError:
+    shown = text if len(text) <= 30 else text[:30] + "..."
+    return ZhbertError(
+        f"{where}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
+        "missing"
+    )
+
+
+def _check_alone(text: str) -> None:
+    """Refuse what stands without a model and is no text to fill, before a model is opened."""
+    from zhbert.zoo import origin_of
+
+    if text == "-" or "[MASK]" in text:
+        return
+    try:
+        origin_of(text)
+    except ZhbertError:
+        raise _no_mask(text, "[MASK]") from None
+    shown = without_secrets(text)
+    raise ZhbertError(
+        f'{shown}: not a text with [MASK]; of a model: zhbert fill {shown} "今天天气很[MASK]。"; '
+        f"of a file with lines of text: zhbert fill - < {shown}"
+    )
 
 
 def _put_in(text: str, spans: Sequence[Sequence[int]], masks: Sequence[Mask]) -> str:
@@ -183,9 +209,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
+    name, quiet = args.model, args.quiet or args.json
+    if name is None:
+        _check_alone(args.text)
+        name = DEFAULT
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = open_model(args.model, quiet=args.quiet or args.json)
+        model, tokenizer = open_model(name, quiet=quiet or args.model is None)
+    if args.model is None and not quiet:
+        err().print(f"filled by {name}; by another model: zhbert fill MODEL TEXT")
     for warning in caught:
         # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red")
@@ -197,9 +229,7 @@ def run(args: argparse.Namespace) -> int:
             _encode(model, tokenizer, text, where)
         filled = fill(model, tokenizer, [text for _, text in group], top_k=args.top_k)
         if args.json:
-            results += [
-                _as_dict(one, args.model, model.loading.masked_words_head) for one in filled
-            ]
+            results += [_as_dict(one, name, model.loading.masked_words_head) for one in filled]
         else:
             for one in filled:
                 _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 SEQUENCE_LENGTH = 128
 
-# Heads that no masked word passes: many models come without them.
-_OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
-
 
 def masked_accuracy(
     model: str | os.PathLike[str],
@@ -84,12 +81,13 @@ def masked_accuracy(
 
 def _open(folder: Path, remark: Callable[[str], None]) -> BertForPreTraining:
     """The model of a folder; what is untrained of what masked words pass is remarked."""
+    from zhbert.model.names import OF_PAIRS
     from zhbert.model.pretrained import BertForPreTraining
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = BertForPreTraining.from_pretrained(folder, quiet=True)
-    untrained = [name for name in model.loading.missing if not name.startswith(_OF_PAIRS)]
+    untrained = [name for name in model.loading.missing if not name.startswith(OF_PAIRS)]
     if model.loading.masked_words_head == "random":
         untrained = ["the mask-filling head"]
     if untrained:

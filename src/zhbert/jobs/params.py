@@ -21,6 +21,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
+from zhbert.zoo import is_here
 from zhbert.zoo.layout import is_weights
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def _config(what: str, vocabulary_size: int) -> BertConfig:
         return BertConfig.from_pretrained(what)
     elif what in recipe_names() or path.is_file():
         shape = resolve_shape(load_recipe(what).model)
+    elif is_here(what):
+        return BertConfig.from_pretrained(what)
     if shape is None:
         raise ZhbertError(
             f"'{what}': not a recipe, a model folder or a shape such as 12x768; "

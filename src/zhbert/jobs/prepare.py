@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ from zhbert.jobs.blocks import (
 )
 from zhbert.text.segment import SEGMENTERS, TRADITIONAL, Segmenter
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.tokenizer_files import find_tokenizer
+from zhbert.text.vocab import default_vocabulary
 from zhbert.text.words import AlignmentReport
 
 # Told the stage's name, the bytes of the input that were read, and all there are (0: not known).
@@ -201,7 +202,8 @@ def prepare(
     sources = find_sources(files, leave_out=out)
     settings = Settings(
         out=out,
-        vocabulary=Path(vocab) if vocab is not None else _shipped_vocabulary(),
+        # Once: a name would lead every worker to the hub.
+        vocabulary=default_vocabulary() if vocab is None else find_tokenizer(Path(vocab)),
         segmenter=segmenter,
         segmenter_model=segmenter_model,
         user_words=Path(user_words) if user_words is not None else None,
@@ -240,11 +242,6 @@ def _check_options(
         raise ZhbertError(f"--held-out {held_out}: a share from 0 to less than 1 is expected")
     if workers < 1:
         raise ZhbertError(f"--workers {workers}: at least one is needed")
-
-
-def _shipped_vocabulary() -> Path:
-    path = resources.files("zhbert") / "assets" / "vocab.txt"
-    return Path(str(path))
 
 
 def _describe_settings(

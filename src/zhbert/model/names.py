@@ -68,6 +68,8 @@ ALIASES = {
 }
 # Heads of fine-tuned models: a model without a place for them says that it leaves them.
 FINE_TUNED = ("classifier.", "qa_outputs.")
+# Heads that no masked word passes: a model of masked words alone comes without them.
+OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
 # Constants that older checkpoints carry along; nothing is lost by leaving them.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 

@@ -26,6 +26,7 @@ from zhbert.model.loss import Candidates
 from zhbert.model.names import (
     ALIASES,
     FINE_TUNED,
+    OF_PAIRS,
     TEMPLATES,
     foreign_architecture,
     from_hugging_face,
@@ -334,10 +335,12 @@ class _Bert(nn.Module):
         states = head_states(checkpoint.entries, self.config.initializer_range)
         words = {name: state.word for name, state in states.items()}
         state = words["masked_words"] if hasattr(self, "masked_words") else ""
-        self.loading = LoadingReport(
-            tuple(missing), tuple(unused), words, summary_line(checkpoint, states)
-        )
-        if missing:
+        summary = summary_line(checkpoint, states)
+        said = self.config.other.get("architectures") == ["BertForMaskedLM"]
+        # What a model says itself that it has not is no reason for a warning.
+        if said and missing and all(name.startswith(OF_PAIRS) for name in missing):
+            summary += f"; random until trained: {', '.join(missing)}"
+        elif missing:
             what = "no trained mask-filling head" if state == "missing" else "untrained parts"
             warnings.warn(
                 f"{file}: {what}: missing {', '.join(missing)}; random weights take their place, "
@@ -345,6 +348,7 @@ class _Bert(nn.Module):
                 UntrainedWeightsWarning,
                 stacklevel=4,
             )
+        self.loading = LoadingReport(tuple(missing), tuple(unused), words, summary)
         if state == "random":
             warnings.warn(
                 f"{file}: the mask-filling head (cls.predictions.*) holds initial random weights "

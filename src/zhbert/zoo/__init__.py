@@ -164,6 +164,14 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
     return origin
 
 
+def is_here(name: str | Path) -> bool:
+    """Whether a name leads to a model without a download."""
+    try:
+        return origin_of(name).kind in ("folder", "archive", "package")
+    except ZhbertError:
+        return False
+
+
 def _origin_of_card(card: Card, form: str | None) -> Origin:
     def of(form: str) -> list[Origin]:
         fields = [field for field in FORMATS[form] if getattr(card, field)]
