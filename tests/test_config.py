@@ -58,6 +58,10 @@ def test_errors_name_file_key_value_and_choices():
     )
     assert "must be between 0 and 1" in refusal({"masking": {"rate": 1.0}})
     assert "must be from 0 to 1" in refusal({"rows": {"warmup_share": 1.5}})
+    assert "must increase" in refusal({"rows": {"warmup_length": [32, 16]}})
+    two = {"warmup_length": [16, 32], "warmup_share": 0.5}
+    assert "one share for each" in refusal({"rows": two})
+    assert "together at most 1" in refusal({"rows": {**two, "warmup_share": [0.6, 0.6]}})
     assert "must be 8 or more" in refusal({"rows": {"warmup_length": 7}})
     assert "finite" in refusal({"optimizer": {"learning_rate": float("nan")}})
 

@@ -64,13 +64,13 @@ class Rows:
     packed rows without pairs; ``lines``: one input line is one row."""
     short_row_probability: float = 0.1
     """Share of rows that aim at a random shorter length."""
-    warmup_share: float = 0.0
-    """This share of the run's steps, the first ones, has short rows, and as many more of them: a
-    small model finds out much sooner that neighbours matter if each step shows many contexts. Not
-    with ``continue_from``: the earlier phase did that."""
-    warmup_length: int = 32
-    """Pieces of such a row at most; where ``sequence_length`` is less than twice that, no row is
-    short."""
+    warmup_share: tuple[float, ...] = ()
+    """The run's first steps have short rows, and as many more of them: a small model finds out much
+    sooner that neighbours matter if each step shows many contexts. Here: which share of all steps
+    each of the lengths below has. Not with ``continue_from``: the earlier phase did that."""
+    warmup_length: tuple[int, ...] = (32,)
+    """Pieces of such a row at most, the shortest first; a length of more than half of
+    ``sequence_length`` is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,14 +344,22 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
     for key, value in flatten(recipe).items():
         if value is None:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ZhbertError(f"{where}: {key} = {show(value)}: must be a finite number")
         for choice in value if isinstance(value, tuple) else (value,):
+            if isinstance(choice, float) and not math.isfinite(choice):
+                raise ZhbertError(f"{where}: {key} = {show(choice)}: must be a finite number")
             if key in CHOICES and choice not in CHOICES[key]:
                 known = suggest(choice, CHOICES[key])
                 raise ZhbertError(f"{where}: {key} = {show(choice)}: not a choice{known}")
-        if key in RANGES and not RANGES[key][1](value):
-            raise ZhbertError(f"{where}: {key} = {show(value)}: must be {RANGES[key][0]}")
+            if key in RANGES and not RANGES[key][1](choice):
+                raise ZhbertError(f"{where}: {key} = {show(choice)}: must be {RANGES[key][0]}")
+    shares, lengths = recipe.rows.warmup_share, recipe.rows.warmup_length
+    if shares and (len(shares) != len(lengths) or sum(shares) > 1 + 1e-9):
+        raise ZhbertError(
+            f"{where}: rows.warmup_share = {show(list(shares))}: must be one share for each of "
+            f"rows.warmup_length = {show(list(lengths))}, together at most 1"
+        )
+    if sorted(set(lengths)) != list(lengths):
+        raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
     masking = recipe.masking
     if masking.mask_share + masking.random_share > 1 + 1e-9:
         raise ZhbertError(

@@ -62,7 +62,10 @@ def build(
 
 
 def typed(value: Any, hint: Any, label: str) -> Any:
-    """``value`` as its field's type: a whole number is good for a float, nothing else bends."""
+    """``value`` as its field's type.
+
+    A whole number is good for a float, and one number for a list of them; nothing else bends.
+    """
     if isinstance(hint, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if hint is float and type(value) is int:
@@ -73,9 +76,13 @@ def typed(value: Any, hint: Any, label: str) -> Any:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         allowed = typing.get_args(item) or ((int, float) if item is float else (item,))
+        if item in (int, float) and type(value) in allowed:
+            value = [value]
         if isinstance(value, list) and all(type(one) in allowed for one in value):
             return tuple(map(float, value)) if item is float else tuple(value)
-        name = {float: "a list of numbers", str: name}.get(item, "a list of texts or numbers")
+        name = {float: "a list of numbers", int: "a list of whole numbers", str: name}.get(
+            item, "a list of texts or numbers"
+        )
     elif typing.get_origin(hint) is dict:
         item = typing.get_args(hint)[1]
         if isinstance(value, Mapping):

@@ -19,7 +19,7 @@ from tests.data.reference_rows import CLS, SEP, MemoryShard
 
 import zhbert
 from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
-from zhbert.data.loader import Batch, PretrainingLoader, ShortRowsFirst
+from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
 from zhbert.data.masking import IGNORED, STRATEGIES, Masking
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.errors import ZhbertError
@@ -156,22 +156,26 @@ def test_short_rows_first_takes_each_step_from_one_of_two_loaders(builder: str) 
         short = loader(sequence_length=10, batch_size=64, masking=masking, **options)
         return short, loader(masking=masking, **options)
 
+    def warmed_up() -> GrowingRows:
+        short, long = both()
+        return GrowingRows([(5, short)], long)
+
     short, long = both()
     expected = [short.step(step) for step in range(5)]
     expected += [long.step(step) for step in range(5, 12)]
     assert max(batch.max_length for step in expected[:5] for batch in step) <= 10
-    warmed = ShortRowsFirst(*both(), 5)
+    warmed = warmed_up()
     for found, step in zip(warmed.steps(0), expected, strict=False):
         assert_same_batches(found, step)
     assert warmed.rows_per_epoch == long.rows_per_epoch
     for start in (1, 4, 5, 11):
-        warmed = ShortRowsFirst(*both(), 5)
+        warmed = warmed_up()
         steps = islice(warmed.steps(start), 3)
         for found, step in zip(steps, expected[start : start + 3], strict=False):
             assert_same_batches(found, step)
     # What was dropped is a share of what was made.
     made = sum(len(batch.input_ids) for step in expected for batch in step)
-    warmed = ShortRowsFirst(*both(), 5)
+    warmed = warmed_up()
     taken = [batch for step in islice(warmed.steps(0), 12) for batch in step]
     assert warmed.made_pieces == made == sum(len(batch.input_ids) for batch in taken)
     assert warmed.dropped_pieces == sum(batch.dropped_pieces for batch in taken)

@@ -227,13 +227,15 @@ def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
 
 
 def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(corpus, tmp_path, capsys):
-    overrides = [*TINY, "steps=8", "rows.warmup_share=0.5", "rows.warmup_length=8"]
+    overrides = [*TINY, "steps=8", "rows.warmup_share=[0.25,0.25]", "rows.warmup_length=[8,16]"]
     overrides += ["checkpoint_every=1", "keep_checkpoints=8"]
     whole = tmp_path / "whole"
     pretrain("tiny", corpus, whole, overrides, quiet=False)
-    assert "warm-up: until step 4, 32 rows of up to 8 pieces a step" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warm-up: until step 2, 32 rows of up to 8 pieces a step" in said
+    assert "warm-up: until step 4, 16 rows of up to 16 pieces a step" in said
     finals = [load_file(whole / "final" / "model.safetensors")]
-    for done in (3, 4, 5):
+    for done in (1, 2, 3, 4, 5):
         run = tmp_path / f"from-{done}"
         shutil.copytree(whole, run)
         shutil.rmtree(run / "final")

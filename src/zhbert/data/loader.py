@@ -39,7 +39,7 @@ class Batch:
     token_type_ids: Tensor
     """(pieces,) int64"""
     position_ids: Tensor
-    """(pieces,) int64, rising by one in every row"""
+    """(pieces,) int64, from 0 in every row"""
     row_starts: Tensor
     """(rows + 1,) int32: where each row begins, and the end of the last"""
     max_length: int
@@ -80,8 +80,6 @@ class PretrainingLoader:
         rank, world_size: this process among those that share each step's rows.
         short_row_probability: share of documents that ``pairs`` gives a shorter target length.
         total_steps: the length of the run, for a masking rate that changes.
-        positions: rows begin anywhere among so many positions instead of at the first; 0: they do
-            not. So short rows teach a model all the positions that long ones will have.
 
     Raises:
         ZhbertError: a split without rows, or fewer rows a step than ranks.
@@ -102,7 +100,6 @@ class PretrainingLoader:
         world_size: int = 1,
         short_row_probability: float = 0.1,
         total_steps: int = 1,
-        positions: int = 0,
     ) -> None:
         if batch_size < world_size:
             raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
@@ -125,7 +122,6 @@ class PretrainingLoader:
         self._micro_batch_size = micro_batch_size
         self._rank, self._world_size = rank, world_size
         self._total_steps = max(total_steps, 1)
-        self._positions = positions
         self._ends: list[int] = []  # rows of all epochs up to and including this one
         self._orders: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
@@ -215,7 +211,6 @@ class PretrainingLoader:
         rows: list[Row] = []
         inputs: list[np.ndarray] = []
         labels: list[np.ndarray] = []
-        firsts: list[int] = []
         for epoch, index in places:
             rng = self._generator.at(self._seed, MASKS, epoch % fixed if fixed else epoch, index)
             row = self._rows.row(epoch, index, rng)
@@ -234,8 +229,6 @@ class PretrainingLoader:
             rows.append(row)
             inputs.append(row_inputs)
             labels.append(row_labels)
-            room = self._positions - len(row_inputs)
-            firsts.append(int(rng.random() * (room + 1)) if room > 0 else 0)
         lengths = np.array([len(row) for row in inputs])
         starts = np.zeros(len(rows) + 1, dtype=np.int32)
         np.cumsum(lengths, out=starts[1:])
@@ -247,7 +240,7 @@ class PretrainingLoader:
         return Batch(
             input_ids=torch.from_numpy(np.concatenate(inputs)),
             token_type_ids=torch.from_numpy((positions >= first_lengths).astype(np.int64)),
-            position_ids=torch.from_numpy(positions + np.repeat(firsts, lengths)),
+            position_ids=torch.from_numpy(positions),
             row_starts=torch.from_numpy(starts),
             max_length=int(lengths.max()),
             predicted_positions=torch.from_numpy(predicted),
@@ -257,38 +250,50 @@ class PretrainingLoader:
         )
 
 
-class ShortRowsFirst:
-    """The first steps from a loader of short rows, all others from one of long rows.
+class GrowingRows:
+    """The first steps from loaders of short rows, all others from the last loader.
 
-    Both count the run's steps, so that a step's rows do not depend on where a run was interrupted;
-    the long rows of the first steps are passed over.
+    All of them count the run's steps, so that a step's rows do not depend on where a run was
+    interrupted; what a loader would have given at the others' steps is passed over.
+
+    Args:
+        short: loaders of short rows, each with the step at which its steps end, increasing.
+        last: what all later steps come from.
     """
 
-    def __init__(self, short: PretrainingLoader, long: PretrainingLoader, short_steps: int) -> None:
-        self._short, self._long, self._short_steps = short, long, short_steps
+    def __init__(
+        self, short: Sequence[tuple[int, PretrainingLoader]], last: PretrainingLoader
+    ) -> None:
+        self._short, self._last = short, last
 
     def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
         """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
-        for step in range(start_step, self._short_steps):
-            yield self._short.step(step)
-        yield from self._long.steps(max(start_step, self._short_steps))
+        begin = start_step
+        for end, loader in self._short:
+            for step in range(begin, end):
+                yield loader.step(step)
+            begin = max(begin, end)
+        yield from self._last.steps(begin)
 
     @property
     def rows_per_epoch(self) -> int:
         """Long rows of the first epoch."""
-        return self._long.rows_per_epoch
+        return self._last.rows_per_epoch
 
     @property
     def random_share(self) -> float | None:
         """Of the first epoch's long pairs, those whose second sentence is random."""
-        return self._long.random_share
+        return self._last.random_share
 
     @property
     def made_pieces(self) -> int:
         """Pieces in the rows made so far."""
-        return self._short.made_pieces + self._long.made_pieces
+        return sum(loader.made_pieces for loader in self._all())
 
     @property
     def dropped_pieces(self) -> int:
         """Pieces that were cut off these rows to make pairs fit."""
-        return self._short.dropped_pieces + self._long.dropped_pieces
+        return sum(loader.dropped_pieces for loader in self._all())
+
+    def _all(self) -> list[PretrainingLoader]:
+        return [*(loader for _, loader in self._short), self._last]

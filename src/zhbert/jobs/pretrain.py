@@ -61,7 +61,7 @@ from zhbert.wording import counted, without_secrets
 if TYPE_CHECKING:
     import torch
 
-    from zhbert.data.loader import Batch, PretrainingLoader, ShortRowsFirst
+    from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
     from zhbert.data.shards import Corpus
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
@@ -233,11 +233,17 @@ class _Start:
 
 
 @dataclass(frozen=True)
-class _Warmup:
-    """The first steps, of short rows."""
+class _Stage:
+    """Steps of short rows."""
 
-    steps: int
-    batch_size: int
+    end: int
+    """The step at which they end, counted from the run's first."""
+    length: int
+    """Pieces of a row at most."""
+    rows: int
+    """Rows of a step."""
+    times: int
+    """How many of them there are for each later row."""
 
 
 class _Job:
@@ -668,34 +674,33 @@ class _Job:
         info = begun.checkpoint.info if self.resume and begun.checkpoint else {}
         return min(info.get("micro_batch_rows") or most, most)
 
-    def _loader(self, micro_rows: int, done: int) -> PretrainingLoader | ShortRowsFirst:
+    def _loader(self, micro_rows: int, done: int) -> GrowingRows:
         """What the run's steps after ``done`` ones are made of."""
-        from zhbert.data.loader import ShortRowsFirst
+        from zhbert.data.loader import GrowingRows
 
         recipe = self.recipe
-        loader = self._loader_of(recipe.sequence_length, recipe.batch_size, micro_rows)
-        warmup = self._warmup()
-        if done >= warmup.steps:
-            return loader
-        times = warmup.batch_size // recipe.batch_size
-        short = self._loader_of(
-            recipe.rows.warmup_length,
-            warmup.batch_size,
-            times * micro_rows,
-            positions=recipe.sequence_length,
-        )
-        return ShortRowsFirst(short, loader, warmup.steps)
+        short = [
+            (stage.end, self._loader_of(stage.length, stage.rows, stage.times * micro_rows))
+            for stage in self._stages()
+            if done < stage.end
+        ]
+        last = self._loader_of(recipe.sequence_length, recipe.batch_size, micro_rows)
+        return GrowingRows(short, last)
 
-    def _warmup(self) -> _Warmup:
-        recipe = self.recipe
-        # As many pieces a step as later.
-        times = recipe.sequence_length // recipe.rows.warmup_length
-        wanted = times > 1 and not recipe.continue_from
-        steps = int(recipe.steps * recipe.rows.warmup_share) if wanted else 0
-        return _Warmup(steps, times * recipe.batch_size)
+    def _stages(self) -> list[_Stage]:
+        """The stages of short rows, with as many pieces a step as later."""
+        recipe, rows = self.recipe, self.recipe.rows
+        stages: list[_Stage] = []
+        share = 0.0
+        for length, part in zip(rows.warmup_length, rows.warmup_share, strict=False):
+            share += part
+            times = recipe.sequence_length // length
+            if times > 1 and not recipe.continue_from and (end := int(recipe.steps * share)):
+                stages.append(_Stage(end, length, times * recipe.batch_size, times))
+        return stages
 
     def _loader_of(
-        self, sequence_length: int, batch_size: int, micro_batch_size: int, positions: int = 0
+        self, sequence_length: int, batch_size: int, micro_batch_size: int
     ) -> PretrainingLoader:
         from zhbert.data.loader import PretrainingLoader
         from zhbert.data.masking import Masking
@@ -714,7 +719,6 @@ class _Job:
             world_size=self.ranks.world_size,
             short_row_probability=recipe.rows.short_row_probability,
             total_steps=recipe.steps,
-            positions=positions,
         )
 
     def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
@@ -821,7 +825,7 @@ class _Job:
     def _describe(
         self,
         model: BertForPreTraining,
-        loader: PretrainingLoader | ShortRowsFirst,
+        loader: GrowingRows,
         begun: _Start,
         last_step: int,
         micro_rows: int,
@@ -852,12 +856,12 @@ class _Job:
             *on_rows(info, recipe.rows.builder, rows, recipe.batch_size),
         ):
             self.say(f"note: {remark}")
-        warmup = self._warmup()
-        if begun.at.step - begun.first_step < warmup.steps:
-            self.say(
-                f"warm-up: until step {begun.first_step + warmup.steps:,}, {warmup.batch_size} "
-                f"rows of up to {recipe.rows.warmup_length} pieces a step"
-            )
+        for stage in self._stages():
+            if begun.at.step - begun.first_step < stage.end:
+                self.say(
+                    f"warm-up: until step {begun.first_step + stage.end:,}, {stage.rows} rows of "
+                    f"up to {stage.length} pieces a step"
+                )
 
 
 class PretrainingObjective:
