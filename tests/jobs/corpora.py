@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,26 @@ def documents(count: int, seed: int) -> Documents:
     )
 
 
-def make_corpus(folder: Path, *, held_out: int = 8, train: int = 60, seed: int = 0) -> Path:
+def cycles(count: int, seed: int) -> Documents:
+    """Documents of one sentence of one-piece words, in which every piece tells the next one."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(10, 40, count)
+    pieces = [5 + (rng.integers(50) + np.arange(length)) % 50 for length in lengths]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    words = np.ones(starts[-1], bool)
+    return Documents(
+        np.concatenate(pieces).astype(np.uint16), words, starts, starts[:-1], starts[:-1]
+    )
+
+
+def make_corpus(
+    folder: Path,
+    *,
+    held_out: int = 8,
+    train: int = 60,
+    seed: int = 0,
+    documents: Callable[[int, int], Documents] = documents,
+) -> Path:
     """Write a corpus folder."""
     folder.mkdir(parents=True)
     tokenizer = Tokenizer(PIECES)

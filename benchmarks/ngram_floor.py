@@ -1,0 +1,361 @@
+"""What counting alone names at the masks of held-out rows: the floor for masked language models.
+
+    python benchmarks/ngram_floor.py CORPUS [--rows 1000] [--json]
+
+CORPUS is a folder that ``zhbert prepare`` made. The rows and masks are those that every pretraining
+run on it measures itself with, so the figures stand beside a run's held-out masked accuracy.
+
+The model is an n-gram model of the training split that looks both ways. Up to three visible pieces
+to the left of a mask, or to the right, give a distribution each, smoothed as Witten and Bell do
+(https://doi.org/10.1109/18.87000): a context that was followed by T different pieces in N places
+has the weight N / (N + trust * T), and the shorter context has the rest. The two are multiplied as
+if they were independent given the piece, left * right / frequency, to the power ``sharpness``; on
+that, contexts of both sides together are mixed in the same way. [MASK], [CLS], [SEP] and the ends
+of documents end a context. ``sharpness`` and ``trust`` are chosen by the likelihood of documents
+that are set aside from the training split; the held-out documents decide nothing.
+
+Where the input shows a piece at the place itself, the one that was left there or a random one, the
+odds of the two are weighed as the masking draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zhbert.config import EvaluationSettings
+from zhbert.data.evaluation import SEED, held_out_rows
+from zhbert.data.held_out import part
+from zhbert.data.loader import Batch, PretrainingLoader
+from zhbert.data.masking import Masking, MaskingVocabulary
+from zhbert.data.shards import Corpus, Shard, concatenate, write_shard
+from zhbert.errors import ZhbertError
+
+Array = np.ndarray[Any, Any]
+Pattern = tuple[int, ...]
+"""The places of a context, relative to the mask: (-2, -1) are the two pieces to its left."""
+
+# With the predicted piece a context fills a 64-bit key, 16 bits a piece.
+REACH = 3
+BREAK = 0xFFFF
+"""Stands where nothing can be seen: a mask, a mark, the end of a document."""
+
+STRATEGIES = ("char", "wwm")
+
+LEFT: tuple[Pattern, ...] = ((-1,), (-2, -1), (-3, -2, -1))
+RIGHT: tuple[Pattern, ...] = ((1,), (1, 2), (1, 2, 3))
+NEAREST: Pattern = (-1, 1)
+WIDER: tuple[Pattern, ...] = ((-2, -1, 1), (-1, 1, 2))
+
+SHARPNESS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+TRUST = (0.5, 1.0, 2.0, 4.0, 8.0)
+PIECES_ASIDE = 200_000
+TUNING_ROWS = 500
+TUNING_MASKS = 2_000
+# Masks whose distributions over all pieces are in memory at a time.
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The two numbers that counting does not give."""
+
+    sharpness: float = 0.8
+    trust: float = 2.0
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masked places: what the input shows around each, and what stood there."""
+
+    window: Array  # (masks, 2 * REACH + 1) uint16, the place itself in the middle
+    answers: Array  # (masks,) int64
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch], marks: Sequence[int]) -> Masks:
+        """The masks of some batches; the pieces ``marks`` are not to be seen."""
+        windows, answers = [], []
+        for batch in batches:
+            ids = batch.input_ids.numpy()
+            shown = np.where(np.isin(ids, marks), BREAK, ids).astype(np.uint16)
+            windows.append(windows_of(shown)[batch.predicted_positions.numpy()])
+            answers.append(batch.labels.numpy())
+        return cls(np.concatenate(windows), np.concatenate(answers))
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @property
+    def shown(self) -> Array:
+        """(masks,) what the input shows at the place itself."""
+        middle: Array = self.window[:, REACH]
+        return middle
+
+
+def windows_of(pieces: Array) -> Array:
+    """(pieces,) uint16 -> (pieces, 2 * REACH + 1): each piece amid its neighbours; a view."""
+    padded = np.pad(pieces, REACH, constant_values=BREAK)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * REACH + 1)
+
+
+def contexts(windows: Array, pattern: Pattern) -> tuple[Array, Array]:
+    """The context of each window as one number, and whether all of it is to be seen."""
+    keys = np.zeros(len(windows), np.uint64)
+    visible = np.ones(len(windows), bool)
+    for place in pattern:
+        column = windows[:, REACH + place]
+        visible &= column != BREAK
+        keys = keys << 16 | column
+    return keys, visible
+
+
+class Followers:
+    """How often each piece stands in the contexts of some masks, in a pattern.
+
+    Only the contexts that the masks ask for are kept: a few megabytes of any text.
+    """
+
+    def __init__(self, texts: Iterable[Array], masks: Masks, pattern: Pattern) -> None:
+        asked, visible = contexts(masks.window, pattern)
+        # Most places of a text stand in contexts that nobody asks for: they are passed over before
+        # the sorting, by a table of hashes.
+        wanted = np.zeros(1 << 22, bool)
+        wanted[hashes(asked[visible])] = True
+        found = [np.zeros(0, np.uint64)]
+        for text in texts:
+            keys, inside = contexts(windows_of(text), pattern)
+            inside &= (text != BREAK) & wanted[hashes(keys)]
+            found.append(keys[inside] << 16 | text[inside])
+        keys, counts = np.unique(np.concatenate(found), return_counts=True)
+        self.first = np.searchsorted(keys, asked << 16)
+        last = np.searchsorted(keys, asked << 16 | 0xFFFF, side="right")
+        self.types = np.where(visible, last - self.first, 0)
+        self.pieces = (keys & 0xFFFF).astype(np.int64)
+        self.counts = counts.astype(np.float32)
+
+    def of(self, masks: Array) -> tuple[Array, Array, Array]:
+        """The followers of some masks' contexts: the index in ``masks``, the piece, its count."""
+        types = self.types[masks]
+        begin = np.cumsum(types) - types
+        entries = np.arange(types.sum()) + np.repeat(self.first[masks] - begin, types)
+        rows = np.repeat(np.arange(len(masks)), types)
+        return rows, self.pieces[entries], self.counts[entries]
+
+
+def hashes(keys: Array) -> Array:
+    """Numbers below 2^22."""
+    return keys * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(42)
+
+
+class NGrams:
+    """The model, counted for the contexts of some masks.
+
+    Args:
+        texts: pieces, (pieces,) uint16, with BREAK between documents.
+        masks: what it will be asked.
+    """
+
+    def __init__(self, texts: Sequence[Array], masks: Masks) -> None:
+        self.masks = masks
+        counts = sum(np.bincount(text, minlength=BREAK + 1)[:BREAK] for text in texts)
+        self.pieces: Array = np.flatnonzero(counts)
+        """The pieces of the text; distributions are over these."""
+        self.column = np.full(BREAK + 1, -1)
+        self.column[self.pieces] = np.arange(len(self.pieces))
+        self.frequency = (counts / np.sum(counts))[self.pieces].astype(np.float32)
+        self.followers = {
+            pattern: Followers(texts, masks, pattern)
+            for pattern in (*LEFT, *RIGHT, NEAREST, *WIDER)
+        }
+
+    def distribution(self, masks: Array, weights: Weights) -> Array:
+        """(masks,) numbers of masks -> (masks, pieces) float32 probabilities."""
+        sides = []
+        for patterns in (LEFT, RIGHT):
+            side = np.broadcast_to(self.frequency, (len(masks), len(self.pieces)))
+            for pattern in patterns:
+                side = self._mixed(side, pattern, masks, weights.trust)
+            sides.append(side)
+        both = (sides[0] * sides[1] / self.frequency) ** weights.sharpness
+        both /= both.sum(axis=1, keepdims=True)
+        both = self._mixed(both, NEAREST, masks, weights.trust)
+        wider = [self._mixed(both, pattern, masks, weights.trust) for pattern in WIDER]
+        return (wider[0] + wider[1]) / 2
+
+    def _mixed(self, shorter: Array, pattern: Pattern, masks: Array, trust: float) -> Array:
+        """The distribution of a context, given that of the shorter one."""
+        rows, pieces, counts = self.followers[pattern].of(masks)
+        total = np.bincount(rows, counts, len(masks)).astype(np.float32)
+        back_off = np.float32(trust) * np.bincount(rows, minlength=len(masks)).astype(np.float32)
+        # A context that was never seen leaves everything to the shorter one.
+        seen = total > 0
+        share = np.where(seen, back_off / np.where(seen, total + back_off, 1), np.float32(1))
+        mixed = shorter * share[:, None]
+        mixed[rows, self.column[pieces]] += counts / (total + back_off)[rows]
+        return mixed
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well some masks were predicted."""
+
+    right: int
+    log_likelihood: float
+    """Mean natural logarithm of the probability of what stood there, with 1e-9 for what the text
+    lacks."""
+
+
+def score(model: NGrams, chosen: Array, weights: Weights, kept_odds: float) -> Score:
+    """Predict the model's masks numbered ``chosen``.
+
+    ``kept_odds``: how much likelier a shown piece is the one that stood there than one given random
+    piece is to be shown in its place.
+    """
+    right, logarithms = 0, 0.0
+    for start in range(0, len(chosen), CHUNK):
+        numbers = chosen[start : start + CHUNK]
+        rows = np.arange(len(numbers))
+        answers = model.column[model.masks.answers[numbers]]
+        known = model.distribution(numbers, weights)
+        likely = np.where(answers >= 0, known[rows, answers], 1e-9)
+        logarithms += float(np.log(likely).sum())
+        shown = model.column[model.masks.shown[numbers]]
+        known[rows[shown >= 0], shown[shown >= 0]] *= 1 + kept_odds
+        right += int((known.argmax(axis=1) == answers).sum())
+    return Score(right, logarithms / len(chosen))
+
+
+def text_of(shard: Shard, hidden: Array) -> Array:
+    """A shard's pieces, BREAK after every document; of ``hidden`` documents nothing is seen."""
+    lengths = np.diff(shard.document_starts)
+    pieces = np.where(np.repeat(hidden, lengths), BREAK, shard.pieces).astype(np.uint16)
+    return np.insert(pieces, shard.document_starts[1:], BREAK)
+
+
+def set_aside(shards: Sequence[Shard]) -> list[Array]:
+    """Which documents of each shard tune the weights: every tenth, or PIECES_ASIDE in all."""
+    documents = sum(shard.documents for shard in shards)
+    pieces = sum(int(shard.document_starts[-1]) for shard in shards)
+    every = min(max(10, pieces // PIECES_ASIDE), max(2, documents))
+    chosen = np.arange(1, documents + 1) % every == 0
+    return np.split(chosen, np.cumsum([shard.documents for shard in shards])[:-1])
+
+
+def batches_of(
+    shards: Sequence[Shard], aside: Sequence[Array], vocabulary: Sequence[str]
+) -> dict[str, list[Batch]]:
+    """The documents set aside, in rows that are masked as the held-out rows are."""
+    documents = [
+        part(shard.contents(), *shard.document_starts[number : number + 2].tolist())
+        for shard, chosen in zip(shards, aside, strict=True)
+        for number in np.flatnonzero(chosen)
+    ]
+    if not documents:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "aside.arrow"
+        write_shard(path, concatenate(documents))
+        loader = PretrainingLoader(
+            [Shard(path)],
+            vocabulary,
+            builder="full-sentences",
+            sequence_length=128,
+            batch_size=32,
+            masking=Masking(),
+            seed=SEED,
+        )
+        return {kind: loader.evaluation(TUNING_ROWS, strategy=kind) for kind in STRATEGIES}
+
+
+def counted(
+    texts: Sequence[Array], batches: Mapping[str, Sequence[Batch]], marks: Sequence[int]
+) -> tuple[NGrams, dict[str, Array]]:
+    """The model of ``texts``, counted once for all kinds of masks, and the numbers of each kind."""
+    masks = Masks.of(itertools.chain(*batches.values()), marks)
+    sizes = [sum(len(batch.labels) for batch in several) for several in batches.values()]
+    numbers = np.split(np.arange(len(masks)), np.cumsum(sizes)[:-1])
+    return NGrams(texts, masks), dict(zip(batches, numbers, strict=True))
+
+
+def likeliest(model: NGrams, numbers: Array, kept_odds: float) -> Weights:
+    """The weights under which some masks' answers are the likeliest."""
+    chosen = np.random.default_rng(0).permutation(numbers)[:TUNING_MASKS]
+    grid = [Weights(*pair) for pair in itertools.product(SHARPNESS, TRUST)]
+    return max(grid, key=lambda weights: score(model, chosen, weights, kept_odds).log_likelihood)
+
+
+def floor(corpus: Corpus, rows: int) -> list[dict[str, Any]]:
+    """A line for each kind of masks: the n-gram model's accuracy beside the commonest piece's."""
+    vocabulary = corpus.tokenizer().vocabulary
+    if corpus.vocabulary_size > BREAK:
+        raise ZhbertError(f"{corpus.folder}: a vocabulary of more than {BREAK:,} pieces")
+    settings = EvaluationSettings(rows=rows, strategies=STRATEGIES)
+    held_out = held_out_rows(corpus, vocabulary, settings)
+    if not held_out:
+        raise ZhbertError(f"{corpus.folder}: no held-out documents to measure on")
+    known = MaskingVocabulary(vocabulary)
+    marks = [known.mask_id, known.cls_id, known.sep_id]
+    masking = Masking()
+    kept_share = 1 - masking.mask_share - masking.random_share
+    kept_odds = kept_share / masking.random_share * len(known.random_ids)
+    shards = corpus.shards("train")
+    aside = set_aside(shards)
+    weights = dict.fromkeys(STRATEGIES, Weights())
+    if tuning := batches_of(shards, aside, vocabulary):
+        model, numbers = counted([*map(text_of, shards, aside)], tuning, marks)
+        weights = {kind: likeliest(model, numbers[kind], kept_odds) for kind in STRATEGIES}
+    texts = [text_of(shard, np.zeros(shard.documents, bool)) for shard in shards]
+    model, numbers = counted(texts, {rows.strategy: rows.batches for rows in held_out}, marks)
+    lines = []
+    for masked in held_out:
+        kind = masked.strategy
+        found = score(model, numbers[kind], weights[kind], kept_odds)
+        lines.append(
+            {
+                "evaluation": kind,
+                "predictions": len(numbers[kind]),
+                "baseline_accuracy": masked.baseline_accuracy,
+                "ngram_accuracy": found.right / len(numbers[kind]),
+                "log_likelihood": found.log_likelihood,
+                **asdict(weights[kind]),
+            }
+        )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("corpus", type=Path, help="what 'zhbert prepare' made")
+    parser.add_argument("--rows", type=int, default=1000, help="held-out rows at most (1000)")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    begun = time.perf_counter()
+    try:
+        corpus = Corpus.open(args.corpus)
+        lines = floor(corpus, args.rows)
+    except ZhbertError as error:
+        raise SystemExit(str(error)) from None
+    if args.json:
+        print(json.dumps(lines, indent=2))
+        return
+    pieces = sum(len(shard.pieces) for shard in corpus.shards("train"))
+    print(f"{args.corpus}: {pieces:,} training pieces, {time.perf_counter() - begun:.0f} s")
+    print(f"{'masks':<6}{'pieces':>8}{'commonest':>11}{'n-gram':>9}   sharpness, trust")
+    for line in lines:
+        print(
+            f"{line['evaluation']:<6}{line['predictions']:>8,}{line['baseline_accuracy']:>11.2%}"
+            f"{line['ngram_accuracy']:>9.2%}   {line['sharpness']}, {line['trust']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
