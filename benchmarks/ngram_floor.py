@@ -37,7 +37,7 @@ from zhbert.data.evaluation import SEED, held_out_rows
 from zhbert.data.held_out import part
 from zhbert.data.loader import Batch, PretrainingLoader
 from zhbert.data.masking import Masking, MaskingVocabulary
-from zhbert.data.shards import Corpus, Shard, concatenate, write_shard
+from zhbert.data.shards import Corpus, Documents, Shard, concatenate, write_shard
 from zhbert.errors import ZhbertError
 
 Array = np.ndarray[Any, Any]
@@ -109,7 +109,7 @@ def windows_of(pieces: Array) -> Array:
 
 def contexts(windows: Array, pattern: Pattern) -> tuple[Array, Array]:
     """The context of each window as one number, and whether all of it is to be seen."""
-    keys = np.zeros(len(windows), np.uint64)
+    keys: Array = np.zeros(len(windows), np.uint64)
     visible = np.ones(len(windows), bool)
     for place in pattern:
         column = windows[:, REACH + place]
@@ -130,7 +130,7 @@ class Followers:
         # the sorting, by a table of hashes.
         wanted = np.zeros(1 << 22, bool)
         wanted[hashes(asked[visible])] = True
-        found = [np.zeros(0, np.uint64)]
+        found: list[Array] = [np.zeros(0, np.uint64)]
         for text in texts:
             keys, inside = contexts(windows_of(text), pattern)
             inside &= (text != BREAK) & wanted[hashes(keys)]
@@ -166,12 +166,15 @@ class NGrams:
 
     def __init__(self, texts: Sequence[Array], masks: Masks) -> None:
         self.masks = masks
-        counts = sum(np.bincount(text, minlength=BREAK + 1)[:BREAK] for text in texts)
+        counts = np.zeros(BREAK + 1, np.int64)
+        for text in texts:
+            counts += np.bincount(text, minlength=BREAK + 1)
+        counts[BREAK] = 0
         self.pieces: Array = np.flatnonzero(counts)
         """The pieces of the text; distributions are over these."""
         self.column = np.full(BREAK + 1, -1)
         self.column[self.pieces] = np.arange(len(self.pieces))
-        self.frequency = (counts / np.sum(counts))[self.pieces].astype(np.float32)
+        self.frequency = (counts / counts.sum())[self.pieces].astype(np.float32)
         self.followers = {
             pattern: Followers(texts, masks, pattern)
             for pattern in (*LEFT, *RIGHT, NEAREST, *WIDER)
@@ -225,12 +228,12 @@ def score(model: NGrams, chosen: Array, weights: Weights, kept_odds: float) -> S
         numbers = chosen[start : start + CHUNK]
         rows = np.arange(len(numbers))
         answers = model.column[model.masks.answers[numbers]]
-        known = model.distribution(numbers, weights)
-        likely = np.where(answers >= 0, known[rows, answers], 1e-9)
-        logarithms += float(np.log(likely).sum())
+        likely = model.distribution(numbers, weights)
+        of_answers = np.where(answers >= 0, likely[rows, answers], 1e-9)
+        logarithms += float(np.log(of_answers).sum())
         shown = model.column[model.masks.shown[numbers]]
-        known[rows[shown >= 0], shown[shown >= 0]] *= 1 + kept_odds
-        right += int((known.argmax(axis=1) == answers).sum())
+        likely[rows[shown >= 0], shown[shown >= 0]] *= 1 + kept_odds
+        right += int((likely.argmax(axis=1) == answers).sum())
     return Score(right, logarithms / len(chosen))
 
 
@@ -254,11 +257,11 @@ def batches_of(
     shards: Sequence[Shard], aside: Sequence[Array], vocabulary: Sequence[str]
 ) -> dict[str, list[Batch]]:
     """The documents set aside, in rows that are masked as the held-out rows are."""
-    documents = [
-        part(shard.contents(), *shard.document_starts[number : number + 2].tolist())
-        for shard, chosen in zip(shards, aside, strict=True)
-        for number in np.flatnonzero(chosen)
-    ]
+    documents: list[Documents] = []
+    for shard, chosen in zip(shards, aside, strict=True):
+        contents, starts = shard.contents(), shard.document_starts
+        spans = zip(starts[:-1][chosen].tolist(), starts[1:][chosen].tolist(), strict=True)
+        documents += [part(contents, *span) for span in spans]
     if not documents:
         return {}
     with tempfile.TemporaryDirectory() as folder:
