@@ -148,6 +148,9 @@ class EvaluationSettings:
     """So many rows, or all there are; 0: no evaluation."""
     strategies: tuple[str, ...] = ("char", "wwm")
     """One evaluation for each of these masking strategies."""
+    keep_best: bool = False
+    """The run's model is that of the evaluation with the lowest loss (the strategies' mean), not
+    that of the last step; a run that starts from a model evaluates that one, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
-    from zhbert.train.checkpoint import Checkpoint, Checkpoints
+    from zhbert.train.checkpoint import Checkpoint, Checkpoints, KeepBest
     from zhbert.train.distributed import Ranks
     from zhbert.train.log import MetricsFile, Sink
     from zhbert.train.loop import Evaluation, Outcome, Progressed
@@ -95,6 +95,8 @@ class Result:
     """The last evaluation, one entry for each masking strategy."""
     dropped_share: float = 0.0
     """Of the pieces read since the run was begun or resumed: cut off to make pairs fit."""
+    kept_step: int = 0
+    """The step whose weights the run's model has: the last, or with ``keep_best`` the best."""
 
     @property
     def final(self) -> Path | None:
@@ -279,6 +281,7 @@ class _Job:
             console.say(line)
 
     def go(self) -> Result:
+        from zhbert.train.checkpoint import load_model_state
         from zhbert.train.log import TensorBoard
         from zhbert.train.loop import LoopSettings, NotFiniteError, train, write_notice
         from zhbert.train.optim import schedule
@@ -309,6 +312,9 @@ class _Job:
         self.held.enter_context(advising(f"run the same command again with --resume{instead}"))
         metrics, sinks = self._sinks(begun, last_step)
         evaluated = ranks.on_first(lambda: metrics.evaluated if metrics else frozenset())
+        best = self._best(begun, len(evaluations)) if recipe.evaluation.keep_best else None
+        sinks += [best] if best else []
+        measures_start = recipe.evaluation.keep_best and bool(recipe.initial_model)
         checkpoints = self._checkpoints()
         options = recipe.optimizer
         try:
@@ -336,7 +342,7 @@ class _Job:
                 evaluations=evaluations,
                 ranks=ranks,
                 start=begun.at,
-                evaluated=evaluated if self.resume else None,
+                evaluated=evaluated if begun.checkpoint or measures_start else None,
                 notice=write_notice if ranks.first else lambda line: None,
             )
         except NotFiniteError as error:
@@ -344,7 +350,12 @@ class _Job:
         finally:
             for sink in sinks:
                 sink.close()
+        kept, judged = outcome.step, outcome.evaluations
         if ranks.first and not outcome.signal:
+            if best and (found := best.best()):
+                kept, judged = found.step, found.info["evaluations"]
+                load_model_state(model, found.tensors("model"), found.path)
+                self.say(f"the run's model is that of step {kept}, whose held-out loss is lowest")
             self._write_final(model)
         made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
         share = dropped / max(1.0, made + dropped)
@@ -356,8 +367,9 @@ class _Job:
             outcome.pieces,
             outcome.seconds,
             outcome.signal,
-            outcome.evaluations,
+            judged,
             share,
+            kept,
         )
 
     def _optimizer(self, begun: _Start) -> AdamW | Lamb:
@@ -402,6 +414,14 @@ class _Job:
         if not self.quiet:
             sinks.append(Progress(sys.stderr, begun.at.step, last_step))
         return metrics, sinks
+
+    def _best(self, begun: _Start, evaluations: int) -> KeepBest | None:
+        """What keeps the best weights, in the first process."""
+        from zhbert.train.checkpoint import KeepBest
+
+        if not (self.ranks.first and evaluations):
+            return None
+        return KeepBest(self.folder / "best", begun.model, evaluations, begun.at.step)
 
     def _saver(
         self,

@@ -1,17 +1,22 @@
-"""The whole pipeline on the sample text that ships with the package, or on your own.
+"""The model in the box learns your text: the whole pipeline in some minutes, before and after.
 
-zhbert quickstart
+zhbert quickstart                                (the sample text that ships with the package)
 zhbert quickstart my.txt more.jsonl --out runs/mine
+zhbert quickstart my.txt --from chinese-roberta-wwm-ext
+zhbert quickstart my.txt --from scratch
 
-Words and masks, a corpus, a small model trained by the recipe 'quickstart', masks filled before
-and after. OUT is then a run folder with a model folder in OUT/final; the corpus lies in OUT-corpus.
-The exit code is 1 if the model is not better on held-out text than always guessing the most
-frequent piece.
+Words and masks, a corpus of which a tenth is held out, training by the recipe 'quickstart' (from
+scratch: 'quickstart-scratch'); masks filled and held-out accuracy, before and after. OUT is then a
+run folder with a model folder in OUT/final; the corpus lies in OUT-corpus. Ctrl-C saves first;
+--resume goes on. The exit code is 1 if the model is worse than the one that it began as (from
+scratch: worse than always guessing the most frequent piece).
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import shlex
 import shutil
 import sys
 import time
@@ -21,32 +26,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert.config import flatten, load_recipe, resolve_shape
+from zhbert.data.cloze import Cloze, held_out_clozes
+from zhbert.data.first_look import FirstLook, first_look
+from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
-from zhbert.files import advising
+from zhbert.files import advising, json_lines
 from zhbert.folders import Claim
+from zhbert.jobs import console, reading
+from zhbert.jobs.account import describe
+from zhbert.jobs.fill import Filled, fill, open_model
+from zhbert.jobs.mask import mask_text, print_table
+from zhbert.jobs.prepare import prepare, processors, progress_bar
+from zhbert.jobs.pretrain import Result, pretrain
+from zhbert.text.segment import load_segmenter
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.train.memory import Workload
+from zhbert.wording import counted, without_secrets
+from zhbert.zoo import locate
 
 if TYPE_CHECKING:
-    from zhbert.data.shards import Corpus
-    from zhbert.jobs.fill import Filled
-    from zhbert.text.tokenizer import Tokenizer
+    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
 
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
-EXAMPLE = "使用语言模型来预测下一个词的probability。"
+MINI, SCRATCH = "mini", "scratch"
 
 # A small text leaves few documents aside at the usual 1 %: too few to measure anything.
 HELD_OUT = 0.1
 
-# How many masked sentences are shown, and how long they may be to be read at a glance.
+# How many masked sentences are shown.
 SHOWN = 5
-SHOWN_PIECES = (8, 32)
 
-
-@dataclass(frozen=True)
-class Question:
-    """A held-out sentence with one word masked."""
-
-    text: str
-    answer: str
+# More passes over a text than these only learn it by heart.
+PASSES = 20
+# The recipe's steps and learning rate are those of a model of this size: a larger one gets the
+# steps that take as long on a CPU, and the lower rate that large models need.
+_LIKE = Workload(
+    hidden_size=256,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=1024,
+    vocabulary_size=21128,
+    sequence_length=128,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +80,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text files or folders (default: the sample text of the package)",
     )
     parser.add_argument(
+        "--from",
+        dest="source",
+        default=MINI,
+        metavar="MODEL",
+        help="the model to go on with: a folder, an archive or a name (default: mini, the one in "
+        "the box); scratch: a new one",
+    )
+    parser.add_argument(
         "--out", default="runs/quickstart", metavar="RUN", help="the run folder to write"
     )
+    parser.add_argument("--resume", action="store_true", help="go on where it was stopped")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart")
     parser.add_argument(
         "--set",
@@ -69,243 +100,357 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="override a value of the recipe (may be repeated)",
     )
+    reading.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run every stage and compare the model with the baseline."""
-    with advising("run it again with --overwrite"):
-        return _run(args)
+    """Run every stage and compare the model with what it was."""
+    try:
+        with advising("run it again with --resume"):
+            return _Quickstart(args).go()
+    except KeyboardInterrupt:
+        console.err().print(_to_go_on())
+        raise
 
 
-def _run(args: argparse.Namespace) -> int:
-    from zhbert.jobs.console import err, out, print_json
-    from zhbert.jobs.pretrain import pretrain
+def _to_go_on() -> str:
+    again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    command = without_secrets(shlex.join(["zhbert", *again, "--resume"]))
+    return f"stopped; nothing is lost; to go on: {command}"
 
-    begun = time.monotonic()
-    console = out()
 
-    def stage(number: int, title: str) -> None:
-        if not (args.quiet or args.json):
-            console.print(f"\n{number}/5  {title}", style="bold")
+@dataclass(frozen=True)
+class _Score:
+    """Held-out accuracies, 0 to 1, with masks of one kind."""
+
+    before: float | None
+    after: float
+    baseline: float
+    predictions: int
+
+    @property
+    def reference(self) -> float:
+        """What the model has to be better than."""
+        return self.baseline if self.before is None else self.before
+
+    @property
+    def better(self) -> bool:
+        return self.after > self.reference
+
+    @property
+    def worse(self) -> bool:
+        """By more than twice the chance of so few predictions."""
+        p, q = self.after, self.reference
+        return q - p > 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / max(1, self.predictions))
+
+
+class _Quickstart:
+    """The stages, one after another."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.begun = args, time.monotonic()
+        self.silent = args.quiet or args.json
+        folder = Path(args.out)
+        self.folder = folder.resolve() if folder.name in ("", "..") else folder
+        self.corpus_folder = Path(f"{self.folder}-corpus")
+        self.scratch = args.source == SCRATCH
+        self.recipe = "quickstart-scratch" if self.scratch else "quickstart"
+        self.texts = args.text or [SAMPLE]
+
+    def go(self) -> int:
+        # What can be wrong with folders, model, text and recipe, before anything is done.
+        self._check_folders()
+        load_recipe(self.recipe, self.args.overrides)
+        self.model_folder = None if self.scratch else locate(self.args.source, quiet=self.silent)
+        self.tokenizer = (
+            Tokenizer.from_pretrained(self.model_folder)
+            if self.model_folder
+            else Tokenizer.default()
+        )
+        look = self._look()
+        model = self._open() if self.model_folder else None
+
+        self._stage(1, "分词与掩码  words and masks")
+        self._show_masks(look.sentence)
+        self._stage(2, "文本 → 语料  text to corpus")
+        corpus = self._corpus()
+        overrides = [*self._plan(corpus, model), *self.args.overrides]
+        self._stage(3, "训练前填空  masks filled before training")
+        clozes = held_out_clozes(corpus, SHOWN)
+        before = self._filled(model or self._untrained(overrides), clozes)
+        self._show_filled(clozes, [before])
+        self._stage(4, "训练  training")
+        result = self._train(overrides)
+        if result.signal:
+            console.err().print(_to_go_on())
+            return 128 + result.signal
+        self._stage(5, "训练后填空  masks filled after training")
+        assert result.final is not None
+        after = self._filled(open_model(result.final)[0], clozes)
+        self._show_filled(clozes, [before, after])
+        scores = self._scores(result)
+        self._tell(corpus, result, scores, list(zip(clozes, before, after, strict=True)))
+        return 1 if scores["wwm"].worse else 0
+
+    def _stage(self, number: int, title: str) -> None:
+        if not self.silent:
+            console.out().print(f"\n{number}/5  {title}", style="bold")
             # The stages' own progress is on stderr: keep the two in order in a log.
             sys.stdout.flush()
 
-    folder = Path(args.out)
-    if folder.name in ("", ".."):
-        folder = folder.resolve()
-    corpus_folder = Path(f"{folder}-corpus")
-    for place in (folder, corpus_folder):
-        Claim(
-            folder=place,
-            what="an earlier quickstart",
-            is_ours=_is_ours,
-            overwrite=args.overwrite,
-            needed={f"text {name}": Path(name) for name in args.text},
-        ).check()
+    # -- before anything is done -----------------------------------------------------------------
 
-    stage(1, "分词与掩码  words and masks")
-    if not (args.quiet or args.json):
-        _show_masks()
+    def _check_folders(self) -> None:
+        args = self.args
+        if args.resume and args.overwrite:
+            raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
+        needed = {f"text {name}": Path(name) for name in args.text}
+        if not self.scratch and Path(args.source).exists():
+            needed["model"] = Path(args.source)
+        for place in (self.folder, self.corpus_folder):
+            Claim(
+                folder=place,
+                what="an earlier quickstart",
+                is_ours=_is_ours,
+                overwrite=args.overwrite,
+                goes_on=args.resume,
+                ways="--resume goes on with it, ",
+                needed=needed,
+            ).check()
 
-    stage(2, "文本 → 语料  text to corpus")
-    corpus = _prepare(args, corpus_folder)
+    def _look(self) -> FirstLook:
+        look = first_look(self.texts, reading.reading_of(self.args), self.tokenizer)
+        model = MINI if self.scratch else without_secrets(str(self.args.source))
+        words = shlex.join(["zhbert", "vocab", "extend", model, "--from-text", *look.names])
+        look.check(f"add them ({words} --out models/extended) and give --from models/extended")
+        if not self.silent:
+            for note in look.notes():
+                console.say(f"note: {note}")
+        return look
 
-    stage(3, "训练前填空  masks filled before training")
-    tokenizer, questions = _questions(corpus)
-    before = _fill_untrained(tokenizer, questions, args.overrides)
-    if not (args.quiet or args.json):
-        _show_filled(questions, [before])
-
-    stage(4, "训练  training")
-    result = pretrain(
-        "quickstart",
-        corpus_folder,
-        folder,
-        args.overrides,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    if result.final is None or result.signal:
-        err().print(
-            f"stopped at step {result.step}; to go on: zhbert pretrain quickstart "
-            f"--corpus {corpus_folder} --out {folder} --resume",
-        )
-        return 128 + (result.signal or 0)
-
-    stage(5, "训练后填空  masks filled after training")
-    after = _fill_trained(result.final, questions)
-    if not (args.quiet or args.json):
-        _show_filled(questions, [before, after])
-
-    line = next(line for line in result.evaluations if line["evaluation"] == "wwm")
-    accuracy, baseline = line["masked_lm_accuracy"], line["baseline_accuracy"]
-    better = accuracy > baseline
-    seconds = time.monotonic() - begun
-    if args.json:
-        print_json(
-            {
-                "model": str(result.final),
-                "corpus": str(corpus_folder),
-                "masked_lm_accuracy": accuracy,
-                "baseline_accuracy": baseline,
-                "predictions": line["masked_lm_predictions"],
-                "better_than_baseline": better,
-                "seconds": seconds,
-                "filled": [
-                    {
-                        "text": question.text,
-                        "answer": question.answer,
-                        "before": old.filled,
-                        "after": new.filled,
-                    }
-                    for question, old, new in zip(questions, before, after, strict=True)
-                ],
-            }
-        )
-    else:
-        console.print(
-            f"\n保留文本上的掩码准确率  held-out masked accuracy: {accuracy:.2%} "
-            f"({line['masked_lm_predictions']:,} masked pieces)\n"
-            f"总猜最常见的字        always the commonest piece: {baseline:.2%}\n"
-            f"模型  model: {result.final}   ({seconds / 60:.1f} min)"
-        )
-        if better and not args.quiet:
-            console.print(
-                f'试一试  try: zhbert fill {result.final} "今天天气[MASK]好。"\n'
-                "It learnt from very little text in a few minutes; docs/results.md shows what more "
-                "of both gives.",
+    def _open(self) -> BertForMaskedLM:
+        with warnings.catch_warnings():
+            # What it would warn of is refused here.
+            warnings.simplefilter("ignore")
+            model, _ = open_model(self.model_folder or "")
+        if (head := model.loading.masked_words_head) not in ("trained", "unclear"):
+            raise ZhbertError(
+                f"{self.args.source}: its mask-filling head is {head}: a model that was "
+                "fine-tuned, or an encoder alone; start from the model that it was made of"
             )
-    if not better:
-        err().print(
-            "the model is not better than the baseline: the text is too small or too varied for "
-            "this recipe; give more text, or train longer (--set steps=...)",
-            style="bold red",
+        return model
+
+    # -- the stages ------------------------------------------------------------------------------
+
+    def _show_masks(self, sentence: str) -> None:
+        if self.silent:
+            return
+        segmenter = load_segmenter("jieba")
+        drawn = [mask_text(sentence, self.tokenizer, segmenter, seed=seed) for seed in range(9)]
+        # Chance may mask nothing of a short sentence.
+        masked = (one for one in drawn if all(masks.predicted for masks in one.masks.values()))
+        print_table(next(masked, drawn[0]))
+
+    def _corpus(self) -> Corpus:
+        # A text without blank lines is one document, of which only the end is set aside: then each
+        # line is one.
+        if self.args.resume and (self.corpus_folder / "corpus.json").is_file():
+            corpus = Corpus.open(self.corpus_folder)
+            if corpus.fingerprint != self.tokenizer.fingerprint():
+                raise ZhbertError(
+                    f"{self.corpus_folder}: prepared with another vocabulary than that of "
+                    f"{self.args.source}: give the --from that it was begun with, or --overwrite"
+                )
+            if _is_enough(corpus):
+                return corpus
+        for documents in ("blank", "line"):
+            begun = time.perf_counter()
+            with progress_bar(self.silent) as progress:
+                report = prepare(
+                    self.texts,
+                    self.corpus_folder,
+                    vocab=self.model_folder,
+                    documents=documents,
+                    field=self.args.field,
+                    encoding=self.args.encoding,
+                    held_out=HELD_OUT,
+                    overwrite=True,
+                    workers=processors(),
+                    progress=progress,
+                )
+            corpus = Corpus.open(self.corpus_folder)
+            if _is_enough(corpus):
+                break
+        else:
+            shutil.rmtree(self.corpus_folder)
+            raise ZhbertError(
+                "the text is too short to set a part of it aside: give at least some fifty lines"
+            )
+        if not self.silent:
+            report["seconds"] = time.perf_counter() - begun
+            console.out().print(describe(report), end="")
+        return corpus
+
+    def _plan(self, corpus: Corpus, model: BertForMaskedLM | None) -> list[str]:
+        """What the recipe leaves open: where to start, and how long so much text is good for."""
+        if model is None:
+            return []
+        recipe, given = (load_recipe(self.recipe, more) for more in ((), self.args.overrides))
+        size = Workload.of(
+            model.config,
+            vocabulary_size=model.config.vocab_size,
+            sequence_length=recipe.sequence_length,
         )
-    return 0 if better else 1
+        larger = max(1.0, size.operations() / _LIKE.operations())
+        rows = corpus.info["totals"]["train"]["pieces"] / recipe.sequence_length
+        most = math.ceil(PASSES * rows / recipe.batch_size)
+        steps = max(10, min(most, round(recipe.steps / larger)))
+        if given.steps != recipe.steps:
+            steps = given.steps
+        rate = recipe.optimizer.learning_rate * min(1, _LIKE.hidden_size / size.hidden_size) ** 2
+        return [
+            f"initial_model={self.args.source}",
+            f"steps={steps}",
+            f"optimizer.warmup_steps={steps // 10}",
+            f"optimizer.learning_rate={rate:.3g}",
+            f"evaluate_every={max(1, steps // 4)}",
+            f"checkpoint_every={max(1, steps // 4)}",
+        ]
+
+    def _train(self, overrides: Sequence[str]) -> Result:
+        return pretrain(
+            self.recipe,
+            self.corpus_folder,
+            self.folder,
+            overrides,
+            resume=self.args.resume and (self.folder / "recipe.toml").is_file(),
+            overwrite=self.args.overwrite,
+            quiet=self.args.quiet,
+        )
+
+    def _untrained(self, overrides: Sequence[str]) -> BertForPreTraining:
+        """The very weights with which training from scratch begins."""
+        from zhbert.model.config import BertConfig
+        from zhbert.model.pretrained import BertForPreTraining
+
+        recipe = load_recipe(self.recipe, overrides)
+        shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
+        config = BertConfig(vocab_size=len(self.tokenizer), **shape)
+        return BertForPreTraining(config, seed=recipe.seed)
+
+    def _filled(
+        self, model: BertForMaskedLM | BertForPreTraining, clozes: Sequence[Cloze]
+    ) -> list[Filled]:
+        return fill(model.eval(), self.tokenizer, [cloze.text for cloze in clozes])
+
+    def _show_filled(self, clozes: Sequence[Cloze], rounds: Sequence[Sequence[Filled]]) -> None:
+        if self.silent:
+            return
+        names = ("训练前 before", "训练后 after ")
+        for number, cloze in enumerate(clozes):
+            console.out().print(f"{cloze.text}   （{cloze.answer}）")
+            for name, filled in zip(names, rounds, strict=False):
+                best = "   ".join(
+                    " ".join(f"{c.piece} {c.probability:.0%}" for c in mask.candidates[:3])
+                    for mask in filled[number].masks
+                )
+                console.out().print(f"    {name}: {best}")
+
+    # -- what came of it -------------------------------------------------------------------------
+
+    def _scores(self, result: Result) -> dict[str, _Score]:
+        lines = (line for _, line in json_lines(result.folder / "metrics.jsonl"))
+        before = {
+            line["evaluation"]: line["masked_lm_accuracy"]
+            for line in lines
+            if line and line.get("step") == 0 and "evaluation" in line
+        }
+        return {
+            line["evaluation"]: _Score(
+                before.get(line["evaluation"]),
+                line["masked_lm_accuracy"],
+                line["baseline_accuracy"],
+                line["masked_lm_predictions"],
+            )
+            for line in result.evaluations
+        }
+
+    def _tell(
+        self,
+        corpus: Corpus,
+        result: Result,
+        scores: dict[str, _Score],
+        filled: Sequence[tuple[Cloze, Filled, Filled]],
+    ) -> None:
+        seconds, score = time.monotonic() - self.begun, scores["wwm"]
+        pieces = corpus.info["totals"]["train"]["pieces"]
+        if self.args.json:
+            console.print_json(
+                {
+                    "model": str(result.final),
+                    "corpus": str(self.corpus_folder),
+                    "from": without_secrets(str(self.args.source)),
+                    "masked_lm_accuracy": score.after,
+                    "baseline_accuracy": score.baseline,
+                    "predictions": score.predictions,
+                    "better_than_baseline": score.after > score.baseline,
+                    "better": score.better,
+                    "accuracy": {name: vars(one) for name, one in scores.items()},
+                    "pieces": pieces,
+                    "steps": result.step,
+                    "kept_step": result.kept_step,
+                    "pieces_trained": result.pieces,
+                    "seconds": seconds,
+                    "filled": [
+                        {
+                            "text": cloze.text,
+                            "answer": cloze.answer,
+                            "before": old.filled,
+                            "after": new.filled,
+                        }
+                        for cloze, old, new in filled
+                    ],
+                }
+            )
+        else:
+            self._print_scores(scores)
+            console.out().print(f"模型  model: {result.final}   ({seconds / 60:.1f} min)")
+        if not score.better:
+            what = "worse than" if score.worse else "no better than"
+            reference = "always guessing the commonest piece" if self.scratch else "before"
+            console.err().print(
+                f"the model is {what} {reference}: {pieces:,} pieces of text, "
+                f"{counted(result.step, 'step')} ({result.pieces / pieces:.1f} passes) in "
+                f"{result.seconds / 60:.1f} minutes. {_WHAT_HELPS}",
+                style="bold red" if score.worse else "bold",
+            )
+        elif not self.silent:
+            console.out().print(
+                f'试一试  try: zhbert fill {result.final} "{filled[0][0].text}"' if filled else ""
+            )
+
+    def _print_scores(self, scores: dict[str, _Score]) -> None:
+        names = {"wwm": "全词掩码 whole words", "char": "字掩码   characters"}
+        table = console.table("masks", ">before", ">after", ">commonest piece", ">predictions")
+        for name, one in sorted(scores.items(), reverse=True):
+            before = "-" if one.before is None else f"{one.before:.2%}"
+            figures = (before, f"{one.after:.2%}", f"{one.baseline:.2%}", f"{one.predictions:,}")
+            table.add_row(names.get(name, name), *figures)
+        console.out().print("\n保留文本上的掩码准确率  held-out masked accuracy")
+        console.out().print(table)
+
+
+_WHAT_HELPS = (
+    "More text helps most, then more minutes (--set steps=...) or a GPU: see docs/results.md"
+)
 
 
 def _is_ours(folder: Path) -> bool:
     return any((folder / name).exists() for name in ("recipe.toml", "corpus.json", ".partial"))
 
 
-def _show_masks() -> None:
-    from zhbert.jobs.mask import mask_text, print_table
-    from zhbert.text.segment import load_segmenter
-    from zhbert.text.tokenizer import Tokenizer
-
-    print_table(mask_text(EXAMPLE, Tokenizer.default(), load_segmenter("jieba"), seed=3))
-
-
-def _prepare(args: argparse.Namespace, folder: Path) -> Corpus:
-    from zhbert.data.shards import Corpus
-    from zhbert.jobs.account import describe
-    from zhbert.jobs.console import out
-    from zhbert.jobs.prepare import prepare, processors, progress_bar
-
-    silent = args.quiet or args.json
-    # A text without blank lines is one document, of which only the end is set aside: then each line
-    # is one.
-    for documents, enough in (("blank", 2), ("line", 1)):
-        begun = time.perf_counter()
-        with progress_bar(silent) as progress:
-            report = prepare(
-                args.text or [SAMPLE],
-                folder,
-                documents=documents,
-                held_out=HELD_OUT,
-                overwrite=True,
-                workers=processors(),
-                progress=progress,
-            )
-        corpus = Corpus.open(folder)
-        totals = corpus.info["totals"]
-        if totals["held_out"]["documents"] and totals["train"]["documents"] >= enough:
-            break
-    else:
-        shutil.rmtree(folder)
-        raise ZhbertError(
-            "the text is too short to set a part of it aside: give at least some fifty lines"
-        )
-    if not silent:
-        out().print(describe({**report, "seconds": time.perf_counter() - begun}), end="")
-    return corpus
-
-
-def _questions(corpus: Corpus) -> tuple[Tokenizer, list[Question]]:
-    """Masked sentences from the held-out documents, spread over all of them."""
-    import numpy as np
-
-    tokenizer = corpus.tokenizer()
-    mask = tokenizer.special_tokens["mask_token"]
-    rng = np.random.default_rng(0)
-    found: list[Question] = []
-    for shard in corpus.shards("held_out"):
-        starts = np.append(shard.sentence_starts(), len(shard.pieces))
-        words = shard.word_starts()
-        lengths = np.diff(starts)
-        fitting = np.flatnonzero((lengths >= SHOWN_PIECES[0]) & (lengths <= SHOWN_PIECES[1]))
-        for sentence in rng.permutation(fitting)[: 4 * SHOWN]:
-            begin, end = starts[sentence], starts[sentence + 1]
-            pieces = shard.pieces[begin:end]
-            edges = np.append(np.flatnonzero(words[begin:end]), end - begin)
-            sizes = np.diff(edges)
-            candidates = [
-                w for w in np.flatnonzero((sizes >= 1) & (sizes <= 2))
-                if all(
-                    "\u4e00" <= tokenizer.vocabulary[p] <= "\u9fff"
-                    for p in pieces[edges[w] : edges[w + 1]]
-                )
-            ]  # fmt: skip
-            if not candidates or tokenizer.unk_id in pieces:
-                continue
-            first, last = edges[(w := int(rng.choice(candidates)))], edges[w + 1]
-            text = (
-                tokenizer.decode(pieces[:first])
-                + mask * int(last - first)
-                + tokenizer.decode(pieces[last:])
-            )
-            found.append(Question(text, tokenizer.decode(pieces[first:last])))
-            if len(found) == SHOWN:
-                return tokenizer, found
-    return tokenizer, found
-
-
-def _fill_untrained(
-    tokenizer: Tokenizer, questions: Sequence[Question], overrides: Sequence[str]
-) -> list[Filled]:
-    """What the very weights with which training begins fill in."""
-    from zhbert.config import flatten, load_recipe, resolve_shape
-    from zhbert.jobs.fill import fill
-    from zhbert.model.config import BertConfig
-    from zhbert.model.pretrained import BertForPreTraining
-
-    recipe = load_recipe("quickstart", overrides)
-    shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
-    config = BertConfig(vocab_size=len(tokenizer), **shape)
-    model = BertForPreTraining(config, seed=recipe.seed).eval()
-    return fill(model, tokenizer, [question.text for question in questions])
-
-
-def _fill_trained(folder: Path, questions: Sequence[Question]) -> list[Filled]:
-    from zhbert.jobs.fill import fill, open_model
-
-    with warnings.catch_warnings():
-        # A model that learnt nothing is told by the scores below.
-        warnings.simplefilter("ignore")
-        model, tokenizer = open_model(folder)
-    return fill(model.eval(), tokenizer, [question.text for question in questions])
-
-
-def _show_filled(questions: Sequence[Question], rounds: Sequence[Sequence[Filled]]) -> None:
-    from zhbert.jobs.console import out
-
-    console = out()
-    names = ("训练前 before", "训练后 after ")
-    for number, question in enumerate(questions):
-        console.print(f"{question.text}   （{question.answer}）")
-        for name, filled in zip(names, rounds, strict=False):
-            best = "   ".join(
-                " ".join(f"{c.piece} {c.probability:.0%}" for c in mask.candidates[:3])
-                for mask in filled[number].masks
-            )
-            console.print(f"    {name}: {best}")
+def _is_enough(corpus: Corpus) -> bool:
+    """Is there something to measure on, and something to learn from?"""
+    totals = corpus.info["totals"]
+    enough = 2 if corpus.info["options"]["documents"] == "blank" else 1
+    return bool(totals["held_out"]["documents"]) and totals["train"]["documents"] >= enough

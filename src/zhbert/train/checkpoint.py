@@ -6,6 +6,7 @@ written last.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -122,6 +123,50 @@ class Checkpoints:
         elif isinstance(error, SafetensorError):
             error = ZhbertError(f"saving {path}: {error}")
         return ZhbertError(f"{error}{kept}")
+
+
+class KeepBest:
+    """A sink of the loop's lines that keeps, on disk, the weights that evaluated best.
+
+    The mean of the masked words' losses over the ``evaluations`` of a step counts; they come one
+    after another, while the model is as they found it.
+
+    Args:
+        folder: where the one checkpoint stands.
+        model: the model that is trained.
+        evaluations: how many there are at a step.
+        after: the step that the run goes on from: what was kept of later ones comes again.
+    """
+
+    def __init__(self, folder: Path, model: torch.nn.Module, evaluations: int, after: int) -> None:
+        self._kept = Checkpoints(folder, keep=1)
+        self._model, self._evaluations = model, evaluations
+        self._lines: list[dict[str, Any]] = []
+        self._kept.forget_after(after)
+        best = self._kept.newest()
+        self._lowest = float(best.info["loss"]) if best else math.inf
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Take one line; of a step's last evaluation, keep the weights if they are the best."""
+        if "evaluation" not in line:
+            return
+        others = [one for one in self._lines if one["step"] == line["step"]]
+        self._lines = [*others, dict(line)]
+        losses = [one["masked_lm_loss"] for one in self._lines]
+        if len(losses) < self._evaluations or None in losses:
+            return
+        loss = sum(losses) / len(losses)
+        if loss < self._lowest:
+            self._lowest = loss
+            info = {"loss": loss, "evaluations": self._lines}
+            self._kept.save(line["step"], {"model": model_state(self._model)}, info)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def best(self) -> Checkpoint | None:
+        """What was kept: its weights, "model", and its lines, "evaluations"."""
+        return self._kept.newest()
 
 
 def _complete(path: Path) -> Checkpoint:

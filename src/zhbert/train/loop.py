@@ -169,6 +169,7 @@ def train(
 
     ``evaluated`` names the evaluations of the step ``start`` that the log holds; those that it
     lacks and that are due there, since a signal cut them short or the log was damaged, come first.
+    At the beginning all are due: the model that training starts from is measured.
 
     Raises NotFiniteError when loss or gradient is not finite; no checkpoint is written then.
     """
@@ -213,7 +214,7 @@ def train(
     with _Signals(notice, alone) as signals, Prefetcher(source(start.step), device) as batches:
         hurry = signals if alone else None
         stopped = False
-        if evaluated is not None and due(start.step):
+        if evaluated is not None and (start == BEGINNING or due(start.step)):
             stopped = not measure([one for one in evaluations if one.name not in evaluated])
         clock = time.perf_counter()
         while at.step < settings.last_step:
