@@ -585,3 +585,53 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_made(corpus, tmp_path
     ]
     with pytest.raises(ZhbertError, match=r"parameters takes .* GiB to train, and there are"):
         pretrain("tiny", corpus, tmp_path / "run", sizes)
+
+
+@pytest.fixture
+def overfitting(corpus, finished_run, tmp_path):
+    """Trains on from a model, at a rate that ruins it, keeping the best."""
+
+    def train(name, *overrides, **options):
+        given = ["evaluation.keep_best=true", f"initial_model={finished_run / 'final'}"]
+        given += ["model.num_hidden_layers=4", "steps=6", "evaluate_every=2"]
+        given += ["optimizer.learning_rate=10", "optimizer.schedule=constant"]
+        given += ["checkpoint_every=2", *overrides]
+        return pretrain("tiny", corpus, tmp_path / name, [*TINY, *given], **options)
+
+    return train
+
+
+def test_the_best_evaluation_is_the_runs_model_be_it_the_one_it_began_with(
+    overfitting, finished_run, corpus
+):
+    result = overfitting("run")
+    assert (result.step, result.kept_step) == (6, 0)
+    evaluations = evaluations_of(result.folder)
+    assert [line["step"] for line in evaluations] == [0, 0, 2, 2, 4, 4, 6, 6]
+    assert result.evaluations == evaluations[:2]
+    folders = (finished_run, result.folder)
+    begun, ended = (load_file(f / "final" / "model.safetensors") for f in folders)
+    assert all(torch.equal(begun[name], ended[name]) for name in begun)
+
+
+def test_a_gentle_run_ends_with_its_last_weights(overfitting):
+    result = overfitting("run", "optimizer.learning_rate=1e-3")
+    assert result.kept_step == 6
+    state = load_file(result.folder / "checkpoints" / "step-000006" / "model.safetensors")
+    final = load_file(result.folder / "final" / "model.safetensors")
+    name = "bert.embeddings.word_embeddings.weight"
+    assert torch.equal(state["encoder.embeddings.words.weight"], final[name])
+
+
+def test_what_was_kept_outlives_a_kill(overfitting):
+    whole = overfitting("whole")
+    overfitting("run")
+    # As if the run had been killed after step 6, before that step's checkpoint.
+    run = whole.folder.with_name("run")
+    shutil.rmtree(run / "checkpoints" / "step-000006")
+    shutil.rmtree(run / "final")
+    result = overfitting("run", resume=True)
+    assert (result.kept_step, result.evaluations) == (whole.kept_step, whole.evaluations)
+    finals = [load_file(f / "final" / "model.safetensors") for f in (run, whole.folder)]
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[1])
+    assert evaluations_of(run) == evaluations_of(whole.folder)

@@ -28,6 +28,7 @@ EXPECTED = (
     "continue-domain",
     "mini-cn",
     "quickstart",
+    "quickstart-scratch",
     "rbt3",
     "rbtl3",
     "roberta-wwm-ext",

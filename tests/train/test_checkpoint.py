@@ -9,7 +9,7 @@ import torch
 
 from zhbert.errors import ZhbertError
 from zhbert.train import checkpoint
-from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
+from zhbert.train.checkpoint import Checkpoints, KeepBest, load_model_state, model_state
 
 
 def save(checkpoints, step):
@@ -102,3 +102,45 @@ def test_a_state_of_another_shape_is_refused(tmp_path):
         load_model_state(small, {"weight": small.weight}, tmp_path)
     with pytest.raises(ZhbertError, match="holds 'more'"):
         load_model_state(small, {**model_state(small), "more": small.bias}, tmp_path)
+
+
+def evaluation(step, char, wwm):
+    losses = {"char": char, "wwm": wwm}
+    return [
+        {"step": step, "evaluation": name, "masked_lm_loss": loss} for name, loss in losses.items()
+    ]
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """What is kept of evaluations by step, each of a model whose weights are the step's number."""
+
+    def keep(evaluations, after=0):
+        model = torch.nn.Linear(1, 1)
+        sink = KeepBest(tmp_path / "best", model, 2, after)
+        for step, losses in evaluations.items():
+            torch.nn.init.constant_(model.weight, step)
+            sink.write({"step": step, "loss": 0.0})
+            for line in evaluation(step, *losses):
+                sink.write(line)
+        best = sink.best()
+        assert best is None or best.tensors("model")["weight"].item() == best.step
+        return best
+
+    return keep
+
+
+def test_the_weights_of_the_lowest_mean_loss_are_kept_with_its_lines(kept):
+    best = kept({0: (5, 5), 10: (4, 4), 20: (2, 3), 30: (1, 4), 40: (3, 3)})
+    assert best.step == 20
+    assert best.info["evaluations"] == evaluation(20, 2, 3)
+
+
+def test_an_evaluation_without_predictions_is_never_the_best(kept):
+    assert kept({0: (None, None)}) is None
+
+
+def test_a_run_that_goes_on_knows_its_best_and_forgets_what_comes_again(kept):
+    kept({0: (5, 5), 10: (1, 1), 20: (2, 2)})
+    assert kept({30: (3, 3)}, after=20).step == 10
+    assert kept({10: (4, 4), 20: (6, 6)}, after=5).step == 10

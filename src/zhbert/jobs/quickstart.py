@@ -120,7 +120,7 @@ def _to_go_on() -> str:
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
     """Held-out accuracies, 0 to 1, with masks of one kind."""
 
     before: float | None
@@ -135,6 +135,7 @@ class _Score:
 
     @property
     def better(self) -> bool:
+        """Than the reference, by however little."""
         return self.after > self.reference
 
     @property
@@ -156,19 +157,17 @@ class _Quickstart:
         self.scratch = args.source == SCRATCH
         self.recipe = "quickstart-scratch" if self.scratch else "quickstart"
         self.texts = args.text or [SAMPLE]
+        self.model_folder: Path | None = None
+        self.tokenizer = Tokenizer.default()
 
     def go(self) -> int:
-        # What can be wrong with folders, model, text and recipe, before anything is done.
+        # What can be wrong with folders, recipe, text and model, before anything is done.
         self._check_folders()
         load_recipe(self.recipe, self.args.overrides)
-        self.model_folder = None if self.scratch else locate(self.args.source, quiet=self.silent)
-        self.tokenizer = (
-            Tokenizer.from_pretrained(self.model_folder)
-            if self.model_folder
-            else Tokenizer.default()
-        )
-        look = self._look()
-        model = self._open() if self.model_folder else None
+        look = first_look(self.texts, reading.reading_of(self.args))
+        model = None if self.scratch else self._open(look)
+        if model is None:
+            self._check_vocabulary(look)
 
         self._stage(1, "分词与掩码  words and masks")
         self._show_masks(look.sentence)
@@ -218,27 +217,29 @@ class _Quickstart:
                 needed=needed,
             ).check()
 
-    def _look(self) -> FirstLook:
-        look = first_look(self.texts, reading.reading_of(self.args), self.tokenizer)
-        model = MINI if self.scratch else without_secrets(str(self.args.source))
-        words = shlex.join(["zhbert", "vocab", "extend", model, "--from-text", *look.names])
-        look.check(f"add them ({words} --out models/extended) and give --from models/extended")
-        if not self.silent:
-            for note in look.notes():
-                console.say(f"note: {note}")
-        return look
-
-    def _open(self) -> BertForMaskedLM:
+    def _open(self, look: FirstLook) -> BertForMaskedLM:
+        """The model to go on with; the text is looked at before its weights are read."""
+        self.model_folder = locate(self.args.source, quiet=self.silent)
+        self.tokenizer = Tokenizer.from_pretrained(self.model_folder)
+        self._check_vocabulary(look)
         with warnings.catch_warnings():
             # What it would warn of is refused here.
             warnings.simplefilter("ignore")
-            model, _ = open_model(self.model_folder or "")
+            model, _ = open_model(self.model_folder)
         if (head := model.loading.masked_words_head) not in ("trained", "unclear"):
             raise ZhbertError(
                 f"{self.args.source}: its mask-filling head is {head}: a model that was "
                 "fine-tuned, or an encoder alone; start from the model that it was made of"
             )
         return model
+
+    def _check_vocabulary(self, look: FirstLook) -> None:
+        model = MINI if self.scratch else without_secrets(str(self.args.source))
+        words = shlex.join(["zhbert", "vocab", "extend", model, "--from-text", *look.names])
+        way_out = f"add them ({words} --out models/extended) and give --from models/extended"
+        for note in look.check_vocabulary(self.tokenizer, way_out):
+            if not self.silent:
+                console.say(f"note: {note}")
 
     # -- the stages ------------------------------------------------------------------------------
 
@@ -358,7 +359,7 @@ class _Quickstart:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def _scores(self, result: Result) -> dict[str, _Score]:
+    def _scores(self, result: Result) -> dict[str, Score]:
         lines = (line for _, line in json_lines(result.folder / "metrics.jsonl"))
         before = {
             line["evaluation"]: line["masked_lm_accuracy"]
@@ -366,7 +367,7 @@ class _Quickstart:
             if line and line.get("step") == 0 and "evaluation" in line
         }
         return {
-            line["evaluation"]: _Score(
+            line["evaluation"]: Score(
                 before.get(line["evaluation"]),
                 line["masked_lm_accuracy"],
                 line["baseline_accuracy"],
@@ -379,7 +380,7 @@ class _Quickstart:
         self,
         corpus: Corpus,
         result: Result,
-        scores: dict[str, _Score],
+        scores: dict[str, Score],
         filled: Sequence[tuple[Cloze, Filled, Filled]],
     ) -> None:
         seconds, score = time.monotonic() - self.begun, scores["wwm"]
@@ -429,7 +430,7 @@ class _Quickstart:
                 f'试一试  try: zhbert fill {result.final} "{filled[0][0].text}"' if filled else ""
             )
 
-    def _print_scores(self, scores: dict[str, _Score]) -> None:
+    def _print_scores(self, scores: dict[str, Score]) -> None:
         names = {"wwm": "全词掩码 whole words", "char": "字掩码   characters"}
         table = console.table("masks", ">before", ">after", ">commonest piece", ">predictions")
         for name, one in sorted(scores.items(), reverse=True):
