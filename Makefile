@@ -45,8 +45,11 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	@$(BIN)/python -m pip $(LOCKED) requirements/transformers4.txt --target .transformers4
 	@touch $@
 
-quickstart: $(VENV)/.run ## text to a trained model in minutes: make quickstart [TEXT=my.txt]
-	@$(BIN)/zhbert quickstart $(TEXT) --out runs/quickstart --overwrite
+# What is missing is said before anything is installed.
+$(foreach text,$(TEXT),$(if $(wildcard $(text)),,$(error TEXT=$(text): no such file or folder)))
+
+quickstart: $(VENV)/.run ## the model in the box learns your text: make quickstart [TEXT=my.txt] [FROM=mini|scratch|MODEL] [OPTIONS=...]
+	@$(BIN)/zhbert quickstart $(TEXT) --from $(or $(FROM),mini) --out runs/quickstart --overwrite $(OPTIONS)
 
 test: $(VENV)/.test .transformers4/.ready ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/pytest $(TEST_OPTIONS) tests src

@@ -23,7 +23,7 @@ from zhbert.terminal import escaping
 VERBS = {
     "quickstart": (
         "zhbert.jobs.quickstart",
-        "the whole pipeline on a sample text, in minutes",
+        "the model in the box learns your text, in minutes",
     ),
     "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
     "vocab": ("zhbert.jobs.vocab", "train a vocabulary, extend one, or see what one covers"),

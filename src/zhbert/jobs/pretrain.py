@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
     from zhbert.data.shards import Corpus
+    from zhbert.model.config import BertConfig
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
@@ -470,9 +471,7 @@ class _Job:
         recipe = self.recipe
         if not recipe.initial_model:
             shape = resolve_shape(recipe.model)
-            model = BertForPreTraining(self._config(shape), seed=recipe.seed)
-            if recipe.initial_weights == "scaled":
-                model.scale_initial_weights(recipe.seed, self.corpus.piece_counts)
+            model = new_model(recipe, self._config(shape), self.corpus)
             return _Start(shape, model, None, Progressed(), 0)
         source = self._initial_folder(recipe.initial_model)
         check_corpus_vocabulary(source, self.corpus, self.say)
@@ -882,6 +881,16 @@ class _Job:
                     f"warm-up: until step {begun.first_step + stage.end:,}, {stage.rows} rows of "
                     f"up to {stage.length} pieces a step"
                 )
+
+
+def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
+    """The model of random weights that a run begins with which starts from no other."""
+    from zhbert.model.pretrained import BertForPreTraining
+
+    model = BertForPreTraining(config, seed=recipe.seed)
+    if recipe.initial_weights == "scaled":
+        model.scale_initial_weights(recipe.seed, corpus.piece_counts)
+    return model
 
 
 class PretrainingObjective:

@@ -38,7 +38,7 @@ from zhbert.jobs.account import describe
 from zhbert.jobs.fill import Filled, fill, open_model
 from zhbert.jobs.mask import mask_text, print_table
 from zhbert.jobs.prepare import prepare, processors, progress_bar
-from zhbert.jobs.pretrain import Result, pretrain
+from zhbert.jobs.pretrain import Result, new_model, pretrain
 from zhbert.text.segment import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.memory import Workload
@@ -176,7 +176,7 @@ class _Quickstart:
         overrides = [*self._plan(corpus, model), *self.args.overrides]
         self._stage(3, "训练前填空  masks filled before training")
         clozes = held_out_clozes(corpus, SHOWN)
-        before = self._filled(model or self._untrained(overrides), clozes)
+        before = self._filled(model or self._untrained(corpus, overrides), clozes)
         self._show_filled(clozes, [before])
         self._stage(4, "训练  training")
         result = self._train(overrides)
@@ -329,15 +329,13 @@ class _Quickstart:
             quiet=self.args.quiet,
         )
 
-    def _untrained(self, overrides: Sequence[str]) -> BertForPreTraining:
+    def _untrained(self, corpus: Corpus, overrides: Sequence[str]) -> BertForPreTraining:
         """The very weights with which training from scratch begins."""
         from zhbert.model.config import BertConfig
-        from zhbert.model.pretrained import BertForPreTraining
 
         recipe = load_recipe(self.recipe, overrides)
         shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
-        config = BertConfig(vocab_size=len(self.tokenizer), **shape)
-        return BertForPreTraining(config, seed=recipe.seed)
+        return new_model(recipe, BertConfig(vocab_size=len(self.tokenizer), **shape), corpus)
 
     def _filled(
         self, model: BertForMaskedLM | BertForPreTraining, clozes: Sequence[Cloze]
