@@ -143,3 +143,24 @@ def test_the_promised_pythons_are_those_of_pyproject() -> None:
     assert tuple(
         f"3.{line.removeprefix(prefix)}" for line in promised if line.startswith(prefix)
     ) == tool().PYTHONS  # fmt: skip
+
+
+def test_wheel_and_source_distribution_hold_every_file_of_the_package(makefile: str) -> None:
+    if not makefile:
+        return
+    from setuptools import Distribution
+    from setuptools.config.pyprojecttoml import read_configuration
+
+    settings = read_configuration(ROOT / "pyproject.toml")["tool"]["setuptools"]
+    package = ROOT / "src" / "zhbert"
+    distribution = Distribution(
+        {"package_dir": {"": str(ROOT / "src")}, "package_data": settings["package-data"]}
+    )
+    names = [path.parent.relative_to(ROOT / "src") for path in package.rglob("__init__.py")]
+    distribution.packages = [".".join(name.parts) for name in names]
+    command = distribution.get_command_obj("build_py")
+    command.ensure_finalized()
+    held = {Path(place, file) for _, place, _, files in command.data_files for file in files}
+    built = {".py", ".cpp", ".so", ".pyc"}
+    wanted = {path for path in package.rglob("*") if path.is_file() and path.suffix not in built}
+    assert {path.relative_to(package) for path in wanted - held} == set()

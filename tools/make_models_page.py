@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zhbert.files import write_text
-from zhbert.jobs.models import compare_parameters, count_parameters
+from zhbert.jobs.models import compare_parameters, count_parameters, score_facts, scores_of
 from zhbert.zoo.catalogue import CLASSES, FORMS, Card, cards
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
@@ -43,7 +43,8 @@ def page() -> str:
     """The whole of docs/models.md."""
     parts = [HEAD]
     for source in dict.fromkeys(card.source for card in cards()):
-        parts += [f"## {source}\n", _table([card for card in cards() if card.source == source])]
+        chosen = [card for card in cards() if card.source == source]
+        parts += [f"## {source}\n", _table(chosen), *filter(None, map(_scores, chosen))]
     parts += ["## Where the published count needs a word 参数量\n", _counts()]
     strangers = [card for card in cards() if not card.opens_here]
     lines = [f"- `{card.name}`: {CLASSES[card.architecture][0]}\n" for card in strangers]
@@ -84,6 +85,11 @@ def _table(chosen: list[Card]) -> str:
             )
         )
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def _scores(card: Card) -> str:
+    facts = score_facts(scores_of(card) or {})
+    return "".join(f"- {what}: {figure}\n" for what, figure in facts)
 
 
 def _link(card: Card) -> Callable[[str], str]:

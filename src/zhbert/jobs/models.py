@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from zhbert.errors import ZhbertError
+from zhbert.files import read_json
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.wording import counted
 from zhbert.zoo.catalogue import CLASSES, SIZES, Card, cards, find_card, similar_names
+from zhbert.zoo.packaged import is_packaged, packaged_model
 
 # Google's Chinese vocabulary, which nearly all Chinese models share: what others are compared with.
 _CHINESE_PIECES = 21128
@@ -211,6 +214,41 @@ def commands_in_transformers(card: Card) -> list[str]:
     ]
 
 
+def scores_of(card: Card) -> dict[str, Any] | None:
+    """What was measured of a model of this package; None of any other."""
+    if card.package_folder is None or not is_packaged(card.package_folder):
+        return None
+    return read_json(packaged_model(card.package_folder) / "scores.json", dict, "scores")
+
+
+def score_facts(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, and the figure, for people.
+
+    >>> score_facts({"set_phrases": {"phrases": 100, "top1": 7, "top5": 9}})
+    [('set phrases, one character masked', '7 of 100; among the first five candidates 9')]
+    """
+    masked = {"wwm": "whole words", "char": "characters"}
+    facts = [
+        (
+            f"held-out text, {masked[one['evaluation']]} masked",
+            f"{one['masked_lm_accuracy']:.1%} of the masked pieces named; always the most frequent "
+            f"piece: {one['baseline_accuracy']:.1%}",
+        )
+        for one in scores.get("held_out", ())
+    ]
+    if phrases := scores.get("set_phrases"):
+        found = f"{phrases['top1']} of {phrases['phrases']}"
+        among = f"among the first five candidates {phrases['top5']}"
+        facts.append(("set phrases, one character masked", f"{found}; {among}"))
+    for task, one in scores.get("tasks", {}).items():
+        spread = "" if one["std"] is None else f" ± {one['std']:.2f}"
+        figure = f"{one['metric']} {one['mean']:.2f}{spread}"
+        facts.append(
+            (f"fine-tuned, {task}", f"{figure} on {one['split']}, {counted(one['seeds'], 'seed')}")
+        )
+    return facts
+
+
 def describe(card: Card) -> dict[str, Any]:
     """The card and what follows from it, for ``--json``."""
     return {
@@ -224,6 +262,7 @@ def describe(card: Card) -> dict[str, Any]:
         "transformers_classes": CLASSES[card.architecture],
         "class_remark": class_remark(card) or None,
         "head_warning": head_warning(card) or None,
+        "scores": scores_of(card),
     }
 
 
@@ -278,10 +317,11 @@ def _show(card: Card) -> None:
 def _facts(card: Card) -> list[tuple[str, str]]:
     model, tokenizer = CLASSES[card.architecture]
     heads = "both heads" if card.opens_here else "the head"
+    scores = scores_of(card) or {}
     facts = [
         ("name", card.name),
         ("also called", ", ".join(name for name in card.aliases if name != card.display_name)),
-        ("published", f"by {card.owner}; listed in {card.source}"),
+        ("published", _published(card)),
         ("language", card.language),
         ("trained on", card.trained_on or "not stated"),
         ("licence", card.licence or "not stated"),
@@ -298,10 +338,20 @@ def _facts(card: Card) -> list[tuple[str, str]]:
             f"{count_parameters(card, heads=True):,}. {compare_parameters(card)}",
         ),
         ("classes", f"{model}, {tokenizer}. {class_remark(card)}"),
+        ("scores", "; ".join(f"{what}: {figure}" for what, figure in score_facts(scores))),
         ("note", card.note or ""),
         ("recipe", f"zhbert recipes show {card.recipe}" if card.recipe else ""),
     ]
     return [(label, text) for label, text in facts if text]
+
+
+def _published(card: Card) -> str:
+    if card.package_folder is None:
+        return f"by {card.owner}; listed in {card.source}"
+    if not is_packaged(card.package_folder):
+        return "in this package, but not in this installation of it"
+    files = packaged_model(card.package_folder).iterdir()
+    return f"in this package: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
 
 def _pieces(card: Card) -> str:
