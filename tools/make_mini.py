@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +77,10 @@ def training_of(run: Path) -> dict[str, Any]:
 
 def set_phrases(model: Path) -> dict[str, int]:
     """How many set phrases the model completes."""
-    path = ROOT / "benchmarks" / "set_phrases.py"
-    spec = importlib.util.spec_from_file_location("set_phrases", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.summary(str(model), module.ask(str(model), module.read_list()))
+    script = ROOT / "benchmarks" / "set_phrases.py"
+    command = [sys.executable, str(script), str(model), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True)
+    (found,) = json.loads(done.stdout)
     return {key: found[key] for key in ("phrases", "top1", "top5")}
 
 
@@ -145,7 +144,7 @@ def main() -> None:
     if args.corpus is not None:
         scores["held_out"] = masked_accuracy(folder, args.corpus)
         scores["set_phrases"] = set_phrases(folder)
-    scores["tasks"] = scores.get("tasks", {}) | task_scores(args.tasks)
+    scores["tasks"] = scores.pop("tasks", {}) | task_scores(args.tasks)
     write_json(file, scores)
     write_text(folder / "README.md", model_card(folder))
     write_checksums(folder)
