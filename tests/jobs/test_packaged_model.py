@@ -68,6 +68,12 @@ def test_every_verb_refuses_it_damaged_in_one_line(
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("line", ["--help", "models", "recipes", "models rbt3"])
+def test_help_and_lists_read_nothing_of_it(line: str, packaged_model: Path) -> None:
+    (packaged_model / "SHA256SUMS").unlink()
+    assert main(line.split()) == 0
+
+
 def test_python_takes_its_name() -> None:
     for kind in (BertModel, BertForMaskedLM, BertForPreTraining, BertConfig, Tokenizer):
         assert type(kind.from_pretrained("mini")) is kind
