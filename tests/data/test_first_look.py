@@ -23,7 +23,11 @@ JAPANESE = "春の朝、庭の桃の花が咲きました。子供たちは学�
 UNFIT = {
     "empty": (b"", "empty|no text"),
     "blank": (b" \n\n\t\n", "no text"),
-    "ten lines": (("今天天气很好。\n" * 10).encode(), "too short: 60 Han characters in 10 lines"),
+    "ten lines": (
+        ("今天天气很好。\n" * 10).encode(),
+        "too short: 60 Han characters in 10 sentences",
+    ),
+    "one sentence": (("春天" * 900).encode(), "too short: 1,800 Han characters in 1 sentence,"),
     "English": (ENGLISH.encode(), "not Chinese: 0 of its .* begins: The quick"),
     "Japanese": (JAPANESE.encode(), r"Japanese, not Chinese: \d\d%"),
     "Korean": (("봄날 아침에 복숭아꽃이 피었다.\n" * 100).encode(), "not Chinese: 0 of"),
@@ -83,7 +87,7 @@ def test_whatever_stands_in_a_text_it_is_taken_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     file = tmp_path_factory.mktemp("look") / "my.txt"
-    file.write_text(text + "汉" * (LEAST_HAN - 5), encoding="utf-8", newline="")
+    file.write_text(text + "汉。" * (LEAST_HAN - 5), encoding="utf-8", newline="")
     refused = ""
     try:
         assert first_look([file], Reading()).sentence

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from zhbert.cli import main
 from zhbert.errors import Interrupted
 from zhbert.files import sha256_of
 from zhbert.jobs.masked_accuracy import masked_accuracy
+from zhbert.jobs.pretrain import Result
 from zhbert.jobs.quickstart import SAMPLE, Score
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForMaskedLM, BertForSequenceClassification, BertModel
@@ -199,7 +201,7 @@ UNFIT = {
     "empty": ("", "no text"),
     "ten lines": ("春天来了，院子里的桃花开了。\n" * 10, "too short"),
     "English": ("The quick brown fox jumps over the lazy dog.\n" * 100, "not Chinese"),
-    "uncovered": ("春天" * 600 + "𪚥" * 300 + "。\n", r"\[UNK\].*zhbert vocab extend"),
+    "uncovered": ("春天来了𪚥。" * 300, r"\[UNK\].*zhbert vocab extend"),
 }
 
 
@@ -244,21 +246,46 @@ def test_a_model_that_cannot_begin_is_one_line_before_anything_runs(
         assert not list(tmp_path.glob("run*"))
 
 
-def test_a_damaged_model_in_the_box_is_one_line_before_anything_runs(
-    quickstart: Quickstart, text: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def box(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small model as if it were the one in the box."""
+    folder = tmp_path / "assets" / "zhbert-mini"
+    shutil.copytree(model, folder)
+    sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in folder.iterdir())
+    (folder / "SHA256SUMS").write_text(sums, encoding="ascii")
+    monkeypatch.setattr(packaged, "FOLDER", folder.parent)
+    return folder
+
+
+def test_the_default_is_the_model_in_the_box(
+    quickstart: Quickstart, text: Path, box: Path, tmp_path: Path
 ) -> None:
-    box = tmp_path / "assets" / "zhbert-mini"
-    shutil.copytree(model, box)
-    files = (path for path in box.iterdir())
-    sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
-    (box / "SHA256SUMS").write_text(sums, encoding="ascii")
-    monkeypatch.setattr(packaged, "FOLDER", box.parent)
+    code, printed, _ = quickstart(text, *SHORT, "--set", "steps=1", "--json")
+    assert code == 0
+    assert json.loads(printed)["from"] == "mini"
+    assert 'initial_model = "mini"' in (tmp_path / "run" / "recipe.toml").read_text("utf-8")
+
+
+def test_a_damaged_model_in_the_box_is_one_line_before_anything_runs(
+    quickstart: Quickstart, text: Path, box: Path, tmp_path: Path
+) -> None:
     with (box / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x55")
     code, out, error = quickstart(text)
     assert (code, out) == (2, "")
     assert re.fullmatch(r"zhbert: error: .*model.safetensors: damaged \(checksum .*\n", error)
+    assert not list(tmp_path.glob("run*"))
+
+
+def test_lines_that_are_all_alike_leave_nothing_to_measure_on(
+    quickstart: Quickstart, model: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "alike.txt"
+    text.write_text("孩子们在河边看见一只白色的大鸟。\n" * 100, encoding="utf-8")
+    code, _, said = quickstart(text, "--from", model, "--quiet")
+    assert code == 2
+    assert re.search("error: [0-9,]+ of 1,600 pieces fell to the part .* they are alike", said)
     assert not list(tmp_path.glob("run*"))
 
 
@@ -280,6 +307,16 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(
     code, printed, _ = quickstart(*words, "--resume", "--json")
     assert code in (0, 1)
     assert json.loads(printed)["steps"] == 4
+
+
+def test_a_signal_that_training_has_heard_is_told_with_the_way_on(
+    quickstart: Quickstart, text: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = Result(tmp_path / "run", step=3, pieces=9, seconds=1.0, signal=signal.SIGTERM)
+    monkeypatch.setattr("zhbert.jobs.quickstart.pretrain", lambda *_, **__: stopped)
+    code, _, said = quickstart(text, "--from", model)
+    assert code == 128 + signal.SIGTERM
+    assert "nothing is lost; to go on: zhbert" in said
 
 
 def test_a_run_that_a_signal_stopped_goes_on_to_the_same_model(

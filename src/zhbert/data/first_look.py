@@ -20,7 +20,7 @@ from zhbert.wording import counted
 # So much is looked at, in bytes: of a larger text the rest is like its beginning, or not found out.
 LOOKED_AT = 4 << 20
 # Less leaves nothing to measure on: a tenth of it, of which 15 % are masked.
-LEAST_HAN = 1_000
+LEAST_HAN, LEAST_SENTENCES = 1_000, 20
 # More than this share of the lines must be readable; less than that of the characters may be kana
 # or pieces be unknown; and of the characters this share is Han, or the text is not Chinese.
 _READABLE, _KANA, _UNKNOWN, _HAN = 0.95, 0.05, 0.1, 0.2
@@ -36,12 +36,12 @@ _han, _kana, _blank = (
 
 @dataclass(frozen=True)
 class FirstLook:
-    """The beginning of a Chinese text: ``lines`` whole ones, blank ones apart."""
+    """The beginning of a Chinese text."""
 
     names: tuple[str, ...]
     """The files, as they were named."""
     text: str
-    lines: int
+    sentences: int
     whole: bool
     """The text ends here."""
 
@@ -84,11 +84,11 @@ class FirstLook:
                 f"{where}: not Chinese: {han:,} of its {characters:,} characters are Han "
                 f"characters (it begins: {self.text.strip()[:20]}); give Chinese text"
             )
-        if self.whole and han < LEAST_HAN:
+        if self.whole and (han < LEAST_HAN or self.sentences < LEAST_SENTENCES):
             raise ZhbertError(
                 f"{where}: too short: {counted(han, 'Han character')} in "
-                f"{counted(self.lines, 'line')}, and a part is set aside to measure on; give at "
-                f"least {LEAST_HAN:,}, some fifty lines"
+                f"{counted(self.sentences, 'sentence')}, and a part is set aside to measure on; "
+                f"give at least {LEAST_HAN:,} in {LEAST_SENTENCES}"
             )
 
 
@@ -106,7 +106,7 @@ def first_look(names: Iterable[str | Path], reading: Reading) -> FirstLook:
     parts: list[str] = []
     troubles: list[Place] = []
     counts: Counter[str] = Counter()
-    read = 0
+    read = sentences = 0
     for block in read_blocks(find_sources(named), reading):
         if read >= LOOKED_AT:
             break
@@ -114,6 +114,7 @@ def first_look(names: Iterable[str | Path], reading: Reading) -> FirstLook:
         troubles += (place for place in (*block.places, *content.places) if place.error)
         counts.update(content.counts)
         parts.append(content.text)
+        sentences += len(content.sentences.ends)
         read += block.size
     text = "\n".join(parts)
     lines = counts["lines.found"] - counts["lines.blank"]
@@ -121,7 +122,7 @@ def first_look(names: Iterable[str | Path], reading: Reading) -> FirstLook:
         if troubles:
             raise refusal(troubles[0], reading)
         raise ZhbertError(f"{_where(named)}: no text: only blanks, or nothing at all")
-    look = FirstLook(named, text, lines, read < LOOKED_AT)
+    look = FirstLook(named, text, sentences, read < LOOKED_AT)
     look._check()
     return look
 

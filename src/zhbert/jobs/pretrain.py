@@ -356,7 +356,8 @@ class _Job:
             if best and (found := best.best()):
                 kept, judged = found.step, found.info["evaluations"]
                 load_model_state(model, found.tensors("model"), found.path)
-                self.say(f"the run's model is that of step {kept}, whose held-out loss is lowest")
+                if kept < outcome.step:
+                    self.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
             self._write_final(model)
         made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
         share = dropped / max(1.0, made + dropped)

@@ -53,6 +53,9 @@ MINI, SCRATCH = "mini", "scratch"
 
 # A small text leaves few documents aside at the usual 1 %: too few to measure anything.
 HELD_OUT = 0.1
+# Where the documents are few and unlike in length, chance sets another share aside; within these
+# bounds it will do.
+_LEAST, _MOST = 0.03, 0.4
 
 # How many masked sentences are shown.
 SHOWN = 5
@@ -283,9 +286,12 @@ class _Quickstart:
             if _is_enough(corpus):
                 break
         else:
+            pieces = report["read"]["pieces"]
             shutil.rmtree(self.corpus_folder)
             raise ZhbertError(
-                "the text is too short to set a part of it aside: give at least some fifty lines"
+                f"{pieces['held_out']:,} of {pieces['encoded']:,} pieces fell to the part that is "
+                "set aside to measure on, where a tenth should: the text has too few lines, or "
+                "they are alike; give more text, or text of more lines"
             )
         if not self.silent:
             report["seconds"] = time.perf_counter() - begun
@@ -450,6 +456,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _is_enough(corpus: Corpus) -> bool:
     """Is there something to measure on, and something to learn from?"""
-    totals = corpus.info["totals"]
+    train, held_out = (corpus.info["totals"][split] for split in ("train", "held_out"))
+    share = held_out["pieces"] / (train["pieces"] + held_out["pieces"])
     enough = 2 if corpus.info["options"]["documents"] == "blank" else 1
-    return bool(totals["held_out"]["documents"]) and totals["train"]["documents"] >= enough
+    return bool(_LEAST <= share <= _MOST and train["documents"] >= enough)
