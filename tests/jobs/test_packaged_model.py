@@ -74,6 +74,15 @@ def test_help_and_lists_read_nothing_of_it(line: str, packaged_model: Path) -> N
     assert main(line.split()) == 0
 
 
+def test_download_says_that_it_is_here_already(
+    packaged_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["download", "mini"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{packaged_model}  (safetensors, ")
+    assert "mini: a part of zhbert, nothing to download" in captured.err
+
+
 def test_python_takes_its_name() -> None:
     for kind in (BertModel, BertForMaskedLM, BertForPreTraining, BertConfig, Tokenizer):
         assert type(kind.from_pretrained("mini")) is kind

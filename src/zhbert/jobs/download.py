@@ -20,7 +20,7 @@ import argparse
 
 from zhbert.jobs.model_folder import check_out
 from zhbert.wording import without_secrets
-from zhbert.zoo import FORMATS, locate, save
+from zhbert.zoo import FORMATS, locate, origin_of, save
 from zhbert.zoo.layout import find_model
 
 
@@ -41,6 +41,10 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.jobs import console
 
     quiet = args.quiet or args.json
+    if origin_of(args.name, args.format).kind == "package" and not quiet:
+        console.say(
+            f"{args.name}: a part of zhbert, nothing to download; every verb takes its name"
+        )
     if args.out:
         # Before anything is fetched.
         out = check_out(args.out, args.name, overwrite=args.overwrite)
