@@ -42,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:
-        console.say(
-            f"{args.name}: a part of zhbert, nothing to download; every verb takes its name"
-        )
+        console.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
     if args.out:
         # Before anything is fetched.
         out = check_out(args.out, args.name, overwrite=args.overwrite)
