@@ -3,7 +3,8 @@
     python benchmarks/ngram_floor.py CORPUS [--rows 1000] [--json]
 
 CORPUS is a folder that ``zhbert prepare`` made. The rows and masks are those that every pretraining
-run on it measures itself with, so the figures stand beside a run's held-out masked accuracy.
+run on it measures itself with, so the figures stand beside a run's held-out masked accuracy. The
+sentences of benchmarks/set_phrases.py are asked besides.
 
 The model is an n-gram model of the training split that looks both ways. Up to three visible pieces
 to the left of a mask, or to the right, give a distribution each, smoothed as Witten and Bell do
@@ -28,10 +29,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from set_phrases import read_list
 from zhbert.config import EvaluationSettings
 from zhbert.data.evaluation import SEED, held_out_rows
 from zhbert.data.held_out import part
@@ -39,6 +41,7 @@ from zhbert.data.loader import Batch, PretrainingLoader
 from zhbert.data.masking import Masking, MaskingVocabulary
 from zhbert.data.shards import Corpus, Documents, Shard, concatenate, write_shard
 from zhbert.errors import ZhbertError
+from zhbert.text.tokenizer import Tokenizer
 
 Array = np.ndarray[Any, Any]
 Pattern = tuple[int, ...]
@@ -50,6 +53,7 @@ BREAK = 0xFFFF
 """Stands where nothing can be seen: a mask, a mark, the end of a document."""
 
 STRATEGIES = ("char", "wwm")
+PHRASES = "set phrases"
 
 LEFT: tuple[Pattern, ...] = ((-1,), (-2, -1), (-3, -2, -1))
 RIGHT: tuple[Pattern, ...] = ((1,), (1, 2), (1, 2, 3))
@@ -73,6 +77,14 @@ class Weights:
     trust: float = 2.0
 
 
+class MaskedText(NamedTuple):
+    """Pieces in a row, some of them masked."""
+
+    ids: Array  # (pieces,)
+    masked: Array  # (masks,) which of them
+    answers: Array  # (masks,) what stood there
+
+
 @dataclass(frozen=True)
 class Masks:
     """Masked places: what the input shows around each, and what stood there."""
@@ -81,14 +93,13 @@ class Masks:
     answers: Array  # (masks,) int64
 
     @classmethod
-    def of(cls, batches: Iterable[Batch], marks: Sequence[int]) -> Masks:
-        """The masks of some batches; the pieces ``marks`` are not to be seen."""
+    def of(cls, texts: Iterable[MaskedText], marks: Sequence[int]) -> Masks:
+        """The masks of some texts; the pieces ``marks`` are not to be seen."""
         windows, answers = [], []
-        for batch in batches:
-            ids = batch.input_ids.numpy()
-            shown = np.where(np.isin(ids, marks), BREAK, ids).astype(np.uint16)
-            windows.append(windows_of(shown)[batch.predicted_positions.numpy()])
-            answers.append(batch.labels.numpy())
+        for text in texts:
+            shown = np.where(np.isin(text.ids, marks), BREAK, text.ids).astype(np.uint16)
+            windows.append(windows_of(shown)[text.masked])
+            answers.append(text.answers)
         return cls(np.concatenate(windows), np.concatenate(answers))
 
     def __len__(self) -> int:
@@ -253,9 +264,27 @@ def set_aside(shards: Sequence[Shard]) -> list[Array]:
     return np.split(chosen, np.cumsum([shard.documents for shard in shards])[:-1])
 
 
-def batches_of(
+def texts_of(batches: Iterable[Batch]) -> list[MaskedText]:
+    return [
+        MaskedText(b.input_ids.numpy(), b.predicted_positions.numpy(), b.labels.numpy())
+        for b in batches
+    ]
+
+
+def phrases_of(tokenizer: Tokenizer) -> list[MaskedText]:
+    """The sentences of set_phrases.tsv; BREAK is the answer that the vocabulary lacks."""
+    ids_of = {piece: number for number, piece in enumerate(tokenizer.vocabulary)}
+    texts = []
+    for phrase in read_list():
+        ids = tokenizer.encode(phrase.masked_by(tokenizer)).ids
+        answer = ids_of.get(phrase.answer, BREAK)
+        texts.append(MaskedText(ids, np.flatnonzero(ids == tokenizer.mask_id), np.array([answer])))
+    return texts
+
+
+def tuning_rows(
     shards: Sequence[Shard], aside: Sequence[Array], vocabulary: Sequence[str]
-) -> dict[str, list[Batch]]:
+) -> dict[str, list[MaskedText]]:
     """The documents set aside, in rows that are masked as the held-out rows are."""
     documents: list[Documents] = []
     for shard, chosen in zip(shards, aside, strict=True):
@@ -276,17 +305,19 @@ def batches_of(
             masking=Masking(),
             seed=SEED,
         )
-        return {kind: loader.evaluation(TUNING_ROWS, strategy=kind) for kind in STRATEGIES}
+        return {
+            kind: texts_of(loader.evaluation(TUNING_ROWS, strategy=kind)) for kind in STRATEGIES
+        }
 
 
 def counted(
-    texts: Sequence[Array], batches: Mapping[str, Sequence[Batch]], marks: Sequence[int]
+    texts: Sequence[Array], asked: Mapping[str, Sequence[MaskedText]], marks: Sequence[int]
 ) -> tuple[NGrams, dict[str, Array]]:
     """The model of ``texts``, counted once for all kinds of masks, and the numbers of each kind."""
-    masks = Masks.of(itertools.chain(*batches.values()), marks)
-    sizes = [sum(len(batch.labels) for batch in several) for several in batches.values()]
+    masks = Masks.of(itertools.chain(*asked.values()), marks)
+    sizes = [sum(len(text.answers) for text in several) for several in asked.values()]
     numbers = np.split(np.arange(len(masks)), np.cumsum(sizes)[:-1])
-    return NGrams(texts, masks), dict(zip(batches, numbers, strict=True))
+    return NGrams(texts, masks), dict(zip(asked, numbers, strict=True))
 
 
 def likeliest(model: NGrams, numbers: Array, kept_odds: float) -> Weights:
@@ -297,41 +328,37 @@ def likeliest(model: NGrams, numbers: Array, kept_odds: float) -> Weights:
 
 
 def floor(corpus: Corpus, rows: int) -> list[dict[str, Any]]:
-    """A line for each kind of masks: the n-gram model's accuracy beside the commonest piece's."""
-    vocabulary = corpus.tokenizer().vocabulary
+    """A line for each kind of masks, and one for the set phrases: what counting names."""
     if corpus.vocabulary_size > BREAK:
         raise ZhbertError(f"{corpus.folder}: a vocabulary of more than {BREAK:,} pieces")
+    tokenizer = corpus.tokenizer()
     settings = EvaluationSettings(rows=rows, strategies=STRATEGIES)
-    held_out = held_out_rows(corpus, vocabulary, settings)
+    held_out = held_out_rows(corpus, tokenizer.vocabulary, settings)
     if not held_out:
         raise ZhbertError(f"{corpus.folder}: no held-out documents to measure on")
-    known = MaskingVocabulary(vocabulary)
-    marks = [known.mask_id, known.cls_id, known.sep_id]
-    masking = Masking()
+    vocabulary, masking = MaskingVocabulary(tokenizer.vocabulary), Masking()
+    marks = [vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id]
     kept_share = 1 - masking.mask_share - masking.random_share
-    kept_odds = kept_share / masking.random_share * len(known.random_ids)
+    kept_odds = kept_share / masking.random_share * len(vocabulary.random_ids)
+
     shards = corpus.shards("train")
     aside = set_aside(shards)
     weights = dict.fromkeys(STRATEGIES, Weights())
-    if tuning := batches_of(shards, aside, vocabulary):
+    if tuning := tuning_rows(shards, aside, tokenizer.vocabulary):
         model, numbers = counted([*map(text_of, shards, aside)], tuning, marks)
         weights = {kind: likeliest(model, numbers[kind], kept_odds) for kind in STRATEGIES}
+
     texts = [text_of(shard, np.zeros(shard.documents, bool)) for shard in shards]
-    model, numbers = counted(texts, {rows.strategy: rows.batches for rows in held_out}, marks)
+    asked = {rows.strategy: texts_of(rows.batches) for rows in held_out}
+    model, numbers = counted(texts, {**asked, PHRASES: phrases_of(tokenizer)}, marks)
+    baselines = {rows.strategy: rows.baseline_accuracy for rows in held_out}
     lines = []
-    for masked in held_out:
-        kind = masked.strategy
-        found = score(model, numbers[kind], weights[kind], kept_odds)
-        lines.append(
-            {
-                "evaluation": kind,
-                "predictions": len(numbers[kind]),
-                "baseline_accuracy": masked.baseline_accuracy,
-                "ngram_accuracy": found.right / len(numbers[kind]),
-                "log_likelihood": found.log_likelihood,
-                **asdict(weights[kind]),
-            }
-        )
+    for kind, chosen in numbers.items():
+        # In a phrase a single character is masked.
+        used = weights.get(kind, weights["char"])
+        found = score(model, chosen, used, kept_odds)
+        figures = {"accuracy": found.right / len(chosen), "baseline": baselines.get(kind)}
+        lines.append({"masks": kind, "number": len(chosen), **figures, **asdict(used)})
     return lines
 
 
@@ -352,11 +379,12 @@ def main() -> None:
         return
     pieces = sum(len(shard.pieces) for shard in corpus.shards("train"))
     print(f"{args.corpus}: {pieces:,} training pieces, {time.perf_counter() - begun:.0f} s")
-    print(f"{'masks':<6}{'pieces':>8}{'commonest':>11}{'n-gram':>9}   sharpness, trust")
+    print(f"{'masks':<12}{'number':>8}{'commonest':>11}{'n-gram':>9}   sharpness, trust")
     for line in lines:
+        baseline = "" if line["baseline"] is None else f"{line['baseline']:.2%}"
         print(
-            f"{line['evaluation']:<6}{line['predictions']:>8,}{line['baseline_accuracy']:>11.2%}"
-            f"{line['ngram_accuracy']:>9.2%}   {line['sharpness']}, {line['trust']}"
+            f"{line['masks']:<12}{line['number']:>8,}{baseline:>11}{line['accuracy']:>9.2%}"
+            f"   {line['sharpness']}, {line['trust']}"
         )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.jobs.fill import fill, open_model
+from zhbert.text.tokenizer import Tokenizer
 
 LIST = Path(__file__).with_suffix(".tsv")
 MASK = "[MASK]"
@@ -39,6 +40,10 @@ class Phrase:
     def place(self) -> int:
         """Which of the four characters is masked, from 0."""
         return self.phrase.index(self.answer)
+
+    def masked_by(self, tokenizer: Tokenizer) -> str:
+        """The text with the tokenizer's own mask."""
+        return self.text.replace(MASK, tokenizer.special_tokens["mask_token"])
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,7 @@ def read_list() -> list[Phrase]:
 
 def ask(model: str, phrases: list[Phrase]) -> list[Answered]:
     opened, tokenizer = open_model(model)
-    mask = tokenizer.special_tokens["mask_token"]
-    texts = [phrase.text.replace(MASK, mask) for phrase in phrases]
+    texts = [phrase.masked_by(tokenizer) for phrase in phrases]
     return [
         Answered(phrase, tuple(one.piece for one in filled.masks[0].candidates))
         for phrase, filled in zip(

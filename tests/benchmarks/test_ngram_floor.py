@@ -13,6 +13,7 @@ from tests.benchmarks.scripts import script
 from tests.jobs.corpora import cycles, make_corpus
 
 from zhbert.data.shards import Corpus
+from zhbert.text.tokenizer import Tokenizer
 
 ngrams = script("ngram_floor")
 BREAK = ngrams.BREAK
@@ -115,12 +116,13 @@ def test_every_tenth_document_is_set_aside(tmp_path):
 def test_a_language_where_a_neighbour_tells_all_is_read(tmp_path, capsys, monkeypatch):
     """A mask between two masks and a random neighbour leave a few places in a hundred open."""
     folder = make_corpus(tmp_path / "corpus", train=200, held_out=40, documents=cycles)
-    char, wwm = ngrams.floor(Corpus.open(folder), 1000)
-    assert char["ngram_accuracy"] > 0.95 > 0.1 > char["baseline_accuracy"]
-    assert wwm["ngram_accuracy"] > 0.95
+    char, wwm, phrases = ngrams.floor(Corpus.open(folder), 1000)
+    assert char["accuracy"] > 0.95 > 0.1 > char["baseline"]
+    assert wwm["accuracy"] > 0.95
+    assert (phrases["number"], phrases["accuracy"]) == (100, 0)  # its vocabulary lacks them
     monkeypatch.setattr(sys, "argv", ["ngram_floor.py", str(folder)])
     ngrams.main()
-    assert f"{char['ngram_accuracy']:.2%}" in capsys.readouterr().out
+    assert f"{char['accuracy']:.2%}" in capsys.readouterr().out
 
 
 def test_nothing_held_out_is_said(tmp_path, monkeypatch):
@@ -128,3 +130,11 @@ def test_nothing_held_out_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ngram_floor.py", str(folder)])
     with pytest.raises(SystemExit, match="no held-out documents"):
         ngrams.main()
+
+
+def test_the_set_phrases_are_asked_in_the_pieces_of_the_vocabulary():
+    tokenizer = Tokenizer.default()
+    texts = ngrams.phrases_of(tokenizer)
+    named = "".join(tokenizer.vocabulary[answer] for text in texts for answer in text.answers)
+    assert named == "".join(phrase.answer for phrase in ngrams.read_list())
+    assert all(text.ids[text.masked].tolist() == [tokenizer.mask_id] for text in texts)
