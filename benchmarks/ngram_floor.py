@@ -61,7 +61,7 @@ NEAREST: Pattern = (-1, 1)
 WIDER: tuple[Pattern, ...] = ((-2, -1, 1), (-1, 1, 2))
 
 SHARPNESS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
-TRUST = (0.5, 1.0, 2.0, 4.0, 8.0)
+TRUST = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 PIECES_ASIDE = 200_000
 TUNING_ROWS = 500
 TUNING_MASKS = 2_000
