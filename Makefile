@@ -49,7 +49,7 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 $(foreach text,$(TEXT),$(if $(wildcard $(text)),,$(error TEXT=$(text): no such file or folder)))
 
 quickstart: $(VENV)/.run ## the model in the box learns your text: make quickstart [TEXT=my.txt] [FROM=mini|scratch|MODEL] [OPTIONS=...]
-	@$(BIN)/zhbert quickstart $(TEXT) --from $(or $(FROM),mini) --out runs/quickstart --overwrite $(OPTIONS)
+	@$(BIN)/zhbert quickstart $(TEXT) --from $(or $(FROM),zhbert-mini) --out runs/quickstart --overwrite $(OPTIONS)
 
 test: $(VENV)/.test .transformers4/.ready ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/pytest $(TEST_OPTIONS) tests src

@@ -262,8 +262,8 @@ def test_the_default_is_the_model_in_the_box(
 ) -> None:
     code, printed, _ = quickstart(text, *SHORT, "--set", "steps=1", "--json")
     assert code == 0
-    assert json.loads(printed)["from"] == "mini"
-    assert 'initial_model = "mini"' in (tmp_path / "run" / "recipe.toml").read_text("utf-8")
+    assert json.loads(printed)["from"] == "zhbert-mini"
+    assert 'initial_model = "zhbert-mini"' in (tmp_path / "run" / "recipe.toml").read_text("utf-8")
 
 
 def test_a_damaged_model_in_the_box_is_one_line_before_anything_runs(

@@ -44,12 +44,13 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.memory import Workload
 from zhbert.wording import counted, without_secrets
 from zhbert.zoo import locate
+from zhbert.zoo.packaged import DEFAULT
 
 if TYPE_CHECKING:
     from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
 
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
-MINI, SCRATCH = "mini", "scratch"
+SCRATCH = "scratch"
 
 # A small text leaves few documents aside at the usual 1 %: too few to measure anything.
 HELD_OUT = 0.1
@@ -85,10 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="source",
-        default=MINI,
+        default=DEFAULT,
         metavar="MODEL",
-        help="the model to go on with: a folder, an archive or a name (default: mini, the one in "
-        "the box); scratch: a new one",
+        help="the model to go on with: a folder, an archive or a name (default: the one in "
+        "the box, zhbert-mini); scratch: a new one",
     )
     parser.add_argument(
         "--out", default="runs/quickstart", metavar="RUN", help="the run folder to write"
@@ -237,7 +238,7 @@ class _Quickstart:
         return model
 
     def _check_vocabulary(self, look: FirstLook) -> None:
-        model = MINI if self.scratch else without_secrets(str(self.args.source))
+        model = DEFAULT if self.scratch else without_secrets(str(self.args.source))
         words = shlex.join(["zhbert", "vocab", "extend", model, "--from-text", *look.names])
         way_out = f"add them ({words} --out models/extended) and give --from models/extended"
         for note in look.check_vocabulary(self.tokenizer, way_out):
