@@ -32,6 +32,15 @@ TINY = (
     "optimizer.learning_rate=1e-3",
 )
 
+# What recipes for small models choose, of a vocabulary of sixty pieces.
+MUON = (
+    "optimizer.name=muon",
+    "initial_weights=scaled",
+    "softmax.frequent=9",
+    "softmax.sampled=12",
+    "optimizer.beta2=0.98",
+)
+
 
 def documents(count: int, seed: int) -> Documents:
     """Documents of words of one or two pieces; each keeps to the few words of one of ten topics."""

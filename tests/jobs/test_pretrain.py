@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -12,7 +13,7 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.jobs.corpora import PIECES, TINY, documents, make_corpus
+from tests.jobs.corpora import MUON, PIECES, TINY, documents, make_corpus
 
 from zhbert import cli
 from zhbert.config import load_recipe
@@ -116,9 +117,10 @@ def test_the_same_recipe_gives_the_same_losses_and_another_seed_others(corpus, t
     assert curves[0] != curves[2]
 
 
-def test_micro_batches_change_the_losses_by_rounding_only(corpus, tmp_path):
-    """Dropout included: what a row drops depends on its place in the whole batch alone."""
-    overrides = [*TINY, "steps=4", "checkpoint_every=2", "rows.builder=pairs"]
+@pytest.mark.parametrize("settings", [[], MUON])
+def test_micro_batches_change_the_losses_by_rounding_only(corpus, tmp_path, settings):
+    """Dropout and candidates included: they depend on the step and a row's place in it alone."""
+    overrides = [*TINY, "steps=4", "checkpoint_every=2", "rows.builder=pairs", *settings]
     runs = {}
     for size in ("0", "1", "3", "4"):
         runs[size] = tmp_path / size
@@ -180,6 +182,33 @@ def test_a_shuffled_vocabulary_is_refused(corpus, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_each_setting_of_small_models_changes_what_is_trained(corpus, tmp_path):
+    losses = []
+    for number, settings in enumerate([[], MUON[:1], MUON[1:2], MUON[2:4], MUON]):
+        run = tmp_path / str(number)
+        overrides = [*TINY, "steps=3", "optimizer.warmup_steps=0", *settings]
+        pretrain("tiny", corpus, run, overrides)
+        losses.append([line["loss"] for line in steps_of(run)])
+    assert all(one[-1] != other[-1] for one, other in itertools.combinations(losses, 2))
+    plain, muon, scaled, *_ = losses
+    assert muon[0] == plain[0]
+    # A bias at the frequencies spares the first steps.
+    assert scaled[0] < plain[0] - 0.1
+
+
+def test_a_softmax_over_as_many_pieces_as_there_are_is_the_exact_one(corpus, tmp_path):
+    """And evaluation is over all pieces whatever the setting: an untrained model's is the same."""
+    runs = {}
+    for frequent in (0, len(PIECES), 10**9, 9):
+        run = runs[frequent] = tmp_path / str(frequent)
+        settings = ["steps=2", "evaluate_every=1", f"softmax.frequent={frequent}"]
+        still = "optimizer.learning_rate=1e-30"
+        pretrain("tiny", corpus, run, [*TINY, *settings, "softmax.sampled=7", still])
+    losses = {frequent: [line["loss"] for line in steps_of(run)] for frequent, run in runs.items()}
+    assert losses[0] == losses[len(PIECES)] == losses[10**9] != losses[9]
+    assert evaluations_of(runs[9]) == evaluations_of(runs[0])
+
+
 def test_training_lowers_the_loss(corpus, tmp_path):
     overrides = [*TINY, "steps=60", "batch_size=16", "optimizer.learning_rate=0.01"]
     pretrain("tiny", corpus, tmp_path / "run", [*overrides, "optimizer.warmup_steps=10"])
@@ -203,9 +232,9 @@ def test_a_damaged_log_loses_nothing_when_the_run_goes_on(corpus, run_copy, caps
     )
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
-    overrides = [*TINY, "steps=8", "checkpoint_every=3", f"optimizer.name={optimizer}"]
+@pytest.mark.parametrize("settings", [[], ["optimizer.name=lamb"], MUON])
+def test_resuming_is_bit_identical(corpus, tmp_path, settings):
+    overrides = [*TINY, "steps=8", "checkpoint_every=3", *settings]
     pretrain("tiny", corpus, tmp_path / "whole", overrides)
     run = tmp_path / "run"
     pretrain("tiny", corpus, run, overrides)
@@ -226,8 +255,12 @@ def test_resuming_is_bit_identical(corpus, tmp_path, optimizer):
     assert evaluations_of(run) == evaluations_of(tmp_path / "whole")
 
 
-def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(corpus, tmp_path, capsys):
-    overrides = [*TINY, "steps=8", "rows.warmup_share=[0.25,0.25]", "rows.warmup_length=[8,16]"]
+@pytest.mark.parametrize("settings", [[], MUON])
+def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(
+    corpus, tmp_path, capsys, settings
+):
+    overrides = [*TINY, *settings, "steps=8"]
+    overrides += ["rows.warmup_share=[0.25,0.25]", "rows.warmup_length=[8,16]"]
     overrides += ["checkpoint_every=1", "keep_checkpoints=8"]
     whole = tmp_path / "whole"
     pretrain("tiny", corpus, whole, overrides, quiet=False)
@@ -296,6 +329,15 @@ def test_resume_refuses_what_would_change_the_run(corpus, run_copy, tmp_path):
     assert "model.hidden_size = 8" in refusal(
         "tiny", corpus, run_copy, ["model.hidden_size=8"], resume=True
     )
+    for change, was in (
+        ("optimizer.name = 'muon'", "'adamw'"),
+        ("initial_weights = 'scaled'", "'bert'"),
+        ("softmax.frequent = 9", "0"),
+    ):
+        said = refusal(
+            "tiny", corpus, run_copy, [change.replace(" ", "").replace("'", "")], resume=True
+        )
+        assert said.startswith(f"--resume: {change}, but {run_copy} was begun with {was}; ")
     other = make_corpus(tmp_path / "other", seed=5)
     assert "not the corpus that" in refusal("tiny", other, run_copy, resume=True)
     assert "beyond steps = 9" in refusal("tiny", corpus, run_copy, ["steps=9"], resume=True)
@@ -419,6 +461,9 @@ def test_a_second_phase_refuses_what_does_not_fit(corpus, finished_run, tmp_path
     assert "sequence_length = 65: must be at most model.max_position_embeddings = 64" in said
     said = refusal("tiny", corpus, tmp_path / "run", [*more, "optimizer.name=lamb"])
     assert "was trained with adamw" in said
+    said = refusal("tiny", corpus, tmp_path / "run", [*more, "optimizer.name=muon"])
+    assert said.startswith("tiny.toml: optimizer.name = muon: ")
+    assert said.endswith(f"use initial_model={finished_run / 'final'}")
     said = refusal("tiny", corpus, tmp_path / "run", [*more, "model.hidden_size=32"])
     assert "the model to start from has 16" in said
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from tests.jobs.corpora import TINY
+from tests.jobs.corpora import MUON, TINY
 from tests.ranks import launch
 
 from zhbert.jobs.pretrain import pretrain
@@ -81,8 +81,9 @@ def test_kill_and_resume_give_bit_identical_losses(corpus, tmp_path):
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
-    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3"]
+@pytest.mark.parametrize("more", [[], [*MUON, "rows.warmup_share=0.5", "rows.warmup_length=8"]])
+def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path, more):
+    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3", *more]
     pretrain("tiny", corpus, tmp_path / "one", [*TINY, *settings])
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(

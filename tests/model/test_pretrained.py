@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -20,6 +21,7 @@ from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import (
     BertForMaskedLM,
     BertForPreTraining,
+    BertForSequenceClassification,
     BertModel,
     UntrainedWeightsWarning,
     UnusedWeightsWarning,
@@ -420,3 +422,84 @@ def test_a_size_that_the_weights_deny_is_one_line_of_every_verb(
 
 
 _PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E00 + 92))]
+
+
+# --- Where random weights begin, and what Muon moves
+
+
+def linear_maps(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+
+
+def scaled(config: BertConfig, seed: int = 0) -> tuple[BertForPreTraining, np.ndarray]:
+    counts = np.random.default_rng(1).integers(0, 50, config.vocab_size)
+    counts[:3] = 0
+    model = BertForPreTraining(config, seed=seed)
+    model.scale_initial_weights(counts)
+    return model, counts
+
+
+def test_scaled_weights_keep_the_size_of_what_passes_through(config: BertConfig) -> None:
+    model, _ = scaled(config)
+    for name, module in linear_maps(model).items():
+        numbers = module.weight.numel()
+        wanted = module.in_features**-0.5
+        error = 5 * wanted / (2 * numbers) ** 0.5
+        assert module.weight.std().item() == pytest.approx(wanted, abs=error), name
+        assert abs(module.weight.mean().item()) < 5 * wanted / numbers**0.5
+        assert not module.bias.any()
+
+
+def test_the_scaled_bias_is_the_log_of_smoothed_frequencies(config: BertConfig) -> None:
+    model, counts = scaled(config)
+    probabilities = model.masked_words.bias.exp()
+    assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-5)
+    expected = torch.tensor((counts + 0.5) / (counts + 0.5).sum(), dtype=torch.float32)
+    torch.testing.assert_close(probabilities.detach(), expected)
+
+
+def test_scaling_leaves_embeddings_and_norms_and_depends_on_the_seed_alone(
+    config: BertConfig,
+) -> None:
+    plain = dict(BertForPreTraining(config, seed=4).named_parameters())
+    model, again, other = (dict(scaled(config, seed)[0].named_parameters()) for seed in (4, 4, 5))
+    changed = {f"{name}.weight" for name in linear_maps(scaled(config)[0])}
+    for name, parameter in model.items():
+        assert torch.equal(parameter, again[name])
+        if name not in changed | {"masked_words.bias"}:
+            assert torch.equal(parameter, plain[name]), name
+    assert all(not torch.equal(model[name], other[name]) for name in changed)
+
+
+def test_scaled_weights_repeat_no_others(config: BertConfig) -> None:
+    """A generator begun again would give the first linear map the embeddings' numbers."""
+    model = scaled(config)[0]
+    words = model.encoder.embeddings.words.weight.detach().flatten()
+    for name, module in linear_maps(model).items():
+        numbers = module.weight.detach().flatten()[: len(words)]
+        correlation = torch.corrcoef(torch.stack((numbers, words[: len(numbers)])))[0, 1]
+        assert correlation.abs() < 5 / len(numbers) ** 0.5, name
+
+
+@pytest.mark.parametrize("hidden_size", [2, 32])
+@pytest.mark.parametrize("inner", [2, 48])
+def test_hidden_matrices_are_the_linear_maps_between_hidden_states(
+    shape: dict[str, Any], hidden_size: int, inner: int
+) -> None:
+    shape |= {"hidden_size": hidden_size, "num_attention_heads": 2, "intermediate_size": inner}
+    model = BertForPreTraining(BertConfig(**shape))
+    found = model.hidden_matrices()
+    parts = dict(model.named_parameters())
+    assert found == {
+        name: 3 if name.endswith("qkv.weight") else 1
+        for name, parameter in parts.items()
+        if parameter.ndim == 2 and not name.startswith(("encoder.embeddings.", "sentence_pair."))
+    }
+    assert len(found) == 4 * 3 + 2  # of each layer, and the pooler's and the transform
+
+
+def test_the_labels_of_a_fine_tuned_head_are_no_hidden_states(config: BertConfig) -> None:
+    config.other["num_labels"] = 50
+    model = BertForSequenceClassification(config)
+    assert model.classifier.out_features == 50 > config.hidden_size
+    assert "classifier.weight" not in model.hidden_matrices()

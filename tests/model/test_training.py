@@ -97,6 +97,26 @@ def test_a_row_is_the_same_alone_and_in_any_batch(
                 torch.testing.assert_close(found, alone[row], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [9, 300])
+def test_attention_in_half_precision_stays_near_with_its_gradients(length: int) -> None:
+    """Short rows, whose products are written out, and long ones; the last row is half padding."""
+    generator = torch.Generator().manual_seed(0)
+    exact = [torch.randn(3, length, 16, generator=generator).requires_grad_() for _ in range(3)]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    bias = torch.zeros(3, 1, 1, length)
+    bias[2, ..., length // 2 :] = -torch.inf
+    upstream = torch.randn(3, length, 16, generator=generator)
+    expected = padded_attention(*exact, bias, 2, 0.0, None)
+    found = padded_attention(*half, bias, 2, 0.0, None)
+    expected.backward(upstream)
+    found.backward(upstream.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert (found - expected).norm() < 0.01 * expected.norm()
+    for one, other in zip(half, exact, strict=True):
+        assert (one.grad - other.grad).norm() < 0.02 * other.grad.norm()
+    assert not half[1].grad[2, length // 2 :].any()
+
+
 # On a CPU, PyTorch's jagged attention goes through its older nested tensors, which warn.
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("some", [False, True])

@@ -40,7 +40,6 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
-from zhbert.jobs.console import take_positionals_anywhere
 from zhbert.jobs.model_folder import check_corpus_vocabulary, other_vocabulary
 from zhbert.runtime import (
     choose_device,
@@ -110,7 +109,8 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare RECIPE and key=value; the latter may stand before, between and after options."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
-    take_positionals_anywhere(parser)
+    # Plain parse_args takes positional arguments from one place only.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -890,7 +890,7 @@ def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreT
 
     model = BertForPreTraining(config, seed=recipe.seed)
     if recipe.initial_weights == "scaled":
-        model.scale_initial_weights(recipe.seed, corpus.piece_counts)
+        model.scale_initial_weights(corpus.piece_counts)
     return model
 
 

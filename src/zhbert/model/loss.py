@@ -219,13 +219,13 @@ def vocabulary_cross_entropy(
             return loss, torch.zeros((), dtype=torch.int64, device=hidden.device)
         own = None
         if candidates is not None:
-            # One look-up for both, since its backward pass fills a matrix of all pieces.
             count = len(candidates.pieces)
-            both = functional.embedding(torch.cat((candidates.pieces, labels)), weight)
+            both = torch.cat((candidates.pieces, labels))
+            rows, biases = functional.embedding(both, weight, sparse=True), bias.take(both)
             places = torch.full(bias.shape, -1, dtype=torch.int64, device=hidden.device)
             places[candidates.pieces] = torch.arange(count, device=hidden.device)
-            own = (hidden.float() * both[count:]).sum(1) + bias[labels]
-            weight, bias = both[:count], bias[candidates.pieces] + candidates.log_weights
+            own = (hidden.float() * rows[count:]).sum(1) + biases[count:]
+            weight, bias = rows[:count], biases[:count] + candidates.log_weights
             labels = places[labels]
         result: tuple[Tensor, Tensor] = _VocabularyCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden, weight, bias, labels, dtype, workspace, own

@@ -144,31 +144,34 @@ class _Bert(nn.Module):
             parameter[self.config.pad_token_id] = 0.0
 
     @torch.no_grad()
-    def scale_initial_weights(self, seed: int, counts: NDArray[np.int64]) -> None:
-        """Fresh linear maps of 1 / sqrt(inputs), and the masked words' bias at log frequencies.
+    def scale_initial_weights(self, counts: NDArray[np.int64]) -> None:
+        """Widen fresh linear maps to 1 / sqrt(inputs); the masked words' bias at log frequencies.
 
         With BERT's single width a narrow model's layers begin by passing on almost nothing; and
         how frequent each piece is would take it hundreds of steps to find out.
 
         Args:
-            seed: decides the weights.
             counts: (V,) how often each piece occurs in the text.
         """
-        generator = torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                module.weight.normal_(0.0, module.in_features**-0.5, generator=generator)
+                # Not drawn anew: a generator of the same seed would repeat the embeddings' numbers.
+                module.weight.mul_(module.in_features**-0.5 / self.config.initializer_range)
             elif isinstance(module, MaskedWordsHead):
-                # A piece that never occurs is taken for one that occurs half as often as once.
+                # A piece that never occurs counts as half an occurrence: its log must be finite.
                 smoothed = torch.from_numpy(counts).double() + 0.5
                 module.bias.copy_((smoothed / smoothed.sum()).log())
 
     def hidden_matrices(self) -> dict[str, int]:
-        """The names of the linear maps between hidden states, each with how many it fuses."""
+        """The names of the linear maps between hidden states, each with how many it fuses.
+
+        Heads that end in labels are none; nor are the embeddings, which are looked up.
+        """
+        inner = ("encoder.", "pooler.", "masked_words.")
         return {
             f"{name}.weight": 3 if name.endswith(".qkv") else 1
             for name, module in self.named_modules()
-            if isinstance(module, nn.Linear) and module.out_features >= self.config.hidden_size
+            if isinstance(module, nn.Linear) and name.startswith(inner)
         }
 
     def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
