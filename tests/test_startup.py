@@ -50,6 +50,7 @@ def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
         "predict nosuch x.tsv",
         "finetune lcqmc --model m --data nosuch --out r",
         "evaluate nosuch lcqmc --data nosuch",
+        "evaluate nosuch --data nosuch lcqmc",
         "segment nosuch",
         "prepare nosuch --out c",
         "prepare README.md --vocab nosuch --out c",

@@ -115,9 +115,9 @@ def model_card(folder: Path) -> str:
     return template.format(
         **values,
         parameters=f"{parameters:,}",
-        sequence_length=recipe.sequence_length,
         training=(
-            f"{training['steps']:,} steps, {training['pieces'] / 1e6:,.0f} M pieces, "
+            f"{training['steps']:,} steps of rows of up to {recipe.sequence_length:,} pieces, "
+            f"{training['pieces'] / 1e6:,.0f} M pieces in all, "
             f"{training['seconds'] / 60:,.0f} minutes on {training['device']} in "
             f"{training['precision']}; every setting stands in `mini.toml`."
         ),

@@ -220,6 +220,14 @@ def test_without_a_model_the_one_of_the_package_fills(packaged_model: Path, caps
     assert fill_json(capsys, "的[MASK]是")["model"] == "zhbert-mini"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("mini", "--top-k", "1", "的[MASK]"), ("--top-k", "1", "的[MASK]"), ("的[MASK]", "--quiet")],
+)
+def test_options_stand_anywhere(packaged_model: Path, words: tuple[str, ...], capsys) -> None:
+    assert fill_json(capsys, *words)["text"] == "的[MASK]"
+
+
 def test_lines_alone_are_filled_by_it_too(packaged_model: Path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdin", stdin("的[MASK]\n[MASK]是\n"))
     assert [one["text"] for one in fill_json(capsys, "-")] == ["的[MASK]", "[MASK]是"]

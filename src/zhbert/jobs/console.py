@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
+
+
+def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Let the words of a command line stand before, between and after its options.
+
+    Plain parse_args gives optional words only what stands beside the first one.
+    """
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def out() -> Console:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.console import take_positionals_anywhere
 from zhbert.tasks.cards import Card, load_card, split_of, split_remark, with_encoding
 from zhbert.wording import counted
 
@@ -71,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_split(parser, "FILE")
     add_encoding(parser, "FILE")
     add_precision(parser)
+    take_positionals_anywhere(parser)
 
 
 def run(args: argparse.Namespace) -> int:

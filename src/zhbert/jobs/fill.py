@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
+from zhbert.jobs.console import take_positionals_anywhere
 from zhbert.jobs.model_folder import check_vocabulary
 from zhbert.wording import without_secrets
 from zhbert.zoo.packaged import DEFAULT
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
     )
     reading.add_arguments(parser)
+    take_positionals_anywhere(parser)
 
 
 def fill(

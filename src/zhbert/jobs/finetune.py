@@ -43,6 +43,7 @@ from zhbert.files import (
     write_text,
 )
 from zhbert.folders import Claim, empty_folder
+from zhbert.jobs.console import take_positionals_anywhere
 from zhbert.jobs.evaluate import add_encoding
 from zhbert.jobs.finetune_text import (
     describe_examples,
@@ -103,8 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", nargs=2, metavar=("A", "B"), help="compare two finished runs of one task"
     )
-    # Plain parse_args takes positional arguments from one place only.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    take_positionals_anywhere(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,6 +40,7 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
+from zhbert.jobs.console import take_positionals_anywhere
 from zhbert.jobs.model_folder import check_corpus_vocabulary, other_vocabulary
 from zhbert.runtime import (
     choose_device,
@@ -109,8 +110,7 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare RECIPE and key=value; the latter may stand before, between and after options."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
-    # Plain parse_args takes positional arguments from one place only.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+    take_positionals_anywhere(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
