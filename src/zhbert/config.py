@@ -80,6 +80,9 @@ class MaskingSettings:
     strategy: str = "wwm"
     """``char``: single pieces; ``wwm``: whole words by Google's rule; ``wwm-unbiased``: whole
     words, every length equally often; ``ngram``: spans of one to four words."""
+    char_share: float = 0.0
+    """This share of the rows is masked by single pieces, whatever the strategy: words of which one
+    character is masked are then among what a model learns to fill."""
     rate: float = 0.15
     """Share of a row's pieces to predict."""
     final_rate: float | None = None
@@ -247,6 +250,7 @@ RANGES: dict[str, _Check] = {
     "rows.short_row_probability": _SHARE,
     "rows.warmup_share": _SHARE,
     "rows.warmup_length": ("8 or more", lambda value: value >= 8),
+    "masking.char_share": _SHARE,
     "masking.rate": _RATE,
     "masking.final_rate": _RATE,
     "masking.max_predictions": _POSITIVE,

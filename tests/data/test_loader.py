@@ -147,6 +147,24 @@ def test_a_step_is_the_same_wherever_one_starts(builder: str) -> None:
         assert_same_batches(back_and_forth.step(step), straight[step])
 
 
+def test_a_share_of_the_rows_is_masked_by_single_pieces() -> None:
+    options = {"builder": "full-sentences", "batch_size": 400}
+    plain, chars, mixed = (
+        loader(masking=Masking(strategy=strategy, char_share=share), **options).step(0)[0]
+        for strategy, share in (("wwm", 0.0), ("wwm", 1.0), ("wwm", 0.5))
+    )
+    # Each row is masked by the one rule or the other, and about half of them by each.
+    starts = mixed.row_starts.tolist()
+    by_char = [
+        torch.equal(mixed.input_ids[begin:end], chars.input_ids[begin:end])
+        for begin, end in pairwise(starts)
+    ]
+    assert 0.4 < sum(by_char) / len(by_char) < 0.6
+    assert not torch.equal(chars.input_ids, plain.input_ids)
+    again = loader(masking=Masking(strategy="char", char_share=1.0), **options).step(0)[0]
+    assert torch.equal(again.input_ids, chars.input_ids)
+
+
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_short_rows_first_takes_each_step_from_one_of_two_loaders(builder: str) -> None:
     options = {"builder": builder, "total_steps": 12}

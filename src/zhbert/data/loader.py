@@ -214,10 +214,13 @@ class PretrainingLoader:
         for epoch, index in places:
             rng = self._generator.at(self._seed, MASKS, epoch % fixed if fixed else epoch, index)
             row = self._rows.row(epoch, index, rng)
+            own = strategy or masking.strategy
+            if not strategy and masking.char_share and rng.random() < masking.char_share:
+                own = "char"
             row_inputs, row_labels = mask_words(
                 row.piece_ids,
                 row.word_starts,
-                strategy=strategy or masking.strategy,
+                strategy=own,
                 rate=rate,
                 max_predictions=masking.max_predictions,
                 vocabulary=self._vocabulary,

@@ -90,6 +90,8 @@ class Masking:
     """How a run masks; the field names are the keys of a recipe's ``[masking]`` table."""
 
     strategy: str = "wwm"
+    char_share: float = 0.0
+    """This share of the rows is masked by single pieces, whatever the strategy."""
     rate: float = 0.15
     final_rate: float | None = None
     """If set, the rate changes linearly from ``rate`` at the first step to this at the last."""
