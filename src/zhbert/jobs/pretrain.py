@@ -619,10 +619,12 @@ class _Job:
             if value == theirs[key] or (key.startswith("model.") and value is None):
                 continue
             if key not in FREE_ON_RESUME:
+                along = f"continue_from={self.folder} takes this one's state along"
+                if key == "optimizer.name":  # whose state another one can't go on with
+                    along = f"initial_model={self.folder / 'final'} takes its weights along"
                 raise ZhbertError(
                     f"--resume: {key} = {value!r}, but {self.folder} was begun with "
-                    f"{theirs[key]!r}; change it back, or begin a new run "
-                    f"(continue_from={self.folder} takes this one's state along)"
+                    f"{theirs[key]!r}; change it back, or begin a new run ({along})"
                 )
             stretched = key == "steps" and not former.optimizer.schedule_steps
             stretched = stretched and former.optimizer.schedule != "constant"

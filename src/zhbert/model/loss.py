@@ -1,4 +1,4 @@
-"""Cross entropy over the vocabulary, exact, with its gradient made in the forward pass.
+"""Cross entropy over the vocabulary, or a sample of it, its gradient made in the forward pass.
 
 The vocabulary is walked in blocks of columns whose logits stay in the processor's cache. The first
 walk leaves the exponentials, shifted by the largest logit so far; once the normaliser is known, the
@@ -40,7 +40,8 @@ def _walk_block(
         labels: (P,), counted from the block's first column.
         highest, total: (P,) float32, the largest logit so far and the sum of exponentials below it.
         label_logits: (P,) float32; filled in where the label lies in this block.
-        without_labels: labels are left out of the softmax, and ``label_logits`` as it is.
+        without_labels: the labels' columns are left out of the softmax (the caller has put the
+            labels' own logits into it already), and ``label_logits`` stays as it is.
     """
     logits = block.float()
     # From the product itself: "right" compares this number with the largest, bit for bit.
@@ -70,8 +71,8 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         workspace: Tensor | None,
         own: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        # With ``own``, the labels' logits are given, and enter the softmax in place of the columns
-        # of these labels.
+        # With ``own``, (P,) float32, the labels' logits are given: they enter the softmax once,
+        # first, and the labels' columns, where there are such, are left out.
         vocabulary, positions = weight.shape[0], hidden.shape[0]
         columns = _COLUMNS.get(hidden.device.type, _COLUMNS_ELSEWHERE)
         starts = range(0, vocabulary, columns)
@@ -145,10 +146,10 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Candidates:
-    """The pieces that a step's softmax is over: the frequent ones, and some for all others."""
+    """The pieces that a step's softmax is over: the frequent ones, and a sample of the others."""
 
     pieces: Tensor
-    """(C,) int64"""
+    """(C,) int64, all different"""
     log_weights: Tensor
     """(C,) float32: the log of how many pieces each stands for, 0 for the frequent ones"""
 
@@ -166,7 +167,13 @@ class CandidateSampler:
     Args:
         frequencies: (V,) how often each piece occurs.
         frequent: so many of the most frequent pieces always take part.
-        sampled: so many of the rest do, each with the same probability, weighted to stand for all.
+        sampled: so many of the rest are drawn, all with the same probability and without
+            repetition, and weighted so that they stand for the whole rest.
+
+    >>> sampler = CandidateSampler(np.array([5, 9, 0, 1, 7, 2]), frequent=2, sampled=2)
+    >>> candidates = sampler.draw(seed=1)
+    >>> candidates.pieces[:2].tolist(), candidates.log_weights.exp().tolist()
+    ([1, 4], [1.0, 1.0, 2.0, 2.0])
     """
 
     def __init__(self, frequencies: npt.NDArray[np.int64], frequent: int, sampled: int) -> None:
@@ -198,8 +205,13 @@ def vocabulary_cross_entropy(
     Equal to ``functional.cross_entropy(..., reduction="sum")`` and its gradients. Under autocast
     the products are done in its precision, sums and the softmax's normaliser in float32.
 
-    With ``candidates`` the normaliser is an estimate: the label's own exponential, and those of the
-    candidates, each as often as its weight says. It is right on average; so is not quite its log.
+    With ``candidates`` the softmax's normaliser is an estimate: the exponential of the label's
+    logit, plus those of the other candidates, each times its weight. On average over the draws it
+    is the exact sum; the loss, its log, is a little too small on average. The count is then of
+    labels that no weighted candidate outdoes, which is no accuracy. ``weight`` gets a sparse
+    gradient: with that of the input embeddings it becomes a dense one without a second buffer.
+
+    Source: https://arxiv.org/abs/1412.2007 (sampling, with a correction of the logits).
 
     Args:
         hidden: (P, H), one row for each predicted position.
@@ -208,7 +220,7 @@ def vocabulary_cross_entropy(
         labels: (P,) int64.
         workspace: room for P x V numbers of the products' type, to be used again at each step:
             fresh memory of that size costs more than the softmax.
-        candidates: take the softmax over these pieces and the label instead of over all.
+        candidates: take the softmax over these pieces and the labels instead of over all.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -222,6 +234,7 @@ def vocabulary_cross_entropy(
             count = len(candidates.pieces)
             both = torch.cat((candidates.pieces, labels))
             rows, biases = functional.embedding(both, weight, sparse=True), bias.take(both)
+            # Where each label stands among the candidates; -1, which is in no block: nowhere.
             places = torch.full(bias.shape, -1, dtype=torch.int64, device=hidden.device)
             places[candidates.pieces] = torch.arange(count, device=hidden.device)
             own = (hidden.float() * rows[count:]).sum(1) + biases[count:]
