@@ -30,6 +30,12 @@ TINY = (
     "model.hidden_dropout_prob=0.1",
     "model.attention_probs_dropout_prob=0.1",
     "optimizer.learning_rate=1e-3",
+    # The plain ways; recipes for small models choose others.
+    "optimizer.name=adamw",
+    "initial_weights=bert",
+    "softmax.frequent=0",
+    "masking.rate=0.15",
+    "masking.final_rate=",
 )
 
 # What recipes for small models choose, of a vocabulary of sixty pieces.
