@@ -46,7 +46,7 @@ def test_a_run_becomes_the_model_of_the_package(
     for name, entry in open_checkpoint(folder).entries.items():
         assert torch.equal(entry.read(), source[name].read().half())
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
-    assert load_recipe(folder / "mini.toml").steps == 12
+    assert load_recipe(folder / "phase-1.toml").steps == 12
     assert "12 steps" in (folder / "README.md").read_text(encoding="utf-8")
     weights = (folder / "model.safetensors").stat()
     folder = run("--corpus", str(corpus))

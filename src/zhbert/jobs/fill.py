@@ -87,6 +87,10 @@ def fill(
 
     Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
 
+    >>> model, tokenizer = open_model("mini")
+    >>> fill(model, tokenizer, ["根据《中华人民[MASK]和国宪法》的规定，制定本法。"])[0].filled
+    '根据《中华人民共和国宪法》的规定，制定本法。'
+
     Raises:
         ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
             finite numbers.

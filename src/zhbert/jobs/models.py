@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Mapping
+from itertools import chain, repeat
 from typing import Any
 
 from zhbert.errors import ZhbertError
@@ -241,11 +242,11 @@ def score_facts(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
         among = f"among the first five candidates {phrases['top5']}"
         facts.append(("set phrases, one character masked", f"{found}; {among}"))
     for task, one in scores.get("tasks", {}).items():
-        spread = "" if one["std"] is None else f" ± {one['std']:.2f}"
-        figure = f"{one['metric']} {one['mean']:.2f}{spread}"
-        facts.append(
-            (f"fine-tuned, {task}", f"{figure} on {one['split']}, {counted(one['seeds'], 'seed')}")
-        )
+        figure = f"{one['metric']} {one['mean']:.2f}"
+        figure += "" if one["std"] is None else f" ± {one['std']:.2f}"
+        how = f"{counted(one['seeds'], 'seed')}, {counted(one['epochs'], 'epoch')} at "
+        how += f"{one['learning_rate']:g}" + (f"; {one['note']}" if one["note"] else "")
+        facts.append((f"fine-tuned, {task}", f"{figure} on {one['split']}; {how}"))
     return facts
 
 
@@ -317,7 +318,7 @@ def _show(card: Card) -> None:
 def _facts(card: Card) -> list[tuple[str, str]]:
     model, tokenizer = CLASSES[card.architecture]
     heads = "both heads" if card.opens_here else "the head"
-    scores = scores_of(card) or {}
+    measured = [f"{what}: {figure}" for what, figure in score_facts(scores_of(card) or {})]
     facts = [
         ("name", card.name),
         ("also called", ", ".join(name for name in card.aliases if name != card.display_name)),
@@ -338,7 +339,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
             f"{count_parameters(card, heads=True):,}. {compare_parameters(card)}",
         ),
         ("classes", f"{model}, {tokenizer}. {class_remark(card)}"),
-        ("scores", "; ".join(f"{what}: {figure}" for what, figure in score_facts(scores))),
+        *zip(chain(["measured"], repeat("")), measured, strict=False),
         ("note", card.note or ""),
         ("recipe", f"zhbert recipes show {card.recipe}" if card.recipe else ""),
     ]

@@ -273,6 +273,10 @@ class _Bert(nn.Module):
 
         One line on stderr says what the checkpoint holds; ``loading`` has it in full.
 
+        >>> model = BertForMaskedLM.from_pretrained("mini", quiet=True)
+        >>> model.config.num_hidden_layers, model.loading.masked_words_head
+        (4, 'trained')
+
         Args:
             name: a folder with config.json and weights (safetensors, pytorch_model.bin, shards of
                 either, or a TensorFlow checkpoint, which TensorFlow reads), an archive of one, a
