@@ -965,8 +965,14 @@ def auto_micro_batch_rows(
 
 def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Workload:
     """The sizes from which memory and operations are estimated; the shape is resolved."""
+    softmax, masking = recipe.softmax, recipe.masking
+    if softmax.frequent:
+        vocabulary_size = min(vocabulary_size, softmax.frequent + softmax.sampled)
     return Workload.of(
-        shape, vocabulary_size=vocabulary_size, sequence_length=recipe.sequence_length
+        shape,
+        vocabulary_size=vocabulary_size,
+        sequence_length=recipe.sequence_length,
+        predicted_share=max(masking.rate, masking.final_rate or 0.0),
     )
 
 

@@ -27,12 +27,23 @@ class Workload:
     num_attention_heads: int
     intermediate_size: int
     vocabulary_size: int
+    """Pieces that a prediction is compared with."""
     sequence_length: int
+    predicted_share: float = PREDICTED_SHARE
+    """Of the pieces: those that are predicted, at most."""
 
     @classmethod
-    def of(cls, shape: Any, *, vocabulary_size: int, sequence_length: int) -> Workload:
+    def of(
+        cls,
+        shape: Any,
+        *,
+        vocabulary_size: int,
+        sequence_length: int,
+        predicted_share: float = PREDICTED_SHARE,
+    ) -> Workload:
         """The sizes of a model's configuration, or of a recipe's resolved shape."""
         return cls(
+            predicted_share=predicted_share,
             hidden_size=shape.hidden_size,
             num_hidden_layers=shape.num_hidden_layers,
             num_attention_heads=shape.num_attention_heads,
@@ -50,14 +61,18 @@ class Workload:
         layer = 14 * self.hidden_size + 3 * self.intermediate_size
         if stored_attention:
             layer += 3 * self.num_attention_heads * self.sequence_length
-        logits = PREDICTED_SHARE * self.vocabulary_size * 4 * 2
+        logits = self.predicted_share * self.vocabulary_size * 4 * 2
         return int(self.num_hidden_layers * layer * bytes_per_number + logits)
 
     def operations(self) -> float:
         """Floating-point operations of one piece, forward and backward (three times forward)."""
         layer = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
         layer += 4 * self.sequence_length * self.hidden_size
-        head = PREDICTED_SHARE * 2 * (self.hidden_size**2 + self.hidden_size * self.vocabulary_size)
+        head = (
+            self.predicted_share
+            * 2
+            * (self.hidden_size**2 + self.hidden_size * self.vocabulary_size)
+        )
         return 3.0 * (self.num_hidden_layers * layer + head)
 
 
