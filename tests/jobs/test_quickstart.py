@@ -184,6 +184,8 @@ def test_a_model_that_learns_nothing_is_said_to_be_no_better_and_why(
 
 def test_the_exit_code_is_1_if_a_new_model_is_worse_than_guessing(quickstart: Quickstart) -> None:
     rate = ["--set", "optimizer.learning_rate=1e-9", "--set", "steps=2"]
+    # Random weights, and not those that begin as good as the guess.
+    rate += ["--set", "initial_weights=bert"]
     code, _, said = quickstart(*rate, *SCRATCH, "--quiet")
     assert code == 1
     assert "worse than always guessing the commonest piece" in said
