@@ -242,7 +242,7 @@ def test_the_environment_is_heard(server: Server, tmp_path: Path) -> None:
     assert len(server.requests) == asked
     last = missing.stderr.strip().split("\n")[-1]
     assert "HF_HUB_OFFLINE is set" in last
-    assert last.endswith("these are here: rbt3")
+    assert last.endswith("these are here: zhbert-mini, rbt3")
 
 
 def test_names_with_an_owner() -> None:
