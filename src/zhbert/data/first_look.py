@@ -26,8 +26,8 @@ LEAST_HAN, LEAST_SENTENCES = 1_000, 20
 _READABLE, _KANA, _UNKNOWN, _HAN = 0.95, 0.05, 0.1, 0.2
 # A smaller share of unknown pieces is worth a note.
 _NOTED = 0.005
-# A sentence that is shown has so many characters, of which most are Han.
-_SHOWN = re.compile("[\u4e00-\u9fff，、]{10,30}[。！？]")
+# A sentence that is shown is whole, of so many Han characters and commas.
+_SHOWN = re.compile("(?:^|[。！？])([\u4e00-\u9fff，、]{10,30}[。！？])", re.MULTILINE)
 _han, _kana, _blank = (
     re.compile(characters).findall
     for characters in ("[\u3400-\u9fff\U00020000-\U0003ffff]", "[\u3041-\u30ff]", r"\s")
@@ -49,7 +49,7 @@ class FirstLook:
     def sentence(self) -> str:
         """A sentence of the text that is short enough to be shown."""
         if found := _SHOWN.search(self.text):
-            return found[0]
+            return found[1]
         return next(line.strip() for line in self.text.splitlines() if line.strip())[:30]
 
     def check_vocabulary(self, tokenizer: Tokenizer, way_out: str) -> list[str]:

@@ -62,7 +62,7 @@ _LEAST, _MOST = 0.03, 0.4
 SHOWN = 5
 
 # More passes over a text than these only learn it by heart.
-PASSES = 20
+PASSES = 8
 # The recipe's steps and learning rate are those of a model of this size: a larger one gets the
 # steps that take as long on a CPU, and the lower rate that large models need.
 _LIKE = Workload(
