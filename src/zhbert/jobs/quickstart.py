@@ -447,9 +447,9 @@ class _Quickstart:
 
 
 _WHAT_HELPS = (
-    "More text helps most, then more minutes (--set steps=...) or a GPU. By docs/results.md, 0.2 MB "
-    "of prose brought 2 points in 2 CPU-minutes; from scratch, 1.5 MB of statutes came to 36 % in "
-    "8, and 160 MB to 46 % in 6 minutes of a GPU"
+    "More text helps most, then more minutes (--set steps=...) or a GPU. By docs/results.md, 0.2 "
+    "MB of prose brought 2 points in 2 CPU-minutes; from scratch, 1.5 MB of statutes came to 36 % "
+    "in 8, and 160 MB to 46 % in 6 minutes of a GPU"
 )
 
 
