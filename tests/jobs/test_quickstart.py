@@ -321,6 +321,25 @@ def test_a_signal_that_training_has_heard_is_told_with_the_way_on(
     assert "nothing is lost; to go on: zhbert" in said
 
 
+@pytest.mark.parametrize("setting", ["evaluation.rows=0", 'evaluation.strategies=["char"]'])
+def test_without_anything_to_compare_it_does_not_begin(
+    quickstart: Quickstart, text: Path, model: Path, setting: str
+) -> None:
+    code, out, said = quickstart(text, "--from", model, "--set", setting)
+    assert (code, out) == (2, "")
+    assert "nothing would be compared" in said
+
+
+def test_a_finished_quickstart_that_goes_on_says_the_same_again(
+    quickstart: Quickstart, text: Path, model: Path
+) -> None:
+    words = [text, "--from", model, *SHORT, "--set", "steps=2", "--json"]
+    words += ["--set", "evaluation.keep_best=false"]
+    figures = [json.loads(quickstart(*words, *more)[1]) for more in ((), ("--resume",))]
+    assert figures[0]["accuracy"] == figures[1]["accuracy"]
+    assert figures[0]["kept_step"] == figures[1]["kept_step"] == 2
+
+
 def test_a_run_that_a_signal_stopped_goes_on_to_the_same_model(
     quickstart: Quickstart, text: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

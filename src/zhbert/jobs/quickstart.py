@@ -149,6 +149,9 @@ class Score:
         return q - p > 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / max(1, self.predictions))
 
 
+_BeforeAndAfter = Sequence[tuple[Cloze, Filled, Filled]]
+
+
 class _Quickstart:
     """The stages, one after another."""
 
@@ -167,7 +170,12 @@ class _Quickstart:
     def go(self) -> int:
         # What can be wrong with folders, recipe, text and model, before anything is done.
         self._check_folders()
-        load_recipe(self.recipe, self.args.overrides)
+        evaluation = load_recipe(self.recipe, self.args.overrides).evaluation
+        if not evaluation.rows or "wwm" not in evaluation.strategies:
+            raise ZhbertError(
+                "--set evaluation...: nothing would be compared; leave evaluation.rows above 0 and "
+                '"wwm" among evaluation.strategies'
+            )
         look = first_look(self.texts, reading.reading_of(self.args))
         model = None if self.scratch else self._open(look)
         if model is None:
@@ -365,11 +373,12 @@ class _Quickstart:
     # -- what came of it -------------------------------------------------------------------------
 
     def _scores(self, result: Result) -> dict[str, Score]:
-        lines = (line for _, line in json_lines(result.folder / "metrics.jsonl"))
+        lines = [line for _, line in json_lines(result.folder / "metrics.jsonl")]
+        evaluations = [line for line in lines if line and "evaluation" in line]
         before = {
             line["evaluation"]: line["masked_lm_accuracy"]
-            for line in lines
-            if line and line.get("step") == 0 and "evaluation" in line
+            for line in evaluations
+            if line["step"] == 0
         }
         return {
             line["evaluation"]: Score(
@@ -378,46 +387,18 @@ class _Quickstart:
                 line["baseline_accuracy"],
                 line["masked_lm_predictions"],
             )
-            for line in result.evaluations
+            for line in evaluations
+            if line["step"] == result.kept_step
         }
 
     def _tell(
-        self,
-        corpus: Corpus,
-        result: Result,
-        scores: dict[str, Score],
-        filled: Sequence[tuple[Cloze, Filled, Filled]],
+        self, corpus: Corpus, result: Result, scores: dict[str, Score], filled: _BeforeAndAfter
     ) -> None:
         seconds, score = time.monotonic() - self.begun, scores["wwm"]
         pieces = corpus.info["totals"]["train"]["pieces"]
         if self.args.json:
-            console.print_json(
-                {
-                    "model": str(result.final),
-                    "corpus": str(self.corpus_folder),
-                    "from": without_secrets(str(self.args.source)),
-                    "masked_lm_accuracy": score.after,
-                    "baseline_accuracy": score.baseline,
-                    "predictions": score.predictions,
-                    "better_than_baseline": score.after > score.baseline,
-                    "better": score.better,
-                    "accuracy": {name: vars(one) for name, one in scores.items()},
-                    "pieces": pieces,
-                    "steps": result.step,
-                    "kept_step": result.kept_step,
-                    "pieces_trained": result.pieces,
-                    "seconds": seconds,
-                    "filled": [
-                        {
-                            "text": cloze.text,
-                            "answer": cloze.answer,
-                            "before": old.filled,
-                            "after": new.filled,
-                        }
-                        for cloze, old, new in filled
-                    ],
-                }
-            )
+            figures = {"pieces": pieces, "seconds": seconds}
+            console.print_json(self._as_dict(result, scores, filled) | figures)
         else:
             self._print_scores(scores)
             console.out().print(f"模型  model: {result.final}   ({seconds / 60:.1f} min)")
@@ -430,10 +411,37 @@ class _Quickstart:
                 f"{result.seconds / 60:.1f} minutes. {_WHAT_HELPS}",
                 style="bold red" if score.worse else "bold",
             )
-        elif not self.silent:
-            console.out().print(
-                f'试一试  try: zhbert fill {result.final} "{filled[0][0].text}"' if filled else ""
-            )
+        elif filled and not self.silent:
+            example = filled[0][0].text
+            console.out().print(f'试一试  try: zhbert fill {result.final} "{example}"')
+
+    def _as_dict(
+        self, result: Result, scores: dict[str, Score], filled: _BeforeAndAfter
+    ) -> dict[str, Any]:
+        score = scores["wwm"]
+        return {
+            "model": str(result.final),
+            "corpus": str(self.corpus_folder),
+            "from": without_secrets(str(self.args.source)),
+            "masked_lm_accuracy": score.after,
+            "baseline_accuracy": score.baseline,
+            "predictions": score.predictions,
+            "better_than_baseline": score.after > score.baseline,
+            "better": score.better,
+            "accuracy": {name: vars(one) for name, one in scores.items()},
+            "steps": result.step,
+            "kept_step": result.kept_step,
+            "pieces_trained": result.pieces,
+            "filled": [
+                {
+                    "text": cloze.text,
+                    "answer": cloze.answer,
+                    "before": before.filled,
+                    "after": after.filled,
+                }
+                for cloze, before, after in filled
+            ],
+        }
 
     def _print_scores(self, scores: dict[str, Score]) -> None:
         names = {"wwm": "全词掩码 whole words", "char": "字掩码   characters"}
