@@ -63,6 +63,10 @@ SHOWN = 5
 
 # More passes over a text than these only learn it by heart.
 PASSES = 8
+# From scratch it takes more of them; beyond these, short rows are learnt by heart, and fewer steps
+# of long ones are better.
+BY_HEART = 40
+_OF_LITTLE = ("steps=400", "rows.warmup_share=[0.0]", "evaluate_every=100")
 # The recipe's steps and learning rate are those of a model of this size: a larger one gets the
 # steps that take as long on a CPU, and the lower rate that large models need.
 _LIKE = Workload(
@@ -309,16 +313,17 @@ class _Quickstart:
 
     def _plan(self, corpus: Corpus, model: BertForMaskedLM | None) -> list[str]:
         """What the recipe leaves open: where to start, and how long so much text is good for."""
-        if model is None:
-            return []
         recipe, given = (load_recipe(self.recipe, more) for more in ((), self.args.overrides))
+        rows = corpus.info["totals"]["train"]["pieces"] / recipe.sequence_length
+        if model is None:
+            little = recipe.steps * recipe.batch_size > BY_HEART * rows
+            return list(_OF_LITTLE) if little else []
         size = Workload.of(
             model.config,
             vocabulary_size=model.config.vocab_size,
             sequence_length=recipe.sequence_length,
         )
         larger = max(1.0, size.operations() / _LIKE.operations())
-        rows = corpus.info["totals"]["train"]["pieces"] / recipe.sequence_length
         most = math.ceil(PASSES * rows / recipe.batch_size)
         steps = max(10, min(most, round(recipe.steps / larger)))
         if given.steps != recipe.steps:
