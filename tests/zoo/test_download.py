@@ -258,7 +258,9 @@ def test_a_wait_that_is_none_is_not_heard(
     asked: str, server: Server, tmp_path: Path, waited: list[float]
 ) -> None:
     url = server.add("/model.zip", BODY)
-    raw = f"HTTP/1.1 503 Busy\r\nRetry-After: {asked}\r\nContent-Length: 0\r\n\r\n"
+    # The server closes; a client that did not know would ask once more on the dead connection.
+    closed = "Connection: close\r\nContent-Length: 0\r\n\r\n"
+    raw = f"HTTP/1.1 503 Busy\r\nRetry-After: {asked}\r\n{closed}"
     server.faults = [Fault(raw=raw.encode())]
     assert fetch(url, tmp_path).read_bytes() == BODY
     assert waited in ([1], [0])
