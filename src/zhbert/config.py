@@ -64,7 +64,7 @@ class Rows:
     packed rows without pairs; ``lines``: one input line is one row."""
     short_row_probability: float = 0.1
     """Share of rows that aim at a random shorter length."""
-    warmup_share: tuple[float, ...] = ()
+    warmup_share: tuple[float, ...] = (0.0,)
     """The run's first steps have short rows, and as many more of them: a small model finds out much
     sooner that neighbours matter if each step shows many contexts. Here: which share of all steps
     each of the lengths below has. Not with ``continue_from``: the earlier phase did that."""
@@ -366,13 +366,13 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
             if key in RANGES and not RANGES[key][1](choice):
                 raise ZhbertError(f"{where}: {key} = {show(choice)}: must be {RANGES[key][0]}")
     shares, lengths = recipe.rows.warmup_share, recipe.rows.warmup_length
-    if shares and (len(shares) != len(lengths) or sum(shares) > 1 + 1e-9):
+    if sorted(set(lengths)) != list(lengths):
+        raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
+    if len(shares) != len(lengths) or sum(shares) > 1 + 1e-9:
         raise ZhbertError(
             f"{where}: rows.warmup_share = {show(list(shares))}: must be one share for each of "
             f"rows.warmup_length = {show(list(lengths))}, together at most 1"
         )
-    if sorted(set(lengths)) != list(lengths):
-        raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
     masking = recipe.masking
     if masking.mask_share + masking.random_share > 1 + 1e-9:
         raise ZhbertError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import shutil
 import sys
 import tomllib
@@ -295,6 +296,23 @@ def test_short_rows_first_and_resuming_is_bit_identical_on_either_side(
             assert mine == [line[key] for line in steps_of(whole)]
         finals.append(load_file(run / "final" / "model.safetensors"))
     assert all(torch.equal(finals[0][name], one[name]) for one in finals[1:] for name in one)
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny-cn"])
+def test_a_run_of_an_earlier_version_goes_on(corpus, tmp_path, recipe):
+    """Its recipe.toml has one length and one share, and none of the keys that came later."""
+    run = tmp_path / "run"
+    pretrain(recipe, corpus, run, [*TINY, "steps=2"])
+    path = run / "recipe.toml"
+    text = path.read_text("utf-8")
+    assert "warmup_share = [" in text
+    later = ("char_share", "momentum", "keep_best", "sampled")
+    lines = [line for line in text.splitlines() if not line.startswith(later)]
+    old = re.sub(r"(warmup_\w+) = \[([\d.]+)\]", r"\1 = \2", "\n".join(lines))
+    assert "warmup_share = 0" in old
+    path.write_text(old, "utf-8")
+    pretrain(recipe, corpus, run, ["steps=3"], resume=True)
+    assert len(steps_of(run)) == 3
 
 
 def test_rows_no_shorter_than_half_are_no_warm_up_and_a_second_phase_has_none(
