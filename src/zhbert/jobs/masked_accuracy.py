@@ -50,10 +50,10 @@ def masked_accuracy(
     check_corpus_vocabulary(folder, opened, remark)
 
     from zhbert.data.evaluation import held_out_rows
-    from zhbert.jobs.pretrain import PretrainingObjective
+    from zhbert.jobs.pretrain import PretrainingObjective, evaluations_of
     from zhbert.runtime import choose_device, choose_dtype, prepare_threads
     from zhbert.train.distributed import Ranks
-    from zhbert.train.loop import Evaluation, evaluate
+    from zhbert.train.loop import evaluate
 
     prepare_threads(0)
     ranks = Ranks(device=choose_device())
@@ -66,12 +66,8 @@ def masked_accuracy(
             f"{opened.folder}: no held-out documents to measure on; prepare it again with "
             "--held-out 0.01 --overwrite to have some"
         )
-    evaluations = [
-        Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
-        for rows in masked
-    ]
     dtype = choose_dtype(precision, ranks.device)
-    lines = evaluate(bert, PretrainingObjective(), evaluations, 0, dtype, ranks)
+    lines = evaluate(bert, PretrainingObjective(), evaluations_of(masked), 0, dtype, ranks)
     # Rows of full sentences have no pairs, and a model of any origin has no step.
     return [
         {key: value for key, value in line.items() if not key.startswith(("step", "next_"))}

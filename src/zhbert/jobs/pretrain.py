@@ -62,6 +62,7 @@ from zhbert.wording import counted, without_secrets
 if TYPE_CHECKING:
     import torch
 
+    from zhbert.data.evaluation import MaskedRows
     from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
     from zhbert.data.shards import Corpus
     from zhbert.model.config import BertConfig
@@ -714,7 +715,7 @@ class _Job:
         recipe, rows = self.recipe, self.recipe.rows
         stages: list[_Stage] = []
         share = 0.0
-        for length, part in zip(rows.warmup_length, rows.warmup_share, strict=False):
+        for length, part in zip(rows.warmup_length, rows.warmup_share, strict=True):
             share += part
             times = recipe.sequence_length // length
             if times > 1 and not recipe.continue_from and (end := int(recipe.steps * share)):
@@ -745,7 +746,6 @@ class _Job:
 
     def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
         from zhbert.data.evaluation import held_out_rows
-        from zhbert.train.loop import Evaluation
 
         recipe = self.recipe
         wanted = recipe.evaluation
@@ -762,10 +762,7 @@ class _Job:
                 f"{self.corpus.folder}: no held-out documents: evaluation is skipped (prepare it "
                 "again with --held-out 0.01 --overwrite to have some)"
             )
-        return [
-            Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
-            for rows in masked
-        ]
+        return evaluations_of(masked)
 
     def _sampler(self) -> CandidateSampler | None:
         """What chooses the pieces that a step's softmax is over; None: it is over all."""
@@ -884,6 +881,16 @@ class _Job:
                     f"warm-up: until step {begun.first_step + stage.end:,}, {stage.rows} rows of "
                     f"up to {stage.length} pieces a step"
                 )
+
+
+def evaluations_of(masked: Iterable[MaskedRows]) -> list[Evaluation[Batch]]:
+    """Held-out rows as the training loop takes them."""
+    from zhbert.train.loop import Evaluation
+
+    return [
+        Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
+        for rows in masked
+    ]
 
 
 def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
