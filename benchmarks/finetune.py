@@ -33,10 +33,10 @@ import numpy as np
 import torch
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
+from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.jobs.finetune import finetune
 from zhbert.runtime import cpu_name
 from zhbert.tasks.cards import load_card
-from zhbert.tasks.fine_tuned import open_fine_tuned
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.scoring import score
 from zhbert.tasks.span import Span

@@ -27,11 +27,15 @@ settings.load_profile("zhbert")
 
 
 @pytest.fixture(autouse=True)
-def denormals() -> Generator[None]:
-    """Give denormal numbers back: computing has the CPU flush them, and hypothesis minds that."""
+def torch_as_it_was() -> Generator[None]:
+    """Undo what a run sets in the process: its threads, and denormals, which hypothesis needs."""
+    before = sys.modules.get("torch")
+    threads = before.get_num_threads() if before else None
     yield
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_flush_denormal(False)
+        if threads and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +48,41 @@ def data() -> Path:
     if not (path / "corpus").is_dir():
         pytest.fail(f"ZHBERT_DATA={folder}: no corpus/ folder there")
     return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny corpus folder; read it only."""
+    from tests.small_corpora import make_corpus
+
+    return make_corpus(tmp_path_factory.mktemp("corpora") / "corpus")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The run folder of twelve steps with four layers and sentence pairs; read it only."""
+    from tests.small_corpora import TINY
+
+    from zhbert.jobs.pretrain import pretrain
+
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    overrides = [*TINY, "steps=12", "checkpoint_every=5", "evaluate_every=6"]
+    overrides += ["rows.builder=pairs", "model.num_hidden_layers=4"]
+    pretrain("tiny", corpus, folder, overrides)
+    return folder
+
+
+@pytest.fixture
+def packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model in the place of zhbert-mini: the folder, in an otherwise empty package."""
+    from tests.small_models import make_model
+
+    from zhbert.zoo import packaged
+
+    monkeypatch.setattr(packaged, "FOLDER", tmp_path / "assets")
+    folder = make_model(packaged.FOLDER / packaged.DEFAULT)
+    packaged.write_checksums(folder)
+    return folder
 
 
 @pytest.hookimpl(wrapper=True)

@@ -168,7 +168,7 @@ def of_sentence_transformers(folder: Path) -> Numbers:
 
 
 def of_tensorflow(folder: Path) -> Numbers:
-    from tests.convert.tf_bert import TensorFlowBert
+    from tests.export.tf_bert import TensorFlowBert
 
     inputs = {name: value.numpy() for name, value in batch().items()}
     segments = np.zeros_like(inputs["input_ids"])

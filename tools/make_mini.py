@@ -25,9 +25,9 @@ from zhbert import BertConfig, Tokenizer
 from zhbert.config import load_recipe, recipe_to_toml
 from zhbert.files import read_json, write_json, write_text
 from zhbert.jobs.convert import convert
-from zhbert.jobs.masked_accuracy import masked_accuracy
 from zhbert.jobs.models import score_facts
 from zhbert.model.checkpoint import open_checkpoint
+from zhbert.pretraining.masked_accuracy import masked_accuracy
 from zhbert.report.runs import PretrainingRun, read_runs
 from zhbert.zoo.packaged import DEFAULT, FOLDER, write_checksums
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.benchmarks.scripts import script
-from tests.jobs.corpora import cycles, make_corpus
+from tests.small_corpora import cycles, make_corpus
 
 from zhbert.data.shards import Corpus
 from zhbert.text.tokenizer import Tokenizer

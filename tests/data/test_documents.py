@@ -1,4 +1,4 @@
-"""Reading: every byte of the input ends up in a document or is counted with its place."""
+"""ReadOptions: every byte of the input ends up in a document or is counted with its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert.data.documents import outline, read_blocks
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
@@ -38,7 +38,7 @@ class Read:
     """Everything that reading some files gave."""
 
     def __init__(self, *files: Path | str, **options: object) -> None:
-        self.reading = Reading(**options)  # type: ignore[arg-type]
+        self.reading = ReadOptions(**options)  # type: ignore[arg-type]
         self.documents: list[str] = []
         self.counts: Counter[str] = Counter()
         self.places: list[str] = []
@@ -407,7 +407,7 @@ def test_blocks_do_not_depend_on_how_the_bytes_arrive(
 
 
 def test_equal_lines_and_documents_have_equal_hashes(tmp_path: Path) -> None:
-    reading = Reading()
+    reading = ReadOptions()
     file = write(tmp_path / "a.txt", "一。\n二。\n\n一。\r\n二。\r\n\n二。\n一。")
     (block,) = read_blocks(find_sources([file]), reading)
     found = outline(block, reading)

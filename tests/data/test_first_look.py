@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.data.first_look import LEAST_HAN, LOOKED_AT, first_look
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.errors import ZhbertError
 from zhbert.text.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ def test_an_unfit_text_is_refused_by_name_in_one_line(tmp_path: Path, what: str)
     file = tmp_path / ("my.txt.gz" if "gzip" in what else "my.txt")
     file.write_bytes(content)
     with pytest.raises(ZhbertError, match=said) as error:
-        first_look([file], Reading())
+        first_look([file], ReadOptions())
     assert "my.txt" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -56,20 +56,22 @@ def test_files_that_are_not_there_folders_without_text_and_stdin_are_refused(
     names = {tmp_path / "no.txt": "no such file", tmp_path: "no text", "-": "twice"}
     for name, said in names.items():
         with pytest.raises(ZhbertError, match=said):
-            first_look([name], Reading())
+            first_look([name], ReadOptions())
 
 
 def test_gbk_is_read_as_it_is_said_to_be(tmp_path: Path) -> None:
     file = tmp_path / "my.txt"
     file.write_bytes(CHINESE.encode("gbk"))
-    assert first_look([file], Reading(encoding="gbk")).sentence == "春天的早晨，院子里的桃花开了。"
+    assert (
+        first_look([file], ReadOptions(encoding="gbk")).sentence == "春天的早晨，院子里的桃花开了。"
+    )
 
 
 def test_a_few_broken_lines_foreign_words_and_kana_do_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "my.txt"
     lines = "他说：Hello, world! 这本书叫《ノルウェイの森》。\n" + CHINESE.replace("。", "。\n")
     file.write_bytes(lines.encode() + "断".encode()[:2])
-    look = first_look([file], Reading())
+    look = first_look([file], ReadOptions())
     assert look.whole
     assert look.text.count("桃花") == 100
 
@@ -77,7 +79,7 @@ def test_a_few_broken_lines_foreign_words_and_kana_do_no_harm(tmp_path: Path) ->
 def test_of_a_large_text_the_beginning_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(CHINESE * 400, encoding="utf-8")
     (tmp_path / "b.txt").write_text(CHINESE * 4000, encoding="utf-8")
-    look = first_look([tmp_path], Reading())
+    look = first_look([tmp_path], ReadOptions())
     assert not look.whole
     assert LOOKED_AT <= len(look.text.encode()) < 2 * LOOKED_AT
 
@@ -90,7 +92,7 @@ def test_whatever_stands_in_a_text_it_is_taken_or_refused_in_one_line(
     file.write_text(text + "汉。" * (LEAST_HAN - 5), encoding="utf-8", newline="")
     refused = ""
     try:
-        assert first_look([file], Reading()).sentence
+        assert first_look([file], ReadOptions()).sentence
     except ZhbertError as error:
         refused = str(error)
     assert re.fullmatch(f"(|{file}: (too short|not Chinese|Japanese|no text).*)", refused)
@@ -101,7 +103,7 @@ def test_a_vocabulary_that_lacks_much_is_refused_and_one_that_lacks_little_is_no
 ) -> None:
     file = tmp_path / "my.txt"
     file.write_text(CHINESE, encoding="utf-8")
-    look = first_look([file], Reading())
+    look = first_look([file], ReadOptions())
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(CHINESE))]
     assert look.check_vocabulary(Tokenizer(pieces), "") == []
     pieces.remove("桃")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.data.test_documents import PACKERS, Read, write
 
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import read_lines, read_texts
 from zhbert.errors import ZhbertError
@@ -299,7 +299,7 @@ def test_what_an_encoding_cannot_read_is_counted_as_broken(tmp_path: Path) -> No
 @pytest.mark.parametrize("encoding", ["nope", "hex", "rot13"])
 def test_an_unknown_encoding_is_one_line(encoding: str) -> None:
     with pytest.raises(ZhbertError, match=f"--encoding {encoding}: unknown; for example: gb18030"):
-        Reading(encoding=encoding)
+        ReadOptions(encoding=encoding)
 
 
 def test_a_mark_is_believed_more_than_the_option(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_mark_is_believed_more_than_the_option(tmp_path: Path) -> None:
 def test_blocks_of_nothing_are_refused(name: str) -> None:
     for size in (0, -1):
         with pytest.raises(ZhbertError, match=f"{name} = {size}: must be 1 or more"):
-            Reading(**{name: size})  # type: ignore[arg-type]
+            ReadOptions(**{name: size})  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- text without documents
@@ -325,7 +325,7 @@ def test_lines_and_texts_are_those_of_the_records(tmp_path: Path, form: str) -> 
     file = write(tmp_path / name, spelled(documents))
     found = [line for lines in read_lines(file) for line in lines]
     assert [line for line in found if line] == [line for lines in documents for line in lines]
-    texts = "".join(read_texts(find_sources([file]), Reading()))
+    texts = "".join(read_texts(find_sources([file]), ReadOptions()))
     assert [line for line in texts.split("\n") if line] == [line for line in found if line]
 
 
@@ -334,7 +334,7 @@ def test_nothing_broken_passes_where_nothing_may_be_left_out(tmp_path: Path, raw
     file = write(tmp_path / "a.txt", raw)
     for read in (
         lambda: list(read_lines(file)),
-        lambda: list(read_texts(find_sources([file]), Reading())),
+        lambda: list(read_texts(find_sources([file]), ReadOptions())),
     ):
         with pytest.raises(ZhbertError, match=r"a\.txt:\d: not UTF-8; .*iconv -f GB18030"):
             read()

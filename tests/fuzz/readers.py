@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import zstandard
 from tests.fuzz.harness import Reader
 from tests.jobs import small_tasks
-from tests.jobs.corpora import make_corpus
 from tests.report.run_folders import fine_tuning_run, pretraining_run
+from tests.small_corpora import make_corpus
 from tests.zoo.models import make_archive
 
 from zhbert.config import load_recipe, recipe_path
 from zhbert.data.documents import outline, read_blocks
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources
 from zhbert.files import sha256_of
@@ -176,7 +176,7 @@ def _make_text(folder: Path, name: str) -> None:
 
 
 def _read_text(folder: Path) -> None:
-    reading = Reading()
+    reading = ReadOptions()
     for block in read_blocks(find_sources([folder]), reading):
         found = outline(block, reading)
         found.spans(found.documents)
@@ -483,9 +483,9 @@ READERS["checkpoints"] = Reader(_make_checkpoints, _read_checkpoints, ("step-000
 
 
 def _make_fine_tuned(folder: Path, kind: str) -> None:
+    from zhbert.finetuning.fine_tuned import KINDS, SECTION, section_of
     from zhbert.model import pretrained
     from zhbert.model.config import BertConfig
-    from zhbert.tasks.fine_tuned import KINDS, SECTION, section_of
     from zhbert.tasks.settings import settings_for
 
     small_tasks.make_model(folder)
@@ -498,7 +498,7 @@ def _make_fine_tuned(folder: Path, kind: str) -> None:
 
 
 def _read_fine_tuned(folder: Path) -> None:
-    from zhbert.tasks.fine_tuned import open_fine_tuned
+    from zhbert.finetuning.fine_tuned import open_fine_tuned
 
     opened = open_fine_tuned(folder)
     if opened.card:

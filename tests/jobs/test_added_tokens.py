@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
-from tests.jobs.small_models import PIECES, make_model
+from tests.small_models import PIECES, make_model
 
 from zhbert.cli import main
 from zhbert.text.tokenizer import Tokenizer

@@ -19,8 +19,8 @@ from tests.model.conftest import SHAPE, enlarge
 
 from zhbert import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, Tokenizer
 from zhbert.cli import main
-from zhbert.convert import tensorflow as writer
 from zhbert.errors import ZhbertError
+from zhbert.export import tensorflow as writer
 from zhbert.jobs.convert import FORMATS, convert
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.names import OF_PAIRS

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.jobs.corpora import PIECES as CORPUS_PIECES
-from tests.jobs.corpora import TINY
-from tests.jobs.small_models import make_model, outputs
+from tests.small_corpora import PIECES as CORPUS_PIECES
+from tests.small_corpora import TINY
+from tests.small_models import make_model, outputs
 from transformers import AutoTokenizer
 
 from zhbert.cli import main

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.jobs.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task, texts
+from tests.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs import finetune_seed
+from zhbert.finetuning import seed as finetune_seed
+from zhbert.finetuning.describe import describe_summary
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
 from zhbert.jobs.finetune_compare import compare_runs
-from zhbert.jobs.finetune_text import describe_summary
 from zhbert.tasks.cards import load_card, parse_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_predictions
@@ -781,7 +781,7 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, model, cards):
 
 
 def test_no_answer_is_learnt_and_its_threshold_kept(tmp_path, model):
-    from zhbert.tasks.fine_tuned import open_fine_tuned
+    from zhbert.finetuning.fine_tuned import open_fine_tuned
 
     overrides = ["epochs=1", "precision=fp32", "threads=1", "sequence_length=64"]
     finetune("squad2.0", model, SAMPLES / "squad2.0", tmp_path / "run", overrides)

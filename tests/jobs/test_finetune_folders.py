@@ -6,11 +6,11 @@ import json
 import shutil
 
 import pytest
-from tests.jobs.small_tasks import QUICK, make_model, make_task
+from tests.small_tasks import QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning import seed as finetune_seed
 from zhbert.folders import locked
-from zhbert.jobs import finetune_seed
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
 

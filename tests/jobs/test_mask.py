@@ -14,8 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import zhbert
+from zhbert import console
 from zhbert.cli import main
-from zhbert.jobs import console
 
 EXAMPLE = "使用语言模型来预测下一个词的probability。"
 STRATEGIES = ["char", "wwm", "wwm-unbiased", "ngram"]

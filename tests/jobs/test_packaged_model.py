@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from tests.jobs.small_tasks import make_task
+from tests.small_tasks import make_task
 
 from zhbert import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, Tokenizer
 from zhbert.cli import main

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.jobs.small_tasks import LEARNING, QUICK, make_model, make_task, texts
+from tests.small_tasks import LEARNING, QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning import fine_tuned
+from zhbert.finetuning.fine_tuned import card_table, open_fine_tuned
 from zhbert.jobs import predict as predict_module
 from zhbert.jobs.finetune import finetune
 from zhbert.jobs.predict import predict
-from zhbert.tasks import fine_tuned
 from zhbert.tasks.cards import load_card
-from zhbert.tasks.fine_tuned import card_table, open_fine_tuned
 from zhbert.tasks.read import TextExample, read_examples
 from zhbert.tasks.read_predictions import read_predictions
 

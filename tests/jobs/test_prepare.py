@@ -23,11 +23,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert import cli
-from zhbert.data.reading import Reading
+from zhbert.data.account import describe
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
 from zhbert.jobs import prepare as job
-from zhbert.jobs.account import describe
 from zhbert.jobs.prepare import prepare
 from zhbert.text.segment import simplify
 from zhbert.text.sentences import _line_ends
@@ -48,7 +48,7 @@ def vocab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "Reading", functools.partial(Reading, block_bytes=2000))
+    monkeypatch.setattr(job, "ReadOptions", functools.partial(ReadOptions, block_bytes=2000))
 
 
 def articles(count: int, seed: int = 0) -> str:
@@ -189,7 +189,9 @@ def test_every_document_line_and_piece_is_accounted_for(
     block_bytes: int,
 ) -> None:
     monkeypatch.setattr(
-        job, "Reading", functools.partial(Reading, block_bytes=block_bytes, document_bytes=60)
+        job,
+        "ReadOptions",
+        functools.partial(ReadOptions, block_bytes=block_bytes, document_bytes=60),
     )
     files = [write(tmp_path / f"{number}.txt", raw) for number, raw in enumerate(raws)]
     files.append(
@@ -298,7 +300,7 @@ def test_the_bytes_do_not_depend_on_workers_time_or_place(
 
 SCRIPT = """
 import functools, os, signal, sys
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.jobs import prepare as job
 
 def kill_self(stage, read, total, calls=[]):
@@ -307,7 +309,7 @@ def kill_self(stage, read, total, calls=[]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    job.Reading = functools.partial(Reading, block_bytes=2000)
+    job.ReadOptions = functools.partial(ReadOptions, block_bytes=2000)
     job.prepare([sys.argv[1]], sys.argv[2], vocab=sys.argv[3], held_out=0.1,
                 workers={workers}, progress=kill_self)
 """
@@ -400,10 +402,10 @@ def test_a_signal_stops_the_workers_and_says_how_to_go_on(
         tmp_path / "script.py",
         "import functools\n"
         "from zhbert import cli\n"
-        "from zhbert.data.reading import Reading\n"
+        "from zhbert.data.read_options import ReadOptions\n"
         "from zhbert.jobs import prepare as job\n"
         "if __name__ == '__main__':\n"
-        "    job.Reading = functools.partial(Reading, block_bytes=2000)\n"
+        "    job.ReadOptions = functools.partial(ReadOptions, block_bytes=2000)\n"
         "    cli.entry()\n",
     )
     command = [sys.executable, script, "prepare", file, "--out", out, "--vocab", vocab]

@@ -14,15 +14,17 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.jobs.corpora import MUON, PIECES, TINY, documents, make_corpus
+from tests.small_corpora import MUON, PIECES, TINY, documents, make_corpus
 
 from zhbert import cli
 from zhbert.config import load_recipe, resolve_shape
 from zhbert.data.shards import Shard, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.folders import locked
-from zhbert.jobs.pretrain import pretrain, workload
+from zhbert.jobs.pretrain import pretrain
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining import objective
+from zhbert.pretraining.workload import workload
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -568,9 +570,8 @@ def test_a_warm_up_longer_than_the_run_is_a_warning(corpus, tmp_path, capsys):
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint_and_says_how_to_go_on(
     corpus, tmp_path, monkeypatch, every
 ):
-    from zhbert.jobs import pretrain as job
 
-    class Breaking(job.PretrainingObjective):
+    class Breaking(objective.PretrainingObjective):
         calls = 0
 
         def __call__(self, model, batch, seed):
@@ -578,7 +579,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint_and_says_how_to_go_
             losses, correct = super().__call__(model, batch, seed)
             return (losses * math.nan if self.calls == 5 else losses), correct
 
-    monkeypatch.setattr(job, "PretrainingObjective", Breaking)
+    monkeypatch.setattr(objective, "PretrainingObjective", Breaking)
     run, overrides = tmp_path / "run", [*TINY, "steps=9", f"checkpoint_every={every}"]
     said = refusal("tiny", corpus, run, overrides)
     assert "the loss is nan at step 5" in said

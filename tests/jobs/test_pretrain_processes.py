@@ -10,8 +10,8 @@ import sys
 import time
 
 import pytest
-from tests.jobs.corpora import MUON, TINY
 from tests.ranks import launch
+from tests.small_corpora import MUON, TINY
 
 from zhbert.jobs.pretrain import pretrain
 

@@ -16,11 +16,11 @@ import torch
 from zhbert.cli import main
 from zhbert.errors import Interrupted
 from zhbert.files import sha256_of
-from zhbert.jobs.masked_accuracy import masked_accuracy
 from zhbert.jobs.pretrain import Result
 from zhbert.jobs.quickstart import SAMPLE, Score
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForMaskedLM, BertForSequenceClassification, BertModel
+from zhbert.pretraining.masked_accuracy import masked_accuracy
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import packaged
 

@@ -8,7 +8,7 @@ import shlex
 import shutil
 
 import pytest
-from tests.jobs.corpora import TINY
+from tests.small_corpora import TINY
 
 from zhbert import cli
 from zhbert.config import RECIPES_FOLDER, load_recipe, recipe_names, resolve_shape

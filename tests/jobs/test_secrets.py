@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.jobs.corpora import PIECES, TINY
-from tests.jobs.small_tasks import QUICK, make_model, make_task
+from tests.small_corpora import PIECES, TINY
+from tests.small_tasks import QUICK, make_model, make_task
 from tests.zoo.server import serving
 
 from zhbert.cli import main

@@ -17,9 +17,9 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.jobs.corpora import PIECES as CORPUS_PIECES
-from tests.jobs.corpora import TINY, make_corpus
-from tests.jobs.small_models import PIECES, make_model, outputs
+from tests.small_corpora import PIECES as CORPUS_PIECES
+from tests.small_corpora import TINY, make_corpus
+from tests.small_models import PIECES, make_model, outputs
 from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.cli import main

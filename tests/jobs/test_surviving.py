@@ -8,11 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.jobs.corpora import TINY
-from tests.jobs.small_models import make_model
-from tests.jobs.small_tasks import QUICK, make_task
-from tests.jobs.small_tasks import make_model as make_small
 from tests.killing import at_most, every_kill, one_line
+from tests.small_corpora import TINY
+from tests.small_models import make_model
+from tests.small_tasks import QUICK, make_task
+from tests.small_tasks import make_model as make_small
 
 from zhbert.cli import main
 from zhbert.errors import Interrupted

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
-from tests.jobs.small_models import PIECES, make_model
+from tests.small_models import PIECES, make_model
 
 from zhbert import cli
 from zhbert.terminal import console, escape_controls

@@ -14,7 +14,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tests.jobs.small_models import PIECES, make_model, outputs
+from tests.small_models import PIECES, make_model, outputs
 from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.cli import main

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zhbert.finetuning.fine_tuned import card_table, table_to_toml
 from zhbert.tasks.bootstrap import Resampled
 from zhbert.tasks.cards import Card, load_card
-from zhbert.tasks.fine_tuned import card_table, table_to_toml
 from zhbert.tasks.metrics import METRICS, entity_counts, resampled_mean
 
 TEXTS = (

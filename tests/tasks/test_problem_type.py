@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.jobs.predict import predict
 from zhbert.tasks.classify import Classify, MultiLabel
-from zhbert.tasks.fine_tuned import open_fine_tuned
 from zhbert.tasks.read import TextExample
 from zhbert.tasks.regress import Regress
 from zhbert.text.tokenizer import Tokenizer

@@ -10,7 +10,7 @@ import torch
 from tests.zoo.models import contents
 from tests.zoo.server import Fault, Server
 
-from zhbert.convert.tensorflow import write_tensorflow
+from zhbert.export.tensorflow import write_tensorflow
 from zhbert.model.checkpoint import open_checkpoint, write_pytorch
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from zhbert.data.reading import Problem, Reading
+from zhbert.data.read_options import Problem, ReadOptions
 from zhbert.data.records import (
     READ_AS,
     READERS,
@@ -124,7 +124,7 @@ class Block:
 _Found = Segment | Place | dict[str, int]
 
 
-def read_blocks(sources: Iterable[Source], reading: Reading) -> Iterator[Block]:
+def read_blocks(sources: Iterable[Source], reading: ReadOptions) -> Iterator[Block]:
     """Cut the input into blocks at documents' ends, in order; a pure function of the input."""
     block = Block(0)
     done = 0
@@ -160,7 +160,7 @@ def _position(raw: BinaryIO) -> int:
 
 
 def _read(
-    source: Source, raw: BinaryIO, reading: Reading, room: Callable[[], int]
+    source: Source, raw: BinaryIO, reading: ReadOptions, room: Callable[[], int]
 ) -> Iterator[_Found]:
     yield {"files.read": 1}
     try:
@@ -263,7 +263,7 @@ class _Buffer:
 
 
 def _cut(
-    source: Source, stream: Stream, kind: str, reading: Reading, room: Callable[[], int]
+    source: Source, stream: Stream, kind: str, reading: ReadOptions, room: Callable[[], int]
 ) -> Iterator[_Found]:
     """One file of lines, cut where the next block is full."""
     documents = "line" if kind == JSON_LINES else reading.documents
@@ -319,7 +319,7 @@ def place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
 
 
 def _records(
-    source: Source, stream: Stream, form: str, reading: Reading, room: Callable[[], int]
+    source: Source, stream: Stream, form: str, reading: ReadOptions, room: Callable[[], int]
 ) -> Iterator[_Found]:
     """One file's records, put together to parts of about a block."""
     raw = bytearray()
@@ -363,7 +363,7 @@ def _counts_of(problem: Problem) -> dict[str, int]:
     return {f"documents.{problem.what}": 1} | ({"documents.found": 1} if problem.error else {})
 
 
-def _column(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[_Found]:
+def _column(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterator[_Found]:
     """One parquet file's texts, a few hundred rows at a time."""
     if not source.size:
         yield from _empty(source)
@@ -423,7 +423,7 @@ class Outline:
 class _Collector:
     """Builds a block's text out of its segments."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: ReadOptions) -> None:
         self.reading = reading
         self.parts: list[str] = []
         self.size = 0
@@ -519,7 +519,7 @@ class _Collector:
 _BLANK_LINES = re.compile(r"\n\s+")
 
 
-def outline(block: Block, reading: Reading) -> Outline:
+def outline(block: Block, reading: ReadOptions) -> Outline:
     """Decode a block and find its documents, lines and sentences."""
     collector = _Collector(reading)
     for segment in block.segments:

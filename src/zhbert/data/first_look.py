@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zhbert.data.documents import Place, outline, read_blocks
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
@@ -92,7 +92,7 @@ class FirstLook:
             )
 
 
-def first_look(names: Iterable[str | Path], reading: Reading) -> FirstLook:
+def first_look(names: Iterable[str | Path], reading: ReadOptions) -> FirstLook:
     """Read the beginning of files and folders.
 
     Raises:

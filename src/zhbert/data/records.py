@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from zhbert.data.reading import Problem, Reading
+from zhbert.data.read_options import Problem, ReadOptions
 from zhbert.data.sources import (
     CSV,
     JSON_LINES,
@@ -102,7 +102,7 @@ _SURELY_CUT = 4000
 # ---------------------------------------------------------------- JSON
 
 
-def text_of(record: Any, reading: Reading) -> str | Problem:
+def text_of(record: Any, reading: ReadOptions) -> str | Problem:
     """A JSON value's text: its field, or the value itself if it is a string."""
     if isinstance(record, str):
         return record
@@ -120,10 +120,10 @@ def text_of(record: Any, reading: Reading) -> str | Problem:
     return str(record[name])
 
 
-def json_line(raw: bytes, reading: Reading) -> str | Problem | None:
+def json_line(raw: bytes, reading: ReadOptions) -> str | Problem | None:
     """The text of one line of JSON lines; half a surrogate pair is left in it. None: a blank line.
 
-    >>> json_line(b'{"text": "a"}', Reading()), json_line(b" ", Reading())
+    >>> json_line(b'{"text": "a"}', ReadOptions()), json_line(b" ", ReadOptions())
     ('a', None)
     """
     if not raw or raw.isspace():
@@ -144,13 +144,13 @@ def _bad_json(error: Exception) -> Problem:
     return Problem("bad_json", f"not JSON: {'nested too deeply' if deep else error}")
 
 
-def _json_lines(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
+def _json_lines(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
     for number, raw in _lines(stream, reading):
         if (text := json_line(raw, reading)) is not None:
             yield number, text
 
 
-def _json_values(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
+def _json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
     """The elements of arrays, and values that stand one after another, over any lines."""
     reader = _JsonReader(stream, reading)
     while (opening := reader.next_character()) is not None:
@@ -172,7 +172,7 @@ def _json_values(stream: Stream, form: str, reading: Reading) -> Iterator[Number
 class _JsonReader:
     """JSON values out of a stream; it holds one of them at a time."""
 
-    def __init__(self, stream: Stream, reading: Reading) -> None:
+    def __init__(self, stream: Stream, reading: ReadOptions) -> None:
         self._stream, self._reading = stream, reading
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._scan = json.JSONDecoder().raw_decode
@@ -239,7 +239,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 # ---------------------------------------------------------------- lines
 
 
-def _lines(stream: Stream, reading: Reading) -> Iterator[tuple[int, bytes]]:
+def _lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, bytes]]:
     """Numbered lines, without their ends."""
     rest: list[bytes] = []
     size, number = 0, 0
@@ -259,7 +259,7 @@ def _lines(stream: Stream, reading: Reading) -> Iterator[tuple[int, bytes]]:
         yield number + 1, b"".join(rest)
 
 
-def _text_lines(stream: Stream, reading: Reading) -> Iterator[tuple[int, str]]:
+def _text_lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, str]]:
     for number, raw in _lines(stream, reading):
         yield number, raw.decode(errors="surrogateescape").removesuffix("\r")
 
@@ -271,7 +271,7 @@ _CELL = '(?:"[^"]*(?:""[^"]*)*"|[^"{0}\\r\\n][^{0}\\r\\n]*|)'
 READ_AS = "read_as"
 
 
-def _table(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
+def _table(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
     """The cells of one column; a header, if there is one, names it."""
     rows = _cells(_text_lines(stream, reading), form, reading)
     first = next(rows, None)
@@ -319,7 +319,7 @@ def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str
 
 
 def _cells(
-    lines: Iterator[tuple[int, str]], form: str, reading: Reading
+    lines: Iterator[tuple[int, str]], form: str, reading: ReadOptions
 ) -> Iterator[tuple[int, list[str], str]]:
     """Each record's line, cells, and the record itself.
 
@@ -378,7 +378,7 @@ _END = "</doc>"
 _LONGEST_BEGIN = 2_000
 
 
-def _articles(stream: Stream, form: str, reading: Reading) -> Iterator[NumberedText]:
+def _articles(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
     """What stands between <doc ...> and </doc>, without the title where it is repeated there."""
     first, title, size, inside = 1, "", 0, False
     body: list[str] = []
@@ -431,7 +431,7 @@ def _without_marks(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]
                 yield number, part
 
 
-READERS: dict[str, Callable[[Stream, str, Reading], Iterator[NumberedText]]] = {
+READERS: dict[str, Callable[[Stream, str, ReadOptions], Iterator[NumberedText]]] = {
     JSON_LINES: _json_lines,
     JSON_VALUES: _json_values,
     CSV: _table,
@@ -458,7 +458,7 @@ _ROWS = 256
 _SUSPICIOUS = 256 << 20
 
 
-def parquet_cells(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[Cells]:
+def parquet_cells(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterator[Cells]:
     """One parquet file's texts, a few hundred rows at a time.
 
     Raises:
@@ -503,7 +503,7 @@ def parquet_cells(source: Source, raw: BinaryIO, reading: Reading) -> Iterator[C
         raise DamagedError(f"not readable as parquet: {reason_of(error)}") from error
 
 
-def _rows_at_a_time(metadata: Any, name: str, size: int, reading: Reading) -> int:
+def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -> int:
     """How many rows fit into memory together; DamagedError where kilobytes hold gigabytes."""
     rows = _ROWS
     for group in range(metadata.num_row_groups):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zhbert.data.documents import Place, outline, place_to_split, read_blocks
-from zhbert.data.reading import Problem, Reading
+from zhbert.data.read_options import Problem, ReadOptions
 from zhbert.data.records import READERS, form_of
 from zhbert.data.sources import (
     PARQUET,
@@ -34,7 +34,7 @@ def _silent(source: Source, read: int) -> None:
 
 
 def read_texts(
-    sources: Iterable[Source], reading: Reading, advance: Advance = _silent
+    sources: Iterable[Source], reading: ReadOptions, advance: Advance = _silent
 ) -> Iterator[str]:
     """The text of some files, in parts of whole lines.
 
@@ -60,14 +60,14 @@ def read_texts(
             raise ZhbertError(f"{source.name}: empty; name a file with text in it")
 
 
-def refusal(place: Place, reading: Reading) -> ZhbertError:
+def refusal(place: Place, reading: ReadOptions) -> ZhbertError:
     """The error about a place that cannot be read, with the way out."""
     broken = place.reason == reading.broken.reason
     return ZhbertError(f"{place}; {reading.way_out}" if broken else str(place))
 
 
 def read_lines(
-    file: str | Path, reading: Reading | None = None, longest: int = 1 << 20
+    file: str | Path, reading: ReadOptions | None = None, longest: int = 1 << 20
 ) -> Iterator[list[str]]:
     """The lines of one file (or "-"), as soon as they are there; of records, those of their texts.
 
@@ -76,7 +76,7 @@ def read_lines(
     Raises:
         ZhbertError: a folder, or something in the file cannot be read.
     """
-    reading = reading or Reading()
+    reading = reading or ReadOptions()
     if str(file) != "-" and Path(file).is_dir():
         raise ZhbertError(f"{file}: a folder; name a text file")
     (source,) = find_sources([file])
@@ -101,7 +101,9 @@ def read_lines(
             raise ZhbertError(f"{source.name}: {error}") from error
 
 
-def _lines(source: Source, stream: Stream, reading: Reading, longest: int) -> Iterator[list[str]]:
+def _lines(
+    source: Source, stream: Stream, reading: ReadOptions, longest: int
+) -> Iterator[list[str]]:
     number = 1
     parts: list[bytes] = []
     size = 0

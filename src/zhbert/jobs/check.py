@@ -23,7 +23,8 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.data.remarks import on_rows, on_text
-from zhbert.jobs.pretrain import add_recipe_arguments, auto_micro_batch_rows, workload
+from zhbert.options import add_recipe_arguments
+from zhbert.pretraining.workload import auto_micro_batch_rows, workload
 from zhbert.runtime import total_memory
 from zhbert.train.memory import BYTES_PER_PARAMETER, memory_budget
 from zhbert.wording import counted, without_secrets
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     result = check(args.recipe, args.overrides, corpus=args.corpus)
     if args.json:

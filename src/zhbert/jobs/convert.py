@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import architecture_of, check_out, tokenizer_of
+from zhbert.model.folder import architecture_of, check_out, tokenizer_of
 from zhbert.wording import counted, listed, without_secrets
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say in one line what was written."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     with console.progress(args.quiet or args.json) as progress:
         task = progress.add_task("converting", total=None)
@@ -172,7 +172,7 @@ def _write(
     from zhbert.text.tokenizer import Tokenizer
 
     if to == "tensorflow":
-        from zhbert.convert.tensorflow import write_tensorflow
+        from zhbert.export.tensorflow import write_tensorflow
 
         write_tensorflow(
             folder, entries, config, None if tokenizer is None else tokenizer.vocabulary

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zhbert import console
 from zhbert.data.shards import SPLITS, Corpus, Shard
 from zhbert.errors import ZhbertError
 from zhbert.files import refused
-from zhbert.jobs import console
 from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 

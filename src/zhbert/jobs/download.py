@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 
-from zhbert.jobs.model_folder import check_out
+from zhbert.model.folder import check_out
 from zhbert.wording import without_secrets
 from zhbert.zoo import FORMATS, locate, origin_of, save
 from zhbert.zoo.layout import find_model
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:

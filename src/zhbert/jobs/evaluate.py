@@ -22,41 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.console import take_positionals_anywhere
+from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
 from zhbert.tasks.cards import Card, load_card, split_of, split_remark, with_encoding
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
-    from zhbert.tasks.fine_tuned import FineTuned
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Declare --precision."""
-    parser.add_argument(
-        "--precision",
-        choices=("fp32", "bf16"),
-        default="fp32",
-        help="bf16 is faster where the hardware has it, and rounds more (default: fp32)",
-    )
-
-
-def add_split(parser: argparse.ArgumentParser, file: str) -> None:
-    """Declare --split."""
-    parser.add_argument(
-        "--split",
-        metavar="NAME",
-        help=f"which split {file} is, where its name does not say (dev); matters if one file holds "
-        "all splits, and for the remark on cuts",
-    )
-
-
-def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
-    """Declare --encoding."""
-    parser.add_argument(
-        "--encoding",
-        metavar="NAME",
-        help=f"what {file} is encoded in, where it is not UTF-8: gb18030, big5, utf-16, ...",
-    )
+    from zhbert.finetuning.fine_tuned import FineTuned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-    from zhbert.jobs import console
-    from zhbert.jobs.class_table import print_report
+    from zhbert import console
+    from zhbert.console import print_class_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -103,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(result)
         return 0
     if "classes" in result:
-        print_report(load_card(args.task), result)
+        print_class_report(load_card(args.task), result)
         sys.stdout.write("\n")
     for name, value in result["metrics"].items():
         sys.stdout.write(f"{name}  {value:.2f}\n")
@@ -114,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_on_corpus(args: argparse.Namespace, remark: Any) -> int:
     """Print the masked accuracy of a pretrained model."""
-    from zhbert.jobs import console
-    from zhbert.jobs.masked_accuracy import masked_accuracy
+    from zhbert import console
+    from zhbert.pretraining.masked_accuracy import masked_accuracy
 
     others = {"TASK": args.task, "--data": args.data, "--split": args.split}
     given = [name for name, value in {**others, "--encoding": args.encoding}.items() if value]
@@ -166,7 +137,7 @@ def evaluate(
     if not Path(model).exists():  # a name, an address or a mistake: before torch is imported
         model = locate(os.fspath(model))
 
-    from zhbert.jobs.finetune_seed import metrics_of
+    from zhbert.finetuning.seed import metrics_of
     from zhbert.tasks.classify import MultiLabel
 
     opened = open_model(model)
@@ -213,9 +184,9 @@ def open_model(model: str | os.PathLike[str]) -> FineTuned:
 
     Raises ZhbertError where it is not fine-tuned, or its vocabulary is another model's.
     """
-    from zhbert.jobs.model_folder import check_vocabulary
+    from zhbert.finetuning.fine_tuned import open_fine_tuned
+    from zhbert.model.folder import check_vocabulary
     from zhbert.runtime import choose_device, prepare_threads
-    from zhbert.tasks.fine_tuned import open_fine_tuned
 
     opened = open_fine_tuned(os.fspath(model), quiet=True)
     rows: int = cast(Any, opened.model).config.vocab_size

@@ -24,7 +24,7 @@ from typing import Any
 
 from zhbert.config import RANGES
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import check_out, open_model_folder, train_on
+from zhbert.model.folder import check_out, open_model_folder, train_on
 from zhbert.wording import without_secrets
 
 _CHOICES = ("hierarchical", "repeat")
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extend, and say in one line what was written."""
-    from zhbert.jobs.console import out, print_json
+    from zhbert.console import out, print_json
 
     result = extend(
         args.model,

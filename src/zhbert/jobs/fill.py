@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.console import take_positionals_anywhere
-from zhbert.jobs.model_folder import check_vocabulary
+from zhbert.model.folder import check_vocabulary
 from zhbert.wording import without_secrets
 from zhbert.zoo.packaged import DEFAULT
 
@@ -62,7 +61,7 @@ class Filled:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the text and the number of candidates."""
-    from zhbert.jobs import reading
+    from zhbert import options
 
     parser.add_argument(
         "model", nargs="?", metavar="MODEL",
@@ -72,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
     )
-    reading.add_arguments(parser)
-    take_positionals_anywhere(parser)
+    options.add_reading_arguments(parser)
+    options.take_positionals_anywhere(parser)
 
 
 def fill(
@@ -210,8 +209,8 @@ def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMasked
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print what was found."""
-    from zhbert.jobs.console import err, print_json
-    from zhbert.jobs.reading import lines_of_stdin, reading_of
+    from zhbert.console import err, print_json
+    from zhbert.options import lines_of_stdin, reading_of
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
@@ -253,7 +252,7 @@ def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
 
 
 def _print_result(result: Filled, mask: str, quiet: bool) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     console.out().print(result.filled)
     if quiet:

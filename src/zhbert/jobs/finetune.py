@@ -42,16 +42,15 @@ from zhbert.files import (
     write_json,
     write_text,
 )
-from zhbert.folders import Claim, empty_folder
-from zhbert.jobs.console import take_positionals_anywhere
-from zhbert.jobs.evaluate import add_encoding
-from zhbert.jobs.finetune_text import (
+from zhbert.finetuning.describe import (
     describe_examples,
     describe_settings,
     describe_summary,
     short_name,
 )
-from zhbert.jobs.model_folder import check_vocabulary
+from zhbert.folders import Claim, empty_folder
+from zhbert.model.folder import check_vocabulary
+from zhbert.options import add_encoding, take_positionals_anywhere
 from zhbert.runtime import read_provenance
 from zhbert.schema import build, flatten, to_toml
 from zhbert.tasks.cards import Card, load_card, split_remark, with_encoding
@@ -67,7 +66,7 @@ from zhbert.tasks.settings import (
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.jobs.finetune_seed import DivergedError, Task
+    from zhbert.finetuning.seed import DivergedError, Task
     from zhbert.model.config import BertConfig
     from zhbert.tasks.kinds import Kind
     from zhbert.tasks.read import Example
@@ -109,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     if args.compare:
         others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
@@ -221,8 +220,8 @@ class _Run:
         self.model = find_model(locate(model, quiet=quiet)).folder
         self.config: BertConfig = BertConfig.from_pretrained(self.model)
 
+        from zhbert.finetuning.fine_tuned import open_tokenizer
         from zhbert.runtime import choose_device
-        from zhbert.tasks.fine_tuned import open_tokenizer
 
         self.tokenizer: Tokenizer = open_tokenizer(self.model)
         self.device = choose_device()
@@ -230,14 +229,14 @@ class _Run:
 
     def say(self, line: str) -> None:
         """A remark on stderr."""
-        from zhbert.jobs import console
+        from zhbert import console
 
         if not self.quiet:
             console.say(line)
 
     def go(self) -> Result:
         """All points of the grid, all seeds."""
-        from zhbert.jobs.finetune_seed import Stopped
+        from zhbert.finetuning.seed import Stopped
         from zhbert.runtime import prepare_threads
 
         self.threads = prepare_threads(self.settings[0].threads)
@@ -261,7 +260,7 @@ class _Run:
 
     def _points(self, first: Task) -> dict[str, Any]:
         """The summary of the only point, or of the best one; ``first`` is the first one's task."""
-        from zhbert.jobs.finetune_seed import DivergedError
+        from zhbert.finetuning.seed import DivergedError
 
         seeds = self._all_seeds()
         if len(seeds) > self.seeds:
@@ -329,10 +328,10 @@ class _Run:
 
     def _look_at_model(self) -> None:
         """Refuse what cannot be opened now, not after the data were read; warn of noise."""
-        from zhbert.jobs.finetune_seed import open_model
+        from zhbert.finetuning.fine_tuned import KINDS
+        from zhbert.finetuning.seed import open_model
         from zhbert.model.checkpoint import open_checkpoint
         from zhbert.model.inspection import head_states
-        from zhbert.tasks.fine_tuned import KINDS
 
         kind = KINDS[self.card.kind](self.card, self.tokenizer, self.settings[0])
         open_model(self.model, kind, 0)
@@ -350,7 +349,7 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What a run that is gone on with must have in common with this one."""
-        from zhbert.tasks.fine_tuned import card_table
+        from zhbert.finetuning.fine_tuned import card_table
         from zhbert.zoo.layout import find_model
 
         weights = find_model(self.model).weights
@@ -405,8 +404,8 @@ class _Run:
 
     def _open(self, identity: Mapping[str, Any], former: dict[str, Any] | None) -> None:
         """Make the run folder."""
+        from zhbert.finetuning.fine_tuned import card_table, table_to_toml
         from zhbert.runtime import choose_dtype, provenance
-        from zhbert.tasks.fine_tuned import card_table, table_to_toml
 
         folder = self.folder
         origin: dict[str, Any] = {
@@ -427,7 +426,7 @@ class _Run:
 
     def _point(self, point: tuple[str, ...], task: Task, seeds: Sequence[int]) -> dict[str, Any]:
         """All seeds with the same settings; their summary."""
-        from zhbert.jobs.finetune_seed import Stopped, train_seed
+        from zhbert.finetuning.seed import Stopped, train_seed
 
         folder = self._folder_of(point)
         several = len(self.points) > 1
@@ -450,7 +449,7 @@ class _Run:
 
     def _all_seeds(self) -> list[int]:
         """Those asked for, and further ones that earlier commands have finished at every point."""
-        from zhbert.jobs.finetune_seed import finished
+        from zhbert.finetuning.seed import finished
 
         folders = [self._folder_of(point) for point in self.points]
         names = [path.name.removeprefix("seed-") for path in folders[0].glob("seed-[0-9]*")]
@@ -488,8 +487,8 @@ class _Run:
 
     def _task(self, settings: FineTuningSettings, first: bool) -> Task:
         """Everything tokenized, once for all seeds."""
-        from zhbert.jobs.finetune_seed import Task
-        from zhbert.tasks.fine_tuned import KINDS
+        from zhbert.finetuning.fine_tuned import KINDS
+        from zhbert.finetuning.seed import Task
         from zhbert.tasks.rows import check_segments
 
         kind = KINDS[self.card.kind](self.card, self.tokenizer, settings)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_comparison(first: str | Path, second: str | Path, *, as_json: bool) -> int:
     """Print how two runs differ."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     result = compare_runs(first, second)
     if as_json:

@@ -65,7 +65,7 @@ def find_files(path: str | Path, *, quiet: bool = True) -> ModelFiles:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect and print; 0 also for what is strange, since that was the question."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     files = find_files(args.path, quiet=args.quiet)
     from zhbert.model.inspection import inspect_checkpoint
@@ -93,7 +93,7 @@ def _print(path: str, found: Inspection) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from zhbert.jobs import console
+    from zhbert import console
 
     out = console.out()
     out.print(path, style="bold")
@@ -116,7 +116,7 @@ def _print(path: str, found: Inspection) -> None:
 def _print_list(lines: tuple[str, ...]) -> None:
     from rich.table import Table
 
-    from zhbert.jobs import console
+    from zhbert import console
 
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)

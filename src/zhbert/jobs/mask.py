@@ -65,7 +65,7 @@ class MaskedText:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the text and how to cut and mask it."""
-    from zhbert.jobs import reading
+    from zhbert import options
 
     parser.add_argument("text", metavar="TEXT", help="the text; - reads texts from stdin, by line")
     parser.add_argument(
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="show what training sees: 80 %% [MASK], 10 %% a random piece, 10 %% kept",
     )
-    reading.add_arguments(parser)
+    options.add_reading_arguments(parser)
 
 
 def mask_text(
@@ -178,9 +178,9 @@ def mask_text(
 
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
+    from zhbert.console import err, out, print_json
     from zhbert.data.masking import MaskingVocabulary
-    from zhbert.jobs.console import err, out, print_json
-    from zhbert.jobs.reading import lines_of_stdin, reading_of
+    from zhbert.options import lines_of_stdin, reading_of
     from zhbert.text.segment import load_segmenter
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
@@ -240,7 +240,7 @@ def print_table(result: MaskedText) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from zhbert.jobs.console import out
+    from zhbert.console import out
 
     rows = [
         ("原文", "original", Text(_printable(result.text))),

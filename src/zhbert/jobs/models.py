@@ -65,7 +65,7 @@ def _choices(field: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """List the models that the filters leave, or show one."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     filters = {key: getattr(args, key) for key in ("language", "size", "source")}
     filters = {key: value for key, value in filters.items() if value}
@@ -268,7 +268,7 @@ def describe(card: Card) -> dict[str, Any]:
 
 
 def _list(chosen: list[Card], quiet: bool) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     table = console.table("=model", "=lang", ">shape", ">params", "source", "=forms")
     # In a narrow window this is the column that gives way.
@@ -294,7 +294,7 @@ def _list(chosen: list[Card], quiet: bool) -> None:
 
 
 def _show(card: Card) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     out = console.out()
     out.print(card.display_name or card.name, style="bold")

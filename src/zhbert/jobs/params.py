@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     result = params(args.what, vocabulary_size=args.vocabulary_size)
     if args.json:

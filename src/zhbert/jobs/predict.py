@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, to_json
+from zhbert.finetuning.predict_inputs import read_inputs
 from zhbert.folders import check_file
-from zhbert.jobs.evaluate import add_encoding, add_precision, dtype_of, open_model
-from zhbert.jobs.predict_inputs import read_inputs
+from zhbert.jobs.evaluate import dtype_of, open_model
+from zhbert.options import add_encoding, add_precision
 from zhbert.spreadsheets import to_cell
 from zhbert.tasks.cards import with_encoding
 from zhbert.tasks.read import Example, TagExample
@@ -40,7 +41,7 @@ from zhbert.tasks.write_predictions import cluener_line, in_one, json_id, tagged
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
-    from zhbert.tasks.fine_tuned import FineTuned
+    from zhbert.finetuning.fine_tuned import FineTuned
     from zhbert.tasks.kinds import Kind, Prediction
 
 STREAM = "-"

@@ -19,18 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zhbert.data.documents import Block, Place, read_blocks
-from zhbert.data.held_out import divide_document, move_document
-from zhbert.data.reading import DOCUMENTS, Reading
-from zhbert.data.shards import COUNTS, FORMAT, SPLITS, VERSION, flush_shards, merge_shards
-from zhbert.data.sources import Sources, find_sources
-from zhbert.data.texts import refusal
-from zhbert.errors import ZhbertError
-from zhbert.files import describe_os_error, read_json, remove, sweep, write_json
-from zhbert.folders import Claim, locked
-from zhbert.jobs import console, reading
-from zhbert.jobs.account import account, describe, remarks, warnings
-from zhbert.jobs.blocks import (
+from zhbert import console, options
+from zhbert.data.account import account, describe, remarks, warnings
+from zhbert.data.blocks import (
     MOST_PLACES,
     BlockWorker,
     Settings,
@@ -38,6 +29,15 @@ from zhbert.jobs.blocks import (
     start_worker,
     work,
 )
+from zhbert.data.documents import Block, Place, read_blocks
+from zhbert.data.held_out import divide_document, move_document
+from zhbert.data.read_options import DOCUMENTS, ReadOptions
+from zhbert.data.shards import COUNTS, FORMAT, SPLITS, VERSION, flush_shards, merge_shards
+from zhbert.data.sources import Sources, find_sources
+from zhbert.data.texts import refusal
+from zhbert.errors import ZhbertError
+from zhbert.files import describe_os_error, read_json, remove, sweep, write_json
+from zhbert.folders import Claim, locked
 from zhbert.text.segment import SEGMENTERS, TRADITIONAL, Segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.tokenizer_files import find_tokenizer
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="blank",
         help="in txt, what is a document: the text up to a blank line, a line, a file",
     )
-    reading.add_arguments(parser)
+    options.add_reading_arguments(parser)
     parser.add_argument(
         "--held-out",
         type=float,
@@ -208,7 +208,7 @@ def prepare(
         segmenter_model=segmenter_model,
         user_words=Path(user_words) if user_words is not None else None,
         traditional=traditional,
-        reading=Reading(documents=documents, field=field, encoding=encoding),
+        reading=ReadOptions(documents=documents, field=field, encoding=encoding),
         held_out=held_out,
     )
     _put_away(settings)

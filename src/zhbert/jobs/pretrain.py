@@ -40,8 +40,9 @@ from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.folders import Claim
-from zhbert.jobs.console import take_positionals_anywhere
-from zhbert.jobs.model_folder import check_corpus_vocabulary, other_vocabulary
+from zhbert.model.folder import check_corpus_vocabulary, other_vocabulary
+from zhbert.options import add_recipe_arguments
+from zhbert.pretraining.workload import auto_micro_batch_rows, workload
 from zhbert.runtime import (
     choose_device,
     choose_dtype,
@@ -52,20 +53,14 @@ from zhbert.runtime import (
 )
 from zhbert.train.memory import (
     BYTES_PER_PARAMETER,
-    Workload,
     compile_layers,
     memory_budget,
-    micro_batch_rows,
 )
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    import torch
-
-    from zhbert.data.evaluation import MaskedRows
     from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
     from zhbert.data.shards import Corpus
-    from zhbert.model.config import BertConfig
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
@@ -107,13 +102,6 @@ class Result:
         return None if self.signal else self.folder / "final"
 
 
-def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare RECIPE and key=value; the latter may stand before, between and after options."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
-    take_positionals_anywhere(parser)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_recipe_arguments(parser)
@@ -126,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     rank = int(os.environ.get("RANK", "0"))
     try:
@@ -278,11 +266,12 @@ class _Job:
     def say(self, line: str) -> None:
         """A remark on stderr, from the first process only."""
         if not self.quiet:
-            from zhbert.jobs import console
+            from zhbert import console
 
             console.say(line)
 
     def go(self) -> Result:
+        from zhbert.pretraining import objective
         from zhbert.train.checkpoint import load_model_state
         from zhbert.train.log import TensorBoard
         from zhbert.train.loop import LoopSettings, NotFiniteError, train, write_notice
@@ -322,7 +311,7 @@ class _Job:
         try:
             outcome: Outcome = train(
                 model,
-                PretrainingObjective(self._sampler()),
+                objective.PretrainingObjective(self._sampler()),
                 source=lambda step: loader.steps(step - begun.first_step),
                 optimizer=optimizer,
                 schedule=schedule(
@@ -462,6 +451,8 @@ class _Job:
     # -- where the run starts ------------------------------------------------------------------
 
     def _begin(self) -> _Start:
+        from zhbert.pretraining import objective
+
         if self.resume and (resumed := self._begin_resumed()):
             return resumed
         if self.recipe.continue_from:
@@ -473,7 +464,7 @@ class _Job:
         recipe = self.recipe
         if not recipe.initial_model:
             shape = resolve_shape(recipe.model)
-            model = new_model(recipe, self._config(shape), self.corpus)
+            model = objective.new_model(recipe, self._config(shape), self.corpus)
             return _Start(shape, model, None, Progressed(), 0)
         source = self._initial_folder(recipe.initial_model)
         check_corpus_vocabulary(source, self.corpus, self.say)
@@ -746,6 +737,7 @@ class _Job:
 
     def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
         from zhbert.data.evaluation import held_out_rows
+        from zhbert.pretraining import objective
 
         recipe = self.recipe
         wanted = recipe.evaluation
@@ -762,7 +754,7 @@ class _Job:
                 f"{self.corpus.folder}: no held-out documents: evaluation is skipped (prepare it "
                 "again with --held-out 0.01 --overwrite to have some)"
             )
-        return evaluations_of(masked)
+        return objective.evaluations_of(masked)
 
     def _sampler(self) -> CandidateSampler | None:
         """What chooses the pieces that a step's softmax is over; None: it is over all."""
@@ -883,106 +875,6 @@ class _Job:
                 )
 
 
-def evaluations_of(masked: Iterable[MaskedRows]) -> list[Evaluation[Batch]]:
-    """Held-out rows as the training loop takes them."""
-    from zhbert.train.loop import Evaluation
-
-    return [
-        Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
-        for rows in masked
-    ]
-
-
-def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
-    """The model of random weights that a run begins with which starts from no other."""
-    from zhbert.model.pretrained import BertForPreTraining
-
-    model = BertForPreTraining(config, seed=recipe.seed)
-    if recipe.initial_weights == "scaled":
-        model.scale_initial_weights(corpus.piece_counts)
-    return model
-
-
-class PretrainingObjective:
-    """Masked words and sentence pairs, for the training loop."""
-
-    parts = ("masked_lm", "next_sentence")
-
-    def __init__(self, sampler: CandidateSampler | None = None) -> None:
-        self._sampler = sampler
-
-    def counts(self, batch: Batch) -> tuple[int, ...]:
-        """Predicted pieces, and rows where pairs are labelled."""
-        pairs = batch.next_sentence_labels
-        return len(batch.labels), 0 if pairs is None else len(pairs)
-
-    def pieces(self, batch: Batch) -> int:
-        """All pieces: a batch has no padding."""
-        return len(batch.input_ids)
-
-    def __call__(
-        self, model: torch.nn.Module, batch: Batch, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums of both losses, and how many guesses were right."""
-        import torch
-
-        from zhbert.model.pretrained import BertForPreTraining
-
-        assert isinstance(model, BertForPreTraining)
-        model.set_dropout_seed(seed, batch.first_row)
-        candidates = None
-        if self._sampler is not None and model.training:
-            # Of the step's seed alone, so that all its micro-batches and ranks draw the same.
-            candidates = self._sampler.draw(seed).to(batch.labels.device)
-        loss = model.pretraining_loss(
-            batch.input_ids,
-            batch.token_type_ids,
-            batch.position_ids,
-            batch.row_starts,
-            batch.max_length,
-            batch.predicted_positions,
-            batch.labels,
-            batch.next_sentence_labels,
-            candidates,
-        )
-        pair_loss, pair_correct = loss.next_sentence_loss_sum, loss.next_sentence_correct
-        if pair_loss is None or pair_correct is None:
-            pair_loss = loss.masked_lm_loss_sum.new_zeros(())
-            pair_correct = loss.masked_lm_correct.new_zeros(())
-        return (
-            torch.stack([loss.masked_lm_loss_sum, pair_loss]),
-            torch.stack([loss.masked_lm_correct, pair_correct]),
-        )
-
-
-def auto_micro_batch_rows(
-    recipe: Recipe,
-    shape: ModelShape,
-    vocabulary_size: int,
-    rows: int,
-    budget: int,
-    flash_attention: bool,
-    bytes_per_number: int,
-) -> int:
-    """The rows of a micro-batch whose activations fit into ``budget`` bytes."""
-    work = workload(recipe, shape, vocabulary_size)
-    each = work.activation_bytes(bytes_per_number, stored_attention=not flash_attention)
-    return micro_batch_rows(rows, recipe.sequence_length, each, budget)
-
-
-def workload(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Workload:
-    """The sizes from which memory and operations are estimated; the shape is resolved."""
-    softmax, masking = recipe.softmax, recipe.masking
-    if softmax.frequent:
-        vocabulary_size = min(vocabulary_size, softmax.frequent + softmax.sampled)
-    return Workload.of(
-        shape,
-        vocabulary_size=vocabulary_size,
-        sequence_length=recipe.sequence_length,
-        predicted_share=max(masking.rate, masking.final_rate or 0.0),
-    )
-
-
 def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Claim:
     return Claim(
         folder=folder,
@@ -1016,4 +908,4 @@ def _nested(recipe: Recipe) -> dict[str, Any]:
     )
 
 
-__all__ = ["PretrainingObjective", "Result", "add_arguments", "pretrain", "run"]
+__all__ = ["Result", "add_arguments", "pretrain", "run"]

@@ -26,19 +26,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zhbert import console, options
 from zhbert.config import flatten, load_recipe, resolve_shape
+from zhbert.data.account import describe
 from zhbert.data.cloze import Cloze, held_out_clozes
 from zhbert.data.first_look import FirstLook, first_look
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import advising, json_lines
 from zhbert.folders import Claim
-from zhbert.jobs import console, reading
-from zhbert.jobs.account import describe
 from zhbert.jobs.fill import Filled, fill, open_model
 from zhbert.jobs.mask import mask_text, print_table
 from zhbert.jobs.prepare import prepare, processors, progress_bar
-from zhbert.jobs.pretrain import Result, new_model, pretrain
+from zhbert.jobs.pretrain import Result, pretrain
 from zhbert.text.segment import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.memory import Workload
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="override a value of the recipe (may be repeated)",
     )
-    reading.add_arguments(parser)
+    options.add_reading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -180,7 +180,7 @@ class _Quickstart:
                 "--set evaluation...: nothing would be compared; leave evaluation.rows above 0 and "
                 '"wwm" among evaluation.strategies'
             )
-        look = first_look(self.texts, reading.reading_of(self.args))
+        look = first_look(self.texts, options.reading_of(self.args))
         model = None if self.scratch else self._open(look)
         if model is None:
             self._check_vocabulary(look)
@@ -355,6 +355,8 @@ class _Quickstart:
 
         recipe = load_recipe(self.recipe, overrides)
         shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
+        from zhbert.pretraining.objective import new_model
+
         return new_model(recipe, BertConfig(vocab_size=len(self.tokenizer), **shape), corpus)
 
     def _filled(

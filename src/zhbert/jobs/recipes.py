@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     if args.action == "list":
         if args.name:
@@ -90,7 +90,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def _table(entries: list[dict[str, Any]]) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     table = console.table("=recipe", ">steps x rows x pieces", "what")
     for entry in entries:

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, write, and print the scores."""
-    from zhbert.jobs import console
+    from zhbert import console
     from zhbert.report.build import gather
     from zhbert.report.write import check_out, write_report
 
@@ -98,7 +98,7 @@ def describe(report: Report, files: list[Path]) -> dict[str, Any]:
 
 
 def _print(report: Report, files: list[Path], quiet: bool) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     out = console.out()
     if report.table.rows:
@@ -120,7 +120,7 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 
 def _scores(report: Report) -> Table:
     """A line for each task's metric and each of our models."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     relative = report.relative
     shares = {row.row.model: row for row in relative.rows if not row.row.source} if relative else {}

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.evaluate import add_encoding, add_split
+from zhbert.options import add_encoding, add_split
 from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-    from zhbert.jobs import console
-    from zhbert.jobs.class_table import print_report
+    from zhbert import console
+    from zhbert.console import print_class_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     console.out().print(table)
     if "classes" in result:
         console.out().print()
-        print_report(load_card(args.task), result)
+        print_class_report(load_card(args.task), result)
     return 0
 
 

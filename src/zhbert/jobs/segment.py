@@ -16,9 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zhbert import console, options
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.jobs import console, reading
 from zhbert.text.boundaries import Comparison, Difference, without_blanks
 from zhbert.text.segment import (
     SEGMENTERS,
@@ -47,8 +47,8 @@ class Example(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``zhbert segment``."""
-    parser.add_argument("file", metavar="FILE", help=f"{reading.FILES}; - is stdin")
-    reading.add_arguments(parser)
+    parser.add_argument("file", metavar="FILE", help=f"{options.FILES}; - is stdin")
+    options.add_reading_arguments(parser)
     parser.add_argument("--segmenter", default="jieba", help=" | ".join(SEGMENTERS))
     parser.add_argument(
         "--segmenter-model",
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.against is not None:
         _compare(args, segmenter, other, _with_other(args, segmenter, other))
     else:
-        for lines in read_lines(args.file, reading.reading_of(args)):
+        for lines in read_lines(args.file, options.reading_of(args)):
             for words in cut_lines(segmenter, lines):
                 line = json.dumps(words, ensure_ascii=False) if args.json else " ".join(words)
                 console.data().write(line + "\n")
@@ -139,7 +139,7 @@ def cut_lines(segmenter: Segmenter, lines: Iterable[str]) -> Iterator[list[str]]
 
 def _with_other(args: argparse.Namespace, segmenter: Segmenter, other: Segmenter) -> Iterator[Pair]:
     """The lines of FILE as both segmenters cut them."""
-    for lines in read_lines(args.file, reading.reading_of(args)):
+    for lines in read_lines(args.file, options.reading_of(args)):
         sides = segmenter.segment(lines), other.segment(lines)
         for line, found, expected in zip(lines, *sides, strict=True):
             yield line, found, line, expected
@@ -150,10 +150,10 @@ def _with_gold(args: argparse.Namespace, segmenter: Segmenter) -> Iterator[Pair]
     same = args.file != "-" and Path(args.file).exists() and Path(args.file).samefile(args.gold)
     prepare: Callable[[str], str] = without_blanks if same else str
     right = load_segmenter("whitespace")
-    options = reading.reading_of(args)
-    gold = (line for lines in read_lines(args.gold, options, _LONGEST_LINE) for line in lines)
+    reading = options.reading_of(args)
+    gold = (line for lines in read_lines(args.gold, reading, _LONGEST_LINE) for line in lines)
     number = 0
-    for raw in read_lines(args.file, options, _LONGEST_LINE):
+    for raw in read_lines(args.file, reading, _LONGEST_LINE):
         lines = [prepare(line) for line in raw]
         for line, found in zip(lines, segmenter.segment(lines), strict=True):
             number += 1

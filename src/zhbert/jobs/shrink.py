@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import ModelFolder, check_out, open_model_folder, train_on
+from zhbert.model.folder import ModelFolder, check_out, open_model_folder, train_on
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.data.reading import Reading
+    from zhbert.data.read_options import ReadOptions
     from zhbert.text.tokenizer import Tokenizer
 
 # Lost pieces in the table; --json has them all.
@@ -39,7 +39,7 @@ _SHOWN = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    from zhbert.jobs import reading
+    from zhbert import options
 
     parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
@@ -67,13 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus", nargs="+", metavar="FILE",
         help="text: report what it loses by the smaller vocabulary",
     )  # fmt: skip
-    reading.add_arguments(parser)
+    options.add_reading_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
     """Shrink, and print the parameters before and after."""
-    from zhbert.jobs.console import print_json
+    from zhbert.console import print_json
 
     result = shrink(
         args.model,
@@ -116,11 +116,11 @@ def shrink(
     Raises:
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
-    from zhbert.data.reading import Reading
+    from zhbert.data.read_options import ReadOptions
     from zhbert.model.surgery import keep_layers, resize_positions, select_rows
     from zhbert.text.growth import with_pieces
 
-    reading = Reading(field=field, encoding=encoding)
+    reading = ReadOptions(field=field, encoding=encoding)
     if layers is None and positions is None and vocab is None and not vocab_from:
         raise ZhbertError(
             "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
@@ -255,11 +255,11 @@ def _most_used(
     tokenizer: Tokenizer,
     files: Sequence[str | Path],
     size: int | None,
-    reading: Reading,
+    reading: ReadOptions,
     quiet: bool,
 ) -> list[int]:
     """The ids that a text uses most, and those that every text needs; in the model's order."""
-    from zhbert.jobs.reading import all_texts
+    from zhbert.options import all_texts
 
     used: Counter[int] = Counter()
     for text in all_texts(files, reading, doing="counting", quiet=quiet):
@@ -286,10 +286,10 @@ def _loss(
     old: Tokenizer,
     new: Tokenizer,
     files: Sequence[str | Path],
-    reading: Reading,
+    reading: ReadOptions,
     quiet: bool,
 ) -> dict[str, Any]:
-    from zhbert.jobs.reading import all_texts
+    from zhbert.options import all_texts
     from zhbert.text.coverage import Coverage, cover
     from zhbert.text.growth import ids_of_piece
 
@@ -324,7 +324,7 @@ def _loss(
 
 
 def _print(result: dict[str, Any], quiet: bool) -> None:
-    from zhbert.jobs.console import out, table
+    from zhbert.console import out, table
 
     console = out()
     parts = table("=part", ">before", ">after")
@@ -354,7 +354,7 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
 
 
 def _print_loss(loss: dict[str, Any]) -> None:
-    from zhbert.jobs.console import out, table
+    from zhbert.console import out, table
 
     console = out()
     print_coverage(loss)
@@ -372,7 +372,7 @@ def _print_loss(loss: dict[str, Any]) -> None:
 
 def print_coverage(found: dict[str, Any]) -> None:
     """A text's pieces and [UNK] before and after the vocabulary changed."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     text = f"the text, {counted(found['characters'], 'character')}"
     table = console.table(f"={text}", ">before", ">after")

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the tasks, or show one."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     if args.card:
         if args.name is None:
@@ -81,7 +81,7 @@ def _print_file(card: Card) -> None:
 
 
 def _list(cards: list[Card], quiet: bool) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     table = console.table("=task", "=kind", "=lang", "=metrics", "what")
     for card in cards:
@@ -98,7 +98,7 @@ def _list(cards: list[Card], quiet: bool) -> None:
 
 
 def _show(card: Card) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     out = console.out()
     out.print(card.title, style="bold", soft_wrap=False)
@@ -163,7 +163,7 @@ def _labels(card: Card) -> str:
 
 
 def _settings_table(card: Card) -> Table:
-    from zhbert.jobs import console
+    from zhbert import console
 
     small = settings_for(card, "small")
     families = {
@@ -195,7 +195,7 @@ def _number(value: float) -> str:
 
 
 def _published_table(card: Card) -> Table:
-    from zhbert.jobs import console
+    from zhbert import console
 
     figures = [one.max for one in card.published]
     decimals = 1 if figures == [round(figure, 1) for figure in figures] else 2

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
-from zhbert.jobs.model_folder import tokenizer_beside
+from zhbert.model.folder import tokenizer_beside
 
 if TYPE_CHECKING:
-    from zhbert.convert.parity import Parity
+    from zhbert.export.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def verify(
     Raises:
         ZhbertError: one of them does not open, or their shapes differ.
     """
-    from zhbert.convert import parity
+    from zhbert.export import parity
     from zhbert.model.config import BertConfig
     from zhbert.zoo import locate
     from zhbert.zoo.layout import find_model
@@ -109,7 +109,7 @@ def _lines(path: Path) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, and answer by the exit code."""
-    from zhbert.jobs import console
+    from zhbert import console
 
     verdict = verify(
         args.one,
@@ -144,7 +144,7 @@ def describe(verdict: Verdict) -> dict[str, Any]:
 def _print(verdict: Verdict, quiet: bool) -> None:
     from rich.text import Text
 
-    from zhbert.jobs import console
+    from zhbert import console
 
     out = console.out()
     if not quiet:

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``train``, ``coverage`` and ``extend``, each with its options."""
-    from zhbert.jobs import reading, vocab_extend
+    from zhbert import options
+    from zhbert.jobs import vocab_extend
 
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
     # Given before or after the action; a default here would undo what stood before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
         common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
-    reading.add_arguments(common)
-    files = f"{reading.FILES}, a folder of these, or - for stdin"
+    options.add_reading_arguments(common)
+    files = f"{options.FILES}, a folder of these, or - for stdin"
 
     train = verbs.add_parser(
         "train",
@@ -125,17 +126,17 @@ def train_vocabulary(
         ZhbertError: files that cannot be read, a size too small for what must be there, or a
             file at ``out`` without ``overwrite``.
     """
-    from zhbert.data.reading import Reading
+    from zhbert.data.read_options import ReadOptions
     from zhbert.data.texts import read_texts
     from zhbert.files import make_folder, sha256_of, write_text
     from zhbert.folders import check_file
-    from zhbert.jobs.reading import find, progress
+    from zhbert.options import find, progress
     from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
 
     if min_frequency < 1:
         raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
     out = Path(out)
-    reading = Reading(field=field, encoding=encoding)
+    reading = ReadOptions(field=field, encoding=encoding)
     check_file(
         out,
         overwrite=overwrite,
@@ -195,7 +196,7 @@ def _required_characters(names: str) -> frozenset[str]:
 
 
 def _run_train(args: argparse.Namespace) -> int:
-    from zhbert.jobs.console import err, out, print_json
+    from zhbert.console import err, out, print_json
     from zhbert.text.vocab import CHARACTER_SETS
 
     result = train_vocabulary(
@@ -267,12 +268,12 @@ def vocabulary_coverage(
     Raises:
         ZhbertError: a file is missing, empty, or not UTF-8.
     """
-    from zhbert.data.reading import Reading
+    from zhbert.data.read_options import ReadOptions
     from zhbert.data.texts import read_texts
-    from zhbert.jobs.reading import find, progress
+    from zhbert.options import find, progress
     from zhbert.text.coverage import cover
 
-    reading = Reading(field=field, encoding=encoding)
+    reading = ReadOptions(field=field, encoding=encoding)
     sources = find(files)
     with progress(sources, "reading", quiet) as advance:
         return {
@@ -282,7 +283,7 @@ def vocabulary_coverage(
 
 
 def _run_coverage(args: argparse.Namespace) -> int:
-    from zhbert.jobs.console import out, print_json
+    from zhbert.console import out, print_json
     from zhbert.text.coverage import QUOTES_AND_DASHES, Coverage, advice, unreachable_rows
 
     tokenizer = open_tokenizer(args.vocabulary)
@@ -353,7 +354,7 @@ def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
 
 
 def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
     from zhbert.text.coverage import ranked
 
     headings = (">pieces", ">[UNK]", ">share", ">trad.", ">pieces per\nLatin word", ">per\nletter")

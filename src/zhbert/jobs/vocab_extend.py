@@ -33,7 +33,7 @@ from zhbert.files import read_text
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.data.reading import Reading
+    from zhbert.data.read_options import ReadOptions
     from zhbert.data.shards import Corpus
     from zhbert.text.growth import Admission
     from zhbert.text.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extend, and print what was added."""
-    from zhbert.jobs.console import print_json
+    from zhbert.console import print_json
 
     result = extend_vocabulary(
         args.model,
@@ -117,12 +117,12 @@ def extend_vocabulary(
     Raises:
         ZhbertError: nothing to add, or something that cannot be read.
     """
-    from zhbert.data.reading import Reading
-    from zhbert.jobs.model_folder import check_out, open_model_folder
+    from zhbert.data.read_options import ReadOptions
+    from zhbert.model.folder import check_out, open_model_folder
     from zhbert.model.surgery import extend_rows
     from zhbert.text.growth import admit, ids_of_piece, with_pieces
 
-    reading = Reading(field=field, encoding=encoding)
+    reading = ReadOptions(field=field, encoding=encoding)
     is_corpus = source is not None and Path(source).is_dir()
     _check_options(source, from_text, at_most, min_frequency, is_corpus)
     out = check_out(out, model, overwrite=overwrite)
@@ -200,12 +200,12 @@ def _counted(
     tokenizer: Tokenizer,
     corpus: str | Path | None,
     files: Sequence[str | Path],
-    reading: Reading,
+    reading: ReadOptions,
     quiet: bool,
 ) -> Counter[str]:
     """The words of a corpus folder and of files that are not one piece, or may not be."""
     from zhbert.data.shards import Corpus
-    from zhbert.jobs.reading import all_texts
+    from zhbert.options import all_texts
     from zhbert.text.growth import CutWords, fold_counts
 
     words: Counter[str] = Counter()
@@ -317,10 +317,10 @@ def _coverage(
     old: Tokenizer,
     new: Tokenizer,
     files: Sequence[str | Path],
-    reading: Reading,
+    reading: ReadOptions,
     quiet: bool,
 ) -> dict[str, Any]:
-    from zhbert.jobs.reading import all_texts
+    from zhbert.options import all_texts
     from zhbert.text.coverage import Coverage, cover
 
     before, after = Coverage(), Coverage()
@@ -338,7 +338,7 @@ def _coverage(
 
 
 def _print(result: dict[str, Any], quiet: bool) -> None:
-    from zhbert.jobs.console import err, out
+    from zhbert.console import err, out
     from zhbert.jobs.shrink import print_coverage
 
     console = out()
@@ -390,7 +390,7 @@ def _remarks(result: dict[str, Any]) -> list[str]:
 
 
 def _print_table(added: list[dict[str, Any]]) -> None:
-    from zhbert.jobs import console
+    from zhbert import console
 
     unknown = [one for one in added if one["was_unknown"]][: _SHOWN // 2]
     others = [one for one in added if not one["was_unknown"]][: _SHOWN - len(unknown)]

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from zhbert.data.reading import Reading
+from zhbert import console
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import Source, find_sources
 from zhbert.data.texts import Advance, read_lines, read_texts
 from zhbert.errors import ZhbertError
-from zhbert.jobs import console
 
 FILES = "text, jsonl, csv, tsv, parquet, WikiExtractor's or SogouCS' articles, compressed or not"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --field and --encoding."""
     parser.add_argument(
         "--field",
@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def reading_of(args: argparse.Namespace) -> Reading:
+def reading_of(args: argparse.Namespace) -> ReadOptions:
     """What the two options ask for."""
-    return Reading(field=args.field, encoding=args.encoding)
+    return ReadOptions(field=args.field, encoding=args.encoding)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Adv
 
 
 def all_texts(
-    files: Sequence[str | Path], reading: Reading, *, doing: str, quiet: bool
+    files: Sequence[str | Path], reading: ReadOptions, *, doing: str, quiet: bool
 ) -> Iterator[str]:
     """The text of ``files`` and folders in parts of whole lines, with a progress bar."""
     sources = find(files)
@@ -66,7 +66,7 @@ def find(files: Sequence[str | Path]) -> Sequence[Source]:
     return sources
 
 
-def lines_of_stdin(reading: Reading) -> Iterator[tuple[str, str]]:
+def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
     """Lines that are not blank, with where they stand."""
     number = 0
     found = False
@@ -78,3 +78,47 @@ def lines_of_stdin(reading: Reading) -> Iterator[tuple[str, str]]:
                 yield f"stdin, line {number}: ", line
     if not found:
         raise ZhbertError("stdin: no text; give one text a line")
+
+
+def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
+    """Let the words of a command line stand before, between and after its options.
+
+    Plain parse_args gives optional words only what stands beside the first one.
+    """
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Declare --precision."""
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16 is faster where the hardware has it, and rounds more (default: fp32)",
+    )
+
+
+def add_split(parser: argparse.ArgumentParser, file: str) -> None:
+    """Declare --split."""
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help=f"which split {file} is, where its name does not say (dev); matters if one file holds "
+        "all splits, and for the remark on cuts",
+    )
+
+
+def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
+    """Declare --encoding."""
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help=f"what {file} is encoded in, where it is not UTF-8: gb18030, big5, utf-16, ...",
+    )
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare RECIPE and key=value; the latter may stand before, between and after options."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
+    take_positionals_anywhere(parser)

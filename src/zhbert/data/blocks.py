@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from zhbert.data.documents import Block, Outline, outline
-from zhbert.data.reading import Reading
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, read_json, sha256_of
@@ -46,7 +46,7 @@ class Settings:
     segmenter: str
     user_words: Path | None
     traditional: str
-    reading: Reading
+    reading: ReadOptions
     held_out: float
     segmenter_model: str | Path | None = None
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.convert.tf_bert import TensorFlowBert
+from tests.export.tf_bert import TensorFlowBert
 from tests.model.conftest import SHAPE, enlarge
 
 from zhbert import BertForMaskedLM, BertForPreTraining, BertModel
-from zhbert.convert import tensorflow as convert
-from zhbert.convert.tensorflow import google_config, write_tensorflow
+from zhbert.export import tensorflow as convert
+from zhbert.export.tensorflow import google_config, write_tensorflow
 from zhbert.model.checkpoint import Entry, converted, entries_of, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.names import to_hugging_face

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.config import EvaluationSettings
 from zhbert.errors import ZhbertError
-from zhbert.jobs.model_folder import check_corpus_vocabulary
+from zhbert.model.folder import check_corpus_vocabulary
 from zhbert.wording import listed
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def masked_accuracy(
     check_corpus_vocabulary(folder, opened, remark)
 
     from zhbert.data.evaluation import held_out_rows
-    from zhbert.jobs.pretrain import PretrainingObjective, evaluations_of
+    from zhbert.pretraining.objective import PretrainingObjective, evaluations_of
     from zhbert.runtime import choose_device, choose_dtype, prepare_threads
     from zhbert.train.distributed import Ranks
     from zhbert.train.loop import evaluate

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_json, write_text
+from zhbert.finetuning.fine_tuned import SECTION, section_of
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
 from zhbert.runtime import choose_dtype, total_memory
 from zhbert.tasks.cards import Card
-from zhbert.tasks.fine_tuned import SECTION, section_of
 from zhbert.tasks.kinds import (
     CPU_BYTES_AT_ONCE,
     Array,

@@ -42,7 +42,7 @@ from zhbert.tasks.tagged import is_joined
 from zhbert.wording import listed
 
 if TYPE_CHECKING:
-    from zhbert.tasks.fine_tuned import FineTuned
+    from zhbert.finetuning.fine_tuned import FineTuned
 
 TABLES = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet"}
 # Of stdin, which may hold a few sentences only, fewer lines than LOOKED_AT are looked at to see

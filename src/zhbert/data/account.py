@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from zhbert.data.reading import Reading
+from zhbert.data.blocks import MOST_PLACES
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources
-from zhbert.jobs.blocks import MOST_PLACES
 from zhbert.text.normalize import DROPPED, describe_dropped
 from zhbert.text.segment import describe_unaligned
 from zhbert.text.words import AlignmentReport
@@ -75,7 +75,7 @@ _MUCH = 0.05
 _LONG = 5_000
 
 
-def warnings(read: dict[str, Any], reading: Reading) -> list[str]:
+def warnings(read: dict[str, Any], reading: ReadOptions) -> list[str]:
     """What must not be overlooked: much of the input was left out."""
     found = []
     lines, documents = read["lines"], read["documents"]

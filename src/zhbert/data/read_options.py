@@ -24,7 +24,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How the input is to be read.
 
     ``documents``: what separates documents in txt: a "blank" line, each "line" is one, each "file"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert import terminal
@@ -15,13 +14,10 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from zhbert.tasks.cards import Card
 
-def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
-    """Let the words of a command line stand before, between and after its options.
-
-    Plain parse_args gives optional words only what stands beside the first one.
-    """
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+# A larger table of what was taken for what fits no window, and is read by nobody; --json has it.
+_MOST_CONFUSED = 8
 
 
 def out() -> Console:
@@ -82,3 +78,31 @@ def facts(rows: Iterable[tuple[str, str]], width: int) -> Table:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(to_json(value, indent=2) + "\n")
+
+
+def print_class_report(card: Card, report: Mapping[str, Any]) -> None:
+    """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
+    shown = card.data.shown_labels
+    named = {label: shown.get(label, label) for label in report["classes"]}
+    what = "entity" if card.kind == "tag" else "label"
+    made = table(what, ">precision", ">recall", ">f1", ">support")
+    for label, row in report["classes"].items():
+        made.add_row(named[label], *_cells(row))
+    for average, row in report["averages"].items():
+        made.add_row(f"{average} average", *_cells(row), style="bold")
+    out().print(made)
+    confusion = report.get("confusion")
+    if confusion is None or not 1 < len(confusion) <= _MOST_CONFUSED:
+        return
+    made = table("is \\ predicted")
+    for label in report["classes"]:
+        made.add_column(label, justify="right", overflow="fold")
+    for label, counts in confusion.items():
+        made.add_row(named[label], *(f"{counts.get(other, 0):,}" for other in confusion))
+    out().print()
+    out().print(made)
+
+
+def _cells(row: Mapping[str, float]) -> list[str]:
+    scores = [f"{row[name]:.2f}" for name in ("precision", "recall", "f1")]
+    return [*scores, f"{row['support']:,}"]

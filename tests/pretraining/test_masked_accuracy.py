@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.jobs.corpora import TINY, make_corpus
+from tests.small_corpora import TINY, make_corpus
 
 from zhbert import cli
 from zhbert.config import EvaluationSettings
 from zhbert.errors import ZhbertError
-from zhbert.jobs.masked_accuracy import masked_accuracy
 from zhbert.jobs.pretrain import pretrain
+from zhbert.pretraining.masked_accuracy import masked_accuracy
 from zhbert.text.tokenizer import Tokenizer
 
 

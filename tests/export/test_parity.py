@@ -13,9 +13,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from zhbert.convert import parity
-from zhbert.convert.parity import Batch, Difference, batches, compare, zhbert_runner
 from zhbert.errors import ZhbertError
+from zhbert.export import parity
+from zhbert.export.parity import Batch, Difference, batches, compare, zhbert_runner
 from zhbert.model.config import BertConfig
 from zhbert.text.tokenizer import Tokenizer
 

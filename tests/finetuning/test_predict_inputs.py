@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.predict_inputs import read_inputs
+from zhbert.finetuning.predict_inputs import read_inputs
 from zhbert.tasks.cards import card_names, load_card, parse_card
 from zhbert.tasks.read import find_file, read_examples
 from zhbert.tasks.sources import StandardInput

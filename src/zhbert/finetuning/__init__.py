@@ -1,0 +1,1 @@
+"""Fine-tuning: seeds and grids of one task, and predicting with what they made."""

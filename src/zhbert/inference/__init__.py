@@ -1,0 +1,1 @@
+"""Asking a model: rows packed side by side, scores in the order of the examples."""

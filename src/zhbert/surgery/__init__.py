@@ -1,0 +1,1 @@
+"""Models made smaller, longer, or with more pieces."""
