@@ -79,7 +79,7 @@ def seconds_of(loader: PretrainingLoader, first_step: int, steps: int) -> tuple[
     start, start_busy = time.perf_counter(), time.process_time()
     for step in range(first_step, first_step + steps):
         for batch in loader.step(step):
-            pieces += len(batch.input_ids)
+            pieces += batch.packed.num_pieces
     return time.perf_counter() - start, time.process_time() - start_busy, pieces
 
 

@@ -37,7 +37,7 @@ from set_phrases import read_list
 from zhbert.config import EvaluationSettings
 from zhbert.data.evaluation import SEED, held_out_rows
 from zhbert.data.held_out import part
-from zhbert.data.loader import Batch, PretrainingLoader
+from zhbert.data.loader import MaskedBatch, PretrainingLoader
 from zhbert.data.masking import Masking, MaskingVocabulary
 from zhbert.data.shards import Corpus, Documents, Shard, concatenate, write_shard
 from zhbert.errors import ZhbertError
@@ -264,9 +264,9 @@ def set_aside(shards: Sequence[Shard]) -> list[Array]:
     return np.split(chosen, np.cumsum([shard.documents for shard in shards])[:-1])
 
 
-def texts_of(batches: Iterable[Batch]) -> list[MaskedText]:
+def texts_of(batches: Iterable[MaskedBatch]) -> list[MaskedText]:
     return [
-        MaskedText(b.input_ids.numpy(), b.predicted_positions.numpy(), b.labels.numpy())
+        MaskedText(b.packed.input_ids.numpy(), b.predicted_positions.numpy(), b.labels.numpy())
         for b in batches
     ]
 

@@ -37,6 +37,7 @@ import torch
 
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.packing import PackedBatch
 from zhbert.train.optim import AdamW, global_norm
 
 SHAPES = {  # layers, hidden size, heads
@@ -60,11 +61,13 @@ def rows(options: argparse.Namespace, vocabulary: int) -> dict[str, Any]:
     ]
     place = torch.arange(length)
     return {
-        "input_ids": torch.randint(5, vocabulary, (count * length,), generator=generator),
-        "token_type_ids": (place > length // 2).long().repeat(count),
-        "position_ids": place.repeat(count),
-        "row_starts": torch.arange(0, count * length + 1, length, dtype=torch.int32),
-        "max_length": length,
+        "batch": PackedBatch(
+            input_ids=torch.randint(5, vocabulary, (count * length,), generator=generator),
+            token_type_ids=(place > length // 2).long().repeat(count),
+            position_ids=place.repeat(count),
+            cu_seqlens=torch.arange(0, count * length + 1, length, dtype=torch.int32),
+            max_length=length,
+        ),
         "predicted_positions": torch.cat(positions),
         "labels": torch.randint(5, vocabulary, (count * predictions,), generator=generator),
         "next_sentence_labels": torch.randint(0, 2, (count,), generator=generator),
@@ -101,11 +104,12 @@ def peer_step(config: BertConfig, batch: dict[str, Any], options: Any) -> Callab
     shape = {k: v for k, v in config.to_dict().items() if k != "model_type"}
     model = transformers.BertForPreTraining(transformers.BertConfig(**shape)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    labels = torch.full_like(batch["input_ids"], -100)
+    packed: PackedBatch = batch["batch"]
+    labels = torch.full_like(packed.input_ids, -100)
     labels[batch["predicted_positions"]] = batch["labels"]
     padded = {
-        "input_ids": batch["input_ids"].view(options.rows, options.length),
-        "token_type_ids": batch["token_type_ids"].view(options.rows, options.length),
+        "input_ids": packed.input_ids.view(options.rows, options.length),
+        "token_type_ids": packed.token_type_ids.view(options.rows, options.length),
         "attention_mask": torch.ones(options.rows, options.length, dtype=torch.long),
         "labels": labels.view(options.rows, options.length),
         "next_sentence_label": batch["next_sentence_labels"],

@@ -19,7 +19,7 @@ from tests.data.reference_rows import CLS, SEP, MemoryShard
 
 import zhbert
 from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
-from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
+from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
 from zhbert.data.masking import IGNORED, STRATEGIES, Masking
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.errors import ZhbertError
@@ -60,36 +60,36 @@ def loader(count: int = SMALL, **options: Any) -> PretrainingLoader:
     return PretrainingLoader(shards(count), vocabulary(count), **(settings | options))
 
 
-def restored(batch: Batch) -> torch.Tensor:
-    ids = batch.input_ids.clone()
+def restored(batch: MaskedBatch) -> torch.Tensor:
+    ids = batch.packed.input_ids.clone()
     ids[batch.predicted_positions] = batch.labels
     return ids
 
 
-def rows_of(batches: list[Batch]) -> list[tuple[int, ...]]:
+def rows_of(batches: list[MaskedBatch]) -> list[tuple[int, ...]]:
     """The rows as they were before they were masked."""
     return [
         tuple(restored(batch)[start:end].tolist())
         for batch in batches
-        for start, end in pairwise(batch.row_starts.tolist())
+        for start, end in pairwise(batch.packed.cu_seqlens.tolist())
     ]
 
 
-def masked_rows(batches: list[Batch]) -> list[tuple[list[int], list[int]]]:
+def masked_rows(batches: list[MaskedBatch]) -> list[tuple[list[int], list[int]]]:
     """Each row's (input_ids, labels), labels -100 where nothing is predicted."""
     rows = []
     for batch in batches:
-        labels = torch.full_like(batch.input_ids, IGNORED)
+        labels = torch.full_like(batch.packed.input_ids, IGNORED)
         labels[batch.predicted_positions] = batch.labels
-        for start, end in pairwise(batch.row_starts.tolist()):
-            rows.append((batch.input_ids[start:end].tolist(), labels[start:end].tolist()))
+        for start, end in pairwise(batch.packed.cu_seqlens.tolist()):
+            rows.append((batch.packed.input_ids[start:end].tolist(), labels[start:end].tolist()))
     return rows
 
 
-def assert_same_batches(ours: list[Batch], theirs: list[Batch]) -> None:
+def assert_same_batches(ours: list[MaskedBatch], theirs: list[MaskedBatch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for field in fields(Batch):
+        for field in fields(MaskedBatch):
             mine, yours = getattr(one, field.name), getattr(other, field.name)
             if isinstance(mine, torch.Tensor):
                 assert mine.dtype == yours.dtype
@@ -154,7 +154,7 @@ def test_a_share_of_the_rows_is_masked_by_single_pieces() -> None:
         for strategy, share in (("wwm", 0.0), ("wwm", 1.0), ("wwm", 0.5))
     )
     # Each row is masked by the one rule or the other, and about half of them by each.
-    starts = mixed.row_starts.tolist()
+    starts = mixed.packed.cu_seqlens.tolist()
     by_char = [
         torch.equal(mixed.input_ids[begin:end], chars.input_ids[begin:end])
         for begin, end in pairwise(starts)
@@ -181,7 +181,7 @@ def test_short_rows_first_takes_each_step_from_one_of_two_loaders(builder: str) 
     short, long = both()
     expected = [short.step(step) for step in range(5)]
     expected += [long.step(step) for step in range(5, 12)]
-    assert max(batch.max_length for step in expected[:5] for batch in step) <= 10
+    assert max(batch.packed.max_length for step in expected[:5] for batch in step) <= 10
     warmed = warmed_up()
     for found, step in zip(warmed.steps(0), expected, strict=False):
         assert_same_batches(found, step)
@@ -192,10 +192,10 @@ def test_short_rows_first_takes_each_step_from_one_of_two_loaders(builder: str) 
         for found, step in zip(steps, expected[start : start + 3], strict=False):
             assert_same_batches(found, step)
     # What was dropped is a share of what was made.
-    made = sum(len(batch.input_ids) for step in expected for batch in step)
+    made = sum(len(batch.packed.input_ids) for step in expected for batch in step)
     warmed = warmed_up()
     taken = [batch for step in islice(warmed.steps(0), 12) for batch in step]
-    assert warmed.made_pieces == made == sum(len(batch.input_ids) for batch in taken)
+    assert warmed.made_pieces == made == sum(len(batch.packed.input_ids) for batch in taken)
     assert warmed.dropped_pieces == sum(batch.dropped_pieces for batch in taken)
 
 
@@ -219,7 +219,7 @@ def test_ranks_and_micro_batches_partition_the_step(
         (expected,) = whole.step(step)
         parts = [rank.step(step) for rank in ranks]
         for part in parts:
-            sizes = [len(batch.row_starts) - 1 for batch in part]
+            sizes = [batch.packed.num_rows for batch in part]
             limit = micro_batch_size or batch_size
             assert all(size == limit for size in sizes[:-1])
             assert 0 < sizes[-1] <= limit
@@ -228,14 +228,14 @@ def test_ranks_and_micro_batches_partition_the_step(
         for name in ("input_ids", "token_type_ids", "position_ids", "labels"):
             joined = torch.cat([getattr(batch, name) for batch in flat])
             assert torch.equal(joined, getattr(expected, name))
-        rows = [(batch.first_row, len(batch.row_starts) - 1) for batch in flat]
+        rows = [(batch.first_row, batch.packed.num_rows) for batch in flat]
         assert [first for first, _ in rows] == [
             sum(n for _, n in rows[:k]) for k in range(len(rows))
         ]
         labels = [batch.next_sentence_labels for batch in flat]
         assert torch.equal(torch.cat(labels), expected.next_sentence_labels)
         assert sum(batch.dropped_pieces for batch in flat) == expected.dropped_pieces
-        sizes = [sum(len(batch.row_starts) - 1 for batch in part) for part in parts]
+        sizes = [sum(batch.packed.num_rows for batch in part) for part in parts]
         assert max(sizes) - min(sizes) <= 1
 
 
@@ -251,15 +251,15 @@ def test_another_seed_gives_other_rows_orders_and_masks() -> None:
 def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
     for step in islice(loader(builder=builder, micro_batch_size=5).steps(0), 12):
         for batch in step:
-            starts = batch.row_starts.tolist()
+            starts = batch.packed.cu_seqlens.tolist()
             assert starts[0] == 0
-            assert starts[-1] == len(batch.input_ids)
-            assert batch.max_length == max(b - a for a, b in pairwise(starts)) <= 40
+            assert starts[-1] == len(batch.packed.input_ids)
+            assert batch.packed.max_length == max(b - a for a, b in pairwise(starts)) <= 40
             for name in ("input_ids", "token_type_ids", "position_ids", "predicted_positions"):
                 assert getattr(batch, name).dtype == torch.int64
             assert batch.labels.dtype == torch.int64
-            assert batch.row_starts.dtype == torch.int32
-            assert 3 not in batch.input_ids  # [PAD]
+            assert batch.packed.cu_seqlens.dtype == torch.int32
+            assert 3 not in batch.packed.input_ids  # [PAD]
             predicted = batch.predicted_positions
             assert (predicted[1:] > predicted[:-1]).all()
             assert len(predicted) == len(batch.labels) > 0
@@ -273,8 +273,8 @@ def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
                 ids = restored(batch)[start:end].tolist()
                 assert ids[0] == CLS
                 assert ids[-1] == SEP
-                assert batch.position_ids[start:end].tolist() == list(range(end - start))
-                types = batch.token_type_ids[start:end].tolist()
+                assert batch.packed.position_ids[start:end].tolist() == list(range(end - start))
+                types = batch.packed.token_type_ids[start:end].tolist()
                 if pairs is None:
                     assert types == [0] * (end - start)
                     continue
@@ -518,7 +518,7 @@ def test_evaluation_takes_no_more_rows_than_there_are() -> None:
     made = loader(builder="lines", micro_batch_size=9)
     batches = made.evaluation(10**6)
     assert len(rows_of(batches)) == made.rows_per_epoch
-    assert all(len(batch.row_starts) == 10 for batch in batches[:-1])
+    assert all(len(batch.packed.cu_seqlens) == 10 for batch in batches[:-1])
     assert made.evaluation(0) == []
 
 

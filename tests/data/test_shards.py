@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -295,8 +296,11 @@ def read_as_a_run_does(folder: Path, builder: str) -> list[np.ndarray]:
     batches = [*loaders[0].evaluation(8), *loaders[1].step(0), *loaders[1].step(1)]
     for shard in opened.shards("train"):
         shard.verify()
-    names = ("input_ids", "token_type_ids", "row_starts", "predicted_positions", "labels")
-    return [getattr(batch, name).numpy() for batch in batches for name in names]
+    return [
+        x.numpy()
+        for batch in batches
+        for x in (*astuple(batch.packed)[:4], batch.predicted_positions, batch.labels)
+    ]
 
 
 def flips(folder: Path, each: int) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.export import parity
-from zhbert.export.parity import Batch, Difference, batches, compare, zhbert_runner
+from zhbert.export.parity import Difference, PaddedBatch, batches, compare, zhbert_runner
 from zhbert.model.config import BertConfig
 from zhbert.text.tokenizer import Tokenizer
 
@@ -130,7 +130,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "large", width=64, spread=0.1, bias=0.2)
 
 
-def inputs(model: Path) -> list[Batch]:
+def inputs(model: Path) -> list[PaddedBatch]:
     return list(batches(BertConfig.from_pretrained(model), Tokenizer.from_pretrained(model)))
 
 
@@ -236,7 +236,9 @@ def test_texts_become_rows_cut_to_what_fits(model: Path) -> None:
 
 def test_numbers_at_padding_do_not_count_and_nan_does() -> None:
     mask = torch.tensor([[1, 1, 0]])
-    batch = Batch(torch.zeros(1, 3, dtype=torch.long), mask, torch.zeros(1, 3, dtype=torch.long))
+    batch = PaddedBatch(
+        torch.zeros(1, 3, dtype=torch.long), mask, torch.zeros(1, 3, dtype=torch.long)
+    )
     zeros = torch.zeros(1, 3, 2)
 
     def runner(value: float, place: int) -> parity.Runner:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from zhbert.model.config import BertConfig
+from zhbert.packing import PackedBatch
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 97,
@@ -71,11 +72,13 @@ def packed() -> dict[str, Any]:
     starts = [0, 11, 15, 32, 37]
     positions = [torch.arange(b - a) for a, b in itertools.pairwise(starts)]
     return {
-        "input_ids": torch.randint(0, 97, (37,), generator=generator),
-        "token_type_ids": torch.randint(0, 2, (37,), generator=generator),
-        "position_ids": torch.cat(positions),
-        "row_starts": torch.tensor(starts, dtype=torch.int32),
-        "max_length": 17,
+        "batch": PackedBatch(
+            input_ids=torch.randint(0, 97, (37,), generator=generator),
+            token_type_ids=torch.randint(0, 2, (37,), generator=generator),
+            position_ids=torch.cat(positions),
+            cu_seqlens=torch.tensor(starts, dtype=torch.int32),
+            max_length=17,
+        ),
         "predicted_positions": torch.tensor([2, 3, 7, 12, 18, 20, 30, 31]),
         "labels": torch.randint(0, 97, (8,), generator=generator),
         "next_sentence_labels": torch.tensor([0, 1, 1, 0]),

@@ -17,6 +17,7 @@ from zhbert.model.pretrained import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from zhbert.packing import PackedBatch
 
 SIDE = 512
 COUNT = SIDE * SIDE
@@ -173,19 +174,22 @@ def test_one_compiled_function_serves_all_layers(
 
 # -- a batch that is cut -------------------------------------------------------------------------
 
-NAMES = ("input_ids", "token_type_ids", "position_ids", "row_starts", "max_length")
+NAMES = ("input_ids", "token_type_ids", "position_ids")
 
 
 def cut(packed: dict[str, Any], first: int, end: int) -> dict[str, Any]:
     """Some of the packed rows as a batch of their own, padded as they alone need it."""
-    starts = packed["row_starts"][first : end + 1]
+    batch = packed["batch"]
+    starts = batch.cu_seqlens[first : end + 1]
     begin, stop = int(starts[0]), int(starts[-1])
     predicted = packed["predicted_positions"]
     inside = (predicted >= begin) & (predicted < stop)
     return {
-        **{name: packed[name][begin:stop] for name in NAMES[:3]},
-        "row_starts": starts - begin,
-        "max_length": int(starts.diff().max()),
+        "batch": PackedBatch(
+            **{name: getattr(batch, name)[begin:stop] for name in NAMES},
+            cu_seqlens=starts - begin,
+            max_length=int(starts.diff().max()),
+        ),
         "predicted_positions": predicted[inside] - begin,
         "labels": packed["labels"][inside],
         "next_sentence_labels": packed["next_sentence_labels"][first:end],
@@ -235,8 +239,8 @@ def test_fine_tuned_models_drop_the_same_however_a_batch_is_cut(
         parts = []
         for first in range(0, 4, size):
             model.set_dropout_seed(9, first)
-            batch = cut(packed, first, min(first + size, 4))
-            parts.append(getattr(model, call)(*(batch[name] for name in NAMES)))
+            batch = cut(packed, first, min(first + size, 4))["batch"]
+            parts.append(getattr(model, call)(batch))
         return torch.cat(parts)
 
     for size in (1, 3):

@@ -16,6 +16,7 @@ from zhbert.model.pretrained import (
     BertForTokenClassification,
     UntrainedWeightsWarning,
 )
+from zhbert.packing import PackedBatch
 
 KINDS = [
     (BertForSequenceClassification, "BertForSequenceClassification", ["差", "中", "好"]),
@@ -68,20 +69,20 @@ def test_packed_rows_give_what_padded_rows_give(
     model = enlarge(mine(config.with_labels(labels))).eval()
     there = batch["attention_mask"].bool()
     lengths = there.sum(1)
-    packed = {
-        "input_ids": batch["input_ids"][there],
-        "token_type_ids": batch["token_type_ids"][there],
-        "position_ids": torch.arange(there.shape[1]).expand(there.shape)[there],
-        "row_starts": torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0))).int(),
-        "max_length": int(lengths.max()),
-    }
+    packed = PackedBatch(
+        input_ids=batch["input_ids"][there],
+        token_type_ids=batch["token_type_ids"][there],
+        position_ids=torch.arange(there.shape[1]).expand(there.shape)[there],
+        cu_seqlens=torch.cat((torch.zeros(1, dtype=torch.long), lengths.cumsum(0))).int(),
+        max_length=int(lengths.max()),
+    )
     with torch.no_grad():
         padded = logits_of(model(**batch))
         if hasattr(model, "row_logits"):
-            assert torch.allclose(model.row_logits(**packed), padded[0], atol=1e-5)
+            assert torch.allclose(model.row_logits(packed), padded[0], atol=1e-5)
         else:
             expected = torch.stack(padded, -1) if len(padded) == 2 else padded[0]
-            assert torch.allclose(model.piece_logits(**packed), expected[there], atol=1e-5)
+            assert torch.allclose(model.piece_logits(packed), expected[there], atol=1e-5)
 
 
 @kinds

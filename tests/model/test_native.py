@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from zhbert.model import layers, native
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import Attention, PackedRows, WantedPieces
+from zhbert.model.layers import Attention, QuerySubset, RowLayout
 from zhbert.model.pretrained import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
 )
+from zhbert.packing import PackedBatch
 from zhbert.tasks import kinds
 from zhbert.tasks.classify import Classify
 from zhbert.tasks.kinds import run_model
@@ -415,9 +416,9 @@ def test_few_queries_look_at_the_pieces_themselves(
 ) -> None:
     attention = enlarge(Attention(CONFIG)).to(dtype).eval()
     starts = torch.tensor([0, 30, 31, 64, 101])
-    packed = PackedRows.of(starts, 37, 101)
+    packed = RowLayout.of(starts, 37, 101)
     predicted = torch.tensor([4, 29, 70, 71, 100] if some else [], dtype=torch.int64)
-    wanted = WantedPieces.of(packed, predicted, with_first=True)
+    wanted = QuerySubset.of(packed, predicted, with_first=True)
     x = torch.randn(101, 64, generator=torch.Generator().manual_seed(2)).to(dtype)
     with torch.no_grad():
         found = attention.at(x[wanted.positions], wanted.rows, x, packed)
@@ -442,24 +443,24 @@ def test_the_last_layer_calls_a_changed_map_of_queries_keys_and_values(gradients
     adapted.load_state_dict(attention.qkv.state_dict())
     attention.qkv = adapted
     starts = torch.tensor([0, 30, 31, 64])
-    packed = PackedRows.of(starts, 33, 64)
-    wanted = WantedPieces.of(packed, torch.tensor([], dtype=torch.int64), with_first=True)
+    packed = RowLayout.of(starts, 33, 64)
+    wanted = QuerySubset.of(packed, torch.tensor([], dtype=torch.int64), with_first=True)
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
     with torch.set_grad_enabled(gradients):
         found = attention.at(x[wanted.positions], wanted.rows, x, packed)
         torch.testing.assert_close(found, attention(x, packed)[wanted.positions])
 
 
-def row_batch(lengths: list[int]) -> dict[str, Any]:
+def row_batch(lengths: list[int]) -> PackedBatch:
     generator = torch.Generator().manual_seed(6)
     total = sum(lengths)
-    return {
-        "input_ids": torch.randint(0, 97, (total,), generator=generator),
-        "token_type_ids": torch.randint(0, 2, (total,), generator=generator),
-        "position_ids": torch.cat([torch.arange(n) for n in lengths]),
-        "row_starts": torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32),
-        "max_length": max(lengths),
-    }
+    return PackedBatch(
+        input_ids=torch.randint(0, 97, (total,), generator=generator),
+        token_type_ids=torch.randint(0, 2, (total,), generator=generator),
+        position_ids=torch.cat([torch.arange(n) for n in lengths]),
+        cu_seqlens=torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32),
+        max_length=max(lengths),
+    )
 
 
 def logits_of(model: Any, batch: dict[str, Tensor]) -> list[Tensor]:
@@ -470,7 +471,7 @@ def logits_of(model: Any, batch: dict[str, Tensor]) -> list[Tensor]:
     names = ("logits", "start_logits", "end_logits")
     padded = [x for name in names if (x := getattr(output, name, None)) is not None]
     padded = [x[there] if x.shape[:2] == there.shape else x for x in padded]
-    return [*padded, packed(**row_batch([17, 3, 40, 1])), packed(**row_batch([16, 16]))]
+    return [*padded, packed(row_batch([17, 3, 40, 1])), packed(row_batch([16, 16]))]
 
 
 @models
@@ -536,13 +537,13 @@ def test_without_the_module_or_the_size_the_plain_path_serves(
     model = enlarge(BertForTokenClassification(CONFIG.with_labels(["a", "b"]))).eval()
     small = enlarge(BertForTokenClassification(BertConfig(**SHAPE).with_labels(["a"]))).eval()
     with torch.no_grad():
-        small.piece_logits(**row_batch([5, 20]))
+        small.piece_logits(row_batch([5, 20]))
         assert not calls  # 8 dimensions a head
-        expected = model.piece_logits(**row_batch([5, 20]))
+        expected = model.piece_logits(row_batch([5, 20]))
         monkeypatch.setattr(native, "_attention", None)
         monkeypatch.setattr(native, "SUPPORTED", dict.fromkeys(native.SUPPORTED, False))
         monkeypatch.setattr(native, "_HAS_ONEDNN", False)
-        found = model.piece_logits(**row_batch([5, 20]))
+        found = model.piece_logits(row_batch([5, 20]))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -550,9 +551,9 @@ def test_training_mode_without_gradients_drops_out(calls: list[int]) -> None:
     model = BertForTokenClassification(CONFIG.with_labels(["a", "b"])).train()
     with torch.no_grad():
         model.set_dropout_seed(1)
-        one = model.piece_logits(**row_batch([5, 20]))
+        one = model.piece_logits(row_batch([5, 20]))
         model.set_dropout_seed(2)
-        assert not torch.equal(one, model.piece_logits(**row_batch([5, 20])))
+        assert not torch.equal(one, model.piece_logits(row_batch([5, 20])))
     assert not calls
 
 

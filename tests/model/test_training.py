@@ -12,23 +12,25 @@ import pytest
 import torch
 
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import PackedRows, jagged_attention, pad, padded_attention, unpad
+from zhbert.model.layers import RowLayout, jagged_attention, pad, padded_attention, unpad
 from zhbert.model.pretrained import BertForPreTraining, PretrainingLoss
+from zhbert.packing import PackedBatch
 
 Large = Callable[[torch.nn.Module], Any]
 
 
 def _padded(packed: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The packed rows as a padded batch with labels, as transformers wants them."""
-    starts = packed["row_starts"].tolist()
-    rows, length = len(starts) - 1, packed["max_length"]
+    batch: PackedBatch = packed["batch"]
+    starts = batch.cu_seqlens.tolist()
+    rows, length = batch.num_rows, batch.max_length
     ids, segments, mask = (torch.zeros(rows, length, dtype=torch.long) for _ in range(3))
     labels = torch.full((rows, length), -100)
     flat = torch.full((starts[-1],), -100)
     flat[packed["predicted_positions"]] = packed["labels"]
     for row, (start, stop) in enumerate(itertools.pairwise(starts)):
-        ids[row, : stop - start] = packed["input_ids"][start:stop]
-        segments[row, : stop - start] = packed["token_type_ids"][start:stop]
+        ids[row, : stop - start] = batch.input_ids[start:stop]
+        segments[row, : stop - start] = batch.token_type_ids[start:stop]
         mask[row, : stop - start] = 1
         labels[row, : stop - start] = flat[start:stop]
     return {
@@ -80,15 +82,16 @@ def test_a_row_is_the_same_alone_and_in_any_batch(
     config: BertConfig, packed: dict[str, Any], large: Large
 ) -> None:
     model = large(BertForPreTraining(config)).eval()
-    starts = packed["row_starts"].long()
-    ids = (packed["input_ids"], packed["token_type_ids"], packed["position_ids"])
+    batch = packed["batch"]
+    starts = batch.cu_seqlens
+    ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
 
     def encode(order: list[int]) -> list[torch.Tensor]:
         parts = [[x[starts[r] : starts[r + 1]] for r in order] for x in ids]
         lengths = torch.tensor([len(x) for x in parts[0]])
         cuts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
-        rows = PackedRows.of(cuts, int(lengths.max()), int(cuts[-1]))
-        return model.encoder(*(torch.cat(p) for p in parts), rows).split(lengths.tolist())
+        rows = PackedBatch(*(torch.cat(p) for p in parts), cuts, int(lengths.max()))
+        return model.encoder(rows).split(lengths.tolist())
 
     with torch.no_grad():
         alone = [encode([row])[0] for row in range(4)]
@@ -122,8 +125,8 @@ def test_attention_in_half_precision_stays_near_with_its_gradients(length: int) 
 @pytest.mark.parametrize("some", [False, True])
 def test_the_variable_length_attention_equals_the_padded_one(some: bool) -> None:
     generator = torch.Generator().manual_seed(3)
-    rows = PackedRows.of(torch.tensor([0, 5, 6, 16]), 10, 16)
-    queries = PackedRows.of(torch.tensor([0, 2, 3, 7]), 4, 7) if some else rows
+    rows = RowLayout.of(torch.tensor([0, 5, 6, 16]), 10, 16)
+    queries = RowLayout.of(torch.tensor([0, 2, 3, 7]), 4, 7) if some else rows
     keys, values = (torch.randn(16, 24, generator=generator) for _ in range(2))
     query = torch.randn(7 if some else 16, 24, generator=generator)
     leaves = [x.requires_grad_() for x in (query, keys, values)]
@@ -150,7 +153,7 @@ def test_the_variable_length_attention_equals_the_padded_one(some: bool) -> None
 
 def test_a_batch_of_equal_rows_takes_the_shorter_way_to_the_same_numbers() -> None:
     generator = torch.Generator().manual_seed(3)
-    rows = PackedRows.of(torch.tensor([0, 6, 12]), 6, 12)
+    rows = RowLayout.of(torch.tensor([0, 6, 12]), 6, 12)
     assert rows.equal
     x = torch.randn(12, 8, generator=generator)
     slow = replace(rows, equal=False)

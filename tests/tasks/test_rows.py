@@ -77,11 +77,11 @@ def some_rows(lengths, targets=None, of_pieces=False):
 def test_a_batch_holds_the_rows_one_after_another():
     rows = some_rows([3, 2, 4], np.array([7, 8, 9]))
     batch, pieces = gather(rows, np.array([2, 0]))
-    assert batch.input_ids.tolist() == [5, 6, 7, 8, 0, 1, 2] == pieces.tolist()
-    assert batch.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert batch.token_type_ids.tolist() == [0, 0, 1, 1, 0, 1, 1]
-    assert batch.row_starts.tolist() == [0, 4, 7]
-    assert (batch.max_length, batch.predictions) == (4, 2)
+    assert batch.packed.input_ids.tolist() == [5, 6, 7, 8, 0, 1, 2] == pieces.tolist()
+    assert batch.packed.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert batch.packed.token_type_ids.tolist() == [0, 0, 1, 1, 0, 1, 1]
+    assert batch.packed.cu_seqlens.tolist() == [0, 4, 7]
+    assert (batch.packed.max_length, batch.predictions) == (4, 2)
     assert batch.targets is not None
     assert batch.targets.tolist() == [9, 7]
 
@@ -144,7 +144,7 @@ def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
 def test_a_part_of_a_batch_knows_where_it_begins():
     rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
     for step in itertools.islice(steps_of(rows, batch_size=8, seed=5, done=0, cells=64), 10):
-        ends = itertools.accumulate(len(batch.row_starts) - 1 for batch in step)
+        ends = itertools.accumulate(batch.packed.num_rows for batch in step)
         assert [batch.first_row for batch in step] == [0, *ends][:-1]
 
 

@@ -15,7 +15,7 @@ from zhbert.data.masking import Masking
 from zhbert.errors import ZhbertError
 
 if TYPE_CHECKING:
-    from zhbert.data.loader import Batch
+    from zhbert.data.loader import MaskedBatch
     from zhbert.data.shards import Corpus
 
 SEED = 20190620
@@ -27,7 +27,7 @@ class MaskedRows:
     """Rows under one kind of masks, and what the commonest piece scores as the only guess."""
 
     strategy: str
-    batches: list[Batch]
+    batches: list[MaskedBatch]
     baseline_accuracy: float | None
     """The share of the masked pieces that it is; None: nothing is masked."""
 

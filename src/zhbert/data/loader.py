@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,24 +27,17 @@ from zhbert.data.examples import (
 )
 from zhbert.data.masking import IGNORED, Masking, MaskingVocabulary, mask_words
 from zhbert.errors import ZhbertError
+from zhbert.packing import PackedBatch, pack_rows
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows laid end to end, so that no padding exists. All tensors are on the CPU."""
+class MaskedBatch:
+    """Rows with masks, and what stood there; all tensors are on the CPU."""
 
-    input_ids: Tensor
-    """(pieces,) int64: every row's [CLS] ... [SEP], one after the other"""
-    token_type_ids: Tensor
-    """(pieces,) int64"""
-    position_ids: Tensor
-    """(pieces,) int64, from 0 in every row"""
-    row_starts: Tensor
-    """(rows + 1,) int32: where each row begins, and the end of the last"""
-    max_length: int
-    """pieces of the longest row"""
+    packed: PackedBatch
+    """the rows, masked"""
     predicted_positions: Tensor
-    """(predictions,) int64, increasing"""
+    """(predictions,) int64 into the packed pieces, increasing"""
     labels: Tensor
     """(predictions,) int64: the pieces that stood there"""
     next_sentence_labels: Tensor | None
@@ -54,15 +46,6 @@ class Batch:
     """pieces cut off to make pairs fit"""
     first_row: int = 0
     """the place of the first row in the step's global batch"""
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory, from which a GPU copies while it computes."""
-        pinned: dict[str, Any] = {
-            name: value.pin_memory()
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **pinned)
 
 
 class PretrainingLoader:
@@ -140,14 +123,14 @@ class PretrainingLoader:
         """Of the first epoch's pairs, those whose second sentence is random; None: no pairs."""
         return self._rows.random_share(0)
 
-    def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
+    def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
         """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
         step = start_step
         while True:
             yield self.step(step)
             step += 1
 
-    def step(self, step: int) -> list[Batch]:
+    def step(self, step: int) -> list[MaskedBatch]:
         """This rank's micro-batches of one step."""
         first = step * self._batch_size
         begin = first + self._batch_size * self._rank // self._world_size
@@ -162,11 +145,11 @@ class PretrainingLoader:
             )
             for start in range(begin, end, size)
         ]
-        self.made_pieces += sum(len(batch.input_ids) for batch in batches)
+        self.made_pieces += sum(batch.packed.num_pieces for batch in batches)
         self.dropped_pieces += sum(batch.dropped_pieces for batch in batches)
         return batches
 
-    def evaluation(self, rows: int, *, strategy: str | None = None) -> list[Batch]:
+    def evaluation(self, rows: int, *, strategy: str | None = None) -> list[MaskedBatch]:
         """Up to ``rows`` rows of the first epoch, masked in the same way at every call.
 
         Args:
@@ -205,7 +188,7 @@ class PretrainingLoader:
 
     def _batch(
         self, places: Sequence[tuple[int, int]], rate: float, strategy: str | None = None
-    ) -> Batch:
+    ) -> MaskedBatch:
         masking = self._masking
         fixed = masking.static_masks
         rows: list[Row] = []
@@ -233,19 +216,12 @@ class PretrainingLoader:
             inputs.append(row_inputs)
             labels.append(row_labels)
         lengths = np.array([len(row) for row in inputs])
-        starts = np.zeros(len(rows) + 1, dtype=np.int32)
-        np.cumsum(lengths, out=starts[1:])
-        positions = np.arange(starts[-1], dtype=np.int64) - np.repeat(starts[:-1], lengths)
-        first_lengths = np.repeat([row.first_length for row in rows], lengths)
+        first_lengths = np.array([row.first_length for row in rows])
         all_labels = np.concatenate(labels)
         predicted = np.flatnonzero(all_labels != IGNORED)
         pairs = [row.next_sentence_label for row in rows]
-        return Batch(
-            input_ids=torch.from_numpy(np.concatenate(inputs)),
-            token_type_ids=torch.from_numpy((positions >= first_lengths).astype(np.int64)),
-            position_ids=torch.from_numpy(positions),
-            row_starts=torch.from_numpy(starts),
-            max_length=int(lengths.max()),
+        return MaskedBatch(
+            packed=pack_rows(np.concatenate(inputs), lengths, first_lengths),
             predicted_positions=torch.from_numpy(predicted),
             labels=torch.from_numpy(all_labels[predicted]),
             next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
@@ -269,7 +245,7 @@ class GrowingRows:
     ) -> None:
         self._short, self._last = short, last
 
-    def steps(self, start_step: int = 0) -> Iterator[list[Batch]]:
+    def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
         """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
         begin = start_step
         for end, loader in self._short:

@@ -44,7 +44,7 @@ _TEXTS = (
 )
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """What both models are given."""
 
     input_ids: Tensor  # (B, L) int64
@@ -59,7 +59,7 @@ class Runner(Protocol):
     "sentence pair" (B, 2), as far as the model has them. Numbers at padding are not looked at.
     """
 
-    def __call__(self, batch: Batch) -> Mapping[str, Tensor]:
+    def __call__(self, batch: PaddedBatch) -> Mapping[str, Tensor]:
         """Compute the outputs of one batch."""
         ...
 
@@ -95,7 +95,7 @@ def zhbert_runner(name: str | Path) -> Runner:
     }
 
     @torch.inference_mode()
-    def run(batch: Batch) -> dict[str, Tensor]:
+    def run(batch: PaddedBatch) -> dict[str, Tensor]:
         output = model(**batch._asdict(), output_hidden_states=True)
         assert output.hidden_states is not None
         last = output.hidden_states[-1]
@@ -162,7 +162,7 @@ def transformers_runner(name: str | Path) -> Runner:
     model.train(False)
 
     @torch.inference_mode()
-    def run(batch: Batch) -> dict[str, Tensor]:
+    def run(batch: PaddedBatch) -> dict[str, Tensor]:
         inner = model.bert(**batch._asdict(), output_hidden_states=True)
         named = _states(inner.hidden_states)
         if "pooler" in heads:
@@ -203,7 +203,7 @@ def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
 
 def batches(
     config: BertConfig, tokenizer: Tokenizer | None, texts: Iterable[str] | None = None
-) -> Iterator[Batch]:
+) -> Iterator[PaddedBatch]:
     """What to compare on: ``texts``, one a row; else sentences, pairs and random pieces.
 
     By default a batch of sentences of unequal lengths, some with a second segment (where there is
@@ -246,13 +246,13 @@ def _row(tokenizer: Tokenizer, text: str, pair: str | None, longest: int, second
     return ids[:longest], segments[:longest]
 
 
-def _padded(rows: Sequence[_Row], pad: int) -> Batch:
+def _padded(rows: Sequence[_Row], pad: int) -> PaddedBatch:
     length = max(len(ids) for ids, _ in rows)
 
     def filled(values: Iterable[list[int]], filler: int) -> Tensor:
         return torch.tensor([row + [filler] * (length - len(row)) for row in values])
 
-    return Batch(
+    return PaddedBatch(
         filled((ids for ids, _ in rows), pad),
         filled(([1] * len(ids) for ids, _ in rows), 0),
         filled((segments for _, segments in rows), 0),
@@ -280,7 +280,7 @@ class Parity:
         return all(d.within(tolerance) for d in self.differences.values())
 
 
-def compare(one: Runner, other: Runner, inputs: Iterable[Batch]) -> Parity:
+def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity:
     """Run both models on the same input; the largest difference of every output that both have."""
     found: dict[str, Difference] = {}
     only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())

@@ -36,7 +36,7 @@ from zhbert.tasks.kinds import (
     run_model,
 )
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
-from zhbert.tasks.rows import Batch, padding_share, plan_epoch, steps_of
+from zhbert.tasks.rows import LabelledBatch, padding_share, plan_epoch, steps_of
 from zhbert.tasks.scoring import report, score
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.write_predictions import write_predictions
@@ -170,7 +170,7 @@ class _Seed:
         # A run that goes on on another machine keeps its micro-batches: the same to the bit.
         self.cells = self.cells or self._choose_cells()
 
-        def source(step: int) -> Iterator[list[Batch]]:
+        def source(step: int) -> Iterator[list[LabelledBatch]]:
             return steps_of(
                 task.train.rows,
                 batch_size=settings.batch_size,

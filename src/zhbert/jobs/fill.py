@@ -94,21 +94,18 @@ def fill(
         ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
             finite numbers.
     """
+    import numpy as np
     import torch
 
-    from zhbert.model.layers import PackedRows
+    from zhbert.packing import pack_rows
 
     if not texts:
         return []
     encodings = [_encode(model, tokenizer, text) for text in texts]
-    rows = [[tokenizer.cls_id, *e.ids.tolist(), tokenizer.sep_id] for e in encodings]
-    lengths = torch.tensor([0, *(len(row) for row in rows)])
-    input_ids = torch.tensor([piece for row in rows for piece in row])
-    positions = torch.cat([torch.arange(len(row)) for row in rows])
-    packed = PackedRows.of(lengths.cumsum(0), int(lengths.max()), len(input_ids))
+    rows = [np.array([tokenizer.cls_id, *e.ids, tokenizer.sep_id]) for e in encodings]
+    batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
     with torch.inference_mode():
-        hidden = model.encoder(input_ids, torch.zeros_like(input_ids), positions, packed)
-        masked = hidden[(input_ids == tokenizer.mask_id).nonzero()[:, 0]]
+        masked = model.encoder(batch)[(batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]]
         logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
         ranked = _likeliest(logits, len(tokenizer), top_k)
     results = []

@@ -59,7 +59,7 @@ from zhbert.train.memory import (
 from zhbert.wording import counted, without_secrets
 
 if TYPE_CHECKING:
-    from zhbert.data.loader import Batch, GrowingRows, PretrainingLoader
+    from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
     from zhbert.data.shards import Corpus
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
@@ -735,7 +735,7 @@ class _Job:
             total_steps=recipe.steps,
         )
 
-    def _evaluations(self, micro_rows: int) -> list[Evaluation[Batch]]:
+    def _evaluations(self, micro_rows: int) -> list[Evaluation[MaskedBatch]]:
         from zhbert.data.evaluation import held_out_rows
         from zhbert.pretraining import objective
 

@@ -17,9 +17,10 @@ from zhbert.model.layers import (
     NO_DROPOUT,
     Block,
     Embeddings,
-    PackedRows,
-    WantedPieces,
+    QuerySubset,
+    RowLayout,
 )
+from zhbert.packing import PackedBatch
 
 
 class Functions(NamedTuple):
@@ -49,20 +50,18 @@ class Encoder(nn.Module):
 
     def forward(
         self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        packed: PackedRows,
+        batch: PackedBatch,
+        packed: RowLayout | None = None,
         keys: Sequence[DropoutKey] | None = None,
         *,
-        wanted: WantedPieces | None = None,
+        wanted: QuerySubset | None = None,
         states: list[Tensor] | None = None,
     ) -> Tensor:
-        """(T,) ids -> (T, H).
+        """(T,) pieces -> (T, H).
 
         Args:
-            input_ids, token_type_ids, position_ids: the packed pieces.
-            packed: where their rows lie.
+            batch: the packed pieces.
+            packed: where their rows lie, if that has been computed already.
             keys: of every dropout site; None for no dropout.
             wanted: compute the last layer for these pieces only, and return (Q, H). Exact: after
                 the last attention no piece needs another.
@@ -70,7 +69,10 @@ class Encoder(nn.Module):
         """
         # Looking up stays outside of what is compiled: compiled, its backward pass adds rows with
         # atomics, in an order that changes from run to run.
-        x: Tensor = self.embeddings.look_up(input_ids, token_type_ids, position_ids)
+        x: Tensor = self.embeddings.look_up(
+            batch.input_ids, batch.token_type_ids, batch.position_ids
+        )
+        packed = packed or RowLayout.of_batch(batch)
         run = self._compiled if self._worth_compiling(packed, wanted) else EAGER
         x = run.embed(self.embeddings, x, keys[0] if keys else None)
         if states is not None:
@@ -102,12 +104,12 @@ class Encoder(nn.Module):
                 layer_at=torch.compile(Block.at, dynamic=True),
             )
 
-    def _worth_compiling(self, packed: PackedRows, wanted: WantedPieces | None) -> bool:
+    def _worth_compiling(self, packed: RowLayout, wanted: QuerySubset | None) -> bool:
         """Whether this is training, of a shape that the compiled functions were made for.
 
         The compiler makes other code for sizes of 1 and for evaluation: half a minute each.
         """
-        sizes = [packed.starts.shape[0] - 1, packed.max_length]
+        sizes = [packed.cu_seqlens.shape[0] - 1, packed.max_length]
         if wanted is not None:
             sizes += [wanted.positions.shape[0], wanted.rows.max_length]
         return torch.is_grad_enabled() and self.training and min(sizes) > 1

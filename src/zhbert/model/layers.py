@@ -18,16 +18,17 @@ from torch.nn import functional
 from zhbert.model import native
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, dropout
+from zhbert.packing import PackedBatch
 
 DROPOUT_SITES_PER_LAYER = 3
 NO_DROPOUT = (None,) * DROPOUT_SITES_PER_LAYER
 
 
 @dataclass(frozen=True)
-class PackedRows:
+class RowLayout:
     """Where each row lies among the packed pieces, and how to pad the rows inside attention."""
 
-    starts: Tensor  # (R + 1,) int64, cumulative
+    cu_seqlens: Tensor  # (R + 1,) int64
     max_length: int
     equal: bool  # every row has max_length pieces: padding is a change of shape
     pad_index: Tensor  # (R * L,) int64 into the packed pieces; T where nothing stands
@@ -35,9 +36,9 @@ class PackedRows:
     bias: Tensor  # (R, 1, 1, L) float: 0 where a piece stands, very low elsewhere
 
     @classmethod
-    def of(cls, starts: Tensor, max_length: int, total: int) -> PackedRows:
-        """Describe ``total`` packed pieces cut at ``starts``; no waiting for a GPU."""
-        starts = starts.long()
+    def of(cls, cu_seqlens: Tensor, max_length: int, total: int) -> RowLayout:
+        """Describe ``total`` packed pieces. Must not synchronise with the GPU."""
+        starts = cu_seqlens.long()
         rows = starts.shape[0] - 1
         grid = torch.arange(max_length, device=starts.device)
         there = grid < starts.diff()[:, None]
@@ -48,7 +49,7 @@ class PackedRows:
         # Finite, so that a row without any piece gives numbers and not NaN.
         bias = torch.zeros(there.shape, device=starts.device).masked_fill_(~there, -1e30)
         return cls(
-            starts=starts,
+            cu_seqlens=starts,
             max_length=max_length,
             equal=total == rows * max_length,
             pad_index=place.view(-1),
@@ -56,24 +57,29 @@ class PackedRows:
             bias=bias[:, None, None, :],
         )
 
+    @classmethod
+    def of_batch(cls, batch: PackedBatch) -> RowLayout:
+        """Where a batch's rows lie."""
+        return cls.of(batch.cu_seqlens, batch.max_length, batch.num_pieces)
+
     def places(self) -> tuple[Tensor, Tensor]:
         """(T,) int64 each: the row of every piece, and its place in the row."""
         return self.unpad_index // self.max_length, self.unpad_index % self.max_length
 
 
 @dataclass(frozen=True)
-class WantedPieces:
+class QuerySubset:
     """The pieces whose last state is wanted: each row's first, and the predicted ones."""
 
     positions: Tensor  # (Q,) int64 into the packed pieces, increasing
-    rows: PackedRows  # the same pieces as rows of their own
+    rows: RowLayout  # the same pieces as rows of their own
     first: Tensor | None  # (R,) int64 into positions: the rows' first pieces
     predicted: Tensor  # (P,) int64 into positions
 
     @classmethod
-    def of(cls, packed: PackedRows, predicted: Tensor, with_first: bool) -> WantedPieces:
+    def of(cls, packed: RowLayout, predicted: Tensor, with_first: bool) -> QuerySubset:
         """Describe ``predicted`` (increasing, never a row's first piece) and the first pieces."""
-        starts, rows = packed.starts, packed.starts.shape[0] - 1
+        starts, rows = packed.cu_seqlens, packed.cu_seqlens.shape[0] - 1
         before = torch.searchsorted(predicted, starts)  # predictions before each row
         device = predicted.device
         if not with_first:
@@ -92,7 +98,7 @@ class WantedPieces:
         longest = packed.max_length
         if device.type == "cpu":
             longest = max(int(query_starts.diff().max()), 1) if rows else 1
-        own = PackedRows.of(query_starts, longest, positions.shape[0])
+        own = RowLayout.of(query_starts, longest, positions.shape[0])
         return cls(positions, own, first, places)
 
 
@@ -123,7 +129,7 @@ class _Unpad(torch.autograd.Function):
         return extended[ctx.saved_tensors[0]], None, None
 
 
-def pad(x: Tensor, rows: PackedRows) -> Tensor:
+def pad(x: Tensor, rows: RowLayout) -> Tensor:
     """(T, C) -> (R, L, C), zeros where no piece stands."""
     # Compiled, the look-up is part of a copy that is made anyway, and one graph serves all rows.
     if torch.compiler.is_compiling() or not rows.equal:
@@ -131,7 +137,7 @@ def pad(x: Tensor, rows: PackedRows) -> Tensor:
     return x.view(rows.bias.shape[0], rows.bias.shape[3], -1)
 
 
-def unpad(x: Tensor, rows: PackedRows) -> Tensor:
+def unpad(x: Tensor, rows: RowLayout) -> Tensor:
     """(R, L, C) -> (T, C)."""
     x = x.reshape(rows.bias.shape[0] * rows.bias.shape[3], -1)
     if not torch.compiler.is_compiling() and rows.equal:
@@ -140,7 +146,7 @@ def unpad(x: Tensor, rows: PackedRows) -> Tensor:
     return packed
 
 
-def _mask(rows: PackedRows) -> Tensor | None:
+def _mask(rows: RowLayout) -> Tensor | None:
     return None if not torch.compiler.is_compiling() and rows.equal else rows.bias
 
 
@@ -188,8 +194,8 @@ def jagged_attention(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    query_rows: PackedRows,
-    rows: PackedRows,
+    query_rows: RowLayout,
+    rows: RowLayout,
     heads: int,
     rate: float,
 ) -> Tensor:
@@ -209,18 +215,18 @@ def jagged_attention(
             query.reshape(-1, heads, size),
             keys.reshape(-1, heads, size),
             values.reshape(-1, heads, size),
-            query_rows.starts.int(),
-            rows.starts.int(),
+            query_rows.cu_seqlens.int(),
+            rows.cu_seqlens.int(),
             query_rows.max_length,
             rows.max_length,
         )
         return flat.reshape(query.shape)
 
-    def jagged(x: Tensor, where: PackedRows) -> Tensor:
+    def jagged(x: Tensor, where: RowLayout) -> Tensor:
         # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.
         nested = torch.nested.nested_tensor_from_jagged(
             x.reshape(-1, heads, size),
-            where.starts,
+            where.cu_seqlens,
             min_seqlen=1,
             max_seqlen=where.max_length,
         )
@@ -279,7 +285,7 @@ class Attention(nn.Module):
         self.size = config.hidden_size // config.num_attention_heads
         self.rate = config.attention_probs_dropout_prob
 
-    def forward(self, x: Tensor, packed: PackedRows, key: DropoutKey | None = None) -> Tensor:
+    def forward(self, x: Tensor, packed: RowLayout, key: DropoutKey | None = None) -> Tensor:
         """(T, H) -> (T, H)."""
         qkv = native.linear(self.qkv, x)
         if x.device.type == "cuda":
@@ -290,8 +296,8 @@ class Attention(nn.Module):
             return context
         if self._dropped(key) == 0.0 and native.serves_attention(qkv, self.size):
             query, keys, values = qkv.chunk(3, dim=1)
-            starts = packed.starts
-            return native.packed_attention(query, keys, values, starts, starts, self.heads)
+            cuts = packed.cu_seqlens
+            return native.packed_attention(query, keys, values, cuts, cuts, self.heads)
         query, keys, values = pad(qkv, packed).chunk(3, dim=2)
         mask = _mask(packed)
         context = padded_attention(query, keys, values, mask, self.heads, self.rate, key)
@@ -300,9 +306,9 @@ class Attention(nn.Module):
     def at(
         self,
         wanted_x: Tensor,
-        wanted: PackedRows,
+        wanted: RowLayout,
         x: Tensor,
-        packed: PackedRows,
+        packed: RowLayout,
         key: DropoutKey | None = None,
     ) -> Tensor:
         """Attention from some pieces (Q, H) to all (T, H) -> (Q, H)."""
@@ -335,7 +341,7 @@ class Attention(nn.Module):
             return all_columns[:, columns]
         return functional.linear(x, self.qkv.weight[columns], self.qkv.bias[columns])
 
-    def _at_few(self, query: Tensor, wanted: PackedRows, x: Tensor, packed: PackedRows) -> Tensor:
+    def _at_few(self, query: Tensor, wanted: RowLayout, x: Tensor, packed: RowLayout) -> Tensor:
         """The same without the keys and values of all pieces, for few queries.
 
         q . (K x) = (K' q) . x, and a weighted mean of V x is V of the weighted mean of x: so each
@@ -350,7 +356,7 @@ class Attention(nn.Module):
         asked = (query * math.sqrt(self.heads)) @ weight[1]
         mixed = native.packed_attention(
             asked.transpose(0, 1).reshape(-1, hidden),
-            x, x, wanted.starts * self.heads, packed.starts, heads=1,
+            x, x, wanted.cu_seqlens * self.heads, packed.cu_seqlens, heads=1,
         )  # fmt: skip
         values = mixed.view(count, self.heads, hidden).transpose(0, 1) @ weight[2].transpose(1, 2)
         return values.transpose(0, 1).reshape(count, hidden) + self.qkv.bias[2 * hidden :]
@@ -385,7 +391,7 @@ class Block(nn.Module):
         self.rate = config.hidden_dropout_prob
 
     def forward(
-        self, x: Tensor, packed: PackedRows, keys: Sequence[DropoutKey | None] = NO_DROPOUT
+        self, x: Tensor, packed: RowLayout, keys: Sequence[DropoutKey | None] = NO_DROPOUT
     ) -> Tensor:
         """(T, H) -> (T, H)."""
         return self._finish(x, self.attention(x, packed, keys[0]), keys)
@@ -393,9 +399,9 @@ class Block(nn.Module):
     def at(
         self,
         wanted_x: Tensor,
-        wanted: PackedRows,
+        wanted: RowLayout,
         x: Tensor,
-        packed: PackedRows,
+        packed: RowLayout,
         keys: Sequence[DropoutKey | None] = NO_DROPOUT,
     ) -> Tensor:
         """The same for some pieces only, (Q, H) of the (T, H) -> (Q, H)."""

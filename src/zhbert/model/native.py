@@ -60,15 +60,15 @@ def packed_attention(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    query_starts: Tensor,
-    starts: Tensor,
+    query_cu_seqlens: Tensor,
+    cu_seqlens: Tensor,
     heads: int,
 ) -> Tensor:
     """(Q, H), (T, H), (T, H) -> (Q, H): each row's queries over its own keys and values.
 
     Args:
         query, keys, values: float32 or bfloat16, alike; columns of one wider tensor will do.
-        query_starts, starts: (R + 1,) int64, where the rows begin among the queries and the keys.
+        query_cu_seqlens, cu_seqlens: (R + 1,) int64, of the queries' rows and of the keys'.
         heads: H is a multiple of 16 times this.
     """
     assert _attention is not None
@@ -83,8 +83,8 @@ def packed_attention(
         buffer(query),
         buffer(keys),
         buffer(values),
-        query_starts.numpy(),
-        starts.numpy(),
+        query_cu_seqlens.numpy(),
+        cu_seqlens.numpy(),
         heads,
         buffer(out),
         bits,

@@ -21,7 +21,7 @@ from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
 from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
-from zhbert.model.layers import PackedRows, WantedPieces
+from zhbert.model.layers import QuerySubset, RowLayout
 from zhbert.model.loss import Candidates
 from zhbert.model.names import (
     ALIASES,
@@ -33,6 +33,7 @@ from zhbert.model.names import (
     hugging_face_names,
     to_hugging_face,
 )
+from zhbert.packing import PackedBatch
 from zhbert.wording import listed
 from zhbert.zoo import locate
 
@@ -89,8 +90,8 @@ class ModelOutput:
 
 
 @dataclass
-class _Packed:
-    """A padded batch without its padding."""
+class _Encoded:
+    """What the encoder made of a padded batch, still without its padding."""
 
     hidden: Tensor  # (T, H)
     places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
@@ -185,7 +186,7 @@ class _Bert(nn.Module):
         self._dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
-    def _keys(self, packed: PackedRows) -> tuple[DropoutKey, ...] | None:
+    def _keys(self, packed: RowLayout) -> tuple[DropoutKey, ...] | None:
         config = self.config
         if not self.training:
             return None
@@ -194,7 +195,7 @@ class _Bert(nn.Module):
             return None
         seed = self._dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
-        if packed.starts.is_cuda:
+        if packed.cu_seqlens.is_cuda:
             # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
             torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
         return dropout_keys(
@@ -202,7 +203,7 @@ class _Bert(nn.Module):
             # One more than the encoder takes: for the dropout before a fine-tuned head.
             self.encoder.dropout_sites + 1,
             *packed.places(),
-            rows=len(packed.starts) - 1,
+            rows=len(packed.cu_seqlens) - 1,
             width=config.hidden_size,
             first_row=self._first_row,
         )
@@ -214,7 +215,7 @@ class _Bert(nn.Module):
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         output_hidden_states: bool,
-    ) -> _Packed:
+    ) -> _Encoded:
         """Drop the padding of a (batch, length) input and encode what remains."""
         batch, length = input_ids.shape
         if length > self.config.max_position_embeddings:
@@ -236,15 +237,18 @@ class _Bert(nn.Module):
             if int(lengths.sum()) < batch * length:
                 places = there.reshape(-1).nonzero()[:, 0]
                 ids = [x[places] for x in ids]
-        row_starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
-        longest = int(lengths.max()) if batch else 0
-        rows = PackedRows.of(row_starts, longest, ids[0].shape[0])
+        packed = PackedBatch(
+            *ids,
+            cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
+            max_length=int(lengths.max()) if batch else 0,
+        )
+        rows = RowLayout.of_batch(packed)
         states: list[Tensor] | None = [] if output_hidden_states else None
         keys = self._keys(rows)
-        hidden = self.encoder(ids[0], ids[1], ids[2], rows, keys, states=states)
-        return _Packed(hidden, places, batch, length, keys[-1] if keys else None, states or [])
+        hidden = self.encoder(packed, rows, keys, states=states)
+        return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states or [])
 
-    def _output(self, packed: _Packed, **fields: Tensor | None) -> ModelOutput:
+    def _output(self, packed: _Encoded, **fields: Tensor | None) -> ModelOutput:
         states = tuple(packed.padded(s) for s in packed.states) if packed.states else None
         return ModelOutput(hidden_states=states, **fields)
 
@@ -469,11 +473,7 @@ class BertForPreTraining(_Bert):
 
     def pretraining_loss(
         self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        row_starts: Tensor,
-        max_length: int,
+        batch: PackedBatch,
         predicted_positions: Tensor,
         labels: Tensor,
         next_sentence_labels: Tensor | None = None,
@@ -482,21 +482,17 @@ class BertForPreTraining(_Bert):
         """Losses of packed rows; only the predicted positions reach the vocabulary matrix.
 
         Args:
-            input_ids, token_type_ids, position_ids: (T,) int64, the rows one after another.
-            row_starts: (R + 1,) int, where each row begins, and T.
-            max_length: pieces in the longest row.
+            batch: R rows of together T pieces.
             predicted_positions: (P,) int64 into the T pieces.
             labels: (P,) int64, the pieces that stood there.
             next_sentence_labels: (R,) int64, 0 = follows, 1 = random; without them the pooler and
                 its head are not computed.
             candidates: the pieces that stand for the vocabulary in the softmax; None: all.
         """
-        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        packed = RowLayout.of_batch(batch)
         pairs = next_sentence_labels is not None
-        wanted = WantedPieces.of(packed, predicted_positions, with_first=pairs)
-        hidden = self.encoder(
-            input_ids, token_type_ids, position_ids, packed, self._keys(packed), wanted=wanted
-        )
+        wanted = QuerySubset.of(packed, predicted_positions, with_first=pairs)
+        hidden = self.encoder(batch, packed, self._keys(packed), wanted=wanted)
         words = self.encoder.embeddings.words.weight
         loss, correct = self.masked_words.loss(hidden[wanted.predicted], words, labels, candidates)
         if next_sentence_labels is None:
@@ -514,28 +510,17 @@ class _FineTuned(_Bert):
         rate = self.config.other.get("classifier_dropout")
         return dropout(x, self.config.hidden_dropout_prob if rate is None else float(rate), words)
 
-    def _packed(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        row_starts: Tensor,
-        max_length: int,
-        *,
-        first_only: bool = False,
+    def _encode_packed(
+        self, batch: PackedBatch, *, first_only: bool = False
     ) -> tuple[Tensor, DropoutKey | None]:
-        """(T,) packed ids -> (T, H), or (R, H) of the first pieces; the key of the head's dropout.
-
-        The arguments are those of ``BertForPreTraining.pretraining_loss``.
-        """
-        packed = PackedRows.of(row_starts, max_length, input_ids.shape[0])
+        """(T, H), or (R, H) of the first pieces; and the key of the head's dropout."""
+        packed = RowLayout.of_batch(batch)
         wanted = None
         if first_only:
-            none = torch.empty(0, dtype=torch.int64, device=input_ids.device)
-            wanted = WantedPieces.of(packed, none, with_first=True)
+            none = torch.empty(0, dtype=torch.int64, device=batch.input_ids.device)
+            wanted = QuerySubset.of(packed, none, with_first=True)
         keys = self._keys(packed)
-        ids = (input_ids, token_type_ids, position_ids)
-        return self.encoder(*ids, packed, keys, wanted=wanted), keys[-1] if keys else None
+        return self.encoder(batch, packed, keys, wanted=wanted), keys[-1] if keys else None
 
 
 class BertForSequenceClassification(_FineTuned):
@@ -575,18 +560,9 @@ class BertForSequenceClassification(_FineTuned):
             loss = nn.functional.cross_entropy(logits.float(), labels.view(-1))
         return self._output(packed, logits=logits, loss=loss)
 
-    def row_logits(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        row_starts: Tensor,
-        max_length: int,
-    ) -> Tensor:
-        """(T,) packed ids of R rows -> (R, labels); the last layer sees the first pieces only."""
-        first, key = self._packed(
-            input_ids, token_type_ids, position_ids, row_starts, max_length, first_only=True
-        )
+    def row_logits(self, batch: PackedBatch) -> Tensor:
+        """R rows -> (R, labels); the last layer sees the first pieces only."""
+        first, key = self._encode_packed(batch, first_only=True)
         pooled = self.pooler(first.to(self.pooler.dense.weight.dtype))
         logits: Tensor = self.classifier(self._dropped(pooled, key.of_rows() if key else None))
         return logits
@@ -615,17 +591,9 @@ class BertForTokenClassification(_FineTuned):
         logits = packed.padded(self.classifier(self._dropped(packed.hidden, words)))
         return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
 
-    def piece_logits(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        row_starts: Tensor,
-        max_length: int,
-    ) -> Tensor:
-        """(T,) packed ids -> (T, labels)."""
-        ids = (input_ids, token_type_ids, position_ids)
-        hidden, key = self._packed(*ids, row_starts, max_length)
+    def piece_logits(self, batch: PackedBatch) -> Tensor:
+        """T pieces -> (T, labels)."""
+        hidden, key = self._encode_packed(batch)
         states = self._dropped(hidden, key.of_pieces() if key else None)
         logits: Tensor = self.classifier(states.to(self.classifier.weight.dtype))
         return logits
@@ -652,16 +620,9 @@ class BertForQuestionAnswering(_FineTuned):
         logits = packed.padded(self.qa_outputs(packed.hidden))
         return self._output(packed, start_logits=logits[..., 0], end_logits=logits[..., 1])
 
-    def piece_logits(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor,
-        position_ids: Tensor,
-        row_starts: Tensor,
-        max_length: int,
-    ) -> Tensor:
-        """(T,) packed ids -> (T, 2): the scores of a start and of an end."""
-        hidden, _ = self._packed(input_ids, token_type_ids, position_ids, row_starts, max_length)
+    def piece_logits(self, batch: PackedBatch) -> Tensor:
+        """T pieces -> (T, 2): the scores of a start and of an end."""
+        hidden, _ = self._encode_packed(batch)
         logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits
 

@@ -8,7 +8,7 @@ import torch
 
 from zhbert.config import Recipe
 from zhbert.data.evaluation import MaskedRows
-from zhbert.data.loader import Batch
+from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
 from zhbert.model.config import BertConfig
 from zhbert.model.loss import CandidateSampler
@@ -16,7 +16,7 @@ from zhbert.model.pretrained import BertForPreTraining
 from zhbert.train.loop import Evaluation
 
 
-def evaluations_of(masked: Iterable[MaskedRows]) -> list[Evaluation[Batch]]:
+def evaluations_of(masked: Iterable[MaskedRows]) -> list[Evaluation[MaskedBatch]]:
     """Held-out rows as the training loop takes them."""
     from zhbert.train.loop import Evaluation
 
@@ -44,17 +44,17 @@ class PretrainingObjective:
     def __init__(self, sampler: CandidateSampler | None = None) -> None:
         self._sampler = sampler
 
-    def counts(self, batch: Batch) -> tuple[int, ...]:
+    def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
         """Predicted pieces, and rows where pairs are labelled."""
         pairs = batch.next_sentence_labels
         return len(batch.labels), 0 if pairs is None else len(pairs)
 
-    def pieces(self, batch: Batch) -> int:
+    def pieces(self, batch: MaskedBatch) -> int:
         """All pieces: a batch has no padding."""
-        return len(batch.input_ids)
+        return batch.packed.num_pieces
 
     def __call__(
-        self, model: torch.nn.Module, batch: Batch, seed: int
+        self, model: torch.nn.Module, batch: MaskedBatch, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums of both losses, and how many guesses were right."""
         import torch
@@ -68,11 +68,7 @@ class PretrainingObjective:
             # Of the step's seed alone, so that all its micro-batches and ranks draw the same.
             candidates = self._sampler.draw(seed).to(batch.labels.device)
         loss = model.pretraining_loss(
-            batch.input_ids,
-            batch.token_type_ids,
-            batch.position_ids,
-            batch.row_starts,
-            batch.max_length,
+            batch.packed,
             batch.predicted_positions,
             batch.labels,
             batch.next_sentence_labels,

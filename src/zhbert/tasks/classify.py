@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, sigmoid, softmax
 from zhbert.tasks.read import Example, TextExample
-from zhbert.tasks.rows import Batch, text_rows
+from zhbert.tasks.rows import LabelledBatch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -44,9 +44,9 @@ class OneRowEach(NothingBesides):
             )
         return Prepared(examples, rows, remarks=remarks)
 
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """(R, labels) logits; to regress (R, 1), the number, scaled."""
-        return cast(Any, model).row_logits(*batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).row_logits(batch.packed)  # type: ignore[no-any-return]
 
     def settings(self) -> dict[str, Any]:
         """The length that rows are cut to."""
@@ -69,7 +69,7 @@ class Classify(OneRowEach):
         ids = {label: number for number, label in enumerate(self.labels)}
         return np.array([ids[str(one.label)] for one in examples], np.int64)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Cross entropy."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()
@@ -120,7 +120,7 @@ class MultiLabel(OneRowEach):
         marks = [[label in (one.labels or ()) for label in self.labels] for one in examples]
         return np.array(marks, np.float32).reshape(-1, len(self.labels))
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The mean over the labels of their binary cross entropies."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()

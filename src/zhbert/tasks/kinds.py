@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.model import native
 from zhbert.tasks.read import Example
-from zhbert.tasks.rows import Batch, Rows, by_length, check_segments, gather
+from zhbert.tasks.rows import LabelledBatch, Rows, by_length, check_segments, gather
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.loop import move
 
@@ -81,10 +81,10 @@ class Kind(Protocol):
     def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
         """Tokenize examples; for ``training`` with targets, and without what cannot be learnt."""
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The sum of the losses of the batch's predictions."""
 
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """(R, n) or, of pieces, (T, n): what ``decode`` needs."""
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
@@ -132,15 +132,15 @@ class FineTuning:
         self.kind = kind
         self.parts = (kind.name,)
 
-    def counts(self, batch: Batch) -> tuple[int, ...]:
+    def counts(self, batch: LabelledBatch) -> tuple[int, ...]:
         """How many targets there are."""
         return (batch.predictions,)
 
-    def pieces(self, batch: Batch) -> int:
+    def pieces(self, batch: LabelledBatch) -> int:
         """All pieces: a batch has no padding."""
-        return len(batch.input_ids)
+        return batch.packed.num_pieces
 
-    def __call__(self, model: nn.Module, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, model: nn.Module, batch: LabelledBatch, seed: int) -> tuple[Tensor, Tensor]:
         """The sum of the losses; what is right is counted elsewhere, by the task's own metrics."""
         model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
         loss = self.kind.loss(model, batch)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from zhbert.tasks.classify import OneRowEach
 from zhbert.tasks.kinds import Array, Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
-from zhbert.tasks.rows import Batch
+from zhbert.tasks.rows import LabelledBatch
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -38,7 +38,7 @@ class Regress(OneRowEach):
         values = np.array([one.value for one in examples], np.float64)
         return ((values - self.low) / (self.high - self.low)).astype(np.float32)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The squared error."""
         assert batch.targets is not None
         found = self.scores(model, batch)[:, 0].float()

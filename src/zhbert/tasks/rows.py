@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
+from zhbert.packing import PackedBatch, pack_rows
 from zhbert.text.tokenizer import Tokenizer
 
 Ids = NDArray[np.int32]
@@ -61,35 +62,16 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A few rows as a model takes them; tensors are on the CPU until the loop moves them."""
+class LabelledBatch:
+    """A few rows and their targets; tensors are on the CPU until the loop moves them."""
 
-    input_ids: Tensor
-    """(T,) int64"""
-    token_type_ids: Tensor
-    """(T,) int64"""
-    position_ids: Tensor
-    """(T,) int64, from 0 in every row"""
-    row_starts: Tensor
-    """(R + 1,) int64"""
-    max_length: int
+    packed: PackedBatch
     targets: Tensor | None
     """as in ``Rows``, of these rows"""
     predictions: int
     """how many targets there are"""
     first_row: int = 0
     """the place of the first row in the step's batch, which may be cut into several of these"""
-
-    @property
-    def packed(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        """What a model's ``row_logits`` and ``piece_logits`` take."""
-        return (
-            self.input_ids,
-            self.token_type_ids,
-            self.position_ids,
-            self.row_starts,
-            self.max_length,
-        )
 
 
 def text_rows(
@@ -163,27 +145,18 @@ def _special_pieces(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
     return np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
 
 
-def gather(rows: Rows, chosen: NDArray[np.int64]) -> tuple[Batch, NDArray[np.int64]]:
+def gather(rows: Rows, chosen: NDArray[np.int64]) -> tuple[LabelledBatch, NDArray[np.int64]]:
     """The chosen rows as a batch, and where their pieces lie among all pieces: (T,)."""
     lengths = rows.starts[chosen + 1] - rows.starts[chosen]
-    ends = np.cumsum(lengths)
-    starts = np.concatenate(([0], ends))
-    total = int(starts[-1])
-    every = np.arange(total)
-    positions = every - np.repeat(starts[:-1], lengths)
-    pieces = every + np.repeat(rows.starts[chosen] - starts[:-1], lengths)
-    segments = positions >= np.repeat(rows.second[chosen], lengths)
+    starts = np.cumsum(lengths) - lengths
+    pieces = np.arange(lengths.sum()) + np.repeat(rows.starts[chosen] - starts, lengths)
     targets, predictions = None, 0
     if rows.targets is not None:
         found = rows.targets[pieces if rows.of_pieces else chosen]
         predictions = int((found != NOT_A_TARGET).sum()) if rows.of_pieces else len(chosen)
         targets = torch.from_numpy(found)
-    batch = Batch(
-        input_ids=torch.from_numpy(rows.ids[pieces].astype(np.int64)),
-        token_type_ids=torch.from_numpy(segments.astype(np.int64)),
-        position_ids=torch.from_numpy(positions),
-        row_starts=torch.from_numpy(starts),
-        max_length=int(lengths.max(initial=0)),
+    batch = LabelledBatch(
+        packed=pack_rows(rows.ids[pieces], lengths, rows.second[chosen]),
         targets=targets,
         predictions=predictions,
     )
@@ -262,7 +235,7 @@ def padding_share(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]
 
 def steps_of(
     rows: Rows, *, batch_size: int, seed: int, done: int, cells: int, most: int = 0
-) -> Iterator[list[Batch]]:
+) -> Iterator[list[LabelledBatch]]:
     """The micro-batches of every step after the first ``done``, endlessly."""
     lengths = rows.lengths
     per_epoch = -(-len(rows) // batch_size)

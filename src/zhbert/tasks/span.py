@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, SpanExample
-from zhbert.tasks.rows import Batch, Ids, pack
+from zhbert.tasks.rows import Ids, LabelledBatch, pack
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.text.tokenizer import Encoding, Tokenizer
 
@@ -161,23 +161,25 @@ class Span(NothingBesides):
         last = int(np.searchsorted(offsets[:, 1], end, "left"))
         return base + first, base + last
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The mean of the cross entropies of start and end, each over the row's pieces."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()
-        starts = batch.row_starts.long()
-        count, total = len(starts) - 1, len(logits)
+        packed, total = batch.packed, len(logits)
+        count, longest = packed.num_rows, packed.max_length
         row = torch.repeat_interleave(
-            torch.arange(count, device=logits.device), starts.diff(), output_size=total
+            torch.arange(count, device=logits.device),
+            packed.cu_seqlens.long().diff(),
+            output_size=total,
         )
-        grid = logits.new_full((count * batch.max_length, 2), NOWHERE)
-        grid = grid.index_copy(0, row * batch.max_length + batch.position_ids, logits)
-        grid = grid.view(count, batch.max_length, 2)
+        grid = logits.new_full((count * longest, 2), NOWHERE)
+        grid = grid.index_copy(0, row * longest + packed.position_ids, logits)
+        grid = grid.view(count, longest, 2)
         return functional.cross_entropy(grid, batch.targets, reduction="sum") / 2
 
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """(T, 2): start and end."""
-        return cast(Any, model).piece_logits(*batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).piece_logits(batch.packed)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """The best answer over all windows, or none."""

@@ -18,7 +18,7 @@ from zhbert.tasks.entity_spans import joint_of
 from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.metrics import entity_counts
 from zhbert.tasks.read import Example, TagExample
-from zhbert.tasks.rows import NOT_A_TARGET, Batch, Rows, pack
+from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, Rows, pack
 from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
 
@@ -107,7 +107,7 @@ class Tag(NothingBesides):
         places = TokenPlaces(*(np.array(x, np.int64) for x in (firsts, owners, tokens)))
         return pack(self.tokenizer, segments), places, split
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Cross entropy over first pieces."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()
@@ -115,9 +115,9 @@ class Tag(NothingBesides):
             logits, batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
         )
 
-    def scores(self, model: nn.Module, batch: Batch) -> Tensor:
+    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """(T, labels) logits."""
-        return cast(Any, model).piece_logits(*batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).piece_logits(batch.packed)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """The likeliest tag of each token, and the entities; a token without pieces is outside."""

@@ -322,7 +322,7 @@ def evaluate(
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
-    """A dataclass of tensors on another device; on the CPU as it is."""
+    """A dataclass of tensors, also of such dataclasses, on another device; on the CPU as it is."""
     if device.type == "cpu":
         return batch
     return _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
@@ -538,9 +538,11 @@ def _due(step: int, every: int) -> bool:
 
 
 def _map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-    changes = {
-        item.name: change(value)
-        for item in dataclasses.fields(cast(Any, batch))
-        if isinstance(value := getattr(batch, item.name), Tensor)
-    }
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(cast(Any, batch)):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            changes[item.name] = change(value)
+        elif dataclasses.is_dataclass(value):
+            changes[item.name] = _map_tensors(value, change)
     return cast(Batch, dataclasses.replace(cast(Any, batch), **changes))
