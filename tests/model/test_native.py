@@ -74,18 +74,23 @@ def rows_of(
         "query": random(sum(queries)),
         "keys": random(sum(keys)),
         "values": random(sum(keys)),
-        "query_starts": torch.tensor([0, *itertools.accumulate(queries)]),
-        "starts": torch.tensor([0, *itertools.accumulate(keys)]),
+        "query_cu_seqlens": torch.tensor([0, *itertools.accumulate(queries)]),
+        "cu_seqlens": torch.tensor([0, *itertools.accumulate(keys)]),
     }
 
 
 def slowly(
-    query: Tensor, keys: Tensor, values: Tensor, query_starts: Tensor, starts: Tensor, heads: int
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_cu_seqlens: Tensor,
+    cu_seqlens: Tensor,
+    heads: int,
 ) -> Tensor:
     """Row by row and head by head in float64, as the formula says it."""
     out = torch.zeros(query.shape, dtype=torch.float64)
     size = query.shape[1] // heads
-    places = zip(itertools.pairwise(query_starts), itertools.pairwise(starts), strict=True)
+    places = zip(itertools.pairwise(query_cu_seqlens), itertools.pairwise(cu_seqlens), strict=True)
     for (first, last), (begin, end) in places:
         for head in range(heads):
             own = slice(head * size, (head + 1) * size)
@@ -169,8 +174,8 @@ def test_neither_threads_nor_other_rows_change_a_bit(
     assert all(torch.equal(results[0], other) for other in results[1:])
 
     row = data.draw(st.integers(0, len(shape) - 1))
-    asked = slice(*arguments["query_starts"][row : row + 2].tolist())
-    there = slice(*arguments["starts"][row : row + 2].tolist())
+    asked = slice(*arguments["query_cu_seqlens"][row : row + 2].tolist())
+    there = slice(*arguments["cu_seqlens"][row : row + 2].tolist())
     alone = native.packed_attention(
         arguments["query"][asked],
         arguments["keys"][there],
@@ -262,14 +267,14 @@ def odd_place(x: Tensor) -> Tensor:
         ("values", lambda x: x[None]),
         ("values", lambda x: x[0]),
         ("keys", lambda x: x.double()),
-        ("starts", lambda x: x.int()),
-        ("starts", lambda x: x[:-1]),
-        ("starts", lambda x: x[:0]),
-        ("starts", lambda x: x + 1),
-        ("starts", lambda x: torch.tensor([0, 40, 20])),
-        ("starts", lambda x: torch.tensor([0, -1, 20])),
-        ("query_starts", lambda x: torch.tensor([0, 2**62, 20])),
-        ("query_starts", lambda x: x[None]),
+        ("cu_seqlens", lambda x: x.int()),
+        ("cu_seqlens", lambda x: x[:-1]),
+        ("cu_seqlens", lambda x: x[:0]),
+        ("cu_seqlens", lambda x: x + 1),
+        ("cu_seqlens", lambda x: torch.tensor([0, 40, 20])),
+        ("cu_seqlens", lambda x: torch.tensor([0, -1, 20])),
+        ("query_cu_seqlens", lambda x: torch.tensor([0, 2**62, 20])),
+        ("query_cu_seqlens", lambda x: x[None]),
         ("heads", lambda x: 0),
         ("heads", lambda x: -1),
         ("heads", lambda x: 3),

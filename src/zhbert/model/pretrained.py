@@ -238,7 +238,9 @@ class _Bert(nn.Module):
                 places = there.reshape(-1).nonzero()[:, 0]
                 ids = [x[places] for x in ids]
         packed = PackedBatch(
-            *ids,
+            input_ids=ids[0],
+            token_type_ids=ids[1],
+            position_ids=ids[2],
             cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
             max_length=int(lengths.max()) if batch else 0,
         )

@@ -165,12 +165,12 @@ class Span(NothingBesides):
         """The mean of the cross entropies of start and end, each over the row's pieces."""
         assert batch.targets is not None
         logits = self.scores(model, batch).float()
-        packed, total = batch.packed, len(logits)
+        packed = batch.packed
         count, longest = packed.num_rows, packed.max_length
         row = torch.repeat_interleave(
             torch.arange(count, device=logits.device),
             packed.cu_seqlens.long().diff(),
-            output_size=total,
+            output_size=packed.num_pieces,
         )
         grid = logits.new_full((count * longest, 2), NOWHERE)
         grid = grid.index_copy(0, row * longest + packed.position_ids, logits)
