@@ -242,8 +242,8 @@ def scores_for(prepared, *peaks, low=-5.0):
     """Scores of all pieces, low but at (row, place in the row): start and end there."""
     scores = np.full((len(prepared.rows.ids), 2), low, np.float32)
     for row, start, end, value in peaks:
-        scores[prepared.rows.starts[row] + start, 0] = value
-        scores[prepared.rows.starts[row] + end, 1] = value
+        scores[prepared.rows.cu_seqlens[row] + start, 0] = value
+        scores[prepared.rows.cu_seqlens[row] + end, 1] = value
     return scores
 
 
@@ -263,7 +263,7 @@ def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
     prepared = kind.prepare([question("甲乙丙丁" * 12)])
     assert len(prepared.rows) > 2
     scores = scores_for(prepared, (1, 9, 9, 1.0))
-    starts = prepared.rows.starts[:-1]
+    starts = prepared.rows.cu_seqlens[:-1]
     scores[starts] = 4.0
     scores[starts[1]] = 0.5
     (found,) = kind.decode(prepared, scores)
@@ -316,7 +316,7 @@ def test_the_threshold_for_no_answer_is_the_best_on_dev():
     second = other.rows.targets[0].tolist()
     scores = scores_for(prepared, (0, *start, 1.0), (1, *second, 1.0), (2, *start, 1.0))
     for row, null in enumerate((2.0, 5.0, 3.0)):
-        scores[prepared.rows.starts[row]] = null / 2
+        scores[prepared.rows.cu_seqlens[row]] = null / 2
     plain = kind.decode(prepared, scores)
     assert [one.value for one in plain] == ["北京", "", ""]
     tuned = kind.tuned(prepared, scores)
@@ -380,7 +380,7 @@ def test_the_loss_of_spans_is_that_of_each_row_by_itself():
 def test_what_a_row_is_batched_with_changes_rounding_only(kind, model, examples):
     together = kind.prepare(examples)
     scores = run_model(kind, model, together.rows)
-    starts = together.rows.starts if kind.per_piece else np.arange(len(examples) + 1)
+    starts = together.rows.cu_seqlens if kind.per_piece else np.arange(len(examples) + 1)
     for number in (0, 6, 33, 79):
         alone = run_model(kind, model, kind.prepare([examples[number]]).rows)
         mine = scores[starts[number] : starts[number + 1]]

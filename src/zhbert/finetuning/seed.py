@@ -283,7 +283,7 @@ class _Seed:
 
     def _compile(self, steps: int) -> None:
         settings = self.task.settings
-        pieces = int(self.task.train.rows.starts[-1]) * settings.epochs
+        pieces = int(self.task.train.rows.cu_seqlens[-1]) * settings.epochs
         compile_layers(
             self.model,
             settings.compile,

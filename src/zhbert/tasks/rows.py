@@ -37,8 +37,8 @@ class Rows:
 
     ids: Ids
     """(T,): [CLS] ... [SEP] of every row."""
-    starts: NDArray[np.int64]
-    """(R + 1,): where each row begins, and T."""
+    cu_seqlens: NDArray[np.int64]
+    """(R + 1,): where each row begins, and T (the cumulative lengths)."""
     second: NDArray[np.int32]
     """(R,): the place in the row where the second segment begins; the row's length without one."""
     targets: NDArray[Any] | None = None
@@ -54,11 +54,11 @@ class Rows:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(R,): pieces of each row."""
-        return np.diff(self.starts)
+        return np.diff(self.cu_seqlens)
 
     def row(self, number: int) -> Ids:
         """One row's pieces."""
-        return self.ids[self.starts[number] : self.starts[number + 1]]
+        return self.ids[self.cu_seqlens[number] : self.cu_seqlens[number + 1]]
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def _special_pieces(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
 
 def gather(rows: Rows, chosen: NDArray[np.int64]) -> tuple[LabelledBatch, NDArray[np.int64]]:
     """The chosen rows as a batch, and where their pieces lie among all pieces: (T,)."""
-    lengths = rows.starts[chosen + 1] - rows.starts[chosen]
+    lengths = rows.cu_seqlens[chosen + 1] - rows.cu_seqlens[chosen]
     starts = np.cumsum(lengths) - lengths
-    pieces = np.arange(lengths.sum()) + np.repeat(rows.starts[chosen] - starts, lengths)
+    pieces = np.arange(lengths.sum()) + np.repeat(rows.cu_seqlens[chosen] - starts, lengths)
     targets, predictions = None, 0
     if rows.targets is not None:
         found = rows.targets[pieces if rows.of_pieces else chosen]

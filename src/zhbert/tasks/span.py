@@ -199,7 +199,7 @@ class Span(NothingBesides):
             places.bases.tolist(),
             places.begins.tolist(),
             places.sizes.tolist(),
-            prepared.rows.starts[:-1].tolist(),
+            prepared.rows.cu_seqlens[:-1].tolist(),
             strict=True,
         ):
             nulls[example] = min(nulls[example], float(scores[at].sum()))

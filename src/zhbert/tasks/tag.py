@@ -63,7 +63,7 @@ class Tag(NothingBesides):
             every = np.array([ids[tag] for one in ours for tag in one.tags or ()], np.int64)
             begins = np.cumsum([0, *(len(one.tokens) for one in ours)])
             targets[places.pieces] = every[begins[places.sentences] + places.tokens]
-            rows = Rows(rows.ids, rows.starts, rows.second, targets, of_pieces=True)
+            rows = Rows(rows.ids, rows.cu_seqlens, rows.second, targets, of_pieces=True)
         remarks: tuple[str, ...] = ()
         if split:
             remarks = (
