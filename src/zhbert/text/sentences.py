@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 try:
-    from zhbert.text import _segment
+    from zhbert.text import _segment as native
 except ImportError:
-    _segment = None  # type: ignore[assignment]
+    native = None  # type: ignore[assignment]
 
 Array = np.ndarray[Any, Any]
 
@@ -78,9 +78,9 @@ def split_text(
     ([11, 0, 0, 3], 3, 1)
     """
     forced = np.ascontiguousarray(document_starts, np.int64)
-    if _segment is None:
+    if native is None:
         return split_text_python(codes, forced, blank_lines_separate, longest)
-    ends, flags, lines, blanks = _segment.sentence_ends(
+    ends, flags, lines, blanks = native.sentence_ends(
         codes, forced, blank_lines_separate, longest
     )
     return Sentences(np.frombuffer(ends, np.int32), np.frombuffer(flags, np.uint8), lines, blanks)
@@ -172,9 +172,9 @@ def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array
     """A 64-bit hash of each span of the text, blanks at its two ends left out: (spans,) uint64."""
     starts = np.ascontiguousarray(starts, np.int32)
     ends = np.ascontiguousarray(ends, np.int32)
-    if _segment is None:
+    if native is None:
         return hash_spans_python(codes, starts, ends, seed)
-    return np.frombuffer(_segment.hash_spans(codes, starts, ends, seed), np.uint64)
+    return np.frombuffer(native.hash_spans(codes, starts, ends, seed), np.uint64)
 
 
 def hash_spans_python(codes: Array, starts: Array, ends: Array, seed: int) -> Array:
