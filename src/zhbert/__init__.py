@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         BertForTokenClassification,
         BertModel,
     )
-    from zhbert.text.segment import Segmenter, load_segmenter
+    from zhbert.text.segmenters import Segmenter, load_segmenter
     from zhbert.text.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -38,10 +38,10 @@ _WHERE = {
     "BertForSequenceClassification": "zhbert.model.pretrained",
     "BertForTokenClassification": "zhbert.model.pretrained",
     "BertModel": "zhbert.model.pretrained",
-    "Segmenter": "zhbert.text.segment",
+    "Segmenter": "zhbert.text.segmenters",
     "Tokenizer": "zhbert.text.tokenizer",
     "ZhbertError": "zhbert.errors",
-    "load_segmenter": "zhbert.text.segment",
+    "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
     "evaluate": "zhbert.jobs.evaluate",
     "finetune": "zhbert.jobs.finetune",

@@ -33,7 +33,7 @@ from zhbert.tasks.cards import Card, load_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
 from zhbert.tasks.write_predictions import write_predictions
-from zhbert.text.segment import load_segmenter
+from zhbert.text.segmenters import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.archive import Limits, unpack
 from zhbert.zoo.download import RETRY, _Download, discard, read_record

@@ -29,8 +29,8 @@ from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
 from zhbert.jobs import prepare as job
 from zhbert.jobs.prepare import prepare
-from zhbert.text.segment import simplify
 from zhbert.text.sentences import _line_ends
+from zhbert.text.simplify import simplify
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import align
 

@@ -12,9 +12,9 @@ from tests.text import segmenter_models
 from zhbert import cli
 from zhbert.data.shards import Corpus
 from zhbert.jobs.prepare import describe, prepare
-from zhbert.text import segment
-from zhbert.text.segment import Traditional
-from zhbert.text.segmenters import LibrarySegmenter
+from zhbert.text.segmenters import SEGMENTERS, load_segmenter
+from zhbert.text.segmenters.library import LibrarySegmenter
+from zhbert.text.simplify import Simplifier
 
 TEXT = "使用语言模型来预测。\n研究生命的起源\n\n我爱北京天安门\n"
 
@@ -82,7 +82,7 @@ def test_disagreements_stand_side_by_side(
 
 
 def load_version() -> str:
-    return segment.load_segmenter("jieba").version
+    return load_segmenter("jieba").version
 
 
 def test_a_comparison_for_machines(whole_lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -265,11 +265,11 @@ def test_sentences_that_a_library_loses_are_counted(
             "made",
             "1",
             lambda sentence: ["[UNK]"] if "生" in sentence else [sentence],
-            traditional=Traditional("none"),
+            simplify=Simplifier("none"),
             options={},
         )
 
-    monkeypatch.setitem(segment.SEGMENTERS, "made", made)
+    monkeypatch.setitem(SEGMENTERS, "made", made)
     report = prepare([file], tmp_path / "corpus", segmenter="made", held_out=0)
     assert report["read"]["sentences_cut_by_character"] == 1
     assert "1 sentence has a word for each character: what made" in describe(report)

@@ -24,7 +24,7 @@ from zhbert.jobs.vocab_extend import extend_vocabulary
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.coverage import cover
-from zhbert.text.growth import CutWords, admit, pieces_for, with_pieces
+from zhbert.text.extend_vocab import CutWords, admit, pieces_for, with_pieces
 from zhbert.text.tokenizer import Tokenizer, read_vocabulary
 
 IDS = [[3, 6, 7, 25, 60, 5, 92], [3, 94, 10, 94, 18, 30, 4]]

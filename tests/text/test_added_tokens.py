@@ -18,7 +18,7 @@ from transformers import AddedToken as TheirToken
 from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.errors import ZhbertError
-from zhbert.text.growth import with_pieces
+from zhbert.text.extend_vocab import with_pieces
 from zhbert.text.sentences import codes_of
 from zhbert.text.tokenizer import AddedToken, Tokenizer, TokenizerWarning
 

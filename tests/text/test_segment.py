@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.text import segment, sentences
-from zhbert.text.segment import Segmenter, load_segmenter, simplify, word_ends
+from zhbert.text import sentences
+from zhbert.text import simplify as simplifying
+from zhbert.text.segmenters import Segmenter, jieba, load_segmenter
+from zhbert.text.segmenters.user_words import read_user_words
 from zhbert.text.sentences import CUT, GIVEN, STARTS_DOCUMENT, STARTS_LINE, codes_of, split_text
+from zhbert.text.simplify import simplify
 
 HAN = st.sampled_from("使用语言模型来预测下一个词的研究生命中国乾隆語體龍")
 ODD = st.sampled_from("。！？…!?”’」）)\"'，, \t\u3000\r\x00\x85ab1.+#%-/😀\u0301\ufeff𠀀")
@@ -66,12 +70,12 @@ def test_a_run_of_sentences_is_cut_like_each_sentence_alone(lines: list[str], ca
     text = "".join(line + "\n" for line in lines).replace("\r\n", "\n")
     codes = codes_of(text)
     found = split_text(codes, np.zeros(1, np.int64), longest=12)
-    before = segment._CALL
-    segment._CALL = call
+    before = jieba._CHARACTERS_PER_CALL
+    jieba._CHARACTERS_PER_CALL = call
     try:
-        run = word_ends(segmenter, text, codes, found.ends, (found.flags & CUT).astype(bool))
+        run = segmenter.segment_run(text, codes, found.ends, (found.flags & CUT).astype(bool))
     finally:
-        segment._CALL = before
+        jieba._CHARACTERS_PER_CALL = before
     starts = [0, *found.ends[:-1].tolist()]
     alone = segmenter.segment([text[a:b] for a, b in zip(starts, found.ends, strict=False)])
     expected = {a + int(end) for a, ends in zip(starts, alone, strict=False) for end in ends}
@@ -86,7 +90,7 @@ def test_lines_of_real_text_cut_together_equal_rjieba_line_by_line(data: Path) -
         found = split_text(codes, np.zeros(1, np.int64))
         segmenter = load_segmenter()
         apart = np.zeros(len(found.ends), bool)
-        run = word_ends(segmenter, text, codes, found.ends, apart).tolist()
+        run = segmenter.segment_run(text, codes, found.ends, apart).tolist()
         expected, at = [], 0
         for line in simplify(text).split("\n"):
             for word in [*rjieba.cut(line), "\n"]:
@@ -116,7 +120,7 @@ def test_simplifying_keeps_the_length(text: str) -> None:
 def test_the_table_is_opencc_s_of_single_characters() -> None:
     opencc = pytest.importorskip("opencc")
     convert = opencc.OpenCC("t2s").convert
-    table, _ = segment._table()
+    table, _ = simplifying._table()
     changed = np.flatnonzero(table != np.arange(len(table))).tolist()
     assert len(changed) > 4000
     assert all(convert(chr(code)) == chr(table[code]) for code in changed)
@@ -137,7 +141,7 @@ def test_opencc_gives_ends_within_the_text(text: str) -> None:
 
 def test_opencc_that_changes_the_length_falls_back_to_characters() -> None:
     pytest.importorskip("opencc")
-    convert = segment._OpenCC()
+    convert = simplifying._OpenCC()
     convert._convert = lambda text: text.replace("體", "体体")
     assert convert("字體\n語言") == "字体\n語言"
 
@@ -155,7 +159,7 @@ def test_words_of_the_user_are_kept_whole(tmp_path: Path) -> None:
 def test_a_user_s_word_that_jieba_cuts_all_the_same_is_told(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("A/B测试\n通义千问\n", encoding="utf-8")
-    (remark,) = load_segmenter(user_words=file).remarks  # type: ignore[attr-defined]
+    (remark,) = load_segmenter(user_words=file).remarks
     assert "1 of 2" in remark
     assert "A/B测试" in remark
 
@@ -192,16 +196,16 @@ def test_a_line_of_a_user_dictionary_is_what_its_tool_takes_it_for(
     for ends in ("\n", "\r\n", "\r"):
         content = f"\ufeff{line}{ends}{ends} {ends}好{ends}"
         file.write_text(content, encoding="utf-8", newline="")
-        assert segment.read_user_words(file, segmenter) == [expected, ("好", None, None)]
+        assert read_user_words(file, segmenter) == [expected, ("好", None, None)]
 
 
 def test_small_letters_at_the_end_are_a_tag_for_jieba_alone(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("机器 learning\n深度 learning 5\n", encoding="utf-8")
-    words = segment.read_user_words(file)
+    words = read_user_words(file)
     assert words == [("机器", None, "learning"), ("深度 learning", 5, None)]
-    assert segment.read_user_words(file, "pkuseg")[0] == ("机器 learning", None, None)
-    remarks = load_segmenter(user_words=file).remarks  # type: ignore[attr-defined]
+    assert read_user_words(file, "pkuseg")[0] == ("机器 learning", None, None)
+    remarks = load_segmenter(user_words=file).remarks
     assert any("1 of 2 lines" in remark and "机器 learning" in remark for remark in remarks)
 
 
@@ -209,7 +213,7 @@ def test_jieba_s_words_with_spaces_are_told(tmp_path: Path) -> None:
     file = tmp_path / "words.txt"
     file.write_text("iPhone X\n云 计算\n通义千问\n", encoding="utf-8")
     segmenter = load_segmenter(user_words=file)
-    (remark,) = segmenter.remarks  # type: ignore[attr-defined]
+    (remark,) = segmenter.remarks
     assert "2 of 3 words whole" in remark
     assert remark.endswith("iPhone X, 云 计算")
     assert "通义千问" in words_of(segmenter, "买通义千问")
@@ -264,20 +268,14 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_segmenter_without_runs_is_asked_text_by_text() -> None:
-    class Halves:
-        name, version = "halves", "1"
+    class Halves(Segmenter):
+        name, version, options = "halves", "1", {}
 
-        def __init__(self) -> None:
-            self.options: dict[str, object] = {}
-
-        def segment(self, texts: list[str]) -> list[np.ndarray]:
+        def segment(self, texts: Sequence[str]) -> list[np.ndarray]:
             return [np.array([len(text) // 2, len(text)], np.int32) for text in texts]
 
-    halves = Halves()
-    assert isinstance(halves, Segmenter)
-    ends = word_ends(
-        halves, "一二三四五六", codes_of("一二三四五六"), np.array([2, 6]), np.zeros(2, bool)
-    )  # type: ignore[arg-type]
+    text = "一二三四五六"
+    ends = Halves().segment_run(text, codes_of(text), np.array([2, 6]), np.zeros(2, bool))
     assert ends.tolist() == [1, 2, 4, 6]
 
 
@@ -341,13 +339,14 @@ def test_native_sentences_and_hashes_equal_python_s(
 
 
 def test_the_native_part_is_built() -> None:
-    assert sentences._segment is not None
+    assert sentences.native is not None
 
 
 def test_without_the_native_part_the_words_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["使用語言模型", "", "來預測下一個詞。a b"]
     fast = [ends.tolist() for ends in load_segmenter().segment(texts)]
-    monkeypatch.setattr(segment, "_segment", None)
+    monkeypatch.setattr(jieba, "native", None)
+    monkeypatch.setattr(simplifying, "native", None)
     assert [ends.tolist() for ends in load_segmenter().segment(texts)] == fast
 
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from hypothesis import strategies as st
 from tests.text import hanlp_stand_in, segmenter_models
 
 from zhbert.errors import ZhbertError
-from zhbert.text import segmenters
-from zhbert.text.segment import Segmenter, Traditional, load_segmenter
-from zhbert.text.segmenters import LONGEST, LibrarySegmenter, align
+from zhbert.text.segmenters import Segmenter, load_segmenter
+from zhbert.text.segmenters.alignment import align, fold
+from zhbert.text.segmenters.library import LONGEST, LibrarySegmenter
+from zhbert.text.simplify import Simplifier
 
 # The model's name -> the segmenter that it is for.
 SEGMENTER = {
@@ -40,12 +42,12 @@ Load = Callable[..., Any]
 @pytest.fixture(scope="module", autouse=True)
 def hanlp() -> Iterator[None]:
     """HanLP's interface in the place of the library."""
-    version = segmenters.metadata.version
+    version = metadata.version
     with pytest.MonkeyPatch.context() as patch:
         for name, module in hanlp_stand_in.modules().items():
             patch.setitem(sys.modules, name, module)
         patch.setattr(
-            segmenters.metadata,
+            metadata,
             "version",
             lambda name: hanlp_stand_in.VERSION if name == "hanlp" else version(name),
         )
@@ -186,7 +188,7 @@ def test_the_library_gets_the_text_as_traditional_says(how: str, expected: str) 
         seen.append(sentence)
         return [sentence]
 
-    segmenter = LibrarySegmenter("made", "1", cut, traditional=Traditional(how), options={})
+    segmenter = LibrarySegmenter("made", "1", cut, simplify=Simplifier(how), options={})
     assert words_of(segmenter, "乾語體") == ["乾語體"]
     assert seen[-1] == expected
     assert segmenter.options["traditional"] == how
@@ -321,7 +323,7 @@ def test_a_library_that_normalises_is_followed(sentence: str, draw: st.DataObjec
 
 
 def made(cut: Callable[[str], list[str]]) -> LibrarySegmenter:
-    return LibrarySegmenter("made", "1", cut, traditional=Traditional("none"), options={})
+    return LibrarySegmenter("made", "1", cut, simplify=Simplifier("none"), options={})
 
 
 def test_a_library_sees_short_clean_sentences_and_none_that_is_invisible() -> None:
@@ -640,6 +642,6 @@ def test_segmenters_without_models_say_so() -> None:
 
 
 def test_the_fold_keeps_what_tells_characters_apart() -> None:
-    assert segmenters._fold("一") == "一"
-    assert segmenters._fold("Ａ") == "a"
-    assert segmenters._fold("\u3000") == segmenters._fold("\u200b") == ""
+    assert fold("一") == "一"
+    assert fold("Ａ") == "a"
+    assert fold("\u3000") == fold("\u200b") == ""

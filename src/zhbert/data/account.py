@@ -11,7 +11,7 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources
 from zhbert.text.normalize import DROPPED, describe_dropped
-from zhbert.text.segment import describe_unaligned
+from zhbert.text.segmenters.protocol import describe_unaligned
 from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 

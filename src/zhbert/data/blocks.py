@@ -24,7 +24,7 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, read_json, sha256_of
-from zhbert.text.segment import Segmenter, load_segmenter, word_ends
+from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.sentences import CUT, text_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
@@ -183,19 +183,19 @@ class BlockWorker:
         kind = piece_type(len(self.tokenizer.vocabulary))
         parts: list[tuple[Array, Array, Array]] = []
         alignment = AlignmentReport()
-        unaligned = getattr(self.segmenter, "unaligned", 0)
+        unaligned = self.segmenter.unaligned
         first = begin = 0
         while first < len(ends):
             last = max(first + 1, int(np.searchsorted(ends, begin + _PART, "right")))
             end = int(ends[last - 1])
             part, part_ends = codes[begin:end], ends[first:last] - np.int32(begin)
             self._count_special_tokens(text, begin, part, counts)
-            stops = word_ends(self.segmenter, text[begin:end], part, part_ends, apart[first:last])
+            stops = self.segmenter.segment_run(text[begin:end], part, part_ends, apart[first:last])
             words = self.tokenizer.encode_run(part, part_ends, stops)
             parts.append((words.ids.astype(kind), words.word_starts, np.diff(words.starts)))
             alignment += AlignmentReport.of(words)
             first, begin = last, end
-        counts["sentences.unaligned"] += getattr(self.segmenter, "unaligned", 0) - unaligned
+        counts["sentences.unaligned"] += self.segmenter.unaligned - unaligned
         if not parts:
             return _Pieces(np.zeros(0, kind), np.zeros(0, bool), np.zeros(0, np.int64), alignment)
         ids, word_starts, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

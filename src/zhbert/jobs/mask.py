@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from zhbert.data.masking import MaskingVocabulary
-    from zhbert.text.segment import Segmenter
+    from zhbert.text.segmenters import Segmenter
     from zhbert.text.tokenizer import Tokenizer
 
 # What a strategy's row is called, as Chinese-BERT-wwm prints it: Chinese, English.
@@ -181,7 +181,7 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.console import err, out, print_json
     from zhbert.data.masking import MaskingVocabulary
     from zhbert.options import lines_of_stdin, reading_of
-    from zhbert.text.segment import load_segmenter
+    from zhbert.text.segmenters import load_segmenter
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
 
@@ -189,7 +189,7 @@ def run(args: argparse.Namespace) -> int:
     segmenter = load_segmenter(
         args.segmenter, user_words=args.user_words, model=args.segmenter_model
     )
-    for remark in () if args.quiet else getattr(segmenter, "remarks", ()):
+    for remark in () if args.quiet else segmenter.remarks:
         err().print(remark, style="dim")
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
     from_stdin = args.text == "-"

@@ -38,7 +38,8 @@ from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, read_json, remove, sweep, write_json
 from zhbert.folders import Claim, locked
-from zhbert.text.segment import SEGMENTERS, TRADITIONAL, Segmenter
+from zhbert.text.segmenters import SEGMENTERS, Segmenter
+from zhbert.text.simplify import TRADITIONAL
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.tokenizer_files import find_tokenizer
 from zhbert.text.vocab import default_vocabulary
@@ -437,7 +438,7 @@ class _Job:
             "left_out": self.sources.describe_left_out(),
             "warnings": warnings(info["read"], self.reading),
             "remarks": [
-                *getattr(self.worker.segmenter, "remarks", []),
+                *self.worker.segmenter.remarks,
                 *([work.aside] if work.aside else []),
                 *remarks(info, work.counts),
             ],

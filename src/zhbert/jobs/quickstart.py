@@ -39,7 +39,7 @@ from zhbert.jobs.fill import Filled, fill, open_model
 from zhbert.jobs.mask import mask_text, print_table
 from zhbert.jobs.prepare import prepare, processors, progress_bar
 from zhbert.jobs.pretrain import Result, pretrain
-from zhbert.text.segment import load_segmenter
+from zhbert.text.segmenters import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.memory import Workload
 from zhbert.wording import counted, without_secrets

@@ -19,14 +19,10 @@ from typing import Any, NamedTuple
 from zhbert import console, options
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.text.boundaries import Comparison, Difference, without_blanks
-from zhbert.text.segment import (
-    SEGMENTERS,
-    TRADITIONAL,
-    Segmenter,
-    describe_unaligned,
-    load_segmenter,
-)
+from zhbert.text.segmentation_scores import Difference, SegmentationComparison, without_blanks
+from zhbert.text.segmenters import SEGMENTERS, Segmenter, load_segmenter
+from zhbert.text.segmenters.protocol import describe_unaligned
+from zhbert.text.simplify import TRADITIONAL
 from zhbert.wording import counted
 
 # A line with its ends, and the other side's line with its own.
@@ -94,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.against is not None:
         other = load_segmenter(args.against, traditional=args.traditional, model=args.against_model)
         used.append(other)
-    for remark in (remark for one in used for remark in getattr(one, "remarks", [])):
+    for remark in (remark for one in used for remark in one.remarks):
         _remark(args, remark)
     if args.gold is not None:
         _compare(args, segmenter, None, _with_gold(args, segmenter))
@@ -107,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
                 console.data().write(line + "\n")
             sys.stdout.flush()
     for one in used:
-        if unaligned := getattr(one, "unaligned", 0):
-            _remark(args, describe_unaligned(one.name, unaligned))
+        if one.unaligned:
+            _remark(args, describe_unaligned(one.name, one.unaligned))
     return 0
 
 
@@ -183,7 +179,7 @@ def _must_be_one_text(args: argparse.Namespace, number: int, line: str, gold: st
 def _compare(
     args: argparse.Namespace, segmenter: Segmenter, other: Segmenter | None, pairs: Iterator[Pair]
 ) -> None:
-    comparison = Comparison()
+    comparison = SegmentationComparison()
     shown: list[Example] = []
     for text, found, other_text, expected in pairs:
         differences = comparison.add(text, found, other_text, expected)
@@ -236,7 +232,7 @@ def _name(segmenter: Segmenter) -> str:
 
 
 def _print(
-    comparison: Comparison,
+    comparison: SegmentationComparison,
     a: str,
     b: str,
     frequent: list[tuple[Difference, int]],

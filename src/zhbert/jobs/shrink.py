@@ -118,7 +118,7 @@ def shrink(
     """
     from zhbert.data.read_options import ReadOptions
     from zhbert.model.surgery import keep_layers, resize_positions, select_rows
-    from zhbert.text.growth import with_pieces
+    from zhbert.text.extend_vocab import with_pieces
 
     reading = ReadOptions(field=field, encoding=encoding)
     if layers is None and positions is None and vocab is None and not vocab_from:
@@ -291,7 +291,7 @@ def _loss(
 ) -> dict[str, Any]:
     from zhbert.options import all_texts
     from zhbert.text.coverage import Coverage, cover
-    from zhbert.text.growth import ids_of_piece
+    from zhbert.text.extend_vocab import ids_of_piece
 
     before, after = Coverage(), Coverage()
     used: Counter[int] = Counter()

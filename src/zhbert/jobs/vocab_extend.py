@@ -35,7 +35,7 @@ from zhbert.wording import counted, without_secrets
 if TYPE_CHECKING:
     from zhbert.data.read_options import ReadOptions
     from zhbert.data.shards import Corpus
-    from zhbert.text.growth import Admission
+    from zhbert.text.extend_vocab import Admission
     from zhbert.text.tokenizer import Tokenizer
 
 AT_MOST = 1000
@@ -120,7 +120,7 @@ def extend_vocabulary(
     from zhbert.data.read_options import ReadOptions
     from zhbert.model.folder import check_out, open_model_folder
     from zhbert.model.surgery import extend_rows
-    from zhbert.text.growth import admit, ids_of_piece, with_pieces
+    from zhbert.text.extend_vocab import admit, ids_of_piece, with_pieces
 
     reading = ReadOptions(field=field, encoding=encoding)
     is_corpus = source is not None and Path(source).is_dir()
@@ -206,7 +206,7 @@ def _counted(
     """The words of a corpus folder and of files that are not one piece, or may not be."""
     from zhbert.data.shards import Corpus
     from zhbert.options import all_texts
-    from zhbert.text.growth import CutWords, fold_counts
+    from zhbert.text.extend_vocab import CutWords, fold_counts
 
     words: Counter[str] = Counter()
     if corpus is not None:
@@ -263,7 +263,7 @@ def _asked_for(
     min_frequency: int | None,
 ) -> dict[str, int]:
     """What text asks for beyond the list, with its counts."""
-    from zhbert.text.growth import pieces_for, with_pieces
+    from zhbert.text.extend_vocab import pieces_for, with_pieces
 
     return pieces_for(
         with_pieces(tokenizer, [*tokenizer.vocabulary, *listed]),

@@ -1,7 +1,8 @@
 // The loops over characters that raw text goes through on its way to words: where sentences end,
-// how long the segmenter's words are, and a hash of each document or line.
+// where the segmenter's words end, traditional characters replaced, a hash of each document or line.
 //
-// segment.py holds the same three functions in Python; they give identical results (tested), slowly.
+// Each function has a twin in Python with the same results, which the tests compare: in sentences.py,
+// segmenters/jieba.py and simplify.py.
 // Plain C API within the stable ABI of Python 3.11; text comes in as a buffer of UTF-32 code units.
 
 #define PY_SSIZE_T_CLEAN
@@ -45,7 +46,7 @@ PyObject* as_bytes(const std::vector<T>& values) {
                                    static_cast<Py_ssize_t>(values.size() * sizeof(T)));
 }
 
-// str.isspace of Python, which segment.py uses.
+// str.isspace of Python, which the twins in Python use.
 inline bool is_blank(uint32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x1f);
   if (c < 0x1680) return c == 0x85 || c == 0xa0;

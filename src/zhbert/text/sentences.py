@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 try:
-    from zhbert.text import _segment as native
+    from zhbert.text import _segment
 except ImportError:
-    native = None  # type: ignore[assignment]
+    _segment = None  # type: ignore[assignment]
+
+native = _segment
+"""The loops over characters in C++; None where they were not built (no compiler)."""
 
 Array = np.ndarray[Any, Any]
 
@@ -80,9 +83,7 @@ def split_text(
     forced = np.ascontiguousarray(document_starts, np.int64)
     if native is None:
         return split_text_python(codes, forced, blank_lines_separate, longest)
-    ends, flags, lines, blanks = native.sentence_ends(
-        codes, forced, blank_lines_separate, longest
-    )
+    ends, flags, lines, blanks = native.sentence_ends(codes, forced, blank_lines_separate, longest)
     return Sentences(np.frombuffer(ends, np.int32), np.frombuffer(flags, np.uint8), lines, blanks)
 
 

@@ -18,12 +18,12 @@ from zhbert.text.sentences import Array, codes_of, native, text_of
 from zhbert.wording import how_to_install
 
 TRADITIONAL = ("characters", "opencc", "none")
-"""How traditional text can be simplified: by a table of characters, OpenCC's phrases, not at all."""
+"""Ways to simplify traditional text: by a table of characters, OpenCC's phrases, not at all."""
 
 
 @functools.cache
 def _table() -> tuple[Array, str]:
-    """(0x110000,) uint32: each code point's simplified form; and the SHA-256 of the table's file."""
+    """(0x110000,) uint32: each code point's simplified form; and the SHA-256 of the file."""
     raw = (resources.files("zhbert") / "assets" / "traditional.txt").read_bytes()
     table = np.arange(0x110000, dtype=np.uint32)
     pairs = [line for line in raw.decode().split("\n") if line and not line.startswith("#")]

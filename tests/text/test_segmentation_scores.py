@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhbert.text import boundaries
-from zhbert.text.boundaries import Comparison, Score, cuts, without_blanks
+from zhbert.text import segmentation_scores
+from zhbert.text.segmentation_scores import Agreement, SegmentationComparison, cuts, without_blanks
 
 WORDS = st.lists(st.text("使用语言a ", min_size=1, max_size=3), max_size=8)
 
@@ -19,9 +19,9 @@ def ends_of(words: list[str]) -> np.ndarray:
     return np.cumsum([len(word) for word in words], dtype=np.int32)
 
 
-def compare(a: str, b: str) -> Comparison:
+def compare(a: str, b: str) -> SegmentationComparison:
     """Two lines whose words stand apart, of one text without blanks."""
-    comparison = Comparison()
+    comparison = SegmentationComparison()
     comparison.add(without_blanks(a), ends_of(a.split()), without_blanks(b), ends_of(b.split()))
     return comparison
 
@@ -30,12 +30,14 @@ def compare(a: str, b: str) -> Comparison:
 def test_scores_are_those_of_spans_and_places(text: str, draw: st.DataObject) -> None:
     places = st.sets(st.integers(1, max(1, len(text))))
     sides = [sorted(draw.draw(places) | {len(text)}) if text else [] for _ in "ab"]
-    comparison = Comparison()
+    comparison = SegmentationComparison()
     differences = comparison.add(text, np.array(sides[0], int), text, np.array(sides[1], int))
     spans = [set(pairwise([0, *side])) for side in sides]
     inner = [set(side) - {len(text)} for side in sides]
-    assert comparison.words == Score(len(spans[0]), len(spans[1]), len(spans[0] & spans[1]))
-    assert comparison.boundaries == Score(len(inner[0]), len(inner[1]), len(inner[0] & inner[1]))
+    assert comparison.words == Agreement(len(spans[0]), len(spans[1]), len(spans[0] & spans[1]))
+    assert comparison.boundaries == Agreement(
+        len(inner[0]), len(inner[1]), len(inner[0] & inner[1])
+    )
     assert bool(differences) == (sides[0] != sides[1]) == bool(comparison.lines_different)
     for one, other in differences:
         assert "".join(one) == "".join(other)
@@ -51,15 +53,15 @@ def test_blanks_do_not_count(words: list[str]) -> None:
     assert moved.text == without_blanks(text)
     spoken = [without_blanks(word) for word in words if word.strip()]
     assert moved.ends.tolist() == ends_of(spoken).tolist()
-    comparison = Comparison()
+    comparison = SegmentationComparison()
     assert comparison.add(text, ends_of(words), without_blanks(text), ends_of(spoken)) == []
     assert comparison.words.f1 == comparison.boundaries.f1 == 1
 
 
 def test_a_worked_example() -> None:
     comparison = compare("研究生 命 的 起源", "研究 生命 的 起源")
-    assert comparison.words == Score(4, 4, 2)
-    assert comparison.boundaries == Score(3, 3, 2)
+    assert comparison.words == Agreement(4, 4, 2)
+    assert comparison.boundaries == Agreement(3, 3, 2)
     assert comparison.words.precision == comparison.words.recall == comparison.words.f1 == 0.5
     assert comparison.differences == {(("研究生", "命"), ("研究", "生命")): 1}
 
@@ -67,21 +69,23 @@ def test_a_worked_example() -> None:
 @pytest.mark.parametrize(
     ("score", "expected"),
     [
-        (Score(0, 0, 0), (1, 1, 1)),
-        (Score(0, 2, 0), (0, 0, 0)),
-        (Score(2, 0, 0), (0, 0, 0)),
-        (Score(4, 2, 1), (0.25, 0.5, 1 / 3)),
+        (Agreement(0, 0, 0), (1, 1, 1)),
+        (Agreement(0, 2, 0), (0, 0, 0)),
+        (Agreement(2, 0, 0), (0, 0, 0)),
+        (Agreement(4, 2, 1), (0.25, 0.5, 1 / 3)),
     ],
 )
-def test_shares_of_nothing_are_defined(score: Score, expected: tuple[float, float, float]) -> None:
+def test_shares_of_nothing_are_defined(
+    score: Agreement, expected: tuple[float, float, float]
+) -> None:
     assert (score.precision, score.recall, score.f1) == pytest.approx(expected)
 
 
 def test_frequent_differences_come_first_and_the_rest_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(boundaries, "_DISTINCT", 20)
-    comparison = Comparison()
+    monkeypatch.setattr(segmentation_scores, "_DISTINCT", 20)
+    comparison = SegmentationComparison()
     for number in range(200):
         for text in ("使用", f"{number:03}"):
             comparison.add(text, np.array([1, len(text)]), text, np.array([len(text)]))
@@ -92,8 +96,8 @@ def test_frequent_differences_come_first_and_the_rest_is_bounded(
 
 def test_a_line_that_one_side_does_not_cut_is_kept_short() -> None:
     text = "模" * 1_000_000
-    comparison = Comparison()
+    comparison = SegmentationComparison()
     ((one, other),) = comparison.add(text, np.arange(1, len(text) + 1), text, np.array([len(text)]))
     assert len("".join(one)) < 100
     assert len("".join(other)) < 100
-    assert comparison.words == Score(len(text), 1, 0)
+    assert comparison.words == Agreement(len(text), 1, 0)

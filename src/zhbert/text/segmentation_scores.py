@@ -25,7 +25,7 @@ _KEPT = 60
 
 
 @dataclass(frozen=True)
-class Score:
+class Agreement:
     """What one side found, what the other holds, and what both have."""
 
     found: int
@@ -108,10 +108,10 @@ def cuts(text: str, ends: Array) -> _Cuts:
 
 
 @dataclass
-class Comparison:
+class SegmentationComparison:
     """What the lines of a text gave so far: ``add`` each, then read the scores.
 
-    >>> comparison = Comparison()
+    >>> comparison = SegmentationComparison()
     >>> text = "研究生命起源"
     >>> comparison.add(text, np.array([3, 4, 6]), text, np.array([2, 4, 6]))
     [(('研究生', '命'), ('研究', '生命'))]
@@ -126,14 +126,14 @@ class Comparison:
     _words: tuple[int, int, int] = (0, 0, 0)
 
     @property
-    def boundaries(self) -> Score:
+    def boundaries(self) -> Agreement:
         """Word boundaries inside the lines."""
-        return Score(*self._boundaries)
+        return Agreement(*self._boundaries)
 
     @property
-    def words(self) -> Score:
+    def words(self) -> Agreement:
         """Words whose start and end both are the other side's, as the SIGHAN bakeoffs count."""
-        return Score(*self._words)
+        return Agreement(*self._words)
 
     def add(self, text: str, ends: Array, other_text: str, other_ends: Array) -> list[Difference]:
         """Count a line; the stretches that the two sides cut differently, in their order.
