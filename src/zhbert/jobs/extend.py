@@ -84,7 +84,7 @@ def extend(
     Raises:
         ZhbertError: no more positions than the model has, or more than can be made so.
     """
-    from zhbert.model.surgery import resize_positions
+    from zhbert.surgery.entries import resize_positions
 
     said, possible = RANGES["model.max_position_embeddings"]
     if not possible(positions):

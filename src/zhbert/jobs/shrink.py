@@ -117,7 +117,7 @@ def shrink(
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
     from zhbert.data.read_options import ReadOptions
-    from zhbert.model.surgery import keep_layers, resize_positions, select_rows
+    from zhbert.surgery.entries import keep_layers, resize_positions, select_rows
     from zhbert.text.extend_vocab import with_pieces
 
     reading = ReadOptions(field=field, encoding=encoding)
@@ -168,7 +168,7 @@ def shrink(
 
 def _before_and_after(before: ModelFolder, after: ModelFolder) -> dict[str, Any]:
     """The figures of the small model, and as many of the large one, whose names end in _before."""
-    from zhbert.model.surgery import parameters_by_part
+    from zhbert.surgery.entries import parameters_by_part
 
     figures: dict[str, Any] = {}
     for end, model in (("", after), ("_before", before)):

@@ -119,7 +119,7 @@ def extend_vocabulary(
     """
     from zhbert.data.read_options import ReadOptions
     from zhbert.model.folder import check_out, open_model_folder
-    from zhbert.model.surgery import extend_rows
+    from zhbert.surgery.entries import extend_rows
     from zhbert.text.extend_vocab import admit, ids_of_piece, with_pieces
 
     reading = ReadOptions(field=field, encoding=encoding)

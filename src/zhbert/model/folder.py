@@ -52,7 +52,7 @@ class ModelFolder:
         num_layers: int | None = None,
     ) -> ModelFolder:
         """The model with other pieces, positions or layers, and the configuration of these."""
-        from zhbert.model.surgery import PER_PIECE, POSITIONS
+        from zhbert.model.names import PER_PIECE, POSITIONS
 
         config, tokenizer = self.config, tokenizer or self.tokenizer
         other = dict(config.other)
@@ -90,8 +90,8 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     """
     from zhbert.model.checkpoint import open_checkpoint
     from zhbert.model.config import BertConfig
+    from zhbert.model.names import PER_PIECE, POSITIONS
     from zhbert.model.pretrained import check_architecture
-    from zhbert.model.surgery import PER_PIECE, POSITIONS
     from zhbert.zoo import locate
 
     files = find_model(locate(name, quiet=quiet))

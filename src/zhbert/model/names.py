@@ -18,6 +18,11 @@ from zhbert.errors import ZhbertError
 if TYPE_CHECKING:
     from zhbert.model.checkpoint import Entry
 
+POSITIONS = "bert.embeddings.position_embeddings.weight"
+# The tensors with one row (or one number) for each piece. The decoder of the masked-word head is
+# the matrix of the word embeddings.
+PER_PIECE = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
+
 # Beginnings of Hugging Face's names, so that the table fits a page.
 _BEGINNINGS = {
     "E.": "bert.embeddings.",

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Entry, entries_of
 from zhbert.model.config import BertConfig, count_parameters_by_part
-from zhbert.model.names import to_hugging_face
+from zhbert.model.names import POSITIONS, to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
-from zhbert.model.surgery import (
-    POSITIONS,
+from zhbert.surgery.entries import (
     extend_rows,
     keep_layers,
     parameters_by_part,

@@ -1,4 +1,7 @@
-"""Models made smaller or larger: entries in, entries out, read one tensor at a time."""
+"""A checkpoint's tensors with other layers, rows or positions: entries in, entries out.
+
+Nothing is read until the resulting entries are, one tensor at a time.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,8 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Entry
+from zhbert.model.names import PER_PIECE, POSITIONS
 
-POSITIONS = "bert.embeddings.position_embeddings.weight"
-# What has one row (or one number) for each piece. The decoder's matrix is the word embeddings'.
-PER_PIECE = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
 # Beginnings of names, and what they are called in tables; the first that fits counts.
 _PARTS = (
