@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import fields
+from dataclasses import replace
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -86,16 +86,19 @@ def masked_rows(batches: list[MaskedBatch]) -> list[tuple[list[int], list[int]]]
     return rows
 
 
+def values_of(batch: MaskedBatch) -> list[object]:
+    return [*vars(batch.packed).values(), *vars(replace(batch, packed=None)).values()]
+
+
 def assert_same_batches(ours: list[MaskedBatch], theirs: list[MaskedBatch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for field in fields(MaskedBatch):
-            mine, yours = getattr(one, field.name), getattr(other, field.name)
+        for mine, yours in zip(values_of(one), values_of(other), strict=True):
             if isinstance(mine, torch.Tensor):
                 assert mine.dtype == yours.dtype
-                assert torch.equal(mine, yours), field.name
+                assert torch.equal(mine, yours)
             else:
-                assert mine == yours, field.name
+                assert mine == yours
 
 
 # --- Which rows
@@ -156,13 +159,13 @@ def test_a_share_of_the_rows_is_masked_by_single_pieces() -> None:
     # Each row is masked by the one rule or the other, and about half of them by each.
     starts = mixed.packed.cu_seqlens.tolist()
     by_char = [
-        torch.equal(mixed.input_ids[begin:end], chars.input_ids[begin:end])
+        torch.equal(mixed.packed.input_ids[begin:end], chars.packed.input_ids[begin:end])
         for begin, end in pairwise(starts)
     ]
     assert 0.4 < sum(by_char) / len(by_char) < 0.6
-    assert not torch.equal(chars.input_ids, plain.input_ids)
+    assert not torch.equal(chars.packed.input_ids, plain.packed.input_ids)
     again = loader(masking=Masking(strategy="char", char_share=1.0), **options).step(0)[0]
-    assert torch.equal(again.input_ids, chars.input_ids)
+    assert torch.equal(again.packed.input_ids, chars.packed.input_ids)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
@@ -225,9 +228,10 @@ def test_ranks_and_micro_batches_partition_the_step(
             assert 0 < sizes[-1] <= limit
         flat = [batch for part in parts for batch in part]
         assert masked_rows(flat) == masked_rows([expected])
-        for name in ("input_ids", "token_type_ids", "position_ids", "labels"):
-            joined = torch.cat([getattr(batch, name) for batch in flat])
-            assert torch.equal(joined, getattr(expected, name))
+        for name in ("input_ids", "token_type_ids", "position_ids"):
+            joined = torch.cat([getattr(batch.packed, name) for batch in flat])
+            assert torch.equal(joined, getattr(expected.packed, name))
+        assert torch.equal(torch.cat([batch.labels for batch in flat]), expected.labels)
         rows = [(batch.first_row, batch.packed.num_rows) for batch in flat]
         assert [first for first, _ in rows] == [
             sum(n for _, n in rows[:k]) for k in range(len(rows))
@@ -255,9 +259,9 @@ def test_a_batch_is_rows_end_to_end_without_padding(builder: str) -> None:
             assert starts[0] == 0
             assert starts[-1] == len(batch.packed.input_ids)
             assert batch.packed.max_length == max(b - a for a, b in pairwise(starts)) <= 40
-            for name in ("input_ids", "token_type_ids", "position_ids", "predicted_positions"):
-                assert getattr(batch, name).dtype == torch.int64
-            assert batch.labels.dtype == torch.int64
+            for name in ("input_ids", "token_type_ids", "position_ids"):
+                assert getattr(batch.packed, name).dtype == torch.int64
+            assert batch.labels.dtype == batch.predicted_positions.dtype == torch.int64
             assert batch.packed.cu_seqlens.dtype == torch.int32
             assert 3 not in batch.packed.input_ids  # [PAD]
             predicted = batch.predicted_positions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -296,11 +295,12 @@ def read_as_a_run_does(folder: Path, builder: str) -> list[np.ndarray]:
     batches = [*loaders[0].evaluation(8), *loaders[1].step(0), *loaders[1].step(1)]
     for shard in opened.shards("train"):
         shard.verify()
-    return [
-        x.numpy()
-        for batch in batches
-        for x in (*astuple(batch.packed)[:4], batch.predicted_positions, batch.labels)
-    ]
+    arrays = []
+    for batch in batches:
+        rows = batch.packed
+        arrays += [rows.input_ids, rows.token_type_ids, rows.cu_seqlens]
+        arrays += [batch.predicted_positions, batch.labels]
+    return [array.numpy() for array in arrays]
 
 
 def flips(folder: Path, each: int) -> Iterator[Path]:

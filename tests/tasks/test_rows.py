@@ -136,7 +136,9 @@ def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
 
     def batches(done, count):
         steps = steps_of(rows, batch_size=8, seed=5, done=done, cells=64)
-        return [[b.input_ids.tolist() for b in step] for step in itertools.islice(steps, count)]
+        return [
+            [b.packed.input_ids.tolist() for b in step] for step in itertools.islice(steps, count)
+        ]
 
     assert batches(0, 20)[9:] == batches(9, 11)
 
