@@ -21,10 +21,10 @@ from zhbert.tasks.cards import (
     METRICS_OF_KIND,
     SCORERS,
     SCORERS_OF_NO_ANSWER,
-    Card,
+    CardSettings,
     Data,
     Published,
-    Settings,
+    TaskCard,
     load_card,
     parse_card,
     split_of,
@@ -83,7 +83,7 @@ HEADINGS = [
 ]
 
 
-def write(heading: str, folder: Path) -> Card:
+def write(heading: str, folder: Path) -> TaskCard:
     """The section's files; the card among them."""
     files = examples_of(heading)
     for name, body in files.items():
@@ -204,7 +204,7 @@ def test_every_scorer_that_is_named_for_no_answer_counts_it():
 
 
 def test_small_models_get_what_the_page_says(tmp_path):
-    def small(card: Card) -> tuple[int, float]:
+    def small(card: TaskCard) -> tuple[int, float]:
         settings = settings_for(card, "small")
         return settings.epochs, settings.optimizer.learning_rate
 
@@ -229,9 +229,9 @@ def is_key(name: str) -> bool:
 @pytest.mark.parametrize(
     ("kind", "heading"),
     [
-        (Card, "The keys of a card"),
+        (TaskCard, "The keys of a card"),
         (Data, "`[data]`"),
-        (Settings, "`[settings]`"),
+        (CardSettings, "`[settings]`"),
         (Published, "`[official]` and `[[published]]`"),
     ],
 )
@@ -240,7 +240,7 @@ def test_the_tables_name_every_key_and_its_default(kind, heading):
     fields = {
         item.name: item
         for item in dataclasses.fields(kind)
-        if kind is not Card or is_key(item.name)
+        if kind is not TaskCard or is_key(item.name)
     }
     assert set(fields) == set(rows)
     for name, item in fields.items():

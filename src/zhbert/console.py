@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from zhbert.tasks.cards import Card
+    from zhbert.tasks.cards import TaskCard
 
 # A larger table of what was taken for what fits no window, and is read by nobody; --json has it.
 _MOST_CONFUSED = 8
@@ -80,7 +80,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
-def print_class_report(card: Card, report: Mapping[str, Any]) -> None:
+def print_class_report(card: TaskCard, report: Mapping[str, Any]) -> None:
     """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
     shown = card.data.shown_labels
     named = {label: shown.get(label, label) for label in report["classes"]}

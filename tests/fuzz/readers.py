@@ -29,7 +29,7 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources
 from zhbert.files import sha256_of
-from zhbert.tasks.cards import Card, load_card
+from zhbert.tasks.cards import TaskCard, load_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_null_odds, read_predictions
 from zhbert.tasks.write_predictions import write_predictions
@@ -343,7 +343,7 @@ def _make_table(folder: Path, kind: str, form: str) -> None:
         card.write_text(text.replace("tsv", form), encoding="utf-8")
 
 
-def _card(folder: Path) -> Card:
+def _card(folder: Path) -> TaskCard:
     return load_card(next(folder.glob("my_*.toml")))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from zhbert.finetuning.fine_tuned import card_table, table_to_toml
 from zhbert.tasks.bootstrap import Resampled
-from zhbert.tasks.cards import Card, load_card
+from zhbert.tasks.cards import TaskCard, load_card
 from zhbert.tasks.metrics import METRICS, entity_counts, resampled_mean
 
 TEXTS = (
@@ -104,7 +104,7 @@ def write_seed(
 
 
 def predictions(
-    card: Card, examples: int, right: float, rng: random.Random, text: str | None
+    card: TaskCard, examples: int, right: float, rng: random.Random, text: str | None
 ) -> Iterable[dict[str, Any]]:
     """Lines of predictions.jsonl."""
     for number in range(examples):
@@ -147,7 +147,7 @@ def predictions(
                    "score": float(hit), "probabilities": {answer: sure}}  # fmt: skip
 
 
-def measured(card: Card, name: str, lines: Sequence[Mapping[str, Any]]) -> float:
+def measured(card: TaskCard, name: str, lines: Sequence[Mapping[str, Any]]) -> float:
     """A metric of predictions."""
     metric: Resampled
     if card.kind == "span":

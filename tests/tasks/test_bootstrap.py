@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks import bootstrap
-from zhbert.tasks.bootstrap import Comparison, compare
+from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.metrics import resampled_f1_binary, resampled_mean, resampled_spearman
 
 
-def compare_scores(first, second, **more) -> Comparison:
+def compare_scores(first, second, **more) -> PairedComparison:
     """Compare by the mean of each example's scores: (seeds, examples) each."""
     models = [[resampled_mean(row) for row in model] for model in (first, second)]
     return compare(*models, num_examples=len(first[0]), **more)
@@ -169,6 +169,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 def test_an_interval_that_touches_0_is_not_larger_than_noise() -> None:
     def of(low: float, high: float) -> bool:
-        return Comparison(1, low, high, 0, 0.95, 10).is_larger_than_noise
+        return PairedComparison(1, low, high, 0, 0.95, 10).is_larger_than_noise
 
     assert [of(0, 2), of(-1, 0), of(-1, 1), of(0.1, 2), of(-2, -0.1)] == [False] * 3 + [True] * 2

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, card_names, load_card, parse_card
+from zhbert.tasks.cards import TaskCard, card_names, load_card, parse_card
 from zhbert.tasks.offsets import nearest_place
 from zhbert.tasks.read import (
     SpanExample,
@@ -82,7 +82,7 @@ REMARKS = {
 }
 
 
-def own_card(kind: str = "classify", form: str = "tsv", **data: object) -> Card:
+def own_card(kind: str = "classify", form: str = "tsv", **data: object) -> TaskCard:
     """A card as a user writes it."""
     metric = {"classify": "accuracy", "regress": "pearson", "tag": "f1", "span": "f1"}[kind]
     table: dict[str, object] = {"format": form, "train": "train", "dev": "dev"}
@@ -103,7 +103,7 @@ def own_card(kind: str = "classify", form: str = "tsv", **data: object) -> Card:
 def read(tmp_path):
     """Read a dev file of these contents."""
 
-    def read(card: Card, contents: str | bytes, **more: object) -> list:
+    def read(card: TaskCard, contents: str | bytes, **more: object) -> list:
         path = tmp_path / "dev"
         path.write_bytes(contents.encode() if isinstance(contents, str) else contents)
         return read_examples(card, path, "dev", **more)

@@ -8,7 +8,7 @@ import pytest
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import flatten
-from zhbert.tasks.cards import Settings, card_names, load_card, parse_card
+from zhbert.tasks.cards import CardSettings, card_names, load_card, parse_card
 from zhbert.tasks.settings import (
     CHOICES,
     FREE_ON_RESUME,
@@ -42,7 +42,7 @@ def test_families_have_learning_rates_of_their_own():
     assert settings_for(card, "small").epochs == 5
     longer = dataclasses.replace(card, settings=dataclasses.replace(card.settings, epochs=9))
     assert settings_for(longer, "small").epochs == 9
-    own = dataclasses.replace(card, families={"small": Settings(epochs=2, learning_rate=3e-4)})
+    own = dataclasses.replace(card, families={"small": CardSettings(epochs=2, learning_rate=3e-4)})
     settings = settings_for(own, "small")
     assert (settings.epochs, settings.optimizer.learning_rate) == (2, 3e-4)
 

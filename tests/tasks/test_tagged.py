@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, parse_card
+from zhbert.tasks.cards import TaskCard, parse_card
 from zhbert.tasks.entity_spans import SpanReader, cluener_label, tags_of
 from zhbert.tasks.read import Example, TagExample, read_examples
 from zhbert.tasks.schemes import scheme_of
@@ -21,7 +21,7 @@ from zhbert.tasks.schemes import scheme_of
 Read = Callable[..., list[tuple[str, ...]]]
 
 
-def tag_card(form: str = "jsonl", language: str = "zh", **data: object) -> Card:
+def tag_card(form: str = "jsonl", language: str = "zh", **data: object) -> TaskCard:
     table: dict[str, Any] = {"format": form, "dev": "dev", "labels": ["name", "地名"], **data}
     return parse_card(
         {"title": "t", "kind": "tag", "metrics": ["f1"], "language": language, "data": table},
@@ -38,7 +38,7 @@ def remarks() -> list[str]:
 def read(tmp_path: Path, remarks: list[str]) -> Read:
     """Each sentence's tokens with their tags, as in 李/B-name."""
 
-    def read(contents: Any, card: Card | None = None) -> list[tuple[str, ...]]:
+    def read(contents: Any, card: TaskCard | None = None) -> list[tuple[str, ...]]:
         if not isinstance(contents, str | bytes):
             lines = contents if isinstance(contents, list) else [contents]
             contents = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

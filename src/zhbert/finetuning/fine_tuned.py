@@ -18,7 +18,7 @@ from zhbert.errors import ZhbertError
 from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
 from zhbert.schema import build
-from zhbert.tasks.cards import Card, parse_card
+from zhbert.tasks.cards import TaskCard, parse_card
 from zhbert.tasks.classify import Classify, MultiLabel
 from zhbert.tasks.kinds import Kind, Prediction, run_model
 from zhbert.tasks.read import Example, TagExample, TextExample
@@ -40,25 +40,25 @@ USUAL_LENGTH = 512
 WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 
-def _classify(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+def _classify(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     return Classify(tokenizer, card.data.labels, settings.sequence_length)
 
 
-def _multi_label(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+def _multi_label(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     data = card.data
     return MultiLabel(tokenizer, data.labels, settings.sequence_length, data.threshold)
 
 
-def _regress(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+def _regress(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     low, high = card.data.label_range
     return Regress(tokenizer, low, high, settings.sequence_length)
 
 
-def _tag(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+def _tag(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     return Tag(tokenizer, card.data.labels, settings.sequence_length)
 
 
-def _span(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
+def _span(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
     return Span(
         tokenizer,
         settings.sequence_length,
@@ -72,7 +72,7 @@ def _span(card: Card, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kin
     )
 
 
-KINDS: Mapping[str, Callable[[Card, Tokenizer, FineTuningSettings], Kind]] = {
+KINDS: Mapping[str, Callable[[TaskCard, Tokenizer, FineTuningSettings], Kind]] = {
     "classify": _classify,
     "multi_label": _multi_label,
     "regress": _regress,
@@ -88,7 +88,7 @@ class FineTuned:
     folder: Path
     model: nn.Module
     kind: Kind
-    card: Card | None
+    card: TaskCard | None
     """The task; None where another program fine-tuned the model."""
 
     def predict(
@@ -178,7 +178,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_pretrained(files.folder)
 
 
-def section_of(card: Card, kind: Kind) -> dict[str, Any]:
+def section_of(card: TaskCard, kind: Kind) -> dict[str, Any]:
     """What config.json keeps of a task, so that the folder alone is enough to predict."""
     table = card_table(card)
     kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
@@ -201,7 +201,7 @@ def _final(name: str | Path) -> str | Path:
 
 def _from_section(
     table: Mapping[str, Any], tokenizer: Tokenizer, config: BertConfig, folder: Path
-) -> tuple[Card, Kind]:
+) -> tuple[TaskCard, Kind]:
     where = f"{folder / 'config.json'}: {SECTION}"
     try:
         card = parse_card(table["card"], Path(f"{table['task']}.toml"))
@@ -272,7 +272,7 @@ def _check_problem_type(config: BertConfig, kind: Kind, folder: Path) -> None:
 # -- cards as plain data ---------------------------------------------------------------------------
 
 
-def card_table(card: Card) -> dict[str, Any]:
+def card_table(card: TaskCard) -> dict[str, Any]:
     """A card as the table that ``parse_card`` reads back; what is at its default is left out."""
     table = _changed(card)
     for key in ("name", "path", "families", "written"):

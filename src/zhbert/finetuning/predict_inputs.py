@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zhbert.data.sources import check_encoding
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
-from zhbert.tasks.cards import Card, Column, Data, finite_number, parse_card
+from zhbert.tasks.cards import Column, Data, TaskCard, finite_number, parse_card
 from zhbert.tasks.entity_spans import tokens_of
 from zhbert.tasks.prediction_rows import could_be
 from zhbert.tasks.read import (
@@ -89,7 +89,7 @@ def _texts(opened: FineTuned, source: Source, remark: Remark) -> Iterator[Exampl
         yield TextExample(str(number - 1), text, rest[0] if rest else None)
 
 
-def _card_for(opened: FineTuned, source: Source) -> Card | None:
+def _card_for(opened: FineTuned, source: Source) -> TaskCard | None:
     """A card that says how the file is written; None: a text a line."""
     card = opened.card or parse_card(_PLAIN_CARD, Path("text.toml"))
     data, form = card.data, TABLES.get(Path(source.name).suffix.lower())
@@ -146,7 +146,7 @@ def _are_named(data: Data, columns: Sequence[str]) -> bool:
     return all(any(name in columns for name in column) for column in _own(data))
 
 
-def _looks_like(card: Card, source: Source) -> bool:
+def _looks_like(card: TaskCard, source: Source) -> bool:
     """Whether a file whose name does not say it is a table of the task's own.
 
     Names of columns are sure. Numbers are not: a text may hold a comma or a tab. There the first
@@ -162,7 +162,7 @@ def _looks_like(card: Card, source: Source) -> bool:
     return len(row) > max(_numbers(data)) and bool(labels) and _is_label(labels[0], card)
 
 
-def _is_label(text: str, card: Card) -> bool:
+def _is_label(text: str, card: TaskCard) -> bool:
     data = card.data
     if card.kind == "regress":
         number = finite_number(text)

@@ -25,7 +25,7 @@ from zhbert.finetuning.fine_tuned import SECTION, section_of
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
 from zhbert.runtime import choose_dtype, total_memory
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import TaskCard
 from zhbert.tasks.kinds import (
     CPU_BYTES_AT_ONCE,
     Array,
@@ -68,7 +68,7 @@ SHOWN_CONTEXT = 200
 class Task:
     """What all seeds of a run share."""
 
-    card: Card
+    card: TaskCard
     kind: Kind
     model: Path
     """The folder of the model to start from."""
@@ -407,7 +407,7 @@ def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
 
 
 def metrics_of(
-    card: Card, examples: Sequence[Example], predictions: Sequence[Prediction]
+    card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> dict[str, float]:
     """The card's metrics, and those of each domain where the benchmark counts them."""
     values = {one.id: p.value for one, p in zip(examples, predictions, strict=True)}

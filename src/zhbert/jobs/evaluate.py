@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
-from zhbert.tasks.cards import Card, load_card, split_of, split_remark, with_encoding
+from zhbert.tasks.cards import TaskCard, load_card, split_of, split_remark, with_encoding
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def evaluate(
     }
 
 
-def check_fits(opened: FineTuned, card: Card) -> None:
+def check_fits(opened: FineTuned, card: TaskCard) -> None:
     """Refuse a model of another kind, or of other labels."""
     if opened.kind.name != card.kind:
         raise ZhbertError(

@@ -53,7 +53,7 @@ from zhbert.model.folder import check_vocabulary
 from zhbert.options import add_encoding, take_positionals_anywhere
 from zhbert.runtime import read_provenance
 from zhbert.schema import build, flatten, to_toml
-from zhbert.tasks.cards import Card, load_card, split_remark, with_encoding
+from zhbert.tasks.cards import TaskCard, load_card, split_remark, with_encoding
 from zhbert.tasks.settings import (
     FineTuningSettings,
     check_settings,
@@ -198,7 +198,7 @@ class _Run:
 
     def __init__(
         self,
-        card: Card,
+        card: TaskCard,
         model: str,
         data: str | os.PathLike[str] | None,
         claim: Claim,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from zhbert.report.build import Report
     from zhbert.report.runs import PretrainingRun
-    from zhbert.tasks.bootstrap import Comparison
+    from zhbert.tasks.bootstrap import PairedComparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +160,7 @@ def _scores(report: Report) -> Table:
     return table
 
 
-def _verdict(result: Comparison | None) -> str:
+def _verdict(result: PairedComparison | None) -> str:
     if result is None:
         return MISSING
     return f"{result.difference:+.2f}{'*' if result.is_larger_than_noise else ' '}"

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, Column, Settings, card_names, load_card
+from zhbert.tasks.cards import CardSettings, Column, TaskCard, card_names, load_card
 from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 from zhbert.wording import counted
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(card: Card) -> dict[str, Any]:
+def describe(card: TaskCard) -> dict[str, Any]:
     """The card as plain data, its name first, for ``--json``."""
     table = dataclasses.asdict(card)
     # How the file is written is nobody's business.
@@ -70,7 +70,7 @@ def describe(card: Card) -> dict[str, Any]:
     return {"name": table.pop("name"), **table, "path": str(card.path)}
 
 
-def _print_file(card: Card) -> None:
+def _print_file(card: TaskCard) -> None:
     raw = card.path.read_bytes()
     if sys.stdout.isatty():
         sys.stdout.write(raw.decode("utf-8-sig"))
@@ -80,7 +80,7 @@ def _print_file(card: Card) -> None:
         sys.stdout.buffer.write(raw)
 
 
-def _list(cards: list[Card], quiet: bool) -> None:
+def _list(cards: list[TaskCard], quiet: bool) -> None:
     from zhbert import console
 
     table = console.table("=task", "=kind", "=lang", "=metrics", "what")
@@ -97,7 +97,7 @@ def _list(cards: list[Card], quiet: bool) -> None:
         )  # fmt: skip
 
 
-def _show(card: Card) -> None:
+def _show(card: TaskCard) -> None:
     from zhbert import console
 
     out = console.out()
@@ -120,7 +120,7 @@ def _show(card: Card) -> None:
             out.print(f"* {remark}.", soft_wrap=False)
 
 
-def _facts(card: Card) -> list[tuple[str, str]]:
+def _facts(card: TaskCard) -> list[tuple[str, str]]:
     data = card.data
     files = [
         f"{split}: {' or '.join(names)}"
@@ -151,7 +151,7 @@ def _column(column: Column) -> str:
     return " or ".join(str(name) for name in column)
 
 
-def _labels(card: Card) -> str:
+def _labels(card: TaskCard) -> str:
     data = card.data
     if card.kind == "regress":
         return "a number from {:g} to {:g}".format(*data.label_range)
@@ -162,7 +162,7 @@ def _labels(card: Card) -> str:
     )
 
 
-def _settings_table(card: Card) -> Table:
+def _settings_table(card: TaskCard) -> Table:
     from zhbert import console
 
     small = settings_for(card, "small")
@@ -174,7 +174,7 @@ def _settings_table(card: Card) -> Table:
         **card.families,
     }
     table = console.table("=models", *(f">{family}" for family in families))
-    for item in dataclasses.fields(Settings):
+    for item in dataclasses.fields(CardSettings):
         if item.name == "source" or (item.name == "doc_stride" and card.kind != "span"):
             continue
         values = [getattr(settings, item.name) for settings in families.values()]
@@ -194,7 +194,7 @@ def _number(value: float) -> str:
     return f"{float(digits):g}e{int(exponent)}"
 
 
-def _published_table(card: Card) -> Table:
+def _published_table(card: TaskCard) -> Table:
     from zhbert import console
 
     figures = [one.max for one in card.published]

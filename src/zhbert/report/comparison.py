@@ -9,7 +9,7 @@ from zhbert.errors import ZhbertError
 from zhbert.report.mistakes import predictions_of
 from zhbert.report.runs import FineTuningRun
 from zhbert.report.scores import Row
-from zhbert.tasks.bootstrap import Comparison, compare
+from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.metrics import Resampled, resampled_predictions
 
 
@@ -21,7 +21,7 @@ class Difference:
     metric: str
     model: str
     base: str
-    result: Comparison | None
+    result: PairedComparison | None
     why_not: str = ""
     """Where there is no result."""
     examples: int = 0
@@ -42,7 +42,7 @@ def differences(rows: Sequence[Row], base: Row) -> list[Difference]:
 def difference(run: FineTuningRun, base: FineTuningRun) -> Difference:
     """How two finished runs of one task differ, or why that cannot be told."""
 
-    def answer(found: Comparison | None, why_not: str = "", examples: int = 0) -> Difference:
+    def answer(found: PairedComparison | None, why_not: str = "", examples: int = 0) -> Difference:
         names = run.task, base.main_metric, run.model, base.model
         return Difference(*names, found, why_not, examples)
 

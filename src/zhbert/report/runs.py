@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import json_lines, read_json, read_toml
-from zhbert.tasks.cards import Card, card_names, load_card
+from zhbert.tasks.cards import TaskCard, card_names, load_card
 from zhbert.wording import counted
 
 Points = tuple[tuple[float, float], ...]
@@ -64,7 +64,7 @@ class FineTuningRun:
     """Equal where the weights that training began with are."""
     given_as: str
     """The model as the command line named it."""
-    card: Card | None
+    card: TaskCard | None
     """The task; None where task.toml is damaged."""
     split: str
     split_note: str
@@ -293,7 +293,7 @@ def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
     return {split: note for split, note in notes.items() if isinstance(note, str) and note}
 
 
-def _task_name(card: Card | None, folder: Path) -> str:
+def _task_name(card: TaskCard | None, folder: Path) -> str:
     """task.toml does not hold the card's name; its title is as good."""
     if card is None:
         return folder.name

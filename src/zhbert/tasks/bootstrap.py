@@ -21,7 +21,7 @@ _WEIGHTS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """The first model's mean score less the second's, and how far it can be trusted."""
 
     difference: float
@@ -48,7 +48,7 @@ def compare(
     resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Comparison:
+) -> PairedComparison:
     """Compare two models by any metric: one `Resampled` for each of their seeds.
 
     >>> from zhbert.tasks.metrics import resampled_matthews
@@ -79,7 +79,7 @@ def compare(
     # Equal scores that were summed in another order differ in their last bits.
     drawn, difference = drawn.round(9), round(difference, 9)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Comparison(
+    return PairedComparison(
         difference=difference,
         low=float(low),
         high=float(high),

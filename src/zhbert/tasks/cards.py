@@ -57,7 +57,7 @@ SCORERS = ("cmrc2018", "cjrc", "squad1.1", "squad2.0")
 SCORERS_OF_NO_ANSWER = ("cjrc", "squad2.0")
 SPLITS = ("train", "dev", "test")
 FAMILIES = ("bert", "ernie", "small")
-# Fields of Card that are no keys of its file.
+# Fields of TaskCard that are no keys of its file.
 _NO_KEYS = ("name", "path", "families", "written")
 
 Column = tuple[str | int, ...]
@@ -180,7 +180,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class CardSettings:
     """How the task is fine-tuned unless ``key=value`` says otherwise."""
 
     epochs: int = 3
@@ -220,7 +220,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class TaskCard:
     """Everything that makes a task, but the examples themselves."""
 
     title: str
@@ -237,9 +237,9 @@ class Card:
     """As its owner states it; unset: none stated."""
     note: str = ""
     """What differs from the papers' protocol, what to know."""
-    settings: Settings = field(default_factory=Settings)
+    settings: CardSettings = field(default_factory=CardSettings)
     """The settings for models of every family that ``families`` does not name."""
-    families: dict[str, Settings] = field(default_factory=dict)
+    families: dict[str, CardSettings] = field(default_factory=dict)
     """Other settings for a family of models, for example ``ernie``."""
     official: dict[str, int] = field(default_factory=dict)
     """Examples in each split of the official distribution, for those that are known."""
@@ -257,7 +257,7 @@ class Card:
         """Whether this is one of the package's own cards."""
         return self.path.parent == CARDS_FOLDER
 
-    def settings_for(self, family: str | None = None) -> Settings:
+    def settings_for(self, family: str | None = None) -> CardSettings:
         """The settings for a family of models ("ernie"), else the card's."""
         return self.families.get(family or "", self.settings)
 
@@ -282,7 +282,7 @@ def card_path(name: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_card(name: str | os.PathLike[str]) -> Card:
+def load_card(name: str | os.PathLike[str]) -> TaskCard:
     """Read and check a card; raises ZhbertError in one line that names key, value and choices.
 
     >>> card = load_card("lcqmc")
@@ -293,8 +293,8 @@ def load_card(name: str | os.PathLike[str]) -> Card:
     return parse_card(read_toml(path, "a task's card"), path)
 
 
-def parse_card(table: Mapping[str, Any], path: Path) -> Card:
-    """Turn a TOML table into a checked Card; ``path`` names it and its files.
+def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
+    """Turn a TOML table into a checked TaskCard; ``path`` names it and its files.
 
     >>> parse_card({"title": "t", "kind": "clasify", "metrics": [], "data": {}}, Path("my.toml"))
     Traceback (most recent call last):
@@ -316,7 +316,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
     data = table.get("data")
     if isinstance(data, Mapping):
         table["data"] = {key: _listed(key, value) for key, value in data.items()}
-    card = build(Card, table, "", where, _known_keys)
+    card = build(TaskCard, table, "", where, _known_keys)
     data = card.data
     _check_keys(card.kind, data, table["data"], where)
     if data.labels_file:
@@ -343,7 +343,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> Card:
     return card
 
 
-def check_card(card: Card) -> None:
+def check_card(card: TaskCard) -> None:
     """Refuse values out of range, and values that contradict each other."""
     where, data = card.path.name, card.data
     _choice(card.kind, KINDS, f"{where}: kind")
@@ -369,7 +369,7 @@ def check_card(card: Card) -> None:
         _choice(split, tuple(data.splits), f"{where}: official")
 
 
-def with_encoding(card: Card, encoding: str | None) -> Card:
+def with_encoding(card: TaskCard, encoding: str | None) -> TaskCard:
     """A card whose files are encoded otherwise (--encoding); None: as the card says."""
     if encoding is None:
         return card
@@ -378,7 +378,7 @@ def with_encoding(card: Card, encoding: str | None) -> Card:
     return dataclasses.replace(card, data=dataclasses.replace(card.data, encoding=encoding))
 
 
-def is_official_split(card: Card, split: str, examples: int) -> bool | None:
+def is_official_split(card: TaskCard, split: str, examples: int) -> bool | None:
     """Whether a split of so many examples can be the official one; None where that is not known.
 
     One in a thousand may be missing: distributions drop a few broken rows differently.
@@ -392,7 +392,7 @@ def is_official_split(card: Card, split: str, examples: int) -> bool | None:
     return None if official is None else abs(examples - official) <= official / 1000
 
 
-def split_of(card: Card, path: Path, named: str | None = None) -> str:
+def split_of(card: TaskCard, path: Path, named: str | None = None) -> str:
     """The split that somebody named; else the one that the card knows this file's name for; dev.
 
     Raises ZhbertError where the card has no split of that name.
@@ -409,7 +409,7 @@ def split_of(card: Card, path: Path, named: str | None = None) -> str:
     return named or (theirs[0] if theirs and "dev" not in theirs else "dev")
 
 
-def split_remark(card: Card, split: str, examples: int) -> str:
+def split_remark(card: TaskCard, split: str, examples: int) -> str:
     """Where a split is a cut of the official one: a sentence that says so; else nothing."""
     if is_official_split(card, split, examples) is not False:
         return ""
@@ -419,7 +419,7 @@ def split_remark(card: Card, split: str, examples: int) -> str:
     )
 
 
-def _settings(table: Any, where: str) -> tuple[Settings, dict[str, Settings]]:
+def _settings(table: Any, where: str) -> tuple[CardSettings, dict[str, CardSettings]]:
     """The values at the top of [settings] are everyone's; a section in it is one family's."""
     if not isinstance(table, Mapping):
         raise ZhbertError(f"{where}: settings = {show(table)}: must be a section, [settings]")
@@ -428,14 +428,14 @@ def _settings(table: Any, where: str) -> tuple[Settings, dict[str, Settings]]:
         if isinstance(values, Mapping):
             _choice(family.lower(), FAMILIES, f"{where}: a section of settings")
     families = {
-        family.lower(): build(Settings, {**common, **values}, f"settings.{family}.", where)
+        family.lower(): build(CardSettings, {**common, **values}, f"settings.{family}.", where)
         for family, values in table.items()
         if isinstance(values, Mapping)
     }
-    return build(Settings, common, "settings.", where), families
+    return build(CardSettings, common, "settings.", where), families
 
 
-def _check_settings(settings: Settings, label: str) -> None:
+def _check_settings(settings: CardSettings, label: str) -> None:
     for key in ("epochs", "batch_size", "learning_rate", "doc_stride"):
         if not getattr(settings, key) > 0:
             raise ZhbertError(f"{label}{key} = {show(getattr(settings, key))}: must be above 0")
@@ -476,7 +476,7 @@ def _check_splits(data: Data, where: str) -> None:
         )
 
 
-def _check_columns(card: Card, where: str) -> None:
+def _check_columns(card: TaskCard, where: str) -> None:
     data = card.data
     for key in ("text", "label"):
         # Several labels may have a column each.
@@ -500,7 +500,7 @@ def _check_columns(card: Card, where: str) -> None:
                 )
 
 
-def _check_labels(card: Card, where: str) -> None:
+def _check_labels(card: TaskCard, where: str) -> None:
     labels = card.data.labels
     if len(labels) < 2:
         raise ZhbertError(
@@ -533,7 +533,7 @@ def _check_labels(card: Card, where: str) -> None:
         )
 
 
-def _place_of(card: Card, value: str) -> str:
+def _place_of(card: TaskCard, value: str) -> str:
     """The file and line in which a label of the card is written, as far as they are found."""
     path, written = card.path, [show(value), f"'{value}'"]
     if card.data.labels_file:
@@ -545,7 +545,7 @@ def _place_of(card: Card, value: str) -> str:
     return path.name
 
 
-def _check_several_labels(card: Card, where: str) -> None:
+def _check_several_labels(card: TaskCard, where: str) -> None:
     data = card.data
     if not 0 < data.threshold < 1:
         raise ZhbertError(
@@ -566,14 +566,14 @@ def _check_several_labels(card: Card, where: str) -> None:
         )
 
 
-def _check_numbered_columns(card: Card, where: str) -> None:
+def _check_numbered_columns(card: TaskCard, where: str) -> None:
     for key in ("text", "label"):
         for number in getattr(card.data, key):
             if not isinstance(number, int) or number < 0:
                 raise ZhbertError(f"{where}: data.{key} = {show(number)}: must be a number, from 0")
 
 
-def _check_range(card: Card, where: str) -> None:
+def _check_range(card: TaskCard, where: str) -> None:
     ends = card.data.label_range
     if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
         raise ZhbertError(
@@ -582,14 +582,14 @@ def _check_range(card: Card, where: str) -> None:
         )
 
 
-def _check_scheme(card: Card, where: str) -> None:
+def _check_scheme(card: TaskCard, where: str) -> None:
     try:
         scheme_of(card.data.labels, card.data.scheme)
     except SchemeError as error:
         raise ZhbertError(f"{_place_of(card, error.label)}: data: {error}") from None
 
 
-def _check_scorer(card: Card, where: str) -> None:
+def _check_scorer(card: TaskCard, where: str) -> None:
     scorer = card.data.scorer
     _required_choice("scorer", scorer, SCORERS, where)
     if card.data.no_answer and scorer not in SCORERS_OF_NO_ANSWER:
@@ -600,7 +600,7 @@ def _check_scorer(card: Card, where: str) -> None:
 
 
 # Kinds and formats, and what is checked of them, in this order.
-_CHECKS: tuple[tuple[tuple[str, ...], Callable[[Card, str], None]], ...] = (
+_CHECKS: tuple[tuple[tuple[str, ...], Callable[[TaskCard, str], None]], ...] = (
     (_ROWS, _check_columns),
     (("bio",), _check_numbered_columns),
     (_KEYS_FOR["labels"], _check_labels),

@@ -22,7 +22,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, parse_json
 from zhbert.signatures import how_to_convert, utf_16_or_32
 from zhbert.spreadsheets import from_cell
-from zhbert.tasks.cards import Card, Data, finite_number
+from zhbert.tasks.cards import Data, TaskCard, finite_number
 from zhbert.tasks.read import cut_rows
 from zhbert.tasks.sources import (
     Source,
@@ -58,7 +58,7 @@ class PredictionRow:
 
 
 def prediction_rows(
-    path: Path, card: Card, names: Sequence[str] = VALUE_NAMES
+    path: Path, card: TaskCard, names: Sequence[str] = VALUE_NAMES
 ) -> list[PredictionRow]:
     """The rows of a file, not empty, all with an id or none; of objects, what ``names`` name.
 
@@ -133,7 +133,7 @@ def _object(
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _table_rows(path: Source, card: Card) -> list[PredictionRow]:
+def _table_rows(path: Source, card: TaskCard) -> list[PredictionRow]:
     rows = _cells(path, card)
     heading = [cell.strip().lower() for cell in rows[0][1]]
     if len(heading) == 1:
@@ -174,7 +174,7 @@ def _check_widths(path: Source, rows: list[tuple[int, list[str]]]) -> None:
             )
 
 
-def _cells(source: Source, card: Card) -> list[tuple[int, list[str]]]:
+def _cells(source: Source, card: TaskCard) -> list[tuple[int, list[str]]]:
     """Numbered rows: between their cells tabs, else commas, else a row is one cell."""
     first = head(source, 1)[0]
     if "\t" in first:
@@ -187,7 +187,7 @@ def _cells(source: Source, card: Card) -> list[tuple[int, list[str]]]:
     return [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
 
 
-def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: Card) -> bool:
+def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: TaskCard) -> bool:
     if {*ID_NAMES, *VALUE_NAMES} & {*heading} or _columns_of_labels(heading, card):
         return True
     # Of two columns with other names: no prediction stands in the first row, but in the next.
@@ -202,7 +202,7 @@ def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: Car
 
 
 def _without_heading(
-    path: Source, rows: list[tuple[int, list[str]]], card: Card
+    path: Source, rows: list[tuple[int, list[str]]], card: TaskCard
 ) -> list[PredictionRow]:
     width = len(rows[0][1])
     labels = card.data.labels if card.kind == "classify" else ()
@@ -218,7 +218,7 @@ def _without_heading(
     return [PredictionRow(number, cells[0].strip(), cells[1]) for number, cells in rows]
 
 
-def _columns_of_labels(heading: list[str], card: Card) -> list[int]:
+def _columns_of_labels(heading: list[str], card: TaskCard) -> list[int]:
     """Where each label's probability stands: under its name, or as ``p(name)``."""
     found = []
     for label in card.data.labels if card.kind == "classify" else ():
@@ -235,7 +235,7 @@ def _all_numbers(rows: list[tuple[int, list[str]]]) -> bool:
     return all(finite_number(cell) is not None for _, cells in rows for cell in cells)
 
 
-def could_be(text: str, card: Card) -> bool:
+def could_be(text: str, card: TaskCard) -> bool:
     """Whether a text can be a prediction of the task."""
     text = text.strip()
     if card.kind == "regress":

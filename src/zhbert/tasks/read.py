@@ -17,7 +17,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
 from zhbert.schema import suggest
-from zhbert.tasks.cards import Card, Column, Data, finite_number
+from zhbert.tasks.cards import Column, Data, TaskCard, finite_number
 from zhbert.tasks.offsets import Offsets
 from zhbert.tasks.sources import (
     Source,
@@ -115,7 +115,7 @@ LOOKED_AT = 50
 
 
 def read_examples(
-    card: Card,
+    card: TaskCard,
     data: Path | None,
     split: str,
     *,
@@ -134,7 +134,7 @@ def read_examples(
 
 
 def iterate_examples(
-    card: Card,
+    card: TaskCard,
     path: Source,
     *,
     split: str | None = None,
@@ -156,7 +156,7 @@ def iterate_examples(
         remark(f"{path.name}: {what}: {count:,}")
 
 
-def data_file(card: Card, data: Path | None, split: str) -> Path:
+def data_file(card: TaskCard, data: Path | None, split: str) -> Path:
     """The file of a split; raises ZhbertError, with the names tried, where there is none."""
     names = card.data.splits.get(split)
     if data is not None and data.is_file():
@@ -175,7 +175,7 @@ def data_file(card: Card, data: Path | None, split: str) -> Path:
     return found
 
 
-def find_file(card: Card, data: Path | None, split: str) -> Path | None:
+def find_file(card: TaskCard, data: Path | None, split: str) -> Path | None:
     """The file of a split inside a folder, or in the task's own folder there; else None.
 
     ``data`` None means the folder of the card itself.
@@ -188,7 +188,7 @@ def find_file(card: Card, data: Path | None, split: str) -> Path | None:
     return None
 
 
-def _folder(card: Card, data: Path | None) -> Path:
+def _folder(card: TaskCard, data: Path | None) -> Path:
     if data is None:
         if card.ships:
             raise ZhbertError(
@@ -207,7 +207,7 @@ def _folder(card: Card, data: Path | None) -> Path:
 
 
 def _texts(
-    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
+    card: TaskCard, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     data = card.data
     seen: set[str] = set()
@@ -237,7 +237,7 @@ def _texts(
 
 
 def _gold(
-    card: Card, record: _Record, where: str, labelled: bool, *, may_be_names: bool
+    card: TaskCard, record: _Record, where: str, labelled: bool, *, may_be_names: bool
 ) -> dict[str, Any]:
     """The fields of a TextExample that say what is right; none where the row does not say."""
     data = card.data
@@ -265,7 +265,7 @@ def _gold(
 
 
 def _tagged(
-    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
+    card: TaskCard, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     seen: set[str] = set()
     for number, one in enumerate(sentences(card, path, counts, labelled=labelled)):
@@ -275,7 +275,7 @@ def _tagged(
 
 
 def _spans(
-    card: Card, path: Source, split: str | None, labelled: bool, counts: Counter[str]
+    card: TaskCard, path: Source, split: str | None, labelled: bool, counts: Counter[str]
 ) -> Iterator[Example]:
     data = card.data
     seen: set[str] = set()
@@ -315,7 +315,7 @@ def _answer_kind(answer: str, data: Data) -> str:
 
 
 _EXAMPLES: dict[
-    str, Callable[[Card, Source, str | None, bool, Counter[str]], Iterator[Example]]
+    str, Callable[[TaskCard, Source, str | None, bool, Counter[str]], Iterator[Example]]
 ] = {
     "classify": _texts,
     "multi_label": _texts,

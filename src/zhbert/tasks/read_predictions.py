@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card, finite_number
+from zhbert.tasks.cards import TaskCard, finite_number
 from zhbert.tasks.entity_spans import SpanReader, tags_of
 from zhbert.tasks.prediction_rows import PredictionRow, prediction_rows, predictions_source
 from zhbert.tasks.read import Example, Remark, TagExample, read_examples
@@ -23,7 +23,7 @@ from zhbert.wording import counted, name, shortly
 
 
 def read_predictions(
-    card: Card,
+    card: TaskCard,
     path: Path,
     examples: Sequence[Example],
     gold: Path,
@@ -45,7 +45,7 @@ def read_predictions(
     return found
 
 
-def read_null_odds(path: Path, card: Card) -> dict[str, float]:
+def read_null_odds(path: Path, card: TaskCard) -> dict[str, float]:
     """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer.
 
     JSON by id or JSON lines with the ``null_odds`` that a run and ``zhbert predict`` write.
@@ -67,7 +67,7 @@ def read_null_odds(path: Path, card: Card) -> dict[str, float]:
 class _Reader:
     """What all kinds of predictions are read with."""
 
-    card: Card
+    card: TaskCard
     path: Path
     examples: Sequence[Example]
     gold: Path

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import TaskCard
 from zhbert.tasks.metrics import (
     METRICS,
     Resampled,
@@ -44,7 +44,7 @@ class Scores:
 
 
 def score(
-    card: Card,
+    card: TaskCard,
     examples: Sequence[Example],
     predictions: Mapping[str, Prediction],
     *,
@@ -86,7 +86,7 @@ def score(
 
 
 def _of_spans(
-    card: Card,
+    card: TaskCard,
     questions: Sequence[SpanExample],
     predictions: Mapping[str, str],
     null_odds: Mapping[str, float] | None,
@@ -112,7 +112,7 @@ def _of_spans(
 
 
 def report(
-    card: Card, examples: Sequence[Example], predictions: Mapping[str, Prediction]
+    card: TaskCard, examples: Sequence[Example], predictions: Mapping[str, Prediction]
 ) -> dict[str, Any]:
     """Scores of each label or type of entity, as plain data; nothing where a kind has no classes.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import flatten, overridden, suggest
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import TaskCard
 from zhbert.wording import show
 
 # Models of fewer layers or narrower ones than BERT-base learn too slowly at its learning rates.
@@ -24,7 +24,7 @@ MAX_ANSWER_LENGTH = {"zh": 64, "en": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
+class AdamWSettings:
     """AdamW, with a linear rise of the learning rate and a linear fall to zero."""
 
     learning_rate: float = 3e-5
@@ -69,7 +69,7 @@ class FineTuningSettings:
     """auto, yes or no: torch.compile."""
     threads: int = 0
     """Of the CPU; 0: PyTorch's choice."""
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: AdamWSettings = field(default_factory=AdamWSettings)
     """How the weights are changed."""
 
 
@@ -114,7 +114,7 @@ def family_of(name: str, num_layers: int, hidden_size: int) -> str:
     return "small" if small else "bert"
 
 
-def settings_for(card: Card, family: str) -> FineTuningSettings:
+def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
     """The card's settings for a family of models.
 
     Where the card has none for small models: a learning rate of 1e-4 and five epochs or more. But
@@ -135,7 +135,7 @@ def settings_for(card: Card, family: str) -> FineTuningSettings:
         batch_size=values.batch_size,
         doc_stride=values.doc_stride,
         max_answer_length=MAX_ANSWER_LENGTH[card.language],
-        optimizer=OptimizerSettings(learning_rate=learning_rate, warmup_share=values.warmup_share),
+        optimizer=AdamWSettings(learning_rate=learning_rate, warmup_share=values.warmup_share),
     )
 
 
@@ -202,8 +202,8 @@ def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[st
 
 
 __all__ = [
+    "AdamWSettings",
     "FineTuningSettings",
-    "OptimizerSettings",
     "check_settings",
     "differences",
     "distinct_points",

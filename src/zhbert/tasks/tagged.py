@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import TaskCard
 from zhbert.tasks.entity_spans import SpanReader, tags_of
 from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.sources import (
@@ -41,7 +41,7 @@ class Sentence:
 
 
 def sentences(
-    card: Card, path: Source, counts: Counter[str], *, labelled: bool = True
+    card: TaskCard, path: Source, counts: Counter[str], *, labelled: bool = True
 ) -> Iterator[Sentence]:
     """One sentence after the other; where not ``labelled`` tags may be absent, or others.
 
@@ -60,7 +60,7 @@ def sentences(
         yield one
 
 
-def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
+def token_and_tag(text: str, where: str, card: TaskCard) -> tuple[str, str]:
     """A line's token and tag, between them spaces or a tab; without a tag: ''.
 
     A card's ``text`` and ``label`` choose among several columns, by their numbers.
@@ -87,7 +87,9 @@ def token_and_tag(text: str, where: str, card: Card) -> tuple[str, str]:
     return token, text[cut + 1 :]
 
 
-def _of_lines(card: Card, path: Source, counts: Counter[str], labelled: bool) -> Iterator[Sentence]:
+def _of_lines(
+    card: TaskCard, path: Source, counts: Counter[str], labelled: bool
+) -> Iterator[Sentence]:
     for lines in sentence_lines(path, counts):
         pairs = []
         for line, text in lines:
@@ -115,14 +117,14 @@ def sentence_lines(path: Source, counts: Counter[str]) -> Iterator[list[tuple[in
         yield found
 
 
-def is_joined(card: Card, path: Source) -> bool:
+def is_joined(card: TaskCard, path: Source) -> bool:
     """Whether each token of the first line has one of the card's tags after a stroke."""
     fields = first_line(path).split()
     matches = [_JOINED.fullmatch(field) for field in fields]
     return bool(fields) and all(m is not None and m[2] in card.data.labels for m in matches)
 
 
-def _of_joined_lines(card: Card, path: Source, labelled: bool) -> Iterator[Sentence]:
+def _of_joined_lines(card: TaskCard, path: Source, labelled: bool) -> Iterator[Sentence]:
     for line, text in numbered_lines(path):
         where = f"{path}:{line}"
         pairs = []
@@ -136,7 +138,7 @@ def _of_joined_lines(card: Card, path: Source, labelled: bool) -> Iterator[Sente
 
 
 def _of_records(
-    card: Card, path: Source, counts: Counter[str], labelled: bool
+    card: TaskCard, path: Source, counts: Counter[str], labelled: bool
 ) -> Iterator[Sentence]:
     scheme = scheme_of(card.data.labels)
     reader = SpanReader(card.language, card.data.labels, counts)
@@ -149,18 +151,18 @@ def _of_records(
             yield Sentence(identity, record.tokens, tags_of(record, scheme, where), where)
 
 
-def _known(token: str, tag: str, card: Card, where: str, labelled: bool) -> str:
+def _known(token: str, tag: str, card: TaskCard, where: str, labelled: bool) -> str:
     if labelled and tag not in card.data.labels:
         what = card.data.not_a_label(tag) if tag else f"{show(token)} has no tag"
         raise ZhbertError(f"{where}: {what}")
     return tag
 
 
-def without_place(token: str, card: Card) -> str:
+def without_place(token: str, card: TaskCard) -> str:
     """A token without its place in its word, where the card's files have such (``科0``)."""
     return token[0] if card.data.drop_word_places and token[1:].isdigit() else token
 
 
-def _sentence(card: Card, pairs: list[tuple[str, str]], where: str) -> Sentence:
+def _sentence(card: TaskCard, pairs: list[tuple[str, str]], where: str) -> Sentence:
     tokens, tags = zip(*pairs, strict=True)
     return Sentence(None, tokens, tags if set(tags) <= set(card.data.labels) else None, where)

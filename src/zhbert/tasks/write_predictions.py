@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.files import to_json, write_text
-from zhbert.tasks.cards import Card
+from zhbert.tasks.cards import TaskCard
 from zhbert.tasks.entity_spans import cluener_label, joint_of
 from zhbert.tasks.read import Example, TagExample
 from zhbert.tasks.schemes import Entity, scheme_of
@@ -26,7 +26,7 @@ SUFFIXES = {
 
 
 def write_predictions(
-    card: Card, examples: Sequence[Example], values: Sequence[Prediction], stem: Path
+    card: TaskCard, examples: Sequence[Example], values: Sequence[Prediction], stem: Path
 ) -> Path:
     """Write ``stem`` with the suffix of the card's kind, atomically; return the file.
 
