@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to see, and the one by which a signal ends a verb."""
+"""The exception for users' mistakes, and the exception by which a signal ends a verb."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import signal
 
 from zhbert.wording import printable, without_secrets
 
-# The first and the last characters of a longer line: where, and what to do.
+# What is kept of a longer line: its beginning says where the error is, its end what to do.
 _FIRST, _LAST = 1_000, 400
 
 
 class ZhbertError(Exception):
-    """A user's mistake or a trouble with their files: one line that says what, where, what to do.
+    """A user's mistake, or a problem with their files, explained in one line.
 
-    Much of such a line is a stranger's: names, labels, values, what a library says of a file.
-    Whatever it is, it is one line of bounded length that no terminal obeys, and that holds no
-    password of an address. The command line prints it without a traceback and exits with code 2.
+    The message says what is wrong, where, and what to do about it.
+
+    Messages quote text from outside: names, labels, values, what a library said. Therefore control
+    characters are escaped, passwords and keys in addresses are removed, and the length is bounded.
+    The command line prints the message without a traceback and exits with code 2.
 
     >>> print(ZhbertError("https://me:secret@example.org/a.zip: no such label: " + chr(27)))
     https://example.org/a.zip: no such label: \\x1b
@@ -29,7 +31,7 @@ class ZhbertError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks the process to end; ``number`` is the signal's."""
+    """The process was asked to end by the signal ``number``."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)

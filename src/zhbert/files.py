@@ -1,4 +1,4 @@
-"""Atomic writes that a kill cannot spoil, checksums, and one line for what is wrong with a file."""
+"""Reading and writing files: atomic writes, checksums, and one-line errors for damaged files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _Json = TypeVar("_Json", dict[str, Any], list[Any])
 _AGAIN = "run the same command again"
 _again: ContextVar[str] = ContextVar("again", default=_AGAIN)
 
-# What is wrong -> what can be done. An error of one of the first kinds comes from writing, even
-# where the system names no file.
+# errno -> advice. The first three can only come from writing, so they are reported as write errors
+# even where the system does not say which file was being written.
 _OF_WRITING = {
     errno.ENOSPC: "the disk is full; free some space and {again}",
     errno.EDQUOT: "the disk quota is used up; free some space and {again}",
@@ -53,9 +53,9 @@ _TROUBLES = _OF_WRITING | {
 
 @contextmanager
 def advising(again: str) -> Iterator[None]:
-    """Within it, errors say ``again`` where they would say "run the same command again".
+    """Replace the advice "run the same command again" in error messages by ``again``.
 
-    What stands outermost holds: it alone knows the user's command.
+    If calls are nested, the outermost one wins, because it knows the command that the user typed.
     """
     token = _again.set(again if _again.get() == _AGAIN else _again.get())
     try:
@@ -65,7 +65,7 @@ def advising(again: str) -> Iterator[None]:
 
 
 def describe_os_error(error: OSError, doing: str) -> ZhbertError:
-    """Turn an OSError into one line that says what to do about it.
+    """Turn an OSError into a ZhbertError: one line that names the file and says what to do.
 
     >>> full = OSError(28, "No space left on device", "x.bin")
     >>> str(describe_os_error(full, "writing"))
@@ -84,15 +84,24 @@ def describe_os_error(error: OSError, doing: str) -> ZhbertError:
 
 
 HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a surrogate pair in a text, where a JSON escape alone can put it; no file can hold it."""
-# As it is escaped in JSON, or both halves.
+"""An unpaired surrogate. JSON can express one (``\\ud800``), but UTF-8 cannot encode it."""
+# The JSON escape of a surrogate, paired or not.
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str, path: object, line: int | None = None, hint: str = "") -> Any:
-    """What a file's text, or one line of it, says in JSON; an error names file and line.
+    """Parse the text of a JSON file, or of one line of it.
 
-    Half a surrogate pair, which an escape can write and no file can hold, becomes U+FFFD.
+    An unpaired surrogate becomes U+FFFD, so that the result can be written as UTF-8.
+
+    Args:
+        text: the JSON.
+        path: the file's name, for the error.
+        line: the line's number in the file, if ``text`` is a single line.
+        hint: appended to the error message.
+
+    Raises:
+        ZhbertError: ``text`` is not JSON, or is nested too deeply.
 
     >>> parse_json('{"a": 1}', "x.jsonl", 7)
     {'a': 1}
@@ -117,7 +126,7 @@ def _without_half(value: Any) -> Any:
 
 
 def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value of JSON with every text, number and key in it changed."""
+    """Apply ``change`` to every scalar and every key of a JSON value."""
     if isinstance(value, list | tuple):
         return [_changed(one, change) for one in value]
     if isinstance(value, dict):
@@ -126,9 +135,9 @@ def _changed(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def read_head(path: str | os.PathLike[str]) -> bytes:
-    """A file's first bytes, by which `zhbert.signatures` tells what it is."""
+    """Return the first ``HEAD`` bytes of a file, from which `zhbert.signatures` tells its type."""
     try:
-        # A pipe or the kernel's log may have nothing to say for ever: nobody waits for them.
+        # Non-blocking, because reading from a pipe without a writer would wait for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             return file.read(HEAD) or b""
     except OSError as error:
@@ -136,13 +145,13 @@ def read_head(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_text(path: str | os.PathLike[str], what: str = "") -> str:
-    """What a text file holds, as UTF-8 and without a byte order mark; line ends stay as they are.
+    """Read a UTF-8 text file. A byte order mark is removed; line ends stay as they are.
 
-    ``what`` is what the file should have been ("a user dictionary"), for the error.
+    ``what`` says what the file should contain ("a user dictionary"); the error quotes it.
 
     Raises:
-        ZhbertError: the file cannot be read, is not UTF-8, or is no text at all (a Git LFS
-            pointer, a web page, an archive); the error says which and what to do.
+        ZhbertError: the file cannot be read, is not UTF-8, or is not text (a Git LFS pointer, a
+            web page, an archive). The message says which, and what to do.
     """
     with refused(path, what):
         raw = Path(path).read_bytes()
@@ -158,13 +167,14 @@ def read_text(path: str | os.PathLike[str], what: str = "") -> str:
 
 
 def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -> _Json:
-    """What a JSON file holds; a byte order mark does no harm.
+    """Read a JSON file whose top-level value must be of type ``kind`` (``dict`` or ``list``).
 
-    ``kind`` is what must stand there, ``dict`` or ``list``; ``what`` is what the file should have
-    been ("an index of model files"), for the error.
+    A byte order mark is ignored. ``what`` says what the file should contain ("an index of model
+    files"); the error quotes it.
 
     Raises:
-        ZhbertError: the file cannot be read, is not UTF-8, not JSON, or holds something else.
+        ZhbertError: the file cannot be read, is empty, is not UTF-8 or not JSON, or its top-level
+            value has another type.
     """
     text = read_text(path, what)
     if not text.strip():
@@ -177,23 +187,23 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
 
 
 def read_toml(path: str | os.PathLike[str], what: str = "") -> dict[str, Any]:
-    """What a TOML file holds; ``what`` it should have been ("a recipe"), for the error.
+    """Read a TOML file. ``what`` says what it should contain ("a recipe"), for the error.
 
     Raises:
         ZhbertError: the file cannot be read, is not UTF-8, or not TOML.
     """
     try:
         return tomllib.loads(read_text(path, what))
-    except (ValueError, RecursionError) as error:  # ValueError: a number of 5,000 digits, too
+    except (ValueError, RecursionError) as error:  # int() raises ValueError for 5,000 digits
         why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ZhbertError(f"{os.fspath(path)}: not valid TOML: {why}") from None
 
 
 def json_lines(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """The lines of a file of one JSON object a line: as they stand, and what each says.
+    """Yield every line of a JSON-lines file that zhbert wrote: its bytes and the parsed object.
 
-    None: a line that is damaged, or torn because the writer was killed. For files of our own; a
-    user's are read with ``parse_json``, which says what is wrong.
+    The object is None if the line is damaged, for example cut short because the process that wrote
+    it was killed. Use ``parse_json`` for users' files: it reports what is wrong.
     """
     with Path(path).open("rb") as file:
         for line in file:
@@ -213,13 +223,19 @@ def refused(
     hint: str = "",
     kind: type[ZhbertError] = ZhbertError,
 ) -> Iterator[None]:
-    """Turn all that a damaged or hostile file can make a reader raise into one line.
+    """Turn whatever a reader raises on a damaged or hostile file into a one-line error.
 
-    ``what`` is what the file should have been ("a zip archive"). This is the one place for it:
-    libraries raise ValueError, KeyError, RecursionError, struct.error, MemoryError and errors of
-    their own over wrong bytes, which have nothing but Exception in common. Damage is raised as
-    ``kind``, and ends in ``hint``. A full disk or a missing permission is not the file's fault, and
-    is said as such: while ``doing`` what. ZHBERT_DEBUG=1 shows what was raised.
+    Libraries raise ValueError, KeyError, RecursionError, struct.error, MemoryError and exceptions
+    of their own on wrong bytes; their only common base is Exception. Set ZHBERT_DEBUG=1 to see the
+    original exception.
+
+    Args:
+        path: the file's name, for the message.
+        what: what the file should have been ("a zip archive").
+        doing: what was being done, for errors of the system such as a missing permission; those
+            are not reported as damage.
+        hint: appended to the message about damage.
+        kind: the class of the error about damage.
     """
     try:
         yield
@@ -236,7 +252,7 @@ def refused(
 
 
 def reason_of(error: Exception) -> str:
-    """What a library said of a damaged file, in a line of bounded length.
+    """Return the first line of an exception's message, cut to 200 characters.
 
     >>> reason_of(EOFError()), reason_of(ValueError("no magic\\nnumber"))
     ('it ends too early', 'no magic')
@@ -253,8 +269,8 @@ _WHY: Mapping[type[Exception], str] = {
 }
 
 
-# What stands in for NAME until it is whole, and what NAME was before, where two names cannot be
-# exchanged at once.
+# A file or folder NAME is written under a temporary name (.tmp) and then renamed. Where the system
+# cannot exchange two names in one step, the former NAME is set aside first (.old).
 _UNFINISHED = re.compile(r"\.(.+)\.zhbert-[0-9a-f]{8}\.(tmp|old)", re.DOTALL)
 
 
@@ -264,13 +280,13 @@ def _beside(path: Path, suffix: str = "tmp") -> Path:
 
 @contextmanager
 def scratch(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[tuple[Path, Path]]:
-    """Yield where ``path`` really lies and an empty temporary file or folder beside that.
+    """Yield the resolved ``path`` and an empty temporary file or folder beside it.
 
-    What is left of the temporary one in the end is removed. While this process lives it is held by
-    a lock, by which others tell it from what a killed process has left (``sweep``).
+    The temporary file is removed at the end unless it has been renamed. It is locked while this
+    process lives, so that ``sweep`` can tell it from one that a killed process left behind.
 
-    Raises ZhbertError for what goes wrong in writing; errors name ``path``, not what stands in for
-    it.
+    Raises:
+        ZhbertError: writing fails. The message names ``path``, not the temporary file.
     """
     target = Path(os.path.realpath(path))
     temporary = _beside(target)
@@ -296,22 +312,22 @@ def scratch(path: str | os.PathLike[str], *, folder: bool = False) -> Iterator[t
 
 
 def _create(path: Path, folder: bool) -> int:
-    """Make a new file or folder, and lock it."""
+    """Create a file or folder and lock it; return the open handle."""
     while True:
         if folder:
             path.mkdir()
         flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         handle = os.open(path, flags, 0o666)
-        with suppress(OSError):  # a network disk without locks, where nobody sweeps
+        with suppress(OSError):  # a network disk without locks; sweep leaves those alone
             fcntl.flock(handle, fcntl.LOCK_EX)
         if is_at(handle, path):
             return handle
-        # Somebody has swept it between its making and its locking.
+        # Another process has swept it away between its creation and its locking.
         os.close(handle)
 
 
 def is_at(handle: int, path: str | os.PathLike[str]) -> bool:
-    """Does the open file or folder still stand under that name?"""
+    """Return whether ``path`` still names the open file or folder ``handle``."""
     try:
         return os.path.samestat(os.fstat(handle), Path(path).stat())
     except FileNotFoundError:
@@ -319,10 +335,10 @@ def is_at(handle: int, path: str | os.PathLike[str]) -> bool:
 
 
 def sweep(folder: str | os.PathLike[str], name: str | None = None) -> None:
-    """Remove from ``folder`` what killed processes have left unfinished there, of ``name`` or all.
+    """Remove the temporary files that killed processes have left in ``folder``.
 
-    What a process had only set aside is put back. What a living process holds stays, and so does
-    everything on disks where that cannot be told.
+    With ``name``, only those of that file. What had been set aside to be replaced is put back.
+    Files that a living process has locked stay, and so does everything on disks without locks.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in list(entries):
@@ -349,7 +365,7 @@ def _open(path: str | os.PathLike[str], flags: int) -> Iterator[int]:
 
 
 def _delete(path: Path) -> None:
-    """Remove a file or folder, if it is there and as far as it can be done."""
+    """Remove a file or folder, ignoring errors."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -358,9 +374,9 @@ def _delete(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder whole: whoever is killed meanwhile leaves no half under its name.
+    """Remove a file or a folder; a kill meanwhile never leaves half a folder under its name.
 
-    Raises OSError where that cannot be done.
+    Raises OSError if it cannot be renamed.
     """
     leaving = _beside(path)
     path.rename(leaving)
@@ -368,7 +384,7 @@ def remove(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those on the way to it, where they are not there."""
+    """Create a folder and its parents, if need be; raise ZhbertError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -377,10 +393,10 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it takes its place, flushed to disk.
+    """Yield a temporary path; on success it is flushed to disk and renamed to ``path``.
 
-    On any error ``path`` is left as it was. ``flush=False`` is for what can be made again: it is
-    quicker, and after a power cut the file may be damaged.
+    On any error ``path`` is left as it was. ``flush=False`` is quicker, but the file may be damaged
+    after a power cut: use it for what can be made again.
     """
     with scratch(path) as (target, temporary):
         yield temporary
@@ -391,10 +407,10 @@ def atomic_file(path: str | os.PathLike[str], *, flush: bool = True) -> Iterator
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it takes its place, flushed to disk.
+    """Yield a temporary folder; on success it is flushed to disk and renamed to ``path``.
 
-    Where ``path`` is a folder with something in it, that is replaced, at once; with
-    ``replace=False`` it is left as it is, and a ZhbertError says so.
+    A folder that exists at ``path`` and is not empty is replaced in one step. With
+    ``replace=False`` it is kept and a ZhbertError is raised.
     """
     target = Path(os.path.realpath(path))
     if Path.cwd().is_relative_to(target):
@@ -406,7 +422,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iter
             if file.is_file():
                 _flush(file)
         try:
-            temporary.rename(target)  # where nothing is, or an empty folder
+            temporary.rename(target)  # works if target is missing or an empty folder
         except OSError as error:
             if not replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -416,7 +432,7 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = True) -> Iter
 def _replace_folder(target: Path, temporary: Path) -> None:
     if _exchange(temporary, target):
         return
-    # Whoever is killed between the two renames leaves the old one to be put back (sweep).
+    # If the process is killed between the two renames, sweep() puts the old folder back.
     old = _beside(target, "old")
     target.rename(old)
     temporary.rename(target)
@@ -424,7 +440,7 @@ def _replace_folder(target: Path, temporary: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names, at once, where system and disk can: Linux's renameat2, macOS' renamex_np."""
+    """Exchange two names atomically (Linux: renameat2, macOS: renamex_np); False: not possible."""
     library = ctypes.CDLL(None, use_errno=True)
     first, second = os.fsencode(one), os.fsencode(other)
     here, swap = -100, 2  # AT_FDCWD; RENAME_EXCHANGE, and RENAME_SWAP
@@ -447,9 +463,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """``value`` as JSON, Chinese readable; a number that is none (NaN, infinity) becomes null.
+    """Return ``value`` as JSON, with Chinese unescaped. NaN and infinity become null.
 
-    JSON has no such numbers: what Python writes instead no other program reads.
+    Python would write them as ``NaN`` and ``Infinity``, which other programs refuse.
 
     >>> to_json({"好": [1.5, float("nan")]})
     '{"好": [1.5, null]}'

@@ -1,4 +1,4 @@
-"""May I write here? The one claim of a folder or a file that a verb writes, and a folder's lock."""
+"""Whether an output folder or file may be written, and the lock on an output folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zhbert.files import describe_os_error, is_at, make_folder, remove, sweep
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a verb wants with the folder that it writes: a new one, or one of its own kind.
+    """The intention to write an output folder; ``check`` says whether that is allowed.
 
     >>> Claim(folder=Path("src"), what="a corpus", is_ours=lambda folder: False).check()
     Traceback (most recent call last):
@@ -24,23 +24,24 @@ class Claim:
 
     folder: Path
     what: str
-    """The kind of folder, in words: "a corpus"."""
+    """The kind of folder, for messages: "a corpus"."""
     is_ours: Callable[[Path], bool]
-    """Is a folder with something in it of this kind? Nothing else is ever replaced."""
+    """Whether a folder that is not empty is of this kind. No other folder is ever replaced."""
     overwrite: bool = False
-    """What stands there may be replaced."""
+    """A folder of this kind that exists may be replaced."""
     goes_on: bool = False
-    """What stands there is gone on with."""
+    """A folder of this kind that exists is continued."""
     ways: str = ""
-    """What may be done with it besides: "--resume goes on with it, "."""
+    """Other options for the error about an existing folder: "--resume goes on with it, "."""
     needed: Mapping[str, Path] = field(default_factory=dict)
-    """What the work is made from, by name: it must not be replaced."""
+    """Inputs of the work, by name. A folder that contains one of them is not replaced."""
     option: str = "--out"
 
     def check(self) -> bool:
-        """Does one of the kind stand there? False where nothing is, or an empty folder.
+        """Return whether a folder of this kind exists; False if nothing or an empty folder does.
 
-        Raises ZhbertError where the folder may not be written.
+        Raises:
+            ZhbertError: the folder may not be written.
         """
         folder = self.folder
         real = Path(os.path.realpath(folder))
@@ -72,7 +73,7 @@ class Claim:
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Hold the folder, and look once more: another process may have been there meanwhile."""
+        """Lock the folder and check it again, because another process may have changed it."""
         with locked(self.folder):
             yield self.check()
 
@@ -80,7 +81,7 @@ class Claim:
 def check_not_inside(
     folder: str | os.PathLike[str], needed: Mapping[str, Path], option: str = "--out"
 ) -> None:
-    """Before ``folder`` is replaced: refuse where it holds something that is ``needed``, by name.
+    """Raise a ZhbertError if replacing ``folder`` would remove one of the ``needed`` inputs.
 
     >>> check_not_inside("runs/a", {"model": Path("runs/b/final")})
     >>> check_not_inside("runs/a", {"model": Path("runs/a/final")})
@@ -106,10 +107,15 @@ def check_file(
     label: str | None = None,
     way: str = "--overwrite replaces it",
 ) -> None:
-    """May a verb write the file ``path``? ``needed`` are the files that it reads, by name.
+    """Raise a ZhbertError if the file ``path`` may not be written.
 
-    Raises ZhbertError where it may not: with ``label`` (``--out PATH``) and, where a file stands
-    there, the ``way`` out.
+    Args:
+        path: the output file.
+        overwrite: an existing file may be replaced.
+        needed: the input files, by name; none of them may be the output.
+        make_parents: missing parent folders will be made.
+        label: what the message calls the file (default: ``--out PATH``).
+        way: how to proceed if the file exists, for the message.
     """
     path = Path(path)
     label = label or f"--out {path}"
@@ -132,10 +138,13 @@ def check_file(
 
 @contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Make ``folder``, if need be, and hold it; a process that is killed lets it go, too.
+    """Create ``folder`` if need be, and lock it. The lock ends with the process, even if killed.
 
-    What an earlier one left unfinished in it is swept. A folder that was made here and stays empty
-    is removed in the end. Raises ZhbertError where another process holds it.
+    Temporary files that an earlier process left in it are removed. A folder that was created here
+    and is still empty at the end is removed.
+
+    Raises:
+        ZhbertError: another process has locked the folder.
     """
     folder = Path(folder)
     busy = ZhbertError(
@@ -154,7 +163,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
             raise busy from None
         except OSError:  # a network disk without locks
             pass
-        if not is_at(handle, folder):  # removed by the one that held it
+        if not is_at(handle, folder):  # the process that had locked it has removed it
             raise busy
         sweep(folder)
         yield
@@ -166,9 +175,10 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def empty_folder(folder: str | os.PathLike[str], *, last: str) -> None:
-    """Remove what is in ``folder``, but not the folder, which may be held.
+    """Remove what is in ``folder``, but not the folder itself, which may be locked.
 
-    ``last`` is the file by which it is known as ours: it goes when all else has gone.
+    ``last`` is the file that identifies the folder as zhbert's. It is removed last, so that a
+    folder that was emptied only in part is still recognised.
     """
     for path in sorted(Path(folder).iterdir(), key=lambda path: path.name == last):
         remove(path)

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: a name may lie, and many files have none worth the word."""
+"""What type a file is, told by its first bytes, because a file's name may be wrong or missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import re
 
 HEAD = 4096
-"""Bytes of a file's beginning that are enough for every function here."""
+"""The number of bytes from a file's beginning that all functions here need."""
 
 COMPRESSIONS = {
     "gzip": b"\x1f\x8b",
@@ -14,9 +14,9 @@ COMPRESSIONS = {
     "xz": b"\xfd7zXZ\x00",
     "zstd": b"\x28\xb5\x2f\xfd",
 }
-"""The compressions that text may come in, and what their files begin with."""
+"""Supported compressions of text files, and the bytes that such files begin with."""
 
-# First bytes -> what such a file is and the way out.
+# First bytes -> the type of the file and what to do with it.
 _BINARY = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: git lfs pull fetches it"),
     (b"%PDF-", "a PDF: extract its text first, for example with pdftotext"),
@@ -35,7 +35,7 @@ _BINARY = (
     (b"GGUF", "a GGUF model"),
 )
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-# A zip's first members tell which program wrote it.
+# The first members of a zip tell which program wrote it.
 _ZIPPED = (
     (b"xl/", "an Excel workbook: save it as CSV, encoded in UTF-8"),
     (b"word/", "a Word document: save it as plain text, encoded in UTF-8"),
@@ -45,8 +45,8 @@ _ZIPPED = (
 )
 
 
-# Files that programs keep models in and zhbert does not open: the end of the name, what the file
-# begins with (as a pattern), what it is, and the way out. Either of the first two tells.
+# Model files of other programs that zhbert does not open: suffix, pattern of the first bytes, and
+# what the file is with what to do. A match of either the suffix or the bytes is enough.
 _MODELS = tuple(
     (suffix, re.compile(magic, re.DOTALL), what)
     for suffix, magic, what in (
@@ -91,12 +91,12 @@ _MODELS = tuple(
         ),
     )
 )
-# torch.save's number at the beginning of its files before PyTorch 1.6.
+# The magic number with which torch.save began its files before PyTorch 1.6.
 _TORCH_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 
 
 def weights_format(head: bytes) -> str | None:
-    """``safetensors`` or ``pytorch`` (torch.save, old or new) by a file's first bytes, or None.
+    """Return ``safetensors``, ``pytorch`` (torch.save, old or new format) or None.
 
     >>> weights_format(b"\\x40\\0\\0\\0\\0\\0\\0\\0" + b'{"a":{}}')
     'safetensors'
@@ -105,22 +105,23 @@ def weights_format(head: bytes) -> str | None:
     """
     if re.match(rb".{6}\0\0\{\s*[\"}]", head, re.DOTALL):
         return "safetensors"
-    # Of a zip the first member's name: a model packed as it is holds torch.save's mark inside.
+    # Only the first member of a zip counts: an archive of a whole model folder contains a file of
+    # torch.save, too, but is not one.
     if _first_member(head).endswith(b"/data.pkl") or re.match(_TORCH_MAGIC, head, re.DOTALL):
         return "pytorch"
     return None
 
 
 def _first_member(head: bytes) -> bytes:
-    """The name of a zip's first member; empty for what is no zip."""
+    """Return the name of a zip's first member; empty if this is not a zip."""
     length = int.from_bytes(head[26:28], "little") if head.startswith(_ZIP) else 0
     return head[30 : 30 + length]
 
 
 def no_weights(head: bytes, name: str) -> str | None:
-    """What a file that begins so is, and the way out, where it is no weights that zhbert opens.
+    """Say what a file is that is not a weight file zhbert opens, and what to do with it.
 
-    None where nothing is known of it, by its beginning or by its name.
+    Returns None if neither its first bytes nor its name tell.
 
     >>> no_weights(b"GGUF\\x03", "model.bin")
     'a GGUF model, which is for llama.cpp: take the model that it was made from'
@@ -140,7 +141,7 @@ def no_weights(head: bytes, name: str) -> str | None:
 
 
 def other_model(head: bytes, name: str) -> str | None:
-    """What a file is, and the way out, where it holds a model in a form that is not opened.
+    """Say which other program's model format a file has and what to do, or return None.
 
     >>> other_model(b"", "tf_model.h5")[:20]
     'Keras weights (HDF5)'
@@ -151,7 +152,7 @@ def other_model(head: bytes, name: str) -> str | None:
 
 
 def looks_like_a_page(head: bytes) -> bool:
-    """Whether a file with these first bytes is a web page or XML.
+    """Return whether a file with these first bytes is a web page or XML.
 
     >>> looks_like_a_page(b"<!DOCTYPE html><html>"), looks_like_a_page(b"PK..")
     (True, False)
@@ -163,7 +164,7 @@ def looks_like_a_page(head: bytes) -> bool:
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression of a file with these first bytes, one of COMPRESSIONS; None for none.
+    """Return the compression of a file, a key of COMPRESSIONS, or None.
 
     >>> compression_of(b"BZh91AY&SY"), compression_of(b"text")
     ('bzip2', None)
@@ -172,7 +173,7 @@ def compression_of(head: bytes) -> str | None:
 
 
 def utf_16_or_32(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 under the name that Python and iconv know, by its mark or its NULs.
+    """Detect UTF-16 or UTF-32 by a byte order mark or by NUL bytes; return its name or None.
 
     >>> utf_16_or_32("今天".encode("utf-16")), utf_16_or_32("a b".encode("utf-16-be"))
     ('UTF-16', 'UTF-16BE')
@@ -182,7 +183,7 @@ def utf_16_or_32(head: bytes) -> str | None:
         return "UTF-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
-    # Without a mark: every other byte of line ends, blanks, digits and Latin letters is a NUL.
+    # Without a mark: in UTF-16, every other byte of spaces, digits and Latin letters is NUL.
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if head and max(even, odd) * 20 >= len(head) and min(even, odd) * 20 <= max(even, odd):
         return "UTF-16BE" if even > odd else "UTF-16LE"
@@ -190,7 +191,7 @@ def utf_16_or_32(head: bytes) -> str | None:
 
 
 def utf_16_by_its_han(head: bytes) -> str | None:
-    """UTF-16 without a mark, told by Chinese text alone: of two bytes one is that of a Han row.
+    """Detect UTF-16 without a byte order mark in Chinese text: the high bytes are those of Han.
 
     >>> utf_16_by_its_han(("今天天气很好，" * 9).encode("utf-16-le"))
     'UTF-16LE'
@@ -199,13 +200,13 @@ def utf_16_by_its_han(head: bytes) -> str | None:
     if len(head) < 32 or _is_utf8(head):
         return None
     even, odd = (sum(byte in _HIGH_BYTES for byte in head[k::2]) * 2 / len(head) for k in (0, 1))
-    # Where both halves look so, it is Latin text with a broken byte.
+    # If both halves look like high bytes, this is Latin text with a broken byte.
     if max(even, odd) < 0.9 or min(even, odd) > 0.6:
         return None
     return "UTF-16BE" if even > odd else "UTF-16LE"
 
 
-# Of ASCII, general and Chinese punctuation, Han and full-width characters.
+# High bytes of ASCII, of general and Chinese punctuation, of Han and of full-width characters.
 _HIGH_BYTES = frozenset((0x00, 0x20, 0x30, *range(0x4E, 0xA0), 0xFF))
 
 
@@ -218,9 +219,9 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def no_text(head: bytes) -> str | None:
-    """What a file that begins so is, and the way out, where it is neither text nor compressed.
+    """Say what a file is that is neither text nor compressed text, and what to do with it.
 
-    None for text (in whatever encoding) and for what cannot be told.
+    Returns None for text in any encoding, and if the type cannot be told.
 
     >>> no_text(b"%PDF-1.4")
     'a PDF: extract its text first, for example with pdftotext'
@@ -245,7 +246,7 @@ def no_text(head: bytes) -> str | None:
 
 
 def archive_of(head: bytes) -> str | None:
-    """``zip`` or ``tar``; None for what is no archive, and for other formats that are zips inside.
+    """Return ``zip``, ``tar`` or None; formats that use zip inside (Office, PyTorch) are None.
 
     >>> archive_of(b"PK\\x05\\x06"), archive_of(b"PK\\x03\\x04....xl/workbook.xml")
     ('zip', None)
@@ -255,7 +256,7 @@ def archive_of(head: bytes) -> str | None:
     return "tar" if head[257:262] == b"ustar" or _OLD_TAR.match(head) else None
 
 
-# A name, then mode, owner, group, size, time and checksum as octal numbers.
+# The header of tar before POSIX: a name, then mode, owner, group, size, time and checksum in octal.
 _OLD_TAR = re.compile(
     rb"[^\0]{1,100}\0*(?<=.{100})(?:[0-7 ]{6,7}[ \0]{1,2}){3}[0-7 ]{11,12}[ \0]?[0-7 ]{11,12}",
     re.DOTALL,
@@ -263,7 +264,7 @@ _OLD_TAR = re.compile(
 
 
 def _zipped(head: bytes) -> str | None:
-    """What a zip is that is no archive to its user."""
+    """Say which file format this zip is, or return None if it is a plain archive or no zip."""
     if weights_format(head) == "pytorch":
         return "a PyTorch file (torch.save)"
     if _first_member(head).endswith(b"/data/0"):
@@ -274,7 +275,7 @@ def _zipped(head: bytes) -> str | None:
 
 
 def how_to_convert(head: bytes) -> str:
-    """What to do with a file that begins so and is not UTF-8.
+    """Say what to do with a file that is not UTF-8.
 
     >>> how_to_convert("好".encode("utf-16"))
     'convert the file, for example: iconv -f UTF-16 -t UTF-8'

@@ -1,17 +1,17 @@
-"""Cells of CSV files that spreadsheets must not take for formulas."""
+"""Cells of CSV files, protected from being evaluated as formulas by spreadsheet programs."""
 
 from __future__ import annotations
 
 import re
 
-# What Excel, LibreOffice and others calculate instead of showing it:
+# Excel, LibreOffice and others evaluate a cell that begins so instead of showing it:
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def to_cell(value: object) -> str:
-    """A value as a cell: what begins as formulas do gets a quote before it, numbers do not.
+    """Return a value as a cell: text that begins like a formula is quoted, a number is not.
 
     >>> to_cell("=1+1"), to_cell("-3.5"), to_cell(None), to_cell("好")
     ("'=1+1", '-3.5', '', '好')
@@ -21,7 +21,7 @@ def to_cell(value: object) -> str:
 
 
 def from_cell(text: str) -> str:
-    """What `to_cell` made the cell of.
+    """Undo `to_cell`.
 
     >>> from_cell("'=1+1"), from_cell("'好'")
     ('=1+1', "'好'")

@@ -1,7 +1,7 @@
-"""What is shown to people: strangers' text cannot steer the terminal, and long work is followed.
+"""Output on a terminal: control characters are escaped, and long work shows its progress.
 
-Texts, labels, file names, settings and servers' answers all reach the screen. A terminal obeys the
-control characters in them: they can hide an error, rename the window or forge what stands above.
+Texts, labels, file names, settings and servers' answers all reach the screen. Control characters in
+them could hide an error, rename the window or overwrite earlier output.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-# C0 but tab and the end of a line, DEL and C1; and the marks that turn the direction of text round.
+# C0 controls except tab and line feed, DEL, C1 controls, and Unicode's marks of text direction.
 _CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-# How often work that no bar shows says how far it is.
+# How often progress is reported as a line of text, where there is no terminal for a bar.
 _PLAIN_SECONDS = 15.0
 
 
 def escape_controls(text: str) -> str:
-    r"""Control characters as JSON escapes: lines of JSON say the same as before.
+    r"""Escape control characters as JSON does, so that the meaning of JSON lines does not change.
 
-    Lines stay lines; `zhbert.wording.printable` makes one line of anything.
+    Line feeds are kept; `zhbert.wording.printable` escapes those, too.
 
     >>> escape_controls("a\x1b[31mb\tc\r\n")
     'a\\u001b[31mb\tc\n'
@@ -32,7 +32,7 @@ def escape_controls(text: str) -> str:
 
 
 class EscapingStream:
-    """A text stream that shows control characters instead of sending them."""
+    """A text stream that escapes control characters."""
 
     def __init__(self, stream: TextIO) -> None:
         self.unescaped = stream
@@ -47,19 +47,19 @@ class EscapingStream:
 
 
 def escaping(stream: TextIO) -> TextIO:
-    """``stream``, with control characters escaped."""
+    """Return ``stream`` wrapped so that control characters are escaped."""
     return cast(TextIO, EscapingStream(stream))
 
 
 def unescaped(stream: TextIO) -> TextIO:
-    """The stream behind an escaping one: for our own control characters, and for data in a pipe."""
+    """Return the stream behind an escaping one: for data in a pipe and for rich's own controls."""
     return stream.unescaped if isinstance(stream, EscapingStream) else stream
 
 
 def console(stream: TextIO) -> Console:
-    """A rich console that takes every text as it stands: no markup, no emoji codes, no escapes.
+    """Return a rich console that prints texts literally: no markup, no emoji codes, no escapes.
 
-    Colours only on a terminal, where lines are broken between words; a pipe gets them whole.
+    On a terminal it uses colours and wraps lines between words; a pipe gets unwrapped lines.
     """
     from rich.console import Console
     from rich.segment import Segment
@@ -80,7 +80,7 @@ def console(stream: TextIO) -> Console:
 
 
 def progress(stream: TextIO, quiet: bool, *columns: Any, **options: Any) -> Progress:
-    """A progress display; where ``stream`` is no terminal, a plain line now and then."""
+    """Return a progress display; if ``stream`` is not a terminal, it prints a line now and then."""
     from rich.progress import Progress
 
     on = console(stream)

@@ -1,4 +1,4 @@
-"""How messages are worded: numbers with their nouns, and what strangers wrote made fit to show."""
+"""Wording of messages: numbers with nouns, lists, and text from outside made safe to show."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# Of another file than was meant, what is taken for names may be thousands of texts.
+# Limits of a list of names and of one name: if a wrong file is given, whole texts may be taken for
+# names, by the thousand.
 _NAMES = 8
 _CHARACTERS = 40
 
 
 def counted(count: int, noun: str, verb: str = "") -> str:
-    """A number and its noun; and the verb in the form that fits, of two: ``has/have``.
+    """Return a number with its noun and, from ``"has/have"``, the form of the verb that agrees.
 
     >>> counted(1, "step"), counted(1_000, "step"), counted(1, "text", "has/have")
     ('1 step', '1,000 steps', '1 text has')
@@ -25,12 +26,12 @@ def counted(count: int, noun: str, verb: str = "") -> str:
 
 
 def show(value: Any) -> str:
-    """A value as the user wrote it, nearly: JSON, with Chinese readable."""
+    """Return a value as JSON with Chinese unescaped: nearly as the user wrote it."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def shortly(value: Any) -> str:
-    """The same, cut to a length that an error can hold.
+    """Return the same as `show`, cut to 40 characters.
 
     >>> shortly("x" * 100)
     '"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'
@@ -39,7 +40,7 @@ def shortly(value: Any) -> str:
 
 
 def name(text: str) -> str:
-    """An id or a column's name in an error: cut, and what would end the line escaped.
+    """Return an id or a column's name for a message: cut to 40 characters, line breaks escaped.
 
     >>> name("a\\nb")
     'a\\\\nb'
@@ -48,7 +49,7 @@ def name(text: str) -> str:
 
 
 def listed(names: Iterable[Any], most: float = _NAMES) -> str:
-    """The first names (``most`` of them), each cut, and how many there are.
+    """Join the first ``most`` names; if there are more, say how many in all.
 
     >>> listed("abc"), listed(range(5_000))
     ('a, b, c', '0, 1, 2, 3, 4, 5, 6, 7, … (5,000 in all)')
@@ -60,7 +61,9 @@ def listed(names: Iterable[Any], most: float = _NAMES) -> str:
 
 
 def how_to_install(extra: str) -> str:
-    """pip's command for what one of the package's extras needs; the package is on no index.
+    """Return the pip command that installs the requirements of one of the package's extras.
+
+    The requirements are listed one by one, because the package itself is not on an index.
 
     >>> how_to_install("tensorboard").startswith("pip install 'tensorboard")
     True
@@ -76,7 +79,7 @@ def how_to_install(extra: str) -> str:
 
 
 def nearest(word: Any, known: Iterable[str], they_are: str = "known", most: float = _NAMES) -> str:
-    """The end of an error about an unknown word: the near one, or the first ``most`` there are.
+    """Return the end of an error about an unknown word: a similar known word, or the known words.
 
     >>> nearest("ratee", ["rate", "strategy"]), nearest("x", ["no", "yes"], "the card's labels")
     ("; did you mean 'rate'?", "; the card's labels: no, yes")
@@ -86,15 +89,14 @@ def nearest(word: Any, known: Iterable[str], they_are: str = "known", most: floa
     return f"; did you mean '{near[0]}'?" if near else f"; {they_are}: {listed(names, most)}"
 
 
-# Unicode's kinds of characters that a terminal obeys, or that end a line: controls, halves of
-# surrogate pairs, separators of lines and paragraphs. Of the invisible ones only those that turn
-# the direction of what follows.
+# Unicode categories that control a terminal or end a line: controls, unpaired surrogates, line and
+# paragraph separators. Of the invisible format characters only the marks of text direction.
 _OBEYED = ("Cc", "Cs", "Zl", "Zp")
 _TURNING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str) -> str:
-    """A text in one line, with what a terminal would obey written as its escape.
+    """Return ``text`` as one line, with control characters and line breaks escaped.
 
     >>> print(printable(chr(27) + "[31m红" + chr(10) + chr(0x202E)))
     \\x1b[31m红\\n\\u202e
@@ -109,10 +111,10 @@ def printable(text: str) -> str:
     )
 
 
-# A user's name and password before a host: up to the last @ that can still belong to them, also
-# where a password holds / ? or #, which should have been written as %2F, %3F and %23.
+# A user name and password before a host: everything up to the last @ that can belong to them. A
+# password may contain / ? or #, although a correct address would have them as %2F, %3F and %23.
 _USER = re.compile(r"(?<=://)[^\s/?#]*@|(?<=://)[^\s/?#@:\[]+:(?!\d+(?:[/?#]|$))\S{0,200}@")
-# Values of a query that open a door: by their names, or since they look like a key.
+# Parameters of a query that give access: known by their names, or because they look like a key.
 _KEY = re.compile(
     r"([?&;][^=&;\s]{0,60}(?:token|sig|secret|pass|pwd|key|auth|cred|session|policy|ticket|jwt)"
     r"[^=&;\s]{0,60}=)[^&;#\s]*[^&;#\s:]"
@@ -122,7 +124,7 @@ _KEY = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """A text whose addresses may be shown and written down: no passwords, no keys in them.
+    """Remove passwords and access keys from the addresses in a text.
 
     >>> without_secrets("initial_model=https://me:secret@example.org/model.zip?token=abc&v=2")
     'initial_model=https://example.org/model.zip?token=…&v=2'
