@@ -1,4 +1,4 @@
-"""The command line: ``zhbert VERB ...``. A verb's module is imported only when that verb runs."""
+"""The command line, ``zhbert VERB ...``. A verb's module is imported only when the verb runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zhbert.errors import Interrupted, ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.terminal import escaping
 
-# verb -> (module that does it, one line of help), in the order in which a user meets them.
+# verb -> (its module, one line of help), in the order in which a user needs them.
 VERBS = {
     "quickstart": (
         "zhbert.jobs.quickstart",
@@ -51,12 +51,12 @@ VERBS = {
 }
 # The signals that ask a process to end: Ctrl-C, kill, and a terminal that is closed.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Characters of an error of argparse's: it may repeat a whole command line.
+# Limit of an error message of argparse, in characters: it may quote the whole command line.
 _SHOWN = 200
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says a mistake as every other is said: in one line, without the usage before it."""
+    """Raises errors as ZhbertErrors, so that they are one line without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -78,9 +78,9 @@ def _usage() -> str:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
-    # Read when torch is imported. Threads that wait for each other sleep instead of spinning: on
-    # an idle machine that costs little; beside one busy process spinning makes a training step ten
-    # times as long, since the thread that is waited for has lost its core to the ones that spin.
+    # Must be set before torch is imported. Waiting threads then sleep instead of spinning. On an
+    # idle machine that costs little. Beside one other busy process, spinning makes a training step
+    # ten times as long, because the spinning threads take the core of the thread they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     module = importlib.import_module(VERBS[verb][0])
     parser = _Parser(
@@ -93,7 +93,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print results as JSON")
     module.add_arguments(parser)
     if "--out=" in arguments or ("--out", "") in pairwise(arguments):
-        # As a path it would be the folder where one is: a script's variable that is not set.
+        # Usually an unset variable in a script. As a path, "" would mean the current folder.
         raise ZhbertError(f"{verb}: --out: an empty name; name a file or a folder")
     result = module.run(parser.parse_args(arguments))
     sys.stdout.flush()
@@ -110,14 +110,14 @@ def _one_line(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """A warning of our own without the line of code that it comes from."""
+    """Format a warning of zhbert's as one line, without the source line that raised it."""
     if category.__module__.startswith("zhbert."):
         return f"zhbert: warning: {message}\n"
     return _by_python(message, category, filename, lineno, line)
 
 
 def entry() -> NoReturn:
-    """What the command ``zhbert`` runs: :func:`main`, and the way out of the process."""
+    """Entry point of the command ``zhbert``: run `main` and end the process with its exit code."""
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupt)
@@ -134,18 +134,19 @@ def entry() -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """End the verb so that it leaves nothing half behind; a second signal ends it as it stands."""
+    """Raise Interrupted, so that the verb can clean up; a second signal ends it immediately."""
     for one in _ENDING:
         signal.signal(one, signal.SIG_DFL)
     raise Interrupted(number)
 
 
 def leave(code: int, *, at_once: bool) -> NoReturn:
-    """End the process; ``at_once`` is for one of several that has failed: no farewells then.
+    """End the process. ``at_once`` skips the interpreter's shutdown if ``code`` is not 0.
 
-    gloo's threads may still hold a tensor of the last exchange. One that they let go of while the
-    interpreter ends aborts the process, and its exit code is SIGABRT's instead of ``code``; and
-    destroying the group before would wait for processes that have gone or do not answer.
+    It is meant for one of several processes that has failed. gloo's threads may still hold a tensor
+    of the last exchange; if they release it during shutdown, the process aborts and its exit code
+    is SIGABRT's instead of ``code``. Destroying the process group first would not help: that waits
+    for processes that have ended or do not answer.
     """
     if code and at_once:
         for stream in (sys.stdout, sys.stderr):
@@ -156,7 +157,7 @@ def leave(code: int, *, at_once: bool) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return the exit code (0 fine, 1 the answer is no, 2 a user's mistake)."""
+    """Run one verb and return its exit code: 0 success, 1 the answer is no, 2 a user's mistake."""
     with redirect_stdout(escaping(sys.stdout)), redirect_stderr(escaping(sys.stderr)):
         return _main(arguments)
 
@@ -184,7 +185,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         sys.stderr.write(f"zhbert: error: {error}\n")
         return 2
     except BrokenPipeError:
-        # The reader (head, less) has gone: nothing more to say, and nothing to flush at exit.
+        # The reader of a pipe (head, less) has ended: discard the rest of the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
@@ -195,7 +196,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         if os.environ.get("ZHBERT_DEBUG"):
             raise
         if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            # Every file names itself, so this is stdout; what is left of it is not tried again.
+            # Errors about files carry the file's name, so this one is about stdout. Redirect it,
+            # so that flushing the rest at exit does not fail again.
             error.filename = "standard output"
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

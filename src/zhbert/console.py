@@ -1,4 +1,4 @@
-"""What the verbs print with: tables and progress through rich, JSON for machines."""
+"""Printing for verbs: tables and progress bars by rich, JSON for machines."""
 
 from __future__ import annotations
 
@@ -16,39 +16,41 @@ if TYPE_CHECKING:
 
     from zhbert.tasks.cards import TaskCard
 
-# A larger table of what was taken for what fits no window, and is read by nobody; --json has it.
+# A confusion matrix of more labels does not fit into a window; --json has it in full.
 _MOST_CONFUSED = 8
 
 
 def out() -> Console:
-    """A console on stdout: results."""
+    """Return a console on stdout, for results."""
     return terminal.console(sys.stdout)
 
 
 def err() -> Console:
-    """A console on stderr: progress and remarks."""
+    """Return a console on stderr, for progress and remarks."""
     return terminal.console(sys.stderr)
 
 
 def data() -> TextIO:
-    """Where data goes: as it is into a pipe, for another program; made printable on a terminal."""
+    """Return stdout for data: unchanged into a pipe, control characters escaped on a terminal."""
     return sys.stdout if sys.stdout.isatty() else terminal.unescaped(sys.stdout)
 
 
 def say(line: str) -> None:
-    """A remark on stderr; in a terminal its lines are broken between words."""
+    """Print a remark on stderr, wrapped between words on a terminal."""
     err().print(line)
 
 
 def progress(quiet: bool, *columns: Any) -> Progress:
-    """A progress display on stderr; silent when ``quiet``."""
+    """Return a progress display on stderr; it shows nothing if ``quiet``."""
     return terminal.progress(sys.stderr, quiet, *columns)
 
 
 def table(*headings: str) -> Table:
-    """A table without lines. ``>`` before a heading: numbers, to the right; ``=``: never broken.
+    """Return a table without lines.
 
-    In a narrow window the other columns are broken, inside a word too: nothing of them is hidden.
+    A heading that begins with ``>`` is aligned to the right, for numbers; neither it nor one that
+    begins with ``=`` is ever wrapped. In a narrow window the other columns are wrapped, inside words
+    if need be, so that nothing is cut off.
     """
     from rich.table import Table
 
@@ -63,12 +65,12 @@ def table(*headings: str) -> Table:
 
 
 def facts(rows: Iterable[tuple[str, str]], width: int) -> Table:
-    """Labels in a column of at least ``width``, and beside each what it names."""
+    """Return a two-column grid of labels and texts; the first is at least ``width`` wide."""
     from rich.table import Table
 
     made = Table.grid(padding=(0, 2))
     made.add_column(no_wrap=True, min_width=width)
-    # The other ways cut a letter off where wide characters stand at a line's end.
+    # rich's other overflow methods cut off a character if a wide one stands at the end of a line.
     made.add_column(overflow="fold")
     for label, text in rows:
         made.add_row(label, text)
@@ -76,12 +78,12 @@ def facts(rows: Iterable[tuple[str, str]], width: int) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print ``value`` as one JSON document on stdout."""
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
 def print_class_report(card: TaskCard, report: Mapping[str, Any]) -> None:
-    """Print what `scoring.report` says: a line for each label, averages, and what was confused."""
+    """Print a report of `zhbert.tasks.scoring.report`: scores by label, averages, confusions."""
     shown = card.data.shown_labels
     named = {label: shown.get(label, label) for label in report["classes"]}
     what = "entity" if card.kind == "tag" else "label"
