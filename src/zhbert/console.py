@@ -49,7 +49,7 @@ def table(*headings: str) -> Table:
     """Return a table without lines.
 
     A heading that begins with ``>`` is aligned to the right, for numbers; neither it nor one that
-    begins with ``=`` is ever wrapped. In a narrow window the other columns are wrapped, inside words
+    begins with ``=`` is ever wrapped. In a narrow window other columns are wrapped, inside words
     if need be, so that nothing is cut off.
     """
     from rich.table import Table
