@@ -16,8 +16,8 @@ import torch
 from tests.text.test_added_tokens import CHARACTERS, OVERLAPPING, SPECIAL, write_vocabulary
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
+from zhbert.inference.run_model import run_model
 from zhbert.model.pretrained import BertForQuestionAnswering
-from zhbert.tasks.kinds import run_model
 from zhbert.tasks.read import SpanExample
 from zhbert.tasks.span import Span
 
@@ -225,7 +225,7 @@ def test_the_question_answering_pipeline_gives_our_answers(
     kind = Span(tokenizer, 128, max_answer_length=8)
     examples = [SpanExample(str(n), one, CONTEXT) for n, one in enumerate(QUESTIONS)]
     prepared = kind.prepare(examples)
-    ours = kind.decode(prepared, run_model(kind, model, prepared.rows))
+    ours = kind.decode(prepared, run_model(model, prepared.rows, kind.scores))
     assert [one.value for one in ours] == [one["answer"] for one in theirs]
     # A random model's answers, but not the same one to each question.
     assert len({one.value for one in ours}) > 1

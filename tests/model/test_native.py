@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from tests.model.conftest import SHAPE, enlarge
 from torch import Tensor, nn
 
-from zhbert.model import layers, native
+from zhbert.model import native
 from zhbert.model.config import BertConfig
 from zhbert.model.layers import Attention, QuerySubset, RowLayout
 from zhbert.model.pretrained import (
@@ -24,11 +23,6 @@ from zhbert.model.pretrained import (
     BertForTokenClassification,
 )
 from zhbert.packing import PackedBatch
-from zhbert.tasks import kinds
-from zhbert.tasks.classify import Classify
-from zhbert.tasks.kinds import run_model
-from zhbert.tasks.read import TextExample
-from zhbert.text.tokenizer import Tokenizer
 
 DTYPES = [
     pytest.param(
@@ -560,106 +554,3 @@ def test_training_mode_without_gradients_drops_out(calls: list[int]) -> None:
         model.set_dropout_seed(2)
         assert not torch.equal(one, model.piece_logits(row_batch([5, 20])))
     assert not calls
-
-
-# -- predicting ------------------------------------------------------------------------------------
-
-OURS = Tokenizer.default()
-KIND = Classify(OURS, ("差", "好"), 32)
-TEXTS = ["好", "很好的一本书", "房间很小，早餐不好，服务员也不热情。" * 2] * 4
-ROWS = KIND.prepare([TextExample(str(n), text, None) for n, text in enumerate(TEXTS)]).rows
-
-
-def classifier() -> BertForSequenceClassification:
-    config = BertConfig(**{**SHAPE, "hidden_size": 64, "vocab_size": len(OURS)})
-    return enlarge(BertForSequenceClassification(config.with_labels(["差", "好"])))
-
-
-@pytest.mark.parametrize("natively", [True, False])
-def test_predicting_in_bfloat16_is_close_and_leaves_the_model_in_float32(
-    natively: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not natively:
-        monkeypatch.setattr(native, "SUPPORTED", WITHOUT)
-    model = classifier().train()
-    encoder, state = model.encoder, {k: v.clone() for k, v in model.state_dict().items()}
-    exact = run_model(KIND, model, ROWS)
-    rounded = run_model(KIND, model, ROWS, dtype=torch.bfloat16)
-    assert rounded.dtype == np.float32
-    assert np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
-    assert not np.array_equal(rounded, exact)
-    assert model.encoder is encoder
-    assert model.training
-    after = model.state_dict()
-    assert all(torch.equal(after[name], state[name]) for name in state)
-    assert {x.dtype for x in after.values()} == {torch.float32}
-    assert np.array_equal(run_model(KIND, model, ROWS), exact)
-
-
-def test_an_error_while_predicting_leaves_the_model_its_encoder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = classifier().eval()
-    encoder, seen = model.encoder, []
-
-    def fail(self: Any, *_: Any, **__: Any) -> Tensor:
-        seen.append(self.attention.qkv.weight.dtype)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(layers.Block, "_finish", fail)
-    with pytest.raises(KeyboardInterrupt):
-        run_model(KIND, model, ROWS, dtype=torch.bfloat16)
-    assert seen == [torch.bfloat16]
-    assert model.encoder is encoder
-    assert next(model.parameters()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_number_of_threads_changes_nothing(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kinds, "ROWS_AT_ONCE", 2)
-    model = classifier().eval()
-    found = []
-    for threads in (1, 2, 3, 4):
-        torch.set_num_threads(threads)
-        found.append(run_model(KIND, model, ROWS, dtype=dtype))
-        assert torch.get_num_threads() == threads
-    assert all(np.array_equal(one, found[0]) for one in found)
-
-
-def test_an_error_in_one_of_several_batches_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "ROWS_AT_ONCE", 1)
-    torch.set_num_threads(2)
-    seen: list[int] = []
-
-    def fail(*_: Any, **__: Any) -> Tensor:
-        seen.append(1)
-        assert not torch.is_grad_enabled()
-        raise ValueError("broken")
-
-    monkeypatch.setattr(layers.Block, "_finish", fail)
-    with pytest.raises(ValueError, match="broken"):
-        run_model(KIND, classifier(), ROWS)
-    assert len(seen) <= len(ROWS)
-    assert torch.get_num_threads() == 2
-
-
-def test_what_a_row_is_predicted_beside_changes_rounding_only() -> None:
-    model = classifier().eval()
-    together = run_model(KIND, model, ROWS)
-    for number in (0, 1, 2):
-        text = TextExample("0", TEXTS[number], None)
-        alone = run_model(KIND, model, KIND.prepare([text]).rows)
-        np.testing.assert_allclose(alone[0], together[number], atol=1e-5)
-
-
-def test_batches_are_as_wide_as_a_cpu_likes() -> None:
-    from zhbert.tasks.kinds import CELLS_AT_ONCE, CPU_BYTES_AT_ONCE, _cells_at_once
-
-    def cells(width: int, device: str = "cpu") -> int:
-        model = SimpleNamespace(config=SimpleNamespace(intermediate_size=width))
-        return _cells_at_once(model, torch.device(device))
-
-    assert 4 * 3072 * cells(3072) <= CPU_BYTES_AT_ONCE < 4 * 3072 * (cells(3072) + 1)
-    assert cells(48) == cells(3072, "cuda") == CELLS_AT_ONCE

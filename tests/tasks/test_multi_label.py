@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 
 from zhbert.errors import ZhbertError
+from zhbert.inference.run_model import run_model
 from zhbert.model.pretrained import BertForSequenceClassification
 from zhbert.tasks.cards import parse_card
 from zhbert.tasks.classify import MultiLabel
-from zhbert.tasks.kinds import Prediction, run_model
+from zhbert.tasks.kinds import Prediction
 from zhbert.tasks.metrics import AVERAGES, METRICS, class_report, of_all, resampled_averaged_f1
 from zhbert.tasks.read import TextExample, read_examples
 from zhbert.tasks.rows import gather
@@ -135,7 +136,7 @@ def test_the_loss_is_transformers(tmp_path):
             expected = theirs(**batch, labels=marks).loss
             torch.testing.assert_close(ours(**batch, labels=marks).loss, expected)
         total += float(expected)
-    batch, _ = gather(rows, np.arange(3))
+    batch = gather(rows, np.arange(3))
     with torch.no_grad():
         loss = MultiLabel(OURS, LABELS, 32).loss(ours, batch)
     assert float(loss) == pytest.approx(total, rel=1e-5)
@@ -161,7 +162,7 @@ def test_probabilities_are_those_of_transformers_pipeline(tmp_path):
     _, ours = small_model(tmp_path)
     kind = MultiLabel(OURS, LABELS, 32)
     prepared = kind.prepare([TextExample("0", "房间很大")])
-    (found,) = kind.decode(prepared, run_model(kind, ours, prepared.rows))
+    (found,) = kind.decode(prepared, run_model(ours, prepared.rows, kind.scores))
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"), top_k=None)
     expected = {one["label"]: one["score"] for one in pipeline(["房间很大"])[0]}
     assert found.details["probabilities"] == pytest.approx(expected, abs=1e-5)

@@ -1,8 +1,6 @@
-"""Rows and batches: transformers' pieces, every row once, and where a run goes on."""
+"""Rows: transformers' pieces, and batches of them with their targets."""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
@@ -10,17 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
-from zhbert.tasks.rows import (
-    Rows,
-    by_length,
-    gather,
-    longest_first,
-    micro_batches,
-    padding_share,
-    plan_epoch,
-    steps_of,
-    text_rows,
-)
+from zhbert.tasks.rows import LabelledRows, gather, longest_first, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 texts = st.text(alphabet="今天气很好的cat s1，。", max_size=30)
@@ -71,13 +59,13 @@ def some_rows(lengths, targets=None, of_pieces=False):
     lengths = np.array(lengths)
     starts = np.concatenate(([0], lengths.cumsum()))
     ids = np.arange(starts[-1], dtype=np.int32)
-    return Rows(ids, starts, (lengths // 2).astype(np.int32), targets, of_pieces)
+    return LabelledRows(ids, starts, (lengths // 2).astype(np.int32), targets, of_pieces)
 
 
 def test_a_batch_holds_the_rows_one_after_another():
     rows = some_rows([3, 2, 4], np.array([7, 8, 9]))
-    batch, pieces = gather(rows, np.array([2, 0]))
-    assert batch.packed.input_ids.tolist() == [5, 6, 7, 8, 0, 1, 2] == pieces.tolist()
+    batch = gather(rows, np.array([2, 0]))
+    assert batch.packed.input_ids.tolist() == [5, 6, 7, 8, 0, 1, 2]
     assert batch.packed.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2]
     assert batch.packed.token_type_ids.tolist() == [0, 0, 1, 1, 0, 1, 1]
     assert batch.packed.cu_seqlens.tolist() == [0, 4, 7]
@@ -88,80 +76,7 @@ def test_a_batch_holds_the_rows_one_after_another():
 
 def test_targets_of_pieces_go_with_their_pieces():
     rows = some_rows([3, 2], np.array([-100, 1, -100, -100, 2]), of_pieces=True)
-    batch, _ = gather(rows, np.array([1, 0]))
+    batch = gather(rows, np.array([1, 0]))
     assert batch.targets is not None
     assert batch.targets.tolist() == [-100, 2, -100, 1, -100]
     assert batch.predictions == 2
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=200), st.integers(1, 16))
-def test_an_epoch_takes_every_row_once(lengths, size):
-    plan = plan_epoch(np.array(lengths), size, 3, 1)
-    assert sorted(np.concatenate(plan).tolist()) == list(range(len(lengths)))
-    assert len(plan) == -(-len(lengths) // size)
-    assert sorted(map(len, plan))[1:] == [size] * (len(plan) - 1)
-
-
-def test_an_epoch_follows_from_seed_and_number_alone():
-    lengths = np.random.default_rng(0).integers(5, 100, 1000)
-    one, same, other, next_one = (
-        np.concatenate(plan_epoch(lengths, 8, seed, epoch)).tolist()
-        for seed, epoch in ((1, 0), (1, 0), (2, 0), (1, 1))
-    )
-    assert one == same
-    assert one not in (other, next_one)
-
-
-def test_next_to_no_padding_is_computed():
-    lengths = np.random.default_rng(0).integers(5, 128, 5000)
-    shuffled = np.array_split(np.random.default_rng(1).permutation(5000), 5000 // 32)
-    assert padding_share(lengths, plan_epoch(lengths, 32, 0, 0)) < 0.03
-    assert padding_share(lengths, shuffled) > 0.4
-
-
-@pytest.mark.parametrize("count", [635, 2490, 20_000])
-def test_batches_differ_from_epoch_to_epoch(count):
-    """A small data set sorted as a whole would make nearly the same ones each time."""
-    lengths = np.random.default_rng(0).integers(6, 128, count)
-    first, second = (
-        {tuple(sorted(pair)) for rows in plan_epoch(lengths, 32, 0, epoch)
-         for pair in itertools.combinations(rows.tolist(), 2)}
-        for epoch in (0, 1)
-    )  # fmt: skip
-    assert len(first & second) < 0.4 * len(first)
-
-
-def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
-    rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
-
-    def batches(done, count):
-        steps = steps_of(rows, batch_size=8, seed=5, done=done, cells=64)
-        return [
-            [b.packed.input_ids.tolist() for b in step] for step in itertools.islice(steps, count)
-        ]
-
-    assert batches(0, 20)[9:] == batches(9, 11)
-
-
-def test_a_part_of_a_batch_knows_where_it_begins():
-    rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
-    for step in itertools.islice(steps_of(rows, batch_size=8, seed=5, done=0, cells=64), 10):
-        ends = itertools.accumulate(batch.packed.num_rows for batch in step)
-        assert [batch.first_row for batch in step] == [0, *ends][:-1]
-
-
-@given(
-    st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 200), st.integers(0, 9)
-)
-def test_micro_batches_stay_within_memory(lengths, cells, most):
-    lengths = np.sort(np.array(lengths))
-    parts = micro_batches(np.arange(len(lengths)), lengths, cells, most)
-    assert np.concatenate(parts).tolist() == list(range(len(lengths)))
-    for part in parts:
-        assert len(part) == 1 or len(part) * lengths[part].max() <= cells
-        assert not most or len(part) <= most
-
-
-def test_prediction_takes_rows_by_length():
-    lengths = np.array([9, 2, 9, 3, 2])
-    assert [part.tolist() for part in by_length(lengths, 2, 100)] == [[1, 4], [3, 0], [2]]

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from zhbert.errors import ZhbertError
+from zhbert.inference.run_model import run_model
 from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
 from zhbert.schema import build
 from zhbert.tasks.cards import TaskCard, parse_card
 from zhbert.tasks.classify import Classify, MultiLabel
-from zhbert.tasks.kinds import Kind, Prediction, run_model
+from zhbert.tasks.kinds import Kind, Prediction
 from zhbert.tasks.read import Example, TagExample, TextExample
 from zhbert.tasks.regress import Regress
 from zhbert.tasks.settings import FineTuningSettings, check_settings
@@ -109,9 +110,8 @@ class FineTuned:
 
     def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:
         prepared = self.kind.prepare(examples)
-        return self.kind.decode(
-            prepared, run_model(self.kind, self.model, prepared.rows, dtype=dtype)
-        )
+        scores = run_model(self.model, prepared.rows, self.kind.scores, dtype=dtype)
+        return self.kind.decode(prepared, scores)
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:

@@ -21,22 +21,17 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_json, write_text
+from zhbert.finetuning.epochs import plan_epoch, steps_of
 from zhbert.finetuning.fine_tuned import SECTION, section_of
+from zhbert.inference.rows import padding_share
+from zhbert.inference.run_model import CPU_BYTES_AT_ONCE, Array, run_model
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
 from zhbert.runtime import choose_dtype, total_memory
 from zhbert.tasks.cards import TaskCard
-from zhbert.tasks.kinds import (
-    CPU_BYTES_AT_ONCE,
-    Array,
-    FineTuning,
-    Kind,
-    Prediction,
-    Prepared,
-    run_model,
-)
+from zhbert.tasks.kinds import FineTuning, Kind, Prediction, Prepared
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
-from zhbert.tasks.rows import LabelledBatch, padding_share, plan_epoch, steps_of
+from zhbert.tasks.rows import LabelledBatch
 from zhbert.tasks.scoring import report, score
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.write_predictions import write_predictions
@@ -176,8 +171,8 @@ class _Seed:
                 batch_size=settings.batch_size,
                 seed=self.seed,
                 done=step,
-                cells=self.cells,
-                most=settings.micro_batch_size,
+                max_padded_tokens=self.cells,
+                max_rows=settings.micro_batch_size,
             )
 
         metrics = MetricsFile(folder / "metrics.jsonl", start.step, task.say)
@@ -298,7 +293,7 @@ class _Seed:
     def _judge(self, at: Progressed) -> Verdict:
         """Score dev, keep the best, and say whether to stop."""
         card, dev = self.task.card, self.task.dev
-        scores = run_model(self.kind, self.model, dev.rows)
+        scores = run_model(self.model, dev.rows, self.kind.scores)
         tuned = self.kind.tuned(dev, scores)
         metrics = metrics_of(card, dev.examples, tuned.decode(dev, scores))
         value = metrics[card.metrics[0]]
@@ -343,7 +338,7 @@ class _Seed:
         for split, prepared in also.items():
             scores = best.scores if split == "dev" else None
             if scores is None:
-                scores = run_model(self.kind, self.model, prepared.rows)
+                scores = run_model(self.model, prepared.rows, self.kind.scores)
             predictions = self.kind.decode(prepared, scores)
             values = [prediction.value for prediction in predictions]
             if split != "dev":

@@ -1,1 +1,1 @@
-"""Asking a model: rows packed side by side, scores in the order of the examples."""
+"""Asking a model: rows in batches of like length, and the [MASK]s of a text."""

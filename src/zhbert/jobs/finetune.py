@@ -489,7 +489,7 @@ class _Run:
         """Everything tokenized, once for all seeds."""
         from zhbert.finetuning.fine_tuned import KINDS
         from zhbert.finetuning.seed import Task
-        from zhbert.tasks.rows import check_segments
+        from zhbert.inference.rows import check_segments
 
         kind = KINDS[self.card.kind](self.card, self.tokenizer, settings)
         train = kind.prepare(self.splits["train"], training=True)
@@ -541,8 +541,9 @@ class _Run:
             self.say(f"  {text}{more}\n    -> {kind.describe(example)}")
 
     def _describe(self, task: Task) -> None:
+        from zhbert.finetuning.epochs import plan_epoch
+        from zhbert.inference.rows import padding_share
         from zhbert.runtime import choose_dtype
-        from zhbert.tasks.rows import padding_share, plan_epoch
 
         card, settings, config = self.card, task.settings, self.config
         dtype = str(choose_dtype(settings.precision, self.device)).removeprefix("torch.")

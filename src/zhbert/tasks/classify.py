@@ -10,7 +10,9 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, sigmoid, softmax
+from zhbert.inference.run_model import Array
+from zhbert.packing import PackedBatch
+from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, sigmoid, softmax
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import LabelledBatch, text_rows
 from zhbert.text.tokenizer import Tokenizer
@@ -23,7 +25,6 @@ class OneRowEach(NothingBesides):
     sequence_length: int
 
     architecture: ClassVar[str] = "BertForSequenceClassification"
-    per_piece: ClassVar[bool] = False
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
         """(R, ...): what is learnt from each example."""
@@ -44,9 +45,9 @@ class OneRowEach(NothingBesides):
             )
         return Prepared(examples, rows, remarks=remarks)
 
-    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """(R, labels) logits; to regress (R, 1), the number, scaled."""
-        return cast(Any, model).row_logits(batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).row_logits(batch)  # type: ignore[no-any-return]
 
     def settings(self) -> dict[str, Any]:
         """The length that rows are cut to."""
@@ -72,7 +73,7 @@ class Classify(OneRowEach):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Cross entropy."""
         assert batch.targets is not None
-        logits = self.scores(model, batch).float()
+        logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(logits, batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
@@ -123,7 +124,7 @@ class MultiLabel(OneRowEach):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The mean over the labels of their binary cross entropies."""
         assert batch.targets is not None
-        logits = self.scores(model, batch).float()
+        logits = self.scores(model, batch.packed).float()
         total = functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum")
         return total / len(self.labels)
 

@@ -5,36 +5,19 @@ A kind knows no files, no optimiser and no console. `fine_tuned.KINDS` is the ta
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from zhbert.errors import ZhbertError
-from zhbert.model import native
+from zhbert.inference.run_model import Array
+from zhbert.packing import PackedBatch
 from zhbert.tasks.read import Example
-from zhbert.tasks.rows import LabelledBatch, Rows, by_length, check_segments, gather
+from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.train.loop import move
-
-Array = NDArray[Any]
-
-# Prediction takes so many rows at once, and so many cells of rows times longest row: larger
-# batches are no faster, and long rows would need much memory.
-ROWS_AT_ONCE = 128
-CELLS_AT_ONCE = 8192
-# And on a CPU so many batches, whose activations are in memory together.
-BATCHES_AT_ONCE = 4
-# On a CPU the widest activations stay below the size from which on malloc (glibc's largest
-# threshold is 32 MiB) takes fresh pages for each tensor, which cost more than they carry.
-CPU_BYTES_AT_ONCE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -42,7 +25,7 @@ class Prepared:
     """Examples as rows."""
 
     examples: Sequence[Example]
-    rows: Rows
+    rows: LabelledRows
     places: Any = None
     """How rows and examples belong together, where it is not one by one."""
     remarks: tuple[str, ...] = ()
@@ -67,8 +50,6 @@ class Kind(Protocol):
     """The class of `zhbert.model.pretrained`."""
     problem_type: ClassVar[str | None]
     """What config.json calls it, of a sequence classification; None: of other architectures."""
-    per_piece: ClassVar[bool]
-    """Whether ``scores`` are of pieces."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -84,8 +65,8 @@ class Kind(Protocol):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The sum of the losses of the batch's predictions."""
 
-    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """(R, n) or, of pieces, (T, n): what ``decode`` needs."""
+    def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+        """(R, n), of the rows, or (T, n), of their pieces: what ``decode`` needs."""
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """A prediction for each example."""
@@ -145,102 +126,6 @@ class FineTuning:
         model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
         loss = self.kind.loss(model, batch)
         return loss.reshape(1), loss.new_zeros(1)
-
-
-def run_model(
-    kind: Kind, model: nn.Module, rows: Rows, *, dtype: torch.dtype = torch.float32
-) -> Array:
-    """The scores of all rows: (R, n) or (T, n) float32, in the rows' order, without dropout.
-
-    Rows are taken by length. What a row is batched with changes its scores by rounding only: by
-    about 1e-5 in float32.
-
-    Raises ZhbertError where a score is no finite number: nothing can be decided by it; and where
-    the rows are pairs, and the model knows one segment only.
-    """
-    check_segments(rows, cast(Any, model).config.type_vocab_size)
-    device = next(model.parameters()).device
-    found: Array | None = None
-
-    def scored(chosen: Array) -> tuple[Array, Array]:
-        batch, pieces = gather(rows, chosen)
-        scores = kind.scores(model, move(batch, device)).float().cpu().numpy()
-        return (pieces if kind.per_piece else chosen), scores
-
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), _encoder_in(model, dtype):
-            batches = list(by_length(rows.lengths, ROWS_AT_ONCE, _cells_at_once(model, device)))
-            for places, scores in _side_by_side(scored, batches, device):
-                if found is None:
-                    count = len(rows.ids) if kind.per_piece else len(rows)
-                    found = np.empty((count, scores.shape[1]), np.float32)
-                found[places] = scores
-    finally:
-        model.train(was_training)
-    if found is None:
-        return np.empty((0, 1), np.float32)
-    if not np.isfinite(found).all():
-        raise ZhbertError(
-            "the model's scores are not finite numbers (NaN or infinity), so nothing can be "
-            "predicted: its weights are damaged or diverged, or too large for "
-            + str(dtype).removeprefix("torch.")
-        )
-    return found
-
-
-def _side_by_side(
-    scored: Callable[[Array], tuple[Array, Array]], batches: Sequence[Array], device: torch.device
-) -> Iterator[tuple[Array, Array]]:
-    """The batches' scores in order; on a CPU several batches at once, on one core each.
-
-    So no core waits for the others between two operations, nor for Python between two batches: a
-    tenth faster on two cores than one batch on both.
-    """
-    threads = torch.get_num_threads()
-    workers = min(threads, len(batches), BATCHES_AT_ONCE) if device.type == "cpu" else 1
-    if workers < 2:
-        yield from map(scored, batches)
-        return
-
-    def without_gradients(chosen: Array) -> tuple[Array, Array]:
-        # That they are off is a thread's own setting, too.
-        with torch.no_grad():
-            return scored(chosen)
-
-    each = max(1, threads // workers)
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,))
-    try:
-        yield from pool.map(without_gradients, batches)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)
-
-
-def _cells_at_once(model: Any, device: torch.device) -> int:
-    if device.type != "cpu":
-        return CELLS_AT_ONCE
-    widest: int = model.config.intermediate_size
-    return min(CELLS_AT_ONCE, CPU_BYTES_AT_ONCE // (4 * widest))
-
-
-@contextmanager
-def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Compute with a copy of the encoder in ``dtype``; the head stays in float32.
-
-    Autocast would convert activations back and forth, and round a head's scores to 8 bits, which
-    makes equals of many starts and ends of answers.
-    """
-    own = model.encoder
-    if next(own.parameters()).dtype != dtype:
-        model.encoder = copy.deepcopy(own).to(dtype)
-        if next(own.parameters()).device.type == "cpu":
-            native.pack(model.encoder, CELLS_AT_ONCE)
-    try:
-        yield
-    finally:
-        model.encoder = own
 
 
 def sigmoid(scores: Array) -> NDArray[np.float64]:

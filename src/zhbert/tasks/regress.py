@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.inference.run_model import Array
 from zhbert.tasks.classify import OneRowEach
-from zhbert.tasks.kinds import Array, Prediction, Prepared
+from zhbert.tasks.kinds import Prediction, Prepared
 from zhbert.tasks.read import Example, TextExample
 from zhbert.tasks.rows import LabelledBatch
 from zhbert.text.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class Regress(OneRowEach):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The squared error."""
         assert batch.targets is not None
-        found = self.scores(model, batch)[:, 0].float()
+        found = self.scores(model, batch.packed)[:, 0].float()
         return functional.mse_loss(found, batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:

@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
+from zhbert.inference.rows import Ids
+from zhbert.inference.run_model import Array
+from zhbert.packing import PackedBatch
+from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.read import Example, SpanExample
-from zhbert.tasks.rows import Ids, LabelledBatch, pack
+from zhbert.tasks.rows import LabelledBatch, pack
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.text.tokenizer import Encoding, Tokenizer
 
@@ -79,7 +82,6 @@ class Span(NothingBesides):
     name: ClassVar[str] = "span"
     architecture: ClassVar[str] = "BertForQuestionAnswering"
     problem_type: ClassVar[str | None] = None
-    per_piece: ClassVar[bool] = True
     labels: ClassVar[None] = None
 
     def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
@@ -164,7 +166,7 @@ class Span(NothingBesides):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The mean of the cross entropies of start and end, each over the row's pieces."""
         assert batch.targets is not None
-        logits = self.scores(model, batch).float()
+        logits = self.scores(model, batch.packed).float()
         packed = batch.packed
         count, longest = packed.num_rows, packed.max_length
         row = torch.repeat_interleave(
@@ -177,9 +179,9 @@ class Span(NothingBesides):
         grid = grid.view(count, longest, 2)
         return functional.cross_entropy(grid, batch.targets, reduction="sum") / 2
 
-    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """(T, 2): start and end."""
-        return cast(Any, model).piece_logits(batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).piece_logits(batch)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """The best answer over all windows, or none."""

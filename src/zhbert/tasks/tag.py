@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.inference.run_model import Array
+from zhbert.packing import PackedBatch
 from zhbert.tasks.entity_spans import joint_of
-from zhbert.tasks.kinds import Array, NothingBesides, Prediction, Prepared, softmax
+from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, softmax
 from zhbert.tasks.metrics import entity_counts
 from zhbert.tasks.read import Example, TagExample
-from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, Rows, pack
+from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, LabelledRows, pack
 from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
 
@@ -46,7 +48,6 @@ class Tag(NothingBesides):
     name: ClassVar[str] = "tag"
     architecture: ClassVar[str] = "BertForTokenClassification"
     problem_type: ClassVar[str | None] = None
-    per_piece: ClassVar[bool] = True
 
     @property
     def scheme(self) -> TagScheme | None:
@@ -63,7 +64,7 @@ class Tag(NothingBesides):
             every = np.array([ids[tag] for one in ours for tag in one.tags or ()], np.int64)
             begins = np.cumsum([0, *(len(one.tokens) for one in ours)])
             targets[places.pieces] = every[begins[places.sentences] + places.tokens]
-            rows = Rows(rows.ids, rows.cu_seqlens, rows.second, targets, of_pieces=True)
+            rows = LabelledRows(rows.ids, rows.cu_seqlens, rows.second, targets, of_pieces=True)
         remarks: tuple[str, ...] = ()
         if split:
             remarks = (
@@ -72,7 +73,7 @@ class Tag(NothingBesides):
             )
         return Prepared(examples, rows, places, remarks)
 
-    def _rows(self, sentences: Sequence[TagExample]) -> tuple[Rows, TokenPlaces, int]:
+    def _rows(self, sentences: Sequence[TagExample]) -> tuple[LabelledRows, TokenPlaces, int]:
         room = self.sequence_length - 2
         # Few distinct tokens make up many sentences.
         distinct = list({token: None for one in sentences for token in one.tokens})
@@ -110,14 +111,14 @@ class Tag(NothingBesides):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Cross entropy over first pieces."""
         assert batch.targets is not None
-        logits = self.scores(model, batch).float()
+        logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(
             logits, batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
         )
 
-    def scores(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """(T, labels) logits."""
-        return cast(Any, model).piece_logits(batch.packed)  # type: ignore[no-any-return]
+        return cast(Any, model).piece_logits(batch)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """The likeliest tag of each token, and the entities; a token without pieces is outside."""

@@ -1,0 +1,128 @@
+"""Scores of rows: the same whatever a row is batched with, in either number format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.model.conftest import SHAPE, enlarge
+from torch import Tensor
+
+from zhbert.inference import run_model as running
+from zhbert.inference.run_model import (
+    CPU_BYTES_AT_ONCE,
+    MAX_PADDED_TOKENS,
+    max_padded_tokens,
+    run_model,
+)
+from zhbert.model import layers, native
+from zhbert.model.config import BertConfig
+from zhbert.model.pretrained import BertForSequenceClassification
+from zhbert.tasks.classify import Classify
+from zhbert.tasks.read import TextExample
+from zhbert.text.tokenizer import Tokenizer
+
+OURS = Tokenizer.default()
+KIND = Classify(OURS, ("差", "好"), 32)
+TEXTS = ["好", "很好的一本书", "房间很小，早餐不好，服务员也不热情。" * 2] * 4
+ROWS = KIND.prepare([TextExample(str(n), text, None) for n, text in enumerate(TEXTS)]).rows
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def classifier() -> BertForSequenceClassification:
+    config = BertConfig(**{**SHAPE, "hidden_size": 64, "vocab_size": len(OURS)})
+    return enlarge(BertForSequenceClassification(config.with_labels(["差", "好"])))
+
+
+@pytest.mark.parametrize("natively", [True, False])
+def test_predicting_in_bfloat16_is_close_and_leaves_the_model_in_float32(
+    natively: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not natively:
+        monkeypatch.setattr(native, "SUPPORTED", {})
+    model = classifier().train()
+    encoder, state = model.encoder, {k: v.clone() for k, v in model.state_dict().items()}
+    exact = run_model(model, ROWS, KIND.scores)
+    rounded = run_model(model, ROWS, KIND.scores, dtype=torch.bfloat16)
+    assert rounded.dtype == np.float32
+    assert np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
+    assert not np.array_equal(rounded, exact)
+    assert model.encoder is encoder
+    assert model.training
+    after = model.state_dict()
+    assert all(torch.equal(after[name], state[name]) for name in state)
+    assert {x.dtype for x in after.values()} == {torch.float32}
+    assert np.array_equal(run_model(model, ROWS, KIND.scores), exact)
+
+
+def test_an_error_while_predicting_leaves_the_model_its_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = classifier().eval()
+    encoder, seen = model.encoder, []
+
+    def fail(self: Any, *_: Any, **__: Any) -> Tensor:
+        seen.append(self.attention.qkv.weight.dtype)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers.Block, "_finish", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run_model(model, ROWS, KIND.scores, dtype=torch.bfloat16)
+    assert seen == [torch.bfloat16]
+    assert model.encoder is encoder
+    assert next(model.parameters()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_changes_nothing(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "MAX_ROWS", 2)
+    model = classifier().eval()
+    found = []
+    for threads in (1, 2, 3, 4):
+        torch.set_num_threads(threads)
+        found.append(run_model(model, ROWS, KIND.scores, dtype=dtype))
+        assert torch.get_num_threads() == threads
+    assert all(np.array_equal(one, found[0]) for one in found)
+
+
+def test_an_error_in_one_of_several_batches_ends_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "MAX_ROWS", 1)
+    torch.set_num_threads(2)
+    seen: list[int] = []
+
+    def fail(*_: Any, **__: Any) -> Tensor:
+        seen.append(1)
+        assert not torch.is_grad_enabled()
+        raise ValueError("broken")
+
+    monkeypatch.setattr(layers.Block, "_finish", fail)
+    with pytest.raises(ValueError, match="broken"):
+        run_model(classifier(), ROWS, KIND.scores)
+    assert len(seen) <= len(ROWS)
+    assert torch.get_num_threads() == 2
+
+
+def test_what_a_row_is_predicted_beside_changes_rounding_only() -> None:
+    model = classifier().eval()
+    together = run_model(model, ROWS, KIND.scores)
+    for number in (0, 1, 2):
+        text = TextExample("0", TEXTS[number], None)
+        alone = run_model(model, KIND.prepare([text]).rows, KIND.scores)
+        np.testing.assert_allclose(alone[0], together[number], atol=1e-5)
+
+
+def test_batches_are_as_wide_as_a_cpu_likes() -> None:
+    most = max_padded_tokens(3072, on_cpu=True)
+    assert 4 * 3072 * most <= CPU_BYTES_AT_ONCE < 4 * 3072 * (most + 1)
+    assert max_padded_tokens(48, on_cpu=True) == MAX_PADDED_TOKENS
