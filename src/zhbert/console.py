@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from zhbert import terminal
 from zhbert.files import to_json
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,6 +104,20 @@ def print_class_report(card: TaskCard, report: Mapping[str, Any]) -> None:
         made.add_row(named[label], *(f"{counts.get(other, 0):,}" for other in confusion))
     out().print()
     out().print(made)
+
+
+def print_coverage(found: Mapping[str, Any]) -> None:
+    """Print what `zhbert.text.coverage.compared` says: pieces and [UNK] before and after."""
+    made = table(f"=the text, {counted(found['characters'], 'character')}", ">before", ">after")
+    for label, key, form in (
+        ("pieces", "pieces", ","),
+        ("pieces for a character", "pieces_per_character", ".3f"),
+        ("[UNK]", "unknown", ","),
+        ("share of [UNK]", "unknown_share", ".4%"),
+    ):
+        made.add_row(label, *(format(found[side][key], form) for side in ("before", "after")))
+    out().print(made)
+    out().print()
 
 
 def _cells(row: Mapping[str, float]) -> list[str]:

@@ -49,13 +49,28 @@ def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Adv
         yield advance
 
 
-def all_texts(
-    files: Sequence[str | Path], reading: ReadOptions, *, doing: str, quiet: bool
-) -> Iterator[str]:
-    """The text of ``files`` and folders in parts of whole lines, with a progress bar."""
-    sources = find(files)
-    with progress(sources, doing, quiet) as advance:
-        yield from read_texts(sources, reading, advance)
+class Texts:
+    """The text of files and folders, in parts of whole lines; every reading shows its progress.
+
+    ``option``: the option that named them, where they are read twice; stdin cannot be.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | Path],
+        reading: ReadOptions,
+        *,
+        quiet: bool,
+        option: str | None = None,
+    ) -> None:
+        if option is not None and "-" in map(str, files):
+            raise ZhbertError(f"{option} reads its text twice: write stdin to a file first")
+        self.files, self.reading, self.quiet = files, reading, quiet
+
+    def __iter__(self) -> Iterator[str]:
+        sources = find(self.files)
+        with progress(sources, "reading", self.quiet) as advance:
+            yield from read_texts(sources, self.reading, advance)
 
 
 def find(files: Sequence[str | Path]) -> Sequence[Source]:

@@ -19,15 +19,9 @@ of longer rows: 'zhbert vocab extend'. Less of either: 'zhbert shrink'.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from zhbert.config import RANGES
-from zhbert.errors import ZhbertError
-from zhbert.model.folder import check_out, open_model_folder, train_on
-from zhbert.wording import without_secrets
-
-_CHOICES = ("hierarchical", "repeat")
+from zhbert.model.folder import train_on
+from zhbert.surgery.extend_positions import NEW_ROWS, extend_positions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the longest row that the new model reads, in pieces",
     )  # fmt: skip
     parser.add_argument(
-        "--new-rows", choices=_CHOICES, default=_CHOICES[0],
-        help=f"how the new rows are made ({_CHOICES[0]})",
+        "--new-rows", choices=NEW_ROWS, default=NEW_ROWS[0],
+        help=f"how the new rows are made ({NEW_ROWS[0]})",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
@@ -49,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Extend, and say in one line what was written."""
     from zhbert.console import out, print_json
 
-    result = extend(
+    result = extend_positions(
         args.model,
         args.out,
         positions=args.positions,
@@ -68,40 +62,3 @@ def run(args: argparse.Namespace) -> int:
         advice = train_on(result["out"], f"sequence_length={result['positions']}")
         out().print(advice)
     return 0
-
-
-def extend(
-    model: str | Path,
-    out: str | Path,
-    *,
-    positions: int,
-    new_rows: str = _CHOICES[0],
-    overwrite: bool = False,
-    quiet: bool = True,
-) -> dict[str, Any]:
-    """Write the longer model to ``out``; return its figures. Options as on the command line.
-
-    Raises:
-        ZhbertError: no more positions than the model has, or more than can be made so.
-    """
-    from zhbert.surgery.entries import resize_positions
-
-    said, possible = RANGES["model.max_position_embeddings"]
-    if not possible(positions):
-        raise ZhbertError(f"--positions {positions}: must be {said}")
-    out = check_out(out, model, overwrite=overwrite)
-    opened = open_model_folder(model, quiet=quiet)
-    had = opened.config.max_position_embeddings
-    if positions <= had:
-        raise ZhbertError(
-            f"--positions {positions:,}: the model has {had:,} already; 'zhbert shrink' makes fewer"
-        )
-    entries = resize_positions(opened.entries, positions, new_rows)
-    opened.changed(entries).write(out, overwrite=overwrite)
-    return {
-        "model": without_secrets(str(model)),
-        "out": str(out),
-        "positions": positions,
-        "positions_before": had,
-        "new_rows": new_rows,
-    }

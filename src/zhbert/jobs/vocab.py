@@ -20,10 +20,35 @@ if TYPE_CHECKING:
     from zhbert.text.tokenizer import Tokenizer
 
 
+_EXTEND = """Give a model more pieces.
+
+zhbert vocab extend MODEL --with words.txt --out DIR
+zhbert vocab extend MODEL --with corpus/ --at-most 500 --out DIR
+zhbert vocab extend MODEL --from-text law.txt --min-frequency 20 --out DIR
+
+--with is a list, one word or piece (##ing) a line, all of which is taken; or a
+corpus folder of 'zhbert prepare'. --from-text is prose. (Which of the two a
+file is, the option says: a line of prose is no word.) Prose and a corpus give
+first the characters that are [UNK], then the words that are cut into several
+pieces, those first that save most pieces. What was [UNK] when a corpus was
+prepared is lost there: its text says more.
+
+A new row is the mean of the rows of the pieces that the word was cut into, and
+so is its bias for masked words. Trained rows stay bit for bit, and text without
+new pieces gives the same outputs as before. New ids come after the old ones;
+where a model has more rows than pieces, these spare rows are used first.
+
+Words are folded as the model's tokenizer folds text (lower case if uncased). A
+word of several Han characters cannot be a piece: BERT's tokenizer cuts at each.
+"""
+# Rows of the table of new pieces, and words named in a remark; --json has them all.
+_SHOWN = 10
+_NAMED = 5
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``train``, ``coverage`` and ``extend``, each with its options."""
     from zhbert import options
-    from zhbert.jobs import vocab_extend
 
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
@@ -80,23 +105,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
     )
 
-    vocab_extend.add_arguments(
-        verbs.add_parser(
-            "extend",
-            parents=[common],
-            help="give a model more pieces; its trained rows stay as they are",
-            description=vocab_extend.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+    extend = verbs.add_parser(
+        "extend",
+        parents=[common],
+        help="give a model more pieces; its trained rows stay as they are",
+        description=_EXTEND,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
+    extend.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
+    extend.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
+    extend.add_argument(
+        "--with", dest="source", metavar="PATH",
+        help="a list (UTF-8, a word or piece a line) or a corpus folder",
+    )  # fmt: skip
+    extend.add_argument(
+        "--from-text", nargs="+", metavar="FILE",
+        help="text, jsonl or parquet, compressed or not, or a folder of these",
+    )  # fmt: skip
+    extend.add_argument(
+        "--at-most", type=int, metavar="N",
+        help="from text or a corpus, add at most N pieces (default 1000)",
+    )  # fmt: skip
+    extend.add_argument(
+        "--min-frequency", type=int, metavar="K",
+        help="... and nothing that occurs less often: a row that few texts train stays poor "
+        "(default 10)",
+    )  # fmt: skip
+    extend.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do the action and print its result."""
-    from zhbert.jobs import vocab_extend
-
-    actions = {"train": _run_train, "coverage": _run_coverage, "extend": vocab_extend.run}
+    actions = {"train": _run_train, "coverage": _run_coverage, "extend": _run_extend}
     return actions[args.action](args)
 
 
@@ -387,4 +428,101 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
     console.out().print(shown)
     if len(missing) > top:
         console.out().print(f"... and {counted(len(missing) - top, 'more character')} (--top N)")
+    console.out().print()
+
+
+# --- extend -------------------------------------------------------------------------------------
+
+
+def _run_extend(args: argparse.Namespace) -> int:
+    from zhbert import options
+    from zhbert.console import print_json
+    from zhbert.surgery.extend_vocabulary import extend_vocabulary
+
+    quiet = args.quiet or args.json
+    from_text = None
+    if args.from_text:
+        reading = options.reading_of(args)
+        from_text = options.Texts(args.from_text, reading, quiet=quiet, option="--from-text")
+    result = extend_vocabulary(
+        args.model,
+        args.out,
+        source=args.source,
+        from_text=from_text,
+        at_most=args.at_most,
+        min_frequency=args.min_frequency,
+        overwrite=args.overwrite,
+        quiet=quiet,
+    )
+    if args.json:
+        print_json(result)
+    else:
+        _print_extended(result, args.quiet)
+    return 0
+
+
+def _print_extended(result: dict[str, Any], quiet: bool) -> None:
+    from zhbert.console import err, out, print_coverage
+
+    console = out()
+    if not quiet:
+        for line in _remarks(result):
+            err().print(line)
+        _print_added(result["added"])
+        if coverage := result.get("coverage"):
+            print_coverage(coverage)
+    console.print(
+        f"{result['out']}: {counted(len(result['added']), 'new piece')}, "
+        f"{result['pieces']:,} in all ({counted(result['rows'], 'row')}, "
+        f"{result['rows_before']:,} before)",
+    )
+    if not quiet:
+        folder = result["out"]
+        console.print(
+            "Train it on, so that the new rows find their place:\n"
+            f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
+            f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
+        )
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    lines = []
+    if result["known"]:
+        lines.append(f"note: {len(result['known']):,} of the list are known already")
+    for reason, words in result["refused"].items():
+        more = " ..." if len(words) > _NAMED else ""
+        lines.append(
+            f"note: {len(words):,} of the list left out, {reason}: "
+            f"{', '.join(words[:_NAMED])}{more}"
+        )
+    if sum(map(len, result["refused"].values())) > len(result["added"]) + len(result["known"]):
+        lines.append("note: most lines are no words; prose goes with --from-text FILE")
+    if count := result["unknown_before"]:
+        lines.append(
+            f"note: {count:,} new pieces were [UNK] before and begin as its row: they mean nothing "
+            "until they are trained"
+        )
+    if forms := result["without_inner_form"]:
+        shown = " ".join(f"##{c}" for c in forms[:_NAMED])
+        lines.append(
+            f"note: {len(forms):,} characters stand inside pieces and have no ## form, so that a "
+            f"longer word may become [UNK] behind a new piece; to be safe, list these too: {shown}"
+            + (" ..." if len(forms) > _NAMED else "")
+        )
+    return lines
+
+
+def _print_added(added: list[dict[str, Any]]) -> None:
+    from zhbert import console
+
+    unknown = [one for one in added if one["was_unknown"]][: _SHOWN // 2]
+    others = [one for one in added if not one["was_unknown"]][: _SHOWN - len(unknown)]
+    has_counts = any(one["count"] is not None for one in added)
+    table = console.table("new piece", *[">times"] * has_counts, "mean of")
+    for one in (*unknown, *others):
+        times = "" if one["count"] is None else f"{one['count']:,}"
+        table.add_row(one["piece"], *[times] * has_counts, " ".join(one["was"]))
+    console.out().print(table)
+    if (more := len(added) - len(unknown) - len(others)) > 0:
+        console.out().print(f"... and {more:,} more (--json has them)")
     console.out().print()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,6 +134,25 @@ def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
     for block in blocks:
         total += _cover(tokenizer, block)
     return total
+
+
+def compared(old: Tokenizer, new: Tokenizer, blocks: Iterable[str]) -> dict[str, Any]:
+    """What two vocabularies make of the same text: its ``characters``, and figures of each.
+
+    >>> pieces = ["[UNK]", "a", "##b"]
+    >>> found = compared(Tokenizer(pieces), Tokenizer([*pieces, "好"]), ["好 ab"])
+    >>> found["before"]["unknown"], found["after"]["unknown"]
+    (1, 0)
+    """
+    before, after = Coverage(), Coverage()
+    for block in blocks:
+        before += _cover(old, block)
+        after += _cover(new, block)
+    return {
+        "characters": before.characters,
+        "before": before.figures(),
+        "after": after.figures(),
+    }
 
 
 def _cover(tokenizer: Tokenizer, text: str) -> Coverage:

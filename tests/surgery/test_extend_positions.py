@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
-from zhbert.jobs.extend import extend
 from zhbert.jobs.pretrain import pretrain
-from zhbert.jobs.shrink import shrink
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.surgery.extend_positions import extend_positions
+from zhbert.surgery.shrink import shrink
 
 IDS = [[3, 6, 7, 25, 60, 5, 92], [3, 94, 10, 94, 18, 30, 4]]
 
@@ -51,7 +51,7 @@ def test_transformers_opens_the_model_and_short_rows_give_the_same(
 
 
 def test_longer_and_shortened_again_is_the_same_model(model: Path, tmp_path: Path) -> None:
-    extend(model, tmp_path / "long", positions=300)
+    extend_positions(model, tmp_path / "long", positions=300)
     shrink(tmp_path / "long", tmp_path / "short", positions=40)
     old, new = (load_file(f / "model.safetensors") for f in (model, tmp_path / "short"))
     assert old.keys() == new.keys()
@@ -61,7 +61,7 @@ def test_longer_and_shortened_again_is_the_same_model(model: Path, tmp_path: Pat
 def test_pretraining_takes_rows_beyond_the_old_length(corpus: Path, tmp_path: Path) -> None:
     pieces = list(CORPUS_PIECES)
     short = make_model(tmp_path / "short", pieces=pieces, max_position_embeddings=64)
-    extend(short, tmp_path / "long", positions=600)
+    extend_positions(short, tmp_path / "long", positions=600)
     own = [option for option in TINY if not option.startswith(("model.", "sequence_length"))]
     own += ["steps=2", "sequence_length=600", "rows.builder=full-sentences", "batch_size=2"]
     overrides = [*own, f"initial_model={tmp_path / 'long'}"]

@@ -25,9 +25,9 @@ from transformers import AutoTokenizer, BertTokenizer
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
 from zhbert.jobs.pretrain import pretrain
-from zhbert.jobs.shrink import parse_layers, shrink
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.surgery.shrink import parse_layers, shrink
 from zhbert.text.coverage import cover
 from zhbert.text.tokenizer import Tokenizer, read_vocabulary
 
@@ -235,8 +235,7 @@ def test_the_report_says_what_a_corpus_loses(model: Path, tmp_path: Path, capsys
 
 
 def test_the_most_used_pieces_of_a_text_are_kept(model: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("的的的的一一一是是transformer在\n", encoding="utf-8")
+    text = "的的的的一一一是是transformer在\n"
     result = shrink(model, tmp_path / "all", vocab_from=[text])
     ascii_forms = {p for p in PIECES if p.isascii() and len(p.removeprefix("##")) == 1}
     needed = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} | ascii_forms

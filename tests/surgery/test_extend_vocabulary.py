@@ -20,9 +20,9 @@ from transformers import AutoTokenizer, BertTokenizer
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
 from zhbert.jobs.prepare import prepare
-from zhbert.jobs.vocab_extend import extend_vocabulary
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.surgery.extend_vocabulary import extend_vocabulary
 from zhbert.text.coverage import cover
 from zhbert.text.extend_vocab import CutWords, admit, pieces_for, with_pieces
 from zhbert.text.tokenizer import Tokenizer, read_vocabulary
@@ -229,9 +229,7 @@ TEXT = "的“transformers”在 COVID 2024 人，covid 龘 Transformers transfo
 
 
 def test_text_gets_its_characters_first_then_what_saves_most(model: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
-    result = extend_vocabulary(model, tmp_path / "out", from_text=[text], min_frequency=4)
+    result = extend_vocabulary(model, tmp_path / "out", from_text=[TEXT], min_frequency=4)
     added = {one["piece"]: one["count"] for one in result["added"]}
     # “ and ” 5 times, 龘 4; transformers 12 times saves 3 each, covid 8 times 4 each.
     assert list(added.items()) == [
@@ -244,7 +242,7 @@ def test_text_gets_its_characters_first_then_what_saves_most(model: Path, tmp_pa
     old, new = Tokenizer(PIECES), Tokenizer.from_pretrained(tmp_path / "out")
     assert result["coverage"]["before"]["unknown"] == cover(old, [TEXT]).unknown == 14
     assert result["coverage"]["after"]["unknown"] == cover(new, [TEXT]).unknown == 0
-    few = extend_vocabulary(model, tmp_path / "few", from_text=[text], min_frequency=1, at_most=4)
+    few = extend_vocabulary(model, tmp_path / "few", from_text=[TEXT], min_frequency=1, at_most=4)
     assert [one["piece"] for one in few["added"]] == ["“", "”", "龘", "transformers"]
 
 
@@ -258,10 +256,8 @@ def test_pieces_are_asked_for_by_what_they_save() -> None:
 
 
 def test_a_list_and_text_go_together(model: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text(TEXT, encoding="utf-8")
     result = extend_vocabulary(
-        model, tmp_path / "out", source=a_list(tmp_path, "covid", "龘"), from_text=[text],
+        model, tmp_path / "out", source=a_list(tmp_path, "covid", "龘"), from_text=[TEXT],
         min_frequency=5,
     )  # fmt: skip
     added = [(one["piece"], one["count"]) for one in result["added"]]
@@ -317,9 +313,8 @@ def test_a_corpus_gives_its_words_and_characters(model: Path, tmp_path: Path) ->
 def test_googles_vocabulary_grows_by_what_a_real_text_asks_for(data: Path, tmp_path: Path) -> None:
     pieces = read_vocabulary(data / "google_zh_vocab.txt")
     model = make_model(tmp_path / "model", pieces=pieces, num_hidden_layers=1)
-    text = tmp_path / "text.txt"
     with (data / "corpus" / "tech.txt").open(encoding="utf-8") as file:
-        text.write_text(file.read(300_000), encoding="utf-8")
+        text = file.read(300_000)
     result = extend_vocabulary(model, tmp_path / "out", from_text=[text], at_most=50)
     added = [one["piece"] for one in result["added"]]
     assert {"“", "”"} <= set(added[:3])
@@ -331,7 +326,7 @@ def test_googles_vocabulary_grows_by_what_a_real_text_asks_for(data: Path, tmp_p
     assert read_vocabulary(tmp_path / "out" / "vocab.txt") == [*pieces, *added]
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = Tokenizer.from_pretrained(tmp_path / "out")
-    lines = text.read_text(encoding="utf-8").splitlines()[:300]
+    lines = text.splitlines()[:300]
     expected = theirs(lines, add_special_tokens=False)["input_ids"]
     assert [ids.tolist() for ids in ours.encode_batch(lines)] == expected
 

@@ -1,0 +1,237 @@
+"""A smaller model from a large one: fewer layers, fewer pieces, fewer positions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.model.folder import ModelFolder, check_out, open_model_folder
+from zhbert.surgery.entries import keep_layers, parameters_by_part, resize_positions, select_rows
+from zhbert.text.coverage import compared
+from zhbert.text.extend_vocab import ids_of_piece, with_pieces
+from zhbert.text.tokenizer import Tokenizer, read_vocabulary
+from zhbert.wording import without_secrets
+
+
+def shrink(
+    model: str | Path,
+    out: str | Path,
+    *,
+    layers: str | Sequence[int] | None = None,
+    vocab: str | Path | None = None,
+    vocab_from: Iterable[str] | None = None,
+    vocab_size: int | None = None,
+    positions: int | None = None,
+    corpus: Iterable[str] | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write a smaller model to the folder ``out``; return its figures and the large one's.
+
+    What is kept is kept bit for bit, heads included.
+
+    Args:
+        model: what ``zhbert.zoo.locate`` understands.
+        layers: numbers from 0, in the order in which they are kept, or the same as text: "0-2,-1".
+        vocab: a vocab.txt of pieces of the model; they are kept, in its order.
+        vocab_from: texts whose most frequent pieces are kept, beside special tokens and ASCII
+            characters. They are read twice, so a generator does not do.
+        vocab_size: how many pieces are kept in all; without it all that ``vocab_from`` uses.
+        positions: how many positions are kept, from the first one on.
+        corpus: texts to measure the loss on (without it, ``vocab_from``).
+
+    Returns:
+        ``layers``, ``pieces``, ``positions``, ``rows`` (of the word embeddings), ``parameters`` (by
+        part), ``total`` and ``bytes``, each also with ``_before``; and ``corpus``, what the texts
+        lose, where the vocabulary has changed and there are texts.
+
+    Raises:
+        ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
+    """
+    new_vocabulary = vocab is not None or vocab_from is not None
+    if layers is None and positions is None and not new_vocabulary:
+        raise ZhbertError(
+            "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
+        )
+    if corpus is not None and not new_vocabulary:
+        raise ZhbertError("--corpus reports on a smaller vocabulary: give --vocab too")
+    if vocab_size is not None and vocab_from is None:
+        raise ZhbertError("--vocab-size goes with --vocab-from, which names the text to count on")
+    out = check_out(out, model, overwrite=overwrite)
+    large = open_model_folder(model, quiet=quiet)
+    kept = _layers_of(large, layers)
+    entries = large.entries if layers is None else keep_layers(large.entries, kept)
+    if positions is not None:
+        _check_positions(positions, large.config.max_position_embeddings, str(model))
+        entries = resize_positions(entries, positions)
+    tokenizer, loss = large.tokenizer, None
+    if new_vocabulary:
+        rows = _rows_of(large.tokenizer, vocab, vocab_from, vocab_size)
+        entries = select_rows(entries, rows)
+        tokenizer = with_pieces(tokenizer, [tokenizer.vocabulary[row] for row in rows])
+        texts = vocab_from if corpus is None else corpus
+        loss = None if texts is None else _loss(large.tokenizer, tokenizer, texts)
+    small = large.changed(entries, tokenizer=tokenizer, num_layers=len(kept))
+    small.write(out, overwrite=overwrite)
+    figures = {
+        "model": without_secrets(str(model)),
+        "out": str(out),
+        "layers": kept,
+        "layers_before": large.config.num_hidden_layers,
+        **_figures(small, ""),
+        **_figures(large, "_before"),
+    }
+    return figures if loss is None else {**figures, "corpus": loss}
+
+
+def _figures(model: ModelFolder, end: str) -> dict[str, Any]:
+    parameters = parameters_by_part(model.entries)
+    return {
+        f"pieces{end}": len(model.tokenizer),
+        f"positions{end}": model.config.max_position_embeddings,
+        f"rows{end}": model.rows,
+        f"parameters{end}": parameters,
+        f"total{end}": sum(parameters.values()),
+        f"bytes{end}": sum(entry.size for entry in model.entries.values()),
+    }
+
+
+def _layers_of(model: ModelFolder, layers: str | Sequence[int] | None) -> list[int]:
+    count = model.config.num_hidden_layers
+    if layers is None:
+        return list(range(count))
+    return parse_layers(layers, count) if isinstance(layers, str) else list(layers)
+
+
+def parse_layers(text: str, layers: int) -> list[int]:
+    """The layers that ``0,1,2``, ``0-2`` or ``0,-1`` names, of a model with so many ``layers``.
+
+    >>> parse_layers("0-2,-1", 12)
+    [0, 1, 2, 11]
+
+    Raises:
+        ZhbertError: not such a list, a layer that the model lacks, or one that is named twice.
+    """
+    found: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"\s*(?:(\d+)\s*-\s*(\d+)|(-?\d+))\s*", item, re.ASCII)
+        if match is None:
+            raise ZhbertError(f"--layers {text}: '{item}' is no layer; write 0,1,2 or 0-2")
+        first, last = int(match[1] or match[3]), int(match[2] or match[3])
+        if first > last:
+            raise ZhbertError(f"--layers {text}: '{item}' runs backwards; name each: 2,1,0")
+        if not (-layers <= first and last < layers):
+            raise ZhbertError(
+                f"--layers {text}: the model has {layers} layers, 0 to {layers - 1} (or -1 for the "
+                f"last); there is no {item.strip()}"
+            )
+        found += [number % layers for number in range(first, last + 1)]
+    if twice := [layer for layer in found if found.count(layer) > 1]:
+        raise ZhbertError(f"--layers {text}: layer {twice[0]} is named twice; it is kept once")
+    return found
+
+
+def _check_positions(positions: int, had: int, model: str) -> None:
+    # [CLS], one piece and [SEP] take three.
+    if positions < 3:
+        raise ZhbertError(f"--positions {positions}: must be 3 or more")
+    if positions > had:
+        raise ZhbertError(
+            f"--positions {positions:,}: the model has {had:,}; 'zhbert extend {model} --positions "
+            f"{positions} --out DIR' makes more"
+        )
+
+
+# --- which pieces -------------------------------------------------------------------------------
+
+
+def _rows_of(
+    tokenizer: Tokenizer,
+    vocab: str | Path | None,
+    texts: Iterable[str] | None,
+    size: int | None,
+) -> list[int]:
+    """The ids of the pieces that are kept, in their new order."""
+    if vocab is not None:
+        return _rows_of_file(tokenizer, Path(vocab))
+    assert texts is not None
+    return _most_used(tokenizer, texts, size)
+
+
+def _rows_of_file(tokenizer: Tokenizer, path: Path) -> list[int]:
+    """The ids of the pieces of a vocab.txt, in its order."""
+    if path.is_dir():
+        path = path / "vocab.txt"
+    pieces = read_vocabulary(path)
+    first_line: dict[str, int] = {}
+    for number, piece in enumerate(pieces, 1):
+        if not piece:
+            raise ZhbertError(f"{path}: line {number} is empty; every line is a piece")
+        if (first := first_line.setdefault(piece, number)) != number:
+            raise ZhbertError(f"{path}: {piece!r} stands on line {first} and line {number}")
+    if gone := [one.content for one in tokenizer.added_tokens if one.content not in first_line]:
+        raise ZhbertError(
+            f"{path}: lacks {' '.join(gone)}; the model's special and added tokens must remain"
+        )
+    ids = [tokenizer.id_of(piece) for piece in pieces]
+    if strange := [piece for piece, row in zip(pieces, ids, strict=True) if row is None]:
+        raise ZhbertError(
+            f"{path}: {len(strange):,} of its {len(pieces):,} pieces are none of the model's, "
+            f"{' '.join(strange[:3])} first; leave them out, or give the model rows for them "
+            "before: zhbert vocab extend MODEL --with FILE"
+        )
+    return [row for row in ids if row is not None]
+
+
+def _most_used(tokenizer: Tokenizer, texts: Iterable[str], size: int | None) -> list[int]:
+    """The ids that texts use most, and those that every text needs; in the model's order."""
+    used: Counter[int] = Counter()
+    for text in texts:
+        used.update(_ids(tokenizer, text))
+    # A Latin word whose longer pieces are dropped is spelled out in ASCII characters.
+    ascii_forms = (form + chr(code) for code in range(33, 127) for form in ("", "##"))
+    needed = {row for form in ascii_forms if (row := tokenizer.id_of(form)) is not None}
+    needed |= set(tokenizer.added_ids)
+    if size is not None and size < len(needed):
+        raise ZhbertError(
+            f"--vocab-size {size:,}: special tokens and ASCII characters take {len(needed):,}; "
+            "give more"
+        )
+    # The most frequent first; of equals, the one with the smaller id.
+    ranking = sorted(used.keys() - needed, key=lambda row: (-used[row], row))
+    room = len(ranking) if size is None else size - len(needed)
+    return sorted(needed | set(ranking[:room]))
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode_batch([text], special_tokens=False)[0].tolist()
+    return ids
+
+
+# --- what texts lose ----------------------------------------------------------------------------
+
+
+def _loss(old: Tokenizer, new: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
+    """What both vocabularies make of texts, and the pieces of the texts that are gone."""
+    used: Counter[int] = Counter()
+
+    def counted() -> Iterator[str]:
+        for text in texts:
+            used.update(_ids(old, text))
+            yield text
+
+    coverage = compared(old, new, counted())
+    lost = [
+        {
+            "piece": old.vocabulary[row],
+            "count": times,
+            "becomes": [new.vocabulary[i] for i in ids_of_piece(new, old.vocabulary[row])],
+        }
+        for row, times in sorted(used.items(), key=lambda item: (-item[1], item[0]))
+        if new.id_of(old.vocabulary[row]) is None
+    ]
+    return {**coverage, "lost_pieces": len(lost), "lost": lost}
