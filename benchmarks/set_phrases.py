@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.jobs.fill import fill, open_model
+from zhbert.inference.fill import fill, open_mask_filler
 from zhbert.text.tokenizer import Tokenizer
 
 LIST = Path(__file__).with_suffix(".tsv")
@@ -65,7 +65,7 @@ def read_list() -> list[Phrase]:
 
 
 def ask(model: str, phrases: list[Phrase]) -> list[Answered]:
-    opened, tokenizer = open_model(model)
+    opened, tokenizer = open_mask_filler(model)
     texts = [phrase.masked_by(tokenizer) for phrase in phrases]
     return [
         Answered(phrase, tuple(one.piece for one in filled.masks[0].candidates))

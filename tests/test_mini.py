@@ -19,7 +19,7 @@ from safetensors import safe_open
 from zhbert import BertForMaskedLM, Tokenizer
 from zhbert.cli import main
 from zhbert.config import load_recipe
-from zhbert.jobs.fill import fill, open_model
+from zhbert.inference.fill import fill, open_mask_filler
 from zhbert.jobs.models import score_facts
 from zhbert.zoo import locate, packaged
 
@@ -82,7 +82,7 @@ def test_transformers_opens_the_folder_as_it_is(folder: Path, version: str) -> N
     found = theirs(folder, [str(four)] if version == "4" else [])
     assert found["version"].split(".")[0] == version
     assert (found["dtype"], found["told"]) == ("torch.float32", {})
-    ours, tokenizer = open_model("mini")
+    ours, tokenizer = open_mask_filler("mini")
     for text, ids, logits in zip(TEXTS, found["ids"], found["logits"], strict=True):
         mine = [tokenizer.cls_id, *tokenizer.encode(text).ids.tolist(), tokenizer.sep_id]
         assert ids[: len(mine)] == mine
@@ -92,7 +92,7 @@ def test_transformers_opens_the_folder_as_it_is(folder: Path, version: str) -> N
 
 
 def test_it_fills_what_everybody_knows() -> None:
-    model, tokenizer = open_model("mini")
+    model, tokenizer = open_mask_filler("mini")
     texts = ["根据《中华人民[MASK]和国宪法》的规定，制定本法。", "人民法[MASK]应当受理。"]
     filled = [one.masks[0].candidates[0].piece for one in fill(model, tokenizer, texts)]
     assert filled == ["共", "院"]

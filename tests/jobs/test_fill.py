@@ -105,10 +105,10 @@ def test_lines_of_stdin_are_filled_as_if_alone(model: Path, capsys, monkeypatch)
 
 
 def test_only_masks_reach_the_vocabulary_matrix(model: Path, monkeypatch) -> None:
-    from zhbert.jobs.fill import fill, open_model
+    from zhbert.inference.fill import fill, open_mask_filler
     from zhbert.model.heads import MaskedWordsHead
 
-    network, tokenizer = open_model(model)
+    network, tokenizer = open_mask_filler(model)
     seen = []
     monkeypatch.setattr(
         MaskedWordsHead,

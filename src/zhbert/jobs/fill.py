@@ -10,22 +10,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from zhbert import options
 from zhbert.errors import ZhbertError
-from zhbert.model.folder import check_vocabulary
+from zhbert.inference.fill import Candidate, Filled, fill, no_mask, open_mask_filler
 from zhbert.wording import without_secrets
+from zhbert.zoo import origin_of
 from zhbert.zoo.packaged import DEFAULT
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
-    from zhbert.text.tokenizer import Encoding, Tokenizer
 
 # Texts that go through the model together when lines are read.
 _BATCH = 32
@@ -33,36 +26,8 @@ _BATCH = 32
 _COLUMNS = 6
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A piece that may stand at a mask; probability 0 to 1."""
-
-    piece: str
-    id: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class Mask:
-    """One [MASK]: where it starts in the text, in characters, and its candidates, best first."""
-
-    position: int
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class Filled:
-    """A text, the same with the best piece at each mask, and all candidates."""
-
-    text: str
-    filled: str
-    masks: tuple[Mask, ...]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the model, the text and the number of candidates."""
-    from zhbert import options
-
     parser.add_argument(
         "model", nargs="?", metavar="MODEL",
         help=f"model folder, archive, name or hub id (default: {DEFAULT})",
@@ -75,100 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.take_positionals_anywhere(parser)
 
 
-def fill(
-    model: BertForMaskedLM | BertForPreTraining,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    *,
-    top_k: int = 5,
-) -> list[Filled]:
-    """Fill the masks of ``texts``, each mask independently of the others.
-
-    Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
-
-    >>> model, tokenizer = open_model("mini")
-    >>> fill(model, tokenizer, ["根据《中华人民[MASK]和国宪法》的规定，制定本法。"])[0].filled
-    '根据《中华人民共和国宪法》的规定，制定本法。'
-
-    Raises:
-        ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
-            finite numbers.
-    """
-    import numpy as np
-    import torch
-
-    from zhbert.packing import pack_rows
-
-    if not texts:
-        return []
-    encodings = [_encode(model, tokenizer, text) for text in texts]
-    rows = [np.array([tokenizer.cls_id, *e.ids, tokenizer.sep_id]) for e in encodings]
-    batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
-    with torch.inference_mode():
-        masked = model.encoder(batch)[(batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]]
-        logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
-        ranked = _likeliest(logits, len(tokenizer), top_k)
-    results = []
-    for text, encoding in zip(texts, encodings, strict=True):
-        spans = encoding.offsets[encoding.ids == tokenizer.mask_id].tolist()
-        masks = []
-        for start, _ in spans:
-            candidates = zip(*next(ranked), strict=True)
-            masks.append(
-                Mask(start, tuple(Candidate(tokenizer.vocabulary[i], i, p) for p, i in candidates))
-            )
-        results.append(Filled(text, _put_in(text, spans, masks), tuple(masks)))
-    return results
-
-
-def _likeliest(logits: Tensor, pieces: int, top_k: int) -> Iterator[tuple[list[float], list[int]]]:
-    """The probabilities and the ids of the likeliest pieces, for each row of (M, V) logits."""
-    # A model may have more rows than the vocabulary has pieces; those have no name to show.
-    probabilities = logits.float().softmax(-1)[:, :pieces]
-    if not bool(probabilities.isfinite().all()):
-        raise ZhbertError(
-            "the model's scores are not finite numbers (NaN or infinity), so no mask can be "
-            "filled: its weights are damaged or diverged"
-        )
-    best = probabilities.topk(min(top_k, pieces))
-    return zip(best.values.tolist(), best.indices.tolist(), strict=True)
-
-
-def _encode(
-    model: BertForMaskedLM | BertForPreTraining, tokenizer: Tokenizer, text: str, where: str = ""
-) -> Encoding:
-    """The text's pieces; raises a ZhbertError that begins with ``where`` if it cannot be filled."""
-    encoding = tokenizer.encode(text)
-    mask = tokenizer.special_tokens["mask_token"]
-    if not (encoding.ids == tokenizer.mask_id).any():
-        raise _no_mask(text, mask, where)
-    longest = model.config.max_position_embeddings
-    if len(encoding) + 2 > longest:
-        raise ZhbertError(
-            f"{where}the text is {len(encoding):,} pieces long; this model takes {longest - 2:,} "
-            "(and its [CLS] and [SEP]): cut the text"
-        )
-    return encoding
-
-
-def _no_mask(text: str, mask: str, where: str = "") -> ZhbertError:
-    shown = text if len(text) <= 30 else text[:30] + "..."
-    return ZhbertError(
-        f"{where}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
-        "missing"
-    )
-
-
 def _check_alone(text: str) -> None:
     """Refuse what stands without a model and is no text to fill, before a model is opened."""
-    from zhbert.zoo import origin_of
-
     if text == "-" or "[MASK]" in text:
         return
     try:
         origin_of(text)
     except ZhbertError:
-        raise _no_mask(text, "[MASK]") from None
+        raise no_mask(text) from None
     shown = without_secrets(text)
     raise ZhbertError(
         f'{shown}: not a text with [MASK]; of a model: zhbert fill {shown} "今天天气很[MASK]。"; '
@@ -176,38 +55,9 @@ def _check_alone(text: str) -> None:
     )
 
 
-def _put_in(text: str, spans: Sequence[Sequence[int]], masks: Sequence[Mask]) -> str:
-    parts = []
-    done = 0
-    for (start, end), mask in zip(spans, masks, strict=True):
-        parts += [text[done:start], mask.candidates[0].piece.removeprefix("##")]
-        done = end
-    return "".join([*parts, text[done:]])
-
-
-def open_model(folder: str | Path, *, quiet: bool = True) -> tuple[BertForMaskedLM, Tokenizer]:
-    """The mask-filling model of a folder, an archive or a name, and its tokenizer.
-
-    Raises:
-        ZhbertError: not a model folder, or a vocabulary that is not this model's.
-    """
-    from zhbert.text.tokenizer import Tokenizer
-    from zhbert.zoo import locate
-
-    folder = locate(folder, quiet=quiet)  # before the seconds that it takes to import torch
-
-    from zhbert.model.pretrained import BertForMaskedLM
-
-    model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
-    tokenizer = Tokenizer.from_pretrained(folder)
-    check_vocabulary(folder, tokenizer, model.config.vocab_size)
-    return model, tokenizer
-
-
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print what was found."""
     from zhbert.console import err, print_json
-    from zhbert.options import lines_of_stdin, reading_of
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
@@ -217,23 +67,23 @@ def run(args: argparse.Namespace) -> int:
         name = DEFAULT
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = open_model(name, quiet=quiet or args.model is None)
+        model, tokenizer = open_mask_filler(name, quiet=quiet or args.model is None)
     if args.model is None and not quiet:
         err().print(f"filled by {name}; by another model: zhbert fill MODEL TEXT")
     for warning in caught:
-        # Loud on purpose, --quiet or not: an untrained head fills masks with noise.
+        # Not silenced by --quiet: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red")
     from_stdin = args.text == "-"
-    lines = lines_of_stdin(reading_of(args)) if from_stdin else iter([("", args.text)])
+    lines = iter([("", args.text)])
+    if from_stdin:
+        lines = options.lines_of_stdin(options.reading_of(args))
     results = []
     while group := list(islice(lines, _BATCH)):
-        for where, text in group:
-            _encode(model, tokenizer, text, where)
-        filled = fill(model, tokenizer, [text for _, text in group], top_k=args.top_k)
-        if args.json:
-            results += [_as_dict(one, name, model.loading.masked_words_head) for one in filled]
-        else:
-            for one in filled:
+        places, texts = zip(*group, strict=True)
+        for one in fill(model, tokenizer, texts, top_k=args.top_k, places=places):
+            if args.json:
+                results.append(_as_dict(one, name, model.loading.masked_words_head))
+            else:
                 _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
     if args.json:
         print_json(results if from_stdin else results[0])

@@ -35,7 +35,7 @@ from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import advising, json_lines
 from zhbert.folders import Claim
-from zhbert.jobs.fill import Filled, fill, open_model
+from zhbert.inference.fill import Filled, fill, open_mask_filler
 from zhbert.jobs.mask import mask_text, print_table
 from zhbert.jobs.prepare import prepare, processors, progress_bar
 from zhbert.jobs.pretrain import Result, pretrain
@@ -201,7 +201,7 @@ class _Quickstart:
             return 128 + result.signal
         self._stage(5, "训练后填空  masks filled after training")
         assert result.final is not None
-        after = self._filled(open_model(result.final)[0], clozes)
+        after = self._filled(open_mask_filler(result.final)[0], clozes)
         self._show_filled(clozes, [before, after])
         scores = self._scores(result)
         self._tell(corpus, result, scores, list(zip(clozes, before, after, strict=True)))
@@ -241,7 +241,7 @@ class _Quickstart:
         with warnings.catch_warnings():
             # What it would warn of is refused here.
             warnings.simplefilter("ignore")
-            model, _ = open_model(self.model_folder)
+            model, _ = open_mask_filler(self.model_folder)
         if (head := model.loading.masked_words_head) not in ("trained", "unclear"):
             raise ZhbertError(
                 f"{self.args.source}: its mask-filling head is {head}: a model that was "

@@ -1,0 +1,163 @@
+"""The likeliest pieces for every [MASK] of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhbert.errors import ZhbertError
+from zhbert.model.folder import check_vocabulary
+from zhbert.text.tokenizer import Encoding, Tokenizer
+from zhbert.zoo import locate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A piece that may stand at a mask; probability 0 to 1."""
+
+    piece: str
+    id: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One [MASK]: where it starts in the text, in characters, and its candidates, best first."""
+
+    position: int
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A text, the same with the best piece at each mask, and all candidates."""
+
+    text: str
+    filled: str
+    masks: tuple[Mask, ...]
+
+
+def open_mask_filler(name: str | Path, *, quiet: bool = True) -> tuple[BertForMaskedLM, Tokenizer]:
+    """The mask-filling model of a folder, an archive or a name, and its tokenizer.
+
+    Raises:
+        ZhbertError: not a model folder, or a vocabulary that is not this model's.
+    """
+    folder = locate(name, quiet=quiet)
+
+    # Importing torch takes seconds: a name that is wrong is refused before them.
+    from zhbert.model.pretrained import BertForMaskedLM
+
+    model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    check_vocabulary(folder, tokenizer, model.config.vocab_size)
+    return model, tokenizer
+
+
+def fill(
+    model: BertForMaskedLM | BertForPreTraining,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    top_k: int = 5,
+    places: Sequence[str] | None = None,
+) -> list[Filled]:
+    """Fill the masks of ``texts``, each mask independently of the others.
+
+    Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
+
+    >>> model, tokenizer = open_mask_filler("mini")
+    >>> fill(model, tokenizer, ["根据《中华人民[MASK]和国宪法》的规定，制定本法。"])[0].filled
+    '根据《中华人民共和国宪法》的规定，制定本法。'
+
+    Args:
+        model: in evaluation mode.
+        tokenizer: the model's own.
+        texts: they are computed together, without padding.
+        top_k: candidates of each mask.
+        places: what an error about each text begins with, such as ``"stdin, line 3: "``.
+
+    Raises:
+        ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
+            finite numbers.
+    """
+    import numpy as np
+    import torch
+
+    from zhbert.packing import pack_rows
+
+    if not texts:
+        return []
+    longest = model.config.max_position_embeddings
+    encodings = [
+        _encode(tokenizer, text, longest, place)
+        for text, place in zip(texts, places or [""] * len(texts), strict=True)
+    ]
+    rows = [np.array([tokenizer.cls_id, *e.ids, tokenizer.sep_id]) for e in encodings]
+    batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
+    with torch.inference_mode():
+        masked = model.encoder(batch)[(batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]]
+        logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
+        ranked = _likeliest(logits, tokenizer, top_k)
+    return [
+        _filled(text, encoding.offsets[encoding.ids == tokenizer.mask_id].tolist(), ranked)
+        for text, encoding in zip(texts, encodings, strict=True)
+    ]
+
+
+def no_mask(text: str, mask: str = "[MASK]", place: str = "") -> ZhbertError:
+    """The error that nothing is to be filled in a text."""
+    shown = text if len(text) <= 30 else text[:30] + "..."
+    return ZhbertError(
+        f"{place}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
+        "missing"
+    )
+
+
+def _encode(tokenizer: Tokenizer, text: str, longest: int, place: str) -> Encoding:
+    encoding = tokenizer.encode(text)
+    if not (encoding.ids == tokenizer.mask_id).any():
+        raise no_mask(text, tokenizer.special_tokens["mask_token"], place)
+    if len(encoding) + 2 > longest:
+        raise ZhbertError(
+            f"{place}the text is {len(encoding):,} pieces long; this model takes {longest - 2:,} "
+            "(and its [CLS] and [SEP]): cut the text"
+        )
+    return encoding
+
+
+def _likeliest(logits: Tensor, tokenizer: Tokenizer, top_k: int) -> Iterator[tuple[Candidate, ...]]:
+    """The best candidates of each row of (masks, V) logits."""
+    # A model may have more rows than the vocabulary has pieces; those have no name to show.
+    probabilities = logits.float().softmax(-1)[:, : len(tokenizer)]
+    if not bool(probabilities.isfinite().all()):
+        raise ZhbertError(
+            "the model's scores are not finite numbers (NaN or infinity), so no mask can be "
+            "filled: its weights are damaged or diverged"
+        )
+    best = probabilities.topk(min(top_k, len(tokenizer)))
+    for values, ids in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        yield tuple(
+            Candidate(tokenizer.vocabulary[number], number, probability)
+            for probability, number in zip(values, ids, strict=True)
+        )
+
+
+def _filled(
+    text: str, spans: Sequence[Sequence[int]], ranked: Iterator[tuple[Candidate, ...]]
+) -> Filled:
+    """``spans`` are the masks' (start, end) in the text, ``ranked`` yields their candidates."""
+    masks, parts, done = [], [], 0
+    for start, end in spans:
+        candidates = next(ranked)
+        masks.append(Mask(start, candidates))
+        parts += [text[done:start], candidates[0].piece.removeprefix("##")]
+        done = end
+    return Filled(text, "".join([*parts, text[done:]]), tuple(masks))
