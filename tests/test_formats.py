@@ -26,7 +26,7 @@ import torch
 from tests.model.conftest import enlarge
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
-from zhbert.jobs.convert import convert
+from zhbert.export.convert import convert
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "formats.md"
@@ -36,7 +36,7 @@ Numbers = dict[str, np.ndarray]
 # What is written: format, options, and how far its numbers may be from the float32 model's.
 WRITTEN: dict[str, tuple[str, dict[str, Any], float]] = {
     "safetensors, float32": ("safetensors", {}, 1e-4),
-    "safetensors in shards": ("safetensors", {"max_shard_bytes": 300_000}, 1e-4),
+    "safetensors in shards": ("safetensors", {"max_shard_size": 300_000}, 1e-4),
     "safetensors, float16": ("safetensors", {"dtype": "float16"}, 2e-2),
     "safetensors, bfloat16": ("safetensors", {"dtype": "bfloat16"}, 1e-1),
     "pytorch_model.bin": ("pytorch", {}, 1e-4),

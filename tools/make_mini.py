@@ -23,8 +23,8 @@ from typing import Any
 
 from zhbert import BertConfig, Tokenizer
 from zhbert.config import load_recipe, recipe_to_toml
+from zhbert.export.convert import convert
 from zhbert.files import read_json, write_json, write_text
-from zhbert.jobs.convert import convert
 from zhbert.jobs.models import score_facts
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.pretraining.masked_accuracy import masked_accuracy

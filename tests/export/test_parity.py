@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.export import parity
-from zhbert.export.parity import Difference, PaddedBatch, batches, compare, zhbert_runner
+from zhbert.export.parity import OutputDifference, PaddedBatch, batches, compare, zhbert_runner
 from zhbert.model.config import BertConfig
 from zhbert.text.tokenizer import Tokenizer
 
@@ -247,7 +247,7 @@ def test_numbers_at_padding_do_not_count_and_nan_does() -> None:
         return lambda _: {"embeddings": states}
 
     here = compare(runner(0, 0), runner(9, 2), [batch])
-    assert here.differences["embeddings"] == Difference(0, 0)
+    assert here.differences["embeddings"] == OutputDifference(0, 0)
     assert not compare(runner(0, 0), runner(float("nan"), 1), [batch] * 2).same()
     assert compare(runner(0, 0), runner(1e-6, 1), [batch]).same()
 

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
+from zhbert.files import read_text
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
+from zhbert.model.folder import tokenizer_beside
 from zhbert.model.inspection import HEADS
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
@@ -65,7 +67,7 @@ class Runner(Protocol):
 
 
 @dataclass(frozen=True)
-class Difference:
+class OutputDifference:
     """How far one output of two models lies apart."""
 
     largest: float  # absolute
@@ -266,7 +268,7 @@ def _padded(rows: Sequence[_Row], pad: int) -> PaddedBatch:
 class Parity:
     """What comparing two models finds."""
 
-    differences: dict[str, Difference]  # by output, in the order of computation
+    differences: dict[str, OutputDifference]  # by output, in the order of computation
     only_first: tuple[str, ...]  # outputs that the second model lacks
     only_second: tuple[str, ...]
 
@@ -282,7 +284,7 @@ class Parity:
 
 def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity:
     """Run both models on the same input; the largest difference of every output that both have."""
-    found: dict[str, Difference] = {}
+    found: dict[str, OutputDifference] = {}
     only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     for batch in inputs:
         there = batch.attention_mask.bool()
@@ -295,9 +297,9 @@ def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity
             a, b = first[name], second[name]
             if a.ndim == 3:
                 a, b = a[there], b[there]
-            new = Difference(float((a - b).abs().max()), float(a.abs().max()))
-            old = found.get(name, Difference(0.0, 0.0))
-            found[name] = Difference(
+            new = OutputDifference(float((a - b).abs().max()), float(a.abs().max()))
+            old = found.get(name, OutputDifference(0.0, 0.0))
+            found[name] = OutputDifference(
                 _larger(old.largest, new.largest), _larger(old.magnitude, new.magnitude)
             )
     return Parity(found, *only)
@@ -355,8 +357,74 @@ def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> li
     return found + _differences(one.options, other.options, names)
 
 
-# What runs the second model, and the tolerance beside the first, which runs here.
+# What runs the second model, and the tolerance: this package runs the first one.
 RUNNERS: Mapping[str, tuple[Callable[[str | Path], Runner], float]] = {
     "zhbert": (zhbert_runner, ONE_PROGRAM),
     "transformers": (transformers_runner, TWO_PROGRAMS),
 }
+
+
+@dataclass(frozen=True)
+class ModelComparison:
+    """What was compared, and what came of it."""
+
+    parity: Parity
+    config: list[str]
+    """The fields of the configurations that differ, with both values."""
+    vocabulary: list[str]
+    """How the vocabularies and the options of the tokenizers differ."""
+    same_pieces: bool
+    """Whether equal ids stand for equal pieces, as far as both models have a vocabulary."""
+    tolerance: float
+
+    @property
+    def same(self) -> bool:
+        """Whether both compute the same, within the tolerance, from the same pieces."""
+        return self.parity.same(self.tolerance) and self.same_pieces
+
+
+def compare_models(
+    one: str | Path,
+    other: str | Path,
+    *,
+    runner: str = "zhbert",
+    texts: str | Path | None = None,
+    tolerance: float | None = None,
+    quiet: bool = True,
+) -> ModelComparison:
+    """Compare two models, each of them whatever ``zhbert.zoo.locate`` understands.
+
+    Args:
+        runner: what runs ``other``, one of ``RUNNERS``.
+        texts: a file of lines to compare on; without it, what `batches` makes.
+        tolerance: how far apart is still the same, as a share of an output's largest number or
+            of 1, whichever is larger; without it, what suits the runner.
+
+    Raises:
+        ZhbertError: one of them does not open, or their shapes differ.
+    """
+    open_other, usual = RUNNERS[runner]
+    tolerance = usual if tolerance is None else tolerance
+    if not tolerance >= 0:
+        raise ZhbertError(f"--tolerance {tolerance}: must be 0 or more")
+    lines = None if texts is None else _lines(texts)
+    # Fetched once, with progress: the runners locate the folder again, without any.
+    one, other = locate(one, quiet=quiet), locate(other, quiet=quiet)
+    configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
+    check_shapes(*configs)
+    tokenizers = tokenizer_beside(find_model(one)), tokenizer_beside(find_model(other))
+    inputs = batches(configs[0], tokenizers[0], lines)
+    return ModelComparison(
+        compare(zhbert_runner(one), open_other(other), inputs),
+        config_differences(*configs),
+        vocabulary_differences(*tokenizers),
+        same_pieces(*tokenizers),
+        tolerance,
+    )
+
+
+def _lines(path: str | Path) -> list[str]:
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
+    if not lines:
+        raise ZhbertError(f"{path}: no text; give one text a line")
+    return lines

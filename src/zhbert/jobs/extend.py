@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 
 from zhbert.model.folder import train_on
-from zhbert.surgery.extend_positions import NEW_ROWS, extend_positions
+from zhbert.surgery import NEW_POSITIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the longest row that the new model reads, in pieces",
     )  # fmt: skip
     parser.add_argument(
-        "--new-rows", choices=NEW_ROWS, default=NEW_ROWS[0],
-        help=f"how the new rows are made ({NEW_ROWS[0]})",
+        "--new-rows", choices=NEW_POSITIONS, default=NEW_POSITIONS[0],
+        help=f"how the new rows are made ({NEW_POSITIONS[0]})",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extend, and say in one line what was written."""
     from zhbert.console import out, print_json
+    from zhbert.surgery.extend_positions import extend_positions
 
     result = extend_positions(
         args.model,

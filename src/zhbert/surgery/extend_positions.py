@@ -8,10 +8,9 @@ from typing import Any
 from zhbert.config import RANGES
 from zhbert.errors import ZhbertError
 from zhbert.model.folder import check_out, open_model_folder
+from zhbert.surgery import NEW_POSITIONS
+from zhbert.surgery.entries import resize_positions
 from zhbert.wording import without_secrets
-
-# How the new rows are made: `zhbert.surgery.entries.resize_positions` describes each.
-NEW_ROWS = ("hierarchical", "repeat")
 
 
 def extend_positions(
@@ -19,7 +18,7 @@ def extend_positions(
     out: str | Path,
     *,
     positions: int,
-    new_rows: str = NEW_ROWS[0],
+    new_rows: str = NEW_POSITIONS[0],
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
@@ -28,14 +27,11 @@ def extend_positions(
     Args:
         model: what ``zhbert.zoo.locate`` understands.
         positions: how many positions the new model has, those of ``model`` first.
-        new_rows: one of ``NEW_ROWS``.
+        new_rows: how they are made: one of ``zhbert.surgery.NEW_POSITIONS``.
 
     Raises:
         ZhbertError: no more positions than the model has, or more than can be made so.
     """
-    # Imported here, so that `zhbert extend --help` does not wait for torch.
-    from zhbert.surgery.entries import resize_positions
-
     said, possible = RANGES["model.max_position_embeddings"]
     if not possible(positions):
         raise ZhbertError(f"--positions {positions}: must be {said}")

@@ -20,8 +20,9 @@ from tests.model.conftest import SHAPE, enlarge
 from zhbert import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, Tokenizer
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
+from zhbert.export import FORMATS
 from zhbert.export import tensorflow as writer
-from zhbert.jobs.convert import FORMATS, convert
+from zhbert.export.convert import convert
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.names import OF_PAIRS
 
@@ -306,12 +307,12 @@ def test_a_size_that_is_none_is_one_line(
 
 def test_shards_are_of_safetensors_only(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ZhbertError, match="only safetensors are cut by size"):
-        convert(model, tmp_path / "out", "tensorflow", max_shard_bytes=10**9)
+        convert(model, tmp_path / "out", "tensorflow", max_shard_size=10**9)
 
 
 _CONVERTING = """
     import re, sys
-    import zhbert.jobs.convert, zhbert.model.pretrained
+    import zhbert.export.convert, zhbert.model.pretrained
     from zhbert.model.tensorflow import import_tensorflow
 
     def peak():
@@ -319,9 +320,9 @@ _CONVERTING = """
         return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) // 1024
     import_tensorflow()
     print(peak())
-    zhbert.jobs.convert.convert(sys.argv[1] + "/st", sys.argv[1] + "/tf", "tensorflow")
+    zhbert.export.convert.convert(sys.argv[1] + "/st", sys.argv[1] + "/tf", "tensorflow")
     print(peak())
-    zhbert.jobs.convert.convert(sys.argv[1] + "/tf", sys.argv[1] + "/back", "safetensors")
+    zhbert.export.convert.convert(sys.argv[1] + "/tf", sys.argv[1] + "/back", "safetensors")
     print(peak())
 """
 

@@ -1,0 +1,223 @@
+"""A model in another program's format: safetensors, PyTorch's pickle, Google's TensorFlow."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+from zhbert.export.tensorflow import write_tensorflow
+from zhbert.files import atomic_folder
+from zhbert.model.checkpoint import (
+    Checkpoint,
+    Entry,
+    converted,
+    is_finite,
+    open_checkpoint,
+    write_pytorch,
+    write_safetensors,
+)
+from zhbert.model.config import BertConfig
+from zhbert.model.folder import architecture_of, check_out, tokenizer_of
+from zhbert.model.inspection import HEADS, head_states
+from zhbert.model.names import to_hugging_face
+from zhbert.model.pretrained import BertForPreTraining, check_architecture, check_tensors
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.zoo import locate
+from zhbert.zoo.layout import find_model
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# Their tensors have the names of BertForSequenceClassification's.
+_CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    to: str,
+    *,
+    dtype: str | None = None,
+    drop_untrained_heads: bool = False,
+    max_shard_size: str | int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Write the model ``source`` into the folder ``out`` in the format ``to``.
+
+    One tensor after the other is read and written: memory does not grow with the model.
+
+    Args:
+        source: what ``zhbert.zoo.locate`` understands.
+        to: one of ``zhbert.export.FORMATS``.
+        dtype: one of ``zhbert.export.DTYPES``; without it, each tensor keeps its own.
+        drop_untrained_heads: leave out heads that hold initial random weights.
+        max_shard_size: of safetensors: the largest size of a file, in bytes or as "500MB".
+        progress: called with the bytes read so far and in all.
+
+    Returns:
+        ``format``, ``architecture``, ``dtype``, ``tensors``, ``bytes``, ``skipped`` (in the source,
+        but no weights), ``unknown`` (kept, but not BERT's), ``dropped`` (of untrained heads),
+        ``vocabulary`` (its size).
+
+    Raises:
+        ZhbertError: not a BERT, a vocabulary or a configuration that is not this model's, NaN, a
+            damaged file, or an ``out`` that is in use; nothing is left behind then.
+    """
+    out = Path(out)
+    if max_shard_size is not None and to != "safetensors":
+        raise ZhbertError("--max-shard-size: only safetensors are cut by size; leave it out")
+    max_shard_bytes = None if max_shard_size is None else _bytes(str(max_shard_size))
+    check_out(out, source, overwrite=overwrite, option="DST")
+    folder = locate(source, quiet=quiet)
+    config = BertConfig.from_pretrained(folder)
+    checkpoint = open_checkpoint(folder)
+    check_architecture(checkpoint, config)
+    unknown = _check_shapes(checkpoint, config)
+    tokenizer = tokenizer_of(find_model(folder), config.vocab_size)
+    dropped = _of_untrained_heads(checkpoint, config) if drop_untrained_heads else []
+    kept = {name: entry for name, entry in checkpoint.entries.items() if name not in dropped}
+    entries = _converted(replace(checkpoint, entries=kept), dtype, progress)
+    config = _described(config, entries)
+    with atomic_folder(out, replace=overwrite) as temporary:
+        if to == "tensorflow":
+            _write_tensorflow(temporary, entries, config, tokenizer)
+        else:
+            _write_hugging_face(temporary, entries, config, tokenizer, to, max_shard_bytes)
+    return {
+        "folder": str(out),
+        "format": to,
+        "architecture": config.other["architectures"][0],
+        "dtype": config.other["dtype"],
+        "tensors": len(entries),
+        "bytes": sum(entry.size for entry in entries.values()),
+        "skipped": list(checkpoint.skipped),
+        "unknown": unknown,
+        "dropped": dropped,
+        "vocabulary": None if tokenizer is None else len(tokenizer),
+    }
+
+
+def _write_hugging_face(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    config: BertConfig,
+    tokenizer: Tokenizer | None,
+    to: str,
+    max_shard_bytes: int | None,
+) -> None:
+    if to == "pytorch":
+        write_pytorch(folder, entries)
+    else:
+        write_safetensors(folder, entries, max_shard_bytes=max_shard_bytes)
+    config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder, model_max_length=config.max_position_embeddings)
+
+
+def _write_tensorflow(
+    folder: Path, entries: Mapping[str, Entry], config: BertConfig, tokenizer: Tokenizer | None
+) -> None:
+    write_tensorflow(folder, entries, config, None if tokenizer is None else tokenizer.vocabulary)
+    # Google's layout has no place for the tokenizer's options. Where vocab.txt alone would be read
+    # with other options, Hugging Face's files beside it hold them.
+    if tokenizer is not None:
+        alone = Tokenizer.from_pretrained(folder)
+        if alone.fingerprint() != tokenizer.fingerprint():
+            tokenizer.save_pretrained(folder)
+
+
+def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
+    """Check every tensor of BERT's against the configuration; the names that are not BERT's."""
+    with torch.device("meta"):
+        model = BertForPreTraining(config)
+    wanted = to_hugging_face(dict(model.named_parameters()))
+    check_tensors(checkpoint, wanted)
+    heads = ("classifier.weight", "classifier.bias", "qa_outputs.weight", "qa_outputs.bias")
+    return [name for name in checkpoint.entries if name not in wanted and name not in heads]
+
+
+def _of_untrained_heads(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
+    """The tensors of those heads that hold initial random weights."""
+    states = head_states(checkpoint.entries, config.initializer_range)
+    return [
+        name
+        for head, state in states.items()
+        if state.word == "random"
+        for name in HEADS[head].names
+    ]
+
+
+def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
+    """The configuration with what the file really holds: class, type of the numbers, labels."""
+    # The decoder is the word embeddings themselves here, whatever the source says of it.
+    former_keys = ("torch_dtype", "tie_word_embeddings")
+    other = {name: value for name, value in config.other.items() if name not in former_keys}
+    name = architecture_of(entries)
+    former = other.get("architectures") or [""]
+    if name == "BertForSequenceClassification" and former[0] in _CLASSIFIERS:
+        name = former[0]
+    other["architectures"] = [name]
+    words = entries["bert.embeddings.word_embeddings.weight"]
+    other["dtype"] = str(words.dtype).removeprefix("torch.")
+    if "classifier.weight" in entries and "id2label" not in other:
+        # transformers takes the number of classes from the number of their names.
+        count = entries["classifier.weight"].shape[0]
+        return replace(config, other=other).with_labels([f"LABEL_{n}" for n in range(count)])
+    return replace(config, other=other)
+
+
+def _converted(
+    checkpoint: Checkpoint, dtype: str | None, progress: Callable[[int, int], object]
+) -> dict[str, Entry]:
+    """The entries in their new type, which are checked, and call ``progress``, as they are read."""
+    source = checkpoint.checked()
+    entries = converted(source, None if dtype is None else getattr(torch, dtype))
+    total = sum(entry.size for entry in source.values())
+    done = 0
+
+    def read(name: str) -> Tensor:
+        nonlocal done
+        _give_back_memory()
+        tensor = entries[name].read()
+        if dtype is not None and not is_finite(tensor):
+            raise ZhbertError(
+                f"{checkpoint.file}: {name} holds numbers above those of {entries[name].dtype};"
+                " use --dtype bfloat16"
+            )
+        done += source[name].size
+        progress(done, total)
+        return tensor
+
+    return {name: replace(entry, read=partial(read, name)) for name, entry in entries.items()}
+
+
+def _give_back_memory() -> None:
+    """Return freed memory to the system: glibc keeps most of it where large blocks alternate with
+    small ones.
+
+    In converting a model of 2 GB, it kept 1 GB.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _bytes(text: str) -> int:
+    """A size with its unit, in bytes.
+
+    >>> _bytes("500MB"), _bytes("2g")
+    (500000000, 2000000000)
+    """
+    match = re.fullmatch(r"(\d+)\s*([kmg]?)b?", text.strip().lower())
+    if match is None or not int(match[1]):
+        raise ZhbertError(f"--max-shard-size {text}: not a size; write 500MB or 2GB")
+    return int(match[1]) * _UNITS[match[2]]
