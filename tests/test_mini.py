@@ -20,7 +20,7 @@ from zhbert import BertForMaskedLM, Tokenizer
 from zhbert.cli import main
 from zhbert.config import load_recipe
 from zhbert.inference.fill import fill, open_mask_filler
-from zhbert.jobs.models import score_facts
+from zhbert.model.published import score_facts
 from zhbert.zoo import locate, packaged
 
 ROOT = Path(__file__).parent.parent

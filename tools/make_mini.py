@@ -25,8 +25,8 @@ from zhbert import BertConfig, Tokenizer
 from zhbert.config import load_recipe, recipe_to_toml
 from zhbert.export.convert import convert
 from zhbert.files import read_json, write_json, write_text
-from zhbert.jobs.models import score_facts
 from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.published import score_facts
 from zhbert.pretraining.masked_accuracy import masked_accuracy
 from zhbert.report.runs import PretrainingRun, read_runs
 from zhbert.zoo.packaged import DEFAULT, FOLDER, write_checksums

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zhbert.files import write_text
-from zhbert.jobs.models import compare_parameters, count_parameters, score_facts, scores_of
-from zhbert.zoo.catalogue import CLASSES, FORMS, Card, cards
+from zhbert.model.published import compare_parameters, count_parameters, score_facts, scores_of
+from zhbert.zoo.catalogue import CLASSES, FORMS, ModelCard, cards
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 
@@ -60,7 +60,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _table(chosen: list[Card]) -> str:
+def _table(chosen: list[ModelCard]) -> str:
     rows = [
         ("model", "language", "size", "layers x width, heads", "pieces", "published", "counted",
          "trained on", "owner", "forms", "recipe"),
@@ -87,12 +87,12 @@ def _table(chosen: list[Card]) -> str:
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def _scores(card: Card) -> str:
+def _scores(card: ModelCard) -> str:
     facts = score_facts(scores_of(card) or {})
     return "".join(f"- {what}: {figure}\n" for what, figure in facts)
 
 
-def _link(card: Card) -> Callable[[str], str]:
+def _link(card: ModelCard) -> Callable[[str], str]:
     def link(form: str) -> str:
         place = getattr(card, FORMS[form])
         if form in ("here", "paddle"):

@@ -16,7 +16,7 @@ import pytest
 from zhbert import cli
 from zhbert.config import recipe_names
 from zhbert.errors import ZhbertError
-from zhbert.jobs.models import (
+from zhbert.model.published import (
     class_remark,
     commands_here,
     commands_in_transformers,
@@ -24,9 +24,8 @@ from zhbert.jobs.models import (
     count_parameters,
     describe,
     head_warning,
-    known_card,
 )
-from zhbert.zoo.catalogue import Card, cards
+from zhbert.zoo.catalogue import ModelCard, cards, known_card
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [card.name for card in cards()]
@@ -45,7 +44,7 @@ def models(*arguments: str) -> int:
 
 
 @pytest.mark.parametrize("card", cards(), ids=NAMES)
-def test_the_count_gives_the_published_figure_or_the_card_says_why_not(card: Card) -> None:
+def test_the_count_gives_the_published_figure_or_the_card_says_why_not(card: ModelCard) -> None:
     text = compare_parameters(card)
     if card.parameters is None:
         assert text == "No figure was published."
@@ -193,7 +192,7 @@ def test_only_the_published_wwm_models_are_said_to_lack_a_head() -> None:
 
 
 @pytest.mark.parametrize("card", cards(), ids=NAMES)
-def test_the_commands_that_a_card_shows_exist(card: Card) -> None:
+def test_the_commands_that_a_card_shows_exist(card: ModelCard) -> None:
     for line in commands_here(card):
         if line.startswith(">>> "):
             assert re.fullmatch(r'>>> zhbert\.BertModel\.from_pretrained\("\S+"\)', line)
@@ -287,7 +286,7 @@ def test_json_is_a_list_of_objects_and_one_object_for_a_name(
     assert models("hfl/rbt3", "--json") == 0
     one = json.loads(capsys.readouterr().out)
     assert one == next(card for card in listed if card["name"] == "rbt3")
-    fields = {field.name for field in dataclasses.fields(Card)}
+    fields = {field.name for field in dataclasses.fields(ModelCard)}
     assert fields < set(one)
     assert all(set(card) == set(one) for card in listed)
     assert one["parameters"] == "38M"

@@ -14,10 +14,10 @@ from zhbert import cli
 from zhbert.config import RECIPES_FOLDER, load_recipe, recipe_names, resolve_shape
 from zhbert.errors import ZhbertError
 from zhbert.jobs.check import check
-from zhbert.jobs.params import params
 from zhbert.jobs.pretrain import pretrain
 from zhbert.jobs.recipes import copy, describe
 from zhbert.model.config import BertConfig
+from zhbert.model.parameters import parameters_of
 from zhbert.model.pretrained import BertForPreTraining
 
 EXPECTED = (
@@ -141,7 +141,7 @@ def test_a_description_names_what_a_recipe_starts_from():
 
 def test_check_validates_and_estimates(corpus, capsys):
     result = check("tiny", ["steps=100", "batch_size=32"], corpus=corpus)
-    assert result["parameters"] == params("tiny", vocabulary_size=60)["total"]
+    assert result["parameters"] == parameters_of("tiny", vocabulary_size=60)["total"]
     assert result["pieces_per_step"] == 32 * 128
     assert result["epochs"] == pytest.approx(100 * 32 * 128 / result["corpus_pieces"])
     assert result["values"]["model.num_attention_heads"] == 2
@@ -170,9 +170,9 @@ def test_check_reads_the_model_to_start_from(finished_run):
 def test_params_counts_what_a_model_has(finished_run, tmp_path, capsys):
     config = BertConfig.from_pretrained(finished_run / "final")
     real = sum(p.numel() for p in BertForPreTraining(config).parameters())
-    assert params(str(finished_run / "final"))["total"] == real
-    assert params("12x768")["parts"]["layers"] == 85_054_464
-    assert params("12x768")["total"] == params("roberta-wwm-ext")["total"]
+    assert parameters_of(str(finished_run / "final"))["total"] == real
+    assert parameters_of("12x768")["parts"]["layers"] == 85_054_464
+    assert parameters_of("12x768")["total"] == parameters_of("roberta-wwm-ext")["total"]
     assert cli.main(["params", "2x128"]) == 0
     assert re.search(r"total +3,221,642 +100.0%", capsys.readouterr().out)
     assert cli.main(["params", "2x128", "--json"]) == 0
@@ -180,4 +180,4 @@ def test_params_counts_what_a_model_has(finished_run, tmp_path, capsys):
     assert cli.main(["params", "nothing"]) == 2
     assert "not a recipe, a model folder or a shape" in capsys.readouterr().err
     shutil.copy(RECIPES_FOLDER / "tiny.toml", tmp_path / "mine.toml")
-    assert params(str(tmp_path / "mine.toml"))["total"] == 3_221_642
+    assert parameters_of(str(tmp_path / "mine.toml"))["total"] == 3_221_642

@@ -32,13 +32,13 @@ def leftovers(cache: Path) -> list[str]:
 
 
 @pytest.fixture
-def card(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> catalogue.Card:
+def card(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> catalogue.ModelCard:
     """A card of the catalogue whose archives are on the local server."""
     for form, layout in (("pt", "pytorch"), ("tf", "google")):
         (tmp_path / form).mkdir()
         archive = make_archive(tmp_path / form, "zip", layout, nest="chinese_L-2_H-128_A-2")
         server.add(f"/{form}/chinese_L-2_H-128_A-2.zip", archive.read_bytes())
-    card = catalogue.Card(
+    card = catalogue.ModelCard(
         name="toy_cn",
         aliases=("toy",),
         source="tests",
@@ -54,7 +54,7 @@ def card(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> cat
     )
     known = catalogue.find_card
 
-    def find_card(name: str) -> catalogue.Card | None:
+    def find_card(name: str) -> catalogue.ModelCard | None:
         return card if name in ("toy", "toy_cn") else known(name)
 
     monkeypatch.setattr(catalogue, "find_card", find_card)
@@ -214,7 +214,7 @@ def test_an_address_is_fetched_and_unpacked_once(
     assert leftovers(cache) == []
 
 
-def test_a_name_of_the_catalogue_is_fetched(card: catalogue.Card, server: Server) -> None:
+def test_a_name_of_the_catalogue_is_fetched(card: catalogue.ModelCard, server: Server) -> None:
     folder = locate("toy")
     assert folder == locate("toy_cn")
     assert find_model(folder).format == "pytorch"
@@ -223,7 +223,7 @@ def test_a_name_of_the_catalogue_is_fetched(card: catalogue.Card, server: Server
     assert [one.path[:4] for one in server.requests] == ["/pt/", "/tf/"]
 
 
-def test_a_model_that_is_gone_has_another_form(card: catalogue.Card, server: Server) -> None:
+def test_a_model_that_is_gone_has_another_form(card: catalogue.ModelCard, server: Server) -> None:
     del server.files["/pt/chinese_L-2_H-128_A-2.zip"]
     message = refused("toy")
     assert f"{card.pytorch_archive}: not there (the server answers 404)" in message
@@ -231,7 +231,7 @@ def test_a_model_that_is_gone_has_another_form(card: catalogue.Card, server: Ser
 
 
 def test_without_a_network_it_says_what_works(
-    card: catalogue.Card, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: catalogue.ModelCard, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving() as gone:
         nowhere = f"{gone.url}/model.zip"
@@ -345,7 +345,7 @@ def test_what_stands_beside_a_nested_folder_is_saved_too(tmp_path: Path) -> None
 
 
 def test_saving_from_a_server_and_failing(
-    card: catalogue.Card, server: Server, tmp_path: Path
+    card: catalogue.ModelCard, server: Server, tmp_path: Path
 ) -> None:
     save("toy", tmp_path / "out", form="tensorflow")
     assert set(contents(tmp_path / "out")) == set(LAYOUTS["google"])

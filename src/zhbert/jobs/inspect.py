@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.wording import counted, without_secrets
+from zhbert.zoo import find_files
 
 if TYPE_CHECKING:
     from zhbert.model.inspection import HeadState, Inspection, Vocabulary
@@ -40,41 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="model folder, archive, name or weights file")
 
 
-def inspect(path: str | Path, *, quiet: bool = True) -> Inspection:
-    """Look at the model that ``path`` leads to.
-
-    Raises:
-        ZhbertError: nothing there, or the weights cannot be read at all.
-    """
-    from zhbert.model.inspection import inspect_checkpoint
-
-    return inspect_checkpoint(find_files(path, quiet=quiet))
-
-
-def find_files(path: str | Path, *, quiet: bool = True) -> ModelFiles:
-    """The files of a model: those of one named weights file, or of what zoo.locate finds."""
-    from zhbert.zoo import locate
-    from zhbert.zoo.layout import find_model
-
-    folder = locate(path, quiet=quiet)
-    local = Path(path).expanduser()
-    # A named file is the one that is meant, whatever lies beside it.
-    named = local.parent == folder and not local.is_dir()
-    return find_model(local if named else folder)
-
-
 def run(args: argparse.Namespace) -> int:
     """Inspect and print; 0 also for what is strange, since that was the question."""
     from zhbert import console
 
+    path = without_secrets(args.path)
     files = find_files(args.path, quiet=args.quiet)
+    # Not before: a wrong path is said at once, without waiting for torch.
     from zhbert.model.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(files)
     if args.json:
-        console.print_json(describe(without_secrets(args.path), files, found))
-        return 0
-    _print(without_secrets(args.path), found)
+        console.print_json(describe(path, files, found))
+    else:
+        _print(path, found)
     return 0
 
 

@@ -8,26 +8,6 @@ zhbert params 12x768
 from __future__ import annotations
 
 import argparse
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from zhbert.config import (
-    VOCABULARY_SIZE,
-    ModelShape,
-    flatten,
-    load_recipe,
-    recipe_names,
-    resolve_shape,
-)
-from zhbert.errors import ZhbertError
-from zhbert.zoo import is_here
-from zhbert.zoo.layout import is_weights
-
-if TYPE_CHECKING:
-    from zhbert.model.config import BertConfig
-
-_SHAPE = re.compile(r"(\d{1,9})[xX×](\d{1,9})")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what the command line says."""
     from zhbert import console
+    from zhbert.model.parameters import parameters_of
 
-    result = params(args.what, vocabulary_size=args.vocabulary_size)
+    result = parameters_of(args.what, vocabulary_size=args.vocabulary_size)
     if args.json:
         console.print_json(result)
         return 0
@@ -54,50 +35,3 @@ def run(args: argparse.Namespace) -> int:
         table.add_row(part, f"{number:,}", f"{number / result['total']:.1%}")
     console.out().print(table)
     return 0
-
-
-def params(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
-    """Parameters by part, and their total.
-
-    >>> params("2x128")["total"]
-    3221642
-    """
-    from zhbert.model.config import count_parameters_by_part
-
-    config = _config(what, vocabulary_size)
-    parts = count_parameters_by_part(config)
-    return {
-        "what": what,
-        "layers": config.num_hidden_layers,
-        "hidden_size": config.hidden_size,
-        "vocabulary_size": config.vocab_size,
-        "parts": parts,
-        "total": sum(parts.values()),
-    }
-
-
-def _config(what: str, vocabulary_size: int) -> BertConfig:
-    from zhbert.model.config import BertConfig
-
-    if not VOCABULARY_SIZE[1](vocabulary_size):
-        raise ZhbertError(f"--vocabulary-size {vocabulary_size}: must be {VOCABULARY_SIZE[0]}")
-    shape: ModelShape | None = None
-    path = Path(what)
-    if match := _SHAPE.fullmatch(what):
-        layers, width = int(match[1]), int(match[2])
-        # No head count divides a width below 64 or one that is no multiple of 64; it adds nothing.
-        shape = resolve_shape(
-            ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
-        )
-    elif path.is_dir() or what.endswith(".json") or (path.is_file() and is_weights(path)):
-        return BertConfig.from_pretrained(what)
-    elif what in recipe_names() or path.is_file():
-        shape = resolve_shape(load_recipe(what).model)
-    elif is_here(what):
-        return BertConfig.from_pretrained(what)
-    if shape is None:
-        raise ZhbertError(
-            f"'{what}': not a recipe, a model folder or a shape such as 12x768; "
-            f"recipes: {', '.join(recipe_names())}"
-        )
-    return BertConfig(vocab_size=vocabulary_size, **flatten(shape))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
 from zhbert.wording import without_secrets
-from zhbert.zoo.layout import find_model, is_weights
+from zhbert.zoo.layout import ModelFiles, find_model, is_weights
 from zhbert.zoo.packaged import is_packaged, packaged_model
 
 if TYPE_CHECKING:
-    from zhbert.zoo.catalogue import Card
+    from zhbert.zoo.catalogue import ModelCard
     from zhbert.zoo.progress import Progress
 
 # The forms of a card's archives -> the fields of the card that say where a model of this form is.
@@ -76,6 +76,18 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
         if origin.kind == "archive":
             return _unpacked(Path(origin.address), progress)
         return _from_url(origin.address, progress)
+
+
+def find_files(name: str | Path, *, quiet: bool = True) -> ModelFiles:
+    """The files of whatever ``locate`` understands; of a file of weights, that file's model.
+
+    Raises:
+        ZhbertError: as ``locate``.
+    """
+    folder = locate(name, quiet=quiet)
+    path = Path(name).expanduser()
+    # A named file is the one that is meant, whatever lies beside it.
+    return find_model(path if path.parent == folder and not path.is_dir() else folder)
 
 
 def save(
@@ -172,7 +184,7 @@ def is_here(name: str | Path) -> bool:
         return False
 
 
-def _origin_of_card(card: Card, form: str | None) -> Origin:
+def _origin_of_card(card: ModelCard, form: str | None) -> Origin:
     def of(form: str) -> list[Origin]:
         fields = [field for field in FORMATS[form] if getattr(card, field)]
         return [Origin(_KINDS.get(field, "url"), getattr(card, field)) for field in fields]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from zhbert.errors import ZhbertError
+
 _TABLE = Path(__file__).with_name("models.toml")
 
 # architecture -> the model and tokenizer classes of transformers that open it.
@@ -31,7 +33,7 @@ SIZES = ("tiny", "small", "base", "large")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class ModelCard:
     """One published model; None where their READMEs do not say.
 
     >>> card = find_card("hfl/rbt3")
@@ -97,13 +99,13 @@ class Card:
 
 
 @functools.cache
-def cards() -> tuple[Card, ...]:
+def cards() -> tuple[ModelCard, ...]:
     """Every card, in the order of the table."""
     tables = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
     return tuple(_card(table) for table in tables)
 
 
-def find_card(name: str) -> Card | None:
+def find_card(name: str) -> ModelCard | None:
     """The card of a name, an alias or a hub id; capitals, ``_`` and ``-`` make no difference.
 
     >>> find_card("RoBERTa_wwm_ext").name
@@ -112,6 +114,16 @@ def find_card(name: str) -> Card | None:
     True
     """
     return _index().get(_key(name))
+
+
+def known_card(name: str) -> ModelCard:
+    """The card of ``name``; raises ZhbertError, with near names, where there is none."""
+    card = find_card(name)
+    if card is None:
+        near = " or ".join(f"'{one}'" for one in similar_names(name))
+        hint = f"; did you mean {near}?" if near else ""
+        raise ZhbertError(f"no model '{name}'{hint}; 'zhbert models' lists them all")
+    return card
 
 
 def similar_names(name: str, count: int = 3) -> list[str]:
@@ -128,9 +140,9 @@ def similar_names(name: str, count: int = 3) -> list[str]:
 
 
 @functools.cache
-def _index() -> Mapping[str, Card]:
+def _index() -> Mapping[str, ModelCard]:
     # The first card keeps a name: a test holds that no two have one in common.
-    index: dict[str, Card] = {}
+    index: dict[str, ModelCard] = {}
     for card in cards():
         for name in (card.name, *card.aliases):
             index.setdefault(_key(name), card)
@@ -141,8 +153,8 @@ def _key(name: str) -> str:
     return "-".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def _card(table: Mapping[str, Any]) -> Card:
-    card = Card(**table)
+def _card(table: Mapping[str, Any]) -> ModelCard:
+    card = ModelCard(**table)
     names = [*card.aliases]
     names += [name for name in (card.display_name, card.paddlehub_module) if name]
     if card.hugging_face_id:
