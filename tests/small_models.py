@@ -40,7 +40,7 @@ SHAPE: dict[str, Any] = {
 def make_model(
     folder: Path,
     *,
-    kind: Any = transformers.BertForPreTraining,
+    kind: Any = None,
     pieces: list[str] = PIECES,
     spare: int = 0,
     dtype: torch.dtype = torch.float32,
@@ -50,7 +50,7 @@ def make_model(
     """A model folder that transformers wrote, with ``spare`` rows beyond its pieces."""
     torch.manual_seed(7)
     values = SHAPE | {"vocab_size": len(pieces) + spare} | config
-    model = kind(transformers.BertConfig(**values))
+    model = (kind or transformers.BertForPreTraining)(transformers.BertConfig(**values))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -60,8 +60,9 @@ def make_model(
     return folder
 
 
-def outputs(folder: Path, ids: Any, kind: Any = transformers.BertForPreTraining) -> Any:
+def outputs(folder: Path, ids: Any, kind: Any = None) -> Any:
     """What transformers computes of (batch, length) ids, hidden states included."""
+    kind = kind or transformers.BertForPreTraining
     model, told = kind.from_pretrained(folder, output_loading_info=True)
     assert not any(told[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():

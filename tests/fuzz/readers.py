@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
+from tests import small_tasks
 from tests.fuzz.harness import Reader
-from tests.jobs import small_tasks
 from tests.report.run_folders import fine_tuning_run, pretraining_run
 from tests.small_corpora import make_corpus
 from tests.zoo.models import make_archive

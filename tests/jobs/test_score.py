@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scipy import stats
-from sklearn.metrics import f1_score, matthews_corrcoef
 from tests.tasks.slow_entities import f1
 
 from zhbert import cli
@@ -225,6 +223,8 @@ def test_labels_in_every_form(predictions: str, score: Callable[..., Any], write
 def test_glues_scores_are_the_libraries(
     data: Path, score: Callable[..., Any], write: Write
 ) -> None:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
     rng = random.Random(0)
     mrpc = data / "tasks/glue/MRPC/msr_paraphrase_test.txt"
     gold = [line.split("\t")[0] for line in mrpc.read_text("utf-8-sig").splitlines()[1:]]
@@ -240,6 +240,8 @@ def test_glues_scores_are_the_libraries(
 
 
 def test_numbers(data: Path, score: Callable[..., Any], write: Write) -> None:
+    from scipy import stats
+
     rng = random.Random(0)
     path = find_file(load_card("stsb_zh"), data / "tasks", "dev")
     assert path is not None

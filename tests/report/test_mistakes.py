@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sklearn.metrics import confusion_matrix
 from tests.report.run_folders import fine_tuning_run
 
 from zhbert.report.mistakes import (
@@ -39,6 +38,8 @@ def test_right_labels_are_rows_and_predicted_ones_columns(tmp_path: Path) -> Non
 
 
 def test_a_matrix_is_sklearns_over_all_seeds(tmp_path: Path) -> None:
+    from sklearn.metrics import confusion_matrix
+
     of = run(tmp_path / "a", "ocnli", right=[0.5, 0.7], examples=90)
     seeds = [predictions_of(of, seed) for seed in of.seeds]
     matrix = confusion(of, seeds)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from tests.small_corpora import PIECES as CORPUS_PIECES
 from tests.small_corpora import TINY
 from tests.small_models import make_model, outputs
-from transformers import AutoTokenizer
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
@@ -40,7 +40,7 @@ def test_transformers_opens_the_model_and_short_rows_give_the_same(
     old, new = outputs(model, IDS), outputs(tmp_path / "new", IDS)
     assert torch.equal(new.prediction_logits, old.prediction_logits)
     assert torch.equal(new.seq_relationship_logits, old.seq_relationship_logits)
-    assert AutoTokenizer.from_pretrained(tmp_path / "new").model_max_length == length
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "new").model_max_length == length
     # A row that is as long as the new model takes: both programs agree on it.
     ids = torch.randint(6, 90, (2, length), generator=torch.Generator().manual_seed(0))
     ours = BertForPreTraining.from_pretrained(tmp_path / "new", quiet=True)

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.small_models import PIECES, make_model, outputs
-from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
@@ -156,8 +155,8 @@ def test_all_tokenizers_agree_on_an_extended_model(extended: Path, parts: list[s
     ours = Tokenizer.from_pretrained(extended)
     expected = ours.encode(text)
     for theirs in (
-        AutoTokenizer.from_pretrained(extended),
-        BertTokenizer.from_pretrained(extended),
+        transformers.AutoTokenizer.from_pretrained(extended),
+        transformers.BertTokenizer.from_pretrained(extended),
     ):
         assert theirs(text, add_special_tokens=False)["input_ids"] == expected.ids.tolist()
     before = Tokenizer(PIECES).encode(text)
@@ -169,7 +168,7 @@ def test_a_cased_model_keeps_its_case(tmp_path: Path) -> None:
     cased = make_model(tmp_path / "cased", do_lower_case=False)
     result = extend(cased, tmp_path, "COVID", "covid")
     assert [one["piece"] for one in result["added"]] == ["COVID", "covid"]
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert tokenizer.tokenize("COVID covid") == ["COVID", "covid"]
 
 
@@ -324,7 +323,7 @@ def test_googles_vocabulary_grows_by_what_a_real_text_asks_for(data: Path, tmp_p
     assert after["unknown"] < 0.1 * before["unknown"]
     assert result["without_inner_form"] == []
     assert read_vocabulary(tmp_path / "out" / "vocab.txt") == [*pieces, *added]
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     ours = Tokenizer.from_pretrained(tmp_path / "out")
     lines = text.splitlines()[:300]
     expected = theirs(lines, add_special_tokens=False)["input_ids"]

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from tests.small_corpora import PIECES as CORPUS_PIECES
 from tests.small_corpora import TINY, make_corpus
 from tests.small_models import PIECES, make_model, outputs
-from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
@@ -124,7 +123,7 @@ def test_googles_files_become_a_folder_that_transformers_opens(data: Path, tmp_p
     config = json.loads((tmp_path / "small/config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == ["BertForPreTraining"]
     text = "模型的 BERT，2024"
-    theirs_tokens = AutoTokenizer.from_pretrained(tmp_path / "small")
+    theirs_tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "small")
     ours_tokens = Tokenizer.from_pretrained(source)
     assert theirs_tokens(text, add_special_tokens=False)["input_ids"] == (
         ours_tokens.encode(text).ids.tolist()
@@ -200,7 +199,10 @@ TEXTS = st.text(alphabet="的一是在abqzTRANSformer09 ，。[MASK]龘é", max_
 def test_all_tokenizers_agree_on_a_pruned_model(pruned: Path, texts: list[str]) -> None:
     ours = Tokenizer.from_pretrained(pruned)
     large = Tokenizer(PIECES)
-    for theirs in (AutoTokenizer.from_pretrained(pruned), BertTokenizer.from_pretrained(pruned)):
+    for theirs in (
+        transformers.AutoTokenizer.from_pretrained(pruned),
+        transformers.BertTokenizer.from_pretrained(pruned),
+    ):
         for text in texts:
             expected = theirs(text, add_special_tokens=False)["input_ids"]
             assert ours.encode(text).ids.tolist() == expected

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transformers import BertTokenizerFast
 
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
@@ -40,7 +40,7 @@ CONFIG = BertConfig(
 def theirs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
     OURS.save_pretrained(folder)
-    return BertTokenizerFast.from_pretrained(folder)
+    return transformers.BertTokenizerFast.from_pretrained(folder)
 
 
 def question(context, answer="", start=None, asked="谁在北京？", kind="span", number="1"):

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from tests.tasks.slow_entities import default_entities, f1
 
 from zhbert.errors import ZhbertError
@@ -84,11 +82,15 @@ def tag_rows(draw: st.DrawFn) -> tuple[Rows, Rows]:
 
 @given(labels_of("01"))
 def test_accuracy_is_scikit_learns(pair: tuple[list[str], list[str]]) -> None:
+    from sklearn.metrics import accuracy_score
+
     assert accuracy(*pair) == pytest.approx(100 * accuracy_score(*pair))
 
 
 @given(labels_of("01"))
 def test_f1_of_the_positive_class_is_scikit_learns(pair: tuple[list[str], list[str]]) -> None:
+    from sklearn.metrics import f1_score
+
     expected = f1_score(*pair, pos_label="1", average="binary", zero_division=0) if (
         "1" in pair[0] + pair[1]
     ) else 0.0  # fmt: skip
@@ -103,6 +105,8 @@ def test_f1_takes_another_positive_class(pair: tuple[list[str], list[str]]) -> N
 
 @pytest.mark.parametrize("names", ["01", "abc", "abcdefg"])
 def test_matthews_is_scikit_learns(names: str) -> None:
+    from sklearn.metrics import matthews_corrcoef
+
     @given(labels_of(names))
     def check(pair: tuple[list[str], list[str]]) -> None:
         with warnings.catch_warnings():
@@ -117,6 +121,8 @@ def test_matthews_is_scikit_learns(names: str) -> None:
 @example(([0.1] * 7, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]))
 @example(([1e-100, 2e-100, 4e-100], [1e100, 3e100, 1e100]))
 def test_correlations_are_scipys(pair: tuple[list[float], list[float]]) -> None:
+    from scipy import stats
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about constant rows
         by_value, by_rank = stats.pearsonr(*pair)[0], stats.spearmanr(*pair)[0]
@@ -140,6 +146,8 @@ def test_a_constant_has_no_correlation() -> None:
 @given(tag_rows())
 @settings(max_examples=1000)
 def test_entities_are_seqevals(pair: tuple[Rows, Rows]) -> None:
+    from sklearn.metrics import accuracy_score
+
     gold, predicted = pair
     assert entities(gold[0]) == default_entities(gold[0])
     assert entity_f1(gold, predicted) == pytest.approx(f1(gold, predicted))

@@ -12,7 +12,6 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, classification_report, confusion_matrix
 
 from zhbert.errors import ZhbertError
 from zhbert.inference.run_model import run_model
@@ -198,6 +197,8 @@ def assert_report_is(mine, theirs):
 @pytest.mark.filterwarnings("ignore:A single label was found")
 @given(sides("abcd", single=True))
 def test_the_report_of_labels_is_scikit_learns(pair):
+    from sklearn.metrics import classification_report, confusion_matrix
+
     gold, found = pair
     report = class_report(gold, found, "abcd")
     assert_report_is(report, classification_report(*pair, output_dict=True, zero_division=0))
@@ -213,6 +214,8 @@ def test_the_report_of_labels_is_scikit_learns(pair):
 
 @given(sides("abcd", single=False))
 def test_the_report_of_several_labels_is_scikit_learns(pair):
+    from sklearn.metrics import accuracy_score, classification_report
+
     rows = [[tuple(sorted(row)) for row in side] for side in pair]
     expected = classification_report(
         *(marks(side, "abcd") for side in pair), target_names=list("abcd"), output_dict=True,

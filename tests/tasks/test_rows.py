@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertTokenizer
 
 from zhbert.tasks.rows import LabelledRows, gather, longest_first, text_rows
 from zhbert.text.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ texts = st.text(alphabet="今天气很好的cat s1，。", max_size=30)
 def tokenizers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocabulary")
     Tokenizer.default().save_pretrained(folder)
-    return Tokenizer.default(), BertTokenizer.from_pretrained(folder)
+    return Tokenizer.default(), transformers.BertTokenizer.from_pretrained(folder)
 
 
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8), st.integers(8, 40))

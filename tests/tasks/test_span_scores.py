@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nltk.tokenize import NLTKWordTokenizer
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks import span_scores
@@ -111,6 +110,8 @@ def harmonic(same: int, ours: int, theirs: int) -> Fraction:
 
 
 def slow_cmrc_cut(text: str) -> tuple[str, list[str]]:
+    from nltk.tokenize import NLTKWordTokenizer
+
     dropped = list("-:_*^/\\~`+=") + list("，。：？！“”；’《》·、「」（）－～『』")
     kept = ""
     for letter in text.lower().strip():

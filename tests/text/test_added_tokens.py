@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.text.test_tokenizer import in_plain_python
-from transformers import AddedToken as TheirToken
-from transformers import AutoTokenizer, BertTokenizer
 
 from zhbert.errors import ZhbertError
 from zhbert.text.extend_vocab import with_pieces
@@ -61,11 +61,11 @@ CONTENTS = st.one_of(
 
 
 @st.composite
-def tokens(draw: st.DrawFn) -> TheirToken:
+def tokens(draw: st.DrawFn) -> tokenizers.AddedToken:
     flags = {name: draw(st.booleans()) for name in ("special", "normalized")}
     for name in ("single_word", "lstrip", "rstrip"):
         flags[name] = draw(st.integers(0, 3)) == 0
-    return TheirToken(draw(CONTENTS), **flags)
+    return tokenizers.AddedToken(draw(CONTENTS), **flags)
 
 
 def texts_with(contents: list[str]) -> st.SearchStrategy[str]:
@@ -75,7 +75,7 @@ def texts_with(contents: list[str]) -> st.SearchStrategy[str]:
 
 def assert_same_ids(path: Path, texts: list[str]) -> Tokenizer:
     """In plain Python and natively, one by one and together, with special tokens and without."""
-    ours, theirs = Tokenizer.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    ours, theirs = Tokenizer.from_pretrained(path), transformers.AutoTokenizer.from_pretrained(path)
     assert len(set(ours.vocabulary)) == len(theirs)
     slow = in_plain_python(ours)
     for special in (True, False):
@@ -122,7 +122,7 @@ SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 NAMED = st.fixed_dictionaries(
     {},
     optional={
-        "mask_token": st.sampled_from(["<m>", TheirToken("<m>", lstrip=True), "好"]),
+        "mask_token": st.sampled_from(["<m>", tokenizers.AddedToken("<m>", lstrip=True), "好"]),
         "bos_token": st.sampled_from(["<s>", "ab"]),
         "extra_special_tokens": st.sampled_from([["<e>", "说"], {"image_token": "<im>"}]),
     },
@@ -132,12 +132,15 @@ NAMED = st.fixed_dictionaries(
 @given(st.data(), OPTIONS, NAMED, st.lists(tokens(), max_size=5, unique_by=str))
 @SLOW
 def test_ids_equal_transformers_on_every_folder_that_it_writes(
-    draw: st.DataObject, options: dict[str, Any], named: dict[str, Any], added: list[TheirToken]
+    draw: st.DataObject,
+    options: dict[str, Any],
+    named: dict[str, Any],
+    added: list[tokenizers.AddedToken],
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         path, again = Path(name), Path(name) / "again"
         write_vocabulary(path, PIECES[draw.draw(st.sampled_from([0, 0, 1])) :])
-        theirs = BertTokenizer.from_pretrained(path, **options, **named)
+        theirs = transformers.BertTokenizer.from_pretrained(path, **options, **named)
         for token in added:
             theirs.add_tokens([token])
         theirs.save_pretrained(path)
@@ -227,7 +230,7 @@ def test_the_user_s_own_brackets_are_pieces_of_the_corpus_and_of_what_is_saved(
 @given(st.data(), st.lists(tokens(), min_size=1, max_size=4, unique_by=str))
 @settings(max_examples=60, deadline=None)
 def test_words_of_texts_with_added_tokens_are_the_plain_python_s(
-    draw: st.DataObject, added: list[TheirToken]
+    draw: st.DataObject, added: list[tokenizers.AddedToken]
 ) -> None:
     made = [AddedToken(t.content, t.special, t.normalized, t.single_word) for t in added]
     tokenizer = Tokenizer(PIECES, added_tokens=made)
@@ -271,8 +274,10 @@ def test_tokens_that_cannot_be_found_as_in_transformers_are_refused() -> None:
 
 def test_white_space_can_be_a_token(tmp_path: Path) -> None:
     write_vocabulary(tmp_path)
-    theirs = BertTokenizer.from_pretrained(tmp_path)
-    theirs.add_tokens([TheirToken("\u3000", normalized=False), TheirToken(" ")])
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    theirs.add_tokens(
+        [tokenizers.AddedToken("\u3000", normalized=False), tokenizers.AddedToken(" ")]
+    )
     theirs.save_pretrained(tmp_path)
     assert_same_ids(tmp_path, ["他 说\u3000好", "  ab \u3000 a", "好好"])
 
@@ -357,7 +362,7 @@ def test_new_pieces_follow_added_tokens_that_stay_what_they_were(tmp_path: Path)
 @given(st.data(), st.lists(tokens(), max_size=3, unique_by=str))
 @settings(max_examples=60, deadline=None)
 def test_the_scan_never_misses_a_text_with_a_token(
-    draw: st.DataObject, added: list[TheirToken]
+    draw: st.DataObject, added: list[tokenizers.AddedToken]
 ) -> None:
     made = [AddedToken(t.content, t.special, t.normalized, t.single_word) for t in added]
     tokenizer = Tokenizer(PIECES, added_tokens=made, **draw.draw(OPTIONS))

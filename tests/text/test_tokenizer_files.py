@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, BertTokenizer
+import transformers
 
 from zhbert.errors import ZhbertError
 from zhbert.text.tokenizer import Tokenizer, read_vocabulary
@@ -53,7 +53,10 @@ def lines(pieces: list[str]) -> str:
 
 def assert_same_as_transformers(path: Path, texts: list[str] = TEXTS) -> None:
     ours = Tokenizer.from_pretrained(path)
-    for theirs in (AutoTokenizer.from_pretrained(path), BertTokenizer.from_pretrained(path)):
+    for theirs in (
+        transformers.AutoTokenizer.from_pretrained(path),
+        transformers.BertTokenizer.from_pretrained(path),
+    ):
         for text in texts:
             expected = theirs(text, add_special_tokens=False, return_offsets_mapping=True)
             encoding = ours.encode(text)
@@ -146,7 +149,7 @@ def test_what_we_save_opens_in_transformers_with_the_same_ids(
     tokenizer = Tokenizer(PIECES, **options)
     tokenizer.save_pretrained(path, model_max_length=512)
     assert_same_as_transformers(path)
-    assert AutoTokenizer.from_pretrained(path).model_max_length == 512
+    assert transformers.AutoTokenizer.from_pretrained(path).model_max_length == 512
     assert Tokenizer.from_pretrained(path).fingerprint() == tokenizer.fingerprint()
     # Either vocabulary file will do alone.
     for name in ("vocab.txt", "tokenizer.json"):
@@ -160,7 +163,7 @@ def test_what_we_save_opens_in_transformers_with_the_same_ids(
 def test_transformers_adds_cls_and_sep_to_what_we_save(folder: Folder) -> None:
     path = folder({})
     Tokenizer(PIECES).save_pretrained(path)
-    theirs = AutoTokenizer.from_pretrained(path)
+    theirs = transformers.AutoTokenizer.from_pretrained(path)
     assert theirs("使").input_ids == [2, 5, 3]
     pair = theirs("使", "用")
     assert pair.input_ids == [2, 5, 3, 6, 3]
@@ -170,7 +173,7 @@ def test_transformers_adds_cls_and_sep_to_what_we_save(folder: Folder) -> None:
 @pytest.mark.parametrize("options", [{}, {"do_lower_case": False}])
 def test_what_transformers_saves_is_read(folder: Folder, options: dict[str, Any]) -> None:
     path = folder({"vocab.txt": lines(PIECES)})
-    BertTokenizer.from_pretrained(path, **options).save_pretrained(path)
+    transformers.BertTokenizer.from_pretrained(path, **options).save_pretrained(path)
     (path / "vocab.txt").unlink()
     assert_same_as_transformers(path)
     assert Tokenizer.from_pretrained(path).vocabulary == tuple(PIECES)
@@ -179,7 +182,7 @@ def test_what_transformers_saves_is_read(folder: Folder, options: dict[str, Any]
 def test_what_transformers_saves_of_a_blank_piece_is_the_same_tokenizer(folder: Folder) -> None:
     path = folder({"vocab.txt": lines([*PIECES[:6], "\u2028", "##\u2028", *PIECES[6:]])})
     expected = Tokenizer.from_pretrained(path).fingerprint()
-    BertTokenizer.from_pretrained(path).save_pretrained(path)
+    transformers.BertTokenizer.from_pretrained(path).save_pretrained(path)
     assert Tokenizer.from_pretrained(path).fingerprint() == expected
     (path / "vocab.txt").unlink()
     assert Tokenizer.from_pretrained(path).fingerprint() == expected
