@@ -1,19 +1,14 @@
-"""Where a run computes: device, number format, threads; and where its results come from."""
+"""Where a run computes: device, number format, threads, memory."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_json
-from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +24,7 @@ def choose_device(local_rank: int = 0) -> torch.device:
 
 
 def _cpuinfo(*keys: str) -> str:
-    """What Linux says of the first CPU under one of the keys; empty elsewhere."""
+    """What /proc/cpuinfo says of the first CPU under one of ``keys``; empty outside of Linux."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -39,14 +34,15 @@ def _cpuinfo(*keys: str) -> str:
 
 
 def cpu_flags() -> set[str]:
-    """The CPU's features as Linux names them (``avx512f``, ``amx_bf16``); empty elsewhere."""
+    """The CPU's features as Linux names them (``avx512f``, ``amx_bf16``); empty outside of it."""
     return set(_cpuinfo("flags", "Features").split())
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bf16 on GPUs and CPUs that multiply it natively, and fp32 elsewhere.
+    """The number format of a ``precision``: "fp32", "bf16" or "auto".
 
-    Without AMX or AVX512_BF16 a CPU's bf16 products are no faster than fp32's.
+    "auto" is bf16 on GPUs and CPUs with instructions for it (AMX, AVX512_BF16), else fp32: without
+    them a CPU multiplies bf16 no faster than fp32.
     """
     import torch
 
@@ -61,19 +57,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-# oneDNN keeps what it has compiled for a shape, a third of a megabyte each, and packed rows make a
-# new shape of nearly every batch. So many serve the batches of one moment; its own bound, 1024,
-# lets a process grow by half a gigabyte. Read when the first operation runs.
+# oneDNN keeps the code that it compiles for each shape, a third of a megabyte each, and packed rows
+# have a new shape in nearly every batch: by its own limit, 1024 shapes, a process grows by half a
+# gigabyte. A few dozen serve the batches in flight. oneDNN reads this when it first computes.
 _ONEDNN_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 _SHAPES_KEPT = 64
-# OpenMP ends the process where it cannot start a thread.
+# OpenMP aborts the process when it cannot start a thread.
 MOST_THREADS = 1024
 
 
 def prepare_threads(threads: int) -> int:
-    """Set PyTorch's CPU threads (0: its own choice) and return how many there are.
+    """Set the number of PyTorch's CPU threads (0: its own choice) and return it.
 
-    Call it before anything is computed. Raises ZhbertError for more threads than any CPU has cores.
+    Call this before anything is computed. Raises ZhbertError for a number that no CPU has.
     """
     import torch
 
@@ -84,18 +80,18 @@ def prepare_threads(threads: int) -> int:
     if threads:
         torch.set_num_threads(threads)
     # Adam's running means decay into denormal numbers, on which a CPU computes many times slower.
-    # Threads take the setting from the thread that starts them: it must precede all computing.
+    # A thread inherits this setting from the one that starts it, so it must be made first.
     torch.set_flush_denormal(True)
     return torch.get_num_threads()
 
 
 def has_compiler() -> bool:
-    """Is there the C++ compiler that torch.compile needs on a CPU (Triton brings its own)?"""
+    """Whether the C++ compiler is installed that torch.compile needs on a CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
 def total_memory(device: torch.device | None = None) -> int:
-    """The whole memory of a GPU in bytes; of the CPU, or of no device named: the machine's."""
+    """Bytes of memory: the GPU's own for a GPU; the machine's for a CPU or None."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -106,61 +102,3 @@ def total_memory(device: torch.device | None = None) -> int:
 def cpu_name() -> str:
     """The CPU's name as the system gives it."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def git_commit() -> str | None:
-    """The commit of the source tree that this runs from, with ``+`` where it was changed."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) -> dict[str, Any]:
-    """What a result depends on and a recipe does not say: versions, commit, hardware, command."""
-    import numpy
-    import torch
-
-    from zhbert import __version__
-
-    flags = cpu_flags()
-    telling = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd",
-               "sve")  # fmt: skip
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": [without_secrets(word) for word in sys.argv],
-        "zhbert": __version__,
-        "commit": git_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cpu_flags": [flag for flag in telling if flag in flags],
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "cuda": torch.version.cuda if gpu else None,
-        "device": str(device),
-        "precision": str(dtype).removeprefix("torch."),
-        "processes": world_size,
-    }
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """A run's provenance.json; nothing where it is missing or damaged: no result depends on it."""
-    try:
-        return read_json(folder / "provenance.json", dict)
-    except ZhbertError:
-        return {}

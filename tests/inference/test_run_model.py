@@ -12,12 +12,7 @@ from tests.model.conftest import SHAPE, enlarge
 from torch import Tensor
 
 from zhbert.inference import run_model as running
-from zhbert.inference.run_model import (
-    CPU_BYTES_AT_ONCE,
-    MAX_PADDED_TOKENS,
-    max_padded_tokens,
-    run_model,
-)
+from zhbert.inference.run_model import run_model
 from zhbert.model import layers, native
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForSequenceClassification
@@ -120,9 +115,3 @@ def test_what_a_row_is_predicted_beside_changes_rounding_only() -> None:
         text = TextExample("0", TEXTS[number], None)
         alone = run_model(model, KIND.prepare([text]).rows, KIND.scores)
         np.testing.assert_allclose(alone[0], together[number], atol=1e-5)
-
-
-def test_batches_are_as_wide_as_a_cpu_likes() -> None:
-    most = max_padded_tokens(3072, on_cpu=True)
-    assert 4 * 3072 * most <= CPU_BYTES_AT_ONCE < 4 * 3072 * (most + 1)
-    assert max_padded_tokens(48, on_cpu=True) == MAX_PADDED_TOKENS

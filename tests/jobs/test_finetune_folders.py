@@ -13,6 +13,7 @@ from zhbert.finetuning import seed as finetune_seed
 from zhbert.folders import locked
 from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
+from zhbert.train import cost
 
 FAST = [*QUICK, "epochs=1"]
 
@@ -214,7 +215,7 @@ def test_of_a_key_given_twice_the_last_counts(tmp_path, model, card):
 def test_micro_batches_stay_as_they_are_when_memory_does_not(tmp_path, model, card, monkeypatch):
     """Dropout depends on them: a run that another machine goes on with keeps the first one's."""
     one, two = tmp_path / "one", tmp_path / "two"
-    monkeypatch.setattr(finetune_seed, "CPU_BYTES_AT_ONCE", 4 * 64 * 64)
+    monkeypatch.setattr(cost, "CPU_TENSOR_BYTES", 4 * 64 * 64)
     finetune(card, model, None, one, QUICK)
     real = finetune_seed.MetricsFile.write
 
@@ -228,7 +229,7 @@ def test_micro_batches_stay_as_they_are_when_memory_does_not(tmp_path, model, ca
         with pytest.raises(KeyboardInterrupt):
             finetune(card, model, None, two, [*QUICK, "checkpoint_every=4"])
     assert list(two.glob("seed-0/checkpoints/*"))
-    monkeypatch.setattr(finetune_seed, "CPU_BYTES_AT_ONCE", 1 << 30)
+    monkeypatch.setattr(cost, "CPU_TENSOR_BYTES", 1 << 30)
     finetune(card, model, None, two, QUICK)
     assert (one / "seed-0/final/model.safetensors").read_bytes() == (
         two / "seed-0/final/model.safetensors"

@@ -24,10 +24,10 @@ from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_j
 from zhbert.finetuning.epochs import plan_epoch, steps_of
 from zhbert.finetuning.fine_tuned import SECTION, section_of
 from zhbert.inference.rows import padding_share
-from zhbert.inference.run_model import CPU_BYTES_AT_ONCE, Array, run_model
+from zhbert.inference.run_model import Array, run_model
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
-from zhbert.runtime import choose_dtype, total_memory
+from zhbert.runtime import choose_dtype
 from zhbert.tasks.cards import TaskCard
 from zhbert.tasks.kinds import FineTuning, Kind, Prediction, Prepared
 from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
@@ -36,6 +36,7 @@ from zhbert.tasks.scoring import report, score
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.write_predictions import write_predictions
 from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, model_state
+from zhbert.train.cost import Hardware, Workload, compile_if_worth_it, max_padded_tokens
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import MetricsFile, Progress, Sink
 from zhbert.train.loop import (
@@ -46,7 +47,6 @@ from zhbert.train.loop import (
     train,
     write_notice,
 )
-from zhbert.train.memory import Workload, compile_layers, memory_budget
 from zhbert.train.optim import AdamW, schedule
 
 RESULT = "result.json"
@@ -163,7 +163,8 @@ class _Seed:
         per_epoch, steps = task.steps_per_epoch, task.steps
         self._compile(steps)
         # A run that goes on on another machine keeps its micro-batches: the same to the bit.
-        self.cells = self.cells or self._choose_cells()
+        hardware = Hardware.of(task.device, self.dtype)
+        self.cells = self.cells or max_padded_tokens(self._work(), hardware)
 
         def source(step: int) -> Iterator[list[LabelledBatch]]:
             return steps_of(
@@ -266,20 +267,10 @@ class _Seed:
         config = cast(Any, self.model).config
         return Workload.of(config, vocabulary_size=0, sequence_length=longest)
 
-    def _choose_cells(self) -> int:
-        """How many cells of rows times longest row are computed at once."""
-        on_gpu, work = self.task.device.type == "cuda", self._work()
-        budget = memory_budget(total_memory(self.task.device), on_gpu)
-        cells = budget // work.activation_bytes(self.dtype.itemsize, stored_attention=not on_gpu)
-        if not on_gpu:
-            widest = max(work.intermediate_size, work.num_attention_heads * work.sequence_length)
-            cells = min(cells, CPU_BYTES_AT_ONCE // (4 * widest))
-        return max(1, cells)
-
     def _compile(self, steps: int) -> None:
         settings = self.task.settings
         pieces = int(self.task.train.rows.cu_seqlens[-1]) * settings.epochs
-        compile_layers(
+        compile_if_worth_it(
             self.model,
             settings.compile,
             steps=steps,

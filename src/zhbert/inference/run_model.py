@@ -17,20 +17,17 @@ from zhbert.errors import ZhbertError
 from zhbert.inference.rows import PieceRows, by_length, check_segments
 from zhbert.model import native
 from zhbert.packing import PackedBatch
+from zhbert.train.cost import MAX_PADDED_TOKENS, max_predicted_tokens
 from zhbert.train.loop import move
 
 Array = NDArray[Any]
 Forward = Callable[[nn.Module, PackedBatch], Tensor]
 """From a model and a batch to its scores: (R, n), of its rows, or (T, n), of its pieces."""
 
-# The limits of a batch. Larger ones are no faster, and long rows would need much memory.
+# Rows of a batch: larger ones are no faster.
 MAX_ROWS = 128
-MAX_PADDED_TOKENS = 8192
 # On a CPU so many batches are computed at once, whose activations are in memory together.
 MAX_BATCHES_AT_ONCE = 4
-# On a CPU the widest activations stay below the size from which on malloc (glibc's largest
-# threshold is 32 MiB) takes fresh pages for each tensor, which cost more than they carry.
-CPU_BYTES_AT_ONCE = 16 << 20
 
 
 def run_model(
@@ -63,8 +60,8 @@ def run_model(
         scores = forward(model, move(batch, device)).float().cpu().numpy()
         return (pieces if len(scores) == len(pieces) else chosen), scores
 
-    width = config.intermediate_size
-    batches = by_length(rows.lengths, MAX_ROWS, max_padded_tokens(width, device.type == "cpu"))
+    most = max_predicted_tokens(config.intermediate_size, device.type == "cpu")
+    batches = by_length(rows.lengths, MAX_ROWS, most)
     scores = np.empty((0, 1), np.float32)
     with _evaluating(model), torch.no_grad(), _encoder_in(model, dtype):
         for chosen, (places, some) in zip(
@@ -81,17 +78,6 @@ def run_model(
             + str(dtype).removeprefix("torch.")
         )
     return scores
-
-
-def max_padded_tokens(intermediate_size: int, on_cpu: bool) -> int:
-    """Rows times the longest row, at most, of a batch that a model of this width predicts.
-
-    >>> max_padded_tokens(3072, on_cpu=False), max_padded_tokens(3072, on_cpu=True)
-    (8192, 1365)
-    """
-    if not on_cpu:
-        return MAX_PADDED_TOKENS
-    return min(MAX_PADDED_TOKENS, CPU_BYTES_AT_ONCE // (4 * intermediate_size))
 
 
 def _side_by_side(

@@ -24,9 +24,8 @@ from zhbert.config import (
 )
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.options import add_recipe_arguments
-from zhbert.pretraining.workload import auto_micro_batch_rows, workload
 from zhbert.runtime import total_memory
-from zhbert.train.memory import BYTES_PER_PARAMETER, memory_budget
+from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
 from zhbert.wording import counted, without_secrets
 from zhbert.zoo import is_here
 from zhbert.zoo.catalogue import find_card
@@ -101,10 +100,9 @@ def check(
     size = vocabulary_size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
     config = BertConfig(vocab_size=size, **flatten(shape))
     parameters = sum(count_parameters_by_part(config).values())
-    work = workload(settings, shape, size)
-    budget = memory_budget(total_memory(), on_gpu=False)
-    rows = settings.micro_batch_size or auto_micro_batch_rows(
-        settings, shape, size, settings.batch_size, budget, False, 4
+    work = Workload.of_recipe(settings, shape, size)
+    rows = settings.micro_batch_size or micro_batch_rows(
+        settings.batch_size, work, Hardware(memory=total_memory())
     )
     per_step = settings.batch_size * settings.sequence_length
     operations = work.operations() * per_step

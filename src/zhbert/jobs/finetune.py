@@ -48,10 +48,10 @@ from zhbert.finetuning.describe import (
     describe_summary,
     short_name,
 )
-from zhbert.folders import Claim, empty_folder
 from zhbert.model.folder import check_vocabulary
 from zhbert.options import add_encoding, take_positionals_anywhere
-from zhbert.runtime import read_provenance
+from zhbert.runs.folder import RunFolder
+from zhbert.runs.provenance import read_provenance
 from zhbert.schema import build, flatten, to_toml
 from zhbert.tasks.cards import TaskCard, load_card, split_remark, with_encoding
 from zhbert.tasks.settings import (
@@ -182,15 +182,15 @@ def finetune(
     texts = list(overrides)
     points = distinct_points(texts)
     folder = Path(out)
-    claim = Claim(
-        folder=folder,
+    run_folder = RunFolder(
+        path=folder,
         what="a run of 'zhbert finetune'",
-        is_ours=_is_run,
+        settings_file="task.toml",
         overwrite=overwrite,
         goes_on=True,
     )
-    claim.check()
-    return _Run(card, os.fspath(model), data, claim, points, seeds, quiet).go()
+    run_folder.check()
+    return _Run(card, os.fspath(model), data, run_folder, points, seeds, quiet).go()
 
 
 class _Run:
@@ -201,7 +201,7 @@ class _Run:
         card: TaskCard,
         model: str,
         data: str | os.PathLike[str] | None,
-        claim: Claim,
+        run_folder: RunFolder,
         points: Sequence[tuple[str, ...]],
         seeds: int,
         quiet: bool,
@@ -210,8 +210,8 @@ class _Run:
         from zhbert.zoo import locate
         from zhbert.zoo.layout import find_model
 
-        self.card, self.model_name, self.claim = card, without_secrets(model), claim
-        self.folder, self.overwrite = claim.folder, claim.overwrite
+        self.card, self.model_name, self.run_folder = card, without_secrets(model), run_folder
+        self.folder, self.overwrite = run_folder.path, run_folder.overwrite
         self.points, self.seeds = points, seeds
         self.quiet = quiet
         self.data = None if data is None else Path(data)
@@ -242,16 +242,17 @@ class _Run:
         self.threads = prepare_threads(self.settings[0].threads)
         needed = {f"{split} file": path for split, path in self.files.items()}
         needed |= {"model": self.model, "card": self.card.path}
-        self.claim = dataclasses.replace(self.claim, needed=needed)
-        self.claim.check()
+        self.run_folder = dataclasses.replace(self.run_folder, needed=needed)
+        self.run_folder.check()
         self._look_at_model()
         identity = json.loads(json.dumps(self._identity()))
         self._check_former(identity)
         # Nothing is written, or overwritten, before the data have become rows.
         first = self._task(self.settings[0], first=True)
         try:
-            with self.claim.held():
-                self._open(identity, self._check_former(identity))
+            with self.run_folder.held():
+                self._check_former(identity)
+                self._open(identity)
                 without = " without --overwrite" if self.overwrite else ""
                 with advising(f"run the same command again{without}"):
                     return Result(self.folder, self._points(first))
@@ -365,19 +366,16 @@ class _Run:
             "grid": len(self.points) > 1,
         }
 
-    def _check_former(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The provenance of a run that is gone on with, if its settings were the same, too."""
-        former = self._former(identity)
+    def _check_former(self, identity: Mapping[str, Any]) -> None:
+        """See that a run that is gone on with is of the same data, model and settings."""
+        if self.run_folder.continued:
+            self._check_identity(identity)
         for point, settings in zip(self.points, self.settings, strict=True):
             self._check_settings(self._folder_of(point), settings)
-        return former
 
-    def _former(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The provenance of a run that is gone on with; None: a new one begins."""
-        if self.overwrite or not (self.folder / "task.toml").is_file():
-            return None
-        former = read_provenance(self.folder)
-        theirs = former.get("identity")
+    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+        """See that a run that is gone on with is of the same data and model."""
+        theirs = read_provenance(self.folder).get("identity")
         if not isinstance(theirs, dict) or not theirs:
             raise ZhbertError(
                 f"{self.folder}: a run of which provenance.json is missing or damaged; --overwrite "
@@ -400,27 +398,21 @@ class _Run:
                 f"{self.folder}: a run of another {named} is there already; --overwrite replaces "
                 "it, or choose another --out"
             )
-        return former
 
-    def _open(self, identity: Mapping[str, Any], former: dict[str, Any] | None) -> None:
+    def _open(self, identity: Mapping[str, Any]) -> None:
         """Make the run folder."""
         from zhbert.finetuning.fine_tuned import card_table, table_to_toml
-        from zhbert.runtime import choose_dtype, provenance
+        from zhbert.runs.provenance import provenance
+        from zhbert.runtime import choose_dtype
 
-        folder = self.folder
-        origin: dict[str, Any] = {
+        origin = {
             **provenance(self.device, choose_dtype(self.settings[0].precision, self.device)),
             "model": self.model_name,
             "model_folder": str(self.model.resolve()),
             "data": {split: str(path.resolve()) for split, path in self.files.items()},
             "identity": identity,
         }
-        if former is not None:
-            origin = {**former, "resumed": [*former.get("resumed", []), origin]}
-        if self.overwrite:
-            empty_folder(folder, last="task.toml")
-        write_json(folder / "provenance.json", origin)
-        write_text(folder / "task.toml", table_to_toml(card_table(self.card)))
+        self.run_folder.begin(table_to_toml(card_table(self.card)), origin)
 
     # -- a point of the grid -------------------------------------------------------------------
 
@@ -682,12 +674,6 @@ def _parameters(config: BertConfig, kind: Kind) -> int:
         del parts["pooler"]
     outputs = 2 if kind.labels is None else len(kind.labels)
     return sum(parts.values()) + outputs * (config.hidden_size + 1)
-
-
-def _is_run(folder: Path) -> bool:
-    # provenance.json alone: what is left where the disk was full at once.
-    names = {path.name for path in folder.iterdir()}
-    return (folder / "task.toml").is_file() or names == {"provenance.json"}
 
 
 __all__ = ["Result", "add_arguments", "finetune", "run"]

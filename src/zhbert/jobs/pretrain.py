@@ -39,22 +39,22 @@ from zhbert.config import (
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
-from zhbert.folders import Claim
 from zhbert.model.folder import check_corpus_vocabulary, other_vocabulary
 from zhbert.options import add_recipe_arguments
-from zhbert.pretraining.workload import auto_micro_batch_rows, workload
+from zhbert.runs.folder import RunFolder, changed_settings
+from zhbert.runs.provenance import provenance, read_provenance
 from zhbert.runtime import (
     choose_device,
     choose_dtype,
     prepare_threads,
-    provenance,
-    read_provenance,
     total_memory,
 )
-from zhbert.train.memory import (
+from zhbert.train.cost import (
     BYTES_PER_PARAMETER,
-    compile_layers,
-    memory_budget,
+    Hardware,
+    Workload,
+    compile_if_worth_it,
+    micro_batch_rows,
 )
 from zhbert.wording import counted, without_secrets
 
@@ -180,8 +180,15 @@ def pretrain(
         raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
     folder = Path(out)
     # Before the second it takes to import torch: what can be wrong with folders and recipes.
-    claim = _claim(folder, resume=resume, overwrite=overwrite)
-    _check_run_folder(claim)
+    run_folder = RunFolder(
+        path=folder,
+        what="a run folder",
+        settings_file="recipe.toml",
+        overwrite=overwrite,
+        goes_on=resume,
+        ways="--resume goes on with it, ",
+    )
+    _check_run_folder(run_folder)
     # A run remembers the overrides that it was begun with: --resume need not repeat them.
     every = [*(read_provenance(folder).get("overrides", []) if resume else []), *overrides]
     if isinstance(recipe, Recipe):
@@ -204,7 +211,7 @@ def pretrain(
             settings,
             where,
             opened or Corpus.open(Path(corpus)),
-            claim,
+            run_folder,
             ranks,
             overrides=list(dict.fromkeys(every)),
             tensorboard=tensorboard,
@@ -246,7 +253,7 @@ class _Job:
         recipe: Recipe,
         where: str,
         corpus: Corpus,
-        claim: Claim,
+        run_folder: RunFolder,
         ranks: Ranks,
         *,
         overrides: list[str],
@@ -254,8 +261,9 @@ class _Job:
         quiet: bool,
         held: ExitStack,
     ) -> None:
-        self.recipe, self.where, self.claim, self.ranks = recipe, where, claim, ranks
-        self.folder, self.resume, self.overwrite = claim.folder, claim.goes_on, claim.overwrite
+        self.recipe, self.where, self.ranks = recipe, where, ranks
+        self.run_folder, self.folder = run_folder, run_folder.path
+        self.resume, self.overwrite = run_folder.goes_on, run_folder.overwrite
         self.overrides, self.tensorboard, self.held = overrides, tensorboard, held
         self.quiet = quiet or not ranks.first
         self.threads = prepare_threads(recipe.threads)
@@ -278,8 +286,8 @@ class _Job:
         from zhbert.train.optim import schedule
 
         recipe, ranks = self.recipe, self.ranks
-        self.claim = dataclasses.replace(self.claim, needed=self._needed())
-        _check_run_folder(self.claim)
+        self.run_folder = dataclasses.replace(self.run_folder, needed=self._needed())
+        _check_run_folder(self.run_folder)
         if self.tensorboard:
             TensorBoard.check()
         begun = self._begin()
@@ -603,12 +611,13 @@ class _Job:
 
     def _changes(self, former: Recipe) -> list[str]:
         """What differs from the run's own recipe and may; ZhbertError for what may not."""
-        mine, theirs = flatten(self.recipe), flatten(former)
-        mine["initial_model"] = without_secrets(mine["initial_model"])
+        mine = dataclasses.replace(
+            self.recipe, initial_model=without_secrets(self.recipe.initial_model)
+        )
         lines = []
-        for key, value in mine.items():
+        for key, (value, was) in changed_settings(mine, former).items():
             # An unset key of [model] means what the run was resolved to.
-            if value == theirs[key] or (key.startswith("model.") and value is None):
+            if key.startswith("model.") and value is None:
                 continue
             if key not in FREE_ON_RESUME:
                 along = f"continue_from={self.folder} takes this one's state along"
@@ -616,12 +625,12 @@ class _Job:
                     along = f"initial_model={self.folder / 'final'} takes its weights along"
                 raise ZhbertError(
                     f"--resume: {key} = {value!r}, but {self.folder} was begun with "
-                    f"{theirs[key]!r}; change it back, or begin a new run ({along})"
+                    f"{was!r}; change it back, or begin a new run ({along})"
                 )
             stretched = key == "steps" and not former.optimizer.schedule_steps
             stretched = stretched and former.optimizer.schedule != "constant"
             more = ": the learning rate now falls to zero at the new end" if stretched else ""
-            lines.append(f"{key} = {value!r} (was {theirs[key]!r}){more}")
+            lines.append(f"{key} = {value!r} (was {was!r}){more}")
         return lines
 
     # -- checks --------------------------------------------------------------------------------
@@ -680,10 +689,8 @@ class _Job:
         rows = -(-recipe.batch_size // ranks.world_size)
         if recipe.micro_batch_size:
             return min(recipe.micro_batch_size, rows)
-        on_gpu = ranks.device.type == "cuda"
-        budget = memory_budget(total_memory(ranks.device), on_gpu, ranks.world_size)
-        size, width = self.corpus.vocabulary_size, self.dtype.itemsize
-        most = auto_micro_batch_rows(recipe, begun.shape, size, rows, budget, on_gpu, width)
+        hardware = Hardware.of(ranks.device, self.dtype, ranks.world_size)
+        most = micro_batch_rows(rows, self._work(begun.shape), hardware)
         # A run that goes on on another machine stays the same to the bit, if that has the memory.
         info = begun.checkpoint.info if self.resume and begun.checkpoint else {}
         return min(info.get("micro_batch_rows") or most, most)
@@ -768,14 +775,17 @@ class _Job:
     def _compile(self, model: BertForPreTraining, shape: ModelShape) -> None:
         recipe = self.recipe
         pieces = recipe.steps * recipe.batch_size * recipe.sequence_length
-        compile_layers(
+        compile_if_worth_it(
             model,
             recipe.compile,
             steps=recipe.steps,
-            operations=workload(recipe, shape, self.corpus.vocabulary_size).operations() * pieces,
+            operations=self._work(shape).operations() * pieces,
             on_cpu=self.ranks.device.type == "cpu",
             say=self.say,
         )
+
+    def _work(self, shape: ModelShape) -> Workload:
+        return Workload.of_recipe(self.recipe, shape, self.corpus.vocabulary_size)
 
     def _checkpoints(self) -> Checkpoints:
         from zhbert.train.checkpoint import Checkpoints
@@ -791,29 +801,19 @@ class _Job:
 
     def _open_run(self, begun: _Start) -> None:
         """Make the run folder, now that everything it needs is there."""
-        from zhbert.files import write_json, write_text
-        from zhbert.folders import empty_folder
-
-        self.held.enter_context(self.claim.held())
-        overrides = [without_secrets(one) for one in self.overrides]
+        self.held.enter_context(self.run_folder.held())
         origin = {
             **provenance(self.ranks.device, self.dtype, self.ranks.world_size),
             "recipe": self.where,
-            "overrides": overrides,
+            "overrides": [without_secrets(one) for one in self.overrides],
             "corpus": str(self.corpus.folder.resolve()),
             "corpus_vocabulary": self.corpus.fingerprint,
             "from_step": begun.at.step,
         }
         if self.resume:
             self._checkpoints().forget_after(begun.at.step)
-            former = read_provenance(self.folder)
-            resumed = [*former.get("resumed", []), origin]
-            origin = {**former, "overrides": overrides, "resumed": resumed}
-        elif self.overwrite:
-            empty_folder(self.folder, last="recipe.toml")
         resolved = dataclasses.replace(self.recipe, model=begun.shape)
-        write_text(self.folder / "recipe.toml", recipe_to_toml(resolved))
-        write_json(self.folder / "provenance.json", origin)
+        self.run_folder.begin(recipe_to_toml(resolved), origin, "overrides")
 
     def _way_out(self, kept: list[int]) -> str:
         """What to do about a loss that is no number, given the steps that have a checkpoint."""
@@ -875,24 +875,14 @@ class _Job:
                 )
 
 
-def _claim(folder: Path, *, resume: bool, overwrite: bool) -> Claim:
-    return Claim(
-        folder=folder,
-        what="a run folder",
-        is_ours=lambda folder: (folder / "recipe.toml").is_file(),
-        overwrite=overwrite,
-        goes_on=resume,
-        ways="--resume goes on with it, ",
-    )
-
-
-def _check_run_folder(claim: Claim) -> None:
+def _check_run_folder(folder: RunFolder) -> None:
     # Of several processes the first one makes the folder, perhaps before the others look.
-    if not claim.goes_on and int(os.environ.get("RANK", "0")):
+    if not folder.goes_on and int(os.environ.get("RANK", "0")):
         return
-    if not claim.check() and claim.goes_on:
+    folder.check()
+    if folder.goes_on and not folder.continued:
         raise ZhbertError(
-            f"--resume: {claim.folder}: no run to go on with; leave --resume away to begin one"
+            f"--resume: {folder.path}: no run to go on with; leave --resume away to begin one"
         )
 
 

@@ -41,7 +41,7 @@ from zhbert.jobs.prepare import prepare, processors, progress_bar
 from zhbert.jobs.pretrain import Result, pretrain
 from zhbert.text.segmenters import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.train.memory import Workload
+from zhbert.train.cost import Workload
 from zhbert.wording import counted, without_secrets
 from zhbert.zoo import locate
 from zhbert.zoo.packaged import DEFAULT

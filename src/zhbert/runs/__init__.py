@@ -1,0 +1,1 @@
+"""What every training run's folder has, whatever is trained: a claim, a lock, and provenance."""

@@ -1,0 +1,218 @@
+"""What training and predicting cost: memory, operations, and the choices that follow from them.
+
+Everything here is estimated from a model's shape alone, before the model exists; nothing imports
+torch. The estimates are counts of the large tensors and products, right within a third or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from zhbert.config import ModelShape, Recipe
+from zhbert.runtime import has_compiler, total_memory
+
+# Weights, gradients and the optimiser's two running means, each in single precision.
+BYTES_PER_PARAMETER = 16
+
+# Google's masking rate: used where nothing says which share of the pieces is predicted.
+PREDICTED_SHARE = 0.15
+
+# Compiling takes up to a minute on two cores, and gains 5 to 20 % on a CPU: there it pays from
+# about 15 minutes of training on, which is about so many operations.
+COMPILE_FROM_STEPS = 500
+COMPILE_FROM_OPERATIONS_ON_CPU = 1e14
+
+# On a CPU a training batch of more than a few thousand pieces is no faster.
+CPU_TRAINING_BYTES = 2**31
+
+# On a CPU no activation of a batch should be larger than this: from 32 MiB on, glibc's malloc maps
+# fresh pages for each tensor, and that costs more than a larger batch gains.
+CPU_TENSOR_BYTES = 16 << 20
+
+# Rows times the longest row's length, at most, of a batch that a model predicts: larger ones are
+# no faster, and long rows would need much memory.
+MAX_PADDED_TOKENS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The sizes that decide a training step's memory and operations."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    vocabulary_size: int
+    """Pieces that each prediction is compared with; 0: there is no masked language model's head."""
+    sequence_length: int
+    predicted_share: float = PREDICTED_SHARE
+    """The largest share of the pieces that is predicted."""
+
+    @classmethod
+    def of(
+        cls,
+        shape: Any,
+        *,
+        vocabulary_size: int,
+        sequence_length: int,
+        predicted_share: float = PREDICTED_SHARE,
+    ) -> Workload:
+        """The sizes of ``shape``: a BertConfig, or a recipe's resolved ModelShape."""
+        return cls(
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_hidden_layers,
+            num_attention_heads=shape.num_attention_heads,
+            intermediate_size=shape.intermediate_size,
+            vocabulary_size=vocabulary_size,
+            sequence_length=sequence_length,
+            predicted_share=predicted_share,
+        )
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Workload:
+        """The sizes of a pretraining run; ``shape`` is the recipe's, resolved."""
+        softmax, masking = recipe.softmax, recipe.masking
+        if softmax.frequent:
+            vocabulary_size = min(vocabulary_size, softmax.frequent + softmax.sampled)
+        return cls.of(
+            shape,
+            vocabulary_size=vocabulary_size,
+            sequence_length=recipe.sequence_length,
+            predicted_share=max(masking.rate, masking.final_rate or 0.0),
+        )
+
+    def activation_bytes(self, bytes_per_number: int = 4, stored_attention: bool = True) -> int:
+        """Bytes that the forward pass keeps for the backward pass, for each piece.
+
+        Args:
+            bytes_per_number: 4 in float32, 2 in bfloat16.
+            stored_attention: whether the attention weights are kept, as on a CPU; flash attention
+                on a GPU computes them again.
+        """
+        layer = 14 * self.hidden_size + 3 * self.intermediate_size
+        if stored_attention:
+            layer += 3 * self.num_attention_heads * self.sequence_length
+        logits = self.predicted_share * self.vocabulary_size * 4 * 2
+        return int(self.num_hidden_layers * layer * bytes_per_number + logits)
+
+    def operations(self) -> float:
+        """Floating-point operations for each piece, forward and backward (three times forward)."""
+        layer = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
+        layer += 4 * self.sequence_length * self.hidden_size
+        head = (
+            self.predicted_share
+            * 2
+            * (self.hidden_size**2 + self.hidden_size * self.vocabulary_size)
+        )
+        return 3.0 * (self.num_hidden_layers * layer + head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What the choices below need to know about the device that computes."""
+
+    memory: int
+    """Bytes: of the GPU, or of the whole machine."""
+    on_gpu: bool = False
+    processes: int = 1
+    """Processes that share the machine's memory; each has a GPU of its own."""
+    bytes_per_number: int = 4
+    """4 in float32, 2 in bfloat16."""
+
+    @classmethod
+    def of(cls, device: Any, dtype: Any, processes: int = 1) -> Hardware:
+        """That of a torch.device, for computing in a torch.dtype."""
+        return cls(
+            memory=total_memory(device),
+            on_gpu=device.type == "cuda",
+            processes=processes,
+            bytes_per_number=dtype.itemsize,
+        )
+
+    def pieces_at_once(self, work: Workload) -> int:
+        """How many pieces, padding included, a forward and backward pass has memory for."""
+        if self.on_gpu:
+            budget = self.memory // 3
+        else:
+            budget = min(self.memory // (8 * self.processes), CPU_TRAINING_BYTES)
+        return budget // work.activation_bytes(self.bytes_per_number, not self.on_gpu)
+
+
+def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
+    """Rows of one micro-batch when ``rows`` make a step of this process.
+
+    There are as few micro-batches as memory allows, all about equally large.
+
+    >>> base = Workload(
+    ...     hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+    ...     vocabulary_size=21128, sequence_length=512,
+    ... )
+    >>> micro_batch_rows(384, base, Hardware(memory=64 << 30))
+    2
+    >>> micro_batch_rows(384, base, Hardware(memory=80 << 30, on_gpu=True, bytes_per_number=2))
+    96
+    """
+    most = max(1, hardware.pieces_at_once(work) // work.sequence_length)
+    parts = -(-rows // most)
+    return -(-rows // parts)
+
+
+def max_padded_tokens(work: Workload, hardware: Hardware) -> int:
+    """The largest micro-batch of fine-tuning, as rows times the longest row's length."""
+    pieces = hardware.pieces_at_once(work)
+    if not hardware.on_gpu:
+        widest = max(work.intermediate_size, work.num_attention_heads * work.sequence_length)
+        pieces = min(pieces, CPU_TENSOR_BYTES // (4 * widest))
+    return max(1, pieces)
+
+
+def max_predicted_tokens(intermediate_size: int, on_cpu: bool) -> int:
+    """The largest batch of prediction, as rows times the longest row's length.
+
+    >>> max_predicted_tokens(3072, on_cpu=False), max_predicted_tokens(3072, on_cpu=True)
+    (8192, 1365)
+    """
+    if not on_cpu:
+        return MAX_PADDED_TOKENS
+    return min(MAX_PADDED_TOKENS, CPU_TENSOR_BYTES // (4 * intermediate_size))
+
+
+def worth_compiling(choice: str, *, steps: int, operations: float, on_cpu: bool) -> bool:
+    """Whether a run compiles its layers: ``choice`` is "yes", "no", or "auto" for the rule.
+
+    Args:
+        choice: the recipe's ``compile``.
+        steps: optimiser steps of the run.
+        operations: floating-point operations of the whole run.
+        on_cpu: whether it computes on a CPU.
+
+    >>> worth_compiling("auto", steps=1000, operations=1e13, on_cpu=True)
+    False
+    >>> worth_compiling("auto", steps=1000, operations=1e13, on_cpu=False)
+    True
+    """
+    if choice != "auto":
+        return choice == "yes"
+    if steps < COMPILE_FROM_STEPS:
+        return False
+    return not on_cpu or operations >= COMPILE_FROM_OPERATIONS_ON_CPU
+
+
+def compile_if_worth_it(
+    model: Any,
+    choice: str,
+    *,
+    steps: int,
+    operations: float,
+    on_cpu: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Compile a model's layers by ``worth_compiling``; ``say`` hears of a missing compiler."""
+    if not worth_compiling(choice, steps=steps, operations=operations, on_cpu=on_cpu):
+        return
+    if on_cpu and not has_compiler():
+        say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
+        return
+    model.compile_layers()
