@@ -186,6 +186,20 @@ def read_json(path: str | os.PathLike[str], kind: type[_Json], what: str = "") -
     return value
 
 
+def read_json_if_sound(
+    path: str | os.PathLike[str], remark: Callable[[str], object] = lambda line: None
+) -> dict[str, Any]:
+    """The object in a JSON file that is only a help: {} where it is missing or damaged.
+
+    ``remark`` takes the line that says so.
+    """
+    try:
+        return read_json(path, dict)
+    except ZhbertError as error:
+        remark(str(error))
+        return {}
+
+
 def read_toml(path: str | os.PathLike[str], what: str = "") -> dict[str, Any]:
     """Read a TOML file. ``what`` says what it should contain ("a recipe"), for the error.
 

@@ -12,7 +12,7 @@ from tests.report.run_folders import fine_tuning_run, spread
 
 from zhbert.errors import ZhbertError
 from zhbert.report.build import gather
-from zhbert.report.scores import Column, Record, records, score_table
+from zhbert.report.scores import Column, ScoreRecord, records, score_table
 from zhbert.report.write import comma_separated, markdown
 
 ACCURACY = Column("chnsenticorp", "accuracy", "dev", "classify")
@@ -30,7 +30,7 @@ def run(folder: Path, task: str, model: str, *values: float, **more: object) -> 
     return fine_tuning_run(folder, task, model, right=[0.5] * len(values), examples=6, **facts)
 
 
-def record(found: list[Record], **wanted: object) -> Record:
+def record(found: list[ScoreRecord], **wanted: object) -> ScoreRecord:
     (one,) = [r for r in found if all(getattr(r, key) == v for key, v in wanted.items())]
     return one
 

@@ -13,9 +13,8 @@ and adds the differences from it, with a paired bootstrap. report.html opens wit
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zhbert.report.numbers import MISSING, score_text, share_text
 
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, write, and print the scores."""
     from zhbert import console
     from zhbert.report.build import gather
-    from zhbert.report.write import check_out, write_report
+    from zhbert.report.write import as_data, check_out, write_report
 
     check_out(args.out, overwrite=args.overwrite)
     with console.progress(args.quiet or args.json) as progress:
@@ -51,50 +50,10 @@ def run(args: argparse.Namespace) -> int:
         report = gather(args.runs, args.base)
         files = write_report(report, args.out, overwrite=args.overwrite)
     if args.json:
-        console.print_json(describe(report, files))
+        console.print_json(as_data(report, files))
     else:
         _print(report, files, args.quiet)
     return 0
-
-
-def describe(report: Report, files: list[Path]) -> dict[str, Any]:
-    """The report as plain data, for ``--json``."""
-    from zhbert.report.scores import records
-
-    relative = report.relative
-    return {
-        "files": [str(file) for file in files],
-        "scores": [dataclasses.asdict(record) for record in records(report.table)],
-        "notes": list(report.table.notes),
-        "base": report.base.name if report.base else None,
-        "relative": [
-            {
-                "model": row.row.name,
-                "mean": row.mean,
-                "mean_of_classification": row.mean_of_classification,
-                "shares": [
-                    {"task": column.task, "metric": column.key, "share": share}
-                    for column, share in row.shares.items()
-                ],
-            }
-            for row in (relative.rows if relative else ())
-        ],
-        "differences": [
-            {
-                "task": one.task,
-                "metric": one.metric,
-                "model": one.model,
-                "base": one.base,
-                **(dataclasses.asdict(one.result) if one.result else {"why_not": one.why_not}),
-                "larger_than_noise": one.result.is_larger_than_noise if one.result else None,
-            }
-            for one in report.differences
-        ],
-        "runs": [
-            {"folder": str(run.folder), "finished": run.finished, "remarks": list(run.remarks)}
-            for run in report.runs
-        ],
-    }
 
 
 def _print(report: Report, files: list[Path], quiet: bool) -> None:
@@ -170,8 +129,8 @@ def _pretraining_line(run: PretrainingRun) -> str:
     from zhbert.report.numbers import count_text, duration_text
 
     parts = [f"{run.name}: step {run.last_step:,}"]
-    if len(run.losses):
-        parts.append(f"loss {run.losses[-100:].mean():.3f}")
+    if run.last_loss is not None:
+        parts.append(f"loss {run.last_loss:.3f}")
     for name, evaluations in run.evaluations.items():
         if evaluations[-1].accuracy is not None:
             parts.append(f"{name} {evaluations[-1].accuracy:.2%}")

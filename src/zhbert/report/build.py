@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhbert.report.comparison import Difference, differences
+from zhbert.report.comparison import ScoreDifference, differences
 from zhbert.report.runs import FineTuningRun, PretrainingRun, Run, read_runs
 from zhbert.report.scores import (
+    ModelRow,
     RelativeTable,
-    Row,
     ScoreTable,
     choose_base,
     relative_table,
@@ -24,10 +24,10 @@ class Report:
 
     runs: tuple[Run, ...]
     table: ScoreTable
-    base: Row | None
+    base: ModelRow | None
     relative: RelativeTable | None
     """None where there is nothing to compare."""
-    differences: tuple[Difference, ...]
+    differences: tuple[ScoreDifference, ...]
     """Of the other models from the base, where a base was named."""
 
     @property

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from zhbert.errors import ZhbertError
 from zhbert.report.mistakes import predictions_of
 from zhbert.report.runs import FineTuningRun
-from zhbert.report.scores import Row
+from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.metrics import Resampled, resampled_predictions
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """A model's mean score less the base's."""
 
     task: str
@@ -28,7 +28,7 @@ class Difference:
     """How many both were scored on."""
 
 
-def differences(rows: Sequence[Row], base: Row) -> list[Difference]:
+def differences(rows: Sequence[ModelRow], base: ModelRow) -> list[ScoreDifference]:
     """Each model's runs against the base's, task by task, in the order of the base's runs."""
     result = []
     for theirs in base.runs:
@@ -39,12 +39,14 @@ def differences(rows: Sequence[Row], base: Row) -> list[Difference]:
     return result
 
 
-def difference(run: FineTuningRun, base: FineTuningRun) -> Difference:
+def difference(run: FineTuningRun, base: FineTuningRun) -> ScoreDifference:
     """How two finished runs of one task differ, or why that cannot be told."""
 
-    def answer(found: PairedComparison | None, why_not: str = "", examples: int = 0) -> Difference:
+    def answer(
+        found: PairedComparison | None, why_not: str = "", examples: int = 0
+    ) -> ScoreDifference:
         names = run.task, base.main_metric, run.model, base.model
-        return Difference(*names, found, why_not, examples)
+        return ScoreDifference(*names, found, why_not, examples)
 
     if run.dev_sha256 != base.dev_sha256:
         return answer(None, "scored on other examples")

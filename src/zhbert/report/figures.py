@@ -9,8 +9,8 @@ import numpy as np
 
 from zhbert.report.chart import Axis, Series, chart
 from zhbert.report.markup import Markup
-from zhbert.report.runs import Evaluation, FineTuningRun, Points, PretrainingRun
-from zhbert.report.scores import Column, Row, ScoreTable
+from zhbert.report.runs import FineTuningRun, HeldOutEvaluation, Points, PretrainingRun
+from zhbert.report.scores import Column, ModelRow, ScoreTable
 
 # Points of a training curve: more cannot be told apart on a page.
 CURVE_POINTS = 120
@@ -37,7 +37,7 @@ def pretraining_charts(
     series = [Series(run.name, binned(run), styles[run.name]) for run in runs]
     charts = [chart(title, steps, Axis("loss, nats a masked piece"), series, next(numbers))]
     strategies = dict.fromkeys(name for run in runs for name in run.evaluations)
-    pictures: list[tuple[str, str, Callable[[Evaluation], float | None]]] = [
+    pictures: list[tuple[str, str, Callable[[HeldOutEvaluation], float | None]]] = [
         ("masked accuracy 准确率", "accuracy, %", lambda one: _per_cent(one.accuracy)),
         ("loss 损失", "loss, nats a masked piece", lambda one: one.loss),
         ("sentence pairs 句对", "accuracy, %", lambda one: _per_cent(one.pair_accuracy)),
@@ -63,7 +63,7 @@ def pretraining_charts(
 
 
 def _points(
-    evaluations: Sequence[Evaluation], value: Callable[[Evaluation], float | None]
+    evaluations: Sequence[HeldOutEvaluation], value: Callable[[HeldOutEvaluation], float | None]
 ) -> Points:
     found = ((float(one.step), value(one)) for one in evaluations)
     return tuple((step, number) for step, number in found if number is not None)
@@ -114,7 +114,7 @@ def fine_tuning_chart(
 
 
 def size_chart(
-    table: ScoreTable, base: Row, styles: Mapping[str, int], numbers: Iterator[int]
+    table: ScoreTable, base: ModelRow, styles: Mapping[str, int], numbers: Iterator[int]
 ) -> Markup | None:
     """The mean score against the parameters, of models with all of the base's figures.
 
@@ -141,17 +141,17 @@ def size_chart(
     )
 
 
-def comparable(row: Row) -> set[Column]:
+def comparable(row: ModelRow) -> set[Column]:
     """The figures of a model that were scored on the same examples as others'."""
     return {column for column, score in row.scores.items() if not score.elsewhere}
 
 
-def mean_score(row: Row, columns: Collection[Column]) -> float:
+def mean_score(row: ModelRow, columns: Collection[Column]) -> float:
     """The mean over figures of the seeds' means."""
     scores = [row.scores[column] for column in columns]
     return statistics.fmean(one.max if one.mean is None else one.mean for one in scores)
 
 
-def _size(row: Row) -> float | None:
+def _size(row: ModelRow) -> float | None:
     sizes = [size for run in row.runs if (size := run.number("parameters"))]
     return statistics.median(sizes) if sizes else None

@@ -58,8 +58,13 @@ def page(report: Report) -> str:
             ],
         ),
     ]
+    document = element("html", _head(report), element("body", body), lang="en")
+    return f"<!doctype html>\n{document}\n"
+
+
+def _head(report: Report) -> Markup:
     style = (resources.files("zhbert") / "assets" / "report.css").read_text(encoding="utf-8")
-    head = element(
+    return element(
         "head",
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -71,7 +76,6 @@ def page(report: Report) -> str:
         element("title", _title(report)),
         element("style", Markup(style)),
     )
-    return "<!doctype html>\n" + element("html", head, element("body", body), lang="en") + "\n"
 
 
 _Section = tuple[str, Markup]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
-from zhbert.files import json_lines, read_json, read_toml
+from zhbert.files import json_lines, read_json_if_sound, read_toml
 from zhbert.tasks.cards import TaskCard, card_names, load_card
 from zhbert.wording import counted
 
@@ -104,7 +104,7 @@ class FineTuningRun:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class HeldOutEvaluation:
     """Held-out text, at one step."""
 
     step: int
@@ -130,7 +130,7 @@ class PretrainingRun:
     """(n,), of ``losses``."""
     losses: NDArray[np.float64]
     """(n,): the training loss of masked words."""
-    evaluations: Mapping[str, tuple[Evaluation, ...]]
+    evaluations: Mapping[str, tuple[HeldOutEvaluation, ...]]
     """By the way in which held-out text was masked."""
     pieces: int
     seconds: float
@@ -147,6 +147,11 @@ class PretrainingRun:
     def last_step(self) -> int:
         """How far it came."""
         return int(self.steps[-1]) if len(self.steps) else 0
+
+    @property
+    def last_loss(self) -> float | None:
+        """The mean of the last 100 steps."""
+        return float(self.losses[-100:].mean()) if len(self.losses) else None
 
 
 Run = FineTuningRun | PretrainingRun
@@ -217,37 +222,17 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     remarks: list[str] = []
     summary = _read_object(folder / "summary.json", remarks, required=False)
     origin = _read_object(folder / "provenance.json", remarks)
-    identity = origin.get("identity")
-    identity = identity if isinstance(identity, dict) else {}
-    try:
-        card = load_card(folder / "task.toml")
-    except ZhbertError as error:
-        card = None
-        remarks.append(str(error))
+    identity = _object(origin, "identity")
+    card = _read_card(folder / "task.toml", remarks)
     scores = _scores(summary)
-    if summary and not scores:
-        remarks.append(f"{folder / 'summary.json'}: holds no scores")
-    points = len(list(folder.glob("grid/*/summary.json")))
-    if points and not summary:
-        remarks.append(f"unfinished: points of its grid with a score so far: {points}")
-    elif origin and not scores:
-        remarks.append("unfinished: no seed is done")
     seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
-    begun = {
-        int(path.name.removeprefix("seed-"))
-        for path in folder.glob("seed-*")
-        if path.name.removeprefix("seed-").isdecimal()
-    }
+    begun = _seeds_begun(folder)
     unfinished = tuple(sorted(begun - set(seeds)))
+    remarks += _what_is_missing(folder, bool(summary), bool(origin), bool(scores))
     if scores and unfinished:
         numbers = ", ".join(map(str, unfinished))
         remarks.append(f"unfinished: seeds begun: {numbers}; seeds done: {len(seeds)}")
     main_metric = _text(summary, "main_metric") or (card.metrics[0] if card else "")
-    curves = {
-        seed: curve
-        for seed in sorted(begun)
-        if (curve := _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", main_metric, remarks))
-    }
     given_as = _text(summary, "model") or _text(origin, "model") or folder.name
     weights = identity.get("model")
     return FineTuningRun(
@@ -267,17 +252,40 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         scores=scores,
         seeds=seeds,
         unfinished=unfinished,
-        curves=curves,
+        curves=_curves(folder, begun, main_metric, remarks),
         facts=summary,
         remarks=tuple(remarks),
     )
 
 
+def _read_card(path: Path, remarks: list[str]) -> TaskCard | None:
+    try:
+        return load_card(path)
+    except ZhbertError as error:
+        remarks.append(str(error))
+        return None
+
+
+def _seeds_begun(folder: Path) -> set[int]:
+    names = (path.name.removeprefix("seed-") for path in folder.glob("seed-*"))
+    return {int(name) for name in names if name.isdecimal()}
+
+
+def _what_is_missing(folder: Path, summary: bool, origin: bool, scores: bool) -> Iterator[str]:
+    """Remarks on a run by what there is of it."""
+    if summary and not scores:
+        yield f"{folder / 'summary.json'}: holds no scores"
+    points = len(list(folder.glob("grid/*/summary.json")))
+    if points and not summary:
+        yield f"unfinished: points of its grid with a score so far: {points}"
+    elif origin and not scores:
+        yield "unfinished: no seed is done"
+
+
 def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
     """Maximum, mean and deviation are counted again, from the values of the seeds."""
-    metrics = summary.get("metrics")
     scores = {}
-    for name, spread in metrics.items() if isinstance(metrics, dict) else ():
+    for name, spread in _object(summary, "metrics").items():
         values = spread.get("values") if isinstance(spread, dict) else None
         numbers = [as_number(value) for value in values] if isinstance(values, list) else []
         found = tuple(number for number in numbers if number is not None)
@@ -287,9 +295,7 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
 
 
 def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
-    notes = summary.get("further_split_notes")
-    if not isinstance(notes, dict):
-        return {}
+    notes = _object(summary, "further_split_notes")
     return {split: note for split, note in notes.items() if isinstance(note, str) and note}
 
 
@@ -299,6 +305,15 @@ def _task_name(card: TaskCard | None, folder: Path) -> str:
         return folder.name
     shipped = (name for name in card_names() if load_card(name).title == card.title)
     return next(shipped, card.title.partition(":")[0])
+
+
+def _curves(folder: Path, seeds: set[int], metric: str, remarks: list[str]) -> dict[int, Points]:
+    """The curve of each seed that was evaluated, by its number."""
+    curves = {
+        seed: _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", metric, remarks)
+        for seed in sorted(seeds)
+    }
+    return {seed: curve for seed, curve in curves.items() if curve}
 
 
 def _dev_curve(path: Path, metric: str, remarks: list[str]) -> Points:
@@ -321,46 +336,58 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
     except ZhbertError as error:
         remarks.append(str(error))
     origin = _read_object(folder / "provenance.json", remarks)
-    steps: list[float] = []
-    losses: list[float] = []
-    evaluations: dict[str, list[Evaluation]] = {}
-    pieces, seconds = 0.0, 0.0
+    log = _TrainingLog()
     for line in read_lines(folder / "metrics.jsonl", remarks):
-        step = as_number(line.get("step"))
-        if step is None:
-            continue
-        if "evaluation" in line:
-            values = [as_number(line.get(name)) for name in _EVALUATION]
-            evaluations.setdefault(str(line["evaluation"]), []).append(
-                Evaluation(int(step), *values)
-            )
-            continue
-        pieces = as_number(line.get("pieces")) or pieces
-        seconds = as_number(line.get("seconds")) or seconds
-        loss = as_number(line.get("masked_lm_loss", line.get("loss")))
-        if loss is not None:
-            steps.append(step)
-            losses.append(loss)
+        log.add(line)
     finished = (folder / "final" / "config.json").is_file()
     if not finished:
         planned = recipe.get("steps")
         of = f" of {planned:,}" if isinstance(planned, int) else ""
-        remarks.append(f"unfinished: step {int(steps[-1]) if steps else 0:,}{of}")
+        remarks.append(f"unfinished: step {int(log.steps[-1]) if log.steps else 0:,}{of}")
     return PretrainingRun(
         folder=folder,
         name=folder.resolve().name,
         recipe=recipe,
         origin=origin,
-        steps=np.array(steps, dtype=np.float64),
-        losses=np.array(losses, dtype=np.float64),
-        evaluations={name: tuple(lines) for name, lines in evaluations.items()},
-        pieces=int(pieces),
-        seconds=seconds,
+        steps=np.array(log.steps, dtype=np.float64),
+        losses=np.array(log.losses, dtype=np.float64),
+        evaluations={name: tuple(lines) for name, lines in log.evaluations.items()},
+        pieces=int(log.pieces),
+        seconds=log.seconds,
         finished=finished,
         remarks=tuple(remarks),
     )
 
 
+@dataclass
+class _TrainingLog:
+    """What the lines of metrics.jsonl say, one after the other."""
+
+    steps: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    evaluations: dict[str, list[HeldOutEvaluation]] = field(default_factory=dict)
+    pieces: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        step = as_number(line.get("step"))
+        if step is None:
+            return
+        if "evaluation" in line:
+            values = [as_number(line.get(name)) for name in _EVALUATION]
+            self.evaluations.setdefault(str(line["evaluation"]), []).append(
+                HeldOutEvaluation(int(step), *values)
+            )
+            return
+        self.pieces = as_number(line.get("pieces")) or self.pieces
+        self.seconds = as_number(line.get("seconds")) or self.seconds
+        loss = as_number(line.get("masked_lm_loss", line.get("loss")))
+        if loss is not None:
+            self.steps.append(step)
+            self.losses.append(loss)
+
+
+# Of a line of metrics.jsonl, in the order of HeldOutEvaluation's fields after ``step``.
 _EVALUATION = (
     "masked_lm_loss",
     "masked_lm_accuracy",
@@ -406,15 +433,16 @@ def as_number(value: Any) -> float | None:
 
 
 def _read_object(path: Path, remarks: list[str], *, required: bool = True) -> dict[str, Any]:
-    if not path.exists():
-        if required:
-            remarks.append(f"{path}: missing")
-        return {}
-    try:
-        return read_json(path, dict)
-    except ZhbertError as error:
-        remarks.append(str(error))
-        return {}
+    if path.exists():
+        return read_json_if_sound(path, remarks.append)
+    if required:
+        remarks.append(f"{path}: missing")
+    return {}
+
+
+def _object(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = values.get(key)
+    return value if isinstance(value, dict) else {}
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -14,6 +14,7 @@ from zhbert.errors import ZhbertError
 from zhbert.report.runs import FineTuningRun
 from zhbert.schema import suggest
 from zhbert.tasks.cards import Published
+from zhbert.zoo.catalogue import find_card
 
 RELATIVE_TO = "RoBERTa-wwm-ext"
 """The base of Chinese-BERT-wwm's own table of small models."""
@@ -55,7 +56,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """A model."""
 
     model: str
@@ -75,18 +76,18 @@ class ScoreTable:
     """Our models, then published ones."""
 
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ModelRow, ...]
     notes: tuple[str, ...]
     """What keeps figures from being compared."""
     about: tuple[str, ...]
     """What the cards say of their tasks."""
 
     @property
-    def ours(self) -> tuple[Row, ...]:
+    def ours(self) -> tuple[ModelRow, ...]:
         """The rows of runs."""
         return tuple(row for row in self.rows if not row.source)
 
-    def find(self, model: str) -> Row:
+    def find(self, model: str) -> ModelRow:
         """The row of a model, ours before a published one; ZhbertError where there is none."""
         for row in self.rows:
             # As the table calls it, or as the command line that trained it did.
@@ -114,7 +115,7 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
     columns: list[Column] = []
     notes: list[str] = []
     about: list[str] = []
-    cells: dict[str, dict[Column, Score]] = {run.model: {} for run in finished}
+    ours: dict[str, dict[Column, Score]] = {run.model: {} for run in finished}
     published: dict[tuple[str, str], dict[Column, Score]] = {}
     for task, of_task in by_task.items():
         leader = next((run for run in of_task if run.model == first), of_task[0])
@@ -122,11 +123,7 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
         columns += own
         for run in of_task:
             elsewhere = run.dev_sha256 != leader.dev_sha256
-            for column in own:
-                if (spread := run.scores.get(column.key)) is not None:
-                    cells[run.model][column] = Score(
-                        spread.max, spread.mean, spread.std, len(spread.values), elsewhere
-                    )
+            ours[run.model] |= _scores(run, own, elsewhere)
             if elsewhere:
                 notes.append(
                     f"{task}: {run.model} was scored on other examples than {leader.model}: "
@@ -134,18 +131,25 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
                 )
         beside = list(_published_beside(leader, own))
         for column, one in beside:
-            published.setdefault((one.source, one.model), {})[column] = Score(
-                one.max, one.mean, note=one.note
-            )
+            scores = published.setdefault((one.source, one.model), {})
+            scores[column] = Score(one.max, one.mean, note=one.note)
         notes += _notes(leader, bool(beside))
         if leader.card and leader.card.note:
             about.append(f"{task}: {leader.card.note}")
     rows = [
-        Row(model, "", scores, tuple(run for run in finished if run.model == model))
-        for model, scores in cells.items()
+        ModelRow(model, "", scores, tuple(run for run in finished if run.model == model))
+        for model, scores in ours.items()
     ]
-    rows += [Row(model, source, scores) for (source, model), scores in published.items()]
+    rows += [ModelRow(model, source, scores) for (source, model), scores in published.items()]
     return ScoreTable(tuple(columns), tuple(rows), tuple(notes), tuple(about))
+
+
+def _scores(run: FineTuningRun, columns: Iterable[Column], elsewhere: bool) -> dict[Column, Score]:
+    return {
+        column: Score(spread.max, spread.mean, spread.std, len(spread.values), elsewhere)
+        for column in columns
+        if (spread := run.scores.get(column.key)) is not None
+    }
 
 
 def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Column]:
@@ -196,7 +200,7 @@ def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
 class RelativeRow:
     """A model's scores as shares of the base's, in per cent."""
 
-    row: Row
+    row: ModelRow
     shares: Mapping[Column, float]
     mean: float | None
     """Over all figures; None where one is missing: means of other tasks say nothing."""
@@ -208,12 +212,12 @@ class RelativeRow:
 class RelativeTable:
     """The base, and every model of ours that has figures in common with it."""
 
-    base: Row
+    base: ModelRow
     columns: tuple[Column, ...]
     rows: tuple[RelativeRow, ...]
 
 
-def choose_base(table: ScoreTable, base: str | None = None) -> Row | None:
+def choose_base(table: ScoreTable, base: str | None = None) -> ModelRow | None:
     """The row that others are shares of: the named one, else the first of several models.
 
     One model alone is compared with `RELATIVE_TO`, where that was published for its tasks.
@@ -227,7 +231,7 @@ def choose_base(table: ScoreTable, base: str | None = None) -> Row | None:
     return next(published, ours[0] if ours else None)
 
 
-def relative_table(table: ScoreTable, base: Row) -> RelativeTable:
+def relative_table(table: ScoreTable, base: ModelRow) -> RelativeTable:
     """Each score as a share of the base's: of means, or of maxima where a mean was not printed.
 
     Each figure counts once in a mean, F1 and EM of the same task both: as Chinese-BERT-wwm counts.
@@ -275,7 +279,7 @@ def _mean(shares: Mapping[Column, float], columns: Sequence[Column]) -> float | 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ScoreRecord:
     """A score by itself, as report.csv has it; a published figure without a run has no ``run``."""
 
     run: str = ""
@@ -293,51 +297,51 @@ class Record:
     note: str = field(default="")
 
 
-def records(table: ScoreTable) -> list[Record]:
+def records(table: ScoreTable) -> list[ScoreRecord]:
     """All scores, ours with what was published of the same model, then the other published ones."""
     of_model = {
         row.model: found for row in table.ours if (found := _published_row(table, row)) is not None
     }
-    result = []
-    for row in table.rows:
-        if row in of_model.values():
-            continue
-        known = row if row.source else of_model.get(row.model)
-        for column in table.columns:
-            ours = None if row.source else row.scores.get(column)
-            theirs = known.scores.get(column) if known else None
-            if ours is None and theirs is None:
-                continue
-            run = next((run for run in row.runs if run.task == column.task), None)
-            note = theirs.note if theirs else ""
-            if run is not None:
-                note = _split_note(run, column.split)
-            if ours and ours.elsewhere:
-                note = f"scored on other examples than the others; {note}".rstrip("; ")
-            result.append(
-                Record(
-                    run=str(run.folder) if ours and run else "",
-                    model=row.model,
-                    task=column.task,
-                    metric=column.metric,
-                    split=column.split,
-                    max=ours.max if ours else None,
-                    mean=ours.mean if ours else None,
-                    std=ours.std if ours else None,
-                    seeds=ours.seeds if ours else None,
-                    published_max=theirs.max if theirs else None,
-                    published_mean=theirs.mean if theirs else None,
-                    published_by=known.source if known and theirs else "",
-                    note=note,
-                )
-            )
-    return result
+    return [
+        record
+        for row in table.rows
+        if row not in of_model.values()
+        for column in table.columns
+        if (record := _record(row, row if row.source else of_model.get(row.model), column))
+    ]
 
 
-def _published_row(table: ScoreTable, row: Row) -> Row | None:
+def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreRecord | None:
+    """A model's score beside the ``published`` one of it; None where there is neither."""
+    ours = None if row.source else row.scores.get(column)
+    theirs = published.scores.get(column) if published else None
+    if ours is None and theirs is None:
+        return None
+    run = next((run for run in row.runs if run.task == column.task), None)
+    note = theirs.note if theirs else ""
+    if run is not None:
+        note = _split_note(run, column.split)
+    if ours and ours.elsewhere:
+        note = f"scored on other examples than the others; {note}".rstrip("; ")
+    return ScoreRecord(
+        run=str(run.folder) if ours and run else "",
+        model=row.model,
+        task=column.task,
+        metric=column.metric,
+        split=column.split,
+        max=ours.max if ours else None,
+        mean=ours.mean if ours else None,
+        std=ours.std if ours else None,
+        seeds=ours.seeds if ours else None,
+        published_max=theirs.max if theirs else None,
+        published_mean=theirs.mean if theirs else None,
+        published_by=published.source if published and theirs else "",
+        note=note,
+    )
+
+
+def _published_row(table: ScoreTable, row: ModelRow) -> ModelRow | None:
     """What was published of the very model that a run began with, by the catalogue's names."""
-    from zhbert.zoo.catalogue import find_card
-
     names = set()
     for given in {run.given_as for run in row.runs}:
         card = find_card(given)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zhbert.report.comparison import Difference
+from zhbert.report.comparison import ScoreDifference
 from zhbert.report.numbers import (
     MISSING,
     count_text,
@@ -115,7 +115,7 @@ def relative(table: RelativeTable) -> Table:
     )
 
 
-def compared(differences: Sequence[Difference], base: str) -> Table:
+def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
     """Each model's difference from the base, and whether it can be told from noise."""
     groups: dict[str, list[Line]] = {}
     for one in differences:
@@ -175,55 +175,39 @@ _WHERE = ("device", "precision")
 def pretraining(runs: Sequence[PretrainingRun]) -> Table:
     """How far pretraining runs came, and what held-out text says."""
     strategies = list(dict.fromkeys(name for run in runs for name in run.evaluations))
-    lines = []
-    for run in runs:
-        model, masking = (_section(run, key) for key in ("model", "masking"))
-        layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
-        where = ", ".join(str(run.origin[key]) for key in _WHERE if key in run.origin)
-        accuracies = []
-        for name in strategies:
-            last = run.evaluations.get(name, ())[-1:]
-            share = last[0].accuracy if last else None
-            at = f"step {last[0].step:,}" if last else ""
-            accuracies.append(Cell(MISSING if share is None else f"{share:.2%}", at))
-        planned = run.planned_steps
-        lines.append(
-            Line(
-                run.name,
-                (
-                    Cell(str(masking.get("strategy", MISSING))),
-                    Cell(f"{layers} x {hidden}" if layers and hidden else MISSING),
-                    Cell(
-                        f"{run.last_step:,}",
-                        "" if run.finished or planned is None else f"of {planned:,}",
-                    ),
-                    Cell(f"{run.losses[-100:].mean():.3f}" if len(run.losses) else MISSING),
-                    *accuracies,
-                    Cell(count_text(run.pieces or None)),
-                    Cell(duration_text(run.seconds or None)),
-                    Cell(count_text(run.pieces / run.seconds if run.seconds else None)),
-                    Cell(where or MISSING),
-                ),
-            )
-        )
+    names = ("run", "masks", "layers x hidden", "steps", "loss")
+    speeds = ("pieces", "time", "pieces/s", "on")
     return Table(
         "Pretraining. Loss: the mean of the last 100 steps; accuracy: of masked words in held-out "
         "text.",
         (
-            Cell("run"),
-            Cell("masks"),
-            Cell("layers x hidden"),
-            Cell("steps"),
-            Cell("loss"),
+            *map(Cell, names),
             *(Cell("accuracy", f"{name} masks") for name in strategies),
-            Cell("pieces"),
-            Cell("time"),
-            Cell("pieces/s"),
-            Cell("on"),
+            *map(Cell, speeds),
         ),
-        (("", tuple(lines)),),
-        frozenset({0, 7 + len(strategies)}),
+        (("", tuple(Line(run.name, tuple(_pretraining_cells(run, strategies))) for run in runs)),),
+        frozenset({0, len(names) + len(strategies) + 2}),
     )
+
+
+def _pretraining_cells(run: PretrainingRun, strategies: Iterable[str]) -> Iterator[Cell]:
+    model, masking = (_section(run, key) for key in ("model", "masking"))
+    layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
+    yield Cell(str(masking.get("strategy", MISSING)))
+    yield Cell(f"{layers} x {hidden}" if layers and hidden else MISSING)
+    planned = run.planned_steps
+    yield Cell(f"{run.last_step:,}", "" if run.finished or planned is None else f"of {planned:,}")
+    loss = run.last_loss
+    yield Cell(MISSING if loss is None else f"{loss:.3f}")
+    for name in strategies:
+        last = run.evaluations.get(name, ())[-1:]
+        share = last[0].accuracy if last else None
+        at = f"step {last[0].step:,}" if last else ""
+        yield Cell(MISSING if share is None else f"{share:.2%}", at)
+    yield Cell(count_text(run.pieces or None))
+    yield Cell(duration_text(run.seconds or None))
+    yield Cell(count_text(run.pieces / run.seconds if run.seconds else None))
+    yield Cell(", ".join(str(run.origin[key]) for key in _WHERE if key in run.origin) or MISSING)
 
 
 def _section(run: PretrainingRun, key: str) -> dict[str, object]:

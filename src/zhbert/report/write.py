@@ -6,8 +6,9 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from zhbert.files import atomic_folder
 from zhbert.folders import Claim
@@ -15,7 +16,7 @@ from zhbert.report import tables
 from zhbert.report.build import Report
 from zhbert.report.markup import clean
 from zhbert.report.page import page
-from zhbert.report.scores import Record, records
+from zhbert.report.scores import ScoreRecord, records
 from zhbert.report.tables import Cell, Table
 from zhbert.spreadsheets import to_cell
 
@@ -47,12 +48,53 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     Claim(folder=out, what="a report", is_ours=is_report, overwrite=overwrite).check()
 
 
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
+    """The report as plain data; ``files`` are what was written of it."""
+    relative = report.relative
+    return {
+        "files": [str(file) for file in files],
+        "scores": [dataclasses.asdict(record) for record in records(report.table)],
+        "notes": list(report.table.notes),
+        "base": report.base.name if report.base else None,
+        "relative": [
+            {
+                "model": row.row.name,
+                "mean": row.mean,
+                "mean_of_classification": row.mean_of_classification,
+                "shares": [
+                    {"task": column.task, "metric": column.key, "share": share}
+                    for column, share in row.shares.items()
+                ],
+            }
+            for row in (relative.rows if relative else ())
+        ],
+        "differences": [
+            {
+                "task": one.task,
+                "metric": one.metric,
+                "model": one.model,
+                "base": one.base,
+                **(dataclasses.asdict(one.result) if one.result else {"why_not": one.why_not}),
+                "larger_than_noise": one.result.is_larger_than_noise if one.result else None,
+            }
+            for one in report.differences
+        ],
+        "runs": [
+            {"folder": str(run.folder), "finished": run.finished, "remarks": list(run.remarks)}
+            for run in report.runs
+        ],
+    }
+
+
 # -- CSV -------------------------------------------------------------------------------------------
 
 
 def comma_separated(report: Report) -> str:
     """A score a line; numbers in full."""
-    names = [item.name for item in dataclasses.fields(Record)]
+    names = [item.name for item in dataclasses.fields(ScoreRecord)]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(names)
