@@ -25,10 +25,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from zhbert.data import examples, masking
-from zhbert.data.examples import BUILDERS, ShardLike
+from zhbert.config import MaskingSettings
+from zhbert.data import examples
+from zhbert.data import masking as masking_module
+from zhbert.data.examples import BUILDERS, ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
-from zhbert.data.masking import STRATEGIES, Masking
+from zhbert.data.masking import Masker
+from zhbert.masking_strategies import STRATEGIES
 from zhbert.text.tokenizer import read_vocabulary
 from zhbert.text.vocab import default_vocabulary
 
@@ -147,15 +150,19 @@ def main() -> None:
     loaders = {}
     plan_seconds: dict[str, list[float]] = {}
     for builder, strategy in settings:
+        masking = MaskingSettings(strategy=strategy, max_predictions=args.sequence_length)
+        masker = Masker(masking, vocabulary)
         start = time.perf_counter()
-        loaders[builder, strategy] = PretrainingLoader(
+        rows = make_rows(
+            builder,
             shards,
-            vocabulary,
-            builder=builder,
+            cls_id=masker.vocabulary.cls_id,
+            sep_id=masker.vocabulary.sep_id,
             sequence_length=args.sequence_length,
-            batch_size=args.batch_size,
-            masking=Masking(strategy=strategy, max_predictions=args.sequence_length),
             seed=0,
+        )
+        loaders[builder, strategy] = PretrainingLoader(
+            rows, masker, batch_size=args.batch_size, seed=0
         )
         plan_seconds.setdefault(builder, []).append(time.perf_counter() - start)
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in settings}
@@ -187,7 +194,7 @@ def main() -> None:
     report = {
         "processor": processor(),
         "commit": commit(),
-        "native": all(vars(module)["_rows"] is not None for module in (masking, examples)),
+        "native": all(vars(module)["_rows"] is not None for module in (masking_module, examples)),
         "corpus": str(args.corpus or "synthetic"),
         "corpus_pieces": corpus_pieces,
         "sequence_length": args.sequence_length,

@@ -34,11 +34,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from set_phrases import read_list
-from zhbert.config import EvaluationSettings
+from zhbert.config import EvaluationSettings, MaskingSettings
 from zhbert.data.evaluation import SEED, held_out_rows
+from zhbert.data.examples import make_rows
 from zhbert.data.held_out import part
 from zhbert.data.loader import MaskedBatch, PretrainingLoader
-from zhbert.data.masking import Masking, MaskingVocabulary
+from zhbert.data.masking import Masker, MaskingVocabulary
 from zhbert.data.shards import Corpus, Documents, Shard, concatenate, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.text.tokenizer import Tokenizer
@@ -296,15 +297,16 @@ def tuning_rows(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "aside.arrow"
         write_shard(path, concatenate(documents))
-        loader = PretrainingLoader(
+        masker = Masker(MaskingSettings(), vocabulary)
+        rows = make_rows(
+            "full-sentences",
             [Shard(path)],
-            vocabulary,
-            builder="full-sentences",
+            cls_id=masker.vocabulary.cls_id,
+            sep_id=masker.vocabulary.sep_id,
             sequence_length=128,
-            batch_size=32,
-            masking=Masking(),
             seed=SEED,
         )
+        loader = PretrainingLoader(rows, masker, batch_size=32, seed=SEED)
         return {
             kind: texts_of(loader.evaluation(TUNING_ROWS, strategy=kind)) for kind in STRATEGIES
         }
@@ -336,7 +338,7 @@ def floor(corpus: Corpus, rows: int) -> list[dict[str, Any]]:
     held_out = held_out_rows(corpus, tokenizer.vocabulary, settings)
     if not held_out:
         raise ZhbertError(f"{corpus.folder}: no held-out documents to measure on")
-    vocabulary, masking = MaskingVocabulary(tokenizer.vocabulary), Masking()
+    vocabulary, masking = MaskingVocabulary(tokenizer.vocabulary), MaskingSettings()
     marks = [vocabulary.mask_id, vocabulary.cls_id, vocabulary.sep_id]
     kept_share = 1 - masking.mask_share - masking.random_share
     kept_odds = kept_share / masking.random_share * len(vocabulary.random_ids)

@@ -26,7 +26,6 @@ from zhbert.config import (
     recipe_to_toml,
     resolve_shape,
 )
-from zhbert.data.masking import RANDOM_PIECES, STRATEGIES, Masking
 from zhbert.errors import ZhbertError
 from zhbert.model.native import ACTIVATIONS
 from zhbert.train.optim import OPTIMIZERS
@@ -56,7 +55,7 @@ def test_errors_name_file_key_value_and_choices():
         refusal({"masking": {"strategy": "wmw"}})
         == "my.toml: masking.strategy = \"wmw\": not a choice; did you mean 'wwm'?"
     )
-    assert "must be between 0 and 1" in refusal({"masking": {"rate": 1.0}})
+    assert "must be above 0 and at most 1" in refusal({"masking": {"rate": 1.5}})
     assert "must be from 0 to 1" in refusal({"rows": {"warmup_share": 1.5}})
     assert "must increase" in refusal({"rows": {"warmup_length": [32, 16]}})
     two = {"warmup_length": [16, 32], "warmup_share": 0.5}
@@ -149,7 +148,7 @@ RECIPES = st.builds(
     optimizer=st.builds(OptimizerSettings, learning_rate=st.floats(1e-30, 1e30)),
     evaluation=st.builds(
         EvaluationSettings,
-        strategies=st.lists(st.sampled_from(CHOICES["masking.strategy"])).map(tuple),
+        strategies=st.lists(st.sampled_from(list(CHOICES["masking.strategy"]))).map(tuple),
     ),
 )
 
@@ -178,11 +177,8 @@ def test_a_shape_follows_the_initial_model_but_for_dropout_and_fewer_layers():
 
 
 def test_the_choices_are_those_of_the_parts():
-    assert set(CHOICES["masking.strategy"]) == set(STRATEGIES)
-    assert set(CHOICES["masking.random_pieces"]) == set(RANDOM_PIECES)
     assert set(CHOICES["optimizer.name"]) == set(OPTIMIZERS)
     assert set(CHOICES["model.hidden_act"]) == set(ACTIVATIONS)
-    assert Masking(**flatten(MaskingSettings())) == Masking()
 
 
 def test_every_number_has_a_range_and_the_defaults_are_within():

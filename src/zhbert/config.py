@@ -8,20 +8,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_toml
+from zhbert.masking_strategies import STRATEGIES
 from zhbert.schema import build, hint_in, overridden, suggest, to_toml
 from zhbert.schema import flatten as flatten  # a name of this module, too
 from zhbert.wording import show, without_secrets
 
 RECIPES_FOLDER = Path(__file__).with_name("recipes")
-
-MASKING_STRATEGIES = ("char", "wwm", "wwm-unbiased", "ngram")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +98,12 @@ class MaskingSettings:
     """Share of the chosen pieces that become a random piece; the rest is kept."""
     static_masks: int = 0
     """0: new masks in every epoch; k: the same k masks over and over (the published models: 5)."""
+
+    def rate_at(self, progress: float) -> float:
+        """The masking rate when ``progress`` (0 to 1) of the run is done."""
+        if self.final_rate is None:
+            return self.rate
+        return self.rate + (self.final_rate - self.rate) * min(max(progress, 0.0), 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,23 +209,23 @@ class Recipe:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, Collection[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "yes", "no"),
     "initial_weights": ("bert", "scaled"),
     "model.hidden_act": ("gelu", "gelu_new", "relu"),
     "rows.builder": ("pairs", "full-sentences", "lines"),
-    "masking.strategy": MASKING_STRATEGIES,
+    "masking.strategy": STRATEGIES,
     "masking.random_pieces": ("corpus", "all"),
     "optimizer.name": ("adamw", "lamb", "muon"),
     "optimizer.schedule": ("linear", "constant", "cosine"),
-    "evaluation.strategies": MASKING_STRATEGIES,
+    "evaluation.strategies": STRATEGIES,
 }
 
 _Check = tuple[str, Callable[[Any], bool]]
 _POSITIVE: _Check = ("above 0", lambda value: value > 0)
 _NOT_NEGATIVE: _Check = ("0 or more", lambda value: value >= 0)
-_RATE: _Check = ("between 0 and 1, both excluded", lambda value: 0 < value < 1)
+_RATE: _Check = ("above 0 and at most 1", lambda value: 0 < value <= 1)
 _SHARE: _Check = ("from 0 to 1", lambda value: 0 <= value <= 1)
 _BELOW_ONE: _Check = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
 
@@ -355,16 +360,7 @@ def parse_recipe(
 def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
     """Refuse values out of range and values that contradict each other."""
     for key, value in flatten(recipe).items():
-        if value is None:
-            continue
-        for choice in value if isinstance(value, tuple) else (value,):
-            if isinstance(choice, float) and not math.isfinite(choice):
-                raise ZhbertError(f"{where}: {key} = {show(choice)}: must be a finite number")
-            if key in CHOICES and choice not in CHOICES[key]:
-                known = suggest(choice, CHOICES[key])
-                raise ZhbertError(f"{where}: {key} = {show(choice)}: not a choice{known}")
-            if key in RANGES and not RANGES[key][1](choice):
-                raise ZhbertError(f"{where}: {key} = {show(choice)}: must be {RANGES[key][0]}")
+        _check_value(key, value, f"{where}: {key}")
     shares, lengths = recipe.rows.warmup_share, recipe.rows.warmup_length
     if sorted(set(lengths)) != list(lengths):
         raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
@@ -373,12 +369,7 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
             f"{where}: rows.warmup_share = {show(list(shares))}: must be one share for each of "
             f"rows.warmup_length = {show(list(lengths))}, together at most 1"
         )
-    masking = recipe.masking
-    if masking.mask_share + masking.random_share > 1 + 1e-9:
-        raise ZhbertError(
-            f"{where}: masking.mask_share + masking.random_share = "
-            f"{masking.mask_share + masking.random_share:g}: must be at most 1"
-        )
+    _check_shares(recipe.masking, f"{where}: masking")
     if recipe.initial_model and recipe.continue_from:
         raise ZhbertError(
             f"{where}: initial_model and continue_from are both set: continue_from brings its own "
@@ -393,6 +384,38 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
         # Unset keys of [model] are then known only when that model is read.
         return
     check_shape(resolve_shape(recipe.model), recipe.sequence_length, where)
+
+
+def check_masking(masking: MaskingSettings) -> None:
+    """Refuse values of masking alone, where there is no recipe, as ``check_recipe`` does.
+
+    >>> check_masking(MaskingSettings(rate=0))
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: masking: rate = 0: must be above 0 and at most 1
+    """
+    for key, value in flatten(masking).items():
+        _check_value(f"masking.{key}", value, f"masking: {key}")
+    _check_shares(masking, "masking")
+
+
+def _check_value(key: str, value: Any, label: str) -> None:
+    """Refuse a value of the recipe's ``key``, or a member of a list, that is no choice there."""
+    if value is None:
+        return
+    for choice in value if isinstance(value, tuple) else (value,):
+        if isinstance(choice, float) and not math.isfinite(choice):
+            raise ZhbertError(f"{label} = {show(choice)}: must be a finite number")
+        if key in CHOICES and choice not in CHOICES[key]:
+            known = suggest(choice, CHOICES[key])
+            raise ZhbertError(f"{label} = {show(choice)}: not a choice{known}")
+        if key in RANGES and not RANGES[key][1](choice):
+            raise ZhbertError(f"{label} = {show(choice)}: must be {RANGES[key][0]}")
+
+
+def _check_shares(masking: MaskingSettings, where: str) -> None:
+    total = masking.mask_share + masking.random_share
+    if total > 1 + 1e-9:
+        raise ZhbertError(f"{where}: mask_share + random_share = {total:g}: must be at most 1")
 
 
 def check_shape(shape: ModelShape, sequence_length: int, where: str = "recipe") -> None:

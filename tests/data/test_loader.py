@@ -16,13 +16,16 @@ import torch
 from tests.data import reference_masking, reference_rows
 from tests.data.reference_masking import chi_square_p, two_sample_p
 from tests.data.reference_rows import CLS, SEP, MemoryShard
+from tests.pretraining_loaders import loader_over
 
 import zhbert
+from zhbert.config import MaskingSettings
 from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
 from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
-from zhbert.data.masking import IGNORED, STRATEGIES, Masking
+from zhbert.data.masking import IGNORED
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.errors import ZhbertError
+from zhbert.masking_strategies import STRATEGIES
 from zhbert.text.tokenizer import Tokenizer
 
 MASK = 2
@@ -50,14 +53,7 @@ def vocabulary(count: int) -> list[str]:
 
 
 def loader(count: int = SMALL, **options: Any) -> PretrainingLoader:
-    settings: dict[str, Any] = {
-        "builder": "pairs",
-        "sequence_length": 40,
-        "batch_size": 16,
-        "masking": Masking(),
-        "seed": 5,
-    }
-    return PretrainingLoader(shards(count), vocabulary(count), **(settings | options))
+    return loader_over(shards(count), vocabulary(count), **({"batch_size": 16} | options))
 
 
 def restored(batch: MaskedBatch) -> torch.Tensor:
@@ -140,7 +136,7 @@ def test_an_epoch_s_order_is_of_the_whole_corpus_not_of_a_buffer() -> None:
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_a_step_is_the_same_wherever_one_starts(builder: str) -> None:
     options = {"builder": builder, "micro_batch_size": 6, "total_steps": 60}
-    masking = Masking(rate=0.3, final_rate=0.15)
+    masking = MaskingSettings(rate=0.3, final_rate=0.15)
     straight = list(islice(loader(masking=masking, **options).steps(0), 45))
     for start in (0, 1, 17, 44):
         resumed = next(loader(masking=masking, **options).steps(start))
@@ -153,7 +149,7 @@ def test_a_step_is_the_same_wherever_one_starts(builder: str) -> None:
 def test_a_share_of_the_rows_is_masked_by_single_pieces() -> None:
     options = {"builder": "full-sentences", "batch_size": 400}
     plain, chars, mixed = (
-        loader(masking=Masking(strategy=strategy, char_share=share), **options).step(0)[0]
+        loader(masking=MaskingSettings(strategy=strategy, char_share=share), **options).step(0)[0]
         for strategy, share in (("wwm", 0.0), ("wwm", 1.0), ("wwm", 0.5))
     )
     # Each row is masked by the one rule or the other, and about half of them by each.
@@ -164,14 +160,14 @@ def test_a_share_of_the_rows_is_masked_by_single_pieces() -> None:
     ]
     assert 0.4 < sum(by_char) / len(by_char) < 0.6
     assert not torch.equal(chars.packed.input_ids, plain.packed.input_ids)
-    again = loader(masking=Masking(strategy="char", char_share=1.0), **options).step(0)[0]
+    again = loader(masking=MaskingSettings(strategy="char", char_share=1.0), **options).step(0)[0]
     assert torch.equal(again.packed.input_ids, chars.packed.input_ids)
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_short_rows_first_takes_each_step_from_one_of_two_loaders(builder: str) -> None:
     options = {"builder": builder, "total_steps": 12}
-    masking = Masking(rate=0.3, final_rate=0.15)
+    masking = MaskingSettings(rate=0.3, final_rate=0.15)
 
     def both() -> tuple[PretrainingLoader, PretrainingLoader]:
         short = loader(sequence_length=10, batch_size=64, masking=masking, **options)
@@ -312,7 +308,7 @@ def test_what_pairs_lose_is_counted() -> None:
 def test_rows_are_masked_by_the_function_that_the_package_exports(
     builder: str, strategy: str
 ) -> None:
-    masking = Masking(
+    masking = MaskingSettings(
         strategy=strategy, rate=0.2, max_predictions=6, per_word=True, random_pieces="all",
         mask_share=0.6, random_share=0.3,
     )  # fmt: skip
@@ -357,7 +353,7 @@ def word_starts(count: int) -> dict[int, bool]:
 @pytest.mark.parametrize("builder", ["pairs", "full-sentences"])
 def test_the_loader_s_masks_are_distributed_as_the_reference_s(builder: str, strategy: str) -> None:
     """By row: predictions; of one predicted word a row: its length, its span, its actions."""
-    masking = Masking(strategy=strategy)
+    masking = MaskingSettings(strategy=strategy)
     made = loader(LARGE, builder=builder, masking=masking, sequence_length=64, batch_size=250)
     starts = word_starts(LARGE)
     names = ("predictions", "length", "span", "action")
@@ -420,7 +416,7 @@ def test_long_words_of_short_rows_are_masked_as_often_as_published_for_wwm_unbia
     rates = {}
     for strategy in ("wwm", "wwm-unbiased"):
         made = loader(
-            LARGE, builder="full-sentences", masking=Masking(strategy=strategy),
+            LARGE, builder="full-sentences", masking=MaskingSettings(strategy=strategy),
             sequence_length=32, batch_size=500,
         )  # fmt: skip
         seen, hit = Counter(), Counter()
@@ -440,7 +436,7 @@ def test_long_words_of_short_rows_are_masked_as_often_as_published_for_wwm_unbia
 
 def test_masks_differ_between_epochs_and_static_ones_repeat() -> None:
     def epochs(static: int, count: int) -> list[dict[tuple[int, ...], tuple]]:
-        made = loader(builder="lines", masking=Masking(static_masks=static), batch_size=1)
+        made = loader(builder="lines", masking=MaskingSettings(static_masks=static), batch_size=1)
         size = made.rows_per_epoch
         found = []
         for epoch in range(count):
@@ -458,12 +454,9 @@ def test_masks_differ_between_epochs_and_static_ones_repeat() -> None:
 
 
 def test_static_masks_repeat_the_pairs_too_but_not_their_order() -> None:
-    made = loader(masking=Masking(static_masks=2), batch_size=1)
-    rows = make_rows(
-        "pairs", shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5, fixed_epochs=2
-    )
-    sizes = [rows.count(epoch) for epoch in range(5)]
-    assert sizes[0] == sizes[2] == sizes[4]
+    made = loader(masking=MaskingSettings(static_masks=2), batch_size=1)
+    rows = make_rows("pairs", shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5)
+    sizes = [rows.count(epoch % 2) for epoch in range(5)]
     found = []
     steps = made.steps(0)
     for size in sizes:
@@ -476,7 +469,7 @@ def test_static_masks_repeat_the_pairs_too_but_not_their_order() -> None:
 def test_the_rate_follows_its_schedule() -> None:
     made = loader(
         builder="full-sentences",
-        masking=Masking(strategy="char", rate=0.30, final_rate=0.15),
+        masking=MaskingSettings(strategy="char", rate=0.30, final_rate=0.15),
         total_steps=11,
     )
     for step, batches in enumerate(islice(made.steps(0), 13)):
@@ -501,20 +494,20 @@ def test_evaluation_masks_are_fixed_and_do_not_depend_on_how_training_is_shared(
 
 
 def test_evaluation_keeps_the_first_rate_of_a_schedule() -> None:
-    changing = loader(masking=Masking(rate=0.3, final_rate=0.1), total_steps=5)
+    changing = loader(masking=MaskingSettings(rate=0.3, final_rate=0.1), total_steps=5)
     list(islice(changing.steps(0), 6))
-    constant = loader(masking=Masking(rate=0.3))
+    constant = loader(masking=MaskingSettings(rate=0.3))
     assert masked_rows(changing.evaluation(40)) == masked_rows(constant.evaluation(40))
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_evaluation_by_another_strategy_is_over_the_same_rows(builder: str) -> None:
-    made = loader(builder=builder, masking=Masking(strategy="wwm"))
+    made = loader(builder=builder, masking=MaskingSettings(strategy="wwm"))
     whole, characters = made.evaluation(60), made.evaluation(60, strategy="char")
     assert rows_of(whole) == rows_of(characters)
     assert masked_rows(whole) != masked_rows(characters)
     assert len(set(rows_of(whole))) == 60
-    by_character = loader(builder=builder, masking=Masking(strategy="char")).evaluation(60)
+    by_character = loader(builder=builder, masking=MaskingSettings(strategy="char")).evaluation(60)
     assert masked_rows(by_character) == masked_rows(characters)
 
 
@@ -533,10 +526,7 @@ def test_evaluation_takes_no_more_rows_than_there_are() -> None:
 def test_an_empty_split_is_one_clear_line(builder: str) -> None:
     for empty in ([], [MemoryShard([])]):
         with pytest.raises(ZhbertError, match="no rows") as error:
-            PretrainingLoader(
-                empty, vocabulary(SMALL), builder=builder, sequence_length=40, batch_size=4,
-                masking=Masking(), seed=0,
-            )  # fmt: skip
+            loader_over(empty, vocabulary(SMALL), builder=builder, batch_size=4)
         assert "\n" not in str(error.value)
 
 
@@ -565,10 +555,7 @@ def test_batches_from_shards_on_disk_are_those_from_memory(builder: str, tmp_pat
             ),
         )
         on_disk.append(Shard(path))
-    made = PretrainingLoader(
-        on_disk, vocabulary(SMALL), builder=builder, sequence_length=40, batch_size=16,
-        masking=Masking(), seed=5,
-    )  # fmt: skip
+    made = loader_over(on_disk, vocabulary(SMALL), builder=builder, batch_size=16)
     for step in (0, 8, 31):
         assert_same_batches(made.step(step), loader(builder=builder).step(step))
 
@@ -631,9 +618,9 @@ def test_words_of_real_text_are_masked_as_often_as_published(
     for index in range(rows.count(0)):
         row = rows.row(0, index, generator(0, 2, 0, index))
         flags[tuple(row.piece_ids.tolist())] = row.word_starts.tolist()
-    made = PretrainingLoader(
+    made = loader_over(
         shards, tokenizer.vocabulary, builder="full-sentences", sequence_length=128,
-        batch_size=100, masking=Masking(strategy=strategy), seed=0,
+        batch_size=100, masking=MaskingSettings(strategy=strategy), seed=0,
     )  # fmt: skip
     seen, hit = Counter(), Counter()
     for batches in islice(made.steps(0), 4 * made.rows_per_epoch // 100):

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.pretraining_loaders import loader_over
 
-from zhbert.data.loader import PretrainingLoader
-from zhbert.data.masking import Masking
+from zhbert.config import MaskingSettings
 from zhbert.data.shards import (
     FORMAT,
     VERSION,
@@ -281,13 +281,13 @@ def read_as_a_run_does(folder: Path, builder: str) -> list[np.ndarray]:
     """The rows of a few steps and of an evaluation, then what a checkpoint waits for."""
     opened = Corpus.open(folder)
     loaders = [
-        PretrainingLoader(
+        loader_over(
             opened.shards(split),
             opened.tokenizer().vocabulary,
             builder=builder,
             sequence_length=12,
             batch_size=4,
-            masking=Masking(max_predictions=3),
+            masking=MaskingSettings(max_predictions=3),
             seed=0,
         )
         for split in ("held_out", "train")

@@ -214,8 +214,7 @@ READERS["prepared"] = Reader(
 
 def _read_rows(folder: Path) -> None:
     """As a stranger made it: the checksums are those of the damaged shards."""
-    from zhbert.data.loader import PretrainingLoader
-    from zhbert.data.masking import Masking
+    from tests.pretraining_loaders import loader_over
 
     description = folder / "corpus" / "corpus.json"
     info = json.loads(description.read_text(encoding="utf-8"))
@@ -225,9 +224,9 @@ def _read_rows(folder: Path) -> None:
     description.write_text(json.dumps(info), encoding="utf-8")
     corpus = Corpus.open(folder / "corpus")
     for builder in ("pairs", "full-sentences", "lines"):
-        loader = PretrainingLoader(
+        loader = loader_over(
             corpus.shards("train"), corpus.tokenizer().vocabulary, builder=builder,
-            sequence_length=32, batch_size=8, masking=Masking(), seed=0,
+            sequence_length=32, batch_size=8, seed=0,
         )  # fmt: skip
         loader.step(0)
         loader.step(9)

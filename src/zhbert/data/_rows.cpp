@@ -1,13 +1,16 @@
 // Rows of a corpus: planning which pieces stand in which row, and masking a row.
 //
-// Every function has a plain Python twin (masking.py, examples.py) that draws the same random
-// numbers in the same order, so results do not depend on whether this module could be compiled.
-// Only Python's stable ABI is used. Callers pass contiguous arrays of the stated types.
+// Every function has a twin in Python (masking.py and masking_strategies.py, examples.py), which
+// explains what it does and draws the same random numbers in the same order: results do not depend
+// on whether this module could be compiled. Only Python's stable ABI is used. Callers pass
+// contiguous arrays of the stated types.
 
 #include <Python.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -78,25 +81,116 @@ PyObject* bytes_of(const std::vector<int64_t>& values) {
                                    static_cast<Py_ssize_t>(values.size() * sizeof(int64_t)));
 }
 
-enum Strategy { kChar = 0, kWords = 1, kUnbiased = 2, kNgram = 3 };
+// The strategies of masking_strategies.py; the numbers are those of masking.py.
+enum Strategy { kCharacters = 0, kWholeWords = 1, kUnbiased = 2, kNgrams = 3 };
 
 struct Word {
   int64_t first;
   int64_t length;
-  int64_t part;  // pieces between two marks; a span of words never leaves its part
+  int64_t part;  // special tokens separate the parts; a span of words never leaves its part
 };
 
-// Python's round(): halves to even.
-int64_t round_half_even(double value) { return static_cast<int64_t>(std::nearbyint(value)); }
+// The words of a row and which of them are predicted.
+struct Words {
+  std::vector<Word> words;
+  std::vector<uint8_t> chosen;
+  int64_t num_pieces = 0;  // of the row, without padding
+  int64_t maskable = 0;    // pieces in words
+  int64_t count() const { return static_cast<int64_t>(words.size()); }
+};
 
+struct SpecialTokens {
+  long long cls, sep, pad, mask;
+};
+
+Words find_words(const Array<int64_t>& row, const Array<uint8_t>& starts,
+                 const SpecialTokens& special, bool single_pieces) {
+  Words found;
+  found.words.reserve(static_cast<size_t>(row.size()));
+  found.num_pieces = row.size();
+  int64_t part = 0;
+  bool new_part = true;
+  for (int64_t i = 0; i < row.size(); ++i) {
+    const int64_t piece = row[i];
+    if (piece == special.cls || piece == special.sep || piece == special.pad) {
+      if (piece == special.pad) --found.num_pieces;
+      ++part;
+      new_part = true;
+      continue;
+    }
+    ++found.maskable;
+    if (new_part || single_pieces || starts[i]) {
+      found.words.push_back({i, 1, part});
+      new_part = false;
+    } else {
+      ++found.words.back().length;
+    }
+  }
+  found.chosen.assign(found.words.size(), 0);
+  return found;
+}
+
+// masking.quota. nearbyint rounds halves to even, as Python's round does.
+int64_t quota(int64_t num_pieces, double rate, int64_t max_predictions) {
+  const double exact = static_cast<double>(num_pieces) * rate;
+  const int64_t limit = std::max<int64_t>(1, static_cast<int64_t>(std::nearbyint(exact)));
+  return std::min(limit, max_predictions);
+}
+
+void choose_unbiased(Words& found, int64_t limit, Random& random) {
+  const double probability = static_cast<double>(limit) / static_cast<double>(found.maskable);
+  for (auto& chosen : found.chosen) chosen = random.uniform() < probability;
+}
+
+// Predict a span of one to four words; one that exceeds what is left is shortened by words.
+void choose_span(Words& found, int64_t start, int64_t* left, Random& random) {
+  const double draw = random.uniform();
+  for (int n = 1 + (draw >= 0.4) + (draw >= 0.7) + (draw >= 0.9); n > 0; --n) {
+    int64_t end = start;
+    int64_t cost = 0;
+    while (end < found.count() && end < start + n &&
+           found.words[end].part == found.words[start].part) {
+      if (!found.chosen[end]) cost += found.words[end].length;
+      ++end;
+    }
+    if (cost > *left) continue;
+    for (int64_t word = start; word < end; ++word) found.chosen[word] = 1;
+    *left -= cost;
+    return;
+  }
+}
+
+// Words in random order (a shuffle that stops when the limit is reached).
+void choose_shuffled(Words& found, int64_t limit, bool spans, Random& random) {
+  const int64_t count = found.count();
+  std::vector<int64_t> order(found.words.size());
+  for (int64_t i = 0; i < count; ++i) order[i] = i;
+  int64_t left = limit;
+  for (int64_t i = 0; i < count && left > 0; ++i) {
+    std::swap(order[i], order[i + random.below(count - i)]);
+    const int64_t start = order[i];
+    if (found.chosen[start]) continue;
+    if (spans) {
+      choose_span(found, start, &left, random);
+    } else if (found.words[start].length <= left) {
+      // A word that exceeds it is skipped, not cut: half a word would leak its other half.
+      found.chosen[start] = 1;
+      left -= found.words[start].length;
+    }
+  }
+}
+
+// masking.Masker.mask
 PyObject* mask(PyObject*, PyObject* args) {
   PyObject *row_object, *starts_object, *labels_object, *random_ids_object, *capsule;
   int strategy, per_word;
-  long long max_predictions, cls_id, sep_id, pad_id, mask_id;
+  long long max_predictions;
+  SpecialTokens special;
   double rate, mask_share, random_share;
   if (!PyArg_ParseTuple(args, "OOOidLLLLLOddpO", &row_object, &starts_object, &labels_object,
-                        &strategy, &rate, &max_predictions, &cls_id, &sep_id, &pad_id, &mask_id,
-                        &random_ids_object, &mask_share, &random_share, &per_word, &capsule))
+                        &strategy, &rate, &max_predictions, &special.cls, &special.sep,
+                        &special.pad, &special.mask, &random_ids_object, &mask_share,
+                        &random_share, &per_word, &capsule))
     return nullptr;
   Array<int64_t> row, labels;
   Array<uint8_t> starts;
@@ -110,82 +204,23 @@ PyObject* mask(PyObject*, PyObject* args) {
     PyErr_SetString(PyExc_ValueError, "mask: arrays of different lengths");
     return nullptr;
   }
-
-  std::vector<Word> words;
-  words.reserve(static_cast<size_t>(row.size()));
-  int64_t num_pieces = row.size();
-  int64_t maskable = 0;
-  int64_t part = 0;
-  bool after_mark = true;
-  for (int64_t i = 0; i < row.size(); ++i) {
-    const int64_t piece = row[i];
-    if (piece == cls_id || piece == sep_id || piece == pad_id) {
-      if (piece == pad_id) --num_pieces;
-      ++part;
-      after_mark = true;
-      continue;
-    }
-    ++maskable;
-    if (after_mark || strategy == kChar || starts[i]) {
-      words.push_back({i, 1, part});
-      after_mark = false;
-    } else {
-      ++words.back().length;
-    }
-  }
-  const int64_t count = static_cast<int64_t>(words.size());
-  if (count == 0) Py_RETURN_NONE;
-
-  int64_t limit = round_half_even(static_cast<double>(num_pieces) * rate);
-  if (limit < 1) limit = 1;
-  if (limit > max_predictions) limit = max_predictions;
-
-  std::vector<uint8_t> chosen(words.size(), 0);
+  Words found = find_words(row, starts, special, strategy == kCharacters);
+  if (found.words.empty()) Py_RETURN_NONE;
+  const int64_t limit = quota(found.num_pieces, rate, max_predictions);
   if (strategy == kUnbiased) {
-    const double probability = static_cast<double>(limit) / static_cast<double>(maskable);
-    for (int64_t i = 0; i < count; ++i) chosen[i] = random.uniform() < probability;
+    choose_unbiased(found, limit, random);
   } else {
-    std::vector<int64_t> order(words.size());
-    for (int64_t i = 0; i < count; ++i) order[i] = i;
-    int64_t covered = 0;
-    for (int64_t i = 0; i < count && covered < limit; ++i) {
-      const int64_t other = i + random.below(count - i);
-      std::swap(order[i], order[other]);
-      const int64_t start = order[i];
-      if (strategy != kNgram) {
-        // A word that overshoots is skipped, not cut: half a word would leak the rest.
-        if (covered + words[start].length <= limit) {
-          chosen[start] = 1;
-          covered += words[start].length;
-        }
-        continue;
-      }
-      if (chosen[start]) continue;
-      const double draw = random.uniform();
-      for (int n = 1 + (draw >= 0.4) + (draw >= 0.7) + (draw >= 0.9); n > 0; --n) {
-        int64_t end = start;
-        int64_t cost = 0;
-        while (end < count && end < start + n && words[end].part == words[start].part) {
-          if (!chosen[end]) cost += words[end].length;
-          ++end;
-        }
-        if (covered + cost <= limit) {
-          for (int64_t word = start; word < end; ++word) chosen[word] = 1;
-          covered += cost;
-          break;
-        }
-      }
-    }
+    choose_shuffled(found, limit, strategy == kNgrams, random);
   }
-
-  for (int64_t i = 0; i < count; ++i) {
-    if (!chosen[i]) continue;
+  for (int64_t i = 0; i < found.count(); ++i) {
+    if (!found.chosen[i]) continue;
+    const Word& word = found.words[i];
     double draw = per_word ? random.uniform() : 0.0;
-    for (int64_t k = words[i].first; k < words[i].first + words[i].length; ++k) {
+    for (int64_t k = word.first; k < word.first + word.length; ++k) {
       labels.data()[k] = row[k];
       if (!per_word) draw = random.uniform();
       if (draw < mask_share) {
-        row.data()[k] = mask_id;
+        row.data()[k] = special.mask;
       } else if (draw < mask_share + random_share) {
         row.data()[k] = random_ids[random.below(random_ids.size())];
       }

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from zhbert.config import EvaluationSettings
-from zhbert.data.masking import Masking
+from zhbert.config import EvaluationSettings, MaskingSettings
+from zhbert.data.examples import make_rows
+from zhbert.data.loader import MaskedBatch, PretrainingLoader
+from zhbert.data.masking import Masker
+from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
-
-if TYPE_CHECKING:
-    from zhbert.data.loader import MaskedBatch
-    from zhbert.data.shards import Corpus
 
 SEED = 20190620
 RATE = 0.15
@@ -45,21 +43,20 @@ def held_out_rows(
 
     The masks depend on ``builder`` and ``sequence_length``, and not on ``batch_size``.
     """
-    from zhbert.data.loader import PretrainingLoader
-
     if not settings.rows or not settings.strategies:
         return []
+    predictions = max(1, round(RATE * sequence_length) + 1)
+    masker = Masker(MaskingSettings(rate=RATE, max_predictions=predictions), vocabulary)
     try:
-        loader = PretrainingLoader(
+        rows = make_rows(
+            builder,
             corpus.shards("held_out"),
-            vocabulary,
-            builder=builder,
+            cls_id=masker.vocabulary.cls_id,
+            sep_id=masker.vocabulary.sep_id,
             sequence_length=sequence_length,
-            batch_size=batch_size,
-            micro_batch_size=batch_size,
-            masking=Masking(rate=RATE, max_predictions=max(1, round(RATE * sequence_length) + 1)),
             seed=SEED,
         )
+        loader = PretrainingLoader(rows, masker, batch_size=batch_size, seed=SEED)
     except ZhbertError:
         return []
     guess = int(corpus.piece_counts.argmax())

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
 
 try:
@@ -56,7 +57,7 @@ class ShardLike(Protocol):
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """One input of the model, not masked yet."""
 
     piece_ids: IntArray
@@ -77,7 +78,7 @@ class RowBuilder(Protocol):
     def count(self, epoch: int) -> int:
         """How many rows the epoch has."""
 
-    def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
+    def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Row ``index`` of the epoch; ``rng`` decides where a long pair is cut."""
 
     def random_share(self, epoch: int) -> float | None:
@@ -120,7 +121,7 @@ def _key(seed: int, stream: int, epoch: int, index: int) -> tuple[int, int]:
 PLAN, ORDER, MASKS = 0, 1, 2
 
 
-class _Pieces:
+class _ShardedPieces:
     """The shards' pieces under one numbering: position 0 is the first piece of the first shard."""
 
     def __init__(self, shards: Sequence[ShardLike]) -> None:
@@ -165,18 +166,16 @@ class PairRows:
         sequence_length: int,
         seed: int,
         short_row_probability: float = 0.1,
-        fixed_epochs: int = 0,
     ) -> None:
         if sequence_length < 5:
             raise ZhbertError(
                 f"sequence_length = {sequence_length}: a pair needs at least 5 pieces"
             )
-        self._data = _Pieces(shards)
+        self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._max_pieces = sequence_length - 3
         self._seed = seed
         self._short = short_row_probability
-        self._fixed_epochs = fixed_epochs
         sentences: list[IntArray] = []
         documents: list[IntArray] = []
         done = 0
@@ -191,18 +190,17 @@ class PairRows:
         self._plans: dict[int, IntArray] = {}
 
     def _plan(self, epoch: int) -> IntArray:
-        key = epoch % self._fixed_epochs if self._fixed_epochs else epoch
-        if key not in self._plans:
-            while len(self._plans) >= max(2, self._fixed_epochs):
+        if epoch not in self._plans:
+            while len(self._plans) >= 2:  # a batch may span two epochs
                 del self._plans[next(iter(self._plans))]
-            self._plans[key] = plan_pairs(
+            self._plans[epoch] = plan_pairs(
                 self._sentences,
                 self._documents,
                 self._max_pieces,
                 self._short,
-                generator(self._seed, PLAN, key),
+                generator(self._seed, PLAN, epoch),
             )
-        return self._plans[key]
+        return self._plans[epoch]
 
     def count(self, epoch: int) -> int:
         """How many pairs the epoch has."""
@@ -212,7 +210,7 @@ class PairRows:
         """The share of the label "not next"."""
         return float(self._plan(epoch)[:, 4].mean())
 
-    def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
+    def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """[CLS] A [SEP] B [SEP]"""
         a_start, a_length, b_start, b_length, is_random = self._plan(epoch)[index].tolist()
         a, a_words = self._data.slice(a_start, a_length)
@@ -232,10 +230,10 @@ class PairRows:
         ids[first_length:-1] = b
         words[1 : first_length - 1] = a_words
         words[first_length:-1] = b_words
-        return Row(ids, words, first_length, is_random, max(dropped, 0))
+        return TrainingRow(ids, words, first_length, is_random, max(dropped, 0))
 
 
-class PackedRows:
+class WholeSentenceRows:
     """Rows of whole consecutive sentences: ``full-sentences`` and ``lines``; alike every epoch.
 
     Memory: 16 bytes a row.
@@ -252,7 +250,7 @@ class PackedRows:
     ) -> None:
         if sequence_length < 3:
             raise ZhbertError(f"sequence_length = {sequence_length}: a row needs at least 3 pieces")
-        self._data = _Pieces(shards)
+        self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._lines = lines
         self._documents = [shard.document_starts for shard in shards]
@@ -278,7 +276,7 @@ class PackedRows:
         """There are no pairs."""
         return None
 
-    def row(self, epoch: int, index: int, rng: np.random.Generator) -> Row:
+    def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """[CLS] sentences [SEP], with a [SEP] more where a document ends inside the row."""
         start, end = self._rows[index].tolist()
         pieces, words = self._data.slice(start, end - start)
@@ -299,10 +297,10 @@ class PackedRows:
                 borders = documents[first:last] - (start - base) + 1
                 ids = np.insert(ids, borders, sep)
                 flags = np.insert(flags, borders, True)
-        return Row(ids, flags, len(ids), None, 0)
+        return TrainingRow(ids, flags, len(ids), None, 0)
 
 
-BUILDERS = ("pairs", "full-sentences", "lines")
+BUILDERS = CHOICES["rows.builder"]
 
 
 def make_rows(
@@ -314,7 +312,6 @@ def make_rows(
     sequence_length: int,
     seed: int,
     short_row_probability: float = 0.1,
-    fixed_epochs: int = 0,
 ) -> RowBuilder:
     """The rows of ``builder`` (``pairs``, ``full-sentences`` or ``lines``) over some shards."""
     if builder == "pairs":
@@ -325,11 +322,10 @@ def make_rows(
             sequence_length=sequence_length,
             seed=seed,
             short_row_probability=short_row_probability,
-            fixed_epochs=fixed_epochs,
         )
     if builder not in BUILDERS:
         raise ZhbertError(f"rows: builder = {builder!r}; known: {', '.join(BUILDERS)}")
-    return PackedRows(
+    return WholeSentenceRows(
         shards,
         cls_id=cls_id,
         sep_id=sep_id,

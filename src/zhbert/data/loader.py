@@ -19,13 +19,11 @@ from zhbert.data.examples import (
     MASKS,
     ORDER,
     ReusableGenerator,
-    Row,
     RowBuilder,
-    ShardLike,
+    TrainingRow,
     generator,
-    make_rows,
 )
-from zhbert.data.masking import IGNORED, Masking, MaskingVocabulary, mask_words
+from zhbert.data.masking import IGNORED, Masker
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
 
@@ -49,57 +47,39 @@ class MaskedBatch:
 
 
 class PretrainingLoader:
-    """Masked batches of one split of a corpus.
+    """Masked batches of rows, without end.
 
     Args:
-        shards: the split's shards.
-        vocabulary: the pieces in id order.
-        builder: ``pairs``, ``full-sentences`` or ``lines``.
-        sequence_length: pieces of a row at most, [CLS] and [SEP] included.
+        rows: the rows of every epoch (``zhbert.data.examples.make_rows``).
+        masker: what masks them.
         batch_size: rows of one optimiser step, over all ranks and micro-batches.
         micro_batch_size: rows of one forward pass; 0: as many as the rank has.
-        masking: how to mask.
-        seed: everything random derives from it.
+        seed: decides the order of the rows and their masks.
         rank, world_size: this process among those that share each step's rows.
-        short_row_probability: share of documents that ``pairs`` gives a shorter target length.
         total_steps: the length of the run, for a masking rate that changes.
 
     Raises:
-        ZhbertError: a split without rows, or fewer rows a step than ranks.
+        ZhbertError: there are no rows, or fewer rows a step than ranks.
     """
 
     def __init__(
         self,
-        shards: Sequence[ShardLike],
-        vocabulary: Sequence[str],
+        rows: RowBuilder,
+        masker: Masker,
         *,
-        builder: str,
-        sequence_length: int,
         batch_size: int,
         micro_batch_size: int = 0,
-        masking: Masking,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        short_row_probability: float = 0.1,
         total_steps: int = 1,
     ) -> None:
         if batch_size < world_size:
             raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
-        self._vocabulary = MaskingVocabulary(vocabulary, masking.random_pieces)
-        self._rows: RowBuilder = make_rows(
-            builder,
-            shards,
-            cls_id=self._vocabulary.cls_id,
-            sep_id=self._vocabulary.sep_id,
-            sequence_length=sequence_length,
-            seed=seed,
-            short_row_probability=short_row_probability,
-            fixed_epochs=masking.static_masks,
-        )
-        if self._rows.count(0) == 0:
+        if rows.count(0) == 0:
             raise ZhbertError("the corpus has no rows to train on: is it empty?")
-        self._masking = masking
+        self._rows = rows
+        self._masker = masker
         self._seed = seed
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
@@ -137,7 +117,7 @@ class PretrainingLoader:
         end = first + self._batch_size * (self._rank + 1) // self._world_size
         size = self._micro_batch_size or end - begin
         # Written so that a run of one step has its first rate, and a longer one ends at the last.
-        rate = self._masking.rate_at(step / max(self._total_steps - 1, 1))
+        rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
         batches = [
             replace(
                 self._batch([*map(self._locate, range(start, min(start + size, end)))], rate),
@@ -163,9 +143,7 @@ class PretrainingLoader:
         order = self._order(0)[:count].tolist()
         size = self._micro_batch_size or self._batch_size
         return [
-            self._batch(
-                [(0, row) for row in order[start : start + size]], self._masking.rate, strategy
-            )
+            self._batch([(0, row) for row in order[start : start + size]], strategy=strategy)
             for start in range(0, count, size)
         ]
 
@@ -173,57 +151,51 @@ class PretrainingLoader:
         """Row ``number`` of the endless stream as (epoch, row of the epoch)."""
         while not self._ends or self._ends[-1] <= number:
             last = self._ends[-1] if self._ends else 0
-            self._ends.append(last + self._rows.count(len(self._ends)))
+            self._ends.append(last + self._rows.count(self._repeated(len(self._ends))))
         epoch = bisect_right(self._ends, number)
         within = number - (self._ends[epoch - 1] if epoch else 0)
         return epoch, int(self._order(epoch)[within])
+
+    def _repeated(self, epoch: int) -> int:
+        """The epoch whose rows and masks this one has: an earlier one where masks are static."""
+        static = self._masker.settings.static_masks
+        return epoch % static if static else epoch
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             while len(self._orders) >= 2:  # a batch may span two epochs
                 del self._orders[next(iter(self._orders))]
             rng = generator(self._seed, ORDER, epoch)
-            self._orders[epoch] = rng.permutation(self._rows.count(epoch))
+            self._orders[epoch] = rng.permutation(self._rows.count(self._repeated(epoch)))
         return self._orders[epoch]
 
     def _batch(
-        self, places: Sequence[tuple[int, int]], rate: float, strategy: str | None = None
+        self,
+        places: Sequence[tuple[int, int]],
+        rate: float | None = None,
+        strategy: str | None = None,
     ) -> MaskedBatch:
-        masking = self._masking
-        fixed = masking.static_masks
-        rows: list[Row] = []
-        inputs: list[np.ndarray] = []
-        labels: list[np.ndarray] = []
+        """The rows at these (epoch, row of the epoch), masked."""
+        rows: list[TrainingRow] = []
+        all_labels: list[np.ndarray] = []
         for epoch, index in places:
-            rng = self._generator.at(self._seed, MASKS, epoch % fixed if fixed else epoch, index)
+            epoch = self._repeated(epoch)
+            rng = self._generator.at(self._seed, MASKS, epoch, index)
             row = self._rows.row(epoch, index, rng)
-            own = strategy or masking.strategy
-            if not strategy and masking.char_share and rng.random() < masking.char_share:
-                own = "char"
-            row_inputs, row_labels = mask_words(
-                row.piece_ids,
-                row.word_starts,
-                strategy=own,
-                rate=rate,
-                max_predictions=masking.max_predictions,
-                vocabulary=self._vocabulary,
-                rng=rng,
-                per_word=masking.per_word,
-                mask_share=masking.mask_share,
-                random_share=masking.random_share,
-            )
             rows.append(row)
-            inputs.append(row_inputs)
-            labels.append(row_labels)
-        lengths = np.array([len(row) for row in inputs])
+            all_labels.append(
+                self._masker.mask(row.piece_ids, row.word_starts, rng, rate=rate, strategy=strategy)
+            )
+        inputs = np.concatenate([row.piece_ids for row in rows])
+        lengths = np.array([len(row.piece_ids) for row in rows])
         first_lengths = np.array([row.first_length for row in rows])
-        all_labels = np.concatenate(labels)
-        predicted = np.flatnonzero(all_labels != IGNORED)
+        labels = np.concatenate(all_labels)
+        predicted = np.flatnonzero(labels != IGNORED)
         pairs = [row.next_sentence_label for row in rows]
         return MaskedBatch(
-            packed=pack_rows(np.concatenate(inputs), lengths, first_lengths),
+            packed=pack_rows(inputs, lengths, first_lengths),
             predicted_positions=torch.from_numpy(predicted),
-            labels=torch.from_numpy(all_labels[predicted]),
+            labels=torch.from_numpy(labels[predicted]),
             next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
             dropped_pieces=sum(row.dropped for row in rows),
         )

@@ -1,67 +1,70 @@
-"""Whole word masking over one row of piece ids: which pieces are predicted, what replaces them.
+"""Masks one row of piece ids: which pieces are predicted, and what stands in their place.
 
-The rules are Google's (`create_pretraining_data.py`), over words that a segmenter found:
+The rules are Google's ``create_masked_lm_predictions``, over the words that a segmenter found:
+https://github.com/google-research/bert/blob/master/create_pretraining_data.py
 
-* a candidate is one word, the run of pieces from one word start to the next; [CLS] and [SEP] are
-  never candidates, everything else is (punctuation, digits, [UNK]);
-* the quota is counted in pieces: ``min(max_predictions, max(1, int(round(pieces * rate))))``, with
-  [CLS] and [SEP] counted and Python's ``round`` (halves to even);
-* a chosen piece becomes [MASK] (80 %), a random piece (10 %) or stays (10 %), drawn per piece.
+* A candidate is one word: the run of pieces from one word start to the next. [CLS] and [SEP] are
+  never candidates; punctuation, digits and [UNK] are.
+* The quota is counted in pieces: ``min(max_predictions, max(1, round(pieces * rate)))``, with [CLS]
+  and [SEP] counted, and halves rounded to even.
+* A masking strategy chooses words up to that quota (``zhbert.masking_strategies``).
+* A chosen piece becomes [MASK] (80 %), a random piece (10 %) or stays as it is (10 %).
 
-Pure and seeded: the same row, options and generator state give the same masks, with the native
-module or without it.
+Everything here is a pure function of its arguments: the same row, settings and generator state give
+the same masks, with the native module or without it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from zhbert.config import MaskingSettings, check_masking
 from zhbert.errors import ZhbertError
+from zhbert.masking_strategies import (
+    STRATEGIES,
+    CharacterMasking,
+    NgramMasking,
+    UnbiasedMasking,
+    WholeWordMasking,
+    Word,
+)
 
 try:
     from zhbert.data import _rows
-except ImportError:  # no compiler at installation: the plain version below, with the same results
+except ImportError:  # not compiled: the functions in Python below give the same results, slowly
     _rows = None  # type: ignore[assignment]
 
 IGNORED = -100
 """The label of a piece that is not predicted; PyTorch's and Hugging Face's convention."""
 
-# The number is how the native module knows the strategy.
-STRATEGIES = {"char": 0, "wwm": 1, "wwm-unbiased": 2, "ngram": 3}
-
-# A span of n words is drawn with these odds (n = 1, 2, 3, 4).
-NGRAM_SHARES = (0.4, 0.3, 0.2, 0.1)
-
-RANDOM_PIECES = ("corpus", "all")
+# The strategies that the native module knows, too, and their numbers there.
+_NATIVE = {CharacterMasking: 0, WholeWordMasking: 1, UnbiasedMasking: 2, NgramMasking: 3}
 
 _NEVER_IN_TEXT = re.compile(r"\[(?:PAD|UNK|CLS|SEP|MASK|unused\d+)\]|<[ST]>")
 _CONTINUED_HAN = re.compile("##[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 
 class MaskingVocabulary:
-    """What masking needs of a vocabulary: the ids of its marks and of the pieces to draw from.
+    """What masking needs of a vocabulary: the special tokens' ids, and the random pieces.
 
-    ``random_pieces="corpus"`` draws replacements from the pieces that a text can contain: no
-    special token, no [unusedN], no ``##`` before a Han character (the tokenizer never makes one).
-    ``"all"`` draws from the whole vocabulary, as Google's code does.
+    Args:
+        pieces: the vocabulary in id order.
+        random_pieces: with ``corpus``, a random piece is one that a text can contain: no special
+            token, no [unusedN], no ``##`` before a Han character (the tokenizer never makes one).
+            With ``all``, it is any piece of the vocabulary, as in Google's code.
 
     Raises:
-        ZhbertError: a vocabulary without [CLS], [SEP] or [MASK].
+        ZhbertError: a vocabulary without [CLS], [SEP] or [MASK], or without a random piece.
     """
 
     def __init__(self, pieces: Sequence[str], random_pieces: str = "corpus") -> None:
-        if random_pieces not in RANDOM_PIECES:
-            raise ZhbertError(
-                f"masking: random_pieces = {random_pieces!r}; known: {', '.join(RANDOM_PIECES)}"
-            )
         self.pieces = tuple(pieces)
         self.random_pieces = random_pieces
         index = {piece: number for number, piece in enumerate(self.pieces)}
@@ -85,31 +88,6 @@ class MaskingVocabulary:
             raise ZhbertError("masking: the vocabulary holds no piece that a text can contain")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Masking:
-    """How a run masks; the field names are the keys of a recipe's ``[masking]`` table."""
-
-    strategy: str = "wwm"
-    char_share: float = 0.0
-    """This share of the rows is masked by single pieces, whatever the strategy."""
-    rate: float = 0.15
-    final_rate: float | None = None
-    """If set, the rate changes linearly from ``rate`` at the first step to this at the last."""
-    max_predictions: int = 20
-    random_pieces: str = "corpus"
-    per_word: bool = False
-    mask_share: float = 0.8
-    random_share: float = 0.1
-    static_masks: int = 0
-    """0: new masks every epoch. k: the same k masks over and over, as the published models had."""
-
-    def rate_at(self, progress: float) -> float:
-        """The masking rate when ``progress`` (0 to 1) of the run is done."""
-        if self.final_rate is None:
-            return self.rate
-        return self.rate + (self.final_rate - self.rate) * min(max(progress, 0.0), 1.0)
-
-
 def quota(num_pieces: int, rate: float, max_predictions: int) -> int:
     """How many pieces of a row of ``num_pieces`` (with [CLS] and [SEP]) are to be predicted.
 
@@ -119,16 +97,128 @@ def quota(num_pieces: int, rate: float, max_predictions: int) -> int:
     return min(max_predictions, max(1, round(num_pieces * rate)))
 
 
+class Masker:
+    """Masks rows by the settings of a recipe's ``[masking]`` table.
+
+    Args:
+        settings: the settings; their rates and strategy can be overridden for each row.
+        vocabulary: the pieces in id order, or what was made of them before.
+
+    Raises:
+        ZhbertError: a setting out of range, or a vocabulary that nothing can be masked with.
+    """
+
+    def __init__(
+        self, settings: MaskingSettings, vocabulary: Sequence[str] | MaskingVocabulary
+    ) -> None:
+        check_masking(settings)
+        self.settings = settings
+        if not isinstance(vocabulary, MaskingVocabulary):
+            vocabulary = MaskingVocabulary(vocabulary, settings.random_pieces)
+        self.vocabulary = vocabulary
+
+    def mask(
+        self,
+        row: IntArray,
+        word_starts: BoolArray,
+        rng: np.random.Generator,
+        *,
+        rate: float | None = None,
+        strategy: str | None = None,
+    ) -> IntArray:
+        """Mask one row in place.
+
+        Args:
+            row: (length,) piece ids with [CLS] and [SEP]; contiguous, and overwritten.
+            word_starts: (length,) True where a word starts; contiguous.
+            rng: where the randomness comes from.
+            rate: another masking rate than the settings'.
+            strategy: another strategy than the settings'; ``char_share`` has then no effect.
+
+        Returns:
+            (length,) labels: the piece that stood there, -100 where nothing is predicted.
+        """
+        settings, vocabulary = self.settings, self.vocabulary
+        rate = settings.rate if rate is None else rate
+        if strategy is None:
+            strategy = settings.strategy
+            if settings.char_share and rng.random() < settings.char_share:
+                strategy = "char"
+        chooser = STRATEGIES[strategy]
+        labels = np.full(len(row), IGNORED, dtype=np.int64)
+        native = _NATIVE.get(type(chooser))
+        if _rows is not None and native is not None:
+            _rows.mask(
+                row,
+                word_starts.view(np.uint8),
+                labels,
+                native,
+                rate,
+                settings.max_predictions,
+                vocabulary.cls_id,
+                vocabulary.sep_id,
+                vocabulary.pad_id,
+                vocabulary.mask_id,
+                vocabulary.random_ids,
+                settings.mask_share,
+                settings.random_share,
+                settings.per_word,
+                rng.bit_generator.capsule,
+            )
+        elif words := _find_words(row, word_starts, vocabulary):
+            num_pieces = len(row) - int(np.count_nonzero(row == vocabulary.pad_id))
+            limit = quota(num_pieces, rate, settings.max_predictions)
+            self._replace(row, labels, chooser.choose(words, limit, rng), rng)
+        return labels
+
+    def _replace(
+        self, row: IntArray, labels: IntArray, chosen: Iterable[Word], rng: np.random.Generator
+    ) -> None:
+        """Label the chosen pieces, and put [MASK] or a random piece in their place."""
+        settings, vocabulary = self.settings, self.vocabulary
+        masked, replaced = settings.mask_share, settings.mask_share + settings.random_share
+        random_ids = vocabulary.random_ids
+        for start, length, _ in sorted(chosen):
+            draw = rng.random() if settings.per_word else 0.0
+            for position in range(start, start + length):
+                if labels[position] != IGNORED:
+                    raise ValueError("a masking strategy chose words that overlap")
+                labels[position] = row[position]
+                if not settings.per_word:
+                    draw = rng.random()
+                if draw < masked:
+                    row[position] = vocabulary.mask_id
+                elif draw < replaced:
+                    row[position] = random_ids[int(rng.random() * len(random_ids))]
+
+
+def _find_words(row: IntArray, word_starts: BoolArray, vocabulary: MaskingVocabulary) -> list[Word]:
+    """The words of a row by position; special tokens belong to none, and end the one before."""
+    words: list[Word] = []
+    part = 0
+    new_part = True
+    specials = (vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id)
+    for position, (piece, starts) in enumerate(
+        zip(row.tolist(), word_starts.tolist(), strict=True)
+    ):
+        if piece in specials:
+            part += 1
+            new_part = True
+        elif new_part or starts:
+            words.append(Word(position, 1, part))
+            new_part = False
+        else:
+            start, length, _ = words[-1]
+            words[-1] = Word(start, length + 1, part)
+    return words
+
+
 _last_vocabulary: MaskingVocabulary | None = None
 
 
-def _prepared(
-    vocabulary: Sequence[str] | MaskingVocabulary, random_pieces: str
-) -> MaskingVocabulary:
+def _prepared(vocabulary: Sequence[str], random_pieces: str) -> MaskingVocabulary:
     """The vocabulary's ids, made again only when the vocabulary differs from the last call's."""
     global _last_vocabulary
-    if isinstance(vocabulary, MaskingVocabulary):
-        return vocabulary
     last = _last_vocabulary
     if last is None or last.random_pieces != random_pieces or last.pieces != tuple(vocabulary):
         last = _last_vocabulary = MaskingVocabulary(vocabulary, random_pieces)
@@ -154,17 +244,17 @@ def mask_words(
     Args:
         piece_ids: (length,) ids of the row, its [CLS] and [SEP] included, no padding.
         word_starts: (length,) True where a word starts; True at [CLS] and [SEP].
-        strategy: ``char`` (each piece alone), ``wwm`` (Google's rule over words), ``wwm-unbiased``
-            (each word with the same probability, whatever its length) or ``ngram`` (spans of one
-            to four words).
+        strategy: a name in ``zhbert.masking_strategies.STRATEGIES``: ``char`` (single pieces),
+            ``wwm`` (Google's rule over words), ``wwm-unbiased`` (every word with the same
+            probability, whatever its length) or ``ngram`` (spans of one to four words).
         rate: share of the row's pieces to predict.
-        max_predictions: the most pieces to predict; for ``wwm-unbiased`` a cap of the quota, not
-            of the draw.
+        max_predictions: the most pieces to predict. (With ``wwm-unbiased``, the most that are
+            expected: the number itself varies.)
         vocabulary: the pieces in id order, or a MaskingVocabulary made from them once (which then
             decides on ``random_pieces``).
         rng: where the randomness comes from.
         random_pieces: ``corpus`` or ``all``; see MaskingVocabulary.
-        per_word: draw [MASK] / random / unchanged once a word instead of once a piece.
+        per_word: draw [MASK], random or unchanged once a word instead of once a piece.
         mask_share: share of the chosen pieces that become [MASK].
         random_share: share of them that become a random piece; the rest stays.
 
@@ -182,19 +272,15 @@ def mask_words(
     >>> [pieces[i] for i in ids], labels.tolist()
     (['[CLS]', '语', '言', '[MASK]', '[MASK]', '[SEP]'], [-100, -100, -100, 7, 8, -100])
     """
-    if strategy not in STRATEGIES:
-        raise ZhbertError(f"masking: strategy = {strategy!r}; known: {', '.join(STRATEGIES)}")
-    if not 0.0 < rate <= 1.0:
-        raise ZhbertError(f"masking: rate = {rate}; it must lie above 0 and not above 1")
-    if max_predictions < 1:
-        raise ZhbertError(f"masking: max_predictions = {max_predictions}; it must be at least 1")
-    # Written so that a share that is not a number fails, too.
-    if not (mask_share >= 0.0 <= random_share and mask_share + random_share <= 1.0 + 1e-9):
-        raise ZhbertError(
-            f"masking: mask_share {mask_share} and random_share {random_share} must not be "
-            "negative and must not add up to more than 1"
-        )
-    prepared = _prepared(vocabulary, random_pieces)
+    settings = MaskingSettings(
+        strategy=strategy,
+        rate=rate,
+        max_predictions=max_predictions,
+        random_pieces=random_pieces,
+        per_word=per_word,
+        mask_share=mask_share,
+        random_share=random_share,
+    )
     row = np.array(piece_ids, dtype=np.int64)
     starts = np.ascontiguousarray(word_starts, dtype=np.bool_)
     if row.ndim != 1 or starts.shape != row.shape:
@@ -202,112 +288,7 @@ def mask_words(
             f"masking: piece_ids of shape {row.shape} and word_starts of shape {starts.shape}; "
             "one row and as many flags are needed"
         )
-    labels = np.full(len(row), IGNORED, dtype=np.int64)
-    mask_row = _rows.mask if _rows is not None else _mask_row
-    mask_row(
-        row,
-        starts.view(np.uint8),
-        labels,
-        STRATEGIES[strategy],
-        rate,
-        max_predictions,
-        prepared.cls_id,
-        prepared.sep_id,
-        prepared.pad_id,
-        prepared.mask_id,
-        prepared.random_ids,
-        mask_share,
-        random_share,
-        per_word,
-        rng.bit_generator.capsule if _rows is not None else rng,
-    )
+    if not isinstance(vocabulary, MaskingVocabulary):
+        vocabulary = _prepared(vocabulary, random_pieces)
+    labels = Masker(settings, vocabulary).mask(row, starts, rng)
     return row, labels
-
-
-def _mask_row(
-    row: IntArray,
-    starts: npt.NDArray[np.uint8],
-    labels: IntArray,
-    strategy: int,
-    rate: float,
-    max_predictions: int,
-    cls_id: int,
-    sep_id: int,
-    pad_id: int,
-    mask_id: int,
-    random_ids: npt.NDArray[np.int32],
-    mask_share: float,
-    random_share: float,
-    per_word: bool,
-    rng: Any,
-) -> None:
-    """The native ``_rows.mask`` in Python: the same draws in the same order, so the same masks."""
-    # Words as (first piece, length, sentence part); a part ends at [CLS] or [SEP].
-    words: list[tuple[int, int, int]] = []
-    part = 0
-    num_pieces = len(row)
-    after_mark = True
-    for position, piece in enumerate(row.tolist()):
-        if piece in (cls_id, sep_id, pad_id):
-            num_pieces -= piece == pad_id
-            part += 1
-            after_mark = True
-        elif after_mark or strategy == 0 or starts[position]:
-            words.append((position, 1, part))
-            after_mark = False
-        else:
-            first, length, where = words[-1]
-            words[-1] = (first, length + 1, where)
-    if not words:
-        return
-    limit = quota(num_pieces, rate, max_predictions)
-    chosen = [False] * len(words)
-    if strategy == STRATEGIES["wwm-unbiased"]:
-        probability = limit / sum(length for _, length, _ in words)
-        for index in range(len(words)):
-            chosen[index] = rng.random() < probability
-    else:
-        covered = 0
-        order = list(range(len(words)))
-        for index in range(len(order)):
-            if covered >= limit:
-                break
-            # A shuffle that stops as soon as the quota is reached.
-            other = index + int(rng.random() * (len(order) - index))
-            order[index], order[other] = order[other], order[index]
-            start = order[index]
-            if strategy != STRATEGIES["ngram"]:
-                # A word that overshoots is skipped, not cut: half a word would leak the rest.
-                if covered + words[start][1] <= limit:
-                    chosen[start] = True
-                    covered += words[start][1]
-                continue
-            if chosen[start]:
-                continue
-            draw = rng.random()
-            n = 1 + (draw >= 0.4) + (draw >= 0.7) + (draw >= 0.9)
-            while n > 0:
-                span = [
-                    word
-                    for word in range(start, min(start + n, len(words)))
-                    if words[word][2] == words[start][2]
-                ]
-                cost = sum(words[word][1] for word in span if not chosen[word])
-                if covered + cost <= limit:
-                    for word in span:
-                        chosen[word] = True
-                    covered += cost
-                    break
-                n -= 1
-    for index, (first, length, _) in enumerate(words):
-        if not chosen[index]:
-            continue
-        draw = rng.random() if per_word else 0.0
-        for position in range(first, first + length):
-            labels[position] = row[position]
-            if not per_word:
-                draw = rng.random()
-            if draw < mask_share:
-                row[position] = mask_id
-            elif draw < mask_share + random_share:
-                row[position] = random_ids[int(rng.random() * len(random_ids))]

@@ -723,22 +723,29 @@ class _Job:
     def _loader_of(
         self, sequence_length: int, batch_size: int, micro_batch_size: int
     ) -> PretrainingLoader:
+        from zhbert.data.examples import make_rows
         from zhbert.data.loader import PretrainingLoader
-        from zhbert.data.masking import Masking
+        from zhbert.data.masking import Masker
 
         recipe = self.recipe
-        return PretrainingLoader(
+        masker = Masker(recipe.masking, self.tokenizer.vocabulary)
+        rows = make_rows(
+            recipe.rows.builder,
             self.corpus.shards("train"),
-            self.tokenizer.vocabulary,
-            builder=recipe.rows.builder,
+            cls_id=masker.vocabulary.cls_id,
+            sep_id=masker.vocabulary.sep_id,
             sequence_length=sequence_length,
+            seed=recipe.seed,
+            short_row_probability=recipe.rows.short_row_probability,
+        )
+        return PretrainingLoader(
+            rows,
+            masker,
             batch_size=batch_size,
             micro_batch_size=micro_batch_size,
-            masking=Masking(**flatten(recipe.masking)),
             seed=recipe.seed,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            short_row_probability=recipe.rows.short_row_probability,
             total_steps=recipe.steps,
         )
 
