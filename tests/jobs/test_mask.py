@@ -256,8 +256,11 @@ def test_mistakes_on_stdin_are_one_line(
         ([""], "no text to mask"),
         ([" \n\t"], "no text to mask"),
         (["\udcff"], "not UTF-8"),
-        (["好", "--strategy", "mac"], 'strategy = "mac": not a choice; known: char, wwm, wwm-unbiased, ngram'),
-        (["好", "--rate", "0"], "rate = 0.0"),
+        (
+            ["好", "--strategy", "mac"],
+            'strategy = "mac": not a choice; known: char, wwm, wwm-unbiased, ngram',
+        ),
+        (["好", "--rate", "0"], "rate = 0"),
         (["好", "--rate", "1.5"], "rate = 1.5"),
         (["好", "--seed", "-1"], "--seed -1"),
         (["好", "--segmenter", "nope"], "unknown segmenter 'nope'; known: jieba, whitespace"),
