@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zhbert.data.masking import mask_words
     from zhbert.errors import ZhbertError
-    from zhbert.jobs.evaluate import evaluate
+    from zhbert.finetuning.evaluate import evaluate
+    from zhbert.finetuning.predict import predict
     from zhbert.jobs.finetune import finetune
-    from zhbert.jobs.predict import predict
     from zhbert.jobs.prepare import prepare
     from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
@@ -43,9 +43,9 @@ _WHERE = {
     "ZhbertError": "zhbert.errors",
     "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
-    "evaluate": "zhbert.jobs.evaluate",
+    "evaluate": "zhbert.finetuning.evaluate",
     "finetune": "zhbert.jobs.finetune",
-    "predict": "zhbert.jobs.predict",
+    "predict": "zhbert.finetuning.predict",
     "prepare": "zhbert.jobs.prepare",
     "pretrain": "zhbert.jobs.pretrain",
 }

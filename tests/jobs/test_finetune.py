@@ -20,9 +20,9 @@ from tests.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task, te
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import seed as finetune_seed
 from zhbert.finetuning.describe import describe_summary
-from zhbert.jobs.evaluate import evaluate
+from zhbert.finetuning.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
-from zhbert.jobs.finetune_compare import compare_runs
+from zhbert.report.comparison import compare_runs
 from zhbert.tasks.cards import load_card, parse_card
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.read_predictions import read_predictions

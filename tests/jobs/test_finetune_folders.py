@@ -10,8 +10,8 @@ from tests.small_tasks import QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import seed as finetune_seed
+from zhbert.finetuning.evaluate import evaluate
 from zhbert.folders import locked
-from zhbert.jobs.evaluate import evaluate
 from zhbert.jobs.finetune import finetune
 from zhbert.train import cost
 

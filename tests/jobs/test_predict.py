@@ -17,10 +17,10 @@ from tests.small_tasks import LEARNING, QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import fine_tuned
+from zhbert.finetuning import predict as predict_module
 from zhbert.finetuning.fine_tuned import card_table, open_fine_tuned
-from zhbert.jobs import predict as predict_module
+from zhbert.finetuning.predict import predict
 from zhbert.jobs.finetune import finetune
-from zhbert.jobs.predict import predict
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.read import TextExample, read_examples
 from zhbert.tasks.read_predictions import read_predictions
@@ -381,7 +381,7 @@ def test_a_model_that_is_not_fine_tuned_is_refused(tmp_path, tuned):
 def test_memory_does_not_grow_with_the_file(tmp_path, tuned):
     """Ten times the lines, about the same peak."""
     code = (
-        "import resource, sys; from zhbert.jobs.predict import predict; predict(*sys.argv[1:]); "
+        "import resource, sys; from zhbert import predict; predict(*sys.argv[1:]); "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []

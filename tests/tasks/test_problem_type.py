@@ -10,7 +10,7 @@ import transformers
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.fine_tuned import open_fine_tuned
-from zhbert.jobs.predict import predict
+from zhbert.finetuning.predict import predict
 from zhbert.tasks.classify import Classify, MultiLabel
 from zhbert.tasks.read import TextExample
 from zhbert.tasks.regress import Regress

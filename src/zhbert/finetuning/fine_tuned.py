@@ -9,15 +9,18 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.run_model import run_model
 from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
+from zhbert.model.folder import check_vocabulary
+from zhbert.runtime import choose_device, prepare_threads
 from zhbert.schema import build
 from zhbert.tasks.cards import TaskCard, parse_card
 from zhbert.tasks.classify import Classify, MultiLabel
@@ -29,7 +32,6 @@ from zhbert.tasks.span import Span
 from zhbert.tasks.tag import Tag
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import counted, show
-from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
 SECTION = "zhbert"
@@ -137,14 +139,35 @@ def _size(example: Example) -> int:
 
 
 def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
-    """Open a fine-tuned model by anything that `zhbert.zoo.locate` understands.
+    """Open a fine-tuned model by anything that `locate_fine_tuned` understands.
 
     Models that transformers fine-tuned are opened, too, with the labels of their config.json.
 
     Raises:
         ZhbertError: not fine-tuned, no vocabulary, another architecture.
     """
-    folder = locate(_final(name), quiet=quiet)
+    return _open_folder(locate_fine_tuned(name, quiet=quiet))
+
+
+def open_to_predict(folder: Path) -> FineTuned:
+    """A fine-tuned model on the GPU, if there is one, or on all cores.
+
+    Raises ZhbertError where it is not fine-tuned, or its vocabulary is another model's.
+    """
+    opened = _open_folder(folder)
+    config: BertConfig = cast(Any, opened.model).config
+    check_vocabulary(folder, opened.kind.tokenizer, config.vocab_size)
+    prepare_threads(0)
+    opened.model.to(choose_device())
+    return opened
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The number format that is called ``fp32`` or ``bf16``."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _open_folder(folder: Path) -> FineTuned:
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
     names = config.other.get("architectures")
@@ -183,20 +206,6 @@ def section_of(card: TaskCard, kind: Kind) -> dict[str, Any]:
     table = card_table(card)
     kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
     return {"task": card.name, "kind": kind.name, **kind.settings(), "card": kept}
-
-
-def _final(name: str | Path) -> str | Path:
-    """A run folder's model, where it has one seed; every other name as it is."""
-    folder = Path(name)
-    if (folder / "config.json").is_file() or not (folder / "summary.json").is_file():
-        return name
-    finals = sorted(folder.glob("seed-*/final"))
-    if len(finals) != 1:
-        raise ZhbertError(
-            f"{folder}: a run of {len(finals)} seeds; name one of its models, for example "
-            f"{folder / 'seed-0' / 'final'}"
-        )
-    return finals[0]
 
 
 def _from_section(

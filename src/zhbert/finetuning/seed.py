@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,16 +23,16 @@ from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, make_folder, read_json, to_json, write_json, write_text
 from zhbert.finetuning.epochs import plan_epoch, steps_of
 from zhbert.finetuning.fine_tuned import SECTION, section_of
+from zhbert.finetuning.scores import metrics_of, prediction_lines
 from zhbert.inference.rows import padding_share
 from zhbert.inference.run_model import Array, run_model
 from zhbert.model import pretrained
 from zhbert.model.names import FINE_TUNED
 from zhbert.runtime import choose_dtype
 from zhbert.tasks.cards import TaskCard
-from zhbert.tasks.kinds import FineTuning, Kind, Prediction, Prepared
-from zhbert.tasks.read import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.kinds import FineTuning, Kind, Prepared
 from zhbert.tasks.rows import LabelledBatch
-from zhbert.tasks.scoring import report, score
+from zhbert.tasks.scoring import report
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.tasks.write_predictions import write_predictions
 from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, model_state
@@ -54,9 +54,6 @@ RESULT = "result.json"
 RESULT_KEYS = {
     "seed", "metrics", "seconds", "examples_per_second", "pieces_per_second", "padding_share",
 }  # fmt: skip
-
-# What of a context is kept beside a prediction, in characters.
-SHOWN_CONTEXT = 200
 
 
 @dataclass(frozen=True)
@@ -390,58 +387,6 @@ def open_model(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
     if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):
         kind.begin(model)
     return model
-
-
-def metrics_of(
-    card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> dict[str, float]:
-    """The card's metrics, and those of each domain where the benchmark counts them."""
-    values = {one.id: p.value for one, p in zip(examples, predictions, strict=True)}
-    scores = score(card, examples, values)
-    domains = {one.domain for one in examples if isinstance(one, SpanExample)} - {None}
-    further = {
-        name: float(value)
-        for name, value in scores.further.items()
-        if name.rpartition("_")[0] in {*domains, "HasAns", "NoAns"} and "total" not in name
-    }
-    return {**scores.metrics, **further}
-
-
-def prediction_lines(
-    kind: Kind, examples: Sequence[Example], predictions: Sequence[Prediction]
-) -> Iterator[dict[str, Any]]:
-    """What predictions.jsonl holds of each example."""
-    each = kind.each(examples, predictions)
-    for place, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
-        scores = {name: values[place] for name, values in each.items()}
-        yield {
-            **_shown(example),
-            "predicted": prediction.value,
-            **scores,
-            **prediction.details,
-        }
-
-
-def _shown(example: Example) -> dict[str, Any]:
-    if isinstance(example, TextExample):
-        pair = {} if example.text_pair is None else {"text_pair": example.text_pair}
-        return {"id": example.id, "text": example.text, **pair, "gold": example.gold}
-    if isinstance(example, TagExample):
-        return {"id": example.id, "tokens": example.tokens, "gold": example.gold}
-    context = example.context
-    if len(context) > SHOWN_CONTEXT:
-        span = example.training_span
-        begin = max(
-            0, min(span[0] - SHOWN_CONTEXT // 2 if span else 0, len(context) - SHOWN_CONTEXT)
-        )
-        end = begin + SHOWN_CONTEXT
-        context = ("…" if begin else "") + context[begin:end] + ("…" if end < len(context) else "")
-    return {
-        "id": example.id,
-        "question": example.question,
-        "context": context,
-        "gold": example.gold,
-    }
 
 
 def _best_state(checkpoint: Checkpoint) -> dict[str, Tensor]:

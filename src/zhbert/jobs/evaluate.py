@@ -15,19 +15,16 @@ masks that every pretraining run measures itself with, beside always naming the 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
 
+from zhbert import console
 from zhbert.errors import ZhbertError
+from zhbert.finetuning.evaluate import evaluate
 from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
-from zhbert.tasks.cards import TaskCard, load_card, split_of, split_remark, with_encoding
+from zhbert.pretraining.masked_accuracy import masked_accuracy
+from zhbert.tasks.cards import load_card
 from zhbert.wording import counted
-
-if TYPE_CHECKING:
-    from zhbert.finetuning.fine_tuned import FineTuned
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-    from zhbert import console
-    from zhbert.console import print_class_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -74,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(result)
         return 0
     if "classes" in result:
-        print_class_report(load_card(args.task), result)
+        console.print_class_report(load_card(args.task), result)
         sys.stdout.write("\n")
     for name, value in result["metrics"].items():
         sys.stdout.write(f"{name}  {value:.2f}\n")
@@ -83,11 +78,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run_on_corpus(args: argparse.Namespace, remark: Any) -> int:
+def _run_on_corpus(args: argparse.Namespace, remark: Callable[[str], None]) -> int:
     """Print the masked accuracy of a pretrained model."""
-    from zhbert import console
-    from zhbert.pretraining.masked_accuracy import masked_accuracy
-
     others = {"TASK": args.task, "--data": args.data, "--split": args.split}
     given = [name for name, value in {**others, "--encoding": args.encoding}.items() if value]
     if given:
@@ -103,104 +95,3 @@ def _run_on_corpus(args: argparse.Namespace, remark: Any) -> int:
             f"({line['masked_lm_predictions']:,} masked pieces)\n"
         )
     return 0
-
-
-def evaluate(
-    model: str | os.PathLike[str],
-    task: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    *,
-    split: str | None = None,
-    precision: str = "fp32",
-    encoding: str | None = None,
-    remark: Any = lambda line: None,
-) -> dict[str, Any]:
-    """Score ``model`` on the file ``data``: ``metrics`` by name, in per cent, and what was scored.
-
-    Of labels and tags also what `scoring.report` says of each label or type of entity: ``classes``,
-    ``averages``, ``confusion``.
-
-    ``split`` None: the one that the card knows the file's name for, else dev.
-
-    Raises ZhbertError where the model was fine-tuned for something else, or the file does not fit.
-    """
-    from zhbert.tasks.read import read_examples
-    from zhbert.tasks.scoring import report
-    from zhbert.zoo import locate
-
-    card = with_encoding(load_card(task), encoding)
-    path = Path(data)
-    if path.is_dir():
-        raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
-    split = split_of(card, path, split)
-    examples = read_examples(card, path, split, remark=remark)
-    if not Path(model).exists():  # a name, an address or a mistake: before torch is imported
-        model = locate(os.fspath(model))
-
-    from zhbert.finetuning.seed import metrics_of
-    from zhbert.tasks.classify import MultiLabel
-
-    opened = open_model(model)
-    check_fits(opened, card)
-    if isinstance(opened.kind, MultiLabel):
-        kind = dataclasses.replace(opened.kind, threshold=card.data.threshold)
-        opened = dataclasses.replace(opened, kind=kind)
-    if opened.card is not None and opened.card.name != card.name:
-        remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
-    predictions = opened.predict(examples, dtype=dtype_of(precision))
-    pairs = zip(examples, predictions, strict=True)
-    note = split_remark(card, split, len(examples))
-    if note:
-        remark(note)
-    return {
-        "task": card.name,
-        "file": str(path),
-        "examples": len(examples),
-        "metrics": metrics_of(card, examples, predictions),
-        "split_note": note,
-        **report(card, examples, {one.id: p.value for one, p in pairs}),
-    }
-
-
-def check_fits(opened: FineTuned, card: TaskCard) -> None:
-    """Refuse a model of another kind, or of other labels."""
-    if opened.kind.name != card.kind:
-        raise ZhbertError(
-            f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "
-            f"kind {card.kind}"
-        )
-    if card.data.labels:
-        theirs = opened.kind.labels or ()
-        unknown = [label for label in card.data.labels if label not in theirs]
-        if unknown:
-            raise ZhbertError(
-                f"{opened.folder}: knows the labels {', '.join(theirs)}, but not {card.name}'s "
-                f"{', '.join(unknown)}: fine-tuned for another task"
-            )
-
-
-def open_model(model: str | os.PathLike[str]) -> FineTuned:
-    """A fine-tuned model, with the vocabulary that it was trained with, on the GPU if there is one.
-
-    Raises ZhbertError where it is not fine-tuned, or its vocabulary is another model's.
-    """
-    from zhbert.finetuning.fine_tuned import open_fine_tuned
-    from zhbert.model.folder import check_vocabulary
-    from zhbert.runtime import choose_device, prepare_threads
-
-    opened = open_fine_tuned(os.fspath(model), quiet=True)
-    rows: int = cast(Any, opened.model).config.vocab_size
-    check_vocabulary(opened.folder, opened.kind.tokenizer, rows)
-    prepare_threads(0)
-    opened.model.to(choose_device())
-    return opened
-
-
-def dtype_of(precision: str) -> Any:
-    """The number format by its name."""
-    import torch
-
-    return torch.bfloat16 if precision == "bf16" else torch.float32
-
-
-__all__ = ["add_arguments", "evaluate", "run"]

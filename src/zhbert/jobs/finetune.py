@@ -50,6 +50,7 @@ from zhbert.finetuning.describe import (
 )
 from zhbert.model.folder import check_vocabulary
 from zhbert.options import add_encoding, take_positionals_anywhere
+from zhbert.report.comparison import compare_runs
 from zhbert.runs.folder import RunFolder
 from zhbert.runs.provenance import read_provenance
 from zhbert.schema import build, flatten, to_toml
@@ -114,9 +115,8 @@ def run(args: argparse.Namespace) -> int:
         others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
         if any(others):
             raise ZhbertError("--compare takes two run folders and nothing else")
-        from zhbert.jobs.finetune_compare import print_comparison
-
-        return print_comparison(*args.compare, as_json=args.json)
+        _print_comparison(compare_runs(*args.compare), as_json=args.json)
+        return 0
     for name in ("task", "model", "out"):
         if not getattr(args, name):
             option = "TASK" if name == "task" else f"--{name}"
@@ -142,6 +142,36 @@ def run(args: argparse.Namespace) -> int:
         for line in describe_summary(result.summary, result.folder):
             console.out().print(line)
     return 0
+
+
+def _print_comparison(result: Mapping[str, Any], *, as_json: bool) -> None:
+    from zhbert import console
+
+    if as_json:
+        console.print_json(result)
+        return
+    for name in ("a", "b"):
+        one = result[name]
+        sys.stdout.write(
+            f"{name.upper()}  {one['mean']:.2f}  {one['model_name']}, "
+            f"{counted(one['seeds'], 'seed')} ({one['folder']})\n"
+        )
+        for remark in one["remarks"]:
+            console.say(f"{one['folder']}: {remark}")
+    verdict = "larger" if result["larger_than_noise"] else "not larger"
+    sys.stdout.write(
+        f"A - B  {result['metric']} {result['difference']:+.2f} points, "
+        f"{result['confidence']:.0%} interval {result['low']:+.2f} to {result['high']:+.2f}: "
+        f"{verdict} than the noise\n"
+        f"{counted(result['resamples'], 'resample')} of "
+        f"{counted(result['examples'], 'example')} of "
+        f"{result['task']}'s {result['split']} and of the seeds\n"
+    )
+    if result["a"]["model_name"] != result["b"]["model_name"]:
+        sys.stdout.write(
+            "about these two models: others, pretrained in the same ways with other seeds, may "
+            "differ by more\n"
+        )
 
 
 def finetune(

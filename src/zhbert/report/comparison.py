@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.report.mistakes import predictions_of
-from zhbert.report.runs import FineTuningRun
+from zhbert.report.runs import FineTuningRun, read_runs
 from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.metrics import Resampled, resampled_predictions
@@ -77,3 +79,53 @@ def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
     labels = run.card.data.labels if run.card is not None else ()
     metrics = [resampled_predictions(run.kind, run.main_metric, lines, labels) for lines in seeds]
     return metrics, ids[0]
+
+
+def compare_runs(first: str | Path, second: str | Path) -> dict[str, Any]:
+    """The difference of two runs' mean scores, by a paired bootstrap over examples and seeds.
+
+    Raises ZhbertError where a folder is no finished run, or the two were not scored on the same
+    examples.
+    """
+    a, b = _finished_run(first), _finished_run(second)
+    if a.task != b.task:
+        raise ZhbertError(
+            f"--compare: {first} is a run of {a.task}, {second} of {b.task}: only runs of one task "
+            "can be compared"
+        )
+    found = difference(a, b)
+    if found.result is None:
+        raise ZhbertError(f"--compare: {first} and {second}: {found.why_not}")
+    names = ("difference", "low", "high", "flips", "confidence", "resamples")
+    return {
+        "task": a.task,
+        "metric": a.main_metric,
+        "split": a.split,
+        "examples": found.examples,
+        **{name: getattr(found.result, name) for name in names},
+        "larger_than_noise": found.result.is_larger_than_noise,
+        "a": _description(a),
+        "b": _description(b),
+    }
+
+
+def _finished_run(folder: str | Path) -> FineTuningRun:
+    (run,) = read_runs([folder])
+    if not isinstance(run, FineTuningRun):
+        raise ZhbertError(f"--compare: {folder}: not a run of 'zhbert finetune'")
+    if run.main_metric not in run.scores or len(run.scores[run.main_metric].values) != len(
+        run.seeds
+    ):
+        why = f": {run.remarks[0]}" if run.remarks else ""
+        raise ZhbertError(f"--compare: {folder}: not a finished run{why}")
+    return run
+
+
+def _description(run: FineTuningRun) -> dict[str, Any]:
+    return {
+        "folder": str(run.folder),
+        "model_name": run.model,
+        "mean": run.scores[run.main_metric].mean,
+        "seeds": len(run.seeds),
+        "remarks": list(run.remarks),
+    }

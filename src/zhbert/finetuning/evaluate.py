@@ -1,0 +1,99 @@
+"""The scores of a fine-tuned model on a file of labelled examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+from zhbert.finetuning.locate import locate_fine_tuned
+from zhbert.finetuning.scores import metrics_of
+from zhbert.tasks.cards import TaskCard, load_card, split_of, split_remark, with_encoding
+from zhbert.tasks.read import read_examples
+from zhbert.tasks.scoring import report
+
+if TYPE_CHECKING:
+    from zhbert.finetuning.fine_tuned import FineTuned
+
+
+def evaluate(
+    model: str | os.PathLike[str],
+    task: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    precision: str = "fp32",
+    encoding: str | None = None,
+    remark: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Score ``model`` on the file ``data``.
+
+    Args:
+        model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id.
+        task: a task's name, or a card's path.
+        data: examples with labels, written as the card says.
+        split: which split ``data`` is; None: the one that the card knows the file's name for, else
+            dev.
+        precision: ``fp32`` or ``bf16``.
+        encoding: what ``data`` is encoded in; None: what the card says.
+        remark: takes what a reader of the scores should know, a line each.
+
+    Returns:
+        ``metrics`` by name, in per cent, and what was scored: ``task``, ``file``, ``examples``,
+        ``split_note``. Of labels and tags also what `zhbert.tasks.scoring.report` says of each
+        label or type of entity: ``classes``, ``averages``, ``confusion``.
+
+    Raises:
+        ZhbertError: the model was fine-tuned for something else, or the file does not fit.
+    """
+    card = with_encoding(load_card(task), encoding)
+    path = Path(data)
+    if path.is_dir():
+        raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
+    split = split_of(card, path, split)
+    examples = read_examples(card, path, split, remark=remark)
+    folder = locate_fine_tuned(model)
+
+    # Importing torch takes seconds: what is wrong with files and names is said before them.
+    from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
+    from zhbert.tasks.classify import MultiLabel
+
+    opened = open_to_predict(folder)
+    _check_fits(opened, card)
+    if isinstance(opened.kind, MultiLabel):
+        kind = dataclasses.replace(opened.kind, threshold=card.data.threshold)
+        opened = dataclasses.replace(opened, kind=kind)
+    if opened.card is not None and opened.card.name != card.name:
+        remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
+    predictions = opened.predict(examples, dtype=dtype_of(precision))
+    pairs = zip(examples, predictions, strict=True)
+    note = split_remark(card, split, len(examples))
+    if note:
+        remark(note)
+    return {
+        "task": card.name,
+        "file": str(path),
+        "examples": len(examples),
+        "metrics": metrics_of(card, examples, predictions),
+        "split_note": note,
+        **report(card, examples, {one.id: p.value for one, p in pairs}),
+    }
+
+
+def _check_fits(opened: FineTuned, card: TaskCard) -> None:
+    """Refuse a model of another kind, or of other labels."""
+    if opened.kind.name != card.kind:
+        raise ZhbertError(
+            f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "
+            f"kind {card.kind}"
+        )
+    theirs = opened.kind.labels or ()
+    unknown = [label for label in card.data.labels if label not in theirs]
+    if unknown:
+        raise ZhbertError(
+            f"{opened.folder}: knows the labels {', '.join(theirs)}, but not {card.name}'s "
+            f"{', '.join(unknown)}: fine-tuned for another task"
+        )
