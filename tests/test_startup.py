@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气很好"]
-# Run a verb, then tell on the last line which of the named modules are there.
+# Run each line, and tell of each on the last one which of the named modules it has imported.
 SCRIPT = """
-import json, sys
+import json, shlex, sys
 from zhbert.cli import main
-code = main(sys.argv[2:])
-print(json.dumps([code, [name for name in sys.argv[1].split() if name in sys.modules]]))
+told, before = {}, set()
+for line in sys.argv[2:]:
+    code = main(shlex.split(line))
+    here = {name for name in sys.argv[1].split() if name in sys.modules}
+    told[line], before = [code, sorted(here - before)], here
+print(json.dumps(told))
 """
 
 
-def imported(names: str, *words: str) -> tuple[int, list[str]]:
-    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, names, *words]
+def imported(names: str, *lines: str) -> dict[str, list[object]]:
+    """For each command line its exit code, and which modules it was the first to import."""
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, names, *lines]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    code, found = json.loads(done.stdout.splitlines()[-1])
-    return code, found
+    found: dict[str, list[object]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
@@ -33,30 +37,29 @@ def test_opening_a_model_does_not_import_the_compiler(tmp_path: Path) -> None:
     model = BertForPreTraining(BertConfig(vocab_size=len(PIECES), **shape), seed=1)
     model.save_pretrained(tmp_path)
     Tokenizer(PIECES).save_pretrained(tmp_path)
-    code, found = imported("torch torch._dynamo sympy", "fill", str(tmp_path), "今天[MASK]气")
-    assert (code, found) == (0, ["torch"])
+    line = shlex.join(["fill", str(tmp_path), "今天[MASK]气"])
+    assert imported("torch torch._dynamo sympy", line) == {line: [0, ["torch"]]}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "fill nosuch 今[MASK]",
-        "fill 今天",
-        "fill rbt3",
-        "pretrain tiny --corpus nosuch --out r",
-        "pretrain nosuch --corpus c --out r",
-        "inspect nosuch",
-        "params nosuch",
-        "predict nosuch x.tsv",
-        "finetune lcqmc --model m --data nosuch --out r",
-        "evaluate nosuch lcqmc --data nosuch",
-        "evaluate nosuch --data nosuch lcqmc",
-        "segment nosuch",
-        "prepare nosuch --out c",
-        "prepare README.md --vocab nosuch --out c",
-        "report nosuch --out r",
-        "score lcqmc nosuch nosuch",
-    ],
+WRONG = (
+    "fill nosuch 今[MASK]",
+    "fill 今天",
+    "fill rbt3",
+    "pretrain tiny --corpus nosuch --out r",
+    "pretrain nosuch --corpus c --out r",
+    "inspect nosuch",
+    "params nosuch",
+    "predict nosuch x.tsv",
+    "finetune lcqmc --model m --data nosuch --out r",
+    "evaluate nosuch lcqmc --data nosuch",
+    "evaluate nosuch --data nosuch lcqmc",
+    "segment nosuch",
+    "prepare nosuch --out c",
+    "prepare README.md --vocab nosuch --out c",
+    "report nosuch --out r",
+    "score lcqmc nosuch nosuch",
 )
-def test_a_wrong_path_is_said_before_torch_is_imported(line: str) -> None:
-    assert imported("torch", *line.split()) == (2, [])
+
+
+def test_a_wrong_path_is_said_before_torch_is_imported() -> None:
+    assert imported("torch", *WRONG) == {line: [2, []] for line in WRONG}
