@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tarfile
 import warnings
 import zipfile
@@ -24,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from tests.model.conftest import enlarge
+from tests.transformers4 import run_with_transformers4
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.export.convert import convert
@@ -115,8 +114,7 @@ def of_transformers(folder: Path) -> Numbers:
 
 
 OLDER = """
-import json, sys, warnings
-warnings.simplefilter("ignore")
+import json, sys
 import numpy, torch
 from transformers import AutoModelForPreTraining, AutoTokenizer
 inputs, texts = json.loads(sys.argv[1]), json.loads(sys.argv[2])
@@ -132,25 +130,16 @@ for folder in sys.argv[3:]:
         "masked words": output.prediction_logits.numpy()[..., :60],
         "sentence pair": output.seq_relationship_logits.numpy(),
     })
+result = None
 """
 
 
 def of_transformers_4(folder: Path) -> Numbers:
     """It has computed for all folders beside this one, in one process, when this returns."""
-    older = Path(os.environ.get("ZHBERT_TRANSFORMERS4", ROOT / ".transformers4"))
-    if not (older / "transformers").is_dir():
-        pytest.skip(f"{older}: transformers 4 is not there; 'make test' installs it")
     if not (folder / "numbers.npz").exists():
         folders = [str(p) for p in folder.parent.iterdir() if (p / "config.json").exists()]
         inputs = {name: value.tolist() for name, value in batch().items()}
-        done = subprocess.run(
-            [sys.executable, "-c", OLDER, json.dumps(inputs), json.dumps(TEXTS), *folders],
-            env={**os.environ, "PYTHONPATH": str(older), "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        run_with_transformers4(OLDER, json.dumps(inputs), json.dumps(TEXTS), *folders)
     with np.load(folder / "numbers.npz") as numbers:
         return dict(numbers)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors import safe_open
+from tests.transformers4 import run_with_transformers4
 
 from zhbert import BertForMaskedLM, Tokenizer
 from zhbert.cli import main
@@ -39,11 +40,11 @@ model, told = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=T
 with torch.no_grad():
     logits = model.eval()(**batch).logits
     BertModel.from_pretrained(folder)(**batch)
-print("RESULT" + json.dumps({
+result = {
     "version": transformers.__version__, "dtype": str(model.dtype),
     "told": {key: sorted(value) for key, value in told.items() if value},
     "ids": batch["input_ids"].tolist(), "logits": logits[:, :6, :50].tolist(),
-}))
+}
 """
 
 
@@ -68,18 +69,19 @@ def test_its_vocabulary_is_the_shipped_one(folder: Path) -> None:
     assert Tokenizer.from_pretrained(folder).fingerprint() == shipped.fingerprint()
 
 
-def theirs(folder: Path, path: list[str]) -> dict:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, *sys.path])}
-    command = [sys.executable, "-c", THEIRS, str(folder), json.dumps(TEXTS)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.partition("RESULT")[2])
+def run_here(program: str, *arguments: str) -> Any:
+    names: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["", *arguments])
+        exec(program, names)
+    return names["result"]
 
 
-@pytest.mark.parametrize("version", ["5", "4"])
-def test_transformers_opens_the_folder_as_it_is(folder: Path, version: str) -> None:
-    four = Path(os.environ.get("ZHBERT_TRANSFORMERS4", ROOT / ".transformers4"))
-    found = theirs(folder, [str(four)] if version == "4" else [])
+@pytest.mark.parametrize(("version", "run"), [("5", run_here), ("4", run_with_transformers4)])
+def test_transformers_opens_the_folder_as_it_is(
+    folder: Path, version: str, run: Callable[..., Any]
+) -> None:
+    found = run(THEIRS, str(folder), json.dumps(TEXTS))
     assert found["version"].split(".")[0] == version
     assert (found["dtype"], found["told"]) == ("torch.float32", {})
     ours, tokenizer = open_mask_filler("mini")

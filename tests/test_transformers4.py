@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tests.text.test_added_tokens import CHARACTERS, OVERLAPPING, SPECIAL, write_vocabulary
+from tests.transformers4 import run_with_transformers4
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.inference.run_model import run_model
@@ -21,7 +19,6 @@ from zhbert.model.pretrained import BertForQuestionAnswering
 from zhbert.tasks.read import SpanExample
 from zhbert.tasks.span import Span
 
-ROOT = Path(__file__).parent.parent
 TEXTS = [
     "使用语言[MASK][MASK]来预测下一个词的probability。",
     "  “Café”——２０２６年…… 𠮷野家 [SEP] naïve😀",
@@ -37,12 +34,12 @@ offsets = batch.pop("offset_mapping").tolist()
 with torch.no_grad():
     both = AutoModelForPreTraining.from_pretrained(folder).eval()(**batch)
     masked = AutoModelForMaskedLM.from_pretrained(folder).eval()(**batch)
-print("RESULT" + json.dumps({
+result = {
     "version": transformers.__version__, "class": type(tokenizer).__name__,
     "ids": batch["input_ids"].tolist(), "mask": batch["attention_mask"].tolist(),
     "offsets": offsets, "logits": both.prediction_logits[:, :6, :50].tolist(),
     "masked": masked.logits[:, :6, :50].tolist(), "pairs": both.seq_relationship_logits.tolist(),
-}))
+}
 """
 
 # Folders with added tokens that transformers 4 writes, and the ids that it finds there again.
@@ -66,7 +63,6 @@ for number, (options, added, texts) in enumerate(cases):
         ]
         rows = [[one["input_ids"], one["offset_mapping"]] for one in encoded]
         result.append([number, out, rows])
-print("RESULT" + json.dumps(result))
 """
 
 READ = """
@@ -76,7 +72,6 @@ result = []
 for folder, texts in json.loads(sys.argv[1]):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     result.append([tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts])
-print("RESULT" + json.dumps(result))
 """
 
 CONTEXT = "王小明１９８６年生于北京市，2008年在Harvard学习；后来他住在上海——和家人一起。"
@@ -87,41 +82,14 @@ from transformers import pipeline
 folder, context, questions = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 answer = pipeline("question-answering", model=folder)
 # Pieces are our words: theirs would be everything between two spaces.
-print("RESULT" + json.dumps([
+result = [
     answer(question=one, context=context, align_to_words=False, max_answer_len=8)
     for one in questions
-]))
+]
 """
 
 
-@pytest.fixture(scope="module")
-def transformers4() -> Path:
-    folder = Path(os.environ.get("ZHBERT_TRANSFORMERS4", ROOT / ".transformers4"))
-    if not (folder / "transformers").is_dir():
-        pytest.skip(f"{folder}: transformers 4 is not there; 'make test' installs it")
-    return folder
-
-
-def run_there(transformers4: Path, program: str, *arguments: str) -> Any:
-    """What a program prints after RESULT, run with transformers 4."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        # Pipelines look at every TensorFlow class where TensorFlow is installed, too.
-        env={
-            **os.environ,
-            "PYTHONPATH": str(transformers4),
-            "HF_HUB_OFFLINE": "1",
-            "USE_TF": "0",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.split("RESULT")[1])
-
-
-def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Path) -> None:
+def test_transformers_4_opens_our_model_folder(tmp_path: Path) -> None:
     tokenizer = Tokenizer.default()
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -134,7 +102,7 @@ def test_transformers_4_opens_our_model_folder(tmp_path: Path, transformers4: Pa
     model = BertForPreTraining(config, seed=1).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    theirs = run_there(transformers4, THEIRS, str(tmp_path), json.dumps(TEXTS))
+    theirs = run_with_transformers4(THEIRS, str(tmp_path), json.dumps(TEXTS))
     assert theirs["version"].startswith("4.")
 
     for text, ids, mask, offsets in zip(
@@ -183,12 +151,10 @@ def made_cases(rng: random.Random, count: int) -> list[tuple[Any, ...]]:
     return cases
 
 
-def test_added_tokens_of_folders_that_transformers_4_writes(
-    tmp_path: Path, transformers4: Path
-) -> None:
+def test_added_tokens_of_folders_that_transformers_4_writes(tmp_path: Path) -> None:
     write_vocabulary(tmp_path)
     cases = made_cases(random.Random(1), int(os.environ.get("ZHBERT_CASES", "25")))
-    found = run_there(transformers4, ADDED, str(tmp_path), json.dumps(cases))
+    found = run_with_transformers4(ADDED, str(tmp_path), json.dumps(cases))
     assert len(found) == 2 * len(cases)
     saved = []
     for number, out, rows in found:
@@ -201,12 +167,10 @@ def test_added_tokens_of_folders_that_transformers_4_writes(
             assert encoding.ids.tolist() == ids, (cases[number], out, text)
             assert encoding.offsets.tolist() == offsets, (cases[number], out, text)
     expected = [[ids for ids, _ in rows] for _, _, rows in found]
-    assert run_there(transformers4, READ, json.dumps(saved)) == expected
+    assert run_with_transformers4(READ, json.dumps(saved)) == expected
 
 
-def test_the_question_answering_pipeline_gives_our_answers(
-    tmp_path: Path, transformers4: Path
-) -> None:
+def test_the_question_answering_pipeline_gives_our_answers(tmp_path: Path) -> None:
     """Transformers 5 has this pipeline no more, so it is tested here only."""
     tokenizer = Tokenizer.default()
     config = BertConfig(
@@ -220,7 +184,7 @@ def test_the_question_answering_pipeline_gives_our_answers(
     model = BertForQuestionAnswering(config, seed=1).eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    theirs = run_there(transformers4, ANSWERS, str(tmp_path), CONTEXT, json.dumps(QUESTIONS))
+    theirs = run_with_transformers4(ANSWERS, str(tmp_path), CONTEXT, json.dumps(QUESTIONS))
 
     kind = Span(tokenizer, 128, max_answer_length=8)
     examples = [SpanExample(str(n), one, CONTEXT) for n, one in enumerate(QUESTIONS)]
