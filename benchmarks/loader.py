@@ -32,8 +32,7 @@ from zhbert.data.examples import BUILDERS, ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
 from zhbert.data.masking import Masker
 from zhbert.masking_strategies import STRATEGIES
-from zhbert.text.tokenizer import read_vocabulary
-from zhbert.text.vocab import default_vocabulary
+from zhbert.text.vocab import default_vocabulary, read_vocabulary
 
 WORD_LENGTH_SHARES = (0.425, 0.43, 0.068, 0.049, 0.01, 0.018)
 BYTES_PER_PIECE = 2 + 3 * 8

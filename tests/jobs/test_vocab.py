@@ -13,8 +13,9 @@ import pytest
 
 from zhbert.cli import main
 from zhbert.files import sha256_of
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
-from zhbert.text.vocab import bert_words, default_vocabulary
+from zhbert.text.learn_vocab import bert_words
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import default_vocabulary, read_vocabulary
 
 TEXT = "他说：“BERT 模型”……\n她說：「BERT 模型」——\ntransformers 與 transformer 2024 2025\n" * 3
 

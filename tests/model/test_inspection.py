@@ -28,8 +28,7 @@ from zhbert.model.inspection import (
     summary_line,
 )
 from zhbert.model.pretrained import BertForPreTraining
-from zhbert.text.tokenizer import read_vocabulary
-from zhbert.text.vocab import looks_cased
+from zhbert.text.vocab import looks_cased, read_vocabulary
 from zhbert.zoo.layout import find_model
 
 HIDDEN = 64

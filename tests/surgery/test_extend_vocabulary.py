@@ -24,7 +24,8 @@ from zhbert.model.pretrained import BertForPreTraining
 from zhbert.surgery.extend_vocabulary import extend_vocabulary
 from zhbert.text.coverage import cover
 from zhbert.text.extend_vocab import CutWords, admit, pieces_for, with_pieces
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import read_vocabulary
 
 IDS = [[3, 6, 7, 25, 60, 5, 92], [3, 94, 10, 94, 18, 30, 4]]
 ROWS = "bert.embeddings.word_embeddings.weight"

@@ -28,7 +28,8 @@ from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.surgery.shrink import parse_layers, shrink
 from zhbert.text.coverage import cover
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import read_vocabulary
 
 IDS = [[3, 6, 7, 25, 60, 5, 92], [3, 94, 10, 94, 18, 30, 4]]
 

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from tests.text.test_tokenizer import in_plain_python
 
 from zhbert.errors import ZhbertError
+from zhbert.text.added_tokens import AddedToken
 from zhbert.text.extend_vocab import with_pieces
 from zhbert.text.sentences import codes_of
-from zhbert.text.tokenizer import AddedToken, Tokenizer, TokenizerWarning
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import TokenizerWarning
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = "他说好新冠「」《》abcABCéÉ12 .,#-_İß가각\u0301\u200b\u3000Ａ"

@@ -23,7 +23,9 @@ from tokenizers import BertWordPieceTokenizer
 from zhbert.errors import ZhbertError
 from zhbert.text import _codepoints
 from zhbert.text.normalize import code_points
-from zhbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, read_vocabulary
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.tokenizer_files import SPECIAL_TOKENS
+from zhbert.text.vocab import read_vocabulary
 from zhbert.text.wordpiece import PythonWordPiece
 
 # Characters on which the rules of different libraries and versions part: kept marks, jamo, ...

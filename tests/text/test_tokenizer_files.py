@@ -11,7 +11,8 @@ import pytest
 import transformers
 
 from zhbert.errors import ZhbertError
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import read_vocabulary
 
 PIECES = [
     "[PAD]",

@@ -11,20 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.text.normalize import code_points
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
-from zhbert.text.vocab import (
-    CHARACTER_SETS,
+from zhbert.text.character_sets import CHARACTER_SETS, big5_level1_han, gb2312_han
+from zhbert.text.learn_vocab import (
     TextCounts,
     bert_words,
-    big5_level1_han,
-    default_vocabulary,
-    gb2312_han,
     learn_pieces,
     learn_vocabulary,
     longest_match,
     merge_pairs,
 )
+from zhbert.text.normalize import code_points
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import default_vocabulary, read_vocabulary
 from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 
 some_words = st.dictionaries(

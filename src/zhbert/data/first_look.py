@@ -13,8 +13,9 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
-from zhbert.text.coverage import cover, ranked
+from zhbert.text.coverage import cover
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.words import ranked
 from zhbert.wording import counted
 
 # So much is looked at, in bytes: of a larger text the rest is like its beginning, or not found out.

@@ -29,12 +29,12 @@ Advance = Callable[[Source, int], None]
 """Told the file, and how many of its bytes were read since it was told last."""
 
 
-def _silent(source: Source, read: int) -> None:
+def silent(source: Source, read: int) -> None:
     """No progress."""
 
 
 def read_texts(
-    sources: Iterable[Source], reading: ReadOptions, advance: Advance = _silent
+    sources: Iterable[Source], reading: ReadOptions, advance: Advance = silent
 ) -> Iterator[str]:
     """The text of some files, in parts of whole lines.
 

@@ -8,11 +8,10 @@ zhbert vocab extend MODEL --with words.txt --out DIR
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert.errors import ZhbertError
+from zhbert import console, options
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -48,91 +47,103 @@ _NAMED = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add ``train``, ``coverage`` and ``extend``, each with its options."""
-    from zhbert import options
-
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
     # Given before or after the action; a default here would undo what stood before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
         common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
     options.add_reading_arguments(common)
-    files = f"{options.FILES}, a folder of these, or - for stdin"
-
-    train = verbs.add_parser(
-        "train",
-        parents=[common],
-        help="learn a WordPiece vocabulary from text",
-        description="Learn a WordPiece vocabulary from text: lower-cased, every Han character a "
-        "piece, word pieces for the rest. The same text gives the same bytes.",
-        allow_abbrev=False,
+    _add_train(
+        verbs.add_parser(
+            "train",
+            parents=[common],
+            help="learn a WordPiece vocabulary from text",
+            description="Learn a WordPiece vocabulary from text: lower-cased, every Han character "
+            "a piece, word pieces for the rest. The same text gives the same bytes.",
+            allow_abbrev=False,
+        )
     )
-    train.add_argument("files", nargs="+", metavar="FILE", help=files)
-    train.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
-    train.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    train.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
-    train.add_argument(
+    _add_coverage(
+        verbs.add_parser(
+            "coverage",
+            parents=[common],
+            help="what a vocabulary makes of text: [UNK] and its causes",
+            description="Show what share of a text becomes [UNK], for which characters, and what "
+            "to do about it.",
+            allow_abbrev=False,
+        )
+    )
+    _add_extend(
+        verbs.add_parser(
+            "extend",
+            parents=[common],
+            help="give a model more pieces; its trained rows stay as they are",
+            description=_EXTEND,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+
+
+_FILES = f"{options.FILES}, a folder of these, or - for stdin"
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
+    parser.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file at --out")
+    parser.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
+    parser.add_argument(
         "--min-frequency",
         type=int,
         default=2,
         metavar="N",
         help="learn nothing that occurs less often (default 2)",
     )
-    train.add_argument(
+    parser.add_argument(
         "--characters",
         metavar="SETS",
         help="characters that must be there: quotes, gb2312, big5-1, letters, none, or a UTF-8 "
         "file of characters; several with commas (default: of the four sets, in this order, those "
         "that leave half of the rows to the text; for 21128 pieces, all)",
     )
-    train.add_argument(
+    parser.add_argument(
         "--special-tokens",
         default="",
         metavar="TOKENS",
         help="further special tokens with commas, such as '<S>,<T>', with the ids from 104 on",
     )
 
-    coverage = verbs.add_parser(
-        "coverage",
-        parents=[common],
-        help="what a vocabulary makes of text: [UNK] and its causes",
-        description="Show what share of a text becomes [UNK], for which characters, and what to "
-        "do about it.",
-        allow_abbrev=False,
-    )
-    coverage.add_argument("vocabulary", metavar="VOCAB", help="vocab.txt, model folder or default")
-    coverage.add_argument("files", nargs="+", metavar="FILE", help=files)
-    coverage.add_argument(
+
+def _add_coverage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("vocabulary", metavar="VOCAB", help="vocab.txt, model folder or default")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
+    parser.add_argument(
         "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
     )
 
-    extend = verbs.add_parser(
-        "extend",
-        parents=[common],
-        help="give a model more pieces; its trained rows stay as they are",
-        description=_EXTEND,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    extend.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
-    extend.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
-    extend.add_argument(
+
+def _add_extend(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
+    parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
+    parser.add_argument(
         "--with", dest="source", metavar="PATH",
         help="a list (UTF-8, a word or piece a line) or a corpus folder",
     )  # fmt: skip
-    extend.add_argument(
+    parser.add_argument(
         "--from-text", nargs="+", metavar="FILE",
         help="text, jsonl or parquet, compressed or not, or a folder of these",
     )  # fmt: skip
-    extend.add_argument(
+    parser.add_argument(
         "--at-most", type=int, metavar="N",
         help="from text or a corpus, add at most N pieces (default 1000)",
     )  # fmt: skip
-    extend.add_argument(
+    parser.add_argument(
         "--min-frequency", type=int, metavar="K",
         help="... and nothing that occurs less often: a row that few texts train stays poor "
         "(default 10)",
     )  # fmt: skip
-    extend.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,260 +155,114 @@ def run(args: argparse.Namespace) -> int:
 # --- train --------------------------------------------------------------------------------------
 
 
-def train_vocabulary(
-    files: Sequence[str | Path],
-    out: str | Path,
-    *,
-    size: int = 21128,
-    min_frequency: int = 2,
-    characters: str | None = None,
-    special_tokens: Sequence[str] = (),
-    field: str | None = None,
-    overwrite: bool = False,
-    encoding: str | None = None,
-    quiet: bool = True,
-) -> dict[str, Any]:
-    """Learn a vocabulary from ``files``, write it to ``out``; return the figures of it.
-
-    ``characters`` names sets that must be there (``zhbert.text.vocab.CHARACTER_SETS``), ``none``,
-    or files of characters, with commas between them; None stands for those of the sets that leave
-    half of the rows to the text.
-
-    Raises:
-        ZhbertError: files that cannot be read, a size too small for what must be there, or a
-            file at ``out`` without ``overwrite``.
-    """
-    from zhbert.data.read_options import ReadOptions
-    from zhbert.data.texts import read_texts
-    from zhbert.files import make_folder, sha256_of, write_text
-    from zhbert.folders import check_file
-    from zhbert.options import find, progress
-    from zhbert.text.vocab import TextCounts, default_character_sets, learn_vocabulary
-
-    if min_frequency < 1:
-        raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
-    out = Path(out)
-    reading = ReadOptions(field=field, encoding=encoding)
-    check_file(
-        out,
-        overwrite=overwrite,
-        needed={f"input {name}": Path(name) for name in files},
-        make_parents=True,
-    )
-    sources = find(files)
-    if characters is None:
-        characters = ",".join(default_character_sets(size)) or "none"
-    required = _required_characters(characters)
-    counts = TextCounts()
-    # Too small a size is found before the reading, not after it.
-    learn_vocabulary(counts, size=size, characters=required, special_tokens=special_tokens)
-    with progress(sources, "reading", quiet) as advance:
-        for source in sources:
-            counts.add(read_texts([source], reading, advance))
-    vocabulary = learn_vocabulary(
-        counts,
-        size=size,
-        characters=required,
-        min_frequency=min_frequency,
-        special_tokens=special_tokens,
-    )
-    make_folder(out.parent)
-    write_text(out, "".join(f"{piece}\n" for piece in vocabulary.pieces))
-    return {
-        "vocabulary": str(out),
-        "size": len(vocabulary.pieces),
-        "asked_size": size,
-        "sha256": sha256_of(out),
-        "files": len(sources),
-        "characters": counts.characters,
-        "required": characters,
-        "words_pruned": counts.pruned,
-        "rows": vocabulary.rows,
-    }
-
-
-def _required_characters(names: str) -> frozenset[str]:
-    from zhbert.files import read_text
-    from zhbert.text.vocab import CHARACTER_SETS
-
-    found: set[str] = set()
-    for name in filter(None, names.split(",")):
-        if name in CHARACTER_SETS:
-            found |= CHARACTER_SETS[name]()
-        elif name == "none":
-            continue
-        elif Path(name).is_file():
-            found.update(read_text(name, "a file of characters"))
-        else:
-            raise ZhbertError(
-                f"--characters {name}: neither a file nor a set of characters; sets: "
-                f"{', '.join(CHARACTER_SETS)}, none"
-            )
-    return frozenset(found)
-
-
 def _run_train(args: argparse.Namespace) -> int:
-    from zhbert.console import err, out, print_json
-    from zhbert.text.vocab import CHARACTER_SETS
+    from zhbert.data.vocabulary import train_vocabulary
 
-    result = train_vocabulary(
-        args.files,
-        args.out,
-        size=args.size,
-        min_frequency=args.min_frequency,
-        characters=args.characters,
-        special_tokens=[token for token in args.special_tokens.split(",") if token],
-        field=args.field,
-        overwrite=args.overwrite,
-        encoding=args.encoding,
-        quiet=args.quiet or args.json,
-    )
-    if result["size"] < args.size and not args.quiet:
-        err().print(
+    sources = options.find(args.files)
+    with options.progress(sources, "reading", args.quiet or args.json) as advance:
+        result = train_vocabulary(
+            sources,
+            args.out,
+            size=args.size,
+            min_frequency=args.min_frequency,
+            characters=args.characters,
+            special_tokens=[token for token in args.special_tokens.split(",") if token],
+            reading=options.reading_of(args),
+            overwrite=args.overwrite,
+            advance=advance,
+        )
+    if not args.quiet:
+        _remark_on_size(args, result)
+    if args.json:
+        console.print_json(result)
+        return 0
+    if not args.quiet:
+        _print_rows(result["rows"])
+    console.out().print(f"{result['size']:>7,}  pieces in {result['vocabulary']}")
+    return 0
+
+
+def _remark_on_size(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    from zhbert.text.character_sets import CHARACTER_SETS
+
+    if result["size"] < args.size:
+        console.say(
             f"note: {counted(result['size'], 'piece')}, not {args.size:,}: the text holds no more "
             f"that occurs {args.min_frequency} times or more; give more text"
             + (", or --min-frequency 1" if args.min_frequency > 1 else ""),
         )
-    left_out = set(CHARACTER_SETS) - set(result["required"].split(","))
-    if args.characters is None and left_out and not args.quiet:
-        err().print(
+    left_out = [name for name in CHARACTER_SETS if name not in result["required"].split(",")]
+    if args.characters is None and left_out:
+        console.say(
             f"note: {args.size:,} pieces have no room for every character of "
-            f"{', '.join(name for name in CHARACTER_SETS if name in left_out)}; they get rows as "
-            "far as the text has them (--characters decides)",
+            f"{', '.join(left_out)}; they get rows as far as the text has them (--characters "
+            "decides)",
         )
-    if args.json:
-        print_json(result)
-        return 0
-    rows = result["rows"]
-    if not args.quiet:
-        for count, what in (
-            (rows["special"], "special tokens"),
-            (rows["unused"], "[unusedN], free for symbols of your own"),
-            (rows["han"], f"Han characters ({rows['han_from_text']:,} of them only from the text)"),
-            (rows["other_characters"], "other characters"),
-            (rows["continued_characters"], "of these in their ## form"),
-            (rows["word_starts"], "words and beginnings of words"),
-            (rows["word_continuations"], "continuations (##...)"),
-        ):
-            out().print(f"{count:>7,}  {what}")
-    out().print(f"{result['size']:>7,}  pieces in {result['vocabulary']}")
-    return 0
+
+
+def _print_rows(rows: dict[str, int]) -> None:
+    for count, what in (
+        (rows["special"], "special tokens"),
+        (rows["unused"], "[unusedN], free for symbols of your own"),
+        (rows["han"], f"Han characters ({rows['han_from_text']:,} of them only from the text)"),
+        (rows["other_characters"], "other characters"),
+        (rows["continued_characters"], "of these in their ## form"),
+        (rows["word_starts"], "words and beginnings of words"),
+        (rows["word_continuations"], "continuations (##...)"),
+    ):
+        console.out().print(f"{count:>7,}  {what}")
 
 
 # --- coverage -----------------------------------------------------------------------------------
 
 
-def open_tokenizer(vocabulary: str | Path) -> Tokenizer:
-    """The tokenizer of a vocab.txt or a model folder, or of the vocabulary shipped: ``default``."""
-    from zhbert.text.tokenizer import Tokenizer
-    from zhbert.text.vocab import default_vocabulary
-
-    shipped = str(vocabulary) == "default" and not Path("default").exists()
-    return Tokenizer.from_pretrained(default_vocabulary() if shipped else vocabulary)
-
-
-def vocabulary_coverage(
-    tokenizer: Tokenizer,
-    files: Sequence[str | Path],
-    *,
-    field: str | None = None,
-    encoding: str | None = None,
-    quiet: bool = True,
-) -> dict[str, Coverage]:
-    """What ``tokenizer`` makes of each file, by its path.
-
-    Raises:
-        ZhbertError: a file is missing, empty, or not UTF-8.
-    """
-    from zhbert.data.read_options import ReadOptions
-    from zhbert.data.texts import read_texts
-    from zhbert.options import find, progress
-    from zhbert.text.coverage import cover
-
-    reading = ReadOptions(field=field, encoding=encoding)
-    sources = find(files)
-    with progress(sources, "reading", quiet) as advance:
-        return {
-            source.name: cover(tokenizer, read_texts([source], reading, advance))
-            for source in sources
-        }
-
-
 def _run_coverage(args: argparse.Namespace) -> int:
-    from zhbert.console import out, print_json
-    from zhbert.text.coverage import QUOTES_AND_DASHES, Coverage, advice, unreachable_rows
+    from zhbert.data.vocabulary import coverage_of_files
+    from zhbert.text.coverage import Coverage, advice, missing_quotes, unreachable_rows
 
-    tokenizer = open_tokenizer(args.vocabulary)
-    by_file = vocabulary_coverage(
-        tokenizer,
-        args.files,
-        field=args.field,
-        encoding=args.encoding,
-        quiet=args.quiet or args.json,
-    )
+    tokenizer = _open_tokenizer(args.vocabulary)
+    sources = options.find(args.files)
+    with options.progress(sources, "reading", args.quiet or args.json) as advance:
+        by_file = coverage_of_files(
+            tokenizer, sources, reading=options.reading_of(args), advance=advance
+        )
     total = sum(by_file.values(), Coverage())
     sentences = advice(tokenizer, total)
     if args.json:
-        print_json(
+        console.print_json(
             {
                 "vocabulary": args.vocabulary,
                 "size": len(tokenizer),
                 "unreachable_rows": unreachable_rows(tokenizer),
-                "missing_quotes_and_dashes": [
-                    c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None
-                ],
-                "total": _as_dict(total, args.top),
-                "files": {name: _as_dict(found, args.top) for name, found in by_file.items()},
+                "missing_quotes_and_dashes": missing_quotes(tokenizer),
+                "total": total.as_dict(args.top),
+                "files": {name: found.as_dict(args.top) for name, found in by_file.items()},
                 "advice": sentences,
             }
         )
         return 0
-    _print_coverage(by_file, total, args.top)
+    _print_shares(by_file, total)
+    _print_missing(total, args.top)
     for sentence in sentences or ["Nothing to mend: this vocabulary suits this text."]:
-        out().print(sentence)
+        console.out().print(sentence)
     if (rows := unreachable_rows(tokenizer)) and not args.quiet:
-        out().print(
+        console.out().print(
             f"{rows:,} of the {len(tokenizer):,} rows are ## + a Han character, which no text "
             "leads to: Han characters always stand alone."
         )
     return 0
 
 
-def _as_dict(found: Coverage, top: int) -> dict[str, Any]:
-    from zhbert.text.coverage import ranked
+def _open_tokenizer(vocabulary: str) -> Tokenizer:
+    """The tokenizer of a file or a folder, or of the vocabulary that ships: ``default``."""
+    from zhbert.text.tokenizer import Tokenizer
 
-    missing = ranked(found.missing)
-    return {
-        "characters": found.characters,
-        "pieces": found.pieces,
-        "unknown": found.unknown,
-        "unknown_share": found.unknown_share,
-        "dropped": dict(found.dropped),
-        "han": found.han,
-        "traditional": found.traditional,
-        "traditional_share": found.traditional_share,
-        "traditional_unknown": found.traditional_unknown,
-        "latin_words": found.latin_words,
-        "latin_pieces_per_word": found.latin_pieces_per_word,
-        "latin_pieces_per_character": found.latin_pieces_per_character,
-        "too_long_words": found.too_long,
-        "missing_characters": len(missing),
-        "missing": [
-            {
-                "character": character,
-                "code_point": f"U+{ord(character):04X}",
-                "count": count,
-                "example": found.examples[character],
-            }
-            for character, count in missing[:top]
-        ],
-    }
+    if vocabulary == "default" and not Path("default").exists():
+        return Tokenizer.default()
+    return Tokenizer.from_pretrained(vocabulary)
 
 
-def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> None:
-    from zhbert import console
-    from zhbert.text.coverage import ranked
-
+def _print_shares(by_file: dict[str, Coverage], total: Coverage) -> None:
     headings = (">pieces", ">[UNK]", ">share", ">trad.", ">pieces per\nLatin word", ">per\nletter")
     table = console.table("file", *headings)
     for column in table.columns:
@@ -417,15 +282,20 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
             f"{found.latin_pieces_per_character:.2f}",
         )
     console.out().print(table)
+
+
+def _print_missing(total: Coverage, top: int) -> None:
+    from zhbert.text.words import ranked
+
     missing = ranked(total.missing)
     if not missing:
         return
-    shown = console.table("=character", "=code", ">[UNK]", "for example")
+    table = console.table("=character", "=code", ">[UNK]", "for example")
     for character, count in missing[:top]:
         example = "".join(c for c in total.examples[character] if c.isprintable())
-        shown.add_row(character, f"U+{ord(character):04X}", f"{count:,}", example)
+        table.add_row(character, f"U+{ord(character):04X}", f"{count:,}", example)
     console.out().print()
-    console.out().print(shown)
+    console.out().print(table)
     if len(missing) > top:
         console.out().print(f"... and {counted(len(missing) - top, 'more character')} (--top N)")
     console.out().print()
@@ -435,8 +305,6 @@ def _print_coverage(by_file: dict[str, Coverage], total: Coverage, top: int) -> 
 
 
 def _run_extend(args: argparse.Namespace) -> int:
-    from zhbert import options
-    from zhbert.console import print_json
     from zhbert.surgery.extend_vocabulary import extend_vocabulary
 
     quiet = args.quiet or args.json
@@ -455,30 +323,27 @@ def _run_extend(args: argparse.Namespace) -> int:
         quiet=quiet,
     )
     if args.json:
-        print_json(result)
+        console.print_json(result)
     else:
         _print_extended(result, args.quiet)
     return 0
 
 
 def _print_extended(result: dict[str, Any], quiet: bool) -> None:
-    from zhbert.console import err, out, print_coverage
-
-    console = out()
     if not quiet:
         for line in _remarks(result):
-            err().print(line)
+            console.say(line)
         _print_added(result["added"])
         if coverage := result.get("coverage"):
-            print_coverage(coverage)
-    console.print(
+            console.print_coverage(coverage)
+    console.out().print(
         f"{result['out']}: {counted(len(result['added']), 'new piece')}, "
         f"{result['pieces']:,} in all ({counted(result['rows'], 'row')}, "
         f"{result['rows_before']:,} before)",
     )
     if not quiet:
         folder = result["out"]
-        console.print(
+        console.out().print(
             "Train it on, so that the new rows find their place:\n"
             f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
             f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
@@ -513,8 +378,6 @@ def _remarks(result: dict[str, Any]) -> list[str]:
 
 
 def _print_added(added: list[dict[str, Any]]) -> None:
-    from zhbert import console
-
     unknown = [one for one in added if one["was_unknown"]][: _SHOWN // 2]
     others = [one for one in added if not one["was_unknown"]][: _SHOWN - len(unknown)]
     has_counts = any(one["count"] is not None for one in added)

@@ -13,7 +13,8 @@ from zhbert.model.folder import ModelFolder, check_out, open_model_folder
 from zhbert.surgery.entries import keep_layers, parameters_by_part, resize_positions, select_rows
 from zhbert.text.coverage import compared
 from zhbert.text.extend_vocab import ids_of_piece, with_pieces
-from zhbert.text.tokenizer import Tokenizer, read_vocabulary
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.vocab import read_vocabulary
 from zhbert.wording import without_secrets
 
 

@@ -12,28 +12,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from zhbert.text.character_sets import big5_level1_han, gb2312_han
 from zhbert.text.normalize import code_points, describe_dropped, dropped, normalize
 from zhbert.text.sentences import codes_of
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.text.vocab import big5_level1_han, gb2312_han
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
+from zhbert.text.words import ranked
 from zhbert.wording import counted
 
-# What Google's Chinese vocabulary lacks and every Chinese text is full of.
+# Frequent in Chinese text, and missing in Google's Chinese vocabulary.
 QUOTES_AND_DASHES = "“”‘’—…"
 
 _LATIN = "a-zA-Z\u00c0-\u024f"
 _latin_words = re.compile(f"[0-9{_LATIN}]*[{_LATIN}][0-9{_LATIN}]*").findall
-# Characters around an unknown one that its example shows.
+# How many characters an example shows on either side of an unknown word.
 _CONTEXT = 8
 
 
 @dataclass
 class Coverage:
-    """Counts over one text or several; parts can be added.
+    """What a tokenizer makes of some text, in counts; those of several texts can be added.
 
-    ``missing`` counts for each character without a row the [UNK] pieces that it causes. A word is
-    one [UNK] even if several of its characters are missing: then each of them counts it.
+    ``missing`` counts, for each character without a row, the [UNK] pieces that it causes. A word is
+    one [UNK] even if it has several missing characters; then it counts for each of them.
+    ``examples`` shows each of them in the text.
     """
 
     characters: int = 0  # white space not counted
@@ -79,7 +81,7 @@ class Coverage:
         return self.latin_pieces / max(1, self.latin_characters)
 
     def figures(self) -> dict[str, float]:
-        """What two vocabularies are compared by."""
+        """The figures by which two vocabularies are compared."""
         return {
             "pieces": self.pieces,
             "pieces_per_character": self.pieces / max(1, self.characters),
@@ -87,14 +89,38 @@ class Coverage:
             "unknown_share": self.unknown_share,
         }
 
+    def as_dict(self, top: int) -> dict[str, Any]:
+        """All figures for JSON, with the ``top`` characters that are missing most often."""
+        missing = ranked(self.missing)
+        return {
+            "characters": self.characters,
+            "pieces": self.pieces,
+            "unknown": self.unknown,
+            "unknown_share": self.unknown_share,
+            "dropped": dict(self.dropped),
+            "han": self.han,
+            "traditional": self.traditional,
+            "traditional_share": self.traditional_share,
+            "traditional_unknown": self.traditional_unknown,
+            "latin_words": self.latin_words,
+            "latin_pieces_per_word": self.latin_pieces_per_word,
+            "latin_pieces_per_character": self.latin_pieces_per_character,
+            "too_long_words": self.too_long,
+            "missing_characters": len(missing),
+            "missing": [
+                {
+                    "character": character,
+                    "code_point": f"U+{ord(character):04X}",
+                    "count": count,
+                    "example": self.examples[character],
+                }
+                for character, count in missing[:top]
+            ],
+        }
+
     def missing_traditional(self) -> dict[str, int]:
         """The missing characters that are traditional, the most frequent first."""
         return {c: n for c, n in ranked(self.missing) if c in traditional_han()}
-
-
-def ranked(counts: Counter[str]) -> list[tuple[str, int]]:
-    """Most frequent first, ties by code point."""
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
 @cache
@@ -122,8 +148,7 @@ def _code_table(kind: str) -> NDArray[np.bool_]:
 def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
     """Count what ``tokenizer`` makes of ``blocks`` of text; special tokens are plain text here.
 
-    A word must not cross from one block to the next. Memory: about 30 bytes a character of the
-    longest block.
+    Blocks end between words. Memory: about 30 bytes a character of the longest block.
 
     >>> tokenizer = Tokenizer(["[UNK]", "他", "说", "好", "a", "##b"])
     >>> found = cover(tokenizer, ["他说：“好”。他说“ab”"])
@@ -192,7 +217,7 @@ def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
 
 
 def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
-    """The characters for which a word is [UNK], and whether it is too long to be anything else."""
+    """The characters that make a word [UNK], and whether its length does."""
     word = "".join(normalize(surface, tokenizer.options)[0]).strip()
     if len(word) > MAX_CHARACTERS_PER_WORD:
         return set(), True
@@ -204,69 +229,95 @@ def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
 def _context(text: str, start: int, end: int) -> str:
     begin = max(0, start - _CONTEXT)
     before = text[begin:start].rpartition("\n")[2]
-    # A word of any length may be unknown; its example need not be.
+    # An unknown word may have any length; its example should not.
     after = text[start : min(end, start + 40) + _CONTEXT].partition("\n")[0]
     return (before + after).strip()
 
 
 def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
-    """What to make of the counts, in plain sentences; empty if nothing is wrong."""
-    lines = []
-    if found.dropped:
-        lines.append(f"{describe_dropped(found.dropped)}, as BERT does; none of them has a piece.")
-    if lacking := [c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None]:
-        occurrences = sum(found.missing[c] for c in lacking)
-        lines.append(
-            f"This vocabulary lacks {' '.join(lacking)}: {_occurrences(occurrences)}"
-            f"{_of_all(occurrences, found)}. The vocabulary shipped with zhbert ('default') has "
-            "them; in your own, put them on rows that hold [unusedN]."
-        )
-    traditional = found.missing_traditional()
-    if found.traditional_share >= 0.01 and traditional:
-        shown = " ".join(list(traditional)[:10])
-        lines.append(
-            f"{found.traditional_share:.1%} of the Han characters are traditional, and "
-            f"{len(traditional):,} of those are missing ({shown}): "
-            f"{_occurrences(found.traditional_unknown)}."
-        )
-    others = [
-        (c, n)
-        for c, n in ranked(found.missing)
-        if c not in QUOTES_AND_DASHES and c not in traditional
-    ]
-    rest = sum(n for _, n in others)
-    if found.pieces and rest / found.pieces >= 0.001:
-        lines.append(
-            f"{counted(len(others), 'other character', 'is/are')} missing, "
-            f"{' '.join(c for c, _ in others[:10])} first: {_occurrences(rest)}. A vocabulary "
-            "trained on this text has them: zhbert vocab train."
-        )
-    if found.too_long > found.pieces / 10_000:
-        lines.append(
-            f"{counted(found.too_long, 'word', 'is/are')} longer than {MAX_CHARACTERS_PER_WORD} "
-            "characters: [UNK] whole in any BERT vocabulary: long URLs, encoded data, or text in a "
-            "script without spaces."
-        )
-    latin_share = found.latin_pieces / max(1, found.pieces)
-    if latin_share >= 0.02 and found.latin_pieces_per_word >= 2:
-        lines.append(
-            f"Latin words fall into {found.latin_pieces_per_word:.1f} pieces each and make "
-            f"{latin_share:.1%} of the rows you train on; a vocabulary trained on this text keeps "
-            "its words whole: zhbert vocab train."
-        )
-    return lines
+    """What the counts mean and what to do about it, in sentences; empty if nothing is wrong."""
+    found_by = (_dropped_characters, _quotes, _traditional, _other_characters, _long, _latin)
+    return [line for say in found_by if (line := say(tokenizer, found))]
+
+
+def missing_quotes(tokenizer: Tokenizer) -> list[str]:
+    """The quotation marks and dashes of Chinese text that a vocabulary lacks."""
+    return [c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None]
+
+
+def _dropped_characters(_: Tokenizer, found: Coverage) -> str | None:
+    if not found.dropped:
+        return None
+    return f"{describe_dropped(found.dropped)}, as BERT does; none of them has a piece."
+
+
+def _quotes(tokenizer: Tokenizer, found: Coverage) -> str | None:
+    lacking = missing_quotes(tokenizer)
+    if not lacking:
+        return None
+    count = sum(found.missing[c] for c in lacking)
+    of_all = f", {count / found.unknown:.0%} of all [UNK]" if found.unknown and count else ""
+    return (
+        f"This vocabulary lacks {' '.join(lacking)}: {_occurrences(count)}{of_all}. The vocabulary "
+        "shipped with zhbert ('default') has them; in your own, put them on rows that hold "
+        "[unusedN]."
+    )
+
+
+def _traditional(_: Tokenizer, found: Coverage) -> str | None:
+    missing = found.missing_traditional()
+    if found.traditional_share < 0.01 or not missing:
+        return None
+    return (
+        f"{found.traditional_share:.1%} of the Han characters are traditional, and "
+        f"{len(missing):,} of those are missing ({' '.join(list(missing)[:10])}): "
+        f"{_occurrences(found.traditional_unknown)}."
+    )
+
+
+def _other_characters(_: Tokenizer, found: Coverage) -> str | None:
+    said = {*QUOTES_AND_DASHES, *found.missing_traditional()}
+    others = [(c, n) for c, n in ranked(found.missing) if c not in said]
+    count = sum(n for _, n in others)
+    if not found.pieces or count / found.pieces < 0.001:
+        return None
+    return (
+        f"{counted(len(others), 'other character', 'is/are')} missing, "
+        f"{' '.join(c for c, _ in others[:10])} first: {_occurrences(count)}. A vocabulary "
+        "trained on this text has them: zhbert vocab train."
+    )
+
+
+def _long(_: Tokenizer, found: Coverage) -> str | None:
+    if found.too_long <= found.pieces / 10_000:
+        return None
+    return (
+        f"{counted(found.too_long, 'word', 'is/are')} longer than {MAX_CHARACTERS_PER_WORD} "
+        "characters: [UNK] whole in any BERT vocabulary: long URLs, encoded data, or text in a "
+        "script without spaces."
+    )
+
+
+def _latin(_: Tokenizer, found: Coverage) -> str | None:
+    share = found.latin_pieces / max(1, found.pieces)
+    if share < 0.02 or found.latin_pieces_per_word < 2:
+        return None
+    return (
+        f"Latin words fall into {found.latin_pieces_per_word:.1f} pieces each and make "
+        f"{share:.1%} of the rows you train on; a vocabulary trained on this text keeps its words "
+        "whole: zhbert vocab train."
+    )
 
 
 def _occurrences(count: int) -> str:
     return f"{counted(count, 'occurrence', 'becomes/become')} [UNK]"
 
 
-def _of_all(count: int, found: Coverage) -> str:
-    return f", {count / found.unknown:.0%} of all [UNK]" if found.unknown and count else ""
-
-
 def unreachable_rows(tokenizer: Tokenizer) -> int:
-    """Rows of ``##`` + Han character: no text leads to them where Han characters stand alone."""
+    """How many rows are ``##`` + Han character, which no text leads to.
+
+    Each Han character is a word of its own, unless ``tokenize_chinese_chars`` is off.
+    """
     if not tokenizer.options.tokenize_chinese_chars:
         return 0
     han = code_points().chinese

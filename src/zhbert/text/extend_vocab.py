@@ -1,4 +1,4 @@
-"""Which pieces a vocabulary may grow by, and which a text asks for."""
+"""Extending a vocabulary: which words can become pieces, and which pieces a text would use."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.text.added_tokens import reachable
-from zhbert.text.coverage import ranked
 from zhbert.text.normalize import Options, code_points, normalized_words
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
+from zhbert.text.words import ranked
 
 # Why no text leads to a piece.
 HAN_STAND_ALONE = "Han characters in a longer piece: each of them always stands alone"
@@ -38,7 +38,7 @@ def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
     Added tokens at the end of ``pieces`` stay outside the word pieces. Others must become rows of
     vocab.txt, since transformers numbers added tokens after all of these.
 
-    >>> from zhbert.text.tokenizer import AddedToken
+    >>> from zhbert.text.added_tokens import AddedToken
     >>> old = Tokenizer(["[UNK]", "a"], special_tokens={}, added_tokens=[AddedToken("「")])
     >>> with_pieces(old, [*old.vocabulary, "b"]).encode("「b").ids.tolist()
     [2, 3]

@@ -24,23 +24,12 @@ from zhbert.text.normalize import Options, code_points, normalize
 from zhbert.text.tokenizer_files import (
     FLAGS,
     SPECIAL_TOKENS,
-    TokenizerWarning,
     find_tokenizer,
     read_tokenizer,
-    read_vocabulary,
 )
+from zhbert.text.vocab import default_vocabulary
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD, PythonWordPiece
 from zhbert.text.words import WordPieces, texts_of_run
-
-__all__ = [
-    "SPECIAL_TOKENS",
-    "AddedToken",
-    "Encoding",
-    "Tokenizer",
-    "TokenizerWarning",
-    "WordPieces",
-    "read_vocabulary",
-]
 
 
 @dataclass(frozen=True)
@@ -159,7 +148,7 @@ class Tokenizer:
         >>> len(Tokenizer.default())
         21128
         """
-        return cls.from_pretrained(Path(__file__).resolve().parent.parent / "assets")
+        return cls.from_pretrained(default_vocabulary())
 
     def save_pretrained(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write vocab.txt, tokenizer_config.json and tokenizer.json for transformers 4 and 5.

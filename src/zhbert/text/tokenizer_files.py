@@ -7,9 +7,7 @@ tokenization_utils_base.py (https://github.com/huggingface/transformers).
 
 from __future__ import annotations
 
-import codecs
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
@@ -17,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_json, read_text
+from zhbert.files import read_json
 from zhbert.text.added_tokens import WHITE_SPACE, AddedToken
+from zhbert.text.vocab import looks_cased, read_rows, warn_of_repeated
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 from zhbert.zoo import locate
 from zhbert.zoo.archive import is_archive_name
@@ -35,45 +34,6 @@ SPECIAL_TOKENS: Mapping[str, str] = {
 
 # In the order in which tokenizer.json has them.
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-
-
-class TokenizerWarning(UserWarning):
-    """Something odd about a vocabulary that does not keep it from being used."""
-
-
-def _piece(line: str) -> str:
-    piece = line.rstrip(WHITE_SPACE)
-    return line.strip("\t\v\f\r ") if piece in ("", CONTINUATION) else piece
-
-
-def read_vocabulary(path: str | Path) -> list[str]:
-    """The pieces of a vocab.txt: one a line, white space at the end of a line not counted.
-
-    Blank lines at the end are no pieces; blank lines before stay, as places without a piece. A
-    piece of nothing but other white space (Google's Chinese vocabulary has U+2028, and ## before
-    it) stays as it is: no text has such a piece, but the file can be written again.
-    """
-    pieces = _rows(Path(path))
-    while not pieces[-1]:
-        pieces.pop()
-    return pieces
-
-
-def _rows(path: Path) -> list[str]:
-    """The lines of a vocab.txt, white space at their ends not counted."""
-    text = read_text(path, "a vocabulary")
-    with path.open("rb") as file:
-        if file.read(3) == codecs.BOM_UTF8:
-            # transformers takes the mark for a part of the first piece.
-            raise ZhbertError(
-                f"{path}: starts with a byte order mark; save it as UTF-8 without one, for "
-                "example: sed -i '1s/^\\xef\\xbb\\xbf//'"
-            )
-    lines = text.removesuffix("\n").split("\n")
-    pieces = [_piece(line) for line in lines]
-    if not any(pieces):
-        raise ZhbertError(f"{path}: the vocabulary is empty; it needs one piece a line")
-    return pieces
 
 
 def find_tokenizer(path: Path) -> Path:
@@ -107,8 +67,8 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
         fast_file = None
     fast = _FastTokenizer(fast_file) if fast_file else None
     if vocabulary_file is not None:
-        vocabulary = _rows(vocabulary_file)
-        _warn_of_repeated(vocabulary, vocabulary_file)
+        vocabulary = read_rows(vocabulary_file)
+        warn_of_repeated(vocabulary, vocabulary_file)
         if fast is not None:
             vocabulary = fast.agreed_with(vocabulary, vocabulary_file)
     elif fast is not None:
@@ -122,8 +82,6 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
     applies = path.is_dir() or path.name in ("vocab.txt", "tokenizer.json")
     files = _OptionFiles(folder if applies else None)
     if applies and not files.config and fast is None and (folder / "bert_config.json").is_file():
-        from zhbert.text.vocab import looks_cased
-
         # Google's layout has no place for the option: only the pieces tell.
         files.config = {"do_lower_case": not looks_cased(vocabulary)}
     special = dict(SPECIAL_TOKENS)
@@ -136,20 +94,6 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
         "special_tokens": special,
         "added_tokens": [token for token, _ in tokens],
     }
-
-
-def _warn_of_repeated(vocabulary: Sequence[str], path: Path) -> None:
-    last = {piece: row for row, piece in enumerate(vocabulary) if piece}
-    repeated = [piece for row, piece in enumerate(vocabulary) if piece and last[piece] != row]
-    if repeated:
-        first = vocabulary.index(repeated[0])
-        more = f", and so do {len(set(repeated)) - 1:,} more" if len(set(repeated)) > 1 else ""
-        warnings.warn(
-            f"{path}: {repeated[0]!r} stands there twice, with the ids {first} and "
-            f"{last[repeated[0]]}{more}; the last row counts, as for transformers",
-            TokenizerWarning,
-            stacklevel=2,
-        )
 
 
 def _must_have_their_ids(

@@ -1,8 +1,9 @@
-"""Words and pieces: which pieces start a word, and what a corpus's alignment looks like."""
+"""Words and pieces: which pieces start a word, and a report on how the two fit in a corpus."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,3 +174,8 @@ class AlignmentReport:
             f"widened to whole pieces: {100 * self.widened / words:.3f} % of words; "
             f"[UNK]: {100 * self.unknown / pieces:.3f} % of pieces"
         )
+
+
+def ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    """Words and their counts, the most frequent first; equally frequent ones by code points."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
