@@ -166,7 +166,7 @@ def test_predict_leaves_the_former_file_when_a_signal_ends_it(
 
 
 def test_a_terminal_that_is_closed_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zhbert.train.loop import write_notice
+    from zhbert.train.signals import write_notice
 
     replaced = []
 

@@ -16,25 +16,23 @@ from tests.train import toys
 
 from zhbert.errors import ZhbertError
 from zhbert.train.loop import (
-    Evaluation,
+    BEGINNING,
+    EvaluationSet,
+    Judgement,
     LoopSettings,
-    Prefetcher,
-    Progressed,
-    Verdict,
+    Trainer,
     evaluate,
     mix,
-    train,
 )
 from zhbert.train.optim import AdamW
-
-BEGINNING = Progressed()
+from zhbert.train.prefetch import Prefetcher
 
 
 def run(sizes=(5, 2), last_step=6, *, model=None, start=BEGINNING, source=None, **more):
     model = model or toys.ToyModel()
     lines, saved = toys.Lines(), more.pop("saved", [])
     settings = {"last_step": last_step, "clip_norm": 0.5, **more.pop("settings", {})}
-    outcome = train(
+    outcome = Trainer(
         model,
         more.pop("objective", None) or toys.ToyObjective(),
         source=source or (lambda step: (toys.toy_step(n, sizes) for n in itertools.count(step))),
@@ -45,7 +43,7 @@ def run(sizes=(5, 2), last_step=6, *, model=None, start=BEGINNING, source=None, 
         sinks=[lines],
         start=start,
         **more,
-    )
+    ).train()
     return outcome, lines, saved, model
 
 
@@ -87,7 +85,7 @@ def test_gradients_are_clipped_by_their_global_norm():
             assert norm / divisor == pytest.approx(0.01)
 
     settings = LoopSettings(last_step=1, clip_norm=0.01)
-    train(
+    Trainer(
         model,
         toys.ToyObjective(),
         source=lambda step: iter([toys.toy_step(0)]),
@@ -95,7 +93,7 @@ def test_gradients_are_clipped_by_their_global_norm():
         schedule=lambda done: 0.1,
         settings=settings,
         save=lambda at: None,
-    )
+    ).train()
     assert torch.equal(start, model.weight)
 
 
@@ -132,7 +130,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_saves_nothing(bad):
 
 
 def test_evaluations_come_at_their_steps_and_at_the_end():
-    fixed = Evaluation(
+    fixed = EvaluationSet(
         "fixed", [*toys.toy_step(99), *toys.toy_step(98)], {"baseline_accuracy": 0.5}
     )
     _, lines, _, model = run(evaluations=[fixed], settings={"evaluate_every": 4})
@@ -148,7 +146,7 @@ def test_evaluations_come_at_their_steps_and_at_the_end():
 
 
 def test_evaluations_that_were_lost_are_made_when_the_run_goes_on():
-    fixed = [Evaluation(name, toys.toy_step(99)) for name in ("one", "two")]
+    fixed = [EvaluationSet(name, toys.toy_step(99)) for name in ("one", "two")]
     more = {"evaluations": fixed, "settings": {"evaluate_every": 2, "checkpoint_every": 2}}
 
     class Interrupting(toys.ToyObjective):
@@ -231,7 +229,7 @@ def test_a_signal_in_the_last_evaluation_is_told_though_nothing_is_left_to_stop(
     def judge(at):
         if at.step == 6:
             os.kill(os.getpid(), signal.SIGINT)
-        return Verdict([], False)
+        return Judgement([], False)
 
     outcome, _, saved, _ = run(judge=judge, notice=lambda line: None)
     assert (outcome.step, outcome.signal, outcome.late_signal) == (6, None, signal.SIGINT)
@@ -327,7 +325,7 @@ def test_a_judge_evaluates_when_due_and_may_end_the_run():
 
     def judge(at):
         asked.append(at.step)
-        return Verdict([{"step": at.step, "evaluation": "dev", "f1": 1.0}], enough=at.step == 4)
+        return Judgement([{"step": at.step, "evaluation": "dev", "f1": 1.0}], enough=at.step == 4)
 
     saved = []
     settings = {"evaluate_every": 2, "checkpoint_every": 2}
@@ -342,5 +340,5 @@ def test_a_judge_evaluates_when_due_and_may_end_the_run():
 
 def test_a_judge_does_not_change_what_is_trained():
     _, _, _, plain = run()
-    _, _, _, judged = run(judge=lambda at: Verdict([]), settings={"evaluate_every": 1})
+    _, _, _, judged = run(judge=lambda at: Judgement([]), settings={"evaluate_every": 1})
     assert torch.equal(plain.weight, judged.weight)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zhbert.cli import leave
 from zhbert.errors import ZhbertError
 from zhbert.train.distributed import process_group
-from zhbert.train.loop import Evaluation, LoopSettings, train
+from zhbert.train.loop import EvaluationSet, LoopSettings, Trainer
 from zhbert.train.optim import AdamW
 
 
@@ -87,7 +87,7 @@ def run_rank(mode: str = "run") -> Lines:
                     batches = batches[:2] if ranks.first else batches[2:]
                 yield batches
 
-        train(
+        Trainer(
             model,
             ToyObjective(),
             source=source,
@@ -97,8 +97,8 @@ def run_rank(mode: str = "run") -> Lines:
             save=lambda at: None,
             sinks=[lines],
             ranks=ranks,
-            evaluations=[Evaluation("fixed", toy_step(9, (4, 2, 5)))],
-        )
+            evaluations=[EvaluationSet("fixed", toy_step(9, (4, 2, 5)))],
+        ).train()
     return lines
 
 

@@ -39,15 +39,9 @@ from zhbert.train.checkpoint import Checkpoint, Checkpoints, load_model_state, m
 from zhbert.train.cost import Hardware, Workload, compile_if_worth_it, max_padded_tokens
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import MetricsFile, Progress, Sink
-from zhbert.train.loop import (
-    LoopSettings,
-    NotFiniteError,
-    Progressed,
-    Verdict,
-    train,
-    write_notice,
-)
+from zhbert.train.loop import Judgement, LoopSettings, NotFiniteError, Trainer, TrainState
 from zhbert.train.optim import AdamW, schedule
+from zhbert.train.signals import write_notice
 
 RESULT = "result.json"
 # What a summary takes from it.
@@ -175,7 +169,7 @@ class _Seed:
 
         metrics = MetricsFile(folder / "metrics.jsonl", start.step, task.say)
 
-        def save(at: Progressed) -> None:
+        def save(at: TrainState) -> None:
             metrics.sync()
             groups: dict[str, Mapping[str, Tensor]] = {
                 "model": model_state(self.model),
@@ -198,7 +192,7 @@ class _Seed:
             sinks.append(Progress(sys.stderr, start.step, steps, describe=self._describe))
         every = settings.evaluate_every or per_epoch
         try:
-            outcome = train(
+            outcome = Trainer(
                 self.model,
                 FineTuning(self.kind),
                 source=source,
@@ -223,7 +217,7 @@ class _Seed:
                 ranks=Ranks(device=task.device),
                 start=start,
                 notice=write_notice,
-            )
+            ).train()
         except NotFiniteError as error:
             raise self._not_finite(error) from None
         finally:
@@ -241,13 +235,13 @@ class _Seed:
 
     # -- before --------------------------------------------------------------------------------
 
-    def _resume(self, optimizer: AdamW) -> Progressed:
+    def _resume(self, optimizer: AdamW) -> TrainState:
         """Take over the newest checkpoint, or empty the folder."""
         checkpoint = self.checkpoints.newest() if self.folder.is_dir() else None
         if checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
             make_folder(self.folder)
-            return Progressed()
+            return TrainState()
         self.checkpoints.forget_after(checkpoint.step)
         load_model_state(self.model, checkpoint.tensors("model"), checkpoint.path)
         optimizer.load_state_dict(checkpoint.tensors("optimizer"))
@@ -257,7 +251,7 @@ class _Seed:
         if "best" in info:
             self.best = Best(**info["best"], state=_best_state(checkpoint))
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
-        return Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
+        return TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
 
     def _work(self) -> Workload:
         longest = int(self.task.train.rows.lengths.max(initial=1))
@@ -278,7 +272,7 @@ class _Seed:
 
     # -- meanwhile -----------------------------------------------------------------------------
 
-    def _judge(self, at: Progressed) -> Verdict:
+    def _judge(self, at: TrainState) -> Judgement:
         """Score dev, keep the best, and say whether to stop."""
         card, dev = self.task.card, self.task.dev
         scores = run_model(self.model, dev.rows, self.kind.scores)
@@ -294,7 +288,7 @@ class _Seed:
         patience = self.task.settings.patience
         self.enough = bool(patience) and self.stale >= patience
         line = {"step": at.step, "epoch": epoch, "evaluation": "dev", **metrics, "best": better}
-        return Verdict([line], self.enough)
+        return Judgement([line], self.enough)
 
     def _describe(self, line: Mapping[str, Any]) -> str:
         names = self.task.card.metrics

@@ -18,7 +18,7 @@ from zhbert.inference.rows import PieceRows, by_length, check_segments
 from zhbert.model import native
 from zhbert.packing import PackedBatch
 from zhbert.train.cost import MAX_PADDED_TOKENS, max_predicted_tokens
-from zhbert.train.loop import move
+from zhbert.train.prefetch import to_device
 
 Array = NDArray[Any]
 Forward = Callable[[nn.Module, PackedBatch], Tensor]
@@ -57,7 +57,7 @@ def run_model(
 
     def scored(chosen: Array) -> tuple[Array, Array]:
         batch, pieces = rows.pack(chosen)
-        scores = forward(model, move(batch, device)).float().cpu().numpy()
+        scores = forward(model, to_device(batch, device)).float().cpu().numpy()
         return (pieces if len(scores) == len(pieces) else chosen), scores
 
     most = max_predicted_tokens(config.intermediate_size, device.type == "cpu")

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from zhbert.train.checkpoint import Checkpoint, Checkpoints, KeepBest
     from zhbert.train.distributed import Ranks
     from zhbert.train.log import MetricsFile, Sink
-    from zhbert.train.loop import Evaluation, Outcome, Progressed
+    from zhbert.train.loop import EvaluationSet, Outcome, TrainState
     from zhbert.train.optim import AdamW, Lamb
 
 # A run may change these and still go on from its checkpoint: they do not decide what was computed
@@ -227,7 +227,7 @@ class _Start:
     shape: ModelShape
     model: BertForPreTraining
     checkpoint: Checkpoint | None
-    at: Progressed
+    at: TrainState
     first_step: int
 
 
@@ -282,8 +282,9 @@ class _Job:
         from zhbert.pretraining import objective
         from zhbert.train.checkpoint import load_model_state
         from zhbert.train.log import TensorBoard
-        from zhbert.train.loop import LoopSettings, NotFiniteError, train, write_notice
+        from zhbert.train.loop import LoopSettings, NotFiniteError, Trainer
         from zhbert.train.optim import schedule
+        from zhbert.train.signals import write_notice
 
         recipe, ranks = self.recipe, self.ranks
         self.run_folder = dataclasses.replace(self.run_folder, needed=self._needed())
@@ -317,7 +318,7 @@ class _Job:
         checkpoints = self._checkpoints()
         options = recipe.optimizer
         try:
-            outcome: Outcome = train(
+            outcome: Outcome = Trainer(
                 model,
                 objective.PretrainingObjective(self._sampler()),
                 source=lambda step: loader.steps(step - begun.first_step),
@@ -343,7 +344,7 @@ class _Job:
                 start=begun.at,
                 evaluated=evaluated if begun.checkpoint or measures_start else None,
                 notice=write_notice if ranks.first else lambda line: None,
-            )
+            ).train()
         except NotFiniteError as error:
             raise ZhbertError(f"{error}; {self._way_out(checkpoints.steps())}") from None
         finally:
@@ -430,7 +431,7 @@ class _Job:
         metrics: MetricsFile | None,
         checkpoints: Checkpoints,
         micro_rows: int,
-    ) -> Callable[[Progressed], None]:
+    ) -> Callable[[TrainState], None]:
         """What writes a checkpoint, in the process that has the metrics."""
         from zhbert.train.checkpoint import model_state
 
@@ -444,7 +445,7 @@ class _Job:
             "micro_batch_rows": 0 if self.recipe.micro_batch_size else micro_rows,
         }
 
-        def save(at: Progressed) -> None:
+        def save(at: TrainState) -> None:
             if metrics is None:
                 return
             # Those too that no row has come from: all of them decided which rows there are.
@@ -467,13 +468,13 @@ class _Job:
             return self._begin_next_phase()
         from zhbert.model.config import BertConfig
         from zhbert.model.pretrained import BertForPreTraining
-        from zhbert.train.loop import Progressed
+        from zhbert.train.loop import TrainState
 
         recipe = self.recipe
         if not recipe.initial_model:
             shape = resolve_shape(recipe.model)
             model = objective.new_model(recipe, self._config(shape), self.corpus)
-            return _Start(shape, model, None, Progressed(), 0)
+            return _Start(shape, model, None, TrainState(), 0)
         source = self._initial_folder(recipe.initial_model)
         check_corpus_vocabulary(source, self.corpus, self.say)
         config = BertConfig.from_pretrained(source)
@@ -489,7 +490,7 @@ class _Job:
         if shape.num_hidden_layers != config.num_hidden_layers:
             self.say(f"{source}: only its first {counted(model.config.num_hidden_layers, 'layer')}")
         self._set_dropout(model, shape)
-        return _Start(shape, model, None, Progressed(), 0)
+        return _Start(shape, model, None, TrainState(), 0)
 
     def _needed(self) -> dict[str, Path]:
         """What the run is made from, where it is a file or a folder here."""
@@ -593,14 +594,14 @@ class _Job:
     ) -> _Start:
         from zhbert.model.pretrained import BertForPreTraining
         from zhbert.train.checkpoint import load_model_state
-        from zhbert.train.loop import Progressed
+        from zhbert.train.loop import TrainState
 
         info = checkpoint.info
         model = BertForPreTraining(self._config(shape), seed=self.recipe.seed)
         # The other processes get the first one's weights when DDP is set up.
         if self.ranks.first:
             load_model_state(model, checkpoint.tensors("model"), checkpoint.path)
-        at = Progressed(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
+        at = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
         return _Start(shape, model, checkpoint, at, first_step)
 
     def _newest(self, run_folder: Path) -> Checkpoint | None:
@@ -749,7 +750,7 @@ class _Job:
             total_steps=recipe.steps,
         )
 
-    def _evaluations(self, micro_rows: int) -> list[Evaluation[MaskedBatch]]:
+    def _evaluations(self, micro_rows: int) -> list[EvaluationSet[MaskedBatch]]:
         from zhbert.data.evaluation import held_out_rows
         from zhbert.pretraining import objective
 

@@ -13,15 +13,15 @@ from zhbert.data.shards import Corpus
 from zhbert.model.config import BertConfig
 from zhbert.model.loss import CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
-from zhbert.train.loop import Evaluation
+from zhbert.train.loop import EvaluationSet
 
 
-def evaluations_of(masked: Iterable[MaskedRows]) -> list[Evaluation[MaskedBatch]]:
+def evaluations_of(masked: Iterable[MaskedRows]) -> list[EvaluationSet[MaskedBatch]]:
     """Held-out rows as the training loop takes them."""
-    from zhbert.train.loop import Evaluation
+    from zhbert.train.loop import EvaluationSet
 
     return [
-        Evaluation(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
+        EvaluationSet(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
         for rows in masked
     ]
 

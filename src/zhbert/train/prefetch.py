@@ -1,0 +1,95 @@
+"""Batches on their way to the model: made ahead in a thread, pinned, and moved to the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from zhbert.errors import ZhbertError
+
+Batch = TypeVar("Batch")
+
+
+class Prefetcher(Generic[Batch]):
+    """The next steps' batches, made in a thread of their own while the model computes.
+
+    Args:
+        source: each step's micro-batches; it is advanced in the thread.
+        device: for a GPU, the batches are put into pinned memory.
+        depth: how many steps are made ahead.
+    """
+
+    def __init__(self, source: Iterator[list[Batch]], device: torch.device, depth: int = 2) -> None:
+        self._source, self._pin = source, device.type == "cuda"
+        self._queue: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(depth)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
+
+    def __enter__(self) -> Prefetcher[Batch]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join(timeout=10)
+
+    def take(self) -> tuple[list[Batch], float]:
+        """The next step's micro-batches, and the seconds spent waiting for them.
+
+        Raises whatever the source raised, and ZhbertError when the source has ended.
+        """
+        begun = time.perf_counter()
+        item = self._queue.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is None:
+            raise ZhbertError("the training data ended before the last step")
+        return item, time.perf_counter() - begun
+
+    def _fill(self) -> None:
+        try:
+            for batches in self._source:
+                if self._pin:
+                    batches = [_map_tensors(b, lambda t: t.pin_memory()) for b in batches]
+                if not self._put(batches):
+                    return
+            self._put(None)
+        except BaseException as error:  # take() raises it in the caller's thread
+            self._put(error)
+
+    def _put(self, item: list[Batch] | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """``batch``, a dataclass of tensors and of further such dataclasses, on ``device``.
+
+    On the CPU it is returned as it is.
+    """
+    if device.type == "cpu":
+        return batch
+    return _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    changes: dict[str, Any] = {}
+    for item in dataclasses.fields(cast(Any, batch)):
+        value = getattr(batch, item.name)
+        if isinstance(value, Tensor):
+            changes[item.name] = change(value)
+        elif dataclasses.is_dataclass(value):
+            changes[item.name] = _map_tensors(value, change)
+    return cast(Batch, dataclasses.replace(cast(Any, batch), **changes))

@@ -1,0 +1,60 @@
+"""Signals that end a run: the first is remembered, so that the run is saved; the second kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from zhbert.errors import Interrupted
+
+
+class StopSignals:
+    """While entered, remembers the first SIGINT, SIGTERM or SIGHUP; a second raises Interrupted.
+
+    Args:
+        notice: gets a line when the first signal arrives. It runs inside the signal's handler.
+        alone: whether this is the run's only process. Otherwise a second signal counts only if it
+            is SIGINT: on Ctrl-C, torchrun sends its processes a SIGTERM besides.
+    """
+
+    def __init__(self, notice: Callable[[str], None], alone: bool = True) -> None:
+        self.received: int | None = None
+        """The first signal's number."""
+        self._notice = notice
+        self._alone = alone
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        # Python gives signals to the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
+                    self._former[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if self._alone or number == signal.SIGINT:
+                raise Interrupted(number)
+            return
+        self.received = number
+        again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
+        self._notice(f"stopping: the run is saved first{again}")
+
+
+def write_notice(line: str) -> None:
+    """Write a line to stderr from inside a signal's handler."""
+    try:
+        # sys.stderr may be in the middle of a write, and is not reentrant.
+        os.write(2, f"\n{line}\n".encode())
+    except OSError:
+        # The terminal has gone: what the run prints while it saves must not end it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
