@@ -27,7 +27,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.errors import ZhbertError
-from zhbert.model.native import ACTIVATIONS
+from zhbert.model.activations import ACTIVATIONS
 from zhbert.train.optim import OPTIMIZERS
 
 

@@ -165,7 +165,7 @@ def test_one_compiled_function_serves_all_layers(
 
     model = BertForPreTraining(BertConfig(**{**shape, "num_hidden_layers": 5})).train()
     functions = [torch.compile(each, dynamic=True, backend=backend) for each in encoder.EAGER]
-    model.encoder._compiled = encoder.Functions(*functions)
+    model.encoder._compiled = encoder.Calls(*functions)
     for seed in range(2):
         model.set_dropout_seed(seed)
         model.pretraining_loss(**packed).masked_lm_loss_sum.backward()

@@ -15,8 +15,9 @@ from tests.model.conftest import SHAPE, enlarge
 from torch import Tensor, nn
 
 from zhbert.model import native
+from zhbert.model.activations import ACTIVATIONS
+from zhbert.model.attention import Attention, QuerySubset, RowLayout
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import Attention, QuerySubset, RowLayout
 from zhbert.model.pretrained import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
@@ -313,14 +314,14 @@ def test_keys_beyond_the_reach_of_a_gather_are_refused() -> None:
 
 @of_each_dtype
 @pytest.mark.parametrize("count", [0, 1, 7, 33])
-@pytest.mark.parametrize("activation", [None, *native.ACTIVATIONS])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 def test_linear_is_the_layer_then_the_activation(
     dtype: torch.dtype, count: int, activation: str | None
 ) -> None:
     torch.manual_seed(1)
     layer, x = nn.Linear(48, 80).to(dtype), 3 * torch.randn(count, 48).to(dtype)
     exact = layer.double()(x.double())
-    expected = exact if activation is None else native.ACTIVATIONS[activation](exact)
+    expected = exact if activation is None else ACTIVATIONS[activation](exact)
     layer.to(dtype)
     with torch.no_grad():
         found = native.linear(layer, x, activation=activation)
@@ -420,11 +421,11 @@ def test_few_queries_look_at_the_pieces_themselves(
     wanted = QuerySubset.of(packed, predicted, with_first=True)
     x = torch.randn(101, 64, generator=torch.Generator().manual_seed(2)).to(dtype)
     with torch.no_grad():
-        found = attention.at(x[wanted.positions], wanted.rows, x, packed)
+        found = attention(x[wanted.positions], x, packed, wanted)
         assert calls == [1]
         monkeypatch.setattr(native, "SUPPORTED", WITHOUT)
         attention, x = attention.double(), x.double()
-        expected = attention.at(x[wanted.positions], wanted.rows, x, packed)
+        expected = attention(x[wanted.positions], x, packed, wanted)
     assert calls == [1]
     # A query in bfloat16 is rounded twice more on its way to the pieces.
     rounding = 1e-5 if dtype == torch.float32 else 0.05
@@ -446,8 +447,8 @@ def test_the_last_layer_calls_a_changed_map_of_queries_keys_and_values(gradients
     wanted = QuerySubset.of(packed, torch.tensor([], dtype=torch.int64), with_first=True)
     x = torch.randn(64, 64, generator=torch.Generator().manual_seed(2))
     with torch.set_grad_enabled(gradients):
-        found = attention.at(x[wanted.positions], wanted.rows, x, packed)
-        torch.testing.assert_close(found, attention(x, packed)[wanted.positions])
+        found = attention(x[wanted.positions], x, packed, wanted)
+        torch.testing.assert_close(found, attention(x, x, packed)[wanted.positions])
 
 
 def row_batch(lengths: list[int]) -> PackedBatch:
@@ -475,7 +476,7 @@ def logits_of(model: Any, batch: dict[str, Tensor]) -> list[Tensor]:
 
 @models
 @of_each_dtype
-@pytest.mark.parametrize("activation", list(native.ACTIVATIONS))
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_models_are_the_same_without_the_native_parts(
     dtype: torch.dtype,
     activation: str,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from zhbert.model.attention import RowLayout, jagged_attention, pad, padded_attention, unpad
 from zhbert.model.config import BertConfig
-from zhbert.model.layers import RowLayout, jagged_attention, pad, padded_attention, unpad
 from zhbert.model.pretrained import BertForPreTraining, PretrainingLoss
 from zhbert.packing import PackedBatch
 

@@ -1,96 +1,101 @@
-"""The encoder: embeddings, then the layers. Composition only."""
+"""The encoder: embeddings, then the blocks. Composition only."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey
 from zhbert.model.layers import (
+    BERT_LAYERS,
     DROPOUT_SITES_PER_LAYER,
     NO_DROPOUT,
     Block,
     Embeddings,
-    QuerySubset,
-    RowLayout,
+    Layers,
 )
 from zhbert.packing import PackedBatch
 
 
-class Functions(NamedTuple):
-    """What the encoder calls for a part; not bound to one module, so they serve every layer."""
+class Calls(NamedTuple):
+    """How the encoder calls its parts. No function belongs to one block: compiled, it serves every
+    block whose parameters have the same shapes."""
 
-    embed: Callable[..., Tensor]
-    layer: Callable[..., Tensor]
-    layer_at: Callable[..., Tensor]
+    finish: Callable[..., Tensor]
+    block: Callable[..., Tensor]
+    last_block: Callable[..., Tensor]
 
 
-EAGER = Functions(Embeddings.finish, Block.forward, Block.at)
+def _block(block: nn.Module, *inputs: Any) -> Any:
+    return block(*inputs)
+
+
+# A function of its own: PyTorch counts how often one is compiled, and gives up at eight times.
+def _last_block(block: nn.Module, *inputs: Any) -> Any:
+    return block(*inputs)
+
+
+EAGER = Calls(Embeddings.finish, _block, _last_block)
 
 
 class Encoder(nn.Module):
     """Packed piece ids to one vector a piece."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
-        self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
+        self.embeddings = Embeddings(config, layers)
+        self.layers = nn.ModuleList(Block(config, layers) for _ in range(config.num_hidden_layers))
         self._compiled = EAGER
 
     @property
     def dropout_sites(self) -> int:
-        """How many keys ``forward`` takes: one for the embeddings, then three a layer."""
+        """How many keys ``forward`` takes: one for the embeddings, then three a block."""
         return 1 + DROPOUT_SITES_PER_LAYER * len(self.layers)
 
     def forward(
         self,
         batch: PackedBatch,
-        packed: RowLayout | None = None,
+        layout: RowLayout | None = None,
         keys: Sequence[DropoutKey] | None = None,
         *,
-        wanted: QuerySubset | None = None,
+        subset: QuerySubset | None = None,
         states: list[Tensor] | None = None,
     ) -> Tensor:
-        """(T,) pieces -> (T, H).
+        """T packed pieces -> (T, H), or -> (Q, H) of ``subset`` alone.
 
         Args:
-            batch: the packed pieces.
-            packed: where their rows lie, if that has been computed already.
+            batch: the pieces.
+            layout: where their rows lie, if that has been computed already.
             keys: of every dropout site; None for no dropout.
-            wanted: compute the last layer for these pieces only, and return (Q, H). Exact: after
-                the last attention no piece needs another.
-            states: the embeddings and each layer's output are appended here.
+            subset: compute the last block for these pieces only. Exact: after the last attention
+                no piece needs another.
+            states: the embeddings and each block's output are appended here.
         """
-        # Looking up stays outside of what is compiled: compiled, its backward pass adds rows with
-        # atomics, in an order that changes from run to run.
-        x: Tensor = self.embeddings.look_up(
-            batch.input_ids, batch.token_type_ids, batch.position_ids
-        )
-        packed = packed or RowLayout.of_batch(batch)
-        run = self._compiled if self._worth_compiling(packed, wanted) else EAGER
-        x = run.embed(self.embeddings, x, keys[0] if keys else None)
-        if states is not None:
-            states.append(x)
+        layout = layout or RowLayout.of_batch(batch)
+        compiled = self._worth_compiling(layout, subset)
+        ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+        run = self._calls(self.embeddings, compiled)
+        x: Tensor = self.embeddings(*ids, keys[0] if keys else None, run.finish)
         last = len(self.layers) - 1
-        for number, layer in enumerate(self.layers):
-            first = 1 + DROPOUT_SITES_PER_LAYER * number
-            own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else None
-            if wanted is not None and number == last:
-                if own:
-                    pieces = own[0].pieces[wanted.positions]
-                    own = [replace(key, pieces=pieces) for key in own]
-                return run.layer_at(
-                    layer, x[wanted.positions], wanted.rows, x, packed, own or NO_DROPOUT
-                )
-            x = run.layer(layer, x, packed, own or NO_DROPOUT)
+        for number, block in enumerate(self.layers):
             if states is not None:
                 states.append(x)
+            first = 1 + DROPOUT_SITES_PER_LAYER * number
+            own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else NO_DROPOUT
+            run = self._calls(block, compiled)
+            if subset is None or number < last:
+                x = run.block(block, x, layout, own)
+            else:
+                x = run.last_block(block, x, layout, _only(own, subset), subset)
+        if states is not None:
+            states.append(x)
         return x
 
     def compile_layers(self) -> None:
@@ -98,18 +103,37 @@ class Encoder(nn.Module):
         with warnings.catch_warnings():
             # PyTorch's compiler uses a deprecated part of PyTorch when it is imported.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._compiled = Functions(
-                embed=torch.compile(Embeddings.finish, dynamic=True),
-                layer=torch.compile(Block.forward, dynamic=True),
-                layer_at=torch.compile(Block.at, dynamic=True),
-            )
+            self._compiled = Calls(*(torch.compile(call, dynamic=True) for call in EAGER))
 
-    def _worth_compiling(self, packed: RowLayout, wanted: QuerySubset | None) -> bool:
+    def _calls(self, part: nn.Module, compiled: bool) -> Calls:
+        """The compiled functions where they are wanted and do all that calling ``part`` would."""
+        return self._compiled if compiled and not has_hooks(part) else EAGER
+
+    def _worth_compiling(self, layout: RowLayout, subset: QuerySubset | None) -> bool:
         """Whether this is training, of a shape that the compiled functions were made for.
 
         The compiler makes other code for sizes of 1 and for evaluation: half a minute each.
         """
-        sizes = [packed.cu_seqlens.shape[0] - 1, packed.max_length]
-        if wanted is not None:
-            sizes += [wanted.positions.shape[0], wanted.rows.max_length]
+        sizes = [layout.cu_seqlens.shape[0] - 1, layout.max_length]
+        if subset is not None:
+            sizes += [subset.positions.shape[0], subset.layout.max_length]
         return torch.is_grad_enabled() and self.training and min(sizes) > 1
+
+
+def _only(keys: Sequence[DropoutKey | None], subset: QuerySubset) -> Sequence[DropoutKey | None]:
+    """A block's keys for some pieces only."""
+    if keys[0] is None:
+        return keys
+    pieces = keys[0].pieces[subset.positions]
+    return [None if key is None else replace(key, pieces=pieces) for key in keys]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module or one in it has hooks: compiled code would not look for them again."""
+    return any(
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
+        for part in module.modules()
+    )

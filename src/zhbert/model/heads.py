@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.model.activations import activation_named
 from zhbert.model.config import BertConfig
+from zhbert.model.layers import BERT_LAYERS, Layers
 from zhbert.model.loss import Candidates, vocabulary_cross_entropy
-from zhbert.model.native import ACTIVATIONS
 
 
 class Pooler(nn.Module):
@@ -26,12 +27,12 @@ class Pooler(nn.Module):
 class MaskedWordsHead(nn.Module):
     """Guesses the piece at a position; the decoder is the word embeddings themselves."""
 
-    def __init__(self, config: BertConfig) -> None:
+    def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = layers.norm(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = activation_named(config.hidden_act)
         self._workspace: Tensor | None = None
 
     def transformed(self, hidden: Tensor) -> Tensor:

@@ -8,12 +8,10 @@ wanted, the layers do without; results are the same to rounding (tested).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from zhbert.model.activations import ACTIVATIONS
 
 try:
     from zhbert.model import _attention
@@ -28,12 +26,6 @@ SUPPORTED: dict[torch.dtype, bool] = dict(
     )
 )
 """What this processor can do."""
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu,
-    "gelu_new": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-}
 
 LANES = 16
 _FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names for how the activation is computed

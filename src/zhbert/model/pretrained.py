@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
+from zhbert.model.attention import Attention, QuerySubset, RowLayout
 from zhbert.model.checkpoint import Checkpoint, entries_of, open_checkpoint, write_safetensors
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
 from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
-from zhbert.model.layers import QuerySubset, RowLayout
+from zhbert.model.layers import BERT_LAYERS, Block, Embeddings, FeedForward, Layers
 from zhbert.model.loss import Candidates
 from zhbert.model.names import (
     ALIASES,
@@ -38,6 +40,12 @@ from zhbert.wording import listed
 from zhbert.zoo import locate
 
 IGNORED_LABEL = -100
+
+# The modules of a model that is a plain BERT.
+_BERT_PARTS = {
+    Attention, Block, Embeddings, Encoder, FeedForward, MaskedWordsHead, Pooler, SentencePairHead,
+    nn.Embedding, nn.LayerNorm, nn.Linear, nn.ModuleList,
+}  # fmt: skip
 
 
 class UntrainedWeightsWarning(UserWarning):
@@ -111,17 +119,24 @@ class _Encoded:
 class _Bert(nn.Module):
     """What the models share: seeds, packing, reading and writing."""
 
-    def __init__(self, config: BertConfig, seed: int = 0) -> None:
+    def __init__(self, config: BertConfig, seed: int = 0, *, layers: Layers = BERT_LAYERS) -> None:
+        """Make a model with fresh weights.
+
+        Args:
+            config: its sizes.
+            seed: of the weights and of dropout.
+            layers: what makes its attention and its norms, where they are not BERT's.
+        """
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config, layers)
         self.loading = LoadingReport()
-        self._add_heads(config)
+        self._add_heads(config, layers)
         self.set_dropout_seed(seed)
         if self.encoder.embeddings.words.weight.device.type != "meta":
             self.initialize(seed)
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         raise NotImplementedError
 
     @torch.no_grad()
@@ -134,7 +149,7 @@ class _Bert(nn.Module):
     def _initialize_one(self, name: str, parameter: Tensor, generator: torch.Generator) -> None:
         if name.endswith("bias"):
             parameter.zero_()
-        elif "norm" in name.rsplit(".", 2)[-2]:
+        elif "norm" in name.rpartition(".")[0]:
             parameter.fill_(1.0)
         else:
             fresh = torch.empty(parameter.shape).normal_(
@@ -186,7 +201,7 @@ class _Bert(nn.Module):
         self._dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
-    def _keys(self, packed: RowLayout) -> tuple[DropoutKey, ...] | None:
+    def _keys(self, layout: RowLayout) -> tuple[DropoutKey, ...] | None:
         config = self.config
         if not self.training:
             return None
@@ -195,15 +210,15 @@ class _Bert(nn.Module):
             return None
         seed = self._dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
-        if packed.cu_seqlens.is_cuda:
+        if layout.cu_seqlens.is_cuda:
             # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
             torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
         return dropout_keys(
             seed,
             # One more than the encoder takes: for the dropout before a fine-tuned head.
             self.encoder.dropout_sites + 1,
-            *packed.places(),
-            rows=len(packed.cu_seqlens) - 1,
+            *layout.places(),
+            rows=len(layout.cu_seqlens) - 1,
             width=config.hidden_size,
             first_row=self._first_row,
         )
@@ -244,10 +259,10 @@ class _Bert(nn.Module):
             cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
             max_length=int(lengths.max()) if batch else 0,
         )
-        rows = RowLayout.of_batch(packed)
+        layout = RowLayout.of_batch(packed)
         states: list[Tensor] | None = [] if output_hidden_states else None
-        keys = self._keys(rows)
-        hidden = self.encoder(packed, rows, keys, states=states)
+        keys = self._keys(layout)
+        hidden = self.encoder(packed, layout, keys, states=states)
         return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states or [])
 
     def _output(self, packed: _Encoded, **fields: Tensor | None) -> ModelOutput:
@@ -377,7 +392,17 @@ class _Bert(nn.Module):
             )
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, in Hugging Face's names, each atomically."""
+        """Write config.json and model.safetensors, in Hugging Face's names, each atomically.
+
+        Raises:
+            ZhbertError: a part of the model is none of BERT's, so that no other program would open
+                the files as what it is: another attention, norm or activation, an adapter.
+        """
+        if (part := self._foreign_part()) is not None:
+            raise ZhbertError(
+                f"{folder}: not written: {part}, which transformers' BERT cannot hold; keep it by "
+                "torch.save(model.state_dict(), file), or put BERT's own part in its place first"
+            )
         folder = Path(folder)
         self.config.other["architectures"] = [type(self).__name__]
         self.config.other.pop("torch_dtype", None)
@@ -386,11 +411,19 @@ class _Bert(nn.Module):
         tensors = to_hugging_face({n: p.detach().float() for n, p in self.named_parameters()})
         write_safetensors(folder, entries_of(tensors))
 
+    def _foreign_part(self) -> str | None:
+        """The first part that Hugging Face's BERT does not have; None: they are the same."""
+        for name, part in self.named_modules():
+            if name and type(part) not in _BERT_PARTS:
+                return f"{name} is a {type(part).__name__}"
+        act = self.config.hidden_act
+        return None if act in CHOICES["model.hidden_act"] else f"hidden_act is {act}"
+
 
 class BertModel(_Bert):
     """The encoder with its pooler."""
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
 
     def forward(
@@ -412,8 +445,8 @@ class BertModel(_Bert):
 class BertForMaskedLM(_Bert):
     """The encoder with the head that fills masks."""
 
-    def _add_heads(self, config: BertConfig) -> None:
-        self.masked_words = MaskedWordsHead(config)
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
+        self.masked_words = MaskedWordsHead(config, layers)
 
     def forward(
         self,
@@ -437,9 +470,9 @@ class BertForMaskedLM(_Bert):
 class BertForPreTraining(_Bert):
     """The encoder with both heads of BERT's pretraining."""
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
-        self.masked_words = MaskedWordsHead(config)
+        self.masked_words = MaskedWordsHead(config, layers)
         self.sentence_pair = SentencePairHead(config)
 
     def forward(
@@ -491,15 +524,15 @@ class BertForPreTraining(_Bert):
                 its head are not computed.
             candidates: the pieces that stand for the vocabulary in the softmax; None: all.
         """
-        packed = RowLayout.of_batch(batch)
+        layout = RowLayout.of_batch(batch)
         pairs = next_sentence_labels is not None
-        wanted = QuerySubset.of(packed, predicted_positions, with_first=pairs)
-        hidden = self.encoder(batch, packed, self._keys(packed), wanted=wanted)
+        subset = QuerySubset.of(layout, predicted_positions, with_first=pairs)
+        hidden = self.encoder(batch, layout, self._keys(layout), subset=subset)
         words = self.encoder.embeddings.words.weight
-        loss, correct = self.masked_words.loss(hidden[wanted.predicted], words, labels, candidates)
+        loss, correct = self.masked_words.loss(hidden[subset.predicted], words, labels, candidates)
         if next_sentence_labels is None:
             return PretrainingLoss(loss, correct, None, None)
-        logits = self.sentence_pair(self.pooler(hidden[wanted.first])).float()
+        logits = self.sentence_pair(self.pooler(hidden[subset.first])).float()
         pair_loss = nn.functional.cross_entropy(logits, next_sentence_labels, reduction="sum")
         pair_correct = (logits.argmax(-1) == next_sentence_labels).sum()
         return PretrainingLoss(loss, correct, pair_loss, pair_correct)
@@ -516,19 +549,16 @@ class _FineTuned(_Bert):
         self, batch: PackedBatch, *, first_only: bool = False
     ) -> tuple[Tensor, DropoutKey | None]:
         """(T, H), or (R, H) of the first pieces; and the key of the head's dropout."""
-        packed = RowLayout.of_batch(batch)
-        wanted = None
-        if first_only:
-            none = torch.empty(0, dtype=torch.int64, device=batch.input_ids.device)
-            wanted = QuerySubset.of(packed, none, with_first=True)
-        keys = self._keys(packed)
-        return self.encoder(batch, packed, keys, wanted=wanted), keys[-1] if keys else None
+        layout = RowLayout.of_batch(batch)
+        subset = QuerySubset.of_first(layout) if first_only else None
+        keys = self._keys(layout)
+        return self.encoder(batch, layout, keys, subset=subset), keys[-1] if keys else None
 
 
 class BertForSequenceClassification(_FineTuned):
     """The encoder with a classifier on the pooled first piece; one label means regression."""
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
@@ -573,7 +603,7 @@ class BertForSequenceClassification(_FineTuned):
 class BertForTokenClassification(_FineTuned):
     """The encoder with a classifier on every piece."""
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
     def forward(
@@ -604,7 +634,7 @@ class BertForTokenClassification(_FineTuned):
 class BertForQuestionAnswering(_FineTuned):
     """The encoder with the two scores of a span: does it start here, does it end here."""
 
-    def _add_heads(self, config: BertConfig) -> None:
+    def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
 
     def forward(

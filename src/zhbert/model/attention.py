@@ -1,0 +1,354 @@
+"""Attention over packed rows: no padding is computed outside of it.
+
+Shapes: T = pieces of all rows together, H = hidden size, R = rows, L = the longest row, Q = pieces
+whose new state is wanted (all T, or a ``QuerySubset``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zhbert.model import native
+from zhbert.model.config import BertConfig
+from zhbert.model.dropout import DropoutKey, dropout
+from zhbert.packing import PackedBatch
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where each row lies among the packed pieces, and how to pad the rows inside attention."""
+
+    cu_seqlens: Tensor  # (R + 1,) int64
+    max_length: int
+    equal: bool  # every row has max_length pieces: padding is a change of shape
+    pad_index: Tensor  # (R * L,) int64 into the packed pieces; T where nothing stands
+    unpad_index: Tensor  # (T,) int64 into the padded grid
+    bias: Tensor  # (R, 1, 1, L) float: 0 where a piece stands, very low elsewhere
+
+    @classmethod
+    def of(cls, cu_seqlens: Tensor, max_length: int, total: int) -> RowLayout:
+        """Describe ``total`` packed pieces. Must not synchronise with the GPU."""
+        starts = cu_seqlens.long()
+        rows = starts.shape[0] - 1
+        grid = torch.arange(max_length, device=starts.device)
+        there = grid < starts.diff()[:, None]
+        place = torch.where(there, starts[:-1, None] + grid, total)
+        piece = torch.arange(total, device=starts.device)
+        row = torch.searchsorted(starts[1:], piece, right=True)
+        unpad_index = row * max_length + piece - starts[row]
+        # Finite, so that a row without any piece gives numbers and not NaN.
+        bias = torch.zeros(there.shape, device=starts.device).masked_fill_(~there, -1e30)
+        return cls(
+            cu_seqlens=starts,
+            max_length=max_length,
+            equal=total == rows * max_length,
+            pad_index=place.view(-1),
+            unpad_index=unpad_index,
+            bias=bias[:, None, None, :],
+        )
+
+    @classmethod
+    def of_batch(cls, batch: PackedBatch) -> RowLayout:
+        """Describe a batch's rows."""
+        return cls.of(batch.cu_seqlens, batch.max_length, batch.num_pieces)
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """(T,) int64 each: the row of every piece, and its place in the row."""
+        return self.unpad_index // self.max_length, self.unpad_index % self.max_length
+
+
+@dataclass(frozen=True)
+class QuerySubset:
+    """The pieces whose last state is wanted: each row's first piece, and the predicted ones."""
+
+    positions: Tensor  # (Q,) int64 into the packed pieces, increasing
+    layout: RowLayout  # of these pieces as rows of their own
+    first: Tensor | None  # (R,) int64 into positions: the rows' first pieces
+    predicted: Tensor  # (P,) int64 into positions
+
+    @classmethod
+    def of(cls, layout: RowLayout, predicted: Tensor, with_first: bool) -> QuerySubset:
+        """Describe ``predicted`` (increasing, never a row's first piece) and the first pieces."""
+        starts, rows = layout.cu_seqlens, layout.cu_seqlens.shape[0] - 1
+        before = torch.searchsorted(predicted, starts)  # predictions before each row
+        device = predicted.device
+        if not with_first:
+            positions, query_starts, first = predicted, before, None
+            places = torch.arange(predicted.shape[0], device=device)
+        else:
+            query_starts = before + torch.arange(rows + 1, device=device)
+            first = query_starts[:-1]
+            row = torch.searchsorted(starts[1:], predicted, right=True)
+            places = torch.arange(predicted.shape[0], device=device) + row + 1
+            positions = predicted.new_empty(rows + predicted.shape[0])
+            positions[first] = starts[:-1]
+            positions[places] = predicted
+        # The most queries in one row. On a GPU an upper bound: the exact number would have to be
+        # waited for.
+        longest = layout.max_length
+        if device.type == "cpu":
+            longest = max(int(query_starts.diff().max()), 1) if rows else 1
+        own = RowLayout.of(query_starts, longest, positions.shape[0])
+        return cls(positions, own, first, places)
+
+    @classmethod
+    def of_first(cls, layout: RowLayout) -> QuerySubset:
+        """Describe the rows' first pieces alone."""
+        none = torch.empty(0, dtype=torch.int64, device=layout.cu_seqlens.device)
+        return cls.of(layout, none, with_first=True)
+
+
+class _Pad(torch.autograd.Function):
+    """(T, ...) -> (R * L, ...). Each piece has one place, so the backward pass is a look-up too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:
+        ctx.save_for_backward(pad_index, unpad_index)
+        return torch.cat((x, x.new_zeros(1, x.shape[1])))[pad_index]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient[ctx.saved_tensors[1]], None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """(R * L, ...) -> (T, ...): the inverse of _Pad."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:
+        ctx.save_for_backward(pad_index, unpad_index)
+        return x[unpad_index]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        extended = torch.cat((gradient, gradient.new_zeros(1, gradient.shape[1])))
+        return extended[ctx.saved_tensors[0]], None, None
+
+
+def pad(x: Tensor, layout: RowLayout) -> Tensor:
+    """(T, C) -> (R, L, C), zeros where no piece stands."""
+    # Compiled, the look-up is part of a copy that is made anyway, and one graph serves all rows.
+    if torch.compiler.is_compiling() or not layout.equal:
+        x = _Pad.apply(x, layout.pad_index, layout.unpad_index)  # type: ignore[no-untyped-call]
+    return x.view(layout.bias.shape[0], layout.bias.shape[3], -1)
+
+
+def unpad(x: Tensor, layout: RowLayout) -> Tensor:
+    """(R, L, C) -> (T, C)."""
+    x = x.reshape(layout.bias.shape[0] * layout.bias.shape[3], -1)
+    if not torch.compiler.is_compiling() and layout.equal:
+        return x
+    packed: Tensor = _Unpad.apply(x, layout.pad_index, layout.unpad_index)  # type: ignore[no-untyped-call]
+    return packed
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    layout: RowLayout,
+    subset: QuerySubset | None = None,
+    *,
+    heads: int,
+    rate: float = 0.0,
+    key: DropoutKey | None = None,
+) -> Tensor:
+    """Each row's queries over its own keys and values: (Q, H), (T, H), (T, H) -> (Q, H).
+
+    The way there depends on the device, the precision and on whether gradients are wanted; the
+    results differ by rounding.
+
+    Args:
+        query, keys, values: may be columns of one wider tensor.
+        layout: where the rows of keys and values lie.
+        subset: where the queries lie; None: they are all T pieces.
+        heads: H is a multiple of it.
+        rate, key: which share of the probabilities is dropped out, and which of them; no dropout
+            without a key.
+    """
+    own = layout if subset is None else subset.layout
+    rate = rate if key is not None else 0.0
+    if query.is_cuda:
+        return jagged_attention(query, keys, values, own, layout, heads, rate)
+    size = query.shape[1] // heads
+    if subset is None and rate == 0.0 and native.serves_attention(query, size):
+        cuts = layout.cu_seqlens
+        return native.packed_attention(query, keys, values, cuts, cuts, heads)
+    bias = None if not torch.compiler.is_compiling() and layout.equal else layout.bias
+    padded = (pad(query, own), pad(keys, layout), pad(values, layout))
+    return unpad(padded_attention(*padded, bias, heads, rate, key), own)
+
+
+# Pieces up to which training in half precision computes attention by plain products (on a CPU).
+_SHORT_ROW = 256
+
+
+def padded_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    heads: int,
+    rate: float,
+    key: DropoutKey | None,
+) -> Tensor:
+    """(R, L', H), (R, L, H), (R, L, H) -> (R, L', H), by products over batches of heads."""
+    rows, queries, hidden = query.shape
+    size = hidden // heads
+    query = query.view(rows, queries, heads, size).transpose(1, 2)
+    keys = keys.view(rows, -1, heads, size).transpose(1, 2)
+    values = values.view(rows, -1, heads, size).transpose(1, 2)
+    key = key if rate else None
+    # In half precision the fused backward pass of short rows takes three to five times as long as
+    # the products; long rows have too many scores to be written and read again.
+    short = query.dtype != torch.float32 and keys.shape[2] <= _SHORT_ROW
+    if key is None and not (short and query.requires_grad):
+        mask = None if bias is None else bias.to(query.dtype)
+        context = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+    else:
+        scores = (query * (1.0 / math.sqrt(size))) @ keys.transpose(-1, -2)
+        if bias is not None:
+            scores = scores + bias
+        probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32)
+        if key is not None:
+            probabilities = dropout(probabilities, rate, key.of_queries(heads, queries))
+        context = probabilities.to(values.dtype) @ values
+    return context.transpose(1, 2).reshape(rows, queries, hidden)
+
+
+# torch.compiler.disable would import the whole compiler here, which doubles every verb's start-up;
+# this is what PyTorch uses inside: it imports the compiler when the function is first called.
+@torch._disable_dynamo  # type: ignore[attr-defined]
+def jagged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_layout: RowLayout,
+    layout: RowLayout,
+    heads: int,
+    rate: float,
+) -> Tensor:
+    """(Q, H), (T, H), (T, H) -> (Q, H) without any padding, for a GPU.
+
+    In half precision this is PyTorch's flash attention for rows of different lengths. With dropout,
+    which that does not offer, and in float32, jagged tensors lead to the same kernel or to the
+    memory-efficient one, after thousands of calls in Python; on a CPU to a slow loop, which is how
+    the tests run it. Dropout there is the kernel's own, from CUDA's generator.
+    """
+    size = query.shape[1] // heads
+    if query.is_cuda and rate == 0.0 and query.dtype != torch.float32:
+        from torch.nn.attention.varlen import varlen_attn
+
+        flash: Any = varlen_attn  # what it returns depends on an argument that is not given here
+        flat: Tensor = flash(
+            query.reshape(-1, heads, size),
+            keys.reshape(-1, heads, size),
+            values.reshape(-1, heads, size),
+            query_layout.cu_seqlens.int(),
+            layout.cu_seqlens.int(),
+            query_layout.max_length,
+            layout.max_length,
+        )
+        return flat.reshape(query.shape)
+
+    def jagged(x: Tensor, where: RowLayout) -> Tensor:
+        # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.
+        nested = torch.nested.nested_tensor_from_jagged(
+            x.reshape(-1, heads, size),
+            where.cu_seqlens,
+            min_seqlen=1,
+            max_seqlen=where.max_length,
+        )
+        return nested.transpose(1, 2)
+
+    context = functional.scaled_dot_product_attention(
+        jagged(query, query_layout), jagged(keys, layout), jagged(values, layout), dropout_p=rate
+    )
+    packed: Tensor = context.transpose(1, 2).values()
+    return packed.reshape(query.shape)
+
+
+class Attention(nn.Module):
+    """BERT's multi-head self-attention; queries, keys and values come from one linear map.
+
+    A module that takes its place has the same ``forward``, and a linear map ``output`` (H -> H),
+    which the block applies to the result, since it can add the block's input in the same step.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.heads = config.num_attention_heads
+        self.size = config.hidden_size // config.num_attention_heads
+        self.rate = config.attention_probs_dropout_prob
+
+    def forward(
+        self,
+        own: Tensor,
+        x: Tensor,
+        layout: RowLayout,
+        subset: QuerySubset | None = None,
+        key: DropoutKey | None = None,
+    ) -> Tensor:
+        """Attention from ``own`` (Q, H) to ``x`` (T, H) -> (Q, H), before the output's map.
+
+        Args:
+            own: the states of the pieces that ask: ``x`` itself, or those of ``subset``.
+            x: the states of all pieces.
+            layout: where the rows of ``x`` lie.
+            subset: which pieces ask; None: all.
+            key: of the probabilities' dropout.
+        """
+        if subset is None:
+            query, keys, values = native.linear(self.qkv, x).chunk(3, dim=1)
+        else:
+            hidden, plain = x.shape[1], native.is_plain(self.qkv)
+            query = self._columns(own, slice(hidden), plain)
+            if plain and 4 * len(own) < len(x) and self._takes_states(x, key):
+                return self._attend_to_states(query, x, layout, subset)
+            keys, values = self._columns(x, slice(hidden, None), plain).chunk(2, dim=1)
+        return attend(
+            query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
+        )
+
+    def _columns(self, x: Tensor, columns: slice, plain: bool) -> Tensor:
+        """Some columns of queries, keys and values: of a plain map, only these are computed."""
+        if not plain:
+            all_columns: Tensor = self.qkv(x)
+            return all_columns[:, columns]
+        return functional.linear(x, self.qkv.weight[columns], self.qkv.bias[columns])
+
+    def _takes_states(self, x: Tensor, key: DropoutKey | None) -> bool:
+        """Whether ``_attend_to_states`` can be called: predicting, without autocast."""
+        # Autocast leaves x in full precision, though keys and values would not be.
+        exact = (key is None or self.rate == 0.0) and not torch.is_autocast_enabled("cpu")
+        return exact and native.serves_attention(x, x.shape[1])
+
+    def _attend_to_states(
+        self, query: Tensor, x: Tensor, layout: RowLayout, subset: QuerySubset
+    ) -> Tensor:
+        """The same for few queries, without the keys and values of all pieces.
+
+        q . (K x) = (K' q) . x, and a weighted mean of V x is V of the weighted mean of x: so each
+        head's query goes through the transposed keys' map, looks at the states themselves, and
+        what it takes from them goes through the values' map. The keys' bias adds the same to all
+        scores of a query and falls out of the softmax; the values' bias is added to the mean.
+        """
+        count, hidden = query.shape
+        weight = self.qkv.weight.view(3, self.heads, self.size, hidden)
+        query = query.view(count, self.heads, self.size).transpose(0, 1)
+        # The scores will be divided by the root of this head's size, which is H.
+        asked = (query * math.sqrt(self.heads)) @ weight[1]
+        mixed = native.packed_attention(
+            asked.transpose(0, 1).reshape(-1, hidden),
+            x, x, subset.layout.cu_seqlens * self.heads, layout.cu_seqlens, heads=1,
+        )  # fmt: skip
+        values = mixed.view(count, self.heads, hidden).transpose(0, 1) @ weight[2].transpose(1, 2)
+        return values.transpose(0, 1).reshape(count, hidden) + self.qkv.bias[2 * hidden :]
