@@ -69,7 +69,7 @@ def test_an_error_while_predicting_leaves_the_model_its_encoder(
         seen.append(self.attention.qkv.weight.dtype)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layers.Block, "_finish", fail)
+    monkeypatch.setattr(layers.Block, "forward", fail)
     with pytest.raises(KeyboardInterrupt):
         run_model(model, ROWS, KIND.scores, dtype=torch.bfloat16)
     assert seen == [torch.bfloat16]
@@ -101,7 +101,7 @@ def test_an_error_in_one_of_several_batches_ends_them_all(monkeypatch: pytest.Mo
         assert not torch.is_grad_enabled()
         raise ValueError("broken")
 
-    monkeypatch.setattr(layers.Block, "_finish", fail)
+    monkeypatch.setattr(layers.Block, "forward", fail)
     with pytest.raises(ValueError, match="broken"):
         run_model(classifier(), ROWS, KIND.scores)
     assert len(seen) <= len(ROWS)
