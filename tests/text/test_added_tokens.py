@@ -137,7 +137,7 @@ def normalized(token: str) -> str:
     return "".join(part for part in parts if not unicodedata.combining(part)).strip()
 
 
-def as_found(token: AddedToken) -> str:
+def as_found(token: tokenizers.AddedToken) -> str:
     """Of two tokens that are found by the same string, tokenizers takes one by chance."""
     return normalized(token.content) if token.normalized else str(token)
 

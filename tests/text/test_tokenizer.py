@@ -22,9 +22,9 @@ from tokenizers import BertWordPieceTokenizer
 
 from zhbert.errors import ZhbertError
 from zhbert.text import _codepoints
+from zhbert.text.added_tokens import SPECIAL_TOKENS
 from zhbert.text.normalize import code_points
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.text.tokenizer_files import SPECIAL_TOKENS
 from zhbert.text.vocab import read_vocabulary
 from zhbert.text.wordpiece import PythonWordPiece
 
@@ -364,7 +364,7 @@ def test_without_the_native_module_there_is_one_line_and_the_same_result(
     from zhbert.text import tokenizer as module
 
     expected = Tokenizer(PIECES).encode("使用Probability").ids.tolist()
-    monkeypatch.setitem(sys.modules, "zhbert.text.native", None)
+    monkeypatch.setattr(module, "NativeWordPiece", None)
     module._engine.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="plain Python") as warned:

@@ -57,8 +57,8 @@ from zhbert.files import read_json
 from zhbert.model.checkpoint import Checkpoint, Entry, is_finite, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
 from zhbert.model.names import ALIASES, CONSTANTS, TEMPLATES, foreign_architecture
+from zhbert.text.added_tokens import SPECIAL_TOKENS
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.text.tokenizer_files import SPECIAL_TOKENS
 from zhbert.text.vocab import looks_cased, read_vocabulary
 from zhbert.wording import counted
 from zhbert.zoo.layout import ModelFiles

@@ -1,9 +1,9 @@
 """Added tokens: strings that are found in a text before it is cut into word pieces.
 
-They are `tokenizers`' (AddedToken; tokenizers/src/tokenizer/added_vocabulary.rs in
-https://github.com/huggingface/tokenizers): those that are not ``normalized`` are found in the text
-as it stands, the others afterwards, in what normalisation made of the rest. In both passes the
-leftmost is taken, and there the longest.
+As in `tokenizers` (tokenizers/src/tokenizer/added_vocabulary.rs in
+https://github.com/huggingface/tokenizers), those that are not ``normalized`` are found in the text
+as it stands; the others afterwards, in what normalisation made of the rest. Both times the leftmost
+token is taken, and of those that begin there the longest.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zhbert.errors import ZhbertError
 from zhbert.text.normalize import (
     ACCENT,
     HANGUL,
@@ -31,6 +33,15 @@ from zhbert.text.normalize import (
 )
 from zhbert.text.sentences import text_of
 
+SPECIAL_TOKENS: Mapping[str, str] = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+"""BERT's special tokens by Hugging Face's names, in the order in which transformers adds them."""
+
 # Unicode's White_Space.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680"
@@ -41,11 +52,15 @@ WHITE_SPACE = (
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token and how it is found in a text.
+    """A token and how it is found in a text; the names are those of Hugging Face.
 
-    ``normalized``: in the normalised text. ``single_word``: only where no letter, mark or digit
-    stands beside it. ``lstrip`` and ``rstrip``: white space beside it belongs to it. ``special``:
-    plain text where special tokens are plain text.
+    Args:
+        content: the string that is looked for.
+        special: it is not looked for where special tokens are plain text.
+        normalized: look for it after normalisation, in its normalised form.
+        single_word: only where no letter, mark or digit stands beside it.
+        lstrip: white space before it belongs to it.
+        rstrip: white space behind it belongs to it.
     """
 
     content: str
@@ -57,13 +72,17 @@ class AddedToken:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a special token that is found as it stands, as [CLS] and [MASK] are."""
+        """Whether it is a special token with no flag, like [CLS] and [MASK]."""
         flags = (self.normalized, self.single_word, self.lstrip, self.rstrip)
         return self.special and not any(flags)
 
 
+# The keys of an added token in tokenizer.json, in their order there.
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
 def reachable(token: str, options: Options) -> bool:
-    """Whether word pieces could lead to ``token``, were it a piece like others.
+    """Whether some text would be cut into ``token`` if it were a word piece.
 
     >>> [reachable(token, Options()) for token in ("[MASK]", "「", "covid", "COVID", "新冠", "##a")]
     [False, True, True, False, False, True]
@@ -72,8 +91,49 @@ def reachable(token: str, options: Options) -> bool:
     return inside or normalized_words(token, options) == [token]
 
 
-# A part of a text: a token's number, or None for what lies between tokens; where it begins and
-# ends.
+def parse_token(value: Any, where: str, *, special: bool = False) -> AddedToken:
+    """An added token as JSON files have it: a string, which is a special token, or an object."""
+    if isinstance(value, str):
+        return AddedToken(value, special=True, normalized=False)
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        raise ZhbertError(f"{where}: a token is expected, not {value!r}")
+    special = special or bool(value.get("special"))
+    flags = {name: value.get(name, False) for name in FLAGS[:3]}
+    flags["normalized"] = value.get("normalized", not special)
+    if odd := [name for name, flag in flags.items() if not isinstance(flag, bool)]:
+        raise ZhbertError(
+            f"{where}: {value['content']!r}: {odd[0]} must be true or false, not {flags[odd[0]]!r}"
+        )
+    return AddedToken(value["content"], special=special, **flags)
+
+
+def parse_tokens_by_id(values: Any, where: str) -> dict[int, AddedToken]:
+    """Added tokens by their ids, of a list of objects with an id or of an object id -> token."""
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(values, dict):
+        pairs = list(values.items())
+    elif isinstance(values, list) and all(isinstance(value, dict) for value in values):
+        pairs = [(value.get("id"), value) for value in values]
+    else:
+        raise ZhbertError(f"{where}: tokens and their ids are expected, not {values!r:.40}")
+    found: dict[int, AddedToken] = {}
+    for key, value in pairs:
+        token = AddedToken(value) if isinstance(value, str) else parse_token(value, where)
+        if not re.fullmatch("[0-9]{1,9}", str(key)):
+            raise ZhbertError(
+                f"{where}: {token.content!r} has the id {key!r}; a number is expected"
+            )
+        if any(token.content == other.content for other in found.values()):
+            raise ZhbertError(f"{where}: {token.content!r} has two ids; which counts is not known")
+        if int(key) in found:
+            raise ZhbertError(
+                f"{where}: {found[int(key)].content!r} and {token.content!r} share the id {key}"
+            )
+        found[int(key)] = token
+    return found
+
+
+# A part of a text: a token's id, or None for what lies between tokens; its start and its end.
 Part = tuple[int | None, int, int]
 
 
@@ -87,7 +147,7 @@ class _Finder:
         self.search = re.compile("|".join(map(re.escape, longest_first))) if patterns else None
 
     def split(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """All of ``text`` in parts, none of them empty."""
+        """Cut all of ``text`` into parts, none of them empty."""
         done = 0
         for match in self.search.finditer(text) if self.search else ():
             token, number = self._patterns[match[0]]
@@ -105,7 +165,7 @@ class _Finder:
             if done < start:
                 yield None, done, start
             yield number, start, end
-            # A token that begins with the white space before it overlaps it, as in `tokenizers`.
+            # As in `tokenizers`, a token may take white space that the one before it took.
             done = end
         if done < len(text):
             yield None, done, len(text)
@@ -135,7 +195,7 @@ class AddedTokens:
         special = {token.content for token in ids if token.special}
         exact: dict[str, tuple[AddedToken, int]] = {}
         folded: dict[str, tuple[AddedToken, int]] = {}
-        # Of two that normalisation makes equal the first counts, special tokens before the others.
+        # If normalisation makes two equal, the first one counts, special tokens before others.
         for token in sorted(ids, key=lambda token: not token.special):
             if token.normalized:
                 characters, _ = normalize(token.content, options)
@@ -146,22 +206,22 @@ class AddedTokens:
         self._folded = _Finder(folded, special)
 
     def split(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """A text in parts: the tokens that are found in it as it stands, and what lies between."""
+        """Cut a text into the tokens that are found before normalisation and what lies between."""
         return self._exact.split(text, special_tokens)
 
     def split_normalized(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """The same of a normalised text and the tokens that are looked for there."""
+        """Cut a normalised text into the tokens that are found in it and what lies between."""
         return self._folded.split(text, special_tokens)
 
     def touched(self, codes: NDArray[np.uint32], ends: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of several texts may hold a token: (texts,) bool, never False where one does.
+        """Which of several texts may hold a token: (texts,) bool; True for some that do not.
 
         ``codes``: the texts' code points, one text after another; ``ends``: where each ends.
         """
         found = np.zeros(len(ends), np.bool_)
 
         def mark(first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
-            # A match across the end of a text may hide one of either side.
+            # All texts that a match touches: across the end of a text, it may hide another match.
             steps = np.zeros(len(ends) + 2, np.int64)
             np.add.at(steps, np.searchsorted(ends, first, "right"), 1)
             np.add.at(steps, np.searchsorted(ends, last, "right") + 1, -1)
@@ -186,7 +246,7 @@ def _spans(pattern: re.Pattern[str], codes: NDArray[np.uint32]) -> NDArray[np.in
 
 @lru_cache(maxsize=16)
 def _changes(options: Options) -> NDArray[np.uint32]:
-    """(0x110000,) uint32: what one code point becomes where it becomes one."""
+    """(0x110000,) uint32: what each code point becomes, for those that become one."""
     table = rules(options)
     becomes = np.arange(len(table.kinds), dtype=np.uint32)
     keys, starts, values = table.changes
@@ -206,10 +266,13 @@ def _chinese() -> NDArray[np.bool_]:
 def fold(
     codes: NDArray[np.uint32], options: Options
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
-    """`normalize` of many characters at once, but for the odd ones among them.
+    """`normalize` many characters at once, with numpy, except the odd ones among them.
 
-    Returns the code points, whence each came, and the places of the odd ones: those that become
-    several or change with their neighbours.
+    Odd are those that become several characters or change with their neighbours.
+
+    Returns:
+        The normalised code points; for each the place in ``codes`` that it came from; and the
+        places of the odd ones, which are not normalised.
     """
     kinds = rules(options).kinds[codes]
     odd = np.flatnonzero(np.isin(kinds, (REORDER, MULTI, HANGUL)))

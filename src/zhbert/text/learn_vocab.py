@@ -39,7 +39,7 @@ from zhbert.text.sentences import codes_of
 from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 from zhbert.text.words import ranked
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 UNUSED = 99
 DEFAULT_SIZE = 21_128
 
@@ -331,7 +331,7 @@ class LearntVocabulary:
 
 def _special_rows(special_tokens: Sequence[str]) -> list[str]:
     unused = [f"[unused{number}]" for number in range(1, UNUSED + 1)]
-    specials = ["[PAD]", *unused, *SPECIAL_TOKENS[1:]]
+    specials = ["[PAD]", *unused, *_SPECIAL_TOKENS[1:]]
     for token in special_tokens:
         if not token or token in specials or any(map(str.isspace, token)):
             raise ZhbertError(f"special token {token!r}: empty, with spaces, or there already")
@@ -367,7 +367,7 @@ def default_character_sets(size: int) -> list[str]:
     taken = required_characters()
     for name, characters in CHARACTER_SETS.items():
         with_these = taken | required_characters(characters())
-        if UNUSED + len(SPECIAL_TOKENS) + rows_of(with_these) <= size / 2:
+        if UNUSED + len(_SPECIAL_TOKENS) + rows_of(with_these) <= size / 2:
             names.append(name)
             taken = with_these
     return names

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -19,17 +19,24 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import make_folder, write_json, write_text
-from zhbert.text.added_tokens import WHITE_SPACE, AddedToken, AddedTokens, reachable
-from zhbert.text.normalize import Options, code_points, normalize
-from zhbert.text.tokenizer_files import (
-    FLAGS,
+from zhbert.text.added_tokens import (
     SPECIAL_TOKENS,
-    find_tokenizer,
-    read_tokenizer,
+    WHITE_SPACE,
+    AddedToken,
+    AddedTokens,
+    reachable,
 )
+from zhbert.text.normalize import Options, code_points, normalize
+from zhbert.text.tokenizer_files import find_tokenizer, read_tokenizer
+from zhbert.text.tokenizer_json import to_tokenizer_json
 from zhbert.text.vocab import default_vocabulary
-from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD, PythonWordPiece
-from zhbert.text.words import WordPieces, texts_of_run
+from zhbert.text.wordpiece import CONTINUATION, PythonWordPiece, WordPieceEngine
+from zhbert.text.words import WordPieces
+
+try:
+    from zhbert.text.native_wordpiece import NativeWordPiece
+except ImportError:
+    NativeWordPiece = None  # type: ignore[assignment, misc]
 
 
 @dataclass(frozen=True)
@@ -55,15 +62,14 @@ class Tokenizer:
     >>> encoding.offsets.tolist()
     [[0, 1], [1, 2], [3, 6], [6, 14], [14, 20]]
 
-    A text may have up to 500 million characters; its UTF-32 form (4 bytes a character) is held
-    while it is encoded, beside 4 bytes a piece (12 with offsets). A lone
-    surrogate counts as a control character: it is dropped.
+    A text may have up to 500 million characters. While it is encoded, it takes 4 bytes a character
+    and 4 bytes a piece (12 with offsets). A lone surrogate is dropped, as control characters are.
     """
 
     vocabulary: tuple[str, ...]
-    """All pieces in id order, the added tokens among them."""
+    """All pieces in id order, added tokens among them."""
     num_word_pieces: int
-    """The rows that word pieces lead to; behind them stand tokens that were added alone."""
+    """How many rows are word pieces; tokens that were only added follow them."""
 
     def __init__(
         self,
@@ -76,64 +82,58 @@ class Tokenizer:
         extra_special_tokens: Sequence[str] = (),
         added_tokens: Sequence[AddedToken] = (),
     ) -> None:
-        """Make a tokenizer of pieces in id order; of equal ones the last counts.
+        """Make a tokenizer of pieces in id order.
 
-        ``special_tokens`` maps Hugging Face's names (``mask_token``, ...) to pieces;
-        ``extra_special_tokens`` too are matched in text as they stand. ``added_tokens`` are what
-        transformers' ``add_tokens`` makes, special ones among them. Of these the ones that the
-        vocabulary lacks are appended to it, as transformers does, the added tokens first, except
-        [UNK], without which there is no tokenizer.
+        Tokens that the vocabulary lacks are appended to it, as transformers does, the added tokens
+        first; only [UNK] must be there.
+
+        Args:
+            vocabulary: the pieces; of equal ones the last counts.
+            do_lower_case: fold capitals.
+            strip_accents: remove accents; None: if ``do_lower_case``.
+            tokenize_chinese_chars: each Han character is a word of its own.
+            special_tokens: special tokens by Hugging Face's names (``mask_token``, ...).
+            extra_special_tokens: special tokens without a name.
+            added_tokens: what transformers' ``add_tokens`` adds, special ones among them.
+
+        Raises:
+            ZhbertError: no [UNK] in the vocabulary, an unknown name, or a token that no text
+                leads to.
         """
-        unknown_names = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
-        if unknown_names:
-            raise ZhbertError(
-                f"special_tokens: unknown name {unknown_names[0]!r}; known: "
-                + ", ".join(sorted(SPECIAL_TOKENS))
-            )
-        self.options = Options(do_lower_case, strip_accents, tokenize_chinese_chars)
-        self.special_tokens = {
-            name: special_tokens[name] for name in SPECIAL_TOKENS if name in special_tokens
-        }
         ids = {piece: number for number, piece in enumerate(vocabulary) if piece}
-        unknown = self.special_tokens.get("unk_token", SPECIAL_TOKENS["unk_token"])
-        if unknown not in ids:
-            raise ZhbertError(
-                f"the vocabulary has no piece {unknown}, which stands for everything it lacks; "
-                "add it (one piece a line) or name another unk_token in tokenizer_config.json"
-            )
-        self.special_tokens["unk_token"] = unknown
-        self.added_tokens = _checked(
-            [
-                *added_tokens,
-                *(
-                    AddedToken(token, special=True, normalized=False)
-                    for token in (*self.special_tokens.values(), *extra_special_tokens)
-                ),
-            ],
-            self.options,
-        )
-        rows, beyond = _numbered(vocabulary, ids, self.added_tokens)
+        self.options = Options(do_lower_case, strip_accents, tokenize_chinese_chars)
+        self.special_tokens = _named_tokens(special_tokens, ids)
+        special = (*self.special_tokens.values(), *extra_special_tokens)
+        plain = [AddedToken(token, special=True, normalized=False) for token in special]
+        self.added_tokens = _checked([*added_tokens, *plain], self.options)
+        rows, beyond = _appended(vocabulary, [token.content for token in self.added_tokens], ids)
         self.vocabulary = (*rows, *beyond)
-        self._ids = ids
-        numbers = {token: ids[token.content] for token in self.added_tokens}
-        self._added = added = AddedTokens(numbers, self.options)
-        # What no word piece can lead to may be a row like others: so [MASK] is one in vocab.txt
+        self._ids = ids | {token: row for row, token in enumerate(beyond, len(rows))}
+        self._added = AddedTokens(
+            {token: self._ids[token.content] for token in self.added_tokens}, self.options
+        )
+        # A token that no text is cut into may as well be a row of vocab.txt, as [MASK] becomes one
         # where it was missing. Other appended tokens stay outside, as in transformers.
-        harmless = added.is_plain and not any(reachable(token, self.options) for token in beyond)
+        harmless = self._added.is_plain and not any(
+            reachable(token, self.options) for token in beyond
+        )
         self.num_word_pieces = len(self.vocabulary) if harmless else len(rows)
         self._special_ids = {
-            token.content: ids[token.content] for token in self.added_tokens if token.special
+            token.content: row for token, row in self._added.ids.items() if token.special
         }
-        words = {piece: row for piece, row in ids.items() if row < self.num_word_pieces}
-        self._core = _engine()(words, ids[unknown], added, self.options)
+        word_pieces = {piece: row for piece, row in self._ids.items() if row < self.num_word_pieces}
+        self._core: WordPieceEngine = _engine()(word_pieces, self.unk_id, self._added, self.options)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Tokenizer:
-        """Open a folder with vocab.txt (and tokenizer_config.json) or tokenizer.json, or one file.
+        """Open a folder with vocab.txt or tokenizer.json, or one of these files.
 
-        An archive, a name of the catalogue and a hub id lead to their folder, as for models.
-        Options come from tokenizer_config.json; what it does not say comes from tokenizer.json's
-        normalizer, then from BERT's defaults.
+        ``path`` may also be an archive, a name of the catalogue or a hub id, as for models.
+        Options come from tokenizer_config.json; those that it does not mention from
+        tokenizer.json's normalizer; the others are BERT's defaults.
+
+        Raises:
+            ZhbertError: nothing there, a damaged file, or a tokenizer that is not BERT's.
         """
         arguments = read_tokenizer(find_tokenizer(Path(path)))
         try:
@@ -153,7 +153,7 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write vocab.txt, tokenizer_config.json and tokenizer.json for transformers 4 and 5.
 
-        ``model_max_length`` is where transformers truncates when asked to.
+        ``model_max_length``: how many pieces transformers keeps when it is asked to truncate.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -163,12 +163,15 @@ class Tokenizer:
         if beyond := self.vocabulary[self.num_word_pieces :]:
             rows = {token: row for row, token in enumerate(beyond, self.num_word_pieces)}
             write_json(folder / "added_tokens.json", rows)
-        # Without indentation: json writes 21,128 entries in C then, 50 times as fast.
-        fast = json.dumps(self._fast_tokenizer(), ensure_ascii=False)
-        write_text(folder / "tokenizer.json", fast + "\n")
+        fast = to_tokenizer_json(pieces, self.options, self.special_tokens, self._added_by_id())
+        # Without indentation json writes its 21,128 entries in C, 50 times as fast.
+        write_text(folder / "tokenizer.json", json.dumps(fast, ensure_ascii=False) + "\n")
 
     def encode(self, text: str, *, special_tokens: bool = True) -> Encoding:
-        """Encode one text; a special token's string in it becomes that token, unless told not."""
+        """Encode one text; with ``special_tokens``, "[MASK]" in it becomes that token.
+
+        Otherwise special tokens are plain text.
+        """
         ids, _, offsets = self._core.encode([text], special_tokens)
         vocabulary = self.vocabulary
         return Encoding(ids, [vocabulary[i] for i in ids.tolist()], offsets)
@@ -176,11 +179,10 @@ class Tokenizer:
     def encode_batch(
         self, texts: Iterable[str], *, special_tokens: bool = True
     ) -> list[NDArray[np.int32]]:
-        """Encode many texts to ids; the arrays are slices of one."""
+        """Encode many texts to ids: (pieces,) int32 each. The arrays share their memory."""
         if isinstance(texts, str):
             raise TypeError("a list of texts is expected, not one text")
-        arrays: list[NDArray[np.int32]] = self._core.encode_batch(list(texts), special_tokens)
-        return arrays
+        return self._core.encode_batch(list(texts), special_tokens)
 
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.int32]]
@@ -188,28 +190,24 @@ class Tokenizer:
         """Encode texts and say which pieces start a word; special tokens are plain text here.
 
         ``word_ends``: for each text the increasing ends of its words in characters, the last one
-        being the text's length. A boundary inside a piece moves to that piece's end: the word is
-        widened to whole pieces.
+        being the text's length. Where a word ends inside a piece, it is widened to that piece's
+        end.
         """
-        words: WordPieces = self._core.encode_words(texts, word_ends)
-        return words
+        return self._core.encode_words(texts, word_ends)
 
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
         """`encode_words` of texts that stand in ``codes`` (code points) one after another.
 
-        Text t is ``codes[text_ends[t - 1]:text_ends[t]]``; ``word_ends`` increases and need not
-        hold the texts' ends. For many short texts: no Python object is made for each of them.
+        Fast for many short texts, since no Python object is made for each of them. Text t is
+        ``codes[text_ends[t - 1]:text_ends[t]]``; ``word_ends`` increases and need not hold the
+        texts' ends.
         """
-        run = getattr(self._core, "encode_run", None)
-        if run is not None:
-            words: WordPieces = run(codes, text_ends, word_ends)
-            return words
-        return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
+        return self._core.encode_run(codes, text_ends, word_ends)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Readable text: ``##`` pieces joined, no spaces between Chinese characters.
+        """Turn ids into readable text: ``##`` pieces joined, no spaces between Chinese characters.
 
         >>> tokenizer = Tokenizer(["[UNK]", "用", "bert", "##s", "is", ",", "a"])
         >>> tokenizer.decode([1, 2, 3, 4, 1, 1, 2, 5, 6])
@@ -225,20 +223,20 @@ class Tokenizer:
             if piece.startswith(CONTINUATION) and len(piece) > len(CONTINUATION):
                 text += piece[len(CONTINUATION) :]
                 continue
-            word = piece in special or not _stands_alone(piece)
+            word = piece in special or not _is_single(piece)
             after_comma = text[-1:] in tuple(",;!?") and piece[:1].isalpha() and word
             text += (" " if (word and previous_word) or after_comma else "") + piece
             previous_word = word and piece not in special
         return text
 
     def fingerprint(self) -> str:
-        """SHA-256 over the pieces and every option: two tokenizers with the same give equal ids."""
-        # In whatever order a file names them.
+        """SHA-256 over the pieces and all options: tokenizers with the same one give equal ids."""
+        # Sorted, since files may name them in any order.
         tokens = [] if self._is_plain else sorted(self.added_tokens, key=lambda one: one.content)
         added = [asdict(token) for token in tokens]
         content = json.dumps(
             [
-                # As transformers writes them, which strips a piece that is white space.
+                # As in the files of transformers, which strips pieces of white space.
                 [piece.rstrip(WHITE_SPACE) for piece in self.vocabulary],
                 self.options.do_lower_case,
                 self.options.strips_accents,
@@ -256,23 +254,23 @@ class Tokenizer:
         return len(self.vocabulary)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The native tables stay in their process; another one makes its own.
+        # The native tables cannot be pickled: another process makes its own.
         return partial(Tokenizer, **self.settings), (self.vocabulary[: self.num_word_pieces],)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All but the pieces: ``Tokenizer(pieces, **settings)`` cuts as this one does."""
+        """All arguments but the pieces: ``Tokenizer(vocabulary, **settings)`` is this one again."""
         tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
         return asdict(self.options) | tokens
 
     @property
     def _is_plain(self) -> bool:
-        """Whether no added token needs more than its place in vocab.txt and its name."""
+        """Whether vocab.txt and the names of the special tokens say all about the added tokens."""
         return self._added.is_plain and self.num_word_pieces == len(self.vocabulary)
 
     @property
     def extra_special_tokens(self) -> tuple[str, ...]:
-        """Special tokens besides those that have a name."""
+        """The special tokens without a name."""
         named = self.special_tokens.values()
         return tuple(token for token in self._special_ids if token not in named)
 
@@ -339,66 +337,11 @@ class Tokenizer:
             config["model_max_length"] = model_max_length
         return config
 
-    def _fast_tokenizer(self) -> dict[str, Any]:
-        """The content of tokenizer.json."""
-
-        def special(token: str, segment: int) -> dict[str, Any]:
-            return {"SpecialToken": {"id": token, "type_id": segment}}
-
-        def sequence(name: str, segment: int) -> dict[str, Any]:
-            return {"Sequence": {"id": name, "type_id": segment}}
-
-        post_processor = None
-        if {"cls_token", "sep_token"} <= set(self.special_tokens):
-            cls, sep = self.special_tokens["cls_token"], self.special_tokens["sep_token"]
-            single = [special(cls, 0), sequence("A", 0), special(sep, 0)]
-            post_processor = {
-                "type": "TemplateProcessing",
-                "single": single,
-                "pair": [*single, sequence("B", 1), special(sep, 1)],
-                "special_tokens": {
-                    token: {"id": token, "ids": [self._ids[token]], "tokens": [token]}
-                    for token in (cls, sep)
-                },
-            }
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                {"id": row, "content": token.content}
-                | {name: getattr(token, name) for name in FLAGS}
-                for token, row in self._added_by_id()
-            ],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": True,
-                "handle_chinese_chars": self.options.tokenize_chinese_chars,
-                "strip_accents": self.options.strip_accents,
-                "lowercase": self.options.do_lower_case,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": post_processor,
-            "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": self.special_tokens["unk_token"],
-                "continuing_subword_prefix": CONTINUATION,
-                "max_input_chars_per_word": MAX_CHARACTERS_PER_WORD,
-                # A blank line's place too, so that the ids have no hole.
-                "vocab": {
-                    piece: row for row, piece in enumerate(self.vocabulary[: self.num_word_pieces])
-                },
-            },
-        }
-
 
 @cache
-def _engine() -> Any:
-    """The native word pieces, or the slow ones with a warning (once)."""
-    try:
-        from zhbert.text.native import NativeWordPiece
-    except ImportError:
+def _engine() -> Callable[..., WordPieceEngine]:
+    """The native word pieces; if they were not built, the plain ones, and a warning (once)."""
+    if NativeWordPiece is None:
         warnings.warn(
             "zhbert.text._wordpiece was not built (no C++ compiler?): tokenizing in plain Python, "
             "with the same results but hundreds of times slower",
@@ -409,8 +352,26 @@ def _engine() -> Any:
     return NativeWordPiece
 
 
+def _named_tokens(special_tokens: Mapping[str, str], ids: Mapping[str, int]) -> dict[str, str]:
+    """The special tokens by name, in Hugging Face's order, [UNK] among them in any case."""
+    unknown_names = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
+    if unknown_names:
+        raise ZhbertError(
+            f"special_tokens: unknown name {unknown_names[0]!r}; known: "
+            + ", ".join(sorted(SPECIAL_TOKENS))
+        )
+    named = {name: special_tokens[name] for name in SPECIAL_TOKENS if name in special_tokens}
+    unknown = named.setdefault("unk_token", SPECIAL_TOKENS["unk_token"])
+    if unknown not in ids:
+        raise ZhbertError(
+            f"the vocabulary has no piece {unknown}, which stands for everything it lacks; "
+            "add it (one piece a line) or name another unk_token in tokenizer_config.json"
+        )
+    return named
+
+
 def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken, ...]:
-    """The tokens, each once, the first of a string; those that cannot be found are refused."""
+    """The tokens without repetitions; ZhbertError for one that is never found in a text."""
     found: dict[str, AddedToken] = {}
     for token in tokens:
         if not token.content:
@@ -429,16 +390,16 @@ def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken
     return tuple(found.values())
 
 
-def _numbered(
-    vocabulary: Sequence[str], ids: dict[str, int], tokens: Sequence[AddedToken]
+def _appended(
+    vocabulary: Sequence[str], tokens: Sequence[str], ids: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
-    """The rows of a vocabulary, and the tokens that it lacks, which ``ids`` gets.
+    """The rows of a vocabulary, and the tokens that it lacks, which get the ids that follow.
 
-    transformers numbers these on from the count of different pieces, an empty one among them, not
-    from the count of rows. Empty rows at the end are left out where nothing follows them.
+    transformers gives the first of them the number of different pieces, an empty one among them,
+    as its id, not the number of rows. Empty rows at the end are left out if nothing follows them.
     """
     rows = list(vocabulary)
-    missing = [token.content for token in tokens if token.content not in ids]
+    missing = [token for token in tokens if token not in ids]
     number = len(set(rows))
     while rows and not rows[-1] and (not missing or len(rows) > number):
         rows.pop()
@@ -448,11 +409,11 @@ def _numbered(
             f"{rows[number]!r}: the vocabulary has {len(rows):,} rows and {number:,} different "
             f"pieces; write {missing[0]!r} at the end of vocab.txt"
         )
-    ids |= {token: row for row, token in enumerate(missing, len(rows))}
     return rows, missing
 
 
 @cache
-def _stands_alone(piece: str) -> bool:
+def _is_single(piece: str) -> bool:
+    """Whether all characters of a piece are words of their own: Han and punctuation."""
     points = code_points()
     return all(c in points.chinese or c in points.punctuation for c in piece)

@@ -1,26 +1,53 @@
-"""Word pieces in plain Python: what the native module does, stated slowly.
+"""WordPiece in plain Python, and the interface that it shares with the native module.
 
-Used where the native module was not built, and as a second oracle in tests.
+Slow: it is used where the native module was not built, and the tests compare the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.text.added_tokens import AddedTokens
 from zhbert.text.normalize import Options, normalize, split_words
-from zhbert.text.words import HISTOGRAM_SIZE, WordPieces, align
+from zhbert.text.words import HISTOGRAM_SIZE, WordPieces, align, texts_of_run
 
 MAX_CHARACTERS_PER_WORD = 100  # a longer word is one [UNK], as in the original BERT
 CONTINUATION = "##"
 
+Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
+"""All texts' ids (pieces,); where each text starts in them (texts + 1,); offsets (pieces, 2)."""
+
+
+class WordPieceEngine(Protocol):
+    """What a `zhbert.text.tokenizer.Tokenizer` encodes with; see its methods of these names."""
+
+    def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
+        """Encode texts to ids with their offsets."""
+
+    def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
+        """Encode texts to ids alone, one array a text."""
+
+    def encode_words(
+        self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
+    ) -> WordPieces:
+        """Encode texts to ids with their word starts."""
+
+    def encode_run(
+        self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
+    ) -> WordPieces:
+        """`encode_words` of texts that stand one after another."""
+
 
 class PythonWordPiece:
-    """Text to ids and offsets by greedy longest match; see `zhbert.text.tokenizer.Tokenizer`."""
+    """WordPiece by greedy longest match, from the left (https://arxiv.org/abs/1609.08144).
+
+    ``ids``: the word pieces. ``added``: tokens that are looked for first.
+    """
 
     def __init__(
         self,
@@ -35,10 +62,8 @@ class PythonWordPiece:
         self._options = options
         self._longest = max(map(len, ids), default=0)
 
-    def encode(
-        self, texts: Sequence[str], special_tokens: bool
-    ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
-        """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
+    def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
+        """See `WordPieceEngine`."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         starts = [0]
@@ -54,14 +79,14 @@ class PythonWordPiece:
         )
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
-        """Ids alone, one array a text."""
+        """See `WordPieceEngine`."""
         ids, starts, _ = self.encode(texts, special_tokens)
         return [ids[a:b] for a, b in pairwise(starts.tolist())]
 
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
-        """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
+        """See `WordPieceEngine`."""
         if len(texts) != len(word_ends):
             raise ValueError("as many arrays of word ends as texts are expected")
         for text, ends in zip(texts, word_ends, strict=True):
@@ -76,7 +101,7 @@ class PythonWordPiece:
         for place, ends in enumerate(word_ends):
             here = slice(starts[place], starts[place + 1])
             word_starts[here], cut[here] = align(offsets[here].tolist(), ends.tolist())
-        # A text's first piece starts a word: none reaches from one text into the next.
+        # The first piece of a text always starts a word, so words can be counted across texts.
         words = np.cumsum(word_starts)
         sizes = np.bincount(words)[1:]
         return WordPieces(
@@ -91,7 +116,14 @@ class PythonWordPiece:
             ),
         )
 
+    def encode_run(
+        self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
+    ) -> WordPieces:
+        """See `WordPieceEngine`."""
+        return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
+
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
+        """The pieces of a text: (id, start, end)."""
         for token, begin, end in self._added.split(text, special_tokens):
             if token is not None:
                 yield token, begin, end
@@ -101,7 +133,10 @@ class PythonWordPiece:
     def _encode_plain(
         self, text: str, begin: int, special_tokens: bool
     ) -> Iterator[tuple[int, int, int]]:
-        """What lies between tokens that are found in a text as it stands, at its place there."""
+        """The pieces of a part without tokens that are found before normalisation.
+
+        ``begin`` is the part's place in its text, in which the offsets count.
+        """
         characters, places = normalize(text, self._options)
         origins = [begin + place for place in places]
         normalized = "".join(characters)

@@ -1,4 +1,4 @@
-"""The native word pieces behind the interface of `zhbert.text.wordpiece.PythonWordPiece`."""
+"""WordPiece in C++ (``_wordpiece.cpp``), with numpy arrays in and out."""
 
 from __future__ import annotations
 
@@ -13,22 +13,19 @@ from zhbert.text import _wordpiece
 from zhbert.text.added_tokens import AddedTokens, fold
 from zhbert.text.normalize import Options, rules
 from zhbert.text.sentences import codes_of, text_of
-from zhbert.text.wordpiece import PythonWordPiece
+from zhbert.text.wordpiece import Encoded, PythonWordPiece
 from zhbert.text.words import WordPieces, joined, joined_starts, texts_of_run
 
-# Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2).
-Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
-
-# Below so many characters a text is encoded by the plain word pieces before it would be looked at.
+# Texts of fewer characters together are encoded in plain Python at once: that takes less time than
+# looking for added tokens in them first.
 _SHORT = 64
 
 
 class NativeWordPiece:
-    """Text to ids and offsets by greedy longest match; see `zhbert.text.tokenizer.Tokenizer`.
+    """WordPiece by greedy longest match, as in `PythonWordPiece`, hundreds of times faster.
 
-    Special tokens that stand in the text as they are, [MASK] and the like, are found natively. Of
-    a tokenizer with other added tokens, the few texts that may hold one are encoded by
-    `PythonWordPiece`; all others go the native way.
+    Plain special tokens such as [MASK] are found natively. If a tokenizer has other added tokens,
+    the texts that may hold one, which are few, are encoded by `PythonWordPiece`.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class NativeWordPiece:
             self._slow = _BetweenTokens(self._encode, ids, unknown_id, added, options)
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
-        """Ids of all texts, where each text starts in them (texts + 1,), offsets (pieces, 2)."""
+        """See `WordPieceEngine`."""
         if self._slow is not None:
             parts = [
                 self._slow.encode(texts[here], special_tokens)
@@ -80,7 +77,7 @@ class NativeWordPiece:
         )
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
-        """Ids alone, one array a text."""
+        """See `WordPieceEngine`."""
         if self._slow is not None:
             return [
                 ids
@@ -103,7 +100,7 @@ class NativeWordPiece:
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
-        """See `zhbert.text.tokenizer.Tokenizer.encode_words`."""
+        """See `WordPieceEngine`."""
         if self._slow is None or len(texts) != len(word_ends):
             found = _wordpiece.encode_words(self._tables, list(texts), list(word_ends))
             return _word_pieces(*found)
@@ -119,13 +116,13 @@ class NativeWordPiece:
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
-        """See `zhbert.text.tokenizer.Tokenizer.encode_run`."""
+        """See `WordPieceEngine`."""
         if self._slow is None or not self._added.touched(codes, text_ends).any():
             return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, bool]]:
-        """Neighbouring texts that go one way: which, and whether they may hold an added token."""
+        """Runs of texts that are encoded together, and whether they may hold an added token."""
         if sum(map(len, texts)) < _SHORT:
             yield slice(None), True
             return
@@ -137,10 +134,11 @@ class NativeWordPiece:
 
 
 class _BetweenTokens(PythonWordPiece):
-    """The plain word pieces, but what lies between added tokens goes the native way.
+    """Finds added tokens in plain Python, and encodes what lies between them natively.
 
-    That is normalised already, which normalising it again does not change; a text with characters
-    that become several, or change with their neighbours, is left to the plain ones altogether.
+    What lies between them is normalised by then, and normalising it again changes nothing. A text
+    with characters that become several, or change with their neighbours, is encoded in plain
+    Python as a whole.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], Encoded], *arguments: Any) -> None:
