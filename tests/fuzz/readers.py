@@ -38,7 +38,7 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.archive import Limits, unpack
 from zhbert.zoo.download import RETRY, _Download, discard, read_record
 from zhbert.zoo.hub import cached_hub_ids
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 TEXT = (
     "使用语言模型来预测下一个词的概率。\n今天天气很好，适合训练。\n\n第二篇 has Latin words 123。\n"
@@ -122,7 +122,7 @@ def _make_state(folder: Path) -> None:
 
 
 def _read_state(folder: Path) -> None:
-    state = _Download("https://a.b/m.zip", folder, Progress(), RETRY).read_state()
+    state = _Download("https://a.b/m.zip", folder, DownloadProgress(), RETRY).read_state()
     assert isinstance(state.validator, str | None)
     assert isinstance(state.total, int | None)
 

@@ -22,7 +22,7 @@ from tests.zoo.models import KINDS, LAYOUTS, contents, make_archive
 
 from zhbert.errors import ZhbertError
 from zhbert.zoo.archive import BadArchiveError, Limits, is_junk, kind_of, member_parts, unpack
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 Members = list[tuple[str, bytes]]
 
@@ -377,7 +377,7 @@ def test_progress_and_a_full_disk(
     archive = make_archive(tmp_path)
     seen: list[int] = []
 
-    class Full(Progress):
+    class Full(DownloadProgress):
         def advance(self, stage: str, done: int, total: int | None) -> None:
             seen.append(done)
             if done > 5000:

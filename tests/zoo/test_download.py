@@ -34,13 +34,13 @@ from zhbert.zoo.download import (
     folder_for,
     read_record,
 )
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 BODY = b"PK\x03\x04" + random.Random(0).randbytes(400_000)
 OTHER = b"PK\x03\x04" + random.Random(1).randbytes(400_000)
 
 
-class Seen(Progress):
+class Seen(DownloadProgress):
     """Keeps what a bar would show."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ def test_an_encrypted_address_does_not_lead_to_an_open_one(tmp_path: Path) -> No
             answer.close = lambda: None  # type: ignore[method-assign]
             return answer
 
-    job = _Download("https://a.b/c.zip", tmp_path, Progress(), download.RETRY)
+    job = _Download("https://a.b/c.zip", tmp_path, DownloadProgress(), download.RETRY)
     with pytest.raises(ZhbertError, match="which is not encrypted") as caught:
         job.ask(Leading(), {})
     assert "secret" not in str(caught.value)
@@ -566,9 +566,9 @@ PROGRAM = """
     import sys
     from pathlib import Path
     from zhbert.zoo.download import fetch
-    from zhbert.zoo.progress import Progress
+    from zhbert.zoo.progress import DownloadProgress
 
-    class Said(Progress):
+    class Said(DownloadProgress):
         def advance(self, stage, done, total):
             print(done, flush=True)
 

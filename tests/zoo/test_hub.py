@@ -18,8 +18,9 @@ from tests.zoo.server import COMMIT, Fault, Server, serving
 
 from zhbert.errors import ZhbertError
 from zhbert.zoo import cached_models, locate, save
-from zhbert.zoo.hub import CONFIGS, TOKENIZER, WEIGHTS, cached_hub_ids, is_hub_id
+from zhbert.zoo.hub import CONFIGS, TOKENIZER, WEIGHTS, cached_hub_ids
 from zhbert.zoo.layout import find_model
+from zhbert.zoo.origin import is_hub_id
 
 TEXTS = {
     "config.json": json.dumps(CONFIG | {"model_type": "bert"}).encode(),

@@ -15,8 +15,9 @@ from tests.zoo.models import FORMATS, KINDS, LAYOUTS, contents, make_archive, ma
 from tests.zoo.server import Fault, Server, serving
 
 from zhbert.errors import ZhbertError
-from zhbert.zoo import cache_folder, cached_models, catalogue, locate, origin_of, save
+from zhbert.zoo import cache_folder, cached_models, catalogue, locate, save
 from zhbert.zoo.layout import find_model, weights_format
+from zhbert.zoo.origin import origin_of
 
 
 def refused(name: str | Path) -> str:
@@ -304,7 +305,7 @@ def test_a_full_disk_leaves_the_archive_and_no_folder(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("zhbert.zoo.archive._Writer.write", full)
+        patch.setattr("zhbert.zoo.archive._Unpacker.write", full)
         assert "the disk is full" in refused(url)
     assert leftovers(cache) == []
     assert set(contents(locate(url))) == set(LAYOUTS["pytorch"])

@@ -11,7 +11,8 @@ import pytest
 from tests.zoo.models import contents, make_folder
 
 from zhbert.errors import ZhbertError
-from zhbert.zoo import cached_models, locate, origin_of, packaged, save
+from zhbert.zoo import cached_models, locate, packaged, save
+from zhbert.zoo.origin import origin_of
 
 NAMES = ("mini", "zhbert-mini", "ZHBERT_MINI", "Mini")
 

@@ -27,8 +27,8 @@ from zhbert.options import add_recipe_arguments
 from zhbert.runtime import total_memory
 from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
 from zhbert.wording import counted, without_secrets
-from zhbert.zoo import is_here
 from zhbert.zoo.catalogue import find_card
+from zhbert.zoo.origin import is_here
 
 # Of the models that were published; a corpus says how large its own is.
 DEFAULT_VOCABULARY_SIZE = 21128

@@ -20,8 +20,9 @@ import argparse
 
 from zhbert.model.folder import check_out
 from zhbert.wording import without_secrets
-from zhbert.zoo import FORMATS, locate, origin_of, save
+from zhbert.zoo import locate, save
 from zhbert.zoo.layout import find_model
+from zhbert.zoo.origin import FORMS, origin_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="write the model into this folder")
     parser.add_argument(
         "--format",
-        choices=tuple(FORMATS),
+        choices=tuple(FORMS),
         help="of a model that the catalogue knows in both (default: pytorch)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model that is in DIR")

@@ -17,7 +17,7 @@ from zhbert import options
 from zhbert.errors import ZhbertError
 from zhbert.inference.fill import Candidate, Filled, fill, no_mask, open_mask_filler
 from zhbert.wording import without_secrets
-from zhbert.zoo import origin_of
+from zhbert.zoo.origin import origin_of
 from zhbert.zoo.packaged import DEFAULT
 
 # Texts that go through the model together when lines are read.

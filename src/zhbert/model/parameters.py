@@ -16,8 +16,8 @@ from zhbert.config import (
 )
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig, count_parameters_by_part
-from zhbert.zoo import is_here
 from zhbert.zoo.layout import is_weights
+from zhbert.zoo.origin import is_here
 
 _SHAPE = re.compile(r"(\d{1,9})[xX×](\d{1,9})")
 

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, describe_os_error, sha256_of
 from zhbert.wording import without_secrets
-from zhbert.zoo.layout import ModelFiles, find_model, is_weights
+from zhbert.zoo import catalogue
+from zhbert.zoo.archive import BadArchiveError, unpack
+from zhbert.zoo.layout import ModelFiles, find_model
+from zhbert.zoo.origin import Origin, origin_of, origin_of_card
 from zhbert.zoo.packaged import is_packaged, packaged_model
+from zhbert.zoo.progress import DownloadProgress, shown
 
-if TYPE_CHECKING:
-    from zhbert.zoo.catalogue import ModelCard
-    from zhbert.zoo.progress import Progress
-
-# The forms of a card's archives -> the fields of the card that say where a model of this form is.
-FORMATS = {
-    "pytorch": ("package_folder", "hugging_face_id", "pytorch_archive"),
-    "tensorflow": ("tensorflow_archive",),
-}
-# Those fields that hold no address -> the kind of origin that they name.
-_KINDS = {"package_folder": "package", "hugging_face_id": "hub"}
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model comes from."""
-
-    kind: str  # "folder", "archive", "url", "hub" or "package"
-    address: str
-    # Another form that the catalogue knows of the same model, should this one be gone.
-    alternative: str | None = None
+# zhbert.zoo.download and zhbert.zoo.hub are imported where something is fetched: what they need of
+# Python's network modules takes as long as the rest of a verb's start.
 
 
 def cache_folder() -> Path:
@@ -60,8 +42,6 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
     Raises:
         ZhbertError: no such thing, no model in it, or it could not be fetched.
     """
-    from zhbert.zoo.progress import shown
-
     origin = origin_of(name, form)
     if origin.kind == "folder":
         return _folder_of(Path(origin.address))
@@ -106,8 +86,6 @@ def save(
     Raises:
         ZhbertError: as ``locate``.
     """
-    from zhbert.zoo.progress import shown
-
     origin = origin_of(name, form)
     if origin.kind == "folder":
         model = find_model(origin.address)
@@ -131,84 +109,14 @@ def save(
     return Path(out)
 
 
-def origin_of(name: str | Path, form: str | None = None) -> Origin:
-    """What a name stands for; nothing is fetched.
-
-    >>> origin_of("RBT3")
-    Origin(kind='hub', address='hfl/rbt3', alternative=None)
-    """
-    from zhbert.zoo.archive import is_archive_name, kind_of
-    from zhbert.zoo.catalogue import find_card, similar_names
-    from zhbert.zoo.hub import is_hub_id
-
-    # A Path has lost one of an address' slashes.
-    text = re.sub(r"^(https?):/(?!/)", r"\1://", str(name))
-    if not text:
-        raise ZhbertError("an empty name; name a model ('zhbert models' lists the published ones)")
-    if text.startswith(("http://", "https://")):
-        origin, card = Origin("url", text), None
-    else:
-        path = Path(text).expanduser()
-        card = None
-        try:
-            here = path.exists() or Path(f"{path}.index").exists()
-            packed = path.is_file() and (is_archive_name(path.name) or kind_of(path) is not None)
-            # Files of torch.save are zips inside, and no archives of a model all the same.
-            packed = packed and not is_weights(path)
-        except OSError as error:
-            raise describe_os_error(error, "reading") from None
-        if here:
-            origin = Origin("archive" if packed else "folder", str(path))
-        elif card := find_card(text):
-            origin = _origin_of_card(card, form)
-        elif is_hub_id(text) and not is_archive_name(text):
-            origin = Origin("hub", text)
-        else:
-            near = similar_names(text)
-            known = f"did you mean {' or '.join(near)}?" if near else "'zhbert models' lists them"
-            if "/" in text or is_archive_name(text):
-                raise ZhbertError(f"{text}: no such file or folder")
-            raise ZhbertError(
-                f"{text}: no such folder, and no such model in the catalogue; {known}"
-            )
-    if form and not card:
-        raise ZhbertError(f"--format {form}: only for names of the catalogue; leave it out")
-    return origin
-
-
-def is_here(name: str | Path) -> bool:
-    """Whether a name leads to a model without a download."""
-    try:
-        return origin_of(name).kind in ("folder", "archive", "package")
-    except ZhbertError:
-        return False
-
-
-def _origin_of_card(card: ModelCard, form: str | None) -> Origin:
-    def of(form: str) -> list[Origin]:
-        fields = [field for field in FORMATS[form] if getattr(card, field)]
-        return [Origin(_KINDS.get(field, "url"), getattr(card, field)) for field in fields]
-
-    there = {form: origins for form in FORMATS if (origins := of(form))}
-    if not there:
-        raise ZhbertError(f"{card.name}: in the catalogue, but published nowhere that is known")
-    if form is None:
-        form = next(iter(there))
-    if form not in there:
-        raise ZhbertError(f"{card.name}: not published as {form}; there is {', '.join(there)}")
-    other = next((f"--format {other}" for other in there if other != form), None)
-    first = there[form][0]
-    return Origin(first.kind, first.address, other)
-
-
 def cached_models() -> list[str]:
     """What ``locate`` opens without a network: names of the catalogue, hub ids, addresses."""
-    from zhbert.zoo.catalogue import cards
     from zhbert.zoo.download import read_record
     from zhbert.zoo.hub import cached_hub_ids
 
-    names = {_origin_of_card(card, None).address: card.name for card in cards()}
-    ours = [card.name for card in cards() if is_packaged(card.package_folder)]
+    cards = catalogue.cards()
+    names = {origin_of_card(card).address: card.name for card in cards}
+    ours = [card.name for card in cards if is_packaged(card.package_folder)]
     records = map(read_record, sorted((cache_folder() / "downloads").glob("*")))
     here = [one.url for one in records if one and _intact(_unpacked_folder(one.sha256))]
     return [*ours, *(names.get(address, address) for address in (*here, *cached_hub_ids()))]
@@ -239,7 +147,7 @@ def _unpacked_folder(sha256: str) -> Path:
     return cache_folder() / "models" / sha256[:32]
 
 
-def _unpacked(archive: Path, progress: Progress) -> Path:
+def _unpacked(archive: Path, progress: DownloadProgress) -> Path:
     """The model folder of an archive, unpacked into the cache under the archive's checksum."""
     from zhbert.zoo.download import locked
 
@@ -262,11 +170,14 @@ def _intact(folder: Path) -> Path | None:
 
 
 def _unpack(
-    archive: Path, out: Path, progress: Progress, *, lift: bool = False, replace: bool = True
+    archive: Path,
+    out: Path,
+    progress: DownloadProgress,
+    *,
+    lift: bool = False,
+    replace: bool = True,
 ) -> None:
     """Unpack a model into ``out``, all or nothing; ``lift`` takes it out of a nested folder."""
-    from zhbert.zoo.archive import BadArchiveError, unpack
-
     with atomic_folder(out, replace=replace) as temporary:
         inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
         inside.mkdir(exist_ok=True)
@@ -291,7 +202,7 @@ def _unpack(
 # --- addresses ----------------------------------------------------------------------------------
 
 
-def _from_url(url: str, progress: Progress) -> Path:
+def _from_url(url: str, progress: DownloadProgress) -> Path:
     from zhbert.zoo.download import folder_for, read_record, split_checksum
 
     record = read_record(folder_for(url, cache_folder()))
@@ -305,9 +216,8 @@ def _from_url(url: str, progress: Progress) -> Path:
 
 
 @contextmanager
-def _fetched(url: str, progress: Progress) -> Iterator[Path]:
+def _fetched(url: str, progress: DownloadProgress) -> Iterator[Path]:
     """The archive at ``url``; one that turns out to be useless does not stay in the cache."""
-    from zhbert.zoo.archive import BadArchiveError
     from zhbert.zoo.download import discard, fetch, folder_for
 
     store = folder_for(url, cache_folder())
@@ -321,13 +231,12 @@ def _fetched(url: str, progress: Progress) -> Iterator[Path]:
 
 def _other_ways(origin: Origin) -> str:
     """Where else a model of the hub is had, where the hub does not answer."""
-    from zhbert.zoo.catalogue import find_card
     from zhbert.zoo.hub import MIRROR, asks_the_hub_itself
 
     if origin.kind != "hub" or not asks_the_hub_itself():
         return ""
     ways = f"; where huggingface.co is out of reach: export HF_ENDPOINT={MIRROR}"
-    if (card := find_card(origin.address)) and (copy := card.modelscope_id):
+    if (card := catalogue.find_card(origin.address)) and (copy := card.modelscope_id):
         ways += (
             f", or ModelScope's copy: modelscope download --model {copy} --local_dir {card.name}"
         )

@@ -15,7 +15,7 @@ from zhbert.files import read_head, refused
 from zhbert.signatures import archive_of, compression_of, looks_like_a_page, no_text
 from zhbert.wording import name as shown
 from zhbert.zoo.layout import JUNK_FOLDERS
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 if TYPE_CHECKING:
     import tarfile
@@ -66,7 +66,11 @@ def is_archive_name(name: str) -> bool:
 
 
 def unpack(
-    archive: Path, folder: Path, *, limits: Limits | None = None, progress: Progress | None = None
+    archive: Path,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    progress: DownloadProgress | None = None,
 ) -> list[Path]:
     """Unpack ``archive`` into the existing, empty ``folder``; return the files written.
 
@@ -83,10 +87,10 @@ def unpack(
         kind = kind_of(archive)
         if kind is None:
             raise BadArchiveError(f"{archive}: {_what_else(archive)}")
-        writer = _Writer(archive, folder, limits or Limits(), progress or Progress())
+        unpacker = _Unpacker(archive, folder, limits or Limits(), progress or DownloadProgress())
         with archive.open("rb") as packed:
-            _unpack_zip(writer, packed) if kind == "zip" else _unpack_tar(writer, packed, kind)
-    return writer.written
+            _unpack_zip(unpacker, packed) if kind == "zip" else _unpack_tar(unpacker, packed, kind)
+    return unpacker.written
 
 
 def _what_else(path: Path) -> str:
@@ -99,10 +103,12 @@ def _what_else(path: Path) -> str:
     return f"{known}; it is {what}" if (what := no_text(head)) else known
 
 
-class _Writer:
+class _Unpacker:
     """Checks each member and writes it, counting the bytes that really come out."""
 
-    def __init__(self, archive: Path, folder: Path, limits: Limits, progress: Progress) -> None:
+    def __init__(
+        self, archive: Path, folder: Path, limits: Limits, progress: DownloadProgress
+    ) -> None:
         self.archive = archive
         self.folder = folder
         self.limits = limits
@@ -195,34 +201,35 @@ def is_junk(parts: tuple[str, ...]) -> bool:
 # --- zip ----------------------------------------------------------------------------------------
 
 
-def _unpack_zip(writer: _Writer, packed: IO[bytes]) -> None:
+def _unpack_zip(unpacker: _Unpacker, packed: IO[bytes]) -> None:
     import zipfile
 
-    with zipfile.ZipFile(cast(IO[bytes], _Bounded(packed, writer))) as archive:
+    with zipfile.ZipFile(cast(IO[bytes], _Bounded(packed, unpacker))) as archive:
         members = archive.infolist()
         total = sum(member.file_size for member in members)
         for member in members:
             name = _zip_name(member)
-            path = writer.place(name)
+            path = unpacker.place(name)
             mode = stat.S_IFMT(member.external_attr >> 16)
             if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
-                writer.refuse(f"the member '{shown(name)}' is a link or a device")
+                unpacker.refuse(f"the member '{shown(name)}' is a link or a device")
             if path is None:
                 continue
             if member.is_dir():
-                writer.make_folder(path)
+                unpacker.make_folder(path)
                 continue
             if member.flag_bits & 0x1:
                 raise BadArchiveError(
-                    f"{writer.archive}: encrypted; unpack it with its password and give the folder"
+                    f"{unpacker.archive}: encrypted; unpack it with its password and give the "
+                    "folder"
                 )
             try:
                 with archive.open(member) as source:
-                    writer.write(path, source, total)
+                    unpacker.write(path, source, total)
             except NotImplementedError as error:
                 raise BadArchiveError(
-                    f"{writer.archive}: packed in a way that Python cannot read ({error}); unpack "
-                    "it and give the folder"
+                    f"{unpacker.archive}: packed in a way that Python cannot read ({error}); "
+                    "unpack it and give the folder"
                 ) from None
 
 
@@ -246,7 +253,7 @@ def _decoded(name: bytes) -> str | None:
 # --- tar ----------------------------------------------------------------------------------------
 
 
-def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
+def _unpack_tar(unpacker: _Unpacker, packed: IO[bytes], kind: str) -> None:
     import bz2
     import gzip
     import lzma
@@ -259,12 +266,12 @@ def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
         "xz": lzma.LZMAFile,
     }
     with decompress[kind](packed) as file:
-        bounded = _Bounded(file, writer)
+        bounded = _Bounded(file, unpacker)
         with tarfile.open(
             fileobj=cast(IO[bytes], bounded), mode="r:", encoding="utf-8", errors="surrogateescape"
         ) as archive:
             for member in archive:
-                _unpack_tar_member(writer, archive, member)
+                _unpack_tar_member(unpacker, archive, member)
             # tarfile takes a damaged header, or the end of a truncated file, for the archive's end.
             # The true end is zeros, up to the last byte. Reading to there also makes the
             # decompressor compare its checksum.
@@ -278,34 +285,36 @@ def _unpack_tar(writer: _Writer, packed: IO[bytes], kind: str) -> None:
                 raise tarfile.ReadError("its end is missing")
 
 
-def _unpack_tar_member(writer: _Writer, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _unpack_tar_member(
+    unpacker: _Unpacker, archive: tarfile.TarFile, member: tarfile.TarInfo
+) -> None:
     import tarfile
 
     name = member.name
     if not name.isascii():
         name = _decoded(name.encode(errors="surrogateescape")) or name
-    path = writer.place(name)
+    path = unpacker.place(name)
     if not member.isreg() and not member.isdir():
-        writer.refuse(f"the member '{shown(name)}' is a link or a device")
+        unpacker.refuse(f"the member '{shown(name)}' is a link or a device")
     if member.size < 0:
         raise tarfile.ReadError("a member of a size below 0")
     if path is None:
         return
     if member.isdir():
-        writer.make_folder(path)
+        unpacker.make_folder(path)
         return
     source = archive.extractfile(member)
     assert source is not None  # a regular file
     with source:
-        writer.write(path, source)
+        unpacker.write(path, source)
 
 
 class _Bounded:
     """A file or decompressed stream that ends in an error where a bomb would go on."""
 
-    def __init__(self, file: IO[bytes], writer: _Writer) -> None:
+    def __init__(self, file: IO[bytes], unpacker: _Unpacker) -> None:
         self.file = file
-        self.writer = writer
+        self.unpacker = unpacker
         self.tell = file.tell
         self.seekable = file.seekable
 
@@ -313,12 +322,12 @@ class _Bounded:
         """At most ``size`` bytes; fewer than zero mean all that is left."""
         data = self.file.read(min(size, _LONGEST_READ + 1) if size >= 0 else _LONGEST_READ + 1)
         if max(size, len(data)) > _LONGEST_READ:
-            self.writer.refuse(f"a header of {max(size, len(data)):,} bytes")
-        self.writer.check(self.file.tell())
+            self.unpacker.refuse(f"a header of {max(size, len(data)):,} bytes")
+        self.unpacker.check(self.file.tell())
         return data
 
     def seek(self, position: int, whence: int = 0) -> int:
         """Go to a byte; of a stream everything before it is decompressed on the way."""
         if not whence:
-            self.writer.check(position)
+            self.unpacker.check(position)
         return self.file.seek(position, whence)

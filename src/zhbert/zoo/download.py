@@ -21,7 +21,7 @@ from zhbert.files import describe_os_error, read_json, sha256_of, write_json
 from zhbert.schema import build
 from zhbert.signatures import looks_like_a_page
 from zhbert.wording import without_secrets
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -65,7 +65,7 @@ RETRY = RetryPolicy()
 
 
 @dataclass(frozen=True)
-class Record:
+class DownloadRecord:
     """What is known of a file since it was first fetched; later copies are held against it."""
 
     url: str
@@ -112,9 +112,9 @@ def folder_for(url: str, cache: Path) -> Path:
     return cache / "downloads" / hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
-def read_record(folder: Path) -> Record | None:
+def read_record(folder: Path) -> DownloadRecord | None:
     """The record in such a folder; None where there is none, or a damaged one."""
-    record = _noted(folder / "record.json", Record)
+    record = _noted(folder / "record.json", DownloadRecord)
     # Its first digits name a folder of the cache.
     return record if record and re.fullmatch("[0-9a-f]{64}", record.sha256) else None
 
@@ -137,7 +137,11 @@ def discard(folder: Path) -> None:
 
 
 def fetch(
-    url: str, folder: Path, *, progress: Progress | None = None, policy: RetryPolicy | None = None
+    url: str,
+    folder: Path,
+    *,
+    progress: DownloadProgress | None = None,
+    policy: RetryPolicy | None = None,
 ) -> Path:
     """The file at ``url``, in ``folder``, fetched once and verified each time.
 
@@ -149,7 +153,7 @@ def fetch(
         UnreachableError: no connection.
         ZhbertError: the server has no such file or sends something else, or the disk is full.
     """
-    progress = progress or Progress()
+    progress = progress or DownloadProgress()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / "lock", f"fetching {without_secrets(url)}", progress):
@@ -161,7 +165,7 @@ def fetch(
 
 
 @contextmanager
-def locked(file: Path, doing: str, progress: Progress) -> Iterator[None]:
+def locked(file: Path, doing: str, progress: DownloadProgress) -> Iterator[None]:
     """Only one process at a time is in here; a second one waits, and says for what."""
     from filelock import FileLock, Timeout
 
@@ -203,7 +207,9 @@ def _file_name(url: str) -> str:
 class _Download:
     """One file on its way: ``NAME.part`` and what the server said of it, then ``NAME``."""
 
-    def __init__(self, url: str, folder: Path, progress: Progress, policy: RetryPolicy) -> None:
+    def __init__(
+        self, url: str, folder: Path, progress: DownloadProgress, policy: RetryPolicy
+    ) -> None:
         self.url, self.published = split_checksum(url)
         self.shown = without_secrets(self.url)
         self.file = folder / _file_name(self.url)
@@ -307,10 +313,26 @@ class _Download:
 
     def receive(self, response: Response, offset: int, state: _State) -> None:
         """Check what kind of answer this is; append its bytes, or begin anew with them."""
-        status = response.status_code
         start, total = _content_range(response.headers.get("Content-Range", ""))
-        if offset and status == 416 and total == offset:
+        if offset and response.status_code == 416 and total == offset:
             return
+        self.check_answer(response, offset, start, state)
+        if response.status_code == 200:
+            offset = 0
+            total = _number(response.headers.get("Content-Length", ""))
+        self.check_size(total or 0)
+        offset = self.write(response, offset, total)
+        if total is not None and offset > total:
+            self.remove_part()
+            raise _BrokenError(f"the server sends more than the {total:,} bytes it announced")
+        if total is not None and offset != total:
+            raise _BrokenError(f"the connection broke off at {offset:,} of {total:,} bytes")
+
+    def check_answer(
+        self, response: Response, offset: int, start: int | None, state: _State
+    ) -> None:
+        """Go on only with an answer that holds the file, or its bytes from ``offset`` on."""
+        status = response.status_code
         if offset and (
             status == 416
             or (status == 206 and start != offset)
@@ -322,12 +344,11 @@ class _Download:
             raise _BrokenError(
                 f"the server answers {status} {response.reason}", retry_after(response.headers)
             )
-        if status == 200:
-            offset = 0
-            total = _number(response.headers.get("Content-Length", ""))
-        elif status != 206 or not offset:
+        if status != 200 and not (status == 206 and offset):
             raise NotThereError(f"{self.shown}: {_refusal(response)}")
-        self.check_size(total or 0)
+
+    def write(self, response: Response, offset: int, total: int | None) -> int:
+        """Write the answer's bytes to the part, from ``offset`` on; return where they end."""
         with self.part.open("r+b" if offset else "wb") as file:
             if not offset:
                 # After the former part is empty: its bytes must not be taken for this version's.
@@ -341,11 +362,7 @@ class _Download:
                 if total is not None and offset > total:
                     break
                 self.progress.advance("downloading", offset, total)
-        if total is not None and offset > total:
-            self.remove_part()
-            raise _BrokenError(f"the server sends more than the {total:,} bytes it announced")
-        if total is not None and offset != total:
-            raise _BrokenError(f"the connection broke off at {offset:,} of {total:,} bytes")
+        return offset
 
     def check_size(self, size: int) -> None:
         """Refuse what no archive of a model is as large as."""
@@ -376,7 +393,9 @@ class _Download:
                 f"on purpose, delete {self.record_file}"
             )
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        write_json(self.record_file, asdict(self.record or Record(self.shown, size, sha256, now)))
+        write_json(
+            self.record_file, asdict(self.record or DownloadRecord(self.shown, size, sha256, now))
+        )
         self.part.replace(self.file)
         self.state.unlink(missing_ok=True)
 

@@ -18,7 +18,7 @@ from zhbert.wording import shortly
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
-from zhbert.zoo.progress import Progress
+from zhbert.zoo.progress import DownloadProgress
 
 # Seconds in which a host answers that is there.
 _PATIENCE = 3
@@ -45,17 +45,9 @@ def asks_the_hub_itself() -> bool:
     return "huggingface.co" in constants.ENDPOINT and not constants.HF_HUB_OFFLINE
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether a name has the form OWNER/MODEL.
-
-    >>> is_hub_id("hfl/rbt3"), is_hub_id("rbt3"), is_hub_id("./runs/rbt3")
-    (True, False, False)
-    """
-    part = r"[A-Za-z0-9][\w.-]*"
-    return re.fullmatch(f"{part}/{part}", name, re.ASCII) is not None
-
-
-def fetch_files(hub_id: str, *, progress: Progress | None = None, quiet: bool = True) -> list[Path]:
+def fetch_files(
+    hub_id: str, *, progress: DownloadProgress | None = None, quiet: bool = True
+) -> list[Path]:
     """The files of a model on the hub, all in one folder of the hub's cache.
 
     Once they are there, the hub is asked only whether there is a newer version; where it cannot
@@ -65,7 +57,7 @@ def fetch_files(hub_id: str, *, progress: Progress | None = None, quiet: bool = 
         UnreachableError: not in the cache, and no way to the hub.
         ZhbertError: no such model, no access to it, or no weights in it that are known here.
     """
-    with _one_line(hub_id), _silent(progress or Progress(), quiet):
+    with _one_line(hub_id), _silent(progress or DownloadProgress(), quiet):
         config = _first_of(hub_id, CONFIGS)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
@@ -209,7 +201,7 @@ def _unreachable() -> OSError | None:
 class _Remark(logging.Handler):
     """Of all that the library warns of, one thing matters to a user: that it takes longer."""
 
-    def __init__(self, progress: Progress, hub: str) -> None:
+    def __init__(self, progress: DownloadProgress, hub: str) -> None:
         super().__init__()
         self.progress = progress
         self.hub = hub
@@ -221,7 +213,7 @@ class _Remark(logging.Handler):
 
 
 @contextmanager
-def _silent(progress: Progress, quiet: bool) -> Iterator[None]:
+def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
     """Without the library's warnings; its bars only where they are wanted."""
     from huggingface_hub import constants, utils
 
@@ -245,49 +237,51 @@ def _silent(progress: Progress, quiet: bool) -> Iterator[None]:
 @contextmanager
 def _one_line(hub_id: str) -> Iterator[None]:
     """Everything that huggingface_hub raises, as one line that says what to do."""
-    from huggingface_hub import constants, errors
-
-    hub = constants.ENDPOINT
     try:
         yield
     except ZhbertError:
         raise
-    except errors.GatedRepoError:
-        raise ZhbertError(
+    except Exception as error:
+        if (line := _explained(hub_id, error)) is None:
+            raise
+        raise line from None
+
+
+def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
+    """What an error means and what to do about it; None: it is none of huggingface_hub's."""
+    from huggingface_hub import constants, errors
+
+    hub = constants.ENDPOINT
+    if isinstance(error, errors.GatedRepoError):
+        return ZhbertError(
             f"{hub_id}: its owner lets in only whom they know: ask at {hub}/{hub_id}, then log in "
             "('hf auth login', or HF_TOKEN)"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ZhbertError(
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ZhbertError(
             f"{hub_id}: no such folder here, and no such model at {hub}; check the name ('zhbert "
             "models' lists the published ones), or set HF_TOKEN if it is private"
-        ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        why = f"no answer from {hub} ({_first_line(error.__cause__ or error)})"
         if constants.HF_HUB_OFFLINE:
-            raise UnreachableError(
-                f"{hub_id}: no such folder here, and not in the hub's cache, which alone counts "
-                "while HF_HUB_OFFLINE is set"
-            ) from None
-        cause = error.__cause__ or error
-        raise UnreachableError(
-            f"{hub_id}: no such folder here, and no answer from {hub} ({_first_line(cause)})"
-        ) from None
-    except errors.HfHubHTTPError as error:
-        raise ZhbertError(
+            why = "not in the hub's cache, which alone counts while HF_HUB_OFFLINE is set"
+        return UnreachableError(f"{hub_id}: no such folder here, and {why}")
+    if isinstance(error, errors.HfHubHTTPError):
+        return ZhbertError(
             f"{hub_id}: {hub} answers: {_first_line(error)}; run the same command again later"
-        ) from None
-    except errors.HFValidationError as error:
-        raise ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}") from None
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise describe_os_error(error, f"downloading {hub_id}") from None
-        # Its transports have errors of their own, which change with its versions.
-        if isinstance(error, OSError | RuntimeError) or _of_transport(error):
-            raise ZhbertError(
-                f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
-                "command again: it goes on from there"
-            ) from None
-        raise
+        )
+    if isinstance(error, errors.HFValidationError):
+        return ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}")
+    if isinstance(error, OSError) and error.errno is not None:
+        return describe_os_error(error, f"downloading {hub_id}")
+    # Its transports have errors of their own, which change with its versions.
+    if isinstance(error, OSError | RuntimeError) or _of_transport(error):
+        return ZhbertError(
+            f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
+            "command again: it goes on from there"
+        )
+    return None
 
 
 def _of_transport(error: Exception) -> bool:

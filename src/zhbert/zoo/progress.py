@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-class Progress:
+class DownloadProgress:
     """Told how far the work is; this one shows nothing."""
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
@@ -24,7 +24,7 @@ class Progress:
         """A remark: why it takes longer than expected."""
 
 
-class _Shown(Progress):
+class _Shown(DownloadProgress):
     def __init__(self, bar: Bar) -> None:
         self.bar = bar
         self.tasks: dict[str, TaskID] = {}
@@ -39,10 +39,10 @@ class _Shown(Progress):
 
 
 @contextmanager
-def shown(quiet: bool) -> Iterator[Progress]:
+def shown(quiet: bool) -> Iterator[DownloadProgress]:
     """Progress on stderr: remarks and a bar, in a pipe a line now and then; ``quiet``: neither."""
     if quiet:
-        yield Progress()
+        yield DownloadProgress()
         return
     from rich.progress import (
         BarColumn,
