@@ -14,6 +14,7 @@ from tests.killing import at_most, every_kill, one_line
 
 from zhbert import files
 from zhbert.cli import main
+from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import (
@@ -27,7 +28,6 @@ from zhbert.files import (
     write_text,
 )
 from zhbert.folders import Claim, empty_folder, locked
-from zhbert.jobs.prepare import prepare
 
 # Python 3.12 warns of forking where threads run; the children here start no others.
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zhbert.data.masking import mask_words
+    from zhbert.data.prepare import prepare
     from zhbert.errors import ZhbertError
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.finetuning.predict import predict
     from zhbert.jobs.finetune import finetune
-    from zhbert.jobs.prepare import prepare
     from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import (
@@ -46,7 +46,7 @@ _WHERE = {
     "evaluate": "zhbert.finetuning.evaluate",
     "finetune": "zhbert.jobs.finetune",
     "predict": "zhbert.finetuning.predict",
-    "prepare": "zhbert.jobs.prepare",
+    "prepare": "zhbert.data.prepare",
     "pretrain": "zhbert.jobs.pretrain",
 }
 

@@ -23,6 +23,13 @@ def choose_device(local_rank: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
+def processors() -> int:
+    """The CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _cpuinfo(*keys: str) -> str:
     """What /proc/cpuinfo says of the first CPU under one of ``keys``; empty outside of Linux."""
     try:

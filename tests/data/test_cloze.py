@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zhbert.data.cloze import held_out_clozes
+from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
-from zhbert.jobs.prepare import prepare
 
 LINE = "第{}天，孩子们在河边看见一只白色的大鸟。abc\n"
 

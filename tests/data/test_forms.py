@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.data.test_documents import PACKERS, Read, write
+from tests.data.test_blocks import PACKERS, Read, write
 
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources

@@ -24,7 +24,8 @@ from tests.small_corpora import make_corpus
 from tests.zoo.models import make_archive
 
 from zhbert.config import load_recipe, recipe_path
-from zhbert.data.documents import outline, read_blocks
+from zhbert.data.blocks import read_blocks
+from zhbert.data.outline import outline
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources

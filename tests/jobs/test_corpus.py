@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from zhbert import cli
+from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
-from zhbert.jobs.prepare import prepare
 
 TEXT = "使用语言模型来预测下一个词的probability。真的吗？\n第二行。\n\n" + "短文。\n\n" * 20
 

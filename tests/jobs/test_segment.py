@@ -10,8 +10,9 @@ import pytest
 from tests.text import segmenter_models
 
 from zhbert import cli
+from zhbert.data.account import describe
+from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
-from zhbert.jobs.prepare import describe, prepare
 from zhbert.text.segmenters import SEGMENTERS, load_segmenter
 from zhbert.text.segmenters.library import LibrarySegmenter
 from zhbert.text.simplify import Simplifier

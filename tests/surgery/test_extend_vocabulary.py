@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from tests.small_models import PIECES, make_model, outputs
 
 from zhbert.cli import main
+from zhbert.data.prepare import prepare
 from zhbert.errors import ZhbertError
-from zhbert.jobs.prepare import prepare
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.surgery.extend_vocabulary import extend_vocabulary

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from zhbert.data.blocks import MOST_PLACES
+from zhbert.data.block_worker import MOST_PLACES
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.remarks import on_text
 from zhbert.data.sources import TEXT, Sources

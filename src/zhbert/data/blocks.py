@@ -1,388 +1,363 @@
-"""One block of raw text to its shard: what a worker of ``zhbert prepare`` does."""
+"""Raw files -> blocks of whole documents, as bytes: about 16 MB to be worked on in one go.
+
+One process reads the input and cuts it at documents' ends; any process can decode a block
+(``zhbert.data.outline``). Memory stays bounded whatever a file holds: a document or a line that
+does not fit into a block is split, and counted. Nothing is dropped silently: what cannot be read
+is counted in ``TextBlock.counts``, with its place.
+"""
 
 from __future__ import annotations
 
+import array
 import hashlib
-import json
-import os
-import resource
-import signal
-import sys
-import threading
-import unicodedata
-import warnings
+import re
 from collections import Counter
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
 
-import numpy as np
+from zhbert.data.read_options import Problem, ReadOptions
+from zhbert.data.records import READ_AS, READERS, examine, parquet_cells
+from zhbert.data.sources import (
+    JSON_LINES,
+    TEXT,
+    DamagedError,
+    Source,
+    Stream,
+    opened,
+)
+from zhbert.files import HALF_SURROGATE
 
-from zhbert.data.documents import Block, Outline, outline
-from zhbert.data.read_options import ReadOptions
-from zhbert.data.shards import Documents, piece_type, write_shard
-from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, read_json, sha256_of
-from zhbert.text.segmenters import Segmenter, load_segmenter
-from zhbert.text.sentences import CUT, text_of
-from zhbert.text.tokenizer import Tokenizer
-from zhbert.text.words import AlignmentReport
-
-Array = np.ndarray[Any, Any]
-
-# Places of trouble that are kept of a block: the report shows the first ten of all.
-MOST_PLACES = 10
-# Characters that go from words to pieces at a time: what is made on the way stays in the cache.
-_PART = 1 << 18
+_CHUNK = 256 << 10
+_RECORDS = "records"
+# Records of one segment at most.
+_MOST_RECORDS = 4096
 
 
 @dataclass(frozen=True)
-class Settings:
-    """All that a worker needs to know."""
+class Place:
+    """Where something could not be read, and why. ``line`` is 0 for a file as a whole."""
 
-    out: Path
-    vocabulary: Path
-    segmenter: str
-    user_words: Path | None
-    traditional: str
-    reading: ReadOptions
-    held_out: float
-    segmenter_model: str | Path | None = None
+    source: int
+    name: str
+    line: int
+    reason: str
+    error: bool = True  # False: worth telling, but nothing was lost
 
-    @property
-    def partial(self) -> Path:
-        """Where unfinished work lies: it is gone when the corpus is finished."""
-        return self.out / ".partial"
-
-    def train_path(self, block: int) -> Path:
-        """The block's shard of the corpus."""
-        return self.out / f"train-{block:05d}.arrow"
-
-    def held_out_path(self, block: int) -> Path:
-        """The block's held-out documents, which are merged in the end."""
-        return self.partial / f"held_out-{block:05d}.arrow"
-
-    def result_path(self, block: int) -> Path:
-        """What became of the block; written after its shards."""
-        return self.partial / f"{block:05d}.json"
-
-    def lines_path(self, block: int) -> Path:
-        """The hashes of the block's lines, for finding duplicates."""
-        return self.partial / f"lines-{block:05d}.bin"
-
-    def duplicates_path(self, block: int) -> Path:
-        """Which of the block's lines stand earlier in the input: uint32, increasing."""
-        return self.partial / f"duplicates-{block:05d}.bin"
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """The pieces of a block's sentences."""
-
-    ids: Array  # (pieces,)
-    word_starts: Array  # (pieces,) bool
-    lengths: Array  # (sentences,) pieces of each
-    alignment: AlignmentReport
-
-
-class BlockWorker:
-    """Works blocks off; one in each process."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.tokenizer = Tokenizer.from_pretrained(settings.vocabulary)
-        self.segmenter: Segmenter = load_segmenter(
-            settings.segmenter,
-            user_words=settings.user_words,
-            traditional=settings.traditional,
-            model=settings.segmenter_model,
+    def __str__(self) -> str:
+        return (
+            f"{self.name}:{self.line}: {self.reason}"
+            if self.line
+            else f"{self.name}: {self.reason}"
         )
-        self.punctuation = np.array([_is_punctuation(p) for p in self.tokenizer.vocabulary])
 
-    def work(self, block: Block) -> dict[str, Any]:
-        """Write the block's shards and its result; a finished one is taken as it is."""
-        settings = self.settings
-        dropped = np.zeros(0, np.uint32)
-        with suppress(FileNotFoundError):
-            dropped = np.fromfile(settings.duplicates_path(block.number), np.uint32)
-        fingerprint = block.fingerprint() + (
-            f"-{hashlib.sha256(dropped.data).hexdigest()}" if len(dropped) else ""
-        )
-        finished = _finished(settings, block.number, fingerprint)
-        if finished is not None:
-            return finished
-        found = outline(block, settings.reading)
-        # The raw bytes are not needed any more: they would only add to the peak.
-        block.segments.clear()
-        result = self._write(block.number, found, dropped)
-        result["fingerprint"] = fingerprint
-        # Not flushed to disk either: if a power cut spoils it, the block is done again.
-        with atomic_file(settings.result_path(block.number), flush=False) as temporary:
-            temporary.write_text(json.dumps(result), encoding="utf-8")
-        return result | {"reused": False, "peak_memory": peak_memory()}
 
-    def _write(self, number: int, found: Outline, dropped: Array) -> dict[str, Any]:
-        settings = self.settings
-        counts = found.counts
-        documents, lines = found.documents, found.lines
-        hashes = found.document_hashes()
-        held = _below(hashes, settings.held_out)
-        document_of = np.cumsum(documents) - 1
-        line_of = np.cumsum(lines) - 1
-        text, codes, ends = found.text, found.codes, found.sentences.ends
-        apart = (found.sentences.flags & CUT).astype(bool)
-        if len(dropped):
-            keep = ~np.isin(line_of, dropped)
-            lengths = np.diff(ends, prepend=0)
-            codes = codes[np.repeat(keep, lengths)]
-            text = text_of(codes)
-            ends = np.cumsum(lengths[keep]).astype(np.int32)
-            apart, document_of, line_of = apart[keep], document_of[keep], line_of[keep]
-            counts["lines.duplicate"] += len(dropped)
-            left = int(np.count_nonzero(_changes(document_of)))
-            counts["documents.duplicates_only"] += int(np.count_nonzero(documents)) - left
-        pieces = self._pieces(text, codes, ends, apart, counts)
-        lengths = pieces.lengths
-        present = lengths > 0
-        for what, owners in (("documents", document_of), ("lines", line_of)):
-            with_pieces = int(np.count_nonzero(_changes(owners[present])))
-            counts[f"{what}.without_pieces"] += (
-                int(np.count_nonzero(_changes(owners))) - with_pieces
-            )
-        counts["pieces.encoded"] += len(pieces.ids)
-        counts["pieces.punctuation"] += int(np.count_nonzero(self.punctuation[pieces.ids]))
-        result: dict[str, Any] = {}
-        for split, path, chosen in (
-            ("train", settings.train_path(number), ~held),
-            ("held_out", settings.held_out_path(number), held),
-        ):
-            selected = present & chosen[document_of]
-            result[split] = None
-            if selected.any():
-                result[split] = write_shard(path, _select(pieces, selected, document_of, line_of))
+@dataclass
+class Segment:
+    """A part of one file: whole documents, or a part of one that was too long."""
+
+    source: int
+    name: str
+    kind: str
+    """``txt`` or ``jsonl``: lines as they stand in the file; ``records``: texts without a gap."""
+    raw: bytes
+    first_line: int
+    lengths: array.array[int] | None = None
+    """of records: the bytes of each text, -1 for a record without one"""
+    lines: array.array[int] | None = None
+    """of records: the lines where they begin; None: one after another from ``first_line`` on"""
+
+
+@dataclass
+class TextBlock:
+    """Documents to be worked on in one go, and what reading them brought to light."""
+
+    number: int
+    segments: list[Segment] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    places: list[Place] = field(default_factory=list)
+    read_to: int = 0
+    """bytes of the files, as they lie on disk, that were read up to this block's end"""
+    size: int = 0
+    """bytes of the block's segments, decompressed"""
+
+    def add(self, found: Segment | Place | Mapping[str, int]) -> None:
+        """Add a part of a file, or something to tell or to count of it."""
+        if isinstance(found, Segment):
+            self.segments.append(found)
+            self.size += len(found.raw)
+        elif isinstance(found, Place):
+            self.places.append(found)
+        else:
+            self.counts.update(found)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that the block's documents depend on; file names are not part of it."""
+        digest = hashlib.sha256()
+        for segment in self.segments:
+            lengths = b"" if segment.lengths is None else segment.lengths.tobytes()
+            head = f"{segment.kind} {len(segment.raw)} {len(lengths)}\n"
+            digest.update(head.encode())
+            digest.update(lengths)
+            digest.update(segment.raw)
+        return digest.hexdigest()
+
+
+# What reading a file yields: a part of it, something to tell, or something to count.
+_Found = Segment | Place | Mapping[str, int]
+
+
+def read_blocks(sources: Iterable[Source], reading: ReadOptions) -> Iterator[TextBlock]:
+    """Cut the input into blocks at documents' ends, in order; a pure function of the input."""
+    block = TextBlock(0)
+    done = 0
+
+    def room() -> int:
+        return reading.block_bytes - block.size
+
+    for source in sources:
+        with opened(source) as raw:
+            for found in _read(source, raw, reading, room):
+                block.add(found)
+                block.read_to = done + _position(raw)
+                if room() <= 0:
+                    yield block
+                    block = TextBlock(block.number + 1, read_to=block.read_to)
+        done += source.size
+        block.read_to = done
+    if block.segments or block.places or block.counts:
+        yield block
+
+
+def _position(raw: BinaryIO) -> int:
+    """Bytes of the file, as it lies on disk, that were read; 0 for a pipe."""
+    try:
+        return raw.tell()
+    except OSError:
+        return 0
+
+
+def _read(
+    source: Source, raw: BinaryIO, reading: ReadOptions, room: Callable[[], int]
+) -> Iterator[_Found]:
+    """One file's parts; ``room()`` is what the current block has left, in bytes."""
+    yield {"files.read": 1}
+    try:
+        content = examine(source, raw, reading)
+        stream = content.stream
+        if source.size == 0 if stream is None else stream.empty:
+            yield {"files.empty": 1}
+            yield Place(source.number, source.name, 0, "empty", error=False)
+        elif stream is None:
+            yield from _parquet(source, raw, reading)
+        else:
+            yield {f"form.{content.form}": 1}
+            yield {f"told.{told}": 1 for told in content.remarks}
+            if content.form in (TEXT, JSON_LINES):
+                yield from _LineFile(source, stream, content.form, reading).parts(room)
             else:
-                path.unlink(missing_ok=True)
-            if split == "train":
-                owners = document_of[selected]
-                result["lowest"] = _lowest(hashes[owners[_changes(owners)]])
-        result["counts"] = dict(sorted((+counts).items()))
-        result["alignment"] = asdict(pieces.alignment)
-        result["places"] = [
-            [place.source, place.name, place.line, place.reason, place.error]
-            for place in found.places[:MOST_PLACES]
-        ]
-        # The first error counts where --on-error is fail, however many remarks stand before it.
-        result["first_error"] = next((str(place) for place in found.places if place.error), None)
-        return result
-
-    def _pieces(
-        self, text: str, codes: Array, ends: Array, apart: Array, counts: Counter[str]
-    ) -> _Pieces:
-        """The pieces of a text's sentences, a part at a time."""
-        kind = piece_type(len(self.tokenizer.vocabulary))
-        parts: list[tuple[Array, Array, Array]] = []
-        alignment = AlignmentReport()
-        unaligned = self.segmenter.unaligned
-        first = begin = 0
-        while first < len(ends):
-            last = max(first + 1, int(np.searchsorted(ends, begin + _PART, "right")))
-            end = int(ends[last - 1])
-            part, part_ends = codes[begin:end], ends[first:last] - np.int32(begin)
-            self._count_special_tokens(text, begin, part, counts)
-            stops = self.segmenter.segment_run(text[begin:end], part, part_ends, apart[first:last])
-            words = self.tokenizer.encode_run(part, part_ends, stops)
-            parts.append((words.ids.astype(kind), words.word_starts, np.diff(words.starts)))
-            alignment += AlignmentReport.of(words)
-            first, begin = last, end
-        counts["sentences.unaligned"] += self.segmenter.unaligned - unaligned
-        if not parts:
-            return _Pieces(np.zeros(0, kind), np.zeros(0, bool), np.zeros(0, np.int64), alignment)
-        ids, word_starts, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return _Pieces(ids, word_starts, lengths, alignment)
-
-    def _count_special_tokens(
-        self, text: str, begin: int, part: Array, counts: Counter[str]
-    ) -> None:
-        tokens = self.tokenizer.special_tokens.values()
-        for initial in {token[0] for token in tokens}:
-            for place in np.flatnonzero(part == ord(initial)).tolist():
-                for token in tokens:
-                    if text.startswith(token, begin + place):
-                        counts[f"special_tokens.{token}"] += 1
-
-    def hash_lines(self, block: Block) -> int:
-        """The first pass of --deduplicate: store the hashes of the block's lines; their number."""
-        path = self.settings.lines_path(block.number)
-        hashes = outline(block, self.settings.reading).line_hashes()
-        store_hashes(path, hashes)
-        return len(hashes)
+                yield from _records(source, stream, content.form, reading, room)
+    except DamagedError as error:
+        yield {"files.damaged": 1}
+        yield Place(source.number, source.name, 0, str(error))
 
 
-def _is_punctuation(piece: str) -> bool:
-    text = piece.removeprefix("##") or piece
-    return all(unicodedata.category(character)[0] in "PS" for character in text)
+# ---------------------------------------------------------------- text and JSON lines
+
+_BLANK_LINE = re.compile(rb"\n(?:[ \t\r\f\v]|\xe3\x80\x80|\xc2\xa0)*\n")
+_LINE_END = re.compile(rb"\n")
+# A sentence's end: one of these marks, and the closing quotes and brackets after it.
+_SENTENCE_ENDS = [mark.encode() for mark in "。！？…"]
+_SENTENCE_END = re.compile(
+    rb"(?:\xe3\x80\x82|\xef\xbc[\x81\x9f]|\xe2\x80\xa6)+"
+    rb"(?:\xe2\x80[\x99\x9d]|\xe3\x80[\x8d\x8f]|\xef\xbc\x89)*"
+)
+_BLANK = re.compile(rb"[ \t]")
 
 
-def _select(pieces: _Pieces, selected: Array, document_of: Array, line_of: Array) -> Documents:
-    """The selected sentences' pieces as documents."""
-    ends = np.cumsum(pieces.lengths)
-    sizes = pieces.lengths[selected]
-    starts = np.cumsum(sizes) - sizes
-    # Runs of selected sentences are few: copying them is faster than choosing piece by piece.
-    edges = np.flatnonzero(np.diff(selected, prepend=False, append=False))
-    places = np.append(0, ends)[edges].reshape(-1, 2).tolist()
-    return Documents(
-        pieces=np.concatenate([pieces.ids[a:b] for a, b in places]),
-        word_starts=np.concatenate([pieces.word_starts[a:b] for a, b in places]),
-        document_starts=np.append(starts[_changes(document_of[selected])], sizes.sum()),
-        sentence_starts=starts,
-        line_starts=starts[_changes(line_of[selected])],
-    )
+class _LineFile:
+    """A file of lines while it is cut; holds what was read of it and not given out yet."""
+
+    def __init__(self, source: Source, stream: Stream, form: str, reading: ReadOptions) -> None:
+        self._source, self._stream, self._form, self._reading = source, stream, form, reading
+        documents = "line" if form == JSON_LINES else reading.documents
+        self._document_end = {"blank": _BLANK_LINE, "line": _LINE_END, "file": None}[documents]
+        self._bytes = b""
+        self._line = 1  # the number of the first line in it
+        self._damage: DamagedError | None = None  # why the file ends here
+
+    def parts(self, room: Callable[[], int]) -> Iterator[_Found]:
+        """Parts that each fill a block and end with a document, if that ends soon enough."""
+        while self._grow((want := room()) + 1):
+            limit = want + self._reading.document_bytes
+            end = self._boundary(want, limit)
+            if end is not None:
+                yield self._take(end)
+            elif self._form == JSON_LINES:
+                yield from self._skip_record(want)
+            else:
+                yield from self._split_document(want, limit)
+        if self._bytes:
+            yield self._take(len(self._bytes))
+        if self._damage is not None:
+            raise self._damage
+
+    def _grow(self, to: int) -> bool:
+        """Read until ``to`` bytes are there; False if the file ends before."""
+        parts, size = [self._bytes], len(self._bytes)
+        try:
+            while size < to and self._damage is None:
+                part = self._stream.read(max(_CHUNK, min(to - size, 4 << 20)))
+                if not part:
+                    break
+                parts.append(part)
+                size += len(part)
+        except DamagedError as error:
+            self._damage = error
+        if len(parts) > 1:
+            self._bytes = b"".join(parts)
+        return size >= to
+
+    def _boundary(self, want: int, limit: int) -> int | None:
+        """Where the first document from ``want`` on ends, or the file; None: beyond ``limit``."""
+        pattern = self._document_end
+        searched = want - 1
+        ended = False
+        while True:
+            found = pattern.search(self._bytes, searched) if pattern is not None else None
+            if found and found.end() <= limit:
+                return found.end()
+            size = len(self._bytes)
+            if ended:
+                return size
+            if size >= limit:
+                return None
+            # A blank line may straddle what has been read so far.
+            line_end = self._bytes.rfind(b"\n", searched)
+            searched = line_end if line_end >= 0 else size
+            # Twice as much each time: joining what was read takes no more time than reading it.
+            ended = not self._grow(min(size + max(_CHUNK, size - want), limit))
+
+    def _take(self, size: int) -> Segment:
+        """Give out the first bytes."""
+        taken, self._bytes = self._bytes[:size], self._bytes[size:]
+        first_line = self._line
+        self._line += taken.count(b"\n")
+        return Segment(self._source.number, self._source.name, self._form, taken, first_line)
+
+    def _skip_record(self, want: int) -> Iterator[_Found]:
+        """Give out the whole lines before a record that no block can hold, and pass over it."""
+        if whole := self._bytes.rfind(b"\n", 0, want) + 1:
+            yield self._take(whole)
+        yield {"documents.found": 1, "documents.too_long": 1}
+        yield self._place(self._reading.too_long.reason, error=True)
+        while (end := self._bytes.find(b"\n")) < 0:
+            self._bytes = b""
+            if not self._grow(1):
+                return
+        self._take(end + 1)
+
+    def _split_document(self, want: int, limit: int) -> Iterator[_Found]:
+        """Give out the beginning of a document that no block can hold."""
+        end, inside_line = place_to_split(self._bytes, want, limit)
+        yield self._take(end)
+        yield {"documents.split": 1, "lines.split": int(inside_line)}
+        what = "line" if inside_line else "document"
+        yield self._place(f"a {what} too long to be kept whole was split here", error=False)
+
+    def _place(self, reason: str, *, error: bool) -> Place:
+        return Place(self._source.number, self._source.name, self._line, reason, error)
 
 
-def _changes(values: Array) -> Array:
-    """Which of some numbers, none smaller than the one before, are the first of their kind."""
-    first = np.ones(len(values), bool)
-    np.not_equal(values[1:], values[:-1], out=first[1:])
-    return first
+def place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
+    """Where to split a text that has no boundary, and whether that is inside a line.
 
-
-def _below(hashes: Array, share: float) -> Array:
-    """Which hashes belong to the lowest ``share`` of all possible ones."""
-    return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
-
-
-def _lowest(hashes: Array) -> tuple[int, int] | None:
-    """The lowest hash of some documents, and whose it is: a larger share would hold it out first.
-
-    >>> _lowest(np.array([7, 3, 5], np.uint64))
-    (3, 1)
+    At the first line's end from ``want`` on; else at a sentence's end, a blank, or where a
+    character ends.
     """
-    if not len(hashes):
-        return None
-    number = int(np.argmin(hashes))
-    return int(hashes[number]), number
+    end = buffer.find(b"\n", want - 1, limit)
+    if end >= 0:
+        return end + 1, False
+    # Not the pattern alone: over 16 MB without a sentence's end it takes a second, this 10 ms.
+    first = limit
+    for mark in _SENTENCE_ENDS:
+        at = buffer.find(mark, want, first)
+        first = at if at >= 0 else first
+    if found := _SENTENCE_END.match(buffer, first, limit) or _BLANK.search(buffer, want, limit):
+        return found.end(), True
+    at = want
+    while at < min(want + 3, len(buffer)) and buffer[at] & 0xC0 == 0x80:
+        at += 1
+    return at, True
 
 
-def _finished(settings: Settings, number: int, fingerprint: str) -> dict[str, Any] | None:
-    """The result of a block that an earlier run has finished, if its shards are whole."""
-    result: dict[str, Any] = {}
-    with suppress(ZhbertError):  # there is none yet, or a power cut has spoilt it
-        result = read_json(settings.result_path(number), dict)
-    if result.get("fingerprint") != fingerprint:
-        return None
-    for split, path in (
-        ("train", settings.train_path(number)),
-        ("held_out", settings.held_out_path(number)),
-    ):
-        entry = result[split]
-        if entry and not (path.is_file() and sha256_of(path) == entry["sha256"]):
-            return None
-    return result | {"reused": True, "peak_memory": peak_memory()}
+# ---------------------------------------------------------------- records
 
 
-def peak_memory() -> int:
-    """The most memory that this process ever held, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+class _Records:
+    """Records that become one segment."""
 
+    def __init__(self) -> None:
+        self.raw = bytearray()
+        self.lengths, self.lines = array.array("q"), array.array("q")
 
-# ---------------------------------------------------------------- duplicate lines
+    def add(self, line: int, text: str) -> None:
+        encoded = text.encode()
+        self.raw += encoded
+        self.lengths.append(len(encoded))
+        self.lines.append(line)
 
-_PARTITIONS = 256
-
-
-def store_hashes(path: Path, hashes: Array) -> None:
-    """Store (lines, 2) uint64 hashes by partition: their counts, then hash, hash, line number."""
-    partition = (hashes[:, 0] >> np.uint64(56)).astype(np.int64)
-    order = np.argsort(partition, kind="stable")
-    rows = np.column_stack([hashes[order], order.astype(np.uint64)])
-    counts = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
-    # numpy's tofile does not say why it fails.
-    path.write_bytes(np.concatenate([counts, rows.ravel()]).data)
-
-
-def find_duplicates(settings: Settings, blocks: int, most_lines: int = 4_000_000) -> int:
-    """The second step of --deduplicate: for each block the lines that stood before; their number.
-
-    Of 256 partitions of all hashes as many are in memory at a time as hold ``most_lines`` (50
-    bytes each while they are sorted), but at least one.
-    """
-    total = 0
-    counts = np.zeros((blocks, _PARTITIONS), np.int64)
-    for number in range(blocks):
-        settings.duplicates_path(number).write_bytes(b"")
-        counts[number] = np.fromfile(settings.lines_path(number), np.uint64, _PARTITIONS)
-    firsts = np.cumsum(counts, axis=1) - counts
-    sizes = counts.sum(axis=0)
-    begin = 0
-    while begin < _PARTITIONS:
-        end = begin + 1
-        while end < _PARTITIONS and sizes[begin : end + 1].sum() <= most_lines:
-            end += 1
-        lines = counts[:, begin:end].sum(axis=1)
-        rows = np.concatenate(
-            [
-                np.fromfile(
-                    settings.lines_path(number),
-                    np.uint64,
-                    3 * int(lines[number]),
-                    offset=8 * (_PARTITIONS + 3 * int(firsts[number, begin])),
-                ).reshape(-1, 3)
-                for number in range(blocks)
-            ]
+    def segment(self, source: Source) -> Segment:
+        return Segment(
+            source.number,
+            source.name,
+            _RECORDS,
+            bytes(self.raw),
+            self.lines[0],
+            self.lengths,
+            self.lines,
         )
-        # Stable: of equal lines the first one of the input stays in front.
-        order = np.lexsort((rows[:, 1], rows[:, 0]))
-        same = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
-        repeated = np.zeros(len(rows), bool)
-        repeated[order[1:]] = same
-        total += int(np.count_nonzero(repeated))
-        stops = np.cumsum(lines)
-        for number in np.flatnonzero(lines).tolist():
-            part = slice(int(stops[number] - lines[number]), int(stops[number]))
-            dropped = rows[part, 2][repeated[part]]
-            with settings.duplicates_path(number).open("ab") as file:
-                file.write(dropped.astype(np.uint32).tobytes())
-        begin = end
-    for number in range(blocks):
-        path = settings.duplicates_path(number)
-        path.write_bytes(np.sort(np.fromfile(path, np.uint32)).data)
-        settings.lines_path(number).unlink()
-    return total
 
 
-# ---------------------------------------------------------------- the process
+def _records(
+    source: Source, stream: Stream, form: str, reading: ReadOptions, room: Callable[[], int]
+) -> Iterator[_Found]:
+    """One file's records, put together to parts that fit into the current block."""
+    held = _Records()
+    try:
+        for line, text in READERS[form](stream, form, reading):
+            if isinstance(text, Problem):
+                yield _counts_of(text)
+                if line:
+                    yield Place(source.number, source.name, line, text.reason, text.error)
+                continue
+            text, lone = HALF_SURROGATE.subn("\ufffd", text)
+            if lone:
+                yield {"characters.lone_surrogates": lone}
+            held.add(line, text)
+            if len(held.raw) >= min(_CHUNK, room()) or len(held.lengths) >= _MOST_RECORDS:
+                yield held.segment(source)
+                held = _Records()
+    except DamagedError:
+        # What stands before the damage is kept.
+        if held.lengths:
+            yield held.segment(source)
+        raise
+    if held.lengths:
+        yield held.segment(source)
 
-_worker: BlockWorker | None = None
+
+def _counts_of(problem: Problem) -> dict[str, int]:
+    if problem.what == READ_AS:
+        return {f"told.{problem.reason}": 1}
+    if problem.what == "broken_line":
+        return {"lines.found": 1, "lines.broken_utf8": 1}
+    return {f"documents.{problem.what}": 1} | ({"documents.found": 1} if problem.error else {})
 
 
-def start_worker(settings: Settings) -> None:
-    """Make this process a worker: it leaves signals to its parent, and ends when that ends."""
-    global _worker
-    import multiprocessing
-    from multiprocessing.connection import wait
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    # There is a process for each CPU: a neural segmenter's library would start as many threads in
-    # each of them.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def follow() -> None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=follow, daemon=True).start()
-    # The parent has opened the same vocabulary and said what is odd about it.
-    warnings.simplefilter("ignore")
-    _worker = BlockWorker(settings)
-
-
-def work(method: str, block: Block) -> Any:
-    """Call a method of this process's BlockWorker."""
-    assert _worker is not None
-    return getattr(_worker, method)(block)
+def _parquet(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterator[_Found]:
+    """One parquet file's texts, a few hundred rows at a time."""
+    for cells in parquet_cells(source, raw, reading):
+        yield Segment(
+            source.number, source.name, _RECORDS, bytes(cells.raw), cells.first, cells.lengths
+        )

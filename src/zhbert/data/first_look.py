@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zhbert.data.documents import Place, outline, read_blocks
+from zhbert.data.blocks import Place, read_blocks
+from zhbert.data.outline import outline
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import refusal

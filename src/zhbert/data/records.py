@@ -23,15 +23,19 @@ from zhbert.data.read_options import Problem, ReadOptions
 from zhbert.data.sources import (
     CSV,
     JSON_LINES,
+    PARQUET,
     SUFFIXES,
     TEXT,
     TSV,
     DamagedError,
     Source,
     Stream,
+    check_encoding,
+    is_parquet,
     way_out,
 )
 from zhbert.files import reason_of
+from zhbert.signatures import HEAD
 from zhbert.wording import listed
 
 JSON_VALUES, WIKI, NEWS = "json", "wiki", "news"
@@ -99,6 +103,34 @@ def _begins_with_json(begin: bytes) -> bool:
 _SURELY_CUT = 4000
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a file holds, and its text."""
+
+    form: str
+    """a key of READERS, TEXT or PARQUET"""
+    stream: Stream | None = None
+    """the text; None for parquet, which is no stream"""
+    remarks: tuple[str, ...] = ()
+    """how the file is read, where its name does not say so"""
+
+
+def examine(source: Source, raw: BinaryIO, reading: ReadOptions, enough: int = HEAD) -> Content:
+    """Tell by its first ``enough`` bytes what an opened file holds.
+
+    Raises:
+        DamagedError: it is no text, or in an encoding that has to be named.
+    """
+    if is_parquet(source, raw):
+        return Content(PARQUET)
+    stream = Stream(source, raw, check_encoding(reading.encoding), enough)
+    form, told = form_of(source, stream.head, reading.field)
+    remarks = [told] if told else []
+    if stream.old_line_ends:
+        remarks.append("lines that carriage returns alone end")
+    return Content(form, stream, tuple(remarks))
+
+
 # ---------------------------------------------------------------- JSON
 
 
@@ -154,19 +186,10 @@ def _json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Nu
     """The elements of arrays, and values that stand one after another, over any lines."""
     reader = _JsonReader(stream, reading)
     while (opening := reader.next_character()) is not None:
-        if opening != "[":
+        if opening == "[":
+            yield from reader.array()
+        else:
             yield reader.value()
-            continue
-        reader.skip()
-        while (following := reader.next_character()) != "]":
-            if following is None:
-                raise DamagedError("cut short: its JSON array does not end")
-            yield reader.value()
-            if (following := reader.next_character()) == ",":
-                reader.skip()
-            elif following not in ("]", None):
-                raise DamagedError(f"line {reader.line}: not JSON: no comma between two records")
-        reader.skip()
 
 
 class _JsonReader:
@@ -205,7 +228,21 @@ class _JsonReader:
                 return None
             self._more(1)
 
+    def array(self) -> Iterator[NumberedText]:
+        """The elements of the array that begins here."""
+        self.skip()
+        while (following := self.next_character()) != "]":
+            if following is None:
+                raise DamagedError("cut short: its JSON array does not end")
+            yield self.value()
+            if (following := self.next_character()) == ",":
+                self.skip()
+            elif following not in ("]", None):
+                raise DamagedError(f"line {self.line}: not JSON: no comma between two records")
+        self.skip()
+
     def value(self) -> NumberedText:
+        """The value that begins here, with its line."""
         line = self.line
         while True:
             try:

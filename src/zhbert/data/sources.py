@@ -232,14 +232,18 @@ def opened(source: Source) -> Iterator[BinaryIO]:
         raise describe_os_error(error, "reading") from error
 
 
-def form_of_bytes(source: Source, raw: BinaryIO) -> str | None:
-    """PARQUET, where the first bytes or, of a file without any, the name says so."""
+def is_parquet(source: Source, raw: BinaryIO) -> bool:
+    """Whether a file's name or its first bytes say that it is parquet.
+
+    Raises:
+        DamagedError: it is, and comes through a pipe.
+    """
     magic = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
     if magic != b"PAR1":
-        return PARQUET if SUFFIXES.get(source.suffix) == PARQUET else None
+        return SUFFIXES.get(source.suffix) == PARQUET
     if source.path is None:
         raise DamagedError("parquet cannot be read from a pipe: write it to a file and name that")
-    return PARQUET
+    return True
 
 
 class Stream:

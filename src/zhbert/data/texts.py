@@ -6,31 +6,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from zhbert.data.documents import Place, outline, place_to_split, read_blocks
+from zhbert.data.blocks import Place, place_to_split, read_blocks
+from zhbert.data.outline import outline
 from zhbert.data.read_options import Problem, ReadOptions
-from zhbert.data.records import READERS, form_of
-from zhbert.data.sources import (
-    PARQUET,
-    TEXT,
-    DamagedError,
-    Source,
-    Stream,
-    check_encoding,
-    find_sources,
-    form_of_bytes,
-    opened,
-)
+from zhbert.data.records import READERS, examine
+from zhbert.data.sources import TEXT, DamagedError, Source, Stream, find_sources, opened
 from zhbert.errors import ZhbertError
 
-# Bytes of whole lines that are counted at once.
+# Bytes that are counted at once.
 _BLOCK = 1 << 21
 
 Advance = Callable[[Source, int], None]
-"""Told the file, and how many of its bytes were read since it was told last."""
+"""Told the file, and how many of its bytes were read since the last call."""
 
 
 def silent(source: Source, read: int) -> None:
-    """No progress."""
+    """Tell nobody of the progress."""
 
 
 def read_texts(
@@ -61,7 +52,7 @@ def read_texts(
 
 
 def refusal(place: Place, reading: ReadOptions) -> ZhbertError:
-    """The error about a place that cannot be read, with the way out."""
+    """The error about a place that cannot be read; it names a way out."""
     broken = place.reason == reading.broken.reason
     return ZhbertError(f"{place}; {reading.way_out}" if broken else str(place))
 
@@ -69,12 +60,12 @@ def refusal(place: Place, reading: ReadOptions) -> ZhbertError:
 def read_lines(
     file: str | Path, reading: ReadOptions | None = None, longest: int = 1 << 20
 ) -> Iterator[list[str]]:
-    """The lines of one file (or "-"), as soon as they are there; of records, those of their texts.
+    """The lines of one file (or "-"), as soon as they arrive; of records, those of their texts.
 
-    A line of text longer than ``longest`` bytes comes in parts.
+    A line of plain text that is longer than ``longest`` bytes comes in parts.
 
     Raises:
-        ZhbertError: a folder, or something in the file cannot be read.
+        ZhbertError: it is a folder, or something in the file cannot be read.
     """
     reading = reading or ReadOptions()
     if str(file) != "-" and Path(file).is_dir():
@@ -82,29 +73,31 @@ def read_lines(
     (source,) = find_sources([file])
     with opened(source) as raw:
         try:
-            if form_of_bytes(source, raw) == PARQUET:
+            content = examine(source, raw, reading, enough=1)
+            if content.stream is None:
                 for text in read_texts([source], reading):
                     yield text.removesuffix("\n").split("\n")
-                return
-            stream = Stream(source, raw, check_encoding(reading.encoding), enough=1)
-            form, _ = form_of(source, stream.head, reading.field)
-            if form == TEXT:
-                yield from _lines(source, stream, reading, longest)
-                return
-            for line, found in READERS[form](stream, form, reading):
-                if not isinstance(found, Problem):
-                    yield found.split("\n")
-                elif found.error:
-                    place = Place(source.number, source.name, line, found.reason)
-                    raise refusal(place, reading)
+            elif content.form == TEXT:
+                yield from _text_lines(source, content.stream, reading, longest)
+            else:
+                for text in _record_texts(source, content.stream, content.form, reading):
+                    yield text.split("\n")
         except DamagedError as error:
             raise ZhbertError(f"{source.name}: {error}") from error
 
 
-def _lines(
+def _record_texts(source: Source, stream: Stream, form: str, reading: ReadOptions) -> Iterator[str]:
+    for line, found in READERS[form](stream, form, reading):
+        if not isinstance(found, Problem):
+            yield found
+        elif found.error:
+            raise refusal(Place(source.number, source.name, line, found.reason), reading)
+
+
+def _text_lines(
     source: Source, stream: Stream, reading: ReadOptions, longest: int
 ) -> Iterator[list[str]]:
-    number = 1
+    number = 1  # of the line that ``parts`` begin with
     parts: list[bytes] = []
     size = 0
     ended = False
@@ -115,23 +108,23 @@ def _lines(
         size += len(chunk)
         if not ended and b"\n" not in chunk and size <= longest:
             continue
-        *raws, rest = b"".join(parts).split(b"\n")
-        whole = len(raws)
+        *whole, rest = b"".join(parts).split(b"\n")
+        numbered = list(enumerate(whole, number))
+        number += len(whole)
         while len(rest) > longest:
             at, _ = place_to_split(rest, longest // 2, longest)
-            raws.append(rest[:at])
+            numbered.append((number, rest[:at]))
             rest = rest[at:]
         if ended and rest:
-            raws.append(rest)
+            numbered.append((number, rest))
         parts, size = [rest], len(rest)
-        lines = []
-        for at, raw in enumerate(raws):
-            try:
-                lines.append(raw.decode().removesuffix("\r"))
-            except UnicodeDecodeError:
-                line = number + min(at, whole)
-                place = Place(source.number, source.name, line, reading.broken.reason)
-                raise refusal(place, reading) from None
-        number += whole
-        if lines:
-            yield lines
+        if numbered:
+            yield [_decoded(source, line, raw, reading) for line, raw in numbered]
+
+
+def _decoded(source: Source, line: int, raw: bytes, reading: ReadOptions) -> str:
+    try:
+        return raw.decode().removesuffix("\r")
+    except UnicodeDecodeError:
+        place = Place(source.number, source.name, line, reading.broken.reason)
+        raise refusal(place, reading) from None

@@ -20,7 +20,8 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zhbert.data.documents import outline, read_blocks
+from zhbert.data.blocks import read_blocks
+from zhbert.data.outline import outline
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import find_sources
 from zhbert.data.texts import read_lines

@@ -23,12 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert import cli
+from zhbert.data import prepare as job
 from zhbert.data.account import describe
+from zhbert.data.prepare import prepare
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
-from zhbert.jobs import prepare as job
-from zhbert.jobs.prepare import prepare
 from zhbert.text.sentences import _line_ends
 from zhbert.text.simplify import simplify
 from zhbert.text.tokenizer import Tokenizer
@@ -301,7 +301,7 @@ def test_the_bytes_do_not_depend_on_workers_time_or_place(
 SCRIPT = """
 import functools, os, signal, sys
 from zhbert.data.read_options import ReadOptions
-from zhbert.jobs import prepare as job
+from zhbert.data import prepare as job
 
 def kill_self(stage, read, total, calls=[]):
     calls.append(read)
@@ -403,7 +403,7 @@ def test_a_signal_stops_the_workers_and_says_how_to_go_on(
         "import functools\n"
         "from zhbert import cli\n"
         "from zhbert.data.read_options import ReadOptions\n"
-        "from zhbert.jobs import prepare as job\n"
+        "from zhbert.data import prepare as job\n"
         "if __name__ == '__main__':\n"
         "    job.ReadOptions = functools.partial(ReadOptions, block_bytes=2000)\n"
         "    cli.entry()\n",
@@ -568,7 +568,7 @@ def test_the_shipped_vocabulary_is_the_default(tmp_path: Path) -> None:
 
 def test_preparing_never_imports_torch(tmp_path: Path, vocab: Path) -> None:
     code = (
-        "import sys\nfrom zhbert.jobs.prepare import prepare\n"
+        "import sys\nfrom zhbert.data.prepare import prepare\n"
         f"prepare([{str(vocab)!r}], {str(tmp_path / 'c')!r}, vocab={str(vocab)!r})\n"
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,0 +1,160 @@
+"""A corpus folder while it is being made: what lies where, and how it begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zhbert.data.shards import FORMAT, SPLITS, VERSION, flush_shards
+from zhbert.errors import ZhbertError
+from zhbert.files import read_json, remove, sweep, write_json
+from zhbert.folders import Claim, locked
+from zhbert.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class CorpusPaths:
+    """Where everything lies that belongs to a corpus folder, finished or not."""
+
+    out: Path
+
+    @property
+    def description(self) -> Path:
+        """corpus.json, which is written last: only a finished corpus has it."""
+        return self.out / "corpus.json"
+
+    @property
+    def partial(self) -> Path:
+        """The folder for unfinished work; a finished corpus does not have it."""
+        return self.out / ".partial"
+
+    @property
+    def settings(self) -> Path:
+        """The settings of the unfinished work."""
+        return self.partial / "settings.json"
+
+    def train(self, block: int) -> Path:
+        """The shard of the block's training documents."""
+        return self.out / f"train-{block:05d}.arrow"
+
+    def held_out(self, block: int) -> Path:
+        """The block's held-out documents; in the end those of all blocks are merged."""
+        return self.partial / f"held_out-{block:05d}.arrow"
+
+    def result(self, block: int) -> Path:
+        """What became of the block; written after its shards."""
+        return self.partial / f"{block:05d}.json"
+
+    def line_hashes(self, block: int) -> Path:
+        """The hashes of the block's lines, for finding duplicates."""
+        return self.partial / f"lines-{block:05d}.bin"
+
+    def duplicates(self, block: int) -> Path:
+        """Which of the block's lines stand earlier in the input: uint32, increasing."""
+        return self.partial / f"duplicates-{block:05d}.bin"
+
+    def shards(self) -> list[Path]:
+        """The shards that there are."""
+        return [path for split in SPLITS for path in self.out.glob(f"{split}-*.arrow")]
+
+
+class CorpusFolder:
+    """The folder that a preparation writes to.
+
+    Args:
+        paths: its place.
+        overwrite: whether a corpus that stands there may be replaced.
+    """
+
+    def __init__(self, paths: CorpusPaths, overwrite: bool) -> None:
+        self.paths = paths
+        self._overwrite = overwrite
+
+    def check(self) -> None:
+        """Refuse a folder that must not be written to, before any work is done."""
+        if self._is_finished and self.paths.partial.is_dir():
+            # The process was killed when all was done but this.
+            with locked(self.paths.out):
+                if self._is_finished:
+                    remove(self.paths.partial)
+        self._claim().check()
+
+    @property
+    def _is_finished(self) -> bool:
+        return self.paths.description.exists()
+
+    def _claim(self) -> Claim:
+        finished = self._is_finished
+        return Claim(
+            folder=self.paths.out,
+            what="a finished corpus" if finished else "a corpus",
+            is_ours=lambda _: finished or self.paths.partial.is_dir(),
+            overwrite=self._overwrite,
+            goes_on=not finished,
+        )
+
+    def begin(self, described: Mapping[str, Any]) -> None:
+        """Make the folder ready, in a process that has locked it.
+
+        Args:
+            described: all that the corpus's content depends on, except the input. Unfinished work
+                of the same settings is gone on with.
+        """
+        paths = self.paths
+        wanted = {"format": FORMAT, "version": VERSION, **described}
+        # Another process may have been there since the first check.
+        self._claim().check()
+        finished = self._is_finished
+        paths.partial.mkdir(exist_ok=True)
+        sweep(paths.partial)
+        if finished:
+            # corpus.json goes first: what is left is then no corpus, but an unfinished one.
+            paths.description.unlink()
+            self._clear()
+        elif paths.settings.exists():
+            before = read_json(paths.settings, dict)
+            if before != wanted:
+                what = ", ".join(_differences(before, wanted))
+                if not self._overwrite:
+                    raise ZhbertError(
+                        f"{paths.out}: an unfinished corpus of other settings ({what}): repeat the "
+                        "command that began it, or add --overwrite to begin anew"
+                    )
+                self._clear()
+        write_json(paths.settings, wanted)
+
+    def _clear(self) -> None:
+        for path in [*self.paths.shards(), *self.paths.partial.iterdir()]:
+            path.unlink()
+
+    def discard(self) -> None:
+        """Remove the unfinished work: there is nothing to go on with."""
+        self._clear()
+        remove(self.paths.partial)
+
+    def finish(self, info: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+        """Write corpus.json, last of all, and remove the folder for unfinished work."""
+        paths = self.paths
+        listed = {entry["file"] for entries in info["shards"].values() for entry in entries}
+        for path in paths.shards():
+            if path.name not in listed:
+                path.unlink()
+        flush_shards(paths.out / name for name in sorted(listed))
+        tokenizer.save_pretrained(paths.out)
+        write_json(paths.description, info)
+        remove(paths.partial)
+        # What the workers of a killed process have left while this one was at work.
+        sweep(paths.out)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs, by name: ``options.held_out was 0.01, is 0.02``."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        long = isinstance(now, str) and len(now) > 20
+        yield f"{name} differs" if long else f"{name} was {before}, is {now}"

@@ -1,0 +1,113 @@
+"""Where the blocks of a corpus are worked on: in this process, or in several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Any, Protocol
+
+from zhbert.data.block_worker import BlockWorker, PreparationSettings
+from zhbert.data.blocks import TextBlock
+from zhbert.errors import ZhbertError
+
+
+class Pool(Protocol):
+    """One worker or several."""
+
+    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
+        """Call this method of BlockWorker for each block; yield the results in order."""
+
+    def close(self) -> None:
+        """Stop at once, also in the middle of the work."""
+
+
+class InProcess:
+    """One worker: this process."""
+
+    def __init__(self, worker: BlockWorker) -> None:
+        self._worker = worker
+
+    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
+        """Each block when its result is asked for."""
+        for block in blocks:
+            yield block, getattr(self._worker, method)(block)
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+
+class Processes:
+    """Several workers: processes that are started afresh."""
+
+    def __init__(self, settings: PreparationSettings, workers: int) -> None:
+        self._workers = workers
+        self._executor = ProcessPoolExecutor(
+            workers,
+            # Never fork: the caller may hold threads and locks (torch does).
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(settings,),
+        )
+
+    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
+        """A few blocks wait at a time, so that memory stays bounded.
+
+        Raises:
+            ZhbertError: a process has died.
+        """
+        waiting: deque[tuple[TextBlock, Future[Any]]] = deque()
+        try:
+            for block in blocks:
+                waiting.append((block, self._executor.submit(_call_worker, method, block)))
+                if len(waiting) > self._workers + 1:
+                    yield waiting[0][0], waiting.popleft()[1].result()
+            while waiting:
+                yield waiting[0][0], waiting.popleft()[1].result()
+        except BrokenProcessPool:
+            raise ZhbertError(
+                "a worker process died (out of memory?): run the same command again with fewer "
+                "--workers; finished shards are kept"
+            ) from None
+
+    def close(self) -> None:
+        """Kill the processes: after an error or Ctrl-C nobody waits for unfinished blocks."""
+        for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+            process.kill()
+        self._executor.shutdown(cancel_futures=True)
+
+
+_worker: BlockWorker | None = None
+
+
+def _start_worker(settings: PreparationSettings) -> None:
+    """Make this process a worker: it leaves signals to its parent, and ends when that ends."""
+    global _worker
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # There is a process for each CPU: a neural segmenter's library would start as many threads in
+    # each of them.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The parent has opened the same vocabulary and said what is odd about it.
+    warnings.simplefilter("ignore")
+    _worker = BlockWorker(settings)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _call_worker(method: str, block: TextBlock) -> Any:
+    assert _worker is not None
+    return getattr(_worker, method)(block)
