@@ -308,21 +308,21 @@ class Attention(nn.Module):
         """
         if subset is None:
             query, keys, values = native.linear(self.qkv, x).chunk(3, dim=1)
+        elif not native.is_plain(self.qkv):
+            query, keys, values = self.qkv(x).chunk(3, dim=1)
+            query = query[subset.positions]
         else:
-            hidden, plain = x.shape[1], native.is_plain(self.qkv)
-            query = self._columns(own, slice(hidden), plain)
-            if plain and 4 * len(own) < len(x) and self._takes_states(x, key):
+            # Only the columns that are needed.
+            query = self._mapped(own, slice(x.shape[1]))
+            if 4 * len(own) < len(x) and self._takes_states(x, key):
                 return self._attend_to_states(query, x, layout, subset)
-            keys, values = self._columns(x, slice(hidden, None), plain).chunk(2, dim=1)
+            keys, values = self._mapped(x, slice(x.shape[1], None)).chunk(2, dim=1)
         return attend(
             query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
         )
 
-    def _columns(self, x: Tensor, columns: slice, plain: bool) -> Tensor:
-        """Some columns of queries, keys and values: of a plain map, only these are computed."""
-        if not plain:
-            all_columns: Tensor = self.qkv(x)
-            return all_columns[:, columns]
+    def _mapped(self, x: Tensor, columns: slice) -> Tensor:
+        """Some columns of queries, keys and values, of a plain map."""
         return functional.linear(x, self.qkv.weight[columns], self.qkv.bias[columns])
 
     def _takes_states(self, x: Tensor, key: DropoutKey | None) -> bool:

@@ -415,7 +415,7 @@ class _Bert(nn.Module):
         """The first part that Hugging Face's BERT does not have; None: they are the same."""
         for name, part in self.named_modules():
             if name and type(part) not in _BERT_PARTS:
-                return f"{name} is a {type(part).__name__}"
+                return f"{name} is a {type(part).__module__}.{type(part).__qualname__}"
         act = self.config.hidden_act
         return None if act in CHOICES["model.hidden_act"] else f"hidden_act is {act}"
 
