@@ -200,7 +200,7 @@ for name in (
 
 
 def _read_corpus(folder: Path) -> None:
-    from zhbert.jobs.corpus import describe_corpus, sample_documents
+    from zhbert.data.corpus_figures import describe_corpus, sample_documents
 
     corpus = Corpus.open(folder / "corpus")
     corpus.verify()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from zhbert import console
-from zhbert.data.shards import SPLITS, Corpus, Shard
+from zhbert.data.corpus_figures import describe_corpus, sample_documents
+from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import refused
 from zhbert.text.words import AlignmentReport
@@ -19,10 +16,6 @@ from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-# The pieces in use are counted over this many at most: a second's work.
-_COUNTED = 100_000_000
-_SENTENCES_SHOWN = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +47,21 @@ def run(args: argparse.Namespace) -> int:
     out = console.out()
     out.print(table)
     out.print("\n".join(lines))
-    for document in report["documents"]:
-        sentences = document["text"]
-        out.print(
-            f"\n{args.split.replace('_', ' ')} document {document['number']:,}: "
-            f"{counted(document['sentences'], 'sentence')}, "
-            f"{counted(document['pieces'], 'piece')}",
-        )
-        for sentence in sentences:
-            out.print(f"  {sentence}")
-        if len(sentences) < document["sentences"]:
-            out.print(f"  … {document['sentences'] - len(sentences):,} more")
+    for document in documents:
+        _print_document(args.split, document)
     return 0
+
+
+def _print_document(split: str, document: dict[str, Any]) -> None:
+    out = console.out()
+    out.print(
+        f"\n{split.replace('_', ' ')} document {document['number']:,}: "
+        f"{counted(document['sentences'], 'sentence')}, {counted(document['pieces'], 'piece')}",
+    )
+    for sentence in document["text"]:
+        out.print(f"  {sentence}")
+    if left := document["sentences"] - len(document["text"]):
+        out.print(f"  … {left:,} more")
 
 
 def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
@@ -86,54 +82,3 @@ def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
         ),
         f"segmenter: {report['segmenter']['name']} {report['segmenter']['version']}",
     ]
-
-
-def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """What corpus.json says, and how many pieces of the vocabulary occur."""
-    counts = np.zeros(corpus.vocabulary_size, np.int64)
-    counted = 0
-    for split in SPLITS:
-        for shard in corpus.shards(split):
-            if counted >= _COUNTED:
-                break
-            counts += np.bincount(shard.pieces, minlength=corpus.vocabulary_size)
-            counted += len(shard.pieces)
-    info = {key: value for key, value in corpus.info.items() if key != "shards"}
-    return info | {"pieces_in_use": int(np.count_nonzero(counts)), "pieces_counted": counted}
-
-
-def sample_documents(corpus: Corpus, split: str, rows: int) -> list[dict[str, Any]]:
-    """Some documents, evenly spread over the split, with blanks between words."""
-    shards = corpus.shards(split)
-    firsts = np.cumsum([0] + [shard.documents for shard in shards])
-    total = int(firsts[-1])
-    vocabulary = corpus.tokenizer().vocabulary
-    documents = []
-    for row in range(min(rows, total)):
-        number = row * total // min(rows, total)
-        place = int(np.searchsorted(firsts, number, "right")) - 1
-        documents.append(
-            {"number": number}
-            | _read_document(shards[place], number - int(firsts[place]), vocabulary)
-        )
-    return documents
-
-
-def _read_document(shard: Shard, number: int, vocabulary: Sequence[str]) -> dict[str, Any]:
-    begin, end = shard.document_starts[number : number + 2].tolist()
-    sentences = shard.sentence_starts()
-    sentences = sentences[(sentences >= begin) & (sentences < end)]
-    starts = shard.word_starts()
-    shown = []
-    for first, last in pairwise([*sentences[: _SENTENCES_SHOWN + 1].tolist(), end]):
-        pieces = [vocabulary[piece] for piece in shard.pieces[first:last].tolist()]
-        text = ""
-        for piece, starts_word in zip(pieces, starts[first:last].tolist(), strict=True):
-            plain = piece[2:] if piece.startswith("##") and len(piece) > 2 else piece
-            text += (" " if starts_word and text else "") + plain
-        shown.append(text)
-    return {
-        "sentences": len(sentences),
-        "pieces": end - begin,
-        "text": shown[:_SENTENCES_SHOWN],
-    }

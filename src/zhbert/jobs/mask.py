@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-import unicodedata
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
+from zhbert.masking_strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from zhbert.data.masking import MaskingVocabulary
-    from zhbert.text.segmenters import Segmenter
+    from zhbert.data.mask_text import MaskedText, Masks
     from zhbert.text.tokenizer import Tokenizer
 
 # What a strategy's row is called, as Chinese-BERT-wwm prints it: Chinese, English.
@@ -38,31 +36,6 @@ _NARROW = 72
 _LONGEST = 510
 
 
-@dataclass(frozen=True)
-class Masks:
-    """One strategy's masks over a text's pieces."""
-
-    pieces: tuple[str, ...]
-    """the pieces as the model would see them"""
-    predicted: tuple[int, ...]
-    """positions of the predicted pieces, among ``pieces``"""
-    actions: tuple[str, ...]
-    """for each of them: ``mask``, ``random`` or ``kept``"""
-
-
-@dataclass(frozen=True)
-class MaskedText:
-    """A text, its words and pieces, and its masks by strategy."""
-
-    text: str
-    words: tuple[str, ...]
-    pieces: tuple[str, ...]
-    word_starts: tuple[bool, ...]
-    quota: int
-    """how many pieces are to be predicted"""
-    masks: dict[str, Masks]
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the text and how to cut and mask it."""
     from zhbert import options
@@ -72,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="wwm",
         metavar="NAME",
-        help=f"{', '.join(_NAMES)} (default wwm); char is shown in any case",
+        help=f"{', '.join(STRATEGIES)} (default wwm); char is shown in any case",
     )
     parser.add_argument(
         "--segmenter",
@@ -104,104 +77,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_reading_arguments(parser)
 
 
-def mask_text(
-    text: str,
-    tokenizer: Tokenizer,
-    segmenter: Segmenter,
-    *,
-    strategies: Sequence[str] = ("char", "wwm"),
-    rate: float = 0.15,
-    seed: int = 0,
-    replace: bool = False,
-    vocabulary: MaskingVocabulary | None = None,
-) -> MaskedText:
-    """Cut ``text`` into words and pieces, and mask it as one row by each strategy.
-
-    Special tokens in the text are plain text, as in ``zhbert prepare``. ``replace``: 80/10/10
-    instead of [MASK] alone. ``vocabulary``: the tokenizer's, where many texts are masked.
-
-    Raises:
-        ZhbertError: nothing of the text is left as a piece, or an unknown strategy or rate.
-    """
-    import numpy as np
-
-    from zhbert.data.masking import IGNORED, MaskingVocabulary, mask_words, quota
-
-    if seed < 0:
-        raise ZhbertError(f"--seed {seed}: must be 0 or more")
-    ends = segmenter.segment([text])[0]
-    aligned = tokenizer.encode_words([text], [ends])
-    if not len(aligned.ids):
-        raise ZhbertError("no text to mask: give a text with at least one character in it")
-    prepared = vocabulary or MaskingVocabulary(tokenizer.vocabulary)
-    row = np.concatenate(([prepared.cls_id], aligned.ids, [prepared.sep_id]))
-    starts = np.concatenate(([True], aligned.word_starts, [True]))
-    masks = {}
-    for strategy in strategies:
-        inputs, labels = mask_words(
-            row,
-            starts,
-            strategy=strategy,
-            rate=rate,
-            # A picture of the rate: the cap of a recipe would leave a long text's end bare.
-            max_predictions=len(row),
-            vocabulary=prepared,
-            rng=np.random.default_rng(seed),
-            mask_share=0.8 if replace else 1.0,
-            random_share=0.1 if replace else 0.0,
-        )
-        predicted = (np.flatnonzero(labels != IGNORED) - 1).tolist()
-        inputs, original = inputs[1:-1].tolist(), aligned.ids.tolist()
-        masks[strategy] = Masks(
-            pieces=tuple(tokenizer.vocabulary[piece] for piece in inputs),
-            predicted=tuple(predicted),
-            actions=tuple(
-                "mask"
-                if inputs[position] == prepared.mask_id
-                else "kept"
-                if inputs[position] == original[position]
-                else "random"
-                for position in predicted
-            ),
-        )
-    cuts = [0, *ends.tolist()]
-    words = (_printable(text[a:b]).strip() for a, b in pairwise(cuts))
-    return MaskedText(
-        text=text,
-        words=tuple(word for word in words if word),
-        pieces=tuple(tokenizer.vocabulary[piece] for piece in aligned.ids.tolist()),
-        word_starts=tuple(aligned.word_starts.tolist()),
-        quota=quota(len(row), rate, len(row)),
-        masks=masks,
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
     from zhbert.console import err, out, print_json
-    from zhbert.data.masking import MaskingVocabulary
-    from zhbert.options import lines_of_stdin, reading_of
-    from zhbert.text.segmenters import load_segmenter
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
 
     tokenizer = Tokenizer.from_pretrained(args.vocab or default_vocabulary())
+    from_stdin = args.text == "-"
+    results = _masked_texts(args, tokenizer)
+    if args.json:
+        settings = {name: getattr(args, name) for name in ("segmenter", "rate", "seed", "replace")}
+        found = [asdict(result) | settings for result in results]
+        print_json(found if from_stdin else found[0])
+        return 0
+    remarks: list[str] = []
+    for number, result in enumerate(results):
+        if number:
+            sys.stdout.write("\n")
+        print_table(result)
+        if not from_stdin:
+            remarks += _remarks(result, tokenizer.special_tokens.values())
+    if not args.quiet:
+        remarks.append(_legend(args.replace, out().color_system is not None))
+        err().print("\n" + " ".join(remarks), style="dim")
+    return 0
+
+
+def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[MaskedText]:
+    from zhbert.console import err
+    from zhbert.data.mask_text import mask_text
+    from zhbert.data.masking import MaskingVocabulary
+    from zhbert.options import lines_of_stdin, reading_of
+    from zhbert.text.segmenters import load_segmenter
+
     segmenter = load_segmenter(
         args.segmenter, user_words=args.user_words, model=args.segmenter_model
     )
     for remark in () if args.quiet else segmenter.remarks:
         err().print(remark, style="dim")
+    texts: Iterable[tuple[str, str]] = [("", args.text)]
+    if args.text == "-":
+        texts = lines_of_stdin(reading_of(args))
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
-    from_stdin = args.text == "-"
-    results: list[dict[str, object]] = []
-    remarks: list[str] = []
-    for number, (where, text) in enumerate(
-        lines_of_stdin(reading_of(args)) if from_stdin else [("", args.text)]
-    ):
+    for where, text in texts:
         try:
-            if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
-                raise ZhbertError("the text is not UTF-8; convert it first")
-            result = mask_text(
+            yield mask_text(
                 text,
                 tokenizer,
                 segmenter,
@@ -213,25 +134,6 @@ def run(args: argparse.Namespace) -> int:
             )
         except ZhbertError as error:
             raise ZhbertError(f"{where}{error}") from None
-        if args.json:
-            results.append(_as_dict(result, args))
-        else:
-            if number:
-                sys.stdout.write("\n")
-            print_table(result)
-            if not (args.quiet or from_stdin):
-                remarks.extend(_remarks(result, tokenizer.special_tokens.values()))
-    if args.json:
-        print_json(results if from_stdin else results[0])
-    elif not args.quiet:
-        remarks.append(_legend(args.replace, out().color_system is not None))
-        err().print("\n" + " ".join(remarks), style="dim")
-    return 0
-
-
-def _as_dict(result: MaskedText, args: argparse.Namespace) -> dict[str, object]:
-    settings = {name: getattr(args, name) for name in ("segmenter", "rate", "seed", "replace")}
-    return asdict(result) | settings
 
 
 def print_table(result: MaskedText) -> None:
@@ -241,11 +143,15 @@ def print_table(result: MaskedText) -> None:
     from rich.text import Text
 
     from zhbert.console import out
+    from zhbert.data.mask_text import without_controls
 
     rows = [
-        ("原文", "original", Text(_printable(result.text))),
+        ("原文", "original", Text(without_controls(result.text))),
         ("分词", "segmented", Text(" ".join(result.words))),
-        *((*_NAMES[strategy], _coloured(masks)) for strategy, masks in result.masks.items()),
+        *(
+            (*_NAMES.get(strategy, (strategy, "masking")), _coloured(masks))
+            for strategy, masks in result.masks.items()
+        ),
     ]
     console = out()
     if console.is_terminal and console.width < _NARROW:
@@ -272,18 +178,15 @@ def print_table(result: MaskedText) -> None:
 def _coloured(masks: Masks) -> Text:
     from rich.text import Text
 
+    from zhbert.data.mask_text import without_controls
+
     styles = dict(zip(masks.predicted, masks.actions, strict=True))
     text = Text()
     for position, piece in enumerate(masks.pieces):
         action = styles.get(position)
         text.append(f"{' ' if position else ''}")
-        text.append(_printable(piece), style=_STYLES[action] if action else "")
+        text.append(without_controls(piece), style=_STYLES[action] if action else "")
     return text
-
-
-def _printable(text: str) -> str:
-    """The text without line ends and what else would move a terminal's cursor."""
-    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
 
 
 def _remarks(result: MaskedText, special_tokens: Collection[str]) -> Iterator[str]:

@@ -31,13 +31,14 @@ from zhbert.config import flatten, load_recipe, resolve_shape
 from zhbert.data.account import describe
 from zhbert.data.cloze import Cloze, held_out_clozes
 from zhbert.data.first_look import FirstLook, first_look
+from zhbert.data.mask_text import mask_text
 from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import advising, json_lines
 from zhbert.folders import Claim
 from zhbert.inference.fill import Filled, fill, open_mask_filler
-from zhbert.jobs.mask import mask_text, print_table
+from zhbert.jobs.mask import print_table
 from zhbert.jobs.prepare import progress_bar
 from zhbert.jobs.pretrain import Result, pretrain
 from zhbert.runtime import processors

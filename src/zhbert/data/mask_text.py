@@ -1,0 +1,123 @@
+"""One text masked by several strategies, to show what masking does to it."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from zhbert.config import MaskingSettings
+from zhbert.data.masking import IGNORED, IntArray, Masker, MaskingVocabulary, quota
+from zhbert.errors import ZhbertError
+from zhbert.text.segmenters import Segmenter
+from zhbert.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One strategy's masks over a text's pieces."""
+
+    pieces: tuple[str, ...]
+    """the pieces as the model would see them"""
+    predicted: tuple[int, ...]
+    """positions of the predicted pieces, among ``pieces``"""
+    actions: tuple[str, ...]
+    """for each of them: ``mask``, ``random`` or ``kept``"""
+
+
+@dataclass(frozen=True)
+class MaskedText:
+    """A text, its words and pieces, and its masks by strategy."""
+
+    text: str
+    words: tuple[str, ...]
+    pieces: tuple[str, ...]
+    word_starts: tuple[bool, ...]
+    quota: int
+    """how many pieces are to be predicted"""
+    masks: dict[str, Masks]
+
+
+def mask_text(
+    text: str,
+    tokenizer: Tokenizer,
+    segmenter: Segmenter,
+    *,
+    strategies: Sequence[str] = ("char", "wwm"),
+    rate: float = 0.15,
+    seed: int = 0,
+    replace: bool = False,
+    vocabulary: MaskingVocabulary | None = None,
+) -> MaskedText:
+    """Cut ``text`` into words and pieces, and mask it as one row by each strategy.
+
+    Special tokens in the text are plain text, as in ``zhbert prepare``.
+
+    Args:
+        text: the text, of any length: it is always one row.
+        tokenizer: makes the pieces.
+        segmenter: finds the words.
+        strategies: names in ``zhbert.masking_strategies.STRATEGIES``.
+        rate: share of the pieces to predict; their number has no other limit.
+        seed: each strategy draws from a generator of this seed.
+        replace: mask as in training: 80 % [MASK], 10 % a random piece, 10 % kept. Otherwise all
+            predicted pieces become [MASK].
+        vocabulary: the tokenizer's, made once where many texts are masked.
+
+    Raises:
+        ZhbertError: nothing of the text is left as a piece, or an unknown strategy or rate.
+    """
+    if seed < 0:
+        raise ZhbertError(f"--seed {seed}: must be 0 or more")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        raise ZhbertError("the text is not UTF-8; convert it first")
+    ends = segmenter.segment([text])[0]
+    aligned = tokenizer.encode_words([text], [ends])
+    if not len(aligned.ids):
+        raise ZhbertError("no text to mask: give a text with at least one character in it")
+    vocabulary = vocabulary or MaskingVocabulary(tokenizer.vocabulary)
+    row = np.concatenate(([vocabulary.cls_id], aligned.ids, [vocabulary.sep_id])).astype(np.int64)
+    starts = np.concatenate(([True], aligned.word_starts, [True]))
+    masks = {}
+    for strategy in strategies:
+        settings = MaskingSettings(
+            strategy=strategy,
+            rate=rate,
+            # The cap of a recipe would leave the end of a long text without masks.
+            max_predictions=len(row),
+            mask_share=0.8 if replace else 1.0,
+            random_share=0.1 if replace else 0.0,
+        )
+        masked = row.copy()
+        labels = Masker(settings, vocabulary).mask(masked, starts, np.random.default_rng(seed))
+        masks[strategy] = _masks(masked[1:-1], labels[1:-1], vocabulary)
+    words = (without_controls(text[a:b]).strip() for a, b in pairwise([0, *ends.tolist()]))
+    return MaskedText(
+        text=text,
+        words=tuple(word for word in words if word),
+        pieces=tuple(tokenizer.vocabulary[piece] for piece in aligned.ids.tolist()),
+        word_starts=tuple(aligned.word_starts.tolist()),
+        quota=quota(len(row), rate, len(row)),
+        masks=masks,
+    )
+
+
+def _masks(masked: IntArray, labels: IntArray, vocabulary: MaskingVocabulary) -> Masks:
+    predicted = np.flatnonzero(labels != IGNORED).tolist()
+    actions = []
+    for piece, label in zip(masked[predicted], labels[predicted], strict=True):
+        replaced = "kept" if piece == label else "random"
+        actions.append("mask" if piece == vocabulary.mask_id else replaced)
+    return Masks(
+        pieces=tuple(vocabulary.pieces[piece] for piece in masked.tolist()),
+        predicted=tuple(predicted),
+        actions=tuple(actions),
+    )
+
+
+def without_controls(text: str) -> str:
+    """The text with a blank for each line end and whatever else moves a terminal's cursor."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
