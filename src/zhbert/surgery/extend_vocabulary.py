@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,47 +74,56 @@ def extend_vocabulary(
     words = _read_list(Path(source)) if source is not None and not is_corpus else []
     opened = open_model_folder(model, quiet=quiet)
     old = opened.tokenizer
-    found = admit(old, words)
+    listed = admit(old, words)
     least = MIN_FREQUENCY if min_frequency is None else min_frequency
     asked = pieces_for(
-        with_pieces(old, [*old.vocabulary, *found.new]),
+        with_pieces(old, [*old.vocabulary, *listed.new]),
         _count_words(old, source if is_corpus else None, from_text),
         at_most=AT_MOST if at_most is None else at_most,
         min_frequency=least,
     )
-    added = [*found.new, *asked]
-    if not added:
+    if not listed.new and not asked:
         where = "the text" if source is None else source
-        raise ZhbertError(f"{where}: nothing to add: {_why_nothing(found, model, least)}")
-    former = [ids_of_piece(old, piece) for piece in added]
-    new = with_pieces(old, [*old.vocabulary, *added])
-    coverage = None if from_text is None else compared(old, new, from_text)
+        raise ZhbertError(f"{where}: nothing to add: {_why_nothing(listed, model, least)}")
+    counts: dict[str, int | None] = {**dict.fromkeys(listed.new), **asked}
+    former = [ids_of_piece(old, piece) for piece in counts]
+    new = with_pieces(old, [*old.vocabulary, *counts])
+    coverage = {} if from_text is None else {"coverage": compared(old, new, from_text)}
     entries = extend_rows(opened.entries, former, first=len(old))
     extended = opened.changed(entries, tokenizer=new)
     extended.write(out, overwrite=overwrite)
-    result: dict[str, Any] = {
+    return {
         "model": without_secrets(str(model)),
         "out": str(out),
         "pieces": len(new),
         "pieces_before": len(old),
         "rows": extended.rows,
         "rows_before": opened.rows,
-        "added": [
-            {
-                "piece": piece,
-                "id": number,
-                "count": asked.get(piece),
-                "was": [old.vocabulary[row] for row in rows],
-                "was_unknown": rows == [old.unk_id],
-            }
-            for number, (piece, rows) in enumerate(zip(added, former, strict=True), len(old))
-        ],
+        "added": _added(old, counts, former),
         "unknown_before": sum(rows == [old.unk_id] for rows in former),
-        "known": found.known,
-        "refused": found.refused,
+        "known": listed.known,
+        "refused": listed.refused,
         "without_inner_form": _without_inner_form(new),
+        **coverage,
     }
-    return result if coverage is None else {**result, "coverage": coverage}
+
+
+def _added(
+    old: Tokenizer, counts: Mapping[str, int | None], former: Sequence[Sequence[int]]
+) -> list[dict[str, Any]]:
+    """The new pieces, by their counts in the text; ``former`` are the ids that each had before."""
+    return [
+        {
+            "piece": piece,
+            "id": number,
+            "count": count,
+            "was": [old.vocabulary[row] for row in rows],
+            "was_unknown": rows == [old.unk_id],
+        }
+        for number, ((piece, count), rows) in enumerate(
+            zip(counts.items(), former, strict=True), len(old)
+        )
+    ]
 
 
 def _check_bounds(at_most: int | None, min_frequency: int | None, *, used: bool) -> None:
@@ -133,12 +142,12 @@ def _read_list(path: Path) -> list[str]:
     return [word for word in words if word]
 
 
-def _why_nothing(found: Admission, model: str | Path, least: int) -> str:
+def _why_nothing(listed: Admission, model: str | Path, least: int) -> str:
     reasons = []
-    if found.known:
-        reasons.append(f"{model} has {len(found.known):,} of its words already")
-    reasons += [f"{len(words):,} cannot be pieces ({why})" for why, words in found.refused.items()]
-    if found.refused:
+    if listed.known:
+        reasons.append(f"{model} has {len(listed.known):,} of its words already")
+    reasons += [f"{len(words):,} cannot be pieces ({why})" for why, words in listed.refused.items()]
+    if listed.refused:
         reasons.append("prose goes with --from-text FILE")
     if not reasons:
         reasons.append(

@@ -54,14 +54,11 @@ def shrink(
         ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
     """
     new_vocabulary = vocab is not None or vocab_from is not None
-    if layers is None and positions is None and not new_vocabulary:
-        raise ZhbertError(
-            "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
-        )
-    if corpus is not None and not new_vocabulary:
-        raise ZhbertError("--corpus reports on a smaller vocabulary: give --vocab too")
-    if vocab_size is not None and vocab_from is None:
-        raise ZhbertError("--vocab-size goes with --vocab-from, which names the text to count on")
+    _check_request(
+        nothing=layers is None and positions is None and not new_vocabulary,
+        corpus_alone=corpus is not None and not new_vocabulary,
+        size_alone=vocab_size is not None and vocab_from is None,
+    )
     out = check_out(out, model, overwrite=overwrite)
     large = open_model_folder(model, quiet=quiet)
     kept = _layers_of(large, layers)
@@ -87,6 +84,17 @@ def shrink(
         **_figures(large, "_before"),
     }
     return figures if loss is None else {**figures, "corpus": loss}
+
+
+def _check_request(*, nothing: bool, corpus_alone: bool, size_alone: bool) -> None:
+    if nothing:
+        raise ZhbertError(
+            "nothing to take away: give --layers, --vocab, --vocab-from or --positions"
+        )
+    if corpus_alone:
+        raise ZhbertError("--corpus reports on a smaller vocabulary: give --vocab too")
+    if size_alone:
+        raise ZhbertError("--vocab-size goes with --vocab-from, which names the text to count on")
 
 
 def _figures(model: ModelFolder, end: str) -> dict[str, Any]:
