@@ -34,7 +34,7 @@ import torch
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.finetuning.fine_tuned import open_fine_tuned
-from zhbert.jobs.finetune import finetune
+from zhbert.finetuning.run import finetune
 from zhbert.runtime import cpu_name
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.read import read_examples

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from zhbert.errors import ZhbertError
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.finetuning.predict import predict
-    from zhbert.jobs.finetune import finetune
+    from zhbert.finetuning.run import finetune
     from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import (
@@ -44,7 +44,7 @@ _WHERE = {
     "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
     "evaluate": "zhbert.finetuning.evaluate",
-    "finetune": "zhbert.jobs.finetune",
+    "finetune": "zhbert.finetuning.run",
     "predict": "zhbert.finetuning.predict",
     "prepare": "zhbert.data.prepare",
     "pretrain": "zhbert.jobs.pretrain",

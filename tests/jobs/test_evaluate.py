@@ -14,7 +14,7 @@ from tests.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.fine_tuned import open_fine_tuned
-from zhbert.jobs.finetune import finetune
+from zhbert.finetuning.run import finetune
 from zhbert.tasks.read import SpanExample, TagExample, TextExample
 from zhbert.text.tokenizer import Tokenizer
 

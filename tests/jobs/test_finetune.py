@@ -21,7 +21,7 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning import seed as finetune_seed
 from zhbert.finetuning.describe import describe_summary
 from zhbert.finetuning.evaluate import evaluate
-from zhbert.jobs.finetune import finetune
+from zhbert.finetuning.run import finetune
 from zhbert.report.comparison import compare_runs
 from zhbert.tasks.cards import load_card, parse_card
 from zhbert.tasks.read import read_examples
@@ -216,14 +216,14 @@ def test_seeds_differ_and_finished_ones_are_not_run_again(tmp_path, model, cards
     assert weights(run, 0) != weights(run, 1)
     before = {path: path.stat().st_mtime_ns for path in run.glob("seed-*/**/*") if path.is_file()}
     trained = []
-    real = finetune_seed._Seed
+    real = finetune_seed.SeedRun
 
     class Counted(real):
         def go(self):
             trained.append(self.seed)
             return super().go()
 
-    monkeypatch.setattr(finetune_seed, "_Seed", Counted)
+    monkeypatch.setattr(finetune_seed, "SeedRun", Counted)
     summary = finetune(cards["classify"], model, None, run, QUICK, seeds=3).summary
     assert trained == [2]
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -249,14 +249,13 @@ def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypat
 
         monkeypatch.setattr(finetune_seed, name, spied)
 
-    spy("open_model", lambda arguments, options: arguments[2])
+    spy("open_with_head", lambda arguments, options: arguments[2])
     spy("steps_of", lambda arguments, options: options["seed"])
     spy("train", lambda arguments, options: options["settings"].seed)
     finetune(cards["tag"], model, None, tmp_path / "run", [*QUICK, "epochs=1"], seeds=2)
-    each = [("open_model", 1), ("train", 1), ("steps_of", 1)]
+    each = [("open_with_head", 1), ("train", 1), ("steps_of", 1)]
     assert seen[-3:] == each
-    # The first look at the model, before anything is written, and seed 0.
-    assert [number for _, number in seen[:-3]] == [0] * 4
+    assert [number for _, number in seen[:-3]] == [0] * 3
 
 
 def test_the_same_seed_gives_the_same_bits(tmp_path, model, cards):
@@ -301,7 +300,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
 def test_kill_9_loses_nothing_that_was_saved(tmp_path, model, cards):
     overrides = [*QUICK, "checkpoint_every=1", "epochs=40"]
     code = (
-        "import sys; from zhbert.jobs.finetune import finetune; "
+        "import sys; from zhbert.finetuning.run import finetune; "
         "finetune(sys.argv[1], sys.argv[2], None, sys.argv[3], sys.argv[4:])"
     )
     run = tmp_path / "run"
@@ -324,7 +323,7 @@ def test_kill_9_loses_nothing_that_was_saved(tmp_path, model, cards):
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, model, cards, monkeypatch):
     run, overrides = tmp_path / "run", [*QUICK, "epochs=3"]
     finetune(cards["classify"], model, None, tmp_path / "whole", overrides)
-    real = finetune_seed._Seed._judge
+    real = finetune_seed.SeedRun._judge
 
     def judge(self, at):
         if not (run / "signalled").exists():
@@ -332,7 +331,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, model, cards, mon
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, at)
 
-    monkeypatch.setattr(finetune_seed._Seed, "_judge", judge)
+    monkeypatch.setattr(finetune_seed.SeedRun, "_judge", judge)
     result = finetune(cards["classify"], model, None, run, overrides)
     assert result.signal == signal.SIGTERM
     assert not (run / "seed-0" / "result.json").exists()
@@ -346,7 +345,7 @@ def test_ctrl_c_in_a_seeds_last_evaluation_keeps_the_next_from_starting(
 ):
     run, overrides = tmp_path / "run", [*QUICK, "epochs=1", *more]
     seeds = 1 if more else 2
-    real = finetune_seed._Seed._judge
+    real = finetune_seed.SeedRun._judge
     judged = []
 
     def judge(self, at):
@@ -355,7 +354,7 @@ def test_ctrl_c_in_a_seeds_last_evaluation_keeps_the_next_from_starting(
             os.kill(os.getpid(), signal.SIGINT)
         return real(self, at)
 
-    monkeypatch.setattr(finetune_seed._Seed, "_judge", judge)
+    monkeypatch.setattr(finetune_seed.SeedRun, "_judge", judge)
     result = finetune(cards["regress"], model, None, run, overrides, seeds=seeds)
     assert result.signal == signal.SIGINT
     assert len(judged) == 1
@@ -367,13 +366,13 @@ def test_ctrl_c_in_a_seeds_last_evaluation_keeps_the_next_from_starting(
 
 
 def test_ctrl_c_in_the_very_last_evaluation_changes_nothing(tmp_path, model, cards, monkeypatch):
-    real = finetune_seed._Seed._judge
+    real = finetune_seed.SeedRun._judge
 
     def judge(self, at):
         os.kill(os.getpid(), signal.SIGINT)
         return real(self, at)
 
-    monkeypatch.setattr(finetune_seed._Seed, "_judge", judge)
+    monkeypatch.setattr(finetune_seed.SeedRun, "_judge", judge)
     run = tmp_path / "run"
     result = finetune(cards["regress"], model, None, run, [*QUICK, "epochs=1"])
     assert result.signal is None

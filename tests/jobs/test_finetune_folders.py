@@ -9,10 +9,11 @@ import pytest
 from tests.small_tasks import QUICK, make_model, make_task
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning import grid
 from zhbert.finetuning import seed as finetune_seed
 from zhbert.finetuning.evaluate import evaluate
+from zhbert.finetuning.run import finetune
 from zhbert.folders import locked
-from zhbert.jobs.finetune import finetune
 from zhbert.train import cost
 
 FAST = [*QUICK, "epochs=1"]
@@ -176,14 +177,14 @@ def test_a_file_scored_with_dev_must_stay(tmp_path, model, card):
 def test_a_grid_compares_equal_numbers_of_seeds(tmp_path, model, card, monkeypatch):
     run = tmp_path / "run"
     overrides = [*QUICK, "epochs=1,2"]
-    real = finetune_seed.train_seed
+    real = grid.train_seed
 
     def train(task, folder, seed):
         if task.settings.epochs == 2:
             raise finetune_seed.Stopped(15)
         return real(task, folder, seed)
 
-    monkeypatch.setattr(finetune_seed, "train_seed", train)
+    monkeypatch.setattr(grid, "train_seed", train)
     assert finetune(card, model, None, run, overrides, seeds=2).signal == 15
     monkeypatch.undo()
     summary = finetune(card, model, None, run, overrides).summary

@@ -20,7 +20,7 @@ from zhbert.finetuning import fine_tuned
 from zhbert.finetuning import predict as predict_module
 from zhbert.finetuning.fine_tuned import card_table, open_fine_tuned
 from zhbert.finetuning.predict import predict
-from zhbert.jobs.finetune import finetune
+from zhbert.finetuning.run import finetune
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.read import TextExample, read_examples
 from zhbert.tasks.read_predictions import read_predictions

@@ -7,14 +7,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zhbert.schema import flatten
+from zhbert.tasks.read import Example, SpanExample, TagExample
+from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.wording import counted
-
-if TYPE_CHECKING:
-    from zhbert.tasks.read import Example
 
 
 def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
@@ -48,9 +47,6 @@ def describe_examples(examples: Sequence[Example], labels: Sequence[str] = ()) -
     >>> describe_examples([TextExample("0", "好", label="1"), TextExample("1", "差", label="0")])
     '2 examples, labels: 0 (1), 1 (1)'
     """
-    from zhbert.tasks.read import SpanExample, TagExample
-    from zhbert.tasks.schemes import scheme_of
-
     first, count = examples[0], counted(len(examples), "example")
     if isinstance(first, SpanExample):
         what, found = "answers", Counter(getattr(one, "kind", None) for one in examples)

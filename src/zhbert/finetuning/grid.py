@@ -1,0 +1,139 @@
+"""A run from its first look at the model to its summary: every point of a grid, every seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zhbert.files import advising, write_json, write_text
+from zhbert.finetuning.fine_tuned import KINDS, card_table, table_to_toml
+from zhbert.finetuning.identity import check_identity, identity_of
+from zhbert.finetuning.points import GridPoint, points_of, seeds_of
+from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
+from zhbert.finetuning.seed import DivergedError, Stopped, train_seed
+from zhbert.finetuning.starting_model import StartingModel
+from zhbert.finetuning.summary import summary_of, take_best
+from zhbert.finetuning.training_task import (
+    TrainingTask,
+    describe_data,
+    describe_task,
+    prepare_task,
+)
+from zhbert.runs.provenance import provenance
+from zhbert.runtime import choose_device, choose_dtype, prepare_threads
+from zhbert.schema import to_toml
+
+
+class GridRun:
+    """The run that a request asks for; without a grid it has one point."""
+
+    def __init__(self, request: FineTuningRequest) -> None:
+        card, folder = request.card, request.run_folder.path
+        self.start = StartingModel.open(request.model_name, request.model)
+        self.device = choose_device()
+        settings = [self.start.settings(card, point, request.say) for point in request.points]
+        self.points = points_of(folder, request.points, settings)
+        needed = {f"{name} file": split.path for name, split in request.splits.items()}
+        needed |= {"model": self.start.folder, "card": card.path}
+        run_folder = dataclasses.replace(request.run_folder, needed=needed)
+        self.request = dataclasses.replace(request, run_folder=run_folder)
+
+    def go(self) -> FineTuningResult:
+        """Train what is not trained yet.
+
+        Nothing is written, or overwritten, before the model was opened and the data became rows.
+        """
+        first, request = self.points[0], self.request
+        folder = request.run_folder
+        self.threads = prepare_threads(first.settings.threads)
+        folder.check()
+        kind = KINDS[request.card.kind](request.card, self.start.tokenizer, first.settings)
+        self.start.check(kind, request.say)
+        identity = identity_of(request, self.start)
+        self._check_former(identity)
+        task = self._task(first, describe_data(request, kind))
+        try:
+            with folder.held():
+                self._check_former(identity)
+                folder.begin(table_to_toml(card_table(request.card)), self._origin(identity))
+                without = " without --overwrite" if folder.overwrite else ""
+                with advising(f"run the same command again{without}"):
+                    return FineTuningResult(folder.path, self._train_points(task))
+        except Stopped as stopped:
+            return FineTuningResult(folder.path, {}, stopped.signal)
+
+    def _check_former(self, identity: dict[str, Any]) -> None:
+        """Refuse to go on with a run of another task, model or data, or with other settings."""
+        if self.request.run_folder.continued:
+            check_identity(self.request, identity)
+        if not self.request.run_folder.overwrite:
+            for point in self.points:
+                point.check_same_settings()
+
+    def _origin(self, identity: dict[str, Any]) -> dict[str, Any]:
+        dtype = choose_dtype(self.points[0].settings.precision, self.device)
+        files = {name: str(split.path.resolve()) for name, split in self.request.splits.items()}
+        return {
+            **provenance(self.device, dtype),
+            "model": self.start.name,
+            "model_folder": str(self.start.folder.resolve()),
+            "data": files,
+            "identity": identity,
+        }
+
+    def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
+        """Tokenize everything, once for all seeds, and describe it."""
+        request, settings = self.request, point.settings
+        kind = KINDS[request.card.kind](request.card, self.start.tokenizer, settings)
+        task = prepare_task(request, self.start, kind, settings, self.device)
+        for line in (*lines_before, *describe_task(task, self.start, self.threads)):
+            request.say(line)
+        return task
+
+    def _train_points(self, first: TrainingTask) -> dict[str, Any]:
+        """The summary of the only point, or of the best one; ``first`` is the first one's task."""
+        request, several = self.request, len(self.points) > 1
+        seeds = seeds_of(self.points, request.seeds)
+        if len(seeds) > request.seeds:
+            request.say(f"seeds {', '.join(map(str, seeds))} are there: the summary is of all")
+        summaries: list[dict[str, Any] | DivergedError] = []
+        for number, point in enumerate(self.points):
+            task = self._task(point) if number else first
+            try:
+                summaries.append(self._train_point(point, task, seeds))
+            except DivergedError as error:
+                # A grid is asked for to find such points, too.
+                if not several:
+                    raise
+                request.say(f"left out of the grid: {error}")
+                summaries.append(error)
+        if several:
+            metric = request.card.metrics[0]
+            return take_best(request.run_folder.path, metric, self.points, summaries)
+        (summary,) = summaries
+        assert isinstance(summary, dict)
+        return summary
+
+    def _train_point(
+        self, point: GridPoint, task: TrainingTask, seeds: Sequence[int]
+    ) -> dict[str, Any]:
+        """All seeds with the same settings; their summary, which is written after each."""
+        say, folder = self.request.say, point.folder
+        if point.varied:
+            say(f"\n{' '.join(point.varied)}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "settings.toml", to_toml(task.settings))
+        dev = self.request.splits["dev"].path
+        summary: dict[str, Any] = {}
+        results: list[dict[str, Any]] = []
+        for place, seed in enumerate(seeds, start=1):
+            if len(seeds) > 1:
+                say(f"seed {seed} ({place} of {len(seeds)})")
+            result, signal = train_seed(task, folder / f"seed-{seed}", seed)
+            results.append(result)
+            summary = summary_of(task, self.start, dev, results)
+            write_json(folder / "summary.json", summary)
+            if signal and (point, seed) != (self.points[-1], seeds[-1]):
+                raise Stopped(signal)
+        return summary

@@ -1,0 +1,60 @@
+"""What a run was made from: a command goes on with a run only if all of it is the same."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import sha256_of
+from zhbert.finetuning.fine_tuned import card_table
+from zhbert.finetuning.request import FineTuningRequest
+from zhbert.runs.provenance import read_provenance
+
+if TYPE_CHECKING:
+    from zhbert.finetuning.starting_model import StartingModel
+
+_NAMES = {"configuration": "model configuration", "vocabulary": "model vocabulary"}
+# Parts of a card that change no score: words, others' figures, and settings (those that a run used
+# are compared by themselves).
+_NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"}
+
+
+def identity_of(request: FineTuningRequest, start: StartingModel) -> dict[str, Any]:
+    """Everything that decides a run's results, but its settings, as plain data."""
+    identity = {
+        **start.identity(),
+        **{name: sha256_of(split.path) for name, split in request.splits.items()},
+        "task": card_table(request.card),
+        "grid": len(request.points) > 1,
+    }
+    # As it is read back from provenance.json: tuples are lists there.
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None:
+    """Refuse to go on with a run that was made from something else."""
+    folder = request.run_folder.path
+    theirs = read_provenance(folder).get("identity")
+    if not isinstance(theirs, dict) or not theirs:
+        raise ZhbertError(
+            f"{folder}: a run of which provenance.json is missing or damaged; --overwrite begins "
+            "it anew, or choose another --out"
+        )
+    for key in {**identity, **theirs}:
+        # What an older version did not note is not held against it.
+        noted = key in theirs or key in request.splits
+        if noted and _compared(theirs.get(key)) != _compared(identity.get(key)):
+            is_split = key in request.card.data.splits
+            named = f"{key} file" if is_split else _NAMES.get(key, key)
+            raise ZhbertError(
+                f"{folder}: a run of another {named} is there already; --overwrite replaces it, "
+                "or choose another --out"
+            )
+
+
+def _compared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: one for key, one in value.items() if key not in _NOT_COMPARED}
+    return value

@@ -1,0 +1,124 @@
+"""What a trained seed leaves: its predictions, its model, and last of all result.json."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, read_json, to_json, write_json, write_text
+from zhbert.finetuning.best import Best
+from zhbert.finetuning.epochs import plan_epoch
+from zhbert.finetuning.fine_tuned import SECTION, section_of
+from zhbert.finetuning.scores import metrics_of, prediction_lines
+from zhbert.finetuning.training_task import TrainingTask
+from zhbert.inference.rows import padding_share
+from zhbert.inference.run_model import run_model
+from zhbert.tasks.kinds import Kind, Prediction, Prepared
+from zhbert.tasks.scoring import report
+from zhbert.tasks.write_predictions import write_predictions
+from zhbert.train.loop import Outcome
+
+RESULT = "result.json"
+# What a summary takes from result.json.
+RESULT_KEYS = {
+    "seed", "metrics", "seconds", "examples_per_second", "pieces_per_second", "padding_share",
+}  # fmt: skip
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The result of a seed that is done, else None."""
+    try:
+        result = read_json(folder / RESULT, dict)
+    except ZhbertError:
+        return None
+    return result if result.keys() >= RESULT_KEYS and (folder / "final").is_dir() else None
+
+
+def write_result(
+    folder: Path, task: TrainingTask, model: nn.Module, best: Best, *, seed: int, outcome: Outcome
+) -> dict[str, Any]:
+    """Write what stands in a finished seed's folder; return what result.json holds.
+
+    Args:
+        folder: of the seed.
+        task: what was learnt.
+        model: with the best weights; its head is changed to say what users expect.
+        best: the scores of these weights.
+        seed: its number.
+        outcome: how the training ended.
+    """
+    kind = task.kind
+    if "null_threshold" in best.kind:
+        kind = replace(cast(Any, kind), null_threshold=best.kind["null_threshold"])
+    scores = best.scores
+    if scores is None:
+        scores = run_model(model, task.dev.rows, kind.scores)
+    predictions = kind.decode(task.dev, scores)
+    classes = _write_dev(folder, task, kind, predictions)
+    metrics = dict(best.metrics)
+    for split, prepared in task.also.items():
+        metrics |= _write_further_split(folder, task, kind, model, split, prepared)
+    write_model(folder / "final", task, kind, model)
+    lengths = task.train.rows.lengths
+    plan = plan_epoch(lengths, task.settings.batch_size, seed, 0)
+    steps, pieces, seconds = outcome.step, outcome.pieces, outcome.seconds
+    examples = steps / task.steps_per_epoch * len(task.train.examples)
+    result = {
+        "seed": seed,
+        "metrics": metrics,
+        **classes,
+        "best_step": best.step,
+        "best_epoch": best.epoch,
+        "steps": steps,
+        "stopped_early": steps < task.steps,
+        "seconds": seconds,
+        "examples_per_second": examples / seconds if seconds else None,
+        "pieces_per_second": pieces / seconds if seconds else None,
+        "padding_share": padding_share(lengths, plan),
+    }
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _write_dev(
+    folder: Path, task: TrainingTask, kind: Kind, predictions: list[Prediction]
+) -> dict[str, Any]:
+    """Write predictions.jsonl and the submission of dev; return the scores of its classes."""
+    card, examples = task.card, task.dev.examples
+    lines = prediction_lines(kind, examples, predictions)
+    write_text(folder / "predictions.jsonl", "".join(to_json(line) + "\n" for line in lines))
+    values = [prediction.value for prediction in predictions]
+    write_predictions(card, examples, values, folder / "submission")
+    by_id = {one.id: value for one, value in zip(examples, values, strict=True)}
+    return report(card, examples, by_id)
+
+
+def _write_further_split(
+    folder: Path, task: TrainingTask, kind: Kind, model: nn.Module, split: str, prepared: Prepared
+) -> dict[str, float]:
+    """Write the submission of a split that is scored with dev; return its metrics, renamed."""
+    scores = run_model(model, prepared.rows, kind.scores)
+    predictions = kind.decode(prepared, scores)
+    values = [prediction.value for prediction in predictions]
+    write_predictions(task.card, prepared.examples, values, folder / f"submission-{split}")
+    found = metrics_of(task.card, prepared.examples, predictions)
+    suffix = split.removeprefix("dev_")
+    return {f"{name}_{suffix}": value for name, value in found.items()}
+
+
+def write_model(folder: Path, task: TrainingTask, kind: Kind, model: nn.Module) -> None:
+    """Write the model folder; its config.json keeps the task, so that it is enough to predict."""
+    kind.finish(model)
+    other = cast(Any, model).config.other
+    other[SECTION] = section_of(task.card, kind)
+    other.pop("problem_type", None)
+    if kind.problem_type is not None:
+        other["problem_type"] = kind.problem_type
+    with atomic_folder(folder) as temporary:
+        cast(Any, model).save_pretrained(temporary)
+        length = task.settings.sequence_length
+        kind.tokenizer.save_pretrained(temporary, model_max_length=length)

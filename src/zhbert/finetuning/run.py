@@ -1,0 +1,112 @@
+"""Fine-tune a model for a task: with several seeds, and with every setting of a grid."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from zhbert import terminal
+from zhbert.errors import ZhbertError
+from zhbert.finetuning.request import FineTuningRequest, FineTuningResult, Split
+from zhbert.runs.folder import RunFolder
+from zhbert.tasks.cards import TaskCard, load_card, with_encoding
+from zhbert.tasks.read import data_file, find_file, read_examples
+from zhbert.tasks.settings import distinct_points
+from zhbert.wording import without_secrets
+from zhbert.zoo import locate
+from zhbert.zoo.layout import find_model
+
+
+def finetune(
+    task: str | os.PathLike[str],
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    seeds: int = 1,
+    encoding: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> FineTuningResult:
+    """Fine-tune ``model`` for ``task`` and write the run folder ``out``, or go on with it.
+
+    Args:
+        task: a task's name, or a card's path.
+        model: what `zhbert.zoo.locate` understands.
+        data: the folder of the task's files; None: the folder of the card.
+        out: the run folder. A run of the same task, model, data and settings is gone on with.
+        overrides: ``key=value`` texts; several values, with commas, make a grid.
+        seeds: how many, from 0 on.
+        encoding: what the task's files are encoded in; None: what the card says.
+        overwrite: remove ``out`` first, if it is a run folder.
+        quiet: nothing on stderr: neither remarks nor progress.
+        say: takes the remarks, a line each; None: they go to stderr, unless ``quiet``.
+
+    Raises:
+        ZhbertError: anything that is wrong with card, data, model, settings or folders; a loss
+            that is not finite.
+    """
+    if seeds < 1:
+        raise ZhbertError(f"--seeds {seeds}: must be 1 or more")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ZhbertError("finetune runs in one process: start it without torchrun")
+    card = with_encoding(load_card(task), encoding)
+    points = distinct_points(overrides)
+    run_folder = RunFolder(
+        path=Path(out),
+        what="a run of 'zhbert finetune'",
+        settings_file="task.toml",
+        overwrite=overwrite,
+        goes_on=True,
+    )
+    run_folder.check()
+    if say is None:
+        say = _say_nothing if quiet else _say_on_stderr
+    request = FineTuningRequest(
+        card=card,
+        # Before the model: data are checked in a second, and a model may have to be fetched.
+        splits=_read_splits(card, None if data is None else Path(data), say),
+        model_name=without_secrets(os.fspath(model)),
+        model=find_model(locate(os.fspath(model), quiet=quiet)).folder,
+        run_folder=run_folder,
+        points=points,
+        seeds=seeds,
+        say=say,
+        quiet=quiet,
+    )
+    # Importing torch takes seconds: what is wrong with words and data is said before them.
+    from zhbert.finetuning.grid import GridRun
+
+    return GridRun(request).go()
+
+
+def _read_splits(
+    card: TaskCard, data: Path | None, remark: Callable[[str], None]
+) -> dict[str, Split]:
+    files = {split: data_file(card, data, split) for split in ("train", "dev")}
+    for split in card.data.scored_with_dev:
+        if split not in files and (found := find_file(card, data, split)) is not None:
+            files[split] = found
+    if files["train"] == files["dev"] and not card.data.split_column:
+        if data is not None and data.is_file():
+            raise ZhbertError(f"--data {data}: one file for train and dev; give the folder of both")
+        raise ZhbertError(
+            f"{files['dev']}: one file for train and dev; name two in the card, or the column "
+            "that tells them apart: split_column"
+        )
+    return {
+        split: Split(path, read_examples(card, path, split, remark=remark))
+        for split, path in files.items()
+    }
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _say_on_stderr(line: str) -> None:
+    terminal.console(sys.stderr).print(line)

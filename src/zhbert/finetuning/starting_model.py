@@ -1,0 +1,125 @@
+"""The pretrained model that fine-tuning starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from zhbert.errors import ZhbertError
+from zhbert.files import sha256_of
+from zhbert.finetuning.describe import short_name
+from zhbert.finetuning.fine_tuned import open_tokenizer
+from zhbert.model import pretrained
+from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.config import BertConfig, count_parameters_by_part
+from zhbert.model.folder import check_vocabulary
+from zhbert.model.inspection import head_states
+from zhbert.model.names import FINE_TUNED
+from zhbert.tasks.cards import TaskCard
+from zhbert.tasks.kinds import Kind
+from zhbert.tasks.settings import (
+    FineTuningSettings,
+    check_settings,
+    family_of,
+    settings_for,
+    with_overrides,
+)
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.zoo.layout import find_model
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """Its folder and what stands in it, but for the weights."""
+
+    name: str
+    """As the user named it."""
+    folder: Path
+    config: BertConfig
+    tokenizer: Tokenizer
+
+    @classmethod
+    def open(cls, name: str, folder: Path) -> StartingModel:
+        """Read a model folder; raises ZhbertError where it has no vocabulary."""
+        return cls(name, folder, BertConfig.from_pretrained(folder), open_tokenizer(folder))
+
+    def settings(
+        self, card: TaskCard, overrides: Iterable[str], say: Callable[[str], None]
+    ) -> FineTuningSettings:
+        """The card's settings for such a model, overridden.
+
+        Raises ZhbertError for what is out of range, or rows that are longer than the model reads.
+        """
+        config = self.config
+        family = family_of(short_name(self.name), config.num_hidden_layers, config.hidden_size)
+        base = settings_for(card, family)
+        longest = config.max_position_embeddings
+        if base.sequence_length > longest:
+            say(
+                f"sequence_length = {longest} instead of {base.sequence_length}: the model reads "
+                "no longer rows"
+            )
+            base = dataclasses.replace(base, sequence_length=longest)
+        settings = with_overrides(base, overrides)
+        if settings.sequence_length > longest:
+            raise ZhbertError(
+                f"sequence_length = {settings.sequence_length}: {self.name} reads rows of "
+                f"{longest} pieces at most (max_position_embeddings)"
+            )
+        check_settings(settings)
+        return settings
+
+    def check(self, kind: Kind, say: Callable[[str], None]) -> None:
+        """Refuse a model that cannot be opened, and remark on one that was never trained."""
+        open_with_head(self.folder, kind, 0)
+        checkpoint = open_checkpoint(self.folder)
+        states = head_states(checkpoint.entries, self.config.initializer_range)
+        words = states.get("masked_words")
+        if words is not None and words.word == "random":
+            say(
+                f"warning: {self.name}: was never trained ({words.why}): fine-tuning starts from "
+                "noise"
+            )
+        if kind.problem_type is not None and states["pooler"].word == "missing":
+            say(f"note: {self.name}: no pooler in it; a random one is trained")
+        check_vocabulary(self.folder, self.tokenizer, self.config.vocab_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What two runs that start from the same model have in common."""
+        weights = find_model(self.folder).weights
+        files = [weights] if weights.is_file() else sorted(weights.parent.glob(weights.name + "*"))
+        shape = dataclasses.asdict(self.config)
+        del shape["other"]
+        return {
+            "model": [sha256_of(file) for file in files],
+            "configuration": shape,
+            "vocabulary": self.tokenizer.fingerprint(),
+        }
+
+    def num_parameters(self, kind: Kind) -> int:
+        """Parameters of the fine-tuned model."""
+        parts = count_parameters_by_part(self.config, masked_words=False, sentence_pair=False)
+        if kind.architecture != "BertForSequenceClassification":
+            del parts["pooler"]
+        outputs = 2 if kind.labels is None else len(kind.labels)
+        return sum(parts.values()) + outputs * (self.config.hidden_size + 1)
+
+
+def open_with_head(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
+    """The pretrained model with a new head, or with its own where that is of the same labels."""
+    with warnings.catch_warnings():
+        # A new head is what fine-tuning begins with; the rest was said when the run began.
+        warnings.simplefilter("ignore", pretrained.UntrainedWeightsWarning)
+        warnings.simplefilter("ignore", pretrained.UnusedWeightsWarning)
+        model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
+            folder, labels=kind.labels, seed=seed, quiet=True
+        )
+    if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):
+        kind.begin(model)
+    return model

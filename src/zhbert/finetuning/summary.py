@@ -1,0 +1,136 @@
+"""The summary of all seeds: summary.json."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import atomic_folder, sha256_of, write_json, write_text
+from zhbert.finetuning.describe import short_name
+from zhbert.finetuning.points import GridPoint
+from zhbert.finetuning.starting_model import StartingModel
+from zhbert.finetuning.training_task import TrainingTask
+from zhbert.runtime import choose_dtype
+from zhbert.schema import flatten
+from zhbert.tasks.cards import split_remark
+
+
+def summary_of(
+    task: TrainingTask, start: StartingModel, dev: Path, results: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What summary.json holds.
+
+    Args:
+        task: what the seeds learnt.
+        start: the model that they started from.
+        dev: the file of dev.
+        results: what the seeds' result.json hold.
+    """
+    card, config = task.card, start.config
+    dtype = choose_dtype(task.settings.precision, task.device)
+    scored = {"dev": task.dev, **task.also}
+    notes = {name: split_remark(card, name, len(one.examples)) for name, one in scored.items()}
+    return {
+        "task": card.name,
+        "kind": card.kind,
+        "title": card.title,
+        "model": start.name,
+        "model_name": short_name(start.name),
+        "labels": list(card.data.labels),
+        "split": "dev",
+        "split_note": notes.pop("dev"),
+        "further_split_notes": {name: note for name, note in notes.items() if note},
+        "metrics": {
+            name: spread([result["metrics"][name] for result in results])
+            for name in results[0]["metrics"]
+        },
+        "main_metric": card.metrics[0],
+        "seeds": [result["seed"] for result in results],
+        "settings": flatten(task.settings),
+        "parameters": start.num_parameters(task.kind),
+        "layers": config.num_hidden_layers,
+        "hidden_size": config.hidden_size,
+        "train_examples": len(task.train.examples),
+        "dev_examples": len(task.dev.examples),
+        **{
+            key: _mean(result[key] for result in results)
+            for key in ("seconds", "examples_per_second", "pieces_per_second", "padding_share")
+        },
+        "precision": str(dtype).removeprefix("torch."),
+        "device": str(task.device),
+        "dev_sha256": sha256_of(dev),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Maximum, mean and the sample's standard deviation, which is 0 of one value.
+
+    >>> spread([80.0, 82.0])
+    {'max': 82.0, 'mean': 81.0, 'std': 1.4142135623730951, 'values': [80.0, 82.0]}
+    """
+    return {
+        "max": max(values),
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "values": list(values),
+    }
+
+
+def take_best(
+    folder: Path,
+    metric: str,
+    points: Sequence[GridPoint],
+    summaries: Sequence[dict[str, Any] | ZhbertError],
+) -> dict[str, Any]:
+    """Make the best point of a grid, by its mean score on dev, the result of the run ``folder``.
+
+    Its seeds get second names there. ``summaries`` are those of the points, or why one failed.
+
+    Returns what the run's summary.json holds; raises ZhbertError where every point failed.
+    """
+    finished = {n: one for n, one in enumerate(summaries) if isinstance(one, dict)}
+    if not finished:
+        raise ZhbertError(f"every point of the grid failed; the last: {summaries[-1]}")
+    best = max(finished, key=lambda number: finished[number]["metrics"][metric]["mean"])
+    source = points[best].folder
+    for former in folder.glob("seed-*"):
+        # Links to another point's: that was the best of a smaller grid.
+        shutil.rmtree(former, ignore_errors=True)
+    for seed in finished[best]["seeds"]:
+        link_folder(source / f"seed-{seed}", folder / f"seed-{seed}")
+    write_text(folder / "settings.toml", (source / "settings.toml").read_text("utf-8"))
+    grid = [
+        {
+            "overrides": list(point.varied),
+            "folder": str(point.folder.relative_to(folder)),
+            **({"metrics": one["metrics"]} if isinstance(one, dict) else {"failed": str(one)}),
+        }
+        for point, one in zip(points, summaries, strict=True)
+    ]
+    summary = {**finished[best], "grid": grid, "best": list(points[best].varied)}
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Give files a second name; where the disk has no such links, copy them."""
+
+    def link(one: str, other: str) -> str:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+        return other
+
+    with atomic_folder(target) as temporary:
+        shutil.copytree(source, temporary, copy_function=link, dirs_exist_ok=True)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None

@@ -1,0 +1,140 @@
+"""A task whose examples have become rows: what all seeds of a run learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from zhbert.errors import ZhbertError
+from zhbert.finetuning.describe import describe_examples, describe_settings
+from zhbert.finetuning.epochs import plan_epoch
+from zhbert.finetuning.request import FineTuningRequest
+from zhbert.finetuning.starting_model import StartingModel
+from zhbert.inference.rows import check_segments, padding_share
+from zhbert.runtime import choose_dtype
+from zhbert.tasks.cards import TaskCard
+from zhbert.tasks.kinds import Kind, Prepared
+from zhbert.tasks.read import Example
+from zhbert.tasks.settings import FineTuningSettings
+from zhbert.wording import counted
+
+PREVIEWED = 3
+# Pieces of a row that the preview shows.
+PREVIEWED_PIECES = 32
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What all seeds of a run share."""
+
+    card: TaskCard
+    kind: Kind
+    model: Path
+    """The folder of the model to start from."""
+    train: Prepared
+    dev: Prepared
+    also: Mapping[str, Prepared]
+    """Further splits that are scored with dev, by name."""
+    settings: FineTuningSettings
+    device: torch.device
+    say: Callable[[str], None]
+    quiet: bool
+    """Whether no progress is shown on stderr."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
+        return -(-len(self.train.rows) // self.settings.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return self.settings.epochs * self.steps_per_epoch
+
+
+def prepare_task(
+    request: FineTuningRequest,
+    start: StartingModel,
+    kind: Kind,
+    settings: FineTuningSettings,
+    device: torch.device,
+) -> TrainingTask:
+    """Tokenize all splits.
+
+    Raises ZhbertError where there is nothing to learn from, or the rows are pairs and the model
+    knows one segment only.
+    """
+    train = kind.prepare(request.splits["train"].examples, training=True)
+    check_segments(train.rows, start.config.type_vocab_size)
+    if not len(train.rows):
+        raise ZhbertError(f"{request.splits['train'].path}: no example that can be learnt from")
+    scored = {
+        name: kind.prepare(split.examples)
+        for name, split in request.splits.items()
+        if name != "train"
+    }
+    return TrainingTask(
+        card=request.card,
+        kind=kind,
+        model=start.folder,
+        train=train,
+        dev=scored.pop("dev"),
+        also=scored,
+        settings=settings,
+        device=device,
+        say=request.say,
+        quiet=request.quiet,
+    )
+
+
+def describe_data(request: FineTuningRequest, kind: Kind) -> Iterator[str]:
+    """The task, what its files hold, and a few examples as the model sees them."""
+    yield f"task: {request.card.title}"
+    for name, split in request.splits.items():
+        what = describe_examples(split.examples, request.card.data.labels)
+        yield f"{name}: {split.path}: {what}"
+    for example in request.splits["train"].examples[:PREVIEWED]:
+        yield from _preview(kind, example)
+
+
+def _preview(kind: Kind, example: Example) -> Iterator[str]:
+    rows = kind.prepare([example], training=True).rows
+    if not len(rows):
+        return
+    number = 0
+    if rows.targets is not None and rows.targets.ndim == 2:
+        # Of spans, the window that holds the answer.
+        number = int(rows.targets[:, 0].argmax())
+    pieces = rows.row(number).tolist()
+    text = kind.tokenizer.decode(pieces[:PREVIEWED_PIECES])
+    more = f" … ({len(pieces)} pieces)" if len(pieces) > PREVIEWED_PIECES else ""
+    yield f"  {text}{more}\n    -> {kind.describe(example)}"
+
+
+def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Iterator[str]:
+    """What is cut, the model, the rows, the settings and the steps."""
+    yield from dict.fromkeys((*task.train.remarks, *task.dev.remarks))
+    settings, config = task.settings, start.config
+    dtype = str(choose_dtype(settings.precision, task.device)).removeprefix("torch.")
+    yield (
+        f"model: {start.name}, {counted(config.num_hidden_layers, 'layer')} x "
+        f"{config.hidden_size}; {task.device}, {dtype}"
+        + (f", {counted(threads, 'thread')}" if task.device.type == "cpu" else "")
+    )
+    yield _describe_rows(task.train, task.dev.examples, settings.batch_size)
+    yield from describe_settings(settings, spans=task.card.kind == "span")
+    yield f"{counted(task.steps, 'step')}, {task.steps_per_epoch:,} an epoch"
+
+
+def _describe_rows(train: Prepared, dev: Sequence[Example], batch_size: int) -> str:
+    lengths = train.rows.lengths
+    padding = padding_share(lengths, plan_epoch(lengths, batch_size, 0, 0))
+    rows = len(train.rows)
+    of_rows = f" in {counted(rows, 'row')}" if rows != len(train.examples) else ""
+    return (
+        f"data: {counted(len(train.examples), 'example')} to train on{of_rows}, {len(dev):,} in "
+        f"dev; {lengths.mean():.0f} pieces a row, {padding:.1%} padding"
+    )
