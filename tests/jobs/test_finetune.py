@@ -251,9 +251,9 @@ def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypat
 
     spy("open_with_head", lambda arguments, options: arguments[2])
     spy("steps_of", lambda arguments, options: options["seed"])
-    spy("train", lambda arguments, options: options["settings"].seed)
+    spy("Trainer", lambda arguments, options: options["settings"].seed)
     finetune(cards["tag"], model, None, tmp_path / "run", [*QUICK, "epochs=1"], seeds=2)
-    each = [("open_with_head", 1), ("train", 1), ("steps_of", 1)]
+    each = [("open_with_head", 1), ("Trainer", 1), ("steps_of", 1)]
     assert seen[-3:] == each
     assert [number for _, number in seen[:-3]] == [0] * 3
 
