@@ -75,7 +75,7 @@ def test_models_are_asked(tmp_path, listed, monkeypatch, capsys):
     )
     model = BertForMaskedLM(config)
     with torch.no_grad():
-        model.masked_words.bias[tokenizer.vocabulary.index("的")] = 100.0
+        model.mlm_head.bias[tokenizer.vocabulary.index("的")] = 100.0
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     monkeypatch.setattr(sys, "argv", ["set_phrases.py", str(tmp_path), str(tmp_path), "--json"])

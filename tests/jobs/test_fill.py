@@ -106,14 +106,14 @@ def test_lines_of_stdin_are_filled_as_if_alone(model: Path, capsys, monkeypatch)
 
 def test_only_masks_reach_the_vocabulary_matrix(model: Path, monkeypatch) -> None:
     from zhbert.inference.fill import fill, open_mask_filler
-    from zhbert.model.heads import MaskedWordsHead
+    from zhbert.model.heads import MaskedLMHead
 
     network, tokenizer = open_mask_filler(model)
     seen = []
     monkeypatch.setattr(
-        MaskedWordsHead,
+        MaskedLMHead,
         "forward",
-        lambda self, hidden, words, forward=MaskedWordsHead.forward: (
+        lambda self, hidden, words, forward=MaskedLMHead.forward: (
             seen.append(len(hidden)) or forward(self, hidden, words)
         ),
     )

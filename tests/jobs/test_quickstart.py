@@ -46,7 +46,7 @@ def save_model(folder: Path, kind: type[BertModel], tokenizer: Tokenizer) -> Pat
     if isinstance(model, BertForMaskedLM):
         # An untrained head, whose weights are as they were drawn, is refused.
         with torch.no_grad():
-            for parameter in model.masked_words.parameters():
+            for parameter in model.mlm_head.parameters():
                 parameter += 0.05 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

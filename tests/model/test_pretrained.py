@@ -452,7 +452,7 @@ def test_scaled_weights_keep_the_size_of_what_passes_through(config: BertConfig)
 
 def test_the_scaled_bias_is_the_log_of_smoothed_frequencies(config: BertConfig) -> None:
     model, counts = scaled(config)
-    probabilities = model.masked_words.bias.exp()
+    probabilities = model.mlm_head.bias.exp()
     assert probabilities.sum().item() == pytest.approx(1.0, abs=1e-5)
     expected = torch.tensor((counts + 0.5) / (counts + 0.5).sum(), dtype=torch.float32)
     torch.testing.assert_close(probabilities.detach(), expected)
@@ -466,7 +466,7 @@ def test_scaling_leaves_embeddings_and_norms_and_depends_on_the_seed_alone(
     changed = {f"{name}.weight" for name in linear_maps(scaled(config)[0])}
     for name, parameter in model.items():
         assert torch.equal(parameter, again[name])
-        if name not in changed | {"masked_words.bias"}:
+        if name not in changed | {"mlm_head.bias"}:
             assert torch.equal(parameter, plain[name]), name
     assert all(not torch.equal(model[name], other[name]) for name in changed)
 
@@ -493,7 +493,7 @@ def test_hidden_matrices_are_the_linear_maps_between_hidden_states(
     assert found == {
         name: 3 if name.endswith("qkv.weight") else 1
         for name, parameter in parts.items()
-        if parameter.ndim == 2 and not name.startswith(("encoder.embeddings.", "sentence_pair."))
+        if parameter.ndim == 2 and not name.startswith(("encoder.embeddings.", "nsp_head."))
     }
     assert len(found) == 4 * 3 + 2  # of each layer, and the pooler's and the transform
 

@@ -104,7 +104,7 @@ def fill(
     batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
     with torch.inference_mode():
         masked = model.encoder(batch)[(batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]]
-        logits = model.masked_words(masked, model.encoder.embeddings.words.weight)
+        logits = model.mlm_head(masked, model.encoder.embeddings.words.weight)
         ranked = _likeliest(logits, tokenizer, top_k)
     return [
         _filled(text, encoding.offsets[encoding.ids == tokenizer.mask_id].tolist(), ranked)

@@ -279,6 +279,7 @@ class _Job:
             console.say(line)
 
     def go(self) -> Result:
+        from zhbert.model.names import current_names
         from zhbert.pretraining import objective
         from zhbert.train.checkpoint import load_model_state
         from zhbert.train.log import TensorBoard
@@ -301,7 +302,7 @@ class _Job:
         if recipe.rows.builder != "pairs":
             # Nothing trains them, and DDP waits for the gradient of every trained parameter.
             model.pooler.requires_grad_(False)
-            model.sentence_pair.requires_grad_(False)
+            model.nsp_head.requires_grad_(False)
         model.to(ranks.device)
         optimizer = self._optimizer(begun)
         self._compile(model, begun.shape)
@@ -354,7 +355,7 @@ class _Job:
         if ranks.first and not outcome.signal:
             if best and (found := best.best()):
                 kept, judged = found.step, found.info["evaluations"]
-                load_model_state(model, found.tensors("model"), found.path)
+                load_model_state(model, current_names(found.tensors("model")), found.path)
                 if kept < outcome.step:
                     self.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
             self._write_final(model)
@@ -375,6 +376,7 @@ class _Job:
 
     def _optimizer(self, begun: _Start) -> AdamW | Lamb:
         """The recipe's optimiser, in every process with the state that the run goes on from."""
+        from zhbert.model.names import current_names
         from zhbert.train.optim import OPTIMIZERS
 
         options, ranks = self.recipe.optimizer, self.ranks
@@ -395,7 +397,7 @@ class _Job:
         )
         if begun.checkpoint is not None:
             if ranks.first:
-                optimizer.load_state_dict(begun.checkpoint.tensors("optimizer"))
+                optimizer.load_state_dict(current_names(begun.checkpoint.tensors("optimizer")))
             state = optimizer.state_dict()
             ranks.broadcast([value for name, value in state.items() if name != "steps"])
             optimizer.steps = int(ranks.sum([optimizer.steps if ranks.first else 0])[0])
@@ -592,6 +594,7 @@ class _Job:
     def _from_checkpoint(
         self, shape: ModelShape, checkpoint: Checkpoint, first_step: int
     ) -> _Start:
+        from zhbert.model.names import current_names
         from zhbert.model.pretrained import BertForPreTraining
         from zhbert.train.checkpoint import load_model_state
         from zhbert.train.loop import TrainState
@@ -600,7 +603,7 @@ class _Job:
         model = BertForPreTraining(self._config(shape), seed=self.recipe.seed)
         # The other processes get the first one's weights when DDP is set up.
         if self.ranks.first:
-            load_model_state(model, checkpoint.tensors("model"), checkpoint.path)
+            load_model_state(model, current_names(checkpoint.tensors("model")), checkpoint.path)
         at = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
         return _Start(shape, model, checkpoint, at, first_step)
 

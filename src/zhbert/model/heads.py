@@ -24,7 +24,7 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))
 
 
-class MaskedWordsHead(nn.Module):
+class MaskedLMHead(nn.Module):
     """Guesses the piece at a position; the decoder is the word embeddings themselves."""
 
     def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
@@ -72,7 +72,7 @@ class MaskedWordsHead(nn.Module):
         return self._workspace
 
 
-class SentencePairHead(nn.Module):
+class NextSentenceHead(nn.Module):
     """Does the second segment follow the first (0) or not (1)?"""
 
     def __init__(self, config: BertConfig) -> None:

@@ -54,18 +54,20 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("encoder.layers.*.feed_forward_norm.bias",     ("L.output.LayerNorm.bias",)),
     ("pooler.dense.weight",                         ("bert.pooler.dense.weight",)),
     ("pooler.dense.bias",                           ("bert.pooler.dense.bias",)),
-    ("masked_words.transform.weight",               ("P.transform.dense.weight",)),
-    ("masked_words.transform.bias",                 ("P.transform.dense.bias",)),
-    ("masked_words.norm.weight",                    ("P.transform.LayerNorm.weight",)),
-    ("masked_words.norm.bias",                      ("P.transform.LayerNorm.bias",)),
-    ("masked_words.bias",                           ("P.bias",)),
-    ("sentence_pair.dense.weight",                  ("cls.seq_relationship.weight",)),
-    ("sentence_pair.dense.bias",                    ("cls.seq_relationship.bias",)),
+    ("mlm_head.transform.weight",                   ("P.transform.dense.weight",)),
+    ("mlm_head.transform.bias",                     ("P.transform.dense.bias",)),
+    ("mlm_head.norm.weight",                        ("P.transform.LayerNorm.weight",)),
+    ("mlm_head.norm.bias",                          ("P.transform.LayerNorm.bias",)),
+    ("mlm_head.bias",                               ("P.bias",)),
+    ("nsp_head.dense.weight",                       ("cls.seq_relationship.weight",)),
+    ("nsp_head.dense.bias",                         ("cls.seq_relationship.bias",)),
     ("classifier.weight",                           ("classifier.weight",)),
     ("classifier.bias",                             ("classifier.bias",)),
     ("qa_outputs.weight",                           ("qa_outputs.weight",)),
     ("qa_outputs.bias",                             ("qa_outputs.bias",)),
 )  # fmt: skip
+# What our parameters began with in earlier versions, whose training checkpoints are still read.
+_RENAMED = (("masked_words.", "mlm_head."), ("sentence_pair.", "nsp_head."))
 # Other names of the same thing, and where they lead.
 ALIASES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -195,6 +197,21 @@ def hugging_face_names(ours: str) -> tuple[str, ...]:
     template = ours if number is None else ours.replace(f".{number[1]}.", ".*.", 1)
     theirs = _BY_OURS[template]
     return theirs if number is None else tuple(n.replace("*", number[1], 1) for n in theirs)
+
+
+def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A training checkpoint's tensors, those of the optimiser too, under today's names of ours.
+
+    >>> list(current_names({"masked_words.bias": torch.ones(2)}))
+    ['mlm_head.bias']
+    """
+    current = {}
+    for name, tensor in state.items():
+        for old, new in _RENAMED:
+            if name.startswith(old):
+                name = new + name.removeprefix(old)
+        current[name] = tensor
+    return current
 
 
 def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str, str]:

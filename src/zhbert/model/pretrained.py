@@ -21,7 +21,7 @@ from zhbert.model.checkpoint import Checkpoint, entries_of, open_checkpoint, wri
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
-from zhbert.model.heads import MaskedWordsHead, Pooler, SentencePairHead
+from zhbert.model.heads import MaskedLMHead, NextSentenceHead, Pooler
 from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
 from zhbert.model.layers import BERT_LAYERS, Block, Embeddings, FeedForward, Layers
 from zhbert.model.loss import Candidates
@@ -43,7 +43,7 @@ IGNORED_LABEL = -100
 
 # The modules of a model that is a plain BERT.
 _BERT_PARTS = {
-    Attention, Block, Embeddings, Encoder, FeedForward, MaskedWordsHead, Pooler, SentencePairHead,
+    Attention, Block, Embeddings, Encoder, FeedForward, MaskedLMHead, Pooler, NextSentenceHead,
     nn.Embedding, nn.LayerNorm, nn.Linear, nn.ModuleList,
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ class _Bert(nn.Module):
             if isinstance(module, nn.Linear):
                 # Not drawn anew: a generator of the same seed would repeat the embeddings' numbers.
                 module.weight.mul_(module.in_features**-0.5 / self.config.initializer_range)
-            elif isinstance(module, MaskedWordsHead):
+            elif isinstance(module, MaskedLMHead):
                 # A piece that never occurs counts as half an occurrence: its log must be finite.
                 smoothed = torch.from_numpy(counts).double() + 0.5
                 module.bias.copy_((smoothed / smoothed.sum()).log())
@@ -183,7 +183,7 @@ class _Bert(nn.Module):
 
         Heads that end in labels are none; nor are the embeddings, which are looked up.
         """
-        inner = ("encoder.", "pooler.", "masked_words.")
+        inner = ("encoder.", "pooler.", "mlm_head.")
         return {
             f"{name}.weight": 3 if name.endswith(".qkv") else 1
             for name, module in self.named_modules()
@@ -362,7 +362,7 @@ class _Bert(nn.Module):
         unused = sorted(set(checkpoint.entries) - used)
         states = head_states(checkpoint.entries, self.config.initializer_range)
         words = {name: state.word for name, state in states.items()}
-        state = words["masked_words"] if hasattr(self, "masked_words") else ""
+        state = words["masked_words"] if hasattr(self, "mlm_head") else ""
         summary = summary_line(checkpoint, states)
         said = self.config.other.get("architectures") == ["BertForMaskedLM"]
         # What a model says itself that it has not is no reason for a warning.
@@ -446,7 +446,7 @@ class BertForMaskedLM(_Bert):
     """The encoder with the head that fills masks."""
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
-        self.masked_words = MaskedWordsHead(config, layers)
+        self.mlm_head = MaskedLMHead(config, layers)
 
     def forward(
         self,
@@ -461,9 +461,7 @@ class BertForMaskedLM(_Bert):
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
-        logits = packed.padded(
-            self.masked_words(packed.hidden, self.encoder.embeddings.words.weight)
-        )
+        logits = packed.padded(self.mlm_head(packed.hidden, self.encoder.embeddings.words.weight))
         return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
 
 
@@ -472,8 +470,8 @@ class BertForPreTraining(_Bert):
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
-        self.masked_words = MaskedWordsHead(config, layers)
-        self.sentence_pair = SentencePairHead(config)
+        self.mlm_head = MaskedLMHead(config, layers)
+        self.nsp_head = NextSentenceHead(config)
 
     def forward(
         self,
@@ -492,10 +490,8 @@ class BertForPreTraining(_Bert):
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
-        logits = packed.padded(
-            self.masked_words(packed.hidden, self.encoder.embeddings.words.weight)
-        )
-        pair_logits = self.sentence_pair(self.pooler(packed.padded(packed.hidden)[:, 0]))
+        logits = packed.padded(self.mlm_head(packed.hidden, self.encoder.embeddings.words.weight))
+        pair_logits = self.nsp_head(self.pooler(packed.padded(packed.hidden)[:, 0]))
         loss = _masked_lm_loss(logits, labels)
         if next_sentence_label is not None:
             pair_loss = nn.functional.cross_entropy(
@@ -529,10 +525,10 @@ class BertForPreTraining(_Bert):
         subset = QuerySubset.of(layout, predicted_positions, with_first=pairs)
         hidden = self.encoder(batch, layout, self._keys(layout), subset=subset)
         words = self.encoder.embeddings.words.weight
-        loss, correct = self.masked_words.loss(hidden[subset.predicted], words, labels, candidates)
+        loss, correct = self.mlm_head.loss(hidden[subset.predicted], words, labels, candidates)
         if next_sentence_labels is None:
             return PretrainingLoss(loss, correct, None, None)
-        logits = self.sentence_pair(self.pooler(hidden[subset.first])).float()
+        logits = self.nsp_head(self.pooler(hidden[subset.first])).float()
         pair_loss = nn.functional.cross_entropy(logits, next_sentence_labels, reduction="sum")
         pair_correct = (logits.argmax(-1) == next_sentence_labels).sum()
         return PretrainingLoss(loss, correct, pair_loss, pair_correct)
