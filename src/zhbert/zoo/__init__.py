@@ -1,4 +1,4 @@
-"""Published models: a name, an address or an archive becomes a folder."""
+"""Published models: from a name, an address or an archive to a local folder."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ def cache_folder() -> Path:
 
 
 def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
-    """A local model folder for whatever names a model.
+    """The local folder of a model, which is fetched and unpacked into the cache if need be.
 
-    ``name``: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``,
-    or ``mini``, which is a part of this package); a hub id (``hfl/rbt3``); the URL of an archive.
-    What exists on this machine wins; the rest is fetched and unpacked into the cache, once.
-    ``form`` chooses between the archives of a card: ``pytorch`` (which is taken if there are both)
-    or ``tensorflow``. ``quiet`` shows no progress on stderr.
+    Args:
+        name: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``,
+            or ``mini``, which is a part of this package); a hub id (``hfl/rbt3``); or the URL of
+            an archive. A file or folder of that name on this machine comes first.
+        form: which of the forms that the catalogue knows: "pytorch" (the default where there are
+            both) or "tensorflow".
+        quiet: show no progress on stderr.
 
     Raises:
-        ZhbertError: no such thing, no model in it, or it could not be fetched.
+        ZhbertError: nothing of that name, no model in it, or it could not be fetched.
     """
     origin = origin_of(name, form)
     if origin.kind == "folder":
@@ -78,10 +80,10 @@ def save(
     replace: bool = True,
     quiet: bool = True,
 ) -> Path:
-    """Get a model as ``locate`` does and write its files into the new folder ``out``, all or none.
+    """Get a model as ``locate`` does, and write its files into the folder ``out``, all or none.
 
-    A folder nested in an archive is lifted: ``out`` itself holds the weights. What was there
-    before is replaced, but for ``replace=False``.
+    ``out`` itself holds the weights, even where an archive has them in a folder inside. A former
+    ``out`` is replaced; with ``replace=False`` that is an error.
 
     Raises:
         ZhbertError: as ``locate``.
@@ -110,7 +112,7 @@ def save(
 
 
 def cached_models() -> list[str]:
-    """What ``locate`` opens without a network: names of the catalogue, hub ids, addresses."""
+    """What ``locate`` finds without a network: names of the catalogue, hub ids, addresses."""
     from zhbert.zoo.download import read_record
     from zhbert.zoo.hub import cached_hub_ids
 
@@ -134,7 +136,8 @@ def _copy(files: Iterable[Path], out: str | Path, replace: bool) -> None:
 def _folder_of(path: Path) -> Path:
     model = find_model(path)
     if not path.is_dir():
-        # One of several checkpoints in a folder: only its own name leads to it.
+        # The path of one of several checkpoints in a folder must be kept: the folder's own path
+        # would lead to another one.
         try:
             if find_model(model.folder).weights != model.weights:
                 return path
@@ -162,7 +165,7 @@ def _unpacked(archive: Path, progress: DownloadProgress) -> Path:
 
 
 def _intact(folder: Path) -> Path | None:
-    """The model in a folder of the cache; None where there is none, or no longer."""
+    """The model in a folder of the cache; None where there is none, or only a part of one."""
     try:
         return find_model(folder).folder
     except ZhbertError:
@@ -177,7 +180,10 @@ def _unpack(
     lift: bool = False,
     replace: bool = True,
 ) -> None:
-    """Unpack a model into ``out``, all or nothing; ``lift`` takes it out of a nested folder."""
+    """Unpack a model into ``out``, all or nothing.
+
+    ``lift``: its files are moved up from the folder inside the archive that holds them.
+    """
     with atomic_folder(out, replace=replace) as temporary:
         inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
         inside.mkdir(exist_ok=True)
@@ -191,7 +197,7 @@ def _unpack(
         except ZhbertError as error:
             raise BadArchiveError(str(error).replace(str(inside), str(archive))) from None
         if lift:
-            # Also what stands beside a nested folder: a licence, say.
+            # Files beside that folder, such as a licence, come along.
             beside = [path for path in inside.iterdir() if path.is_file()]
             for path in (*model.folder.iterdir(), *beside):
                 if path.exists() and not (temporary / path.name).exists():
@@ -217,7 +223,7 @@ def _from_url(url: str, progress: DownloadProgress) -> Path:
 
 @contextmanager
 def _fetched(url: str, progress: DownloadProgress) -> Iterator[Path]:
-    """The archive at ``url``; one that turns out to be useless does not stay in the cache."""
+    """The archive at ``url``; it is removed from the cache if it turns out to be useless."""
     from zhbert.zoo.download import discard, fetch, folder_for
 
     store = folder_for(url, cache_folder())
@@ -230,7 +236,7 @@ def _fetched(url: str, progress: DownloadProgress) -> Iterator[Path]:
 
 
 def _other_ways(origin: Origin) -> str:
-    """Where else a model of the hub is had, where the hub does not answer."""
+    """Where else to get a model of the hub, for the error that the hub does not answer."""
     from zhbert.zoo.hub import MIRROR, asks_the_hub_itself
 
     if origin.kind != "hub" or not asks_the_hub_itself():
@@ -245,7 +251,7 @@ def _other_ways(origin: Origin) -> str:
 
 @contextmanager
 def _clear_errors(origin: Origin) -> Iterator[None]:
-    """Say what else would work, where it is known."""
+    """Within it, errors of downloading also say what else would work, where that is known."""
     from zhbert.zoo.download import NotThereError, UnreachableError
 
     try:

@@ -1,4 +1,4 @@
-"""Unpack an archive that a stranger made: nothing outside the folder, no links, no bombs."""
+"""Unpack archives safely: nothing outside the folder, no links, no decompression bombs."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BLOCK = 1 << 20
-# tarfile reads a long name or a pax header whole, zipfile the list of all members: honest ones
-# are far smaller than this.
+# tarfile reads long names and pax headers in one piece, and zipfile the list of all members. In
+# archives of models they are far smaller than this.
 _LONGEST_READ = 1 << 20
-# Folders in folders, and bytes of one name: what every file system takes.
+# The depth of nested folders, and the bytes of a name, that every file system allows.
 _DEEPEST = 32
 _LONGEST_NAME = 255
 
 
 class BadArchiveError(ZhbertError):
-    """The archive itself is at fault: unpacking it again would end the same way."""
+    """The archive itself is at fault: unpacking it again would fail in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an archive of one model never reaches; the largest published one unpacks to 2 GB."""
+    """Bounds beyond the archive of any model; the largest published one unpacks to 2 GB."""
 
     members: int = 10_000
     # Bytes, unpacked.
     size: int = 64 << 30
-    # Unpacked bytes for one packed byte. Weights hardly shrink; zeros shrink a thousandfold.
+    # Unpacked bytes for each packed byte. Weights hardly shrink; zeros shrink a thousandfold.
     ratio: int = 100
-    # Below this many bytes the ratio does not matter: small files of zeros are honest.
+    # Up to this many unpacked bytes the ratio is not looked at: small files of zeros are harmless.
     harmless: int = 64 << 20
 
 
 def kind_of(path: Path) -> str | None:
-    """``zip``, ``tar`` or a compression, by the first bytes; None for what is not unpacked here."""
+    """``zip``, ``tar`` or a compression, by the first bytes; None: nothing that `unpack` takes."""
     head = read_head(path)
     packed = compression_of(head)
     return archive_of(head) or (None if packed == "zstd" else packed)
@@ -74,8 +74,8 @@ def unpack(
 ) -> list[Path]:
     """Unpack ``archive`` into the existing, empty ``folder``; return the files written.
 
-    Whoever calls gives a temporary folder (``atomic_folder``): an archive that turns out to be
-    hostile or damaged half way is to leave nothing behind.
+    Give it a temporary folder (``zhbert.files.atomic_folder``): of an archive that turns out to be
+    hostile or damaged half way, files are left behind.
 
     Raises:
         BadArchiveError: not an archive, a damaged or encrypted one, or one with members that lead
@@ -104,7 +104,7 @@ def _what_else(path: Path) -> str:
 
 
 class _Unpacker:
-    """Checks each member and writes it, counting the bytes that really come out."""
+    """Checks each member and writes it, counting the unpacked bytes: sizes in headers may lie."""
 
     def __init__(
         self, archive: Path, folder: Path, limits: Limits, progress: DownloadProgress
@@ -158,12 +158,12 @@ class _Unpacker:
         self.written.append(path)
 
     def count(self, length: int) -> None:
-        """Note that so many bytes came out."""
+        """Add to the number of unpacked bytes."""
         self.unpacked += length
         self.check(self.unpacked)
 
     def check(self, unpacked: int) -> None:
-        """Refuse what unpacks to more than an honest archive of this size."""
+        """Raise if so many unpacked bytes are more than `Limits` allows for the archive's size."""
         if unpacked > self.limits.size:
             self.refuse(f"more than {self.limits.size:,} bytes when unpacked")
         if unpacked > max(self.limits.harmless, self.limits.ratio * self.packed):
@@ -172,7 +172,7 @@ class _Unpacker:
             )
 
     def refuse(self, why: str) -> NoReturn:
-        """Stop here."""
+        """Raise a BadArchiveError with the reason."""
         raise BadArchiveError(f"{self.archive}: refused: {why}; nothing was unpacked")
 
 
@@ -189,7 +189,7 @@ def member_parts(name: str) -> tuple[str, ...] | None:
 
 
 def is_junk(parts: tuple[str, ...]) -> bool:
-    """What file managers leave in archives; no model needs it.
+    """Whether a member is one of the files that file managers add to archives.
 
     >>> is_junk(("__MACOSX", "bert", "._config.json")), is_junk(("bert", "config.json"))
     (True, False)
@@ -234,14 +234,14 @@ def _unpack_zip(unpacker: _Unpacker, packed: IO[bytes]) -> None:
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """The name as it was meant: zipfile takes what has no flag for UTF-8 for an old code page."""
+    """The name as it was meant; zipfile decodes names without the UTF-8 flag as code page 437."""
     if member.flag_bits & 0x800 or member.filename.isascii():
         return member.filename
     return _decoded(member.filename.encode("cp437")) or member.filename
 
 
 def _decoded(name: bytes) -> str | None:
-    """A name without its encoding: UTF-8, or Chinese Windows' GBK."""
+    """A name whose encoding is not told: UTF-8, or GBK as on Chinese Windows."""
     for encoding in ("utf-8", "gb18030"):
         try:
             return name.decode(encoding)
@@ -272,9 +272,9 @@ def _unpack_tar(unpacker: _Unpacker, packed: IO[bytes], kind: str) -> None:
         ) as archive:
             for member in archive:
                 _unpack_tar_member(unpacker, archive, member)
-            # tarfile takes a damaged header, or the end of a truncated file, for the archive's end.
-            # The true end is zeros, up to the last byte. Reading to there also makes the
-            # decompressor compare its checksum.
+            # tarfile takes a damaged header and the end of a truncated file for the end of the
+            # archive. After the real end there are only zeros. Reading them to the last byte also
+            # makes the decompressor compare its checksum.
             bounded.seek(archive.offset)
             zeros = 0
             while block := bounded.read(_BLOCK):
@@ -310,7 +310,7 @@ def _unpack_tar_member(
 
 
 class _Bounded:
-    """A file or decompressed stream that ends in an error where a bomb would go on."""
+    """A file or decompressed stream that raises when it exceeds `Limits`."""
 
     def __init__(self, file: IO[bytes], unpacker: _Unpacker) -> None:
         self.file = file
@@ -319,7 +319,7 @@ class _Bounded:
         self.seekable = file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; fewer than zero mean all that is left."""
+        """At most ``size`` bytes; a negative number stands for all that are left."""
         data = self.file.read(min(size, _LONGEST_READ + 1) if size >= 0 else _LONGEST_READ + 1)
         if max(size, len(data)) > _LONGEST_READ:
             self.unpacker.refuse(f"a header of {max(size, len(data)):,} bytes")
@@ -327,7 +327,7 @@ class _Bounded:
         return data
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Go to a byte; of a stream everything before it is decompressed on the way."""
+        """Go to a position; in a compressed stream all before it is decompressed."""
         if not whence:
             self.unpacker.check(position)
         return self.file.seek(position, whence)

@@ -1,4 +1,4 @@
-"""The cards of every published model: what it is, where it is had, its shape."""
+"""The catalogue of published models: a card for each, with its shape and where it is published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ CLASSES = {
     "roberta": ("RobertaModel", "RobertaTokenizer"),
     "xlm-roberta": ("XLMRobertaModel", "XLMRobertaTokenizer"),
 }
-# What a model can be had as -> the field that says where, in the order in which one is chosen.
+# The forms in which a model is published -> the field of its card that says where; the first is
+# taken before the others.
 FORMS = {
     "here": "package_folder",
     "hub": "hugging_face_id",
@@ -34,7 +35,7 @@ SIZES = ("tiny", "small", "base", "large")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One published model; None where their READMEs do not say.
+    """One published model; a field is None where its README does not say.
 
     >>> card = find_card("hfl/rbt3")
     >>> card.name, card.num_layers, card.hidden_size, card.forms
@@ -43,7 +44,7 @@ class ModelCard:
 
     name: str
     display_name: str | None = None
-    # Every other name that finds the card: written ones, hub ids, names of archives.
+    # The other names that find the card: listed ones, hub ids, names of archives.
     aliases: tuple[str, ...] = ()
     source: str  # the reference that lists it
     owner: str
@@ -67,7 +68,7 @@ class ModelCard:
     # A folder of zhbert.zoo.packaged.FOLDER.
     package_folder: str | None = None
     hugging_face_id: str | None = None
-    # A copy there that others use and name; zhbert does not fetch from it.
+    # A copy on ModelScope. It is only shown: zhbert does not fetch from there.
     modelscope_id: str | None = None
     tensorflow_archive: str | None = None
     pytorch_archive: str | None = None
@@ -76,7 +77,7 @@ class ModelCard:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """What it can be had as: some of FORMS, in that order."""
+        """The forms in which it is published: some of FORMS, in that order."""
         return tuple(form for form, field in FORMS.items() if getattr(self, field))
 
     @property
@@ -94,7 +95,7 @@ class ModelCard:
 
     @property
     def opens_here(self) -> bool:
-        """Is it a BERT, which zhbert opens?"""
+        """Whether it is a BERT: zhbert opens no other architecture."""
         return self.architecture == "bert"
 
 
@@ -133,7 +134,7 @@ def similar_names(name: str, count: int = 3) -> list[str]:
     'rbt3'
     """
     index, wanted = _index(), _key(name)
-    # A part of a name ("night king", "wwm") is no near match by its letters.
+    # A part of a name ("night king", "wwm") is not found by difflib, which compares whole names.
     keys = [key for key in index if len(wanted) > 2 and wanted in key]
     keys += difflib.get_close_matches(wanted, index, n=2 * count)
     return list(dict.fromkeys(index[key].name for key in keys))[:count]
@@ -141,7 +142,7 @@ def similar_names(name: str, count: int = 3) -> list[str]:
 
 @functools.cache
 def _index() -> Mapping[str, ModelCard]:
-    # The first card keeps a name: a test holds that no two have one in common.
+    # A test makes sure that no two cards share a name.
     index: dict[str, ModelCard] = {}
     for card in cards():
         for name in (card.name, *card.aliases):
@@ -158,7 +159,7 @@ def _card(table: Mapping[str, Any]) -> ModelCard:
     names = [*card.aliases]
     names += [name for name in (card.display_name, card.paddlehub_module) if name]
     if card.hugging_face_id:
-        # Many people type a hub id without its owner, as Google's models were long called.
+        # Many people write hub ids without the owner, since the ids of Google's models had none.
         names += [card.hugging_face_id, card.hugging_face_id.rpartition("/")[2]]
     for url in (card.pytorch_archive, card.tensorflow_archive):
         if url:

@@ -1,4 +1,4 @@
-"""Fetch one archive over HTTPS: it goes on where it broke off, is verified, whole or not there."""
+"""Fetch an archive over HTTP: interrupted downloads are resumed, and complete ones verified."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from zhbert.zoo.progress import DownloadProgress
 if TYPE_CHECKING:
     from requests import Response, Session
 
-# What has come is written down in such pieces, also of a server that is hardly alive.
+# Bytes written at a time: few enough that those of a very slow server are kept, too.
 _BLOCK = 1 << 13
 _REDIRECTS = 10
-# Of a line that frames the body; an honest one has a few hexadecimal digits.
+# Bytes of a line between the chunks of a body, which normally has a few hexadecimal digits.
 _LONGEST_LINE = 1 << 12
 
 _NO_HTTP = "the server sends what is not HTTP"
@@ -42,17 +42,17 @@ _Result = TypeVar("_Result")
 class RetryPolicy:
     """What is tried again, how often, and after how many seconds."""
 
-    # Before each further attempt. An attempt that brought new bytes starts the row anew, so that
-    # a large file comes through a bad line as long as there is any progress.
+    # Seconds before each further attempt. After an attempt that brought new bytes, the count of
+    # attempts starts anew: a large file arrives over a bad line as long as there is any progress.
     waits: tuple[float, ...] = (1, 2, 4, 8)
-    # A server may name its own wait (Retry-After); more seconds than this are not waited.
+    # A server may ask for a wait (Retry-After); if it is longer than this, the download fails.
     longest_wait: float = 120
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
-    # Until the connection stands; then between two pieces of the answer.
+    # Seconds: for the connection; then between two pieces of the answer.
     timeouts: tuple[float, float] = (10, 30)
-    # Until the answer begins, all redirections included: a server may drip its headers.
+    # Seconds until the body begins, redirections included: a server may send headers slowly.
     answer: float = 120
-    # A body slower than so many bytes a second, over so many seconds, never ends.
+    # A body that comes more slowly than so many bytes a second, over so many seconds, is given up.
     slowest: float = 1000
     window: float = 60
     # Bytes: the largest published archive has 1.3 GB.
@@ -66,7 +66,7 @@ RETRY = RetryPolicy()
 
 @dataclass(frozen=True)
 class DownloadRecord:
-    """What is known of a file since it was first fetched; later copies are held against it."""
+    """What a file was when it was first fetched; later copies are compared with it."""
 
     url: str
     size: int  # bytes
@@ -76,26 +76,26 @@ class DownloadRecord:
 
 @dataclass(frozen=True)
 class _State:
-    """What the server said of a file that is not here in full."""
+    """What the server said of a file that has not arrived completely."""
 
-    validator: str | None = None  # tells one version of the file from another
+    validator: str | None = None  # a strong ETag or a date: differs for every version of the file
     total: int | None = None  # bytes
 
 
 class UnreachableError(ZhbertError):
-    """No connection: models that were fetched before still work."""
+    """There is no connection; models that were fetched before still work."""
 
 
 class NotThereError(ZhbertError):
-    """The server has no such file for us; another address may."""
+    """The server does not give this file; another address may."""
 
 
 class _SlowError(Exception):
-    """The server sends, but too slowly for that to end."""
+    """The server sends too slowly."""
 
 
 class _BrokenError(Exception):
-    """One attempt failed, another may not; ``wait`` where the server named one."""
+    """An attempt failed and may be repeated, after ``wait`` seconds if the server asks for them."""
 
     def __init__(self, why: str, wait: float | None = None, *, connection: bool = False) -> None:
         super().__init__(why)
@@ -105,7 +105,7 @@ class _BrokenError(Exception):
 
 
 def folder_for(url: str, cache: Path) -> Path:
-    """Where the cache keeps the file of an address, whoever asks for it."""
+    """The folder of the cache for the file of an address, without a user's name and password."""
     address = split_checksum(url)[0]
     place = urlsplit(address).netloc
     address = address.replace(place, place.rpartition("@")[2], 1)
@@ -120,7 +120,7 @@ def read_record(folder: Path) -> DownloadRecord | None:
 
 
 def _noted(path: Path, kind: type[_Note]) -> _Note | None:
-    """A note of the cache: it is only a help, and a damaged one is as good as none."""
+    """What a small JSON file of the cache says; None where it is missing or damaged."""
     try:
         values = read_json(path, dict)
         return build(kind, {k: v for k, v in values.items() if v is not None}, "", str(path))
@@ -129,7 +129,7 @@ def _noted(path: Path, kind: type[_Note]) -> _Note | None:
 
 
 def discard(folder: Path) -> None:
-    """Forget a file that turned out to be useless: the next time it is fetched anew."""
+    """Remove a file that turned out to be useless, so that it is fetched anew the next time."""
     record = read_record(folder)
     (folder / "record.json").unlink(missing_ok=True)
     if record:
@@ -146,8 +146,8 @@ def fetch(
     """The file at ``url``, in ``folder``, fetched once and verified each time.
 
     Size and SHA-256 are recorded when it first arrives. ``url`` may end in ``#sha256=...``, a
-    published checksum. What arrived of a download that broke off is kept, and the next call goes
-    on from there. Processes that fetch the same file wait for each other.
+    published checksum. Of an interrupted download all bytes are kept, and the next call resumes
+    it. Processes that fetch the same file wait for each other.
 
     Raises:
         UnreachableError: no connection.
@@ -166,7 +166,7 @@ def fetch(
 
 @contextmanager
 def locked(file: Path, doing: str, progress: DownloadProgress) -> Iterator[None]:
-    """Only one process at a time is in here; a second one waits, and says for what."""
+    """Hold a lock; where another process has it, say so and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file)
@@ -182,7 +182,7 @@ def locked(file: Path, doing: str, progress: DownloadProgress) -> Iterator[None]
 
 
 def split_checksum(url: str) -> tuple[str, str | None]:
-    """An address without its fragment, and the checksum in it."""
+    """An address without its fragment, and the checksum in the fragment, if there is one."""
     address, _, fragment = url.partition("#")
     try:
         host = urlsplit(address).hostname
@@ -205,7 +205,7 @@ def _file_name(url: str) -> str:
 
 
 class _Download:
-    """One file on its way: ``NAME.part`` and what the server said of it, then ``NAME``."""
+    """A download into ``NAME.part``, with ``NAME.part.json`` beside it, which becomes ``NAME``."""
 
     def __init__(
         self, url: str, folder: Path, progress: DownloadProgress, policy: RetryPolicy
@@ -214,7 +214,6 @@ class _Download:
         self.shown = without_secrets(self.url)
         self.file = folder / _file_name(self.url)
         self.part = folder / f"{self.file.name}.part"
-        # The validator that tells one version of the file from another, and its length.
         self.state = folder / f"{self.file.name}.part.json"
         self.record_file = folder / "record.json"
         self.record = read_record(folder)
@@ -237,7 +236,7 @@ class _Download:
     # --- attempts -------------------------------------------------------------------------------
 
     def obtain(self) -> None:
-        """Attempt after attempt, until all of the file is in ``part``."""
+        """Repeat attempts until all of the file is in ``part``, or they are used up."""
         furthest, failures = self.arrived(), 0
         while True:
             try:
@@ -262,12 +261,12 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def attempt(self) -> None:
-        """Ask once for what is missing, and write it down."""
+        """Ask once for the bytes that are missing, and write them to ``part``."""
         import requests
         import urllib3
 
         state = self.read_state()
-        # Without a validator nobody knows whether the rest still belongs to what is here.
+        # Without a validator it cannot be told whether the rest is of the same version.
         offset = self.arrived() if state.validator else 0
         if offset and offset == state.total:
             return
@@ -298,7 +297,7 @@ class _Download:
 
     def ask(self, session: Session, headers: Mapping[str, str]) -> Response:
         """The answer at the end of all redirections, its body not read yet."""
-        # The library follows them, too, but reads the bodies of those answers, however long.
+        # requests can follow them, but would read the bodies of those answers, of any length.
         session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
         url = self.url
         for _ in range(_REDIRECTS):
@@ -312,7 +311,7 @@ class _Download:
         raise ZhbertError(f"{self.shown}: more than {_REDIRECTS} redirections, the last to {url}")
 
     def receive(self, response: Response, offset: int, state: _State) -> None:
-        """Check what kind of answer this is; append its bytes, or begin anew with them."""
+        """Check the answer, and write its body: after ``offset``, or from the beginning."""
         start, total = _content_range(response.headers.get("Content-Range", ""))
         if offset and response.status_code == 416 and total == offset:
             return
@@ -331,7 +330,7 @@ class _Download:
     def check_answer(
         self, response: Response, offset: int, start: int | None, state: _State
     ) -> None:
-        """Go on only with an answer that holds the file, or its bytes from ``offset`` on."""
+        """Raise unless the answer holds the whole file, or its bytes from ``offset`` on."""
         status = response.status_code
         if offset and (
             status == 416
@@ -351,7 +350,7 @@ class _Download:
         """Write the answer's bytes to the part, from ``offset`` on; return where they end."""
         with self.part.open("r+b" if offset else "wb") as file:
             if not offset:
-                # After the former part is empty: its bytes must not be taken for this version's.
+                # Not before the part was emptied: its bytes were perhaps of another version.
                 write_json(self.state, asdict(_State(_validator(response), total)))
             file.seek(offset)
             for block in _body(response, self.policy):
@@ -365,7 +364,7 @@ class _Download:
         return offset
 
     def check_size(self, size: int) -> None:
-        """Refuse what no archive of a model is as large as."""
+        """Raise where a file is larger than any archive of a model."""
         if size > self.policy.largest:
             self.remove_part()
             raise ZhbertError(
@@ -378,7 +377,7 @@ class _Download:
     # --- the end --------------------------------------------------------------------------------
 
     def accept(self) -> None:
-        """Verify what has arrived, record it, and give it its name."""
+        """Verify the file, record it, and rename ``part``."""
         with self.part.open("rb+") as file:
             os.fsync(file.fileno())
         sha256, size = sha256_of(self.part), self.arrived()
@@ -427,7 +426,7 @@ class _Download:
         )
 
     def kept(self) -> str:
-        """What is not lost, where there is something."""
+        """How much is kept for the next call, for the end of an error."""
         state = self.read_state()
         of = f" of {state.total:,}" if state.total else ""
         there = self.arrived() and state.validator
@@ -438,7 +437,7 @@ class _Download:
 
 
 def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
-    """What ``ask`` returns or raises; a library that waits for longer is left alone with it."""
+    """What ``ask`` returns or raises within so many seconds; it is not waited for any longer."""
     ends: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -458,11 +457,11 @@ def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
 
 
 def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:
-    """The body of an answer as it comes."""
+    """The body of an answer, in pieces as they arrive."""
     raw: Any = response.raw
     file: Any = getattr(raw, "_fp", None)
     if hasattr(file, "fp"):
-        # Between the connection and the libraries that take the body out of its frames.
+        # Below http.client and urllib3, which would read a line or a piece of any length.
         file.fp = _Wire(file.fp, policy)
     try:
         yield from raw.stream(_BLOCK, decode_content=False)
@@ -471,7 +470,7 @@ def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:
 
 
 class _Wire:
-    """A connection's bytes, of which libraries read some whole: bounded in length and in time."""
+    """The bytes of a connection; raises where a line is too long or bytes come too slowly."""
 
     def __init__(self, file: IO[bytes], policy: RetryPolicy) -> None:
         self.file: Any = file
@@ -494,7 +493,7 @@ class _Wire:
         return b"".join(pieces)
 
     def readline(self, limit: int = -1) -> bytes:
-        """A line of the frame."""
+        """A line between two chunks of the body."""
         line = b""
         while not line.endswith(b"\n") and (seen := self.file.peek(1)):
             line += self.file.read1(seen.find(b"\n") + 1 or len(seen))
@@ -504,13 +503,13 @@ class _Wire:
         return line
 
     def readinto(self, buffer: Any) -> int:
-        """As many bytes as the buffer takes, or all that are left."""
+        """Fill the buffer, or as much of it as there are bytes left."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def note(self, count: int) -> None:
-        """So many bytes have come: are they enough for the time?"""
+        """Count bytes; raise where they are too few for the time that has passed."""
         self.come += count
         now = self.policy.clock()
         if now - self.begun >= self.policy.window:
@@ -523,10 +522,10 @@ class _Wire:
 
 
 def _validator(response: Response) -> str | None:
-    """What tells this version of a file from another: a strong ETag, or else its date."""
+    """What differs for every version of a file: a strong ETag, or else the date of its change."""
     etag: str = response.headers.get("ETag", "")
     found = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-    # It is sent back as it came, which libraries refuse of other characters.
+    # It is sent back in a header, for which requests refuses other characters.
     return found if found and found.isascii() and found.isprintable() else None
 
 
@@ -537,12 +536,12 @@ def _content_range(header: str) -> tuple[int | None, int | None]:
 
 
 def _number(text: str) -> int | None:
-    """A number of bytes that a server names; None for what is none, or beyond all files."""
+    """A number of bytes that a server names; None for anything else, and for absurd numbers."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The wait that a server asks for, in seconds: a number, or a date.
+    """The seconds that a server asks to wait: Retry-After holds their number, or a date.
 
     >>> retry_after({"Retry-After": "7"}), retry_after({})
     (7.0, None)

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: only the files needed, in huggingface_hub's own cache."""
+"""Models on the Hugging Face hub: the files that are needed, in huggingface_hub's own cache."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
 from zhbert.zoo.progress import DownloadProgress
 
-# Seconds in which a host answers that is there.
+# Seconds to wait for a connection to the hub.
 _PATIENCE = 3
 CONFIGS = ("config.json", "bert_config.json")
-# The first that a model has is taken: the others hold the same tensors again.
+# Of these only the first one is fetched: the others hold the same tensors.
 WEIGHTS = (*SAFETENSORS, *PYTORCH)
 TOKENIZER = (
     "vocab.txt",
@@ -39,7 +39,7 @@ MIRROR = "https://hf-mirror.com"
 
 
 def asks_the_hub_itself() -> bool:
-    """Neither another address is set (HF_ENDPOINT), nor the cache alone wanted."""
+    """Whether huggingface.co itself is asked: no mirror (HF_ENDPOINT), not only the cache."""
     from huggingface_hub import constants
 
     return "huggingface.co" in constants.ENDPOINT and not constants.HF_HUB_OFFLINE
@@ -50,8 +50,8 @@ def fetch_files(
 ) -> list[Path]:
     """The files of a model on the hub, all in one folder of the hub's cache.
 
-    Once they are there, the hub is asked only whether there is a newer version; where it cannot
-    be asked, they are taken as they are. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME count.
+    Files that are in the cache are fetched again only if the hub has a newer version; without a
+    connection they are used as they are. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME count.
 
     Raises:
         UnreachableError: not in the cache, and no way to the hub.
@@ -61,7 +61,7 @@ def fetch_files(
         config = _first_of(hub_id, CONFIGS)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
-        # One version throughout, whatever is uploaded meanwhile.
+        # All files are of one version, also if a new one is uploaded meanwhile.
         commit = config.parent.name
         weights = _first_of(hub_id, WEIGHTS, commit)
         if weights is None:
@@ -79,7 +79,7 @@ def fetch_files(
 
 
 def cached_hub_ids() -> list[str]:
-    """Models that the hub's cache holds completely and that zhbert can open."""
+    """Models that are complete in the hub's cache and that zhbert can open."""
     from huggingface_hub import constants
 
     found = []
@@ -108,7 +108,8 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
                 files.append(file)
         except LocalEntryNotFoundError as error:
             unknown = error
-    # Without a connection nobody knows which of them there are: one that cuts text is enough.
+    # Without a connection it cannot be told which of them the model has. One of these two holds
+    # the vocabulary and is enough.
     if unknown and not {"vocab.txt", "tokenizer.json"} & {file.name for file in files}:
         raise unknown
     return files
@@ -116,14 +117,14 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
 
 def _first_of(hub_id: str, names: tuple[str, ...], commit: str | None = None) -> Path | None:
     here = (_cached(hub_id, name, commit) for name in names if commit)
-    # What is here already is taken before anything is fetched: it holds the same tensors.
+    # A file that is in the cache is taken first, whichever it is: all hold the same tensors.
     if (file := next(filter(None, here), None)) is not None:
         return file
     return next((file for name in names if (file := _file(hub_id, name, commit))), None)
 
 
 def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
-    """A file of that version, if the cache has it."""
+    """A file of that version from the cache; None where it is not there."""
     import huggingface_hub
 
     known = huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
@@ -139,7 +140,7 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
         LocalEntryNotFoundError,
     )
 
-    # A path, or a mark that the hub has no such file, or None where neither is known.
+    # The path in the cache; a mark that the hub has no such file; or None: not known.
     known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
     if known:
         return Path(known) if isinstance(known, str) else None
@@ -151,13 +152,14 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
                     hub_id, name, revision=commit, local_files_only=gone is not None
                 )
             )
-        except LocalEntryNotFoundError as error:  # an EntryNotFoundError, but no answer of the hub
+        except LocalEntryNotFoundError as error:
+            # A kind of EntryNotFoundError, but the hub has not answered.
             raise error from gone or error.__cause__
         except EntryNotFoundError:
             return None
         except HfHubHTTPError as error:
-            # The library itself asks again where a connection breaks, not where a download is
-            # answered by "later".
+            # The library itself tries again after a broken connection, but not where the server
+            # answers that it should come back later.
             asked = download.retry_after(error.response.headers) or wait
             again = wait is not None and error.response.status_code in policy.statuses
             if asked is None or not again or asked > policy.longest_wait:
@@ -179,9 +181,9 @@ def _shards(weights: Path) -> list[str]:
 
 
 def _unreachable() -> OSError | None:
-    """Why there is no way to the hub, where that is certain at once; None: the library tries.
+    """Why the hub cannot be reached, if that can be told at once; else None.
 
-    It would ask again for twenty seconds. Behind a proxy it alone can tell.
+    The library would try for twenty seconds. Behind a proxy only the library can tell.
     """
     from huggingface_hub import constants
 
@@ -199,7 +201,7 @@ def _unreachable() -> OSError | None:
 
 
 class _Remark(logging.Handler):
-    """Of all that the library warns of, one thing matters to a user: that it takes longer."""
+    """Passes on the only warning of the library that matters to a user: that it takes longer."""
 
     def __init__(self, progress: DownloadProgress, hub: str) -> None:
         super().__init__()
@@ -214,11 +216,11 @@ class _Remark(logging.Handler):
 
 @contextmanager
 def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
-    """Without the library's warnings; its bars only where they are wanted."""
+    """Within it, the library logs no warnings, and shows its bars only where they are wanted."""
     from huggingface_hub import constants, utils
 
     library: Any = utils  # it does not declare what it exports
-    # Where the environment decides about bars, the library lets nobody else.
+    # Where the environment variable decides about bars, the library ignores calls.
     hide = quiet and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     hide = hide and not library.are_progress_bars_disabled()
     logger = library.logging.get_logger("huggingface_hub")
@@ -236,7 +238,7 @@ def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def _one_line(hub_id: str) -> Iterator[None]:
-    """Everything that huggingface_hub raises, as one line that says what to do."""
+    """Turn whatever huggingface_hub raises into one line that says what to do."""
     try:
         yield
     except ZhbertError:
@@ -275,7 +277,7 @@ def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
         return ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}")
     if isinstance(error, OSError) and error.errno is not None:
         return describe_os_error(error, f"downloading {hub_id}")
-    # Its transports have errors of their own, which change with its versions.
+    # The HTTP libraries below raise errors of their own; which, depends on the version.
     if isinstance(error, OSError | RuntimeError) or _of_transport(error):
         return ZhbertError(
             f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
@@ -291,7 +293,7 @@ def _of_transport(error: Exception) -> bool:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    # Deep inside of what the transports say: "... [Errno 111] Connection refused')"
+    # Somewhere in the text of an HTTP library's error: "... [Errno 111] Connection refused')"
     if number := re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", text):
         return number[1].lower()
     return text.partition("\n")[0].strip().removesuffix(".") or type(error).__name__

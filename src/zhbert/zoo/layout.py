@@ -1,4 +1,4 @@
-"""Which files of a folder make up a model: Hugging Face's layout, Google's, and their mixtures."""
+"""Which files of a folder are a model: in Hugging Face's layout, Google's, or a mixture of both."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from zhbert import signatures
 from zhbert.errors import ZhbertError
 from zhbert.files import read_head
 
-# In the order in which they are looked for, as transformers does.
+# In the order in which transformers looks for them.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # What training programs write beside a model, with torch.save as well.
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
 JUNK_FOLDERS = {"__MACOSX"}
-"""Folders inside archives that hold no model."""
+"""Names of folders in archives that never hold a model."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """One model's files; ``folder`` holds them all."""
+    """The files of one model, all of them in ``folder``."""
 
     folder: Path
     format: str  # "safetensors", "pytorch" or "tensorflow"
@@ -45,7 +45,7 @@ def find_model(path: str | Path) -> ModelFiles:
             names = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
             for file in (path / name for name in names if (path / name).is_file()):
                 if signatures.other_model(read_head(file), file.name):
-                    weights_format(file)  # names it, and the way out
+                    weights_format(file)  # raises an error that names the kind of file
             there = f"it holds {', '.join(names[:4])}" if names else "it is empty"
             raise ZhbertError(
                 f"{path}: no model file here ({there}); looked for {SAFETENSORS[0]}, {PYTORCH[0]}, "
@@ -58,7 +58,7 @@ def find_model(path: str | Path) -> ModelFiles:
     if not path.exists():
         raise ZhbertError(f"{path}: no such model folder or file")
     if not path.name.endswith(".index.json"):
-        weights_format(path)  # refuses what is none, by its name
+        weights_format(path)  # raises an error where it is no file of weights
     return _described(path.parent, path)
 
 
@@ -81,7 +81,7 @@ def is_weights(path: Path) -> bool:
 
 
 def is_model_alone(folder: Path) -> bool:
-    """Is a folder a model's and holds nothing else? Only such a one may be replaced."""
+    """Whether a folder holds a model and no other folder: then it may be replaced."""
     if any(path.is_dir() for path in folder.iterdir()):
         return False
     try:
@@ -96,7 +96,7 @@ def _in_folder(folder: Path) -> ModelFiles | None:
             return _described(folder, folder / name)
     if (prefix := _tensorflow_prefix(folder)) is not None:
         return _described(folder, prefix, "tensorflow")
-    # Unusual names, where there is no doubt which file is meant.
+    # Files of other names, where there is only one that it can be.
     found: dict[str, list[Path]] = {"safetensors": [], "pytorch": []}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or _NO_MODEL.fullmatch(path.name) or not path.is_file():
@@ -118,7 +118,7 @@ def _tensorflow_prefix(folder: Path) -> Path | None:
         return None
     state = folder / "checkpoint"
     if state.is_file():
-        # TensorFlow's own note of which of several checkpoints is the latest.
+        # TensorFlow writes here which of several checkpoints is the latest.
         text = state.read_text(encoding="utf-8", errors="replace")
         if named := re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE):
             latest = folder / Path(named[1]).name
@@ -146,7 +146,7 @@ def _in_one_subfolder(folder: Path, depth: int = 2) -> ModelFiles | None:
 
 def _described(folder: Path, weights: Path, kind: str | None = None) -> ModelFiles:
     if kind is None:
-        # What is neither is said by whoever reads it.
+        # A file that is neither is refused when it is opened.
         named = "safetensors" if ".safetensors" in weights.name else "pytorch"
         kind = signatures.weights_format(read_head(weights)) or named
     config = _one_of(folder, ("config.json", "bert_config.json"), "*config*.json")

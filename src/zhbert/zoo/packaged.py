@@ -1,4 +1,4 @@
-"""Models that are files of this package: no network, and nothing opened that is damaged."""
+"""Models that are part of this package; their files are checked before they are used."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, sha256_of, write_text
 
 FOLDER = Path(__file__).parents[1] / "assets"
-"""Holds a folder for each such model."""
+"""The folder that holds a folder for each such model."""
 DEFAULT = "zhbert-mini"
-"""The one that a verb takes where no model is named and one is needed."""
+"""The model that a verb takes where it needs one and none is named."""
 CHECKSUMS = "SHA256SUMS"
-"""The list in a model's folder, in the form that sha256sum writes and checks."""
+"""The list of checksums in a model's folder, as sha256sum writes and checks it."""
 
 
 def packaged_model(name: str) -> Path:
-    """The folder of the model ``name`` of this package, its files as they were published.
+    """The folder of a model of this package, whose files are as they were published.
 
     Raises:
         ZhbertError: it is not in this installation, or one of its files is damaged.
@@ -36,12 +36,12 @@ def packaged_model(name: str) -> Path:
 
 
 def is_packaged(name: str | None) -> bool:
-    """Whether there is such a model in this installation; its files are not looked at."""
+    """Whether this installation has such a model; its files are not checked."""
     return name is not None and (FOLDER / name).is_dir()
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the list of a model's files: whoever publishes it calls this last."""
+    """Write the list of checksums; to be called last, when the model's files are complete."""
     files = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
     write_text(folder / CHECKSUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
 
@@ -49,7 +49,8 @@ def write_checksums(folder: Path) -> None:
 _AGAIN = "; install zhbert again"
 
 
-# 18 MB take some 15 ms; ``state`` is what tells that the files are still those that were checked.
+# Checking 18 MB takes about 15 ms. ``state`` (names and times of change) is in the arguments so
+# that files that have changed since are checked anew.
 @functools.cache
 def _check(folder: Path, state: tuple[tuple[str, int], ...]) -> None:
     lines = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace").splitlines()

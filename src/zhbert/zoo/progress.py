@@ -1,4 +1,4 @@
-"""How far a download is: nothing, or a bar with speed and time left."""
+"""The progress of a download: a bar with speed and time left, or nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class DownloadProgress:
-    """Told how far the work is; this one shows nothing."""
+    """Is called with the progress of the work; this one shows nothing."""
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` bytes of a stage; None where the total is not known."""
+        """``done`` of ``total`` bytes of a stage are done; ``total`` is None where it is not known."""
 
     def note(self, text: str) -> None:
-        """A remark: why it takes longer than expected."""
+        """A remark, such as why it takes longer than expected."""
 
 
 class _Shown(DownloadProgress):
