@@ -18,7 +18,7 @@ class DownloadProgress:
     """Is called with the progress of the work; this one shows nothing."""
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """``done`` of ``total`` bytes of a stage are done; ``total`` is None where it is not known."""
+        """So many bytes of a stage are done; ``total`` is None where it is not known."""
 
     def note(self, text: str) -> None:
         """A remark, such as why it takes longer than expected."""
