@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from zhbert.config import MaskingSettings
-from zhbert.data import examples
 from zhbert.data import masking as masking_module
+from zhbert.data import row_plans
 from zhbert.data.examples import BUILDERS, ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
 from zhbert.data.masking import Masker
@@ -193,7 +193,7 @@ def main() -> None:
     report = {
         "processor": processor(),
         "commit": commit(),
-        "native": all(vars(module)["_rows"] is not None for module in (masking_module, examples)),
+        "native": all(vars(module)["_rows"] is not None for module in (masking_module, row_plans)),
         "corpus": str(args.corpus or "synthetic"),
         "corpus_pieces": corpus_pieces,
         "sequence_length": args.sequence_length,

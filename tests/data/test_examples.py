@@ -15,17 +15,10 @@ from tests.data import reference_rows as reference
 from tests.data.reference_masking import chi_square_p, two_sample_p
 from tests.data.reference_rows import CLS, SEP, MemoryShard
 
-from zhbert.data import examples
-from zhbert.data.examples import (
-    PairRows,
-    ReusableGenerator,
-    RowBuilder,
-    generator,
-    make_rows,
-    plan_pairs,
-    truncate_pair,
-    unpack_bits,
-)
+from zhbert.data import examples, row_plans
+from zhbert.data.examples import PairRows, RowBuilder, make_rows, unpack_bits
+from zhbert.data.random_streams import ReusableGenerator, generator
+from zhbert.data.row_plans import plan_packed, plan_pairs, truncate_pair
 from zhbert.errors import ZhbertError
 
 UNLIKELY = 1e-3
@@ -473,10 +466,10 @@ def test_no_shards_and_empty_shards_make_no_rows(builder: str) -> None:
 )
 def test_positions_that_lead_outside_are_refused(monkeypatch, native, sentences, documents):
     if not native:
-        monkeypatch.setattr(examples, "_rows", None)
+        monkeypatch.setattr(row_plans, "_rows", None)
     starts, firsts = (np.array(x, dtype=np.int64) for x in (sentences, documents))
     with pytest.raises(ValueError, match="must increase from 0 or more to"):
-        examples.plan_pairs(starts, firsts, 10, 0.1, np.random.default_rng(0))
+        plan_pairs(starts, firsts, 10, 0.1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -492,8 +485,8 @@ def test_sentences_outside_of_the_words_marks_are_refused(
     monkeypatch, native, sentences, capacity, message
 ):
     if not native:
-        monkeypatch.setattr(examples, "_rows", None)
+        monkeypatch.setattr(row_plans, "_rows", None)
     bits = np.zeros(2, dtype=np.uint8)
     starts = np.array(sentences, dtype=np.int64)
     with pytest.raises(ValueError, match=message):
-        examples.plan_packed(starts, np.array([0]), bits, capacity, 1)
+        plan_packed(starts, np.array([0]), bits, capacity, 1)

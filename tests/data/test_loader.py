@@ -20,9 +20,10 @@ from tests.pretraining_loaders import loader_over
 
 import zhbert
 from zhbert.config import MaskingSettings
-from zhbert.data.examples import BUILDERS, MASKS, generator, make_rows
+from zhbert.data.examples import BUILDERS, make_rows
 from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
 from zhbert.data.masking import IGNORED
+from zhbert.data.random_streams import MASKS, generator
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.masking_strategies import STRATEGIES

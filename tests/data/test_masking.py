@@ -15,7 +15,7 @@ from tests.data import reference_masking as reference
 
 import zhbert
 from zhbert.config import MaskingSettings
-from zhbert.data import examples, masking
+from zhbert.data import masking, row_plans
 from zhbert.data.masking import IGNORED, MaskingVocabulary, mask_words, quota
 from zhbert.errors import ZhbertError
 
@@ -533,19 +533,19 @@ def test_the_plain_version_plans_as_the_native_module_does(
     flags = np.random.default_rng(seed).random(sentences[-1]) < 0.6
     bits = np.packbits(flags, bitorder="little")
     both = []
-    for module in (examples._rows, None):
+    for module in (row_plans._rows, None):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(examples, "_rows", module)
+            patch.setattr(row_plans, "_rows", module)
             rng = np.random.default_rng(seed)
             plans = [
-                examples.plan_pairs(sentences, first, 17, 0.3, rng),
-                examples.plan_packed(sentences, groups, bits, 11, 1),
-                examples.plan_packed(sentences, groups, bits, 11, -1),
+                row_plans.plan_pairs(sentences, first, 17, 0.3, rng),
+                row_plans.plan_packed(sentences, groups, bits, 11, 1),
+                row_plans.plan_packed(sentences, groups, bits, 11, -1),
             ]
             if len(flags) > 1:
                 cut = len(flags) // 3
                 plans += [
-                    np.array(examples.truncate_pair(flags[:cut], flags[cut:], limit, rng))
+                    np.array(row_plans.truncate_pair(flags[:cut], flags[cut:], limit, rng))
                     for limit in (2, 5, 30)
                 ]
             both.append([*plans, np.array(rng.random())])

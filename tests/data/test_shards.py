@@ -346,7 +346,7 @@ def test_without_checksums_a_flipped_bit_never_leads_outside_of_an_array(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builder: str, native: bool
 ) -> None:
     if not native:
-        monkeypatch.setattr("zhbert.data.examples._rows", None)
+        monkeypatch.setattr("zhbert.data.row_plans._rows", None)
     folder = many_documents(tmp_path / "corpus", checksums=False)
     expected = read_as_a_run_does(folder, builder)
     outcomes = set()

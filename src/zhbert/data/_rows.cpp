@@ -1,6 +1,6 @@
 // Rows of a corpus: planning which pieces stand in which row, and masking a row.
 //
-// Every function has a twin in Python (masking.py and masking_strategies.py, examples.py), which
+// Every function has a twin in Python (masking.py and masking_strategies.py, row_plans.py), which
 // explains what it does and draws the same random numbers in the same order: results do not depend
 // on whether this module could be compiled. Only Python's stable ABI is used. Callers pass
 // contiguous arrays of the stated types.
@@ -229,7 +229,33 @@ PyObject* mask(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-// Google's sentence pairs over a whole corpus; see examples.plan_pairs for the procedure.
+// The sentences of a corpus, and where its documents begin among them.
+struct Sentences {
+  const Array<int64_t>& starts;
+  const Array<int64_t>& documents;
+  Random& random;
+
+  int64_t pieces(int64_t first, int64_t end) const { return starts[end] - starts[first]; }
+
+  // The end of the sentences from `first` on that reach the target length together.
+  int64_t collect(int64_t first, int64_t last, int64_t target) const {
+    int64_t end = first + 1;
+    while (end < last && pieces(first, end) < target) ++end;
+    return end;
+  }
+
+  // Another document (the same one, if there is no other).
+  int64_t another(int64_t document) const {
+    const int64_t count = documents.size() - 1;
+    for (int tries = 0; tries < 10; ++tries) {
+      const int64_t other = random.below(count);
+      if (other != document) return other;
+    }
+    return (document + 1) % count;
+  }
+};
+
+// row_plans.plan_pairs
 PyObject* plan_pairs(PyObject*, PyObject* args) {
   PyObject *sentences_object, *documents_object, *capsule;
   long long max_pieces;
@@ -237,56 +263,44 @@ PyObject* plan_pairs(PyObject*, PyObject* args) {
   if (!PyArg_ParseTuple(args, "OOLdO", &sentences_object, &documents_object, &max_pieces,
                         &short_probability, &capsule))
     return nullptr;
-  Array<int64_t> sentences, documents;
+  Array<int64_t> starts, documents;
   Random random;
-  if (!sentences.open(sentences_object, "sentences") ||
+  if (!starts.open(sentences_object, "sentences") ||
       !documents.open(documents_object, "documents") || !open_random(capsule, &random) ||
-      !increasing(sentences, false, INT64_MAX, "sentences") ||
-      !increasing(documents, true, sentences.size() - 1, "documents"))
+      !increasing(starts, false, INT64_MAX, "sentences") ||
+      !increasing(documents, true, starts.size() - 1, "documents"))
     return nullptr;
-  const int64_t num_documents = documents.size() - 1;
+  const Sentences sentences{starts, documents, random};
   std::vector<int64_t> rows;
   Py_BEGIN_ALLOW_THREADS;
-  for (int64_t document = 0; document < num_documents; ++document) {
-    const int64_t first = documents[document];
-    const int64_t last = documents[document + 1];
+  for (int64_t document = 0; document < documents.size() - 1; ++document) {
     int64_t target = max_pieces;
     if (random.uniform() < short_probability) target = 2 + random.below(max_pieces - 1);
-    int64_t chunk = first;
-    for (int64_t i = first; i < last; ++i) {
-      if (i != last - 1 && sentences[i + 1] - sentences[chunk] < target) continue;
-      const int64_t size = i + 1 - chunk;
-      int64_t a_end = chunk + 1;
-      if (size >= 2) a_end = chunk + 1 + random.below(size - 1);
-      const int64_t a_length = sentences[a_end] - sentences[chunk];
-      int64_t b_first = a_end;
-      int64_t b_end = i + 1;
+    int64_t first = documents[document];
+    while (first < documents[document + 1]) {
+      const int64_t end = sentences.collect(first, documents[document + 1], target);
+      const int64_t size = end - first;
+      const int64_t a_end = first + 1 + (size >= 2 ? random.below(size - 1) : 0);
+      const int64_t a_length = sentences.pieces(first, a_end);
       const bool is_random = size == 1 || random.uniform() < 0.5;
+      int64_t b_first = a_end;
+      int64_t b_end = end;
       if (is_random) {
-        int64_t other = document;
-        for (int tries = 0; tries < 10 && other == document; ++tries)
-          other = random.below(num_documents);
-        if (other == document) other = (document + 1) % num_documents;
-        b_first = documents[other] + random.below(documents[other + 1] - documents[other]);
-        b_end = b_first + 1;
-        while (b_end < documents[other + 1] &&
-               sentences[b_end] - sentences[b_first] < target - a_length)
-          ++b_end;
-        i = a_end - 1;  // the sentences that B would have had are used again
+        const int64_t other = sentences.another(document);
+        const int64_t b_last = documents[other + 1];
+        b_first = documents[other] + random.below(b_last - documents[other]);
+        b_end = sentences.collect(b_first, b_last, target - a_length);
       }
-      rows.push_back(sentences[chunk]);
-      rows.push_back(a_length);
-      rows.push_back(sentences[b_first]);
-      rows.push_back(sentences[b_end] - sentences[b_first]);
-      rows.push_back(is_random);
-      chunk = i + 1;
+      rows.insert(rows.end(), {starts[first], a_length, starts[b_first],
+                               sentences.pieces(b_first, b_end), is_random});
+      first = is_random ? a_end : end;  // the sentences that B displaces are used again
     }
   }
   Py_END_ALLOW_THREADS;
   return bytes_of(rows);
 }
 
-// Google's truncation of a pair, by whole words; see examples.truncate_pair.
+// row_plans.truncate_pair
 PyObject* truncate_pair(PyObject*, PyObject* args) {
   PyObject *a_object, *b_object, *capsule;
   long long max_pieces;
@@ -315,12 +329,12 @@ PyObject* truncate_pair(PyObject*, PyObject* args) {
   return Py_BuildValue("(LLLL)", first[0], end[0], first[1], end[1]);
 }
 
-// Whole sentences packed into rows; see examples.plan_packed for the procedure.
+// row_plans.plan_packed
 PyObject* plan_packed(PyObject*, PyObject* args) {
   PyObject *sentences_object, *groups_object, *bits_object;
-  long long capacity, joint;
+  long long capacity, extra_separators;
   if (!PyArg_ParseTuple(args, "OOOLL", &sentences_object, &groups_object, &bits_object, &capacity,
-                        &joint))
+                        &extra_separators))
     return nullptr;
   Array<int64_t> sentences, groups;
   Array<uint8_t> bits;
@@ -342,16 +356,15 @@ PyObject* plan_packed(PyObject*, PyObject* args) {
     int64_t at = sentences[s];
     const int64_t end = sentences[s + 1];
     while (group + 1 < groups.size() && groups[group + 1] <= at) ++group;
-    const bool opens_group = group < groups.size() && groups[group] == at && at > start;
-    int64_t cost = opens_group ? joint : 0;
-    if (at > start && ((opens_group && joint < 0) || used + cost + (end - at) > capacity)) {
+    const bool new_group = group < groups.size() && groups[group] == at && at > start;
+    int64_t cost = new_group ? extra_separators : 0;
+    if (at > start && (cost < 0 || used + cost + (end - at) > capacity)) {
       rows.push_back(start);
       rows.push_back(at);
       start = at;
       used = 0;
       cost = 0;
     }
-    if (at == start) cost = 0;
     // A sentence longer than a row: cut before the last word that does not fit whole.
     while (end - at > capacity) {
       int64_t cut = at + capacity;

@@ -15,15 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zhbert.data.examples import (
-    MASKS,
-    ORDER,
-    ReusableGenerator,
-    RowBuilder,
-    TrainingRow,
-    generator,
-)
+from zhbert.data.examples import RowBuilder, TrainingRow
 from zhbert.data.masking import IGNORED, Masker
+from zhbert.data.random_streams import MASKS, ORDER, ReusableGenerator, generator
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
 

@@ -1,0 +1,224 @@
+"""Which pieces of a corpus stand together in a row: plans over positions, none over text.
+
+The functions call the native module; in Python beside them stands what it does, with the same
+draws of random numbers in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    from zhbert.data import _rows
+except ImportError:  # not compiled: the functions in Python below give the same results, slowly
+    _rows = None  # type: ignore[assignment]
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+def plan_pairs(
+    sentences: IntArray,
+    documents: IntArray,
+    max_pieces: int,
+    short_probability: float,
+    rng: np.random.Generator,
+) -> IntArray:
+    """Choose the sentences of every pair of one epoch, as Google does.
+
+    In each document, sentences are collected until the target length is reached and divided at a
+    random place into A and B. Half of the time, and always if there is only one sentence, B comes
+    from a random other document instead; the sentences it displaces are used for the next pair.
+    (``create_instances_from_document`` in
+    https://github.com/google-research/bert/blob/master/create_pretraining_data.py)
+
+    Args:
+        sentences: (sentences + 1,) first piece of each sentence, and the end of the last.
+        documents: (documents + 1,) first sentence of each document, and the number of sentences.
+        max_pieces: pieces of A and B together that a row can hold: the target length.
+        short_probability: share of documents with a random shorter target, of 2 pieces or more.
+        rng: where the randomness comes from.
+
+    Raises:
+        ValueError: positions that do not increase, or lead outside of what they count.
+
+    Returns:
+        (rows, 5): first piece and length of A, first piece and length of B, 1 if B is random.
+    """
+    if _rows is not None:
+        planned = _rows.plan_pairs(
+            sentences, documents, max_pieces, short_probability, rng.bit_generator.capsule
+        )
+        return np.frombuffer(planned, dtype=np.int64).reshape(-1, 5)
+    _check_increasing(sentences, False, (1 << 63) - 1, "sentences")
+    _check_increasing(documents, True, len(sentences) - 1, "documents")
+    planner = _PairPlanner(sentences, documents, rng)
+    rows = [
+        row
+        for document in range(len(documents) - 1)
+        for row in planner.pairs(document, max_pieces, short_probability)
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+class _PairPlanner:
+    def __init__(self, sentences: IntArray, documents: IntArray, rng: np.random.Generator) -> None:
+        self._starts = sentences.tolist()
+        self._firsts = documents.tolist()
+        self._rng = rng
+
+    def _below(self, n: int) -> int:
+        return int(self._rng.random() * n)
+
+    def pairs(
+        self, document: int, max_pieces: int, short_probability: float
+    ) -> Iterator[tuple[int, int, int, int, bool]]:
+        target = max_pieces
+        if self._rng.random() < short_probability:
+            target = 2 + self._below(max_pieces - 1)
+        starts = self._starts
+        first, last = self._firsts[document : document + 2]
+        while first < last:
+            end = self._collect(first, last, target)
+            size = end - first
+            a_end = first + 1 + (self._below(size - 1) if size >= 2 else 0)
+            a_length = starts[a_end] - starts[first]
+            is_random = size == 1 or self._rng.random() < 0.5
+            b_first, b_end = a_end, end
+            if is_random:
+                other = self._another(document)
+                b_last = self._firsts[other + 1]
+                b_first = self._firsts[other] + self._below(b_last - self._firsts[other])
+                b_end = self._collect(b_first, b_last, target - a_length)
+            b_length = starts[b_end] - starts[b_first]
+            yield starts[first], a_length, starts[b_first], b_length, is_random
+            first = a_end if is_random else end
+
+    def _collect(self, first: int, last: int, target: int) -> int:
+        """The end of the sentences from ``first`` on that reach the target length together."""
+        end = first + 1
+        while end < last and self._starts[end] - self._starts[first] < target:
+            end += 1
+        return end
+
+    def _another(self, document: int) -> int:
+        """Another document (the same one, if there is no other)."""
+        count = len(self._firsts) - 1
+        for _ in range(10):
+            other = self._below(count)
+            if other != document:
+                return other
+        return (document + 1) % count
+
+
+def _check_increasing(values: IntArray, strictly: bool, limit: int, name: str) -> None:
+    """Refuse positions that lead outside of an array, as the native module does."""
+    before, after = values[:-1], values[1:]
+    steps = after > before if strictly else after >= before
+    if not len(values) or values[0] < 0 or not steps.all() or values[-1] > limit:
+        raise ValueError(f"{name}: must increase from 0 or more to {limit} at most")
+
+
+def truncate_pair(
+    a_words: BoolArray, b_words: BoolArray, max_pieces: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Cut a pair to ``max_pieces`` pieces, word by word.
+
+    Each time the longer segment loses its first or its last word, with equal probability. (Google's
+    ``truncate_seq_pair`` takes single pieces off.) A segment's only word is cut piece by piece:
+    there is nothing better to do.
+
+    Args:
+        a_words, b_words: (length,) True where a word starts.
+        max_pieces: how many pieces may be left.
+        rng: where the randomness comes from.
+
+    Returns:
+        first and end of A, first and end of B.
+
+    >>> one_word_each = np.array([True, False, False])
+    >>> truncate_pair(one_word_each, one_word_each, 6, np.random.default_rng(0))
+    (0, 3, 0, 3)
+    """
+    if _rows is not None:
+        cut: tuple[int, int, int, int] = _rows.truncate_pair(
+            np.ascontiguousarray(a_words).view(np.uint8),
+            np.ascontiguousarray(b_words).view(np.uint8),
+            max_pieces,
+            rng.bit_generator.capsule,
+        )
+        return cut
+    words = (a_words, b_words)
+    first, end = [0, 0], [len(a_words), len(b_words)]
+    while end[0] - first[0] + end[1] - first[1] > max_pieces:
+        longer = 0 if end[0] - first[0] > end[1] - first[1] else 1
+        starts = np.flatnonzero(words[longer][first[longer] + 1 : end[longer]]) + first[longer] + 1
+        if rng.random() < 0.5:
+            first[longer] = int(starts[0]) if len(starts) else first[longer] + 1
+        else:
+            end[longer] = int(starts[-1]) if len(starts) else end[longer] - 1
+    return first[0], end[0], first[1], end[1]
+
+
+def plan_packed(
+    sentences: IntArray,
+    groups: IntArray,
+    word_start_bits: npt.NDArray[np.uint8],
+    capacity: int,
+    extra_separators: int,
+) -> IntArray:
+    """Pack the whole sentences of one shard into rows of at most ``capacity`` pieces.
+
+    A sentence longer than a row is cut before the last word that does not fit; no piece is lost.
+
+    Args:
+        sentences: (sentences + 1,) first piece of each sentence, and the end of the last.
+        groups: first pieces of the groups (documents or lines), increasing.
+        word_start_bits: Arrow bitmap of the shard's word starts.
+        capacity: pieces that a row can hold besides [CLS] and the last [SEP].
+        extra_separators: number of extra [SEP]s where a group ends inside a row; -1 forbids a row
+            to cross the end of a group.
+
+    Raises:
+        ValueError: positions that do not increase or lead outside of the bitmap; no capacity.
+
+    Returns:
+        (rows, 2): first piece and end of each row. Rows follow each other without a gap.
+    """
+    if _rows is not None:
+        planned = _rows.plan_packed(sentences, groups, word_start_bits, capacity, extra_separators)
+        return np.frombuffer(planned, dtype=np.int64).reshape(-1, 2)
+    _check_increasing(sentences, False, 8 * len(word_start_bits), "sentences")
+    if capacity < 1:
+        raise ValueError("capacity: must be 1 at least")
+    first_of_groups = set(groups.tolist())
+    rows: list[tuple[int, int]] = []
+    starts = sentences.tolist()
+    start, used = (starts[0] if len(starts) > 1 else 0), 0
+    for position, end in pairwise(starts):
+        new_group = position in first_of_groups and position > start
+        cost = extra_separators if new_group else 0
+        full = used + cost + (end - position) > capacity
+        if position > start and (full or cost < 0):
+            rows.append((start, position))
+            start, used, cost = position, 0, 0
+        while end - position > capacity:
+            cut = _place_to_cut(word_start_bits, position, position + capacity)
+            rows.append((position, cut))
+            position = start = cut
+        used += cost + (end - position)
+    if len(starts) > 1 and starts[-1] > start:
+        rows.append((start, starts[-1]))
+    return np.array(rows, dtype=np.int64).reshape(-1, 2)
+
+
+def _place_to_cut(word_start_bits: npt.NDArray[np.uint8], first: int, last: int) -> int:
+    """The last word start after ``first`` and up to ``last``; ``last``, if there is none."""
+    for place in range(last, first, -1):
+        if word_start_bits[place >> 3] >> (place & 7) & 1:
+            return place
+    return last
