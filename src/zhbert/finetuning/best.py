@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from zhbert.inference.run_model import Array
-from zhbert.train.checkpoint import Checkpoint
+from zhbert.train.checkpoint import TrainingCheckpoint
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Best:
         return {key: one for key, one in vars(self).items() if key not in ("state", "scores")}
 
     @classmethod
-    def restored(cls, checkpoint: Checkpoint) -> Best | None:
+    def restored(cls, checkpoint: TrainingCheckpoint) -> Best | None:
         """The best model that a checkpoint knows of."""
         if "best" not in checkpoint.info:
             return None

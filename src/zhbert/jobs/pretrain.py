@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from zhbert.model.loss import CandidateSampler
     from zhbert.model.pretrained import BertForPreTraining
     from zhbert.text.tokenizer import Tokenizer
-    from zhbert.train.checkpoint import Checkpoint, Checkpoints, KeepBest
+    from zhbert.train.checkpoint import Checkpoints, KeepBest, TrainingCheckpoint
     from zhbert.train.distributed import Ranks
     from zhbert.train.log import MetricsFile, Sink
     from zhbert.train.loop import EvaluationSet, Outcome, TrainState
@@ -226,7 +226,7 @@ class _Start:
 
     shape: ModelShape
     model: BertForPreTraining
-    checkpoint: Checkpoint | None
+    checkpoint: TrainingCheckpoint | None
     at: TrainState
     first_step: int
 
@@ -592,7 +592,7 @@ class _Job:
         return self._from_checkpoint(shape, checkpoint, checkpoint.step)
 
     def _from_checkpoint(
-        self, shape: ModelShape, checkpoint: Checkpoint, first_step: int
+        self, shape: ModelShape, checkpoint: TrainingCheckpoint, first_step: int
     ) -> _Start:
         from zhbert.model.names import current_names
         from zhbert.model.pretrained import BertForPreTraining
@@ -607,7 +607,7 @@ class _Job:
         at = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
         return _Start(shape, model, checkpoint, at, first_step)
 
-    def _newest(self, run_folder: Path) -> Checkpoint | None:
+    def _newest(self, run_folder: Path) -> TrainingCheckpoint | None:
         from zhbert.train.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(run_folder / "checkpoints", say=self.say)

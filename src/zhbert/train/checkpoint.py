@@ -35,7 +35,7 @@ _NAME = re.compile(r"step-(\d+)")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """One complete checkpoint on disk."""
 
     path: Path
@@ -96,7 +96,7 @@ class Checkpoints:
             raise self._trouble(error, path) from None
         return path
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self) -> TrainingCheckpoint | None:
         """The newest checkpoint whose files are all there and unchanged, or None."""
         for step in reversed(self.steps()):
             try:
@@ -164,12 +164,12 @@ class KeepBest:
     def close(self) -> None:
         """Nothing to close."""
 
-    def best(self) -> Checkpoint | None:
+    def best(self) -> TrainingCheckpoint | None:
         """What was kept: its weights, "model", and its lines, "evaluations"."""
         return self._kept.newest()
 
 
-def _complete(path: Path) -> Checkpoint:
+def _complete(path: Path) -> TrainingCheckpoint:
     """The checkpoint in a folder; raises a ZhbertError that says why it cannot be used."""
     if not (path / "checkpoint.json").exists():
         raise ZhbertError("incomplete (no checkpoint.json)")
@@ -187,7 +187,7 @@ def _complete(path: Path) -> Checkpoint:
             changed = file.stat().st_size != size or sha256_of(file) != checksum
         if changed:
             raise ZhbertError(f"corrupt ({name} is not what was written)")
-    return Checkpoint(path, info)
+    return TrainingCheckpoint(path, info)
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
