@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import sys
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import pytest
 
-from zhbert import Segmenter, cli, load_segmenter
+from zhbert import cli, load_segmenter
+from zhbert.data.prepare import prepare
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.text.segmenters import SEGMENTERS
 
-TEXT = "语言模型\n"
-
+SOURCE = """
+import numpy as np
+from zhbert import Segmenter
+from zhbert.errors import ZhbertError
 
 class PairsSegmenter(Segmenter):
-    """Every two characters are a word."""
+    "Every two characters are a word."
 
     name = "pairs"
     version = "1"
 
-    def __init__(
-        self, *, user_words: Path | None, traditional: str, model: str | Path | None
-    ) -> None:
+    def __init__(self, *, user_words, traditional, model):
         if model is not None:
             raise ZhbertError(f"segmenter pairs: {model}: no models")
         self.options = {"traditional": traditional}
 
-    def segment(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [np.array([*range(2, len(t), 2), len(t)][: len(t)], np.int32) for t in texts]
+    def segment(self, texts):
+        return [np.unique([*range(2, len(t), 2), len(t)])[: len(t)].astype(np.int32) for t in texts]
+"""
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SEGMENTERS, "pairs", PairsSegmenter)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A user's module, which other processes find too."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "pairs_segmenter.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "pairs_segmenter", raising=False)
+    module = importlib.import_module("pairs_segmenter")
+    monkeypatch.setitem(SEGMENTERS, "pairs", module.PairsSegmenter)
+    return module
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "a.txt"
+    path.write_text("语言模型\n", encoding="utf-8")
+    return path
 
 
 def test_it_is_loaded_by_its_name_with_the_usual_options() -> None:
@@ -46,14 +64,36 @@ def test_it_is_loaded_by_its_name_with_the_usual_options() -> None:
         load_segmenter("pairs", model="x")
 
 
-def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "a.txt"
-    file.write_text(TEXT, encoding="utf-8")
+def test_the_command_line_takes_it(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["segment", str(file), "--segmenter", "pairs"]) == 0
     assert capsys.readouterr().out == "语言 模型\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_corpora_are_prepared_with_it(file: Path, tmp_path: Path, workers: int) -> None:
     out = str(tmp_path / "corpus")
-    arguments = [str(file), "--segmenter", "pairs", "--held-out", "0", "--workers", "1"]
-    assert cli.main(["prepare", *arguments, "--out", out]) == 0
-    corpus = Corpus.open(tmp_path / "corpus")
-    assert corpus.info["segmenter"]["name"] == "pairs"
+    options = ["--segmenter", "pairs", "--held-out", "0", "--workers", str(workers)]
+    assert cli.main(["prepare", str(file), "--out", out, *options]) == 0
+    corpus = Corpus.open(out)
+    assert corpus.info["segmenter"] == {
+        "name": "pairs",
+        "version": "1",
+        "options": {"traditional": "characters"},
+    }
     assert corpus.shards("train")[0].word_starts().tolist() == [True, False] * 2
+
+
+def test_prepare_takes_an_instance(file: Path, tmp_path: Path, module: ModuleType) -> None:
+    segmenter = module.PairsSegmenter(user_words=None, traditional="none", model=None)
+    report = prepare([file], tmp_path / "corpus", segmenter=segmenter, held_out=0)
+    assert report["segmenter"]["options"] == {"traditional": "none"}
+    with pytest.raises(ZhbertError, match="pairs: is loaded already"):
+        prepare([file], tmp_path / "b", segmenter=segmenter, segmenter_model="x")
+
+
+def test_what_other_processes_cannot_get_is_one_clear_line(
+    file: Path, tmp_path: Path, module: ModuleType
+) -> None:
+    SEGMENTERS["pairs"] = lambda **options: module.PairsSegmenter(**options)
+    with pytest.raises(ZhbertError, match="--workers 2: the segmenter cannot be pickled"):
+        prepare([file], tmp_path / "corpus", segmenter="pairs", workers=2)

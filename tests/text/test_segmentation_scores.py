@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zhbert.errors import ZhbertError
 from zhbert.text import segmentation_scores
-from zhbert.text.segmentation_scores import Agreement, SegmentationComparison, cuts, without_blanks
+from zhbert.text.segmentation_scores import (
+    Agreement,
+    SegmentationComparison,
+    compare_segmenters,
+    compare_with_gold,
+    cuts,
+    without_blanks,
+)
+from zhbert.text.segmenters import load_segmenter
 
 WORDS = st.lists(st.text("使用语言a ", min_size=1, max_size=3), max_size=8)
 
@@ -85,12 +94,12 @@ def test_frequent_differences_come_first_and_the_rest_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(segmentation_scores, "_DISTINCT", 20)
-    comparison = SegmentationComparison()
+    comparison = SegmentationComparison(top=1)
     for number in range(200):
         for text in ("使用", f"{number:03}"):
             comparison.add(text, np.array([1, len(text)]), text, np.array([len(text)]))
         assert len(comparison.differences) <= 20
-    assert comparison.most_frequent(1) == [((("使", "用"), ("使用",)), 200)]
+    assert comparison.most_frequent() == [((("使", "用"), ("使用",)), 200)]
     assert comparison.lines_different == comparison.lines == 400
 
 
@@ -101,3 +110,22 @@ def test_a_line_that_one_side_does_not_cut_is_kept_short() -> None:
     assert len("".join(one)) < 100
     assert len("".join(other)) < 100
     assert comparison.words == Agreement(len(text), 1, 0)
+
+
+def test_gold_lines_may_come_in_other_batches_and_must_be_the_same_text() -> None:
+    whitespace = load_segmenter("whitespace")
+    lines, gold = [["使用 语言", "模型"], ["a b"]], [["使 用 语言"], ["模型", "ab"]]
+    found = compare_with_gold(lines, gold, whitespace)
+    assert (found.lines, found.words) == (3, Agreement(5, 5, 2))
+    with pytest.raises(
+        ZhbertError, match="gold:2: not the text of the text: '模型' here, '' there"
+    ):
+        compare_with_gold([["使用语言"]], gold, whitespace)
+
+
+def test_two_segmenters_are_compared_without_files() -> None:
+    found = compare_segmenters(
+        [["使用 语言", "模型"]], load_segmenter("whitespace"), load_segmenter()
+    )
+    assert (found.lines, found.lines_different) == (2, 0)
+    assert found.as_dict()["words"]["f1"] == 1

@@ -8,6 +8,7 @@ import resource
 import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from zhbert.data.outline import Outline, outline
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.files import atomic_file, read_json_if_sound, sha256_of
-from zhbert.text.segmenters import Segmenter, load_segmenter
+from zhbert.text.segmenters import Segmenter
 from zhbert.text.sentences import CUT, text_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
@@ -42,10 +43,7 @@ class PreparationSettings:
 
     paths: CorpusPaths
     vocabulary: Path
-    segmenter: str
-    segmenter_model: str | Path | None
-    user_words: Path | None
-    traditional: str
+    load_segmenter: Callable[[], Segmenter]
     reading: ReadOptions
     held_out: float
 
@@ -105,12 +103,7 @@ class BlockWorker:
     def __init__(self, settings: PreparationSettings) -> None:
         self.settings = settings
         self.tokenizer = Tokenizer.from_pretrained(settings.vocabulary)
-        self.segmenter: Segmenter = load_segmenter(
-            settings.segmenter,
-            user_words=settings.user_words,
-            traditional=settings.traditional,
-            model=settings.segmenter_model,
-        )
+        self.segmenter = settings.load_segmenter()
         self._punctuation = np.array([_is_punctuation(p) for p in self.tokenizer.vocabulary])
 
     def hash_lines(self, block: TextBlock) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import warnings
@@ -45,9 +46,19 @@ class InProcess:
 
 
 class Processes:
-    """Several workers: processes that are started afresh."""
+    """Several workers: processes that are started afresh.
+
+    Raises ZhbertError if the segmenter cannot be sent to them.
+    """
 
     def __init__(self, settings: PreparationSettings, workers: int) -> None:
+        try:
+            pickle.dumps(settings)
+        except Exception as error:
+            raise ZhbertError(
+                f"--workers {workers}: the segmenter cannot be pickled for other processes "
+                f"({error}): add a class or function of a module to SEGMENTERS, or use one worker"
+            ) from error
         self._workers = workers
         self._executor = ProcessPoolExecutor(
             workers,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.folders import locked
-from zhbert.text.segmenters import SEGMENTERS
+from zhbert.text.segmenters import SEGMENTERS, Segmenter
+from zhbert.text.segmenters.protocol import describe_segmenter
 from zhbert.text.simplify import TRADITIONAL
 from zhbert.text.tokenizer_files import find_tokenizer
 from zhbert.text.vocab import default_vocabulary
@@ -51,7 +53,7 @@ def prepare(
     out: str | Path,
     *,
     vocab: str | Path | None = None,
-    segmenter: str = "jieba",
+    segmenter: str | Segmenter = "jieba",
     segmenter_model: str | Path | None = None,
     user_words: str | Path | None = None,
     traditional: str = "characters",
@@ -74,7 +76,8 @@ def prepare(
         files: files and folders to read; "-" is stdin.
         out: the corpus folder to make. Unfinished work of the same settings is gone on with.
         vocab: vocab.txt or a folder with a tokenizer; None: the vocabulary of this package.
-        segmenter: what finds the words: a name in ``zhbert.text.segmenters.SEGMENTERS``.
+        segmenter: what finds the words: a name in ``zhbert.text.segmenters.SEGMENTERS``, or a
+            segmenter, which several workers get pickled.
         segmenter_model: for ltp, pkuseg, thulac and hanlp: a file, a folder or a name.
         user_words: a user dictionary.
         traditional: how traditional text is simplified to find words in it: ``characters``,
@@ -99,17 +102,14 @@ def prepare(
         ZhbertError: nothing can be read, or something cannot be written. What was finished by then
             stays, and the same call goes on from there.
     """
-    _check_options(segmenter, traditional, documents, held_out, on_error, workers)
+    _check_options(traditional, documents, held_out, on_error, workers)
     paths = CorpusPaths(Path(out))
     sources = find_sources(files, leave_out=paths.out)
     settings = PreparationSettings(
         paths=paths,
         # Found here: given a name, every worker would ask the hub.
         vocabulary=default_vocabulary() if vocab is None else find_tokenizer(Path(vocab)),
-        segmenter=segmenter,
-        segmenter_model=segmenter_model,
-        user_words=Path(user_words) if user_words is not None else None,
-        traditional=traditional,
+        load_segmenter=_loader(segmenter, user_words, traditional, segmenter_model),
         reading=ReadOptions(documents=documents, field=field, encoding=encoding),
         held_out=held_out,
     )
@@ -130,20 +130,48 @@ def prepare(
 
 
 def _check_options(
-    segmenter: str, traditional: str, documents: str, held_out: float, on_error: str, workers: int
+    traditional: str, documents: str, held_out: float, on_error: str, workers: int
 ) -> None:
     for name, value, known in (
-        ("segmenter", segmenter, tuple(SEGMENTERS)),
         ("traditional", traditional, TRADITIONAL),
         ("documents", documents, DOCUMENTS),
         ("on-error", on_error, ON_ERROR),
     ):
-        if value not in known:
-            raise ZhbertError(f"--{name} {value}: unknown; known: {', '.join(known)}")
+        _check_choice(name, value, known)
     if not 0 <= held_out < 1:
         raise ZhbertError(f"--held-out {held_out}: a share from 0 to less than 1 is expected")
     if workers < 1:
         raise ZhbertError(f"--workers {workers}: at least one is needed")
+
+
+def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise ZhbertError(f"--{name} {value}: unknown; known: {', '.join(known)}")
+
+
+def _loader(
+    segmenter: str | Segmenter,
+    user_words: str | Path | None,
+    traditional: str,
+    model: str | Path | None,
+) -> Callable[[], Segmenter]:
+    """What makes the segmenter, in each process."""
+    if isinstance(segmenter, str):
+        _check_choice("segmenter", segmenter, SEGMENTERS)
+        words = None if user_words is None else Path(user_words)
+        # Not the name: what this process has added to SEGMENTERS is not there in others.
+        load = SEGMENTERS[segmenter]
+        return partial(load, user_words=words, traditional=traditional, model=model)
+    if user_words is not None or model is not None:
+        raise ZhbertError(
+            f"segmenter {segmenter.name}: is loaded already; give its words and its model when "
+            "you make it"
+        )
+    return partial(_itself, segmenter)
+
+
+def _itself(segmenter: Segmenter) -> Segmenter:
+    return segmenter
 
 
 def _describe(
@@ -160,11 +188,7 @@ def _describe(
     return {
         "vocabulary_size": len(tokenizer.vocabulary),
         "tokenizer": {"fingerprint": tokenizer.fingerprint()},
-        "segmenter": {
-            "name": segmenter.name,
-            "version": segmenter.version,
-            "options": segmenter.options,
-        },
+        "segmenter": describe_segmenter(segmenter),
         "options": options | ({"encoding": reading.encoding} if reading.encoding else {}),
     }
 

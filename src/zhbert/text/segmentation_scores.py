@@ -1,32 +1,38 @@
-"""Two segmentations of one text compared: boundaries, words, and where they differ.
+"""Two segmentations of one text compared: word boundaries, words, and where they differ.
 
-Blanks do not count: a boundary stands between two characters that are none, so that a text whose
-words stand apart compares with one that has no blanks at all. A line's start and end are none.
+Blanks do not count, so that a text whose words are separated by blanks compares with one without
+any. A line's start and end are no boundaries.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from zhbert.errors import ZhbertError
+from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.sentences import Array
 
-# The words of a stretch of text as one side cuts it, and as the other does.
 Difference = tuple[tuple[str, ...], tuple[str, ...]]
-# Different stretches that are counted at a time: some 100 MB. Beyond it the rarer half is
-# forgotten, so that a count may come out too low, but what is frequent stays.
+"""The words of a stretch of text that two sides cut differently: A's words, B's words."""
+
+# How many distinct differences are counted: some 100 MB. Of more, the rarer half is forgotten, so
+# that a count may come out too low; the frequent ones stay.
 _DISTINCT = 200_000
-# Characters of a stretch that are kept: a line that one side does not cut at all is one stretch.
+# Characters of a difference that are kept: a line that one side does not cut at all is one of them.
 _KEPT = 60
+# Differences of one line that an example keeps: a line may be a megabyte.
+_OF_A_LINE = 5
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What one side found, what the other holds, and what both have."""
+    """How many words or boundaries one side found, the other expected, and both have."""
 
     found: int
     expected: int
@@ -34,12 +40,12 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """The share of what was found that is right; 1 where there was nothing to find."""
+        """``both`` among ``found``, 0 to 1; 1 if neither side has any."""
         return self.both / self.found if self.found else float(not self.expected)
 
     @property
     def recall(self) -> float:
-        """The share of what is right that was found; 1 where there was nothing to find."""
+        """``both`` among ``expected``, 0 to 1; 1 if neither side has any."""
         return self.both / self.expected if self.expected else float(not self.found)
 
     @property
@@ -62,13 +68,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class _Cuts:
-    """A text without its blanks, and where words end in it: int64, increasing, no blank word."""
+    """A text without its blanks, and the ends of its words, blank ones apart: int64, increasing."""
 
     text: str
     ends: Array
 
     def words(self, start: int, end: int) -> tuple[str, ...]:
-        """The words of a stretch between two ends, shortened where it is very long."""
+        """The words between two ends, cut off after 60 characters."""
         inner = self.ends[(self.ends > start) & (self.ends < end)].tolist()
         words, left = [], _KEPT
         for a, b in pairwise([start, *inner, end]):
@@ -82,7 +88,7 @@ class _Cuts:
 
 
 def without_blanks(text: str) -> str:
-    """The text's characters that are no blanks.
+    """Leave the blanks out of a text.
 
     >>> without_blanks("使用 语言\u3000模型")
     '使用语言模型'
@@ -91,7 +97,7 @@ def without_blanks(text: str) -> str:
 
 
 def cuts(text: str, ends: Array) -> _Cuts:
-    """A segmenter's ends, moved to the text without its blanks.
+    """Move word ends to the text without its blanks.
 
     >>> cuts("使用 模型", np.array([2, 3, 5])).ends.tolist()
     [2, 4]
@@ -107,9 +113,19 @@ def cuts(text: str, ends: Array) -> _Cuts:
     return _Cuts(bare, moved[moved > 0])
 
 
+class Example(NamedTuple):
+    """A line that the two sides cut differently: its first differences, and how many follow."""
+
+    line: int
+    differences: list[Difference]
+    more: int
+
+
 @dataclass
 class SegmentationComparison:
-    """What the lines of a text gave so far: ``add`` each, then read the scores.
+    """Compares two segmentations line by line: ``add`` the lines, then read the scores.
+
+    ``top``: of how many lines that differ ``examples`` are kept.
 
     >>> comparison = SegmentationComparison()
     >>> text = "研究生命起源"
@@ -119,8 +135,10 @@ class SegmentationComparison:
     (0.5, 1)
     """
 
+    top: int = 10
     lines: int = 0
     lines_different: int = 0
+    examples: list[Example] = field(default_factory=list)
     differences: Counter[Difference] = field(default_factory=Counter)
     _boundaries: tuple[int, int, int] = (0, 0, 0)
     _words: tuple[int, int, int] = (0, 0, 0)
@@ -132,13 +150,17 @@ class SegmentationComparison:
 
     @property
     def words(self) -> Agreement:
-        """Words whose start and end both are the other side's, as the SIGHAN bakeoffs count."""
+        """Words with the same start and end on both sides, as the SIGHAN bakeoffs count them.
+
+        (https://aclanthology.org/I05-3017/)
+        """
         return Agreement(*self._words)
 
     def add(self, text: str, ends: Array, other_text: str, other_ends: Array) -> list[Difference]:
-        """Count a line; the stretches that the two sides cut differently, in their order.
+        """Count a line; return the stretches that the two sides cut differently, in their order.
 
-        The two texts may differ in blanks; ``ends`` are what a segmenter gives for each.
+        The two texts may differ in blanks. ``ends`` and ``other_ends`` are what
+        ``Segmenter.segment`` gives for each.
         """
         found, expected = cuts(text, ends), cuts(other_text, other_ends)
         assert found.text == expected.text
@@ -146,7 +168,7 @@ class SegmentationComparison:
         if not len(found.text):
             return []
         common = np.intersect1d(found.ends, expected.ends, assume_unique=True)
-        # A word that both have begins and ends where both do, and neither cuts it between.
+        # Between two common ends lies a common word if neither side cuts there.
         found_at = np.searchsorted(found.ends, common)
         expected_at = np.searchsorted(expected.ends, common)
         found_words = np.diff(found_at, prepend=-1)
@@ -166,15 +188,101 @@ class SegmentationComparison:
             (found.words(start, end), expected.words(start, end))
             for start, end in zip(starts[~same].tolist(), common[~same].tolist(), strict=True)
         ]
+        if len(self.examples) < self.top:
+            more = max(0, len(differences) - _OF_A_LINE)
+            self.examples.append(Example(self.lines, differences[:_OF_A_LINE], more))
         self.differences.update(differences)
         if len(self.differences) > _DISTINCT:
             self.differences = Counter(dict(self.differences.most_common(_DISTINCT // 2)))
         return differences
 
-    def most_frequent(self, number: int) -> list[tuple[Difference, int]]:
-        """The stretches that differ most often; equally frequent ones in the text's order."""
-        return self.differences.most_common(number)
+    def most_frequent(self) -> list[tuple[Difference, int]]:
+        """The ``top`` most frequent differences; equally frequent ones in the text's order."""
+        return self.differences.most_common(self.top)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures, for JSON; A is the side that was given first, B the other."""
+        return {
+            "lines": self.lines,
+            "lines_different": self.lines_different,
+            "words": self.words.as_dict(),
+            "boundaries": self.boundaries.as_dict(),
+            "differences": [
+                {"count": count, "a": list(a), "b": list(b)}
+                for (a, b), count in self.most_frequent()
+            ],
+            "examples": [
+                {
+                    "line": example.line,
+                    "differences": [{"a": list(a), "b": list(b)} for a, b in example.differences],
+                    "more": example.more,
+                }
+                for example in self.examples
+            ],
+        }
 
 
 def _plus(a: tuple[int, int, int], b: Sequence[int]) -> tuple[int, int, int]:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def compare_segmenters(
+    lines: Iterable[Sequence[str]], segmenter: Segmenter, other: Segmenter, *, top: int = 10
+) -> SegmentationComparison:
+    """Compare what two segmenters make of lines, which come in batches."""
+    comparison = SegmentationComparison(top)
+    for batch in lines:
+        sides = segmenter.segment(batch), other.segment(batch)
+        for line, found, expected in zip(batch, *sides, strict=True):
+            comparison.add(line, found, line, expected)
+    return comparison
+
+
+def compare_with_gold(
+    lines: Iterable[Sequence[str]],
+    gold: Iterable[Sequence[str]],
+    segmenter: Segmenter,
+    *,
+    names: tuple[str, str] = ("the text", "gold"),
+    top: int = 10,
+) -> SegmentationComparison:
+    """Compare what a segmenter makes of lines with their right words, which blanks separate.
+
+    ``lines`` and ``gold`` come in batches, whose sizes need not agree.
+
+    Raises:
+        ZhbertError: the two are not the same lines but for blanks; ``names`` are theirs.
+
+    >>> found = compare_with_gold([["研究生命"]], [["研究 生命"]], load_segmenter("whitespace"))
+    >>> found.words.precision, found.boundaries.recall
+    (0.0, 0.0)
+    """
+    comparison = SegmentationComparison(top)
+    right = load_segmenter("whitespace")
+    gold_lines = (line for batch in gold for line in batch)
+    number = 0
+    for batch in lines:
+        for line, found in zip(batch, segmenter.segment(batch), strict=True):
+            number += 1
+            expected = next(gold_lines, "")
+            _check_same_text(line, expected, number, names)
+            comparison.add(line, found, expected, right.segment([expected])[0])
+    for expected in gold_lines:
+        number += 1
+        _check_same_text("", expected, number, names)
+    return comparison
+
+
+def _check_same_text(line: str, gold: str, number: int, names: tuple[str, str]) -> None:
+    text, expected = without_blanks(line), without_blanks(gold)
+    if text == expected:
+        return
+    at = next(
+        (k for k, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b),
+        min(len(text), len(expected)),
+    )
+    start = max(0, at - 5)
+    raise ZhbertError(
+        f"{names[1]}:{number}: not the text of {names[0]}: '{expected[start : at + 10]}' here, "
+        f"'{text[start : at + 10]}' there; the two must have the same lines but for blanks"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,6 +70,24 @@ class LoadSegmenter(Protocol):
         self, *, user_words: Path | None, traditional: str, model: str | Path | None
     ) -> Segmenter:
         """The options are those of ``zhbert.load_segmenter``."""
+
+
+def words_of(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
+    """Each text's words, without the blanks around them."""
+    found = []
+    for text, ends in zip(texts, segmenter.segment(texts), strict=True):
+        words = (text[a:b].strip() for a, b in pairwise([0, *ends.tolist()]))
+        found.append([word for word in words if word])
+    return found
+
+
+def describe_segmenter(segmenter: Segmenter) -> dict[str, Any]:
+    """A segmenter for JSON: its name, version and options, on which its words depend."""
+    return {
+        "name": segmenter.name,
+        "version": segmenter.version,
+        "options": segmenter.options,
+    }
 
 
 def refuse_model(name: str, model: str | Path | None) -> None:
