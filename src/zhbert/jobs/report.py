@@ -4,15 +4,17 @@
   zhbert report runs/*-wwm runs/*-char --base char --out report
   zhbert report runs/wwm runs/char --out curves --overwrite
 
-RUNS are folders that 'zhbert finetune' and 'zhbert pretrain' wrote, finished or not. Scores are
-"maximum (mean)" over seeds, beside the published ones where the split is the same, and shares of
-a base model's. --base names that model, one of the runs' or a published one ("RoBERTa-wwm-ext"),
-and adds the differences from it, with a paired bootstrap. report.html opens without a network.
+A RUN is a folder that 'zhbert finetune' or 'zhbert pretrain' wrote, finished or not. Scores are
+shown as "maximum (mean)" over the seeds, beside the published ones where the split is the same,
+and as shares of a base model's scores. --base names that model, one of the runs' or a published
+one ("RoBERTa-wwm-ext"), and adds the differences from it, tested by a paired bootstrap.
+report.html needs no network.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,11 +80,12 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 
 
 def _scores(report: Report) -> Table:
-    """A line for each task's metric and each of our models."""
+    """The scores of the models of the runs: a row for each metric of a task and each model."""
     from zhbert import console
 
     relative = report.relative
-    shares = {row.row.model: row for row in relative.rows if not row.row.source} if relative else {}
+    rows = relative.rows if relative else ()
+    shares = {row.row.model: row for row in rows if not row.row.source}
     verdicts = {(one.task, one.model): one for one in report.differences}
     headings = ["=task", "model", ">max (mean)", ">±", ">seeds"]
     headings += [">% of\nbase's"] * bool(relative) + [">less\nbase's"] * bool(verdicts)
@@ -100,23 +103,22 @@ def _scores(report: Report) -> Table:
                 share = shares[row.model].shares.get(column) if row.model in shares else None
                 cells.append(share_text(share))
             one = verdicts.get((column.task, row.model))
-            if verdicts and one and one.metric == column.key:
+            if one and one.metric == column.key:
                 cells.append(_verdict(one.result))
             table.add_row(*cells)
             name = ""
     if relative and len(relative.columns) > 1:
-        for label, mean in (
-            ("mean, all tasks", "mean"),
-            ("mean, classification", "mean_of_classification"),
-        ):
-            for share_row in shares.values():
-                value = getattr(share_row, mean)
-                if value is None:
-                    continue
-                cells = [label, share_row.row.model, "", "", "", share_text(value)]
-                table.add_row(*cells, style="bold")
-                label = ""
+        _add_means(table, "mean, all tasks", {m: row.mean for m, row in shares.items()})
+        of_classification = {m: row.mean_of_classification for m, row in shares.items()}
+        _add_means(table, "mean, classification", of_classification)
     return table
+
+
+def _add_means(table: Table, label: str, means: Mapping[str, float | None]) -> None:
+    for model, mean in means.items():
+        if mean is not None:
+            table.add_row(label, model, "", "", "", share_text(mean), style="bold")
+            label = ""
 
 
 def _verdict(result: PairedComparison | None) -> str:

@@ -1,1 +1,1 @@
-"""Reports: run folders in, tables and pictures out. A pure reader, without torch."""
+"""Reports: tables and pictures made from run folders, which are only read, without torch."""

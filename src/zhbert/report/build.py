@@ -1,4 +1,4 @@
-"""What a report says, gathered from run folders before anything is written."""
+"""The contents of a report, gathered from run folders before anything is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zhbert.report.scores import (
 
 @dataclass(frozen=True)
 class Report:
-    """Everything but what is read from predictions while the page is written."""
+    """All of a report but the mistakes, which are read from predictions while the page is made."""
 
     runs: tuple[Run, ...]
     table: ScoreTable
@@ -28,7 +28,7 @@ class Report:
     relative: RelativeTable | None
     """None where there is nothing to compare."""
     differences: tuple[ScoreDifference, ...]
-    """Of the other models from the base, where a base was named."""
+    """How the other models differ from the base; empty where no base was named."""
 
     @property
     def fine_tuning(self) -> list[FineTuningRun]:
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def tasks(self) -> dict[str, list[FineTuningRun]]:
-        """Runs by task, in the order in which tasks were given."""
+        """Runs by task, in the order in which they were given."""
         tasks: dict[str, list[FineTuningRun]] = {}
         for run in self.fine_tuning:
             tasks.setdefault(run.task, []).append(run)
@@ -50,12 +50,12 @@ class Report:
 
     @property
     def styles(self) -> dict[str, int]:
-        """Which colour, dashes and marker a model has in all pictures."""
+        """A number for each model, by which all pictures draw it in the same colour and dashes."""
         names = [run.model for run in self.fine_tuning] + [run.name for run in self.pretraining]
         return {name: place for place, name in enumerate(dict.fromkeys(names))}
 
     def scored_elsewhere(self, task: str) -> set[str]:
-        """The models that were scored on other examples of a task than the others."""
+        """The models whose scores of a task are on other examples than most models' scores."""
         return {
             row.model
             for row in self.table.ours
@@ -68,9 +68,9 @@ def gather(folders: Sequence[str | Path], base: str | None = None) -> Report:
     """Read runs and compare them.
 
     Args:
-        folders: of 'zhbert finetune' and 'zhbert pretrain', finished or not.
-        base: the model that others are measured by, one of the runs' or a published one; naming
-            it asks for the paired bootstrap, too.
+        folders: runs of 'zhbert finetune' and 'zhbert pretrain', finished or not.
+        base: the model that others are compared with, one of the runs' or a published one. Where
+            it is given, the differences from it are computed as well, with a paired bootstrap.
 
     Raises ZhbertError where a folder is no run, or there is no such base.
     """
@@ -79,7 +79,8 @@ def gather(folders: Sequence[str | Path], base: str | None = None) -> Report:
     table = score_table(fine_tuning)
     row = choose_base(table, base)
     if row is not None and row.runs:
-        # Where runs of a task were scored on different examples, the base's count.
+        # Where runs of a task were scored on different examples, others are compared with the
+        # base's.
         table = score_table(fine_tuning, first=row.model)
         row = table.find(row.name)
     relative = relative_table(table, row) if row is not None else None

@@ -1,8 +1,8 @@
-"""Lines or points as SVG inside the page: its text can be selected, its colours are the page's.
+"""Charts of lines or points as SVG inside the page, with the colours of its style sheet.
 
-Coordinates are those of `WIDTH` x `HEIGHT`, on a telephone nearly pixels: type is legible there,
-and on a wide screen pictures stand side by side instead of growing. A series is told by its colour,
-its dashes and its marker: on black and white paper, too.
+Coordinates go from 0 to `WIDTH` and `HEIGHT`, which are about pixels on a telephone, so that type
+is legible there; wide screens show several charts in a row instead of larger ones. Series differ by
+colour, dashes and marker, so that they can also be told apart in black and white.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Series:
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
-    """Its colour, dashes and marker: equal for a model in all pictures."""
+    """The number of its colour, dashes and marker; a model has the same one in all pictures."""
     faint: bool = False
     """A thin line without a place in the legend: one seed of several."""
     reference: bool = False
@@ -50,13 +50,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """A direction of the picture."""
+    """An axis of the chart."""
 
     label: str
     """What it measures, with its unit."""
     logarithmic: bool = False
     whole: bool = False
-    """Of things that are counted: no tick stands between two numbers."""
+    """It counts things: ticks are at whole numbers only."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class _Scale:
 def chart(
     title: str, x: Axis, y: Axis, series: Sequence[Series], number: int, *, lines: bool = True
 ) -> Markup:
-    """A figure with its legend; ``number`` tells it from the page's other ones.
+    """A chart with its legend; ``number`` is another one for each chart of a page.
 
-    Series without points are left out; a picture of nothing is one line that says so.
+    Series without points are left out; without any series, it is one line that says so.
     """
     drawn = [shown for one in series if (shown := _within_reach(one, x, y)).points]
     if not drawn:
@@ -92,7 +92,7 @@ def chart(
     left = 10 + max(len(_number(tick)) for tick in y_ticks[2]) * _CHARACTER
     across = _Scale(*_ticks(min(xs), max(xs), x), x.logarithmic, left, WIDTH - _RIGHT)
     down = _Scale(*y_ticks, y.logarithmic, HEIGHT - _BOTTOM, _TOP)
-    # Faint lines lie below the thick ones that they belong to.
+    # What is drawn first lies below: references, then faint lines, then the others.
     ordered = sorted(drawn, key=lambda one: (not one.reference, not one.faint))
     picture = element(
         "svg",
@@ -110,7 +110,7 @@ def chart(
 
 
 def _within_reach(one: Series, x: Axis, y: Axis) -> Series:
-    """The series without points that no axis can show: of a run that went wrong."""
+    """The series without the points that no axis can show, as of a run that diverged."""
     points = [
         point
         for point in one.points
@@ -140,7 +140,7 @@ def describe(x: Axis, y: Axis, series: Sequence[Series]) -> str:
 
 
 def _ticks(low: float, high: float, axis: Axis) -> tuple[float, float, tuple[float, ...]]:
-    """An axis' ends and its ticks, four to seven round numbers."""
+    """The ends of an axis, and its ticks: four to seven round numbers."""
     if axis.logarithmic:
         low, high = low / 1.25, high * 1.25
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -209,7 +209,7 @@ def _draw(one: Series, across: _Scale, down: _Scale, lines: bool) -> Markup:
 
 
 def _marked(places: list[tuple[float, float]], style: int) -> list[tuple[float, float]]:
-    """Where markers stand: on a long line a few, beginning elsewhere for each style."""
+    """The points with a marker: of a long line only a few, at different places for each style."""
     if len(places) <= _MOST_MARKERS:
         return places
     step = len(places) / _MOST_MARKERS
@@ -225,14 +225,14 @@ def _classes(one: Series) -> str:
 def _dashes(one: Series) -> str | None:
     if one.reference:
         return "1 4"
-    # A long line is jagged: dashes would be lost in it, and markers tell it as well.
+    # In a long, jagged line dashes cannot be seen; its markers tell it apart.
     if one.faint or len(one.points) > _MOST_DASHED:
         return None
     return _DASHES[one.style % len(_DASHES)]
 
 
 def _marker(one: Series) -> str:
-    # A second round of the colours has the markers in another order.
+    # Where colours repeat, they come with other markers than before.
     return _MARKERS[(one.style + one.style // COLOURS) % len(_MARKERS)]
 
 

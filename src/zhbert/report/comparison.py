@@ -17,7 +17,7 @@ from zhbert.tasks.metrics import Resampled, resampled_predictions
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """A model's mean score less the base's."""
+    """How a model's mean score differs from the base's: the model's minus the base's."""
 
     task: str
     metric: str
@@ -25,9 +25,9 @@ class ScoreDifference:
     base: str
     result: PairedComparison | None
     why_not: str = ""
-    """Where there is no result."""
+    """Why there is no result; empty where there is one."""
     examples: int = 0
-    """How many both were scored on."""
+    """The number of examples that both were scored on."""
 
 
 def differences(rows: Sequence[ModelRow], base: ModelRow) -> list[ScoreDifference]:
@@ -65,7 +65,7 @@ def difference(run: FineTuningRun, base: FineTuningRun) -> ScoreDifference:
             return answer(None, f"{one.folder}: predictions.jsonl is missing or cut short")
     (first, ids), (second, theirs) = sides
     if ids != theirs:
-        # One file, but a card that leaves other rows out.
+        # The file is the same, but the cards leave different rows out.
         return answer(None, f"scored on other examples of one file: {len(ids):,}, {len(theirs):,}")
     return answer(compare(first, second, num_examples=len(ids)), examples=len(ids))
 

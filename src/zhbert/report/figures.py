@@ -1,4 +1,4 @@
-"""Which pictures a report has: curves of training, and scores by size."""
+"""The charts of a report: training curves, and scores by size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURVE_POINTS = 120
 
 
 def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
-    """The training loss, each point the mean of equally many neighbouring steps."""
+    """The training loss; each point is the mean of equally many successive steps."""
     count = len(run.steps)
     groups = np.array_split(np.arange(count), min(points, count)) if count else []
     return tuple(
@@ -28,7 +28,7 @@ def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
 def pretraining_charts(
     runs: Sequence[PretrainingRun], styles: Mapping[str, int], numbers: Iterator[int]
 ) -> list[Markup]:
-    """The training loss, then what held-out text says: a picture for each way of masking it."""
+    """The training loss, then the figures of held-out text for each way in which it was masked."""
     steps = Axis("steps", whole=True)
     longest = max((len(run.steps) for run in runs), default=0)
     title = "Training loss 训练损失"
@@ -90,9 +90,9 @@ def fine_tuning_chart(
     elsewhere: Collection[str],
     numbers: Iterator[int],
 ) -> Markup:
-    """The deciding metric on dev by epoch: seeds thin, their mean thick.
+    """The main metric on dev by epoch: a thin line for each seed and a thick one for their mean.
 
-    ``elsewhere``: the models to mark, since they were scored on other examples.
+    ``elsewhere``: models that are marked, since they were scored on other examples.
     """
     series = []
     for run in runs:
@@ -116,9 +116,9 @@ def fine_tuning_chart(
 def size_chart(
     table: ScoreTable, base: ModelRow, styles: Mapping[str, int], numbers: Iterator[int]
 ) -> Markup | None:
-    """The mean score against the parameters, of models with all of the base's figures.
+    """The mean score by the number of parameters, of models that have all of the base's figures.
 
-    None where that is less than two models.
+    None where there are fewer than two such models.
     """
     columns = comparable(base)
     points = {
@@ -142,7 +142,7 @@ def size_chart(
 
 
 def comparable(row: ModelRow) -> set[Column]:
-    """The figures of a model that were scored on the same examples as others'."""
+    """The figures of a model that were scored on the same examples as other models'."""
     return {column for column, score in row.scores.items() if not score.elsewhere}
 
 

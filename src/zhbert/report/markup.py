@@ -1,4 +1,4 @@
-"""HTML and SVG from values: every text is escaped, unless it is `Markup` already."""
+"""HTML and SVG elements. All text is escaped, unless it is `Markup`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import html
 import re
 from collections.abc import Iterable
 
-# Controls, lone surrogates and the two characters that are none: no page may hold them. Nor those
-# that turn the direction of the words around them, which are the page's own.
+# What an HTML page may not contain: control characters, lone surrogates and noncharacters. And the
+# marks that change the direction of text, which would also affect the page's own words.
 _FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
@@ -15,7 +15,7 @@ _VOID = frozenset({"meta", "br"})
 
 
 class Markup(str):
-    """Markup that is finished: it is not escaped again."""
+    """Finished markup, which is not escaped again."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ Child = str | int | float | None | Iterable["Child"]
 
 
 def element(name: str, /, *children: Child, **attributes: str | int | float | None) -> Markup:
-    """One element. None is left out; ``class_`` is class, and ``_`` in a name is a hyphen.
+    """One element. None is left out; ``class_`` becomes class, and ``_`` in a name a hyphen.
 
     >>> element("p", "a < b ", element("b", "c"), class_="x y", aria_label='"')
     '<p class="x y" aria-label="&quot;">a &lt; b <b>c</b></p>'
@@ -40,7 +40,7 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | No
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Children one after the other."""
+    """Children one after the other, as markup."""
     parts: list[str] = []
     for child in children:
         if isinstance(child, Markup):
@@ -53,12 +53,12 @@ def join(children: Iterable[Child]) -> Markup:
 
 
 def escape(value: str | int | float) -> str:
-    """A text or a number as it may stand between tags and in an attribute."""
+    """A text or a number as it can be put between tags and into an attribute."""
     return html.escape(clean(str(value)), quote=True)
 
 
 def clean(text: str) -> str:
-    """``text`` without the characters that no page may hold.
+    """``text`` without the characters that no page may contain.
 
     >>> clean("a\\x00b\\r\\nc")
     'a\ufffdb\\nc'

@@ -1,4 +1,4 @@
-"""Numbers as people read them; the same in every form of a report."""
+"""Numbers as text, the same in every form of a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html: one file, without scripts, that asks nothing of the network."""
+"""report.html: a single file without scripts that needs no network."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _reading(kind: str) -> str:
 
 
 def _mistakes(run: FineTuningRun) -> tuple[Confusion | None, int | None, list[Mistake]]:
-    """Read a run's predictions once, a seed at a time."""
+    """A run's confusion matrix, and the best seed with its worst mistakes; reads each seed once."""
     seed = best_seed(run)
     lines = [] if seed is None else predictions_of(run, seed)
     others = (lines if one == seed else predictions_of(run, one) for one in run.seeds)
@@ -240,7 +240,7 @@ def _table(table: Table) -> Markup:
             name_cell = element("th", element("bdi", line.name), scope="row")
             rows.append(element("tr", name_cell, cells, class_="base" if line.base else None))
         bodies.append(element("tbody", rows))
-    # Beside the box, not a <caption> in it: that would scroll away with the columns.
+    # The caption is outside of the box: a <caption> would scroll away with the columns.
     return join(
         [
             element("p", table.caption, class_="note"),
@@ -250,7 +250,7 @@ def _table(table: Table) -> Markup:
 
 
 def _box(table: Markup, label: str) -> Markup:
-    """A table scrolls in its own box, by the keyboard too."""
+    """A box in which a wide table is scrolled, by the keyboard too (tabindex)."""
     return element("div", table, class_="box", tabindex="0", role="region", aria_label=label)
 
 
@@ -312,7 +312,7 @@ def _worst(run: FineTuningRun, seed: int | None, mistakes: Sequence[Mistake]) ->
     table = element(
         "table",
         element("thead", head),
-        # Which of the variants of a Chinese character is drawn depends on the language.
+        # Which variant of a Han character is drawn depends on the language.
         element("tbody", rows, lang=run.card.language if run.card else None),
     )
     return element("details", element("summary", title), _box(table, title))

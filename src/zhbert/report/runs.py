@@ -1,4 +1,4 @@
-"""Run folders as plain values: what 'zhbert pretrain' and 'zhbert finetune' left, whole or not."""
+"""Run folders of 'zhbert pretrain' and 'zhbert finetune', complete or not, as plain values."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from zhbert.tasks.cards import TaskCard, card_names, load_card
 from zhbert.wording import counted
 
 Points = tuple[tuple[float, float], ...]
-"""Places on a curve: (x, y)."""
+"""The points (x, y) of a curve."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A metric's values, one of each seed, in per cent.
+    """The values of a metric, one for each seed, in per cent.
 
     >>> spread = Spread((80.0, 84.0))
     >>> spread.max, spread.mean, round(spread.std, 3)
@@ -45,7 +45,7 @@ class Spread:
 
     @property
     def std(self) -> float | None:
-        """The sample's standard deviation; None of one seed, which has none."""
+        """The standard deviation of the sample; None with one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
@@ -61,24 +61,24 @@ class FineTuningRun:
     model: str
     """The model's name for tables; several runs of one model share it."""
     model_key: str
-    """Equal where the weights that training began with are."""
+    """Equal for runs that began with the same weights."""
     given_as: str
     """The model as the command line named it."""
     card: TaskCard | None
     """The task; None where task.toml is damaged."""
     split: str
     split_note: str
-    """Why scores on this split are not the papers'; empty where they can be."""
+    """Why scores on this split cannot be compared with published ones; empty if they can."""
     further_split_notes: Mapping[str, str]
-    """The same of further splits, by their names, for those of which it is so."""
+    """The same for further splits that cannot be compared, by their names."""
     dev_sha256: str
     main_metric: str
     scores: Mapping[str, Spread]
-    """By metric; a metric of a further split ends with that split's name."""
+    """By metric; the key of a further split's metric ends in the split's name."""
     seeds: tuple[int, ...]
-    """Those that are finished."""
+    """The seeds that are finished."""
     unfinished: tuple[int, ...]
-    """Those that have begun."""
+    """The seeds that have begun and are not finished."""
     curves: Mapping[int, Points]
     """By seed: (epoch, main metric on dev)."""
     facts: Mapping[str, Any]
@@ -93,7 +93,7 @@ class FineTuningRun:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The task's metrics, the deciding one first."""
+        """The task's metrics, the main one first."""
         if self.card is not None:
             return self.card.metrics
         return tuple(self.scores) or (self.main_metric,)
@@ -105,14 +105,14 @@ class FineTuningRun:
 
 @dataclass(frozen=True)
 class HeldOutEvaluation:
-    """Held-out text, at one step."""
+    """The evaluation on held-out text at one step."""
 
     step: int
     loss: float | None
     accuracy: float | None
-    """Of masked words, 0 to 1."""
+    """The share of masked pieces that were predicted, 0 to 1."""
     baseline: float | None
-    """The accuracy of always guessing the commonest piece."""
+    """The accuracy of always predicting the most frequent piece."""
     pair_accuracy: float | None
 
 
@@ -139,13 +139,13 @@ class PretrainingRun:
 
     @property
     def planned_steps(self) -> int | None:
-        """What the recipe asks for."""
+        """The number of steps in the recipe."""
         steps = self.recipe.get("steps")
         return steps if isinstance(steps, int) else None
 
     @property
     def last_step(self) -> int:
-        """How far it came."""
+        """The last step in the log."""
         return int(self.steps[-1]) if len(self.steps) else 0
 
     @property
@@ -186,13 +186,13 @@ def _reader_of(folder: Path) -> Any:
 
 
 def _with_distinct_names(runs: list[Run]) -> list[Run]:
-    """One name for each model, whatever the command lines called it; no name for two."""
+    """Runs of one model get one name, whatever the command lines called it; no two share one."""
     import dataclasses
 
     names: dict[str, str] = {}  # of a model's key
     taken: dict[tuple[str, str], Path] = {}  # (name, task) -> the run that has it
     result: list[Run] = []
-    # A run without a score does not know its model's short name: the others tell it.
+    # A run without a score does not know its model's short name, so finished runs come first.
     for run in sorted(runs, key=lambda run: isinstance(run, FineTuningRun) and not run.finished):
         if isinstance(run, FineTuningRun) and run.model_key not in names:
             clash = run.model in names.values()
@@ -283,7 +283,7 @@ def _what_is_missing(folder: Path, summary: bool, origin: bool, scores: bool) ->
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
-    """Maximum, mean and deviation are counted again, from the values of the seeds."""
+    """The values of the seeds; `Spread` computes maximum, mean and deviation anew."""
     scores = {}
     for name, spread in _object(summary, "metrics").items():
         values = spread.get("values") if isinstance(spread, dict) else None
@@ -300,7 +300,7 @@ def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _task_name(card: TaskCard | None, folder: Path) -> str:
-    """task.toml does not hold the card's name; its title is as good."""
+    """The name of the task. task.toml does not hold it, so the shipped cards' titles tell it."""
     if card is None:
         return folder.name
     shipped = (name for name in card_names() if load_card(name).title == card.title)
@@ -361,7 +361,7 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
 
 @dataclass
 class _TrainingLog:
-    """What the lines of metrics.jsonl say, one after the other."""
+    """Collects what the lines of metrics.jsonl say."""
 
     steps: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)

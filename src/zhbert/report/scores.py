@@ -1,7 +1,7 @@
-"""Scores as tables: models in rows, figures in columns, published ones beside, shares of a base's.
+"""Tables of scores: models in rows, figures in columns; published scores; shares of a base's.
 
-A figure is a metric of a task's split. It is compared, with another run's or a published one, only
-where both were scored on the same examples.
+A figure is a metric on a split of a task. Two scores are compared, of two runs or of a run and a
+publication, only where both are on the same examples.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zhbert.tasks.cards import Published
 from zhbert.zoo.catalogue import find_card
 
 RELATIVE_TO = "RoBERTa-wwm-ext"
-"""The base of Chinese-BERT-wwm's own table of small models."""
+"""What small models are compared with at https://github.com/ymcui/Chinese-BERT-wwm."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure."""
+    """A column of the table: a metric on a split of a task."""
 
     task: str
     metric: str
@@ -31,7 +31,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """The figure's name in summary.json, where a further split's name ends the metric's.
+        """The figure's name in summary.json: the metric's, then a further split's.
 
         >>> Column("mnli", "accuracy", "dev_mismatched", "classify").key
         'accuracy_mismatched'
@@ -43,54 +43,54 @@ class Column:
 
 @dataclass(frozen=True)
 class Score:
-    """What stands in a cell, in per cent."""
+    """The contents of a cell, in per cent."""
 
     max: float
     mean: float | None
     std: float | None = None
     seeds: int | None = None
-    """None of published ones."""
+    """Their number; None for published scores."""
     elsewhere: bool = False
-    """Scored on other examples than the column's others: not compared."""
+    """Scored on other examples than the other scores of the column, so not comparable."""
     note: str = ""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """A model."""
+    """A row of the table: a model."""
 
     model: str
     source: str
-    """Who published it; empty of our own."""
+    """Who published it; empty for the models of runs."""
     scores: Mapping[Column, Score]
     runs: tuple[FineTuningRun, ...] = ()
 
     @property
     def name(self) -> str:
-        """The model, and who published it."""
+        """The model's name, and who published it."""
         return f"{self.model} ({self.source})" if self.source else self.model
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Our models, then published ones."""
+    """The models of the runs, then published ones."""
 
     columns: tuple[Column, ...]
     rows: tuple[ModelRow, ...]
     notes: tuple[str, ...]
-    """What keeps figures from being compared."""
+    """Why figures cannot be compared."""
     about: tuple[str, ...]
     """What the cards say of their tasks."""
 
     @property
     def ours(self) -> tuple[ModelRow, ...]:
-        """The rows of runs."""
+        """The rows of the models of runs."""
         return tuple(row for row in self.rows if not row.source)
 
     def find(self, model: str) -> ModelRow:
-        """The row of a model, ours before a published one; ZhbertError where there is none."""
+        """The row of a model, a run's before a published one; ZhbertError where there is none."""
         for row in self.rows:
-            # As the table calls it, or as the command line that trained it did.
+            # Its name in the table, or on the command line that trained it.
             if model in (row.model, row.name, *(run.given_as for run in row.runs)):
                 return row
         for row in self.rows:
@@ -105,8 +105,8 @@ class ScoreTable:
 def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> ScoreTable:
     """The table of finished runs.
 
-    ``first``: the model whose examples count where others were scored on other ones; by default
-    each task's first run.
+    Where the runs of a task were scored on different examples, those of the model ``first`` (by
+    default, of the task's first run) are compared with, and the others are marked.
     """
     finished = [run for run in runs if run.finished]
     by_task: dict[str, list[FineTuningRun]] = {}
@@ -165,7 +165,7 @@ def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Colum
 def _published_beside(
     run: FineTuningRun, columns: Sequence[Column]
 ) -> Iterable[tuple[Column, Published]]:
-    """Published figures of the same metric and split, where the split is the official one."""
+    """Published scores of the same metric and split, where the run has the official split."""
     if run.card is None:
         return
     for one in run.card.published:
@@ -180,7 +180,7 @@ def _split_note(run: FineTuningRun, split: str) -> str:
 
 
 def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
-    """Plain words on what a task's figures are not."""
+    """Why the scores of a task cannot be compared with published ones, in plain words."""
     published = run.card.published if run.card else ()
     for split in (run.split, *run.further_split_notes):
         if note := _split_note(run, split):
@@ -203,14 +203,14 @@ class RelativeRow:
     row: ModelRow
     shares: Mapping[Column, float]
     mean: float | None
-    """Over all figures; None where one is missing: means of other tasks say nothing."""
+    """Over all figures; None where one is missing, since means over other tasks differ."""
     mean_of_classification: float | None
     """Over the figures of classification tasks."""
 
 
 @dataclass(frozen=True)
 class RelativeTable:
-    """The base, and every model of ours that has figures in common with it."""
+    """The base, and every model of a run that has figures in common with it."""
 
     base: ModelRow
     columns: tuple[Column, ...]
@@ -218,9 +218,9 @@ class RelativeTable:
 
 
 def choose_base(table: ScoreTable, base: str | None = None) -> ModelRow | None:
-    """The row that others are shares of: the named one, else the first of several models.
+    """The row that the others are compared with: the named one, else the first of several models.
 
-    One model alone is compared with `RELATIVE_TO`, where that was published for its tasks.
+    A single model is compared with `RELATIVE_TO`, where that was published for its tasks.
     """
     if base is not None:
         return table.find(base)
@@ -232,9 +232,10 @@ def choose_base(table: ScoreTable, base: str | None = None) -> ModelRow | None:
 
 
 def relative_table(table: ScoreTable, base: ModelRow) -> RelativeTable:
-    """Each score as a share of the base's: of means, or of maxima where a mean was not printed.
+    """Each score as a share of the base's: mean by mean, or maximum by maximum without means.
 
-    Each figure counts once in a mean, F1 and EM of the same task both: as Chinese-BERT-wwm counts.
+    In a mean every figure counts once, so a task with F1 and EM counts twice, as in the table of
+    https://github.com/ymcui/Chinese-BERT-wwm.
     """
     columns = tuple(
         column
@@ -280,7 +281,7 @@ def _mean(shares: Mapping[Column, float], columns: Sequence[Column]) -> float | 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
-    """A score by itself, as report.csv has it; a published figure without a run has no ``run``."""
+    """One score, as in report.csv; ``run`` is empty for a score that is only published."""
 
     run: str = ""
     model: str
@@ -298,7 +299,7 @@ class ScoreRecord:
 
 
 def records(table: ScoreTable) -> list[ScoreRecord]:
-    """All scores, ours with what was published of the same model, then the other published ones."""
+    """All scores: the runs', with those published of the same model, then the other published."""
     of_model = {
         row.model: found for row in table.ours if (found := _published_row(table, row)) is not None
     }
@@ -341,7 +342,7 @@ def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreR
 
 
 def _published_row(table: ScoreTable, row: ModelRow) -> ModelRow | None:
-    """What was published of the very model that a run began with, by the catalogue's names."""
+    """The published row of the model that a run began with, found by the catalogue's names."""
     names = set()
     for given in {run.given_as for run in row.runs}:
         card = find_card(given)

@@ -1,4 +1,4 @@
-"""The tables of a report, as headings and texts: Markdown and the page print the same ones."""
+"""The tables of a report as plain text cells, for Markdown and for the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from zhbert.wording import counted
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, with a smaller one below."""
+    """The text of a cell, and a smaller one below it."""
 
     text: str
     below: str = ""
@@ -35,7 +35,7 @@ class Line:
     name: str
     cells: tuple[Cell, ...]
     base: bool = False
-    """What the others are compared with."""
+    """Whether it is what the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Table:
 
     caption: str
     headings: tuple[Cell, ...]
-    """The first is above the rows' names."""
+    """The first one is that of the rows' names."""
     groups: tuple[tuple[str, tuple[Line, ...]], ...]
     """(What the rows have in common, rows)."""
     texts: frozenset[int] = frozenset()
@@ -52,7 +52,7 @@ class Table:
 
 
 def scores(table: ScoreTable) -> Table:
-    """Maximum (mean) of every model and figure."""
+    """Every model's scores, as maximum (mean)."""
     counts = {score.seeds for row in table.ours for score in row.scores.values()}
     each = counts.pop() if len(counts) == 1 else None
     lines = [
@@ -81,14 +81,14 @@ def scores(table: ScoreTable) -> Table:
 
 
 def heading(column: Column) -> Cell:
-    """A figure's heading."""
+    """The heading of a figure."""
     return Cell(column.task, f"{column.metric}, {column.split}")
 
 
 def relative(table: RelativeTable) -> Table:
-    """Shares of the base's scores."""
+    """Every model's scores as shares of the base's."""
     classification = [column for column in table.columns if column.kind == "classify"]
-    # Of one sort of tasks alone, both means are the same.
+    # Where all tasks are classification, or none, one mean says it all.
     both = 0 < len(classification) < len(table.columns)
     lines = [
         Line(
@@ -116,7 +116,7 @@ def relative(table: RelativeTable) -> Table:
 
 
 def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
-    """Each model's difference from the base, and whether it can be told from noise."""
+    """How each model's scores differ from the base's, and whether that is more than noise."""
     groups: dict[str, list[Line]] = {}
     for one in differences:
         result = one.result
@@ -141,7 +141,7 @@ def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
 
 
 def costs(runs: Sequence[FineTuningRun]) -> Table:
-    """Sizes, times and speeds of fine-tuning, model by model."""
+    """The sizes, times and speeds of fine-tuning, by model."""
     groups: dict[str, list[Line]] = {}
     for run in runs:
         layers, hidden = run.number("layers"), run.number("hidden_size")
@@ -173,7 +173,7 @@ _WHERE = ("device", "precision")
 
 
 def pretraining(runs: Sequence[PretrainingRun]) -> Table:
-    """How far pretraining runs came, and what held-out text says."""
+    """The progress of pretraining runs, and their accuracy on held-out text."""
     strategies = list(dict.fromkeys(name for run in runs for name in run.evaluations))
     names = ("run", "masks", "layers x hidden", "steps", "loss")
     speeds = ("pieces", "time", "pieces/s", "on")
@@ -216,7 +216,7 @@ def _section(run: PretrainingRun, key: str) -> dict[str, object]:
 
 
 def grid(run: FineTuningRun) -> Table | None:
-    """The points of a run's grid, by their mean on dev; None where there was no grid."""
+    """The points of a run's grid, the best mean on dev first; None where there was no grid."""
     points = run.facts.get("grid")
     lines = []
     for point in points if isinstance(points, list) else ():

@@ -1,4 +1,4 @@
-"""report.md and report.csv, and the three files of a report in their folder."""
+"""A report's files: report.md, report.csv and report.html; and its contents as plain data."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[
     texts = dict(zip(FILES, (markdown(report), comma_separated(report), page(report)), strict=True))
     with atomic_folder(out, replace=overwrite) as folder:
         for name, text in texts.items():
-            # newline="": report.csv has the line ends of its own standard.
+            # newline="": the lines of report.csv end in CR LF, as RFC 4180 says.
             (folder / name).write_text(text, encoding="utf-8", newline="")
     return [out / name for name in FILES]
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that a report cannot be written to."""
+    """Raise a ZhbertError where a report cannot be written to ``out``."""
 
     def is_report(folder: Path) -> bool:
         return {path.name for path in folder.iterdir()} <= set(FILES)
@@ -93,7 +93,7 @@ def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def comma_separated(report: Report) -> str:
-    """A score a line; numbers in full."""
+    """report.csv: a line for each score, with all digits."""
     names = [item.name for item in dataclasses.fields(ScoreRecord)]
     text = io.StringIO()
     writer = csv.writer(text)
@@ -110,7 +110,7 @@ def comma_separated(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The tables, and the notes on what cannot be compared."""
+    """report.md: the tables, and the notes on what cannot be compared."""
     parts = ["# Report 报告"]
 
     def add(title: str, table: Table, notes: tuple[str, ...] = ()) -> None:
@@ -167,7 +167,7 @@ def _cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    r"""A text of anybody's in Markdown: it stays text, on one line.
+    r"""A text escaped for Markdown, on one line.
 
     >>> print(escape("a_b <b>|*x*"))
     a_b \<b\>\|\*x\*
