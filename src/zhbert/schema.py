@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -121,19 +122,47 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 def to_toml(settings: Any) -> str:
     """Settings as TOML that ``build`` reads back identically; unset keys are left out."""
-    lines: list[str] = []
-    sections: list[str] = []
+    return table_to_toml(_set_values(settings))
+
+
+def _set_values(settings: Any) -> dict[str, Any]:
+    """The keys that are set, and the sections that have any, as nested tables."""
+    table: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
-            pairs = [(k, v) for k, v in flatten(value).items() if v is not None]
-            if pairs:
-                sections.append(
-                    f"\n[{item.name}]\n" + "".join(f"{k} = {_toml(v)}\n" for k, v in pairs)
-                )
+            value = _set_values(value) or None
+        if value is not None:
+            table[item.name] = value
+    return table
+
+
+def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """Nested tables as TOML: values first, then sections, then lists of sections.
+
+    >>> print(table_to_toml({"a": 1, "b": {"c": ["x"], "d": {"e": 0.5}}}), end="")
+    a = 1
+    <BLANKLINE>
+    [b]
+    c = ["x"]
+    <BLANKLINE>
+    [b.d]
+    e = 0.5
+    """
+    values, sections = "", ""
+    lists: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        name = _toml_key(key)
+        if isinstance(value, Mapping):
+            sections += f"\n[{prefix}{name}]\n" + table_to_toml(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lists.append((name, value))
         else:
-            lines.append(f"{item.name} = {_toml(value)}\n")
-    return "".join(lines + sections)
+            values += f"{name} = {_toml(value)}\n"
+    for name, tables in lists:
+        for one in tables:
+            sections += f"\n[[{prefix}{name}]]\n" + table_to_toml(one, f"{prefix}{name}.")
+    return values + sections
 
 
 def overridden(settings: _Settings, override: str) -> _Settings:
@@ -217,8 +246,10 @@ def hint_in(settings: Any) -> Hint:
     return hint
 
 
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
 def _toml(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # JSON's texts, numbers and booleans are TOML's, but for one control character.
+    # JSON's texts, numbers, lists and booleans are TOML's, except for one control character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
