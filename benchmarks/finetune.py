@@ -37,9 +37,9 @@ from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.run import finetune
 from zhbert.runtime import cpu_name
 from zhbert.tasks.cards import load_card
+from zhbert.tasks.learners.span import SpanLearner
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.scoring import score
-from zhbert.tasks.span import Span
 
 BATCH, LEARNING_RATE = 64, 1e-4
 
@@ -87,7 +87,7 @@ def train(
     import transformers
 
     card = load_card("lcqmc")
-    examples = {s: read_examples(card, data() / "lcqmc", s) for s in ("train", "dev")}
+    examples: Any = {s: read_examples(card, data() / "lcqmc", s) for s in ("train", "dev")}
     base = base_model(folder / "base")
     fast = transformers.AutoTokenizer.from_pretrained(base)
 
@@ -159,7 +159,7 @@ def predict(
     names = {"train.txt": 200, "dev.txt": 200, "class.txt": 200}
     final = tuned_a_little("thucnews_titles", folder, model, names)
     card = load_card("thucnews_titles")
-    examples = read_examples(card, data() / "thucnews_titles", "dev")[:10_000]
+    examples: Any = read_examples(card, data() / "thucnews_titles", "dev")[:10_000]
     tuned = open_fine_tuned(final)
     pipe = transformers.pipeline(
         "text-classification", model=str(final), device="cpu", batch_size=BATCH
@@ -189,13 +189,13 @@ def span(
     names = {"cmrc2018_train.json": 20, "cmrc2018_dev.json": 7}
     final = tuned_a_little("cmrc2018", folder, model, names)
     card = load_card("cmrc2018")
-    examples = read_examples(card, data() / "cmrc2018", "dev")
+    examples: Any = read_examples(card, data() / "cmrc2018", "dev")
     tuned = open_fine_tuned(final)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fast = transformers.AutoTokenizer.from_pretrained(final)
     network = transformers.AutoModelForQuestionAnswering.from_pretrained(final).eval()
-    assert isinstance(tuned.kind, Span)
-    longest = tuned.kind.max_answer_length
+    assert isinstance(tuned.learner, SpanLearner)
+    longest = tuned.learner.max_answer_length
 
     def ours() -> tuple[float, float]:
         begun = time.perf_counter()

@@ -15,28 +15,17 @@ import pytest
 
 from zhbert import cli
 from zhbert.errors import ZhbertError
+from zhbert.tasks.card import CardSettings, Published, TaskCard
 from zhbert.tasks.cards import (
-    FORMATS_OF_KIND,
-    KINDS,
-    METRICS_OF_KIND,
-    SCORERS,
-    SCORERS_OF_NO_ANSWER,
-    CardSettings,
-    Data,
-    Published,
-    TaskCard,
     load_card,
     parse_card,
     split_of,
 )
-from zhbert.tasks.read import (
-    Example,
-    SpanExample,
-    TagExample,
-    TextExample,
-    read_examples,
-)
+from zhbert.tasks.examples import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.read import read_examples
 from zhbert.tasks.settings import settings_for
+from zhbert.tasks.span_scores import SCORERS, SCORERS_OF_NO_ANSWER
 
 PAGE = Path(__file__).parent.parent / "docs" / "cards.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -101,7 +90,7 @@ def test_there_is_a_card_of_every_kind(tmp_path):
 @pytest.mark.parametrize("heading", HEADINGS)
 def test_every_example_is_read_by_its_card(heading, tmp_path, monkeypatch, capsys):
     card = write(heading, tmp_path)
-    used = {card.path.name, card.data.labels_file}
+    used = {card.path.name, getattr(card.data, "labels_file", "")}
     for split, names in card.data.splits.items():
         if any((tmp_path / name).exists() for name in names):
             assert read_examples(card, None, split)
@@ -227,20 +216,21 @@ def is_key(name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kind", "heading"),
+    ("classes", "heading"),
     [
-        (TaskCard, "The keys of a card"),
-        (Data, "`[data]`"),
-        (CardSettings, "`[settings]`"),
-        (Published, "`[official]` and `[[published]]`"),
+        ([TaskCard], "The keys of a card"),
+        ([kind.data_class for kind in KINDS.values()], "`[data]`"),
+        ([CardSettings], "`[settings]`"),
+        ([Published], "`[official]` and `[[published]]`"),
     ],
 )
-def test_the_tables_name_every_key_and_its_default(kind, heading):
+def test_the_tables_name_every_key_and_its_default(classes, heading):
     rows = table(section(heading), "key")
     fields = {
         item.name: item
-        for item in dataclasses.fields(kind)
-        if kind is not TaskCard or is_key(item.name)
+        for one in classes
+        for item in dataclasses.fields(one)
+        if one is not TaskCard or is_key(item.name)
     }
     assert set(fields) == set(rows)
     for name, item in fields.items():
@@ -281,7 +271,7 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
         if (of := cells["for"]) == "all":
             assert key not in VALUES
             continue
-        for form in FORMATS_OF_KIND[kind]:
+        for form in KINDS[kind].formats:
             data = {"format": form, "dev": "d", **REQUIRED[kind], key: VALUES[key]}
             if key in REQUIRED[kind]:
                 data[key] = REQUIRED[kind][key]
@@ -289,7 +279,12 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
                 data.pop("labels", None)
             elif form == "bio" and key in ("text", "label"):
                 data[key] = 1
-            card = {"title": "t", "kind": kind, "metrics": [METRICS_OF_KIND[kind][0]], "data": data}
+            card = {
+                "title": "t",
+                "kind": kind,
+                "metrics": [KINDS[kind].metric_names[0]],
+                "data": data,
+            }
             allowed = of.replace("rows", "classify, multi_label, regress").split(", ")
             if kind in allowed or form in allowed:
                 parse_card(card, tmp_path / "mine.toml")
@@ -300,11 +295,11 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
 
 def test_the_table_of_kinds_is_the_programs():
     rows = table(TEXT, "kind")
-    assert tuple(rows) == KINDS
+    assert list(rows) == list(KINDS)
     for kind, cells in rows.items():
         named = {column: re.findall("`([^`]+)`", cells[column]) for column in cells}
-        assert tuple(named["formats"]) == FORMATS_OF_KIND[kind]
-        known = METRICS_OF_KIND[kind]
+        assert tuple(named["formats"]) == KINDS[kind].formats
+        known = KINDS[kind].metric_names
         assert sorted(set(named["metrics"]) - {"scorer"}) == sorted(known)
 
 

@@ -16,8 +16,8 @@ from tests.transformers4 import run_with_transformers4
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.inference.run_model import run_model
 from zhbert.model.pretrained import BertForQuestionAnswering
-from zhbert.tasks.read import SpanExample
-from zhbert.tasks.span import Span
+from zhbert.tasks.examples import SpanExample
+from zhbert.tasks.learners.span import SpanLearner
 
 TEXTS = [
     "使用语言[MASK][MASK]来预测下一个词的probability。",
@@ -186,7 +186,7 @@ def test_the_question_answering_pipeline_gives_our_answers(tmp_path: Path) -> No
     tokenizer.save_pretrained(tmp_path)
     theirs = run_with_transformers4(ANSWERS, str(tmp_path), CONTEXT, json.dumps(QUESTIONS))
 
-    kind = Span(tokenizer, 128, max_answer_length=8)
+    kind = SpanLearner(tokenizer, 128, max_answer_length=8)
     examples = [SpanExample(str(n), one, CONTEXT) for n, one in enumerate(QUESTIONS)]
     prepared = kind.prepare(examples)
     ours = kind.decode(prepared, run_model(model, prepared.rows, kind.scores))

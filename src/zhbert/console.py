@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-    from zhbert.tasks.cards import TaskCard
 
 # A confusion matrix of more labels does not fit into a window; --json has it in full.
 _MOST_CONFUSED = 8
@@ -83,12 +82,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(to_json(value, indent=2) + "\n")
 
 
-def print_class_report(card: TaskCard, report: Mapping[str, Any]) -> None:
+def print_class_report(
+    report: Mapping[str, Any], shown: Mapping[str, str], class_name: str
+) -> None:
     """Print a report of `zhbert.tasks.scoring.report`: scores by label, averages, confusions."""
-    shown = card.data.shown_labels
     named = {label: shown.get(label, label) for label in report["classes"]}
-    what = "entity" if card.kind == "tag" else "label"
-    made = table(what, ">precision", ">recall", ">f1", ">support")
+    made = table(class_name, ">precision", ">recall", ">f1", ">support")
     for label, row in report["classes"].items():
         made.add_row(named[label], *_cells(row))
     for average, row in report["averages"].items():

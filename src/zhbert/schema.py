@@ -67,6 +67,8 @@ def typed(value: Any, hint: Any, label: str) -> Any:
 
     A whole number is good for a float, and one number for a list of them; nothing else bends.
     """
+    if hint is Any:
+        return value
     if isinstance(hint, types.UnionType):
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if hint is float and type(value) is int:

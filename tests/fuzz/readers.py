@@ -30,10 +30,12 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
 from zhbert.data.sources import find_sources
 from zhbert.files import sha256_of
-from zhbert.tasks.cards import TaskCard, load_card
-from zhbert.tasks.read import read_examples
-from zhbert.tasks.read_predictions import read_null_odds, read_predictions
-from zhbert.tasks.write_predictions import write_predictions
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import load_card
+from zhbert.tasks.examples import Prediction
+from zhbert.tasks.predictions import read_null_odds
+from zhbert.tasks.read import read_examples, read_predictions
+from zhbert.tasks.scoring import write_submission
 from zhbert.text.segmenters import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.archive import Limits, unpack
@@ -417,7 +419,7 @@ def _make_predictions(folder: Path, kind: str) -> None:
     card = _card(folder)
     examples: list[Any] = read_examples(card, next(folder.glob("dev.*")), "dev")
     values = ["好" if kind == "span" else one.gold for one in examples]
-    write_predictions(card, examples, values, folder / "predicted")
+    write_submission(card, examples, list(map(Prediction, values)), folder / "predicted")
     pairs = zip(examples, values, strict=True)
     objects = ({"id": one.id, "predicted": value, "null_odds": 0.5} for one, value in pairs)
     lines = (json.dumps(one, ensure_ascii=False) for one in objects)
@@ -483,18 +485,19 @@ READERS["checkpoints"] = Reader(_make_checkpoints, _read_checkpoints, ("step-000
 
 
 def _make_fine_tuned(folder: Path, kind: str) -> None:
-    from zhbert.finetuning.fine_tuned import KINDS, SECTION, section_of
+    from zhbert.finetuning.fine_tuned import SECTION, section_of
     from zhbert.model import pretrained
     from zhbert.model.config import BertConfig
+    from zhbert.tasks.kinds import KINDS
     from zhbert.tasks.settings import settings_for
 
     small_tasks.make_model(folder)
     card = load_card(small_tasks.make_task(folder / "task", kind, train=1, dev=1))
     settings = dataclasses.replace(settings_for(card, "tiny"), sequence_length=32)
-    made = KINDS[kind](card, Tokenizer.from_pretrained(folder), settings)
+    made = KINDS[kind].learner(card, Tokenizer.from_pretrained(folder), settings)
     config = BertConfig.from_pretrained(folder).with_labels(made.labels or ())
     config.other[SECTION] = section_of(card, made)
-    getattr(pretrained, made.architecture)(config).save_pretrained(folder)
+    getattr(pretrained, KINDS[kind].architecture)(config).save_pretrained(folder)
 
 
 def _read_fine_tuned(folder: Path) -> None:

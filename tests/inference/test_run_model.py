@@ -16,12 +16,12 @@ from zhbert.inference.run_model import run_model
 from zhbert.model import layers, native
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForSequenceClassification
-from zhbert.tasks.classify import Classify
-from zhbert.tasks.read import TextExample
+from zhbert.tasks.examples import TextExample
+from zhbert.tasks.learners.texts import ClassifyLearner
 from zhbert.text.tokenizer import Tokenizer
 
 OURS = Tokenizer.default()
-KIND = Classify(OURS, ("差", "好"), 32)
+KIND = ClassifyLearner(OURS, ("差", "好"), 32)
 TEXTS = ["好", "很好的一本书", "房间很小，早餐不好，服务员也不热情。" * 2] * 4
 ROWS = KIND.prepare([TextExample(str(n), text, None) for n, text in enumerate(TEXTS)]).rows
 

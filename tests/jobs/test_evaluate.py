@@ -15,7 +15,7 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.run import finetune
-from zhbert.tasks.read import SpanExample, TagExample, TextExample
+from zhbert.tasks.examples import SpanExample, TagExample, TextExample
 from zhbert.text.tokenizer import Tokenizer
 
 KINDS = ("classify", "multi_label", "regress", "tag", "span")

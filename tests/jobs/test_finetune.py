@@ -24,10 +24,9 @@ from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.run import finetune
 from zhbert.report.comparison import compare_runs
 from zhbert.tasks.cards import load_card, parse_card
-from zhbert.tasks.read import read_examples
-from zhbert.tasks.read_predictions import read_predictions
+from zhbert.tasks.learners.span import SpanLearner
+from zhbert.tasks.read import read_examples, read_predictions
 from zhbert.tasks.scoring import score
-from zhbert.tasks.span import Span
 
 KINDS = ("classify", "multi_label", "regress", "tag", "span")
 # Cut off between the best evaluation and the end that patience makes.
@@ -249,7 +248,7 @@ def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypat
 
         monkeypatch.setattr(finetune_seed, name, spied)
 
-    spy("open_with_head", lambda arguments, options: arguments[2])
+    spy("open_with_head", lambda arguments, options: arguments[3])
     spy("steps_of", lambda arguments, options: options["seed"])
     spy("Trainer", lambda arguments, options: options["settings"].seed)
     finetune(cards["tag"], model, None, tmp_path / "run", [*QUICK, "epochs=1"], seeds=2)
@@ -785,7 +784,7 @@ def test_no_answer_is_learnt_and_its_threshold_kept(tmp_path, model):
     overrides = ["epochs=1", "precision=fp32", "threads=1", "sequence_length=64"]
     finetune("squad2.0", model, SAMPLES / "squad2.0", tmp_path / "run", overrides)
     config = json_of(tmp_path / "run" / "seed-0" / "final" / "config.json")
-    kind = open_fine_tuned(tmp_path / "run").kind
-    assert isinstance(kind, Span)
-    assert kind.null_threshold == config["zhbert"]["null_threshold"] != 0.0
-    assert kind.no_answer
+    learner = open_fine_tuned(tmp_path / "run").learner
+    assert isinstance(learner, SpanLearner)
+    assert learner.null_threshold == config["zhbert"]["null_threshold"] != 0.0
+    assert learner.no_answer

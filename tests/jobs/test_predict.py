@@ -18,12 +18,14 @@ from tests.small_tasks import LEARNING, QUICK, make_model, make_task, texts
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import fine_tuned
 from zhbert.finetuning import predict as predict_module
-from zhbert.finetuning.fine_tuned import card_table, open_fine_tuned
+from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.predict import predict
 from zhbert.finetuning.run import finetune
-from zhbert.tasks.cards import load_card
-from zhbert.tasks.read import TextExample, read_examples
-from zhbert.tasks.read_predictions import read_predictions
+from zhbert.tasks.cards import card_table, load_card
+from zhbert.tasks.examples import TextExample
+from zhbert.tasks.kinds.classify import Classify
+from zhbert.tasks.read import read_examples, read_predictions
+from zhbert.tasks.writers import PredictionWriter
 
 SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
 KINDS = ("classify", "multi_label", "regress", "tag", "span")
@@ -119,8 +121,7 @@ def test_a_table_has_a_column_for_every_label(tmp_path, tuned):
 
 def test_a_submission_is_what_score_reads(tmp_path, tuned):
     from zhbert.tasks.cards import load_card
-    from zhbert.tasks.read import read_examples
-    from zhbert.tasks.read_predictions import read_predictions
+    from zhbert.tasks.read import read_examples, read_predictions
 
     card, dev = load_card(tuned / "classify" / "my_classify.toml"), dev_of(tuned, "classify")
     out = tmp_path / "out.tsv"
@@ -366,7 +367,7 @@ def test_a_full_disk_is_one_line_with_the_files_name(tmp_path, tuned, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "in.txt").write_text("好\n", encoding="utf-8")
-    monkeypatch.setattr(predict_module, "_json_line", full)
+    monkeypatch.setattr(Classify, "writers", lambda *_: {".jsonl": PredictionWriter(full)})
     line = refusal(model_of(tuned, "classify"), tmp_path / "in.txt", tmp_path / "out.jsonl")
     assert line.startswith(f"writing {tmp_path / 'out.jsonl'}: the disk is full")
     assert not list(tmp_path.glob("*out*"))

@@ -15,7 +15,8 @@ from tests.tasks.slow_entities import f1
 
 from zhbert import cli
 from zhbert.tasks.cards import card_names, load_card
-from zhbert.tasks.read import SpanExample, TagExample, TextExample, find_file, read_examples
+from zhbert.tasks.examples import SpanExample, TagExample, TextExample
+from zhbert.tasks.read import find_file, read_examples
 
 Write = Callable[[str, Any], str]
 
@@ -426,7 +427,7 @@ def test_every_card_is_scored_with_its_own_metrics(
             predictions = write("p.tsv", "".join(f"{one.id}\t{one.label}\n" for one in texts))
         metrics = score(name, str(path), predictions)["metrics"]
         assert list(metrics) == list(card.metrics)
-        if card.data.scorer != "cjrc":  # whose answers differ from each other
+        if getattr(card.data, "scorer", "") != "cjrc":  # whose answers differ from each other
             assert all(value == pytest.approx(100) for value in metrics.values()), name
         scored.add(card.kind)
     assert scored == {"classify", "regress", "tag", "span"}

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zhbert.finetuning.fine_tuned import card_table, table_to_toml
-from zhbert.tasks.bootstrap import Resampled
-from zhbert.tasks.cards import TaskCard, load_card
-from zhbert.tasks.metrics import METRICS, entity_counts, resampled_mean
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import card_table, load_card, table_to_toml
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.metrics import entity_counts
 
 TEXTS = (
     "酒店的位置很好，早餐也不错，就是房间小了一点。",
@@ -149,12 +149,7 @@ def predictions(
 
 def measured(card: TaskCard, name: str, lines: Sequence[Mapping[str, Any]]) -> float:
     """A metric of predictions."""
-    metric: Resampled
-    if card.kind == "span":
-        metric = resampled_mean([100 * line["score" if name == "f1" else name] for line in lines])
-    else:
-        sides = ([line[key] for line in lines] for key in ("gold", "predicted"))
-        metric = METRICS[card.kind][name](*sides, card.data.labels)
+    metric = KINDS[card.kind].resampled(name, lines, card.data.labels)
     import numpy as np
 
     return float(metric(np.ones((1, len(lines))))[0])

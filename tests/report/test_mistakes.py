@@ -11,7 +11,6 @@ from tests.report.run_folders import fine_tuning_run
 
 from zhbert.report.mistakes import (
     MOST_LABELS,
-    NOT_FOUND,
     OTHERS,
     best_seed,
     confusion,
@@ -19,6 +18,7 @@ from zhbert.report.mistakes import (
     worst_mistakes,
 )
 from zhbert.report.runs import FineTuningRun, read_runs
+from zhbert.tasks.kinds.tag import NOT_FOUND
 
 
 def run(folder: Path, task: str, **more: Any) -> FineTuningRun:

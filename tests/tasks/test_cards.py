@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from zhbert.errors import ZhbertError
+from zhbert.tasks.card import CARDS_FOLDER
 from zhbert.tasks.cards import (
-    CARDS_FOLDER,
-    METRICS_OF_KIND,
     card_names,
     is_official_split,
     load_card,
     split_remark,
 )
+from zhbert.tasks.kinds import KINDS
 
-KINDS = {
+NAMES = {
     "classify": (
         "afqmc", "bq", "chnsenticorp", "cmnli", "cola", "csl", "iflytek", "lcqmc", "mnli", "mrpc",
         "ocnli", "qnli", "qqp", "rte", "sst2", "thucnews", "thucnews_titles", "tnews", "wnli",
@@ -60,18 +60,18 @@ def write(tmp_path):
 
 
 def test_the_folder_holds_these_cards_and_no_others():
-    assert card_names() == sorted(name for names in KINDS.values() for name in names)
+    assert card_names() == sorted(name for names in NAMES.values() for name in names)
     assert len(list(CARDS_FOLDER.iterdir())) == len(card_names())
 
 
 @pytest.mark.parametrize("name", card_names())
 def test_every_card_is_valid_and_complete(name):
     card = load_card(name)
-    assert name in KINDS[card.kind]
+    assert name in NAMES[card.kind]
     assert card.name == name
     assert card.ships
     assert {"train", "dev"} <= set(card.data.splits)
-    assert set(card.metrics) <= set(METRICS_OF_KIND[card.kind])
+    assert set(card.metrics) <= set(KINDS[card.kind].metric_names)
     assert card.settings.source, "says where its settings are from"
     assert ": " in card.title, "the list of tasks shows what stands after the colon"
 
@@ -270,7 +270,7 @@ def test_a_mistake_in_a_card_is_one_line(write, old, new, message):
     ],
 )  # fmt: skip
 def test_every_kind_asks_for_its_own_keys(write, kind, lines, message):
-    metric = METRICS_OF_KIND[kind][0]
+    metric = KINDS[kind].metric_names[0]
     text = f'title = "t"\nkind = "{kind}"\nmetrics = ["{metric}"]\n[data]\ndev = "d"\n'
     if kind == "regress":
         text += 'format = "tsv"\ntext = "a"\nlabel = "b"\n'

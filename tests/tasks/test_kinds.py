@@ -19,13 +19,13 @@ from zhbert.model.pretrained import (
     BertForSequenceClassification,
     BertForTokenClassification,
 )
-from zhbert.tasks.classify import Classify
-from zhbert.tasks.kinds import Prediction
-from zhbert.tasks.read import SpanExample, TagExample, TextExample
-from zhbert.tasks.regress import Regress
+from zhbert.tasks.cards import load_card
+from zhbert.tasks.examples import SpanExample, TagExample, TextExample
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.learners.span import SpanLearner, best_spans, best_threshold, windows
+from zhbert.tasks.learners.tag import TagLearner
+from zhbert.tasks.learners.texts import ClassifyLearner, RegressLearner
 from zhbert.tasks.rows import gather
-from zhbert.tasks.span import Span, best_spans, best_threshold, windows
-from zhbert.tasks.tag import Tag
 from zhbert.text.tokenizer import Tokenizer
 
 OURS = Tokenizer.default()
@@ -52,18 +52,18 @@ def question(context, answer="", start=None, asked="谁在北京？", kind="span
 
 
 def test_labels_become_numbers_in_the_cards_order_and_come_back():
-    kind = Classify(OURS, ("neg", "pos"), 16)
+    kind = ClassifyLearner(OURS, ("neg", "pos"), 16)
     examples = [TextExample("0", "好", None, "pos"), TextExample("1", "差", "坏", "neg")]
     prepared = kind.prepare(examples, training=True)
     assert prepared.rows.targets.tolist() == [1, 0]
     found = kind.decode(prepared, np.array([[0.0, 1.0], [2.0, 0.0]], np.float32))
     assert [one.value for one in found] == ["pos", "neg"]
     assert found[0].details["probabilities"]["pos"] == pytest.approx(1 / (1 + math.exp(-1)), 1e-5)
-    assert kind.each(examples, found) == {"score": [1.0, 1.0]}
+    assert KINDS["classify"].each(None, examples, ["pos", "neg"]) == {"score": [1.0, 1.0]}
 
 
 def test_numbers_are_learnt_between_0_and_1_and_said_in_the_files_scale():
-    kind = Regress(OURS, 0.0, 5.0, 16)
+    kind = RegressLearner(OURS, 0.0, 5.0, 16)
     examples = [TextExample("0", "好", "坏", "5", 5.0), TextExample("1", "好", "好", "2.5", 2.5)]
     prepared = kind.prepare(examples, training=True)
     assert prepared.rows.targets.tolist() == [1.0, 0.5]
@@ -81,7 +81,7 @@ def test_numbers_are_learnt_between_0_and_1_and_said_in_the_files_scale():
 def test_first_pieces_get_the_tags_as_in_transformers(theirs):
     tokens = ("我", "在", "unbelievable", "\u200b", "北", "京", "20190620", "!")
     tags = ("O", "O", "B-LOC", "I-LOC", "B-LOC", "I-LOC", "O", "O")
-    prepared = Tag(OURS, TAGS, 64).prepare([TagExample("0", tokens, tags)], training=True)
+    prepared = TagLearner(OURS, TAGS, 64).prepare([TagExample("0", tokens, tags)], training=True)
     expected = theirs(list(tokens), is_split_into_words=True)
     assert prepared.rows.row(0).tolist() == expected["input_ids"]
     labels, previous = [], None
@@ -92,7 +92,7 @@ def test_first_pieces_get_the_tags_as_in_transformers(theirs):
 
 
 def test_a_token_without_pieces_is_outside():
-    kind = Tag(OURS, TAGS, 16)
+    kind = TagLearner(OURS, TAGS, 16)
     examples = [TagExample("0", ("北", "\u200b", "京"))]
     prepared = kind.prepare(examples)
     scores = np.zeros((len(prepared.rows.ids), 3), np.float32)
@@ -102,7 +102,7 @@ def test_a_token_without_pieces_is_outside():
 
 @given(st.lists(st.lists(st.sampled_from(["中", "cats", "a1b2", " "]), max_size=40), max_size=4))
 def test_every_token_is_tagged_however_long_the_sentence(sentences):
-    kind = Tag(OURS, TAGS, 8)
+    kind = TagLearner(OURS, TAGS, 8)
     examples = [TagExample(str(n), tuple(one)) for n, one in enumerate(sentences)]
     prepared = kind.prepare(examples)
     assert max(prepared.rows.lengths, default=0) <= 8
@@ -120,15 +120,16 @@ def test_every_token_is_tagged_however_long_the_sentence(sentences):
 
 
 def test_entities_are_named_with_their_text():
-    kind = Tag(OURS, TAGS, 16)
+    kind = TagLearner(OURS, TAGS, 16)
     one = TagExample("0", ("在", "北", "京"), ("O", "B-LOC", "I-LOC"))
     prepared = kind.prepare([one])
     scores = np.zeros((5, 3), np.float32)
     scores[[1, 2, 3], [0, 1, 2]] = 3
     (found,) = kind.decode(prepared, scores)
     assert found.details["entities"] == [{"type": "LOC", "start": 1, "end": 3, "text": "北京"}]
-    assert kind.each([one], [found]) == {"score": [1.0]}
-    assert kind.each([one], [Prediction(("O", "O", "O"))]) == {"score": [0.0]}
+    card = load_card("ner_peopledaily")
+    assert KINDS["tag"].each(card, [one], [found.value]) == {"score": [1.0]}
+    assert KINDS["tag"].each(card, [one], [("O", "O", "O")]) == {"score": [0.0]}
 
 
 # -- spans: rows ---------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def test_windows_and_targets_are_those_of_run_qa(theirs, data):
     start = data.draw(st.integers(0, len(context) - 1))
     end = data.draw(st.integers(start + 1, len(context)))
     one = question(context, context[start:end], start)
-    kind = Span(OURS, length, stride)
+    kind = SpanLearner(OURS, length, stride)
     prepared = kind.prepare([one], training=True)
     rows, targets = features_of_run_qa(theirs, one, length, stride)
     assert [prepared.rows.row(n).tolist() for n in range(len(prepared.rows))] == rows
@@ -181,7 +182,7 @@ def test_windows_on_real_questions_are_those_of_run_qa(theirs, data):
     from zhbert.tasks.read import read_examples
 
     examples = read_examples(load_card("cmrc2018"), data / "tasks" / "cmrc2018", "dev")[:200]
-    prepared = Span(OURS, 384, 128).prepare(examples, training=True)
+    prepared = SpanLearner(OURS, 384, 128).prepare(examples, training=True)
     rows, targets = [], []
     for one in examples:
         more_rows, more_targets = features_of_run_qa(theirs, one, 384, 128)
@@ -201,7 +202,7 @@ def test_windows_cover_the_whole_context(pieces, room, stride):
 
 
 def test_a_question_longer_than_the_row_is_cut_with_a_remark():
-    prepared = Span(OURS, 20).prepare(
+    prepared = SpanLearner(OURS, 20).prepare(
         [question("我在北京。", "北京", asked="谁" * 100)], training=True
     )
     assert max(prepared.rows.lengths) <= 20
@@ -211,14 +212,14 @@ def test_a_question_longer_than_the_row_is_cut_with_a_remark():
 
 def test_questions_whose_answer_is_nowhere_are_not_learnt_from():
     lost = question("我在北京。", "上海", -1)
-    kind = Span(OURS, 32)
+    kind = SpanLearner(OURS, 32)
     assert len(kind.prepare([lost, question("我在北京。", "北京")], training=True).rows) == 1
     assert len(kind.prepare([lost]).rows) == 1
 
 
 def test_a_text_of_100_000_characters_is_read_in_windows():
     context = "北" * 60_000 + "京" + "南" * 40_000
-    prepared = Span(OURS, 512, 128).prepare([question(context, "京")], training=True)
+    prepared = SpanLearner(OURS, 512, 128).prepare([question(context, "京")], training=True)
     assert int((prepared.rows.targets[:, 0] > 0).sum()) >= 1
     assert max(prepared.rows.lengths) == 512
 
@@ -250,7 +251,7 @@ def scores_for(prepared, *peaks, low=-5.0):
 
 def test_the_answer_is_the_best_over_all_windows():
     context = "甲乙丙丁" * 10 + "我在北京"
-    kind = Span(OURS, 24, 4)
+    kind = SpanLearner(OURS, 24, 4)
     prepared = kind.prepare([question(context, "北京")], training=True)
     last = len(prepared.rows) - 1
     start, end = prepared.rows.targets[last].tolist()
@@ -260,7 +261,7 @@ def test_the_answer_is_the_best_over_all_windows():
 
 
 def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
-    kind = Span(OURS, 24, 4, no_answer=True)
+    kind = SpanLearner(OURS, 24, 4, no_answer=True)
     prepared = kind.prepare([question("甲乙丙丁" * 12)])
     assert len(prepared.rows) > 2
     scores = scores_for(prepared, (1, 9, 9, 1.0))
@@ -273,7 +274,7 @@ def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
 
 
 def test_an_answer_lies_in_the_context_and_is_not_too_long():
-    kind = Span(OURS, 32, max_answer_length=2)
+    kind = SpanLearner(OURS, 32, max_answer_length=2)
     prepared = kind.prepare([question("甲乙丙丁", asked="我？")])
     # [CLS] 我 ？ [SEP] 甲 乙 丙 丁 [SEP]: the question and the last [SEP] score high, in vain.
     scores = scores_for(prepared, (0, 1, 8, 9.0), (0, 5, 5, 3.0))
@@ -283,7 +284,7 @@ def test_an_answer_lies_in_the_context_and_is_not_too_long():
 
 
 def test_judgements_are_spans_before_the_context():
-    kind = Span(OURS, 32, scorer="cjrc", yes_no=True, no_answer=True)
+    kind = SpanLearner(OURS, 32, scorer="cjrc", yes_no=True, no_answer=True)
     examples = [
         question("他在北京。", "YES", -1, kind="yes", number="1"),
         question("他在北京。", "NO", -1, kind="no", number="2"),
@@ -298,14 +299,15 @@ def test_judgements_are_spans_before_the_context():
     scores = scores_for(prepared, *((n, a, b, 4.0) for n, (a, b) in enumerate(targets)))
     found = kind.decode(prepared, scores)
     assert [one.value for one in found] == ["YES", "NO", "", "北京"]
-    assert kind.each(examples, found)["em"] == [1.0] * 4
+    values = [one.value for one in found]
+    assert KINDS["span"].each(load_card("cmrc2018"), examples, values)["em"] == [1.0] * 4
     # A span that begins at 是 and ends in the text is none.
     (mixed, *_) = kind.decode(prepared, scores_for(prepared, (0, 7, 12, 1.0)))
     assert mixed.value not in ("是否他在北京", "是")
 
 
 def test_the_threshold_for_no_answer_is_the_best_on_dev():
-    kind = Span(OURS, 32, scorer="squad2.0", no_answer=True)
+    kind = SpanLearner(OURS, 32, scorer="squad2.0", no_answer=True)
     examples = [
         question("他在北京。", "北京", number="1"),
         SpanExample("2", "谁？", "他在北京。", (), (), "none"),
@@ -323,7 +325,7 @@ def test_the_threshold_for_no_answer_is_the_best_on_dev():
     tuned = kind.tuned(prepared, scores)
     assert 1.0 < tuned.null_threshold < 3.0
     assert [one.value for one in tuned.decode(prepared, scores)] == ["北京", "", "北京"]
-    assert tuned.settings()["null_threshold"] == tuned.null_threshold
+    assert tuned.saved()["null_threshold"] == tuned.null_threshold
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans(), st.booleans()), min_size=1))
@@ -343,7 +345,7 @@ def test_no_threshold_is_better_than_the_chosen_one(questions):
 
 
 def test_the_loss_of_spans_is_that_of_each_row_by_itself():
-    kind = Span(OURS, 24, 4)
+    kind = SpanLearner(OURS, 24, 4)
     prepared = kind.prepare([question("我在北京" * 12, "北京")], training=True)
     model = BertForQuestionAnswering(CONFIG).eval()
     batch = gather(prepared.rows, np.arange(len(prepared.rows)))
@@ -367,12 +369,12 @@ def test_the_loss_of_spans_is_that_of_each_row_by_itself():
     ("kind", "model", "examples"),
     [
         (
-            Classify(OURS, ("a", "b"), 32),
+            ClassifyLearner(OURS, ("a", "b"), 32),
             BertForSequenceClassification(CONFIG),
             [TextExample(str(n), "好" * (1 + n % 7)) for n in range(80)],
         ),
         (
-            Tag(OURS, TAGS, 32),
+            TagLearner(OURS, TAGS, 32),
             BertForTokenClassification(CONFIG.with_labels(TAGS)),
             [TagExample(str(n), ("好",) * (1 + n % 7)) for n in range(80)],
         ),

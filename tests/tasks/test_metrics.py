@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from tests.tasks.slow_entities import default_entities, f1
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import METRICS_OF_KIND
+from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.metrics import (
-    METRICS,
     of_all,
     resampled_accuracy,
     resampled_entity_f1,
@@ -197,25 +196,19 @@ def test_a_resamples_score_is_that_of_its_examples_written_out(
     kind: str, name: str, gold: Sequence[object]
 ) -> None:
     """Weights of 0, 1, 2, … are the same as leaving examples out or repeating them."""
-    metric: Callable[..., Callable[[np.ndarray], np.ndarray]] = METRICS[kind][name]
+    metric = KINDS[kind].metrics[name]
     rng = np.random.default_rng(0)
     if kind == "tag":
         predicted = [[rng.choice(["O", "B-A", "I-A", "B-B"]) for _ in row] for row in gold]
     else:
         predicted = [gold[i] for i in (0, 2, 1, 3, 4, 6, 5)]
     weights = rng.multinomial(len(gold), [1 / len(gold)] * len(gold), size=200).astype(float)
-    scores = metric(gold, predicted)(weights)
+    scores = metric(gold, predicted, ())(weights)
     assert scores.shape == (200,)
     for row, score in zip(weights.astype(int), scores, strict=True):
         which = [index for index, times in enumerate(row) for _ in range(times)]
-        alone = metric([gold[i] for i in which], [predicted[i] for i in which])
+        alone = metric([gold[i] for i in which], [predicted[i] for i in which], ())
         assert score == pytest.approx(alone(np.ones((1, len(which))))[0], abs=1e-9)
-
-
-def test_the_table_holds_what_cards_may_ask_for() -> None:
-    for kind, names in METRICS_OF_KIND.items():
-        if kind != "span":
-            assert sorted(METRICS[kind]) == sorted(names)
 
 
 # -- what cannot be scored -----------------------------------------------------------------------

@@ -17,10 +17,11 @@ from zhbert.errors import ZhbertError
 from zhbert.inference.run_model import run_model
 from zhbert.model.pretrained import BertForSequenceClassification
 from zhbert.tasks.cards import parse_card
-from zhbert.tasks.classify import MultiLabel
-from zhbert.tasks.kinds import Prediction
-from zhbert.tasks.metrics import AVERAGES, METRICS, class_report, of_all, resampled_averaged_f1
-from zhbert.tasks.read import TextExample, read_examples
+from zhbert.tasks.examples import TextExample
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.learners.texts import MultiLabelLearner
+from zhbert.tasks.metrics import AVERAGES, class_report, of_all, resampled_averaged_f1
+from zhbert.tasks.read import read_examples
 from zhbert.tasks.rows import gather
 from zhbert.text.tokenizer import Tokenizer
 
@@ -123,7 +124,7 @@ def test_the_loss_is_transformers(tmp_path):
         TextExample("1", "太贵", "真的", labels=("价格",)),
         TextExample("2", "去年住过", labels=()),
     ]
-    rows = MultiLabel(OURS, LABELS, 32).prepare(examples, training=True).rows
+    rows = MultiLabelLearner(OURS, LABELS, 32).prepare(examples, training=True).rows
     assert rows.targets.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 0]]
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     texts, pairs = [one.text for one in examples], [one.text_pair for one in examples]
@@ -137,12 +138,12 @@ def test_the_loss_is_transformers(tmp_path):
         total += float(expected)
     batch = gather(rows, np.arange(3))
     with torch.no_grad():
-        loss = MultiLabel(OURS, LABELS, 32).loss(ours, batch)
+        loss = MultiLabelLearner(OURS, LABELS, 32).loss(ours, batch)
     assert float(loss) == pytest.approx(total, rel=1e-5)
 
 
 def test_each_label_is_predicted_from_its_threshold_on():
-    kind = MultiLabel(OURS, LABELS, 16)
+    kind = MultiLabelLearner(OURS, LABELS, 16)
     prepared = kind.prepare([TextExample("0", "好"), TextExample("1", "差")])
     scores = np.array([[3.0, 0.0, -3.0], [-9.0, -9.0, -9.0]], np.float32)
     some, none = kind.decode(prepared, scores)
@@ -150,16 +151,17 @@ def test_each_label_is_predicted_from_its_threshold_on():
     assert some.details["probabilities"] == pytest.approx(
         {"服务": 0.952574, "房间": 0.5, "价格": 0.047426}, abs=1e-6
     )
-    strict = MultiLabel(OURS, LABELS, 16, threshold=0.9)
+    strict = MultiLabelLearner(OURS, LABELS, 16, threshold=0.9)
     assert strict.decode(prepared, scores)[0].value == ("服务",)
     gold = [TextExample("0", "", labels=("服务",)), TextExample("1", "", labels=())]
-    assert kind.each(gold, [some, none]) == {"score": [pytest.approx(2 / 3), 1.0]}
-    assert kind.each(gold, [none, Prediction(("价格",))]) == {"score": [0.0, 0.0]}
+    each = KINDS["multi_label"].each
+    assert each(None, gold, [some.value, ()]) == {"score": [pytest.approx(2 / 3), 1.0]}
+    assert each(None, gold, [(), ("价格",)]) == {"score": [0.0, 0.0]}
 
 
 def test_probabilities_are_those_of_transformers_pipeline(tmp_path):
     _, ours = small_model(tmp_path)
-    kind = MultiLabel(OURS, LABELS, 32)
+    kind = MultiLabelLearner(OURS, LABELS, 32)
     prepared = kind.prepare([TextExample("0", "房间很大")])
     (found,) = kind.decode(prepared, run_model(ours, prepared.rows, kind.scores))
     pipeline = transformers.pipeline("text-classification", str(tmp_path / "model"), top_k=None)
@@ -223,7 +225,7 @@ def test_the_report_of_several_labels_is_scikit_learns(pair):
     )  # fmt: skip
     assert_report_is(class_report(*rows, "abcd"), expected)
     exact = accuracy_score(*(marks(side, "abcd") for side in pair))
-    whole = METRICS["multi_label"]["exact_match"](*rows, "abcd")(np.ones((1, len(rows[0]))))
+    whole = KINDS["multi_label"].metrics["exact_match"](*rows, "abcd")(np.ones((1, len(rows[0]))))
     assert whole[0] == pytest.approx(100 * exact)
 
 
@@ -234,7 +236,7 @@ def test_an_averaged_f1_of_a_resample_is_that_of_its_examples(kind, average):
     if kind == "multi_label":
         gold = [("a",), ("a", "b"), (), ("c",), ("b",), ("a", "c")]
         found = [("a",), ("b",), ("c",), ("c",), (), ("a",)]
-    metric = METRICS[kind][f"f1_{average}"]
+    metric = KINDS[kind].metrics[f"f1_{average}"]
     weights = np.random.default_rng(0).multinomial(6, [1 / 6] * 6, size=100).astype(float)
     scores = metric(gold, found, "abc")(weights)
     for row, score in zip(weights.astype(int), scores, strict=True):

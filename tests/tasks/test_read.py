@@ -18,14 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import TaskCard, card_names, load_card, parse_card
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import card_names, load_card, parse_card
+from zhbert.tasks.examples import SpanExample
 from zhbert.tasks.offsets import nearest_place
-from zhbert.tasks.read import (
-    SpanExample,
-    find_file,
-    iterate_examples,
-    read_examples,
-)
+from zhbert.tasks.read import find_file, iterate_examples, read_examples
 
 SAMPLES = Path(__file__).with_name("samples")
 

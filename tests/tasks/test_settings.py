@@ -8,7 +8,8 @@ import pytest
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import flatten
-from zhbert.tasks.cards import CardSettings, card_names, load_card, parse_card
+from zhbert.tasks.card import CardSettings
+from zhbert.tasks.cards import card_names, load_card, parse_card
 from zhbert.tasks.settings import (
     CHOICES,
     FREE_ON_RESUME,

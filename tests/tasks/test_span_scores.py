@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks import span_scores
-from zhbert.tasks.cards import SCORERS as NAMED_IN_CARDS
 from zhbert.tasks.span_scores import SCORERS, SpanScores, cjrc, cmrc2018, squad11, squad20
+from zhbert.tasks.span_scores import SCORERS as NAMED_IN_CARDS
 
 Gold = dict[str, list[str]]
 Pair = tuple[Fraction, Fraction]

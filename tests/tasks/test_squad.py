@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.cards import parse_card
-from zhbert.tasks.read import SpanExample, read_examples
+from zhbert.tasks.examples import SpanExample
+from zhbert.tasks.read import read_examples
 
 CONTEXT = "甲公司2010年成立，乙公司2010年倒闭，丙公司2010年上市。"
 CARD = parse_card(

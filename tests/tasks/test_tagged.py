@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import TaskCard, parse_card
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import parse_card
 from zhbert.tasks.entity_spans import SpanReader, cluener_label, tags_of
-from zhbert.tasks.read import Example, TagExample, read_examples
+from zhbert.tasks.examples import Example, TagExample
+from zhbert.tasks.read import read_examples
 from zhbert.tasks.schemes import scheme_of
 
 Read = Callable[..., list[tuple[str, ...]]]

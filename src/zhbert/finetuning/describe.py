@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert.schema import flatten
-from zhbert.tasks.read import Example, SpanExample, TagExample
-from zhbert.tasks.schemes import scheme_of
+from zhbert.tasks.kinds import KINDS, Kind
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.wording import counted
+
+if TYPE_CHECKING:
+    from zhbert.tasks.card import TaskCard
+    from zhbert.tasks.examples import Example
 
 
 def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
@@ -40,38 +42,25 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
     return lines
 
 
-def describe_examples(examples: Sequence[Example], labels: Sequence[str] = ()) -> str:
-    """How many there are, and of what; of tags ``labels`` are the task's.
+def describe_examples(card: TaskCard, examples: Sequence[Example]) -> str:
+    """How many there are, and of what.
 
-    >>> from zhbert.tasks.read import TextExample
-    >>> describe_examples([TextExample("0", "好", label="1"), TextExample("1", "差", label="0")])
+    >>> from zhbert.tasks.cards import load_card
+    >>> from zhbert.tasks.examples import TextExample
+    >>> examples = [TextExample("0", "好", label="1"), TextExample("1", "差", label="0")]
+    >>> describe_examples(load_card("chnsenticorp"), examples)
     '2 examples, labels: 0 (1), 1 (1)'
     """
-    first, count = examples[0], counted(len(examples), "example")
-    if isinstance(first, SpanExample):
-        what, found = "answers", Counter(getattr(one, "kind", None) for one in examples)
-    elif isinstance(first, TagExample):
-        rows = (getattr(one, "tags", None) or () for one in examples)
-        scheme = scheme_of(labels)
-        what, found = "entities", Counter(kind for row in rows for kind, *_ in scheme.entities(row))
-    elif first.value is not None:
-        values = [getattr(one, "value", 0.0) for one in examples]
-        return f"{count}, numbers: {min(values):g} to {max(values):g}"
-    else:
-        given = (getattr(one, "labels", None) or (getattr(one, "label", None),) for one in examples)
-        what, found = "labels", Counter(label for labels in given for label in labels)
-    named = ", ".join(
-        f"{name or 'none'} ({number:,})" for name, number in sorted(found.items(), key=str)
-    )
-    return f"{count}, {what}: {named or 'none'}"
+    what = KINDS[card.kind].describe_all(card, examples)
+    return f"{counted(len(examples), 'example')}, {what}"
 
 
-def describe_settings(settings: FineTuningSettings, *, spans: bool) -> list[str]:
+def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
     """The settings that matter, in lines of 80 columns: the usual ones, and what was changed."""
     usual, flat = flatten(FineTuningSettings()), flatten(settings)
     always = ["epochs", "sequence_length", "batch_size", "optimizer.learning_rate"]
-    always += ["optimizer.warmup_share", *(["doc_stride", "max_answer_length"] if spans else [])]
-    hidden = set() if spans else {"doc_stride", "max_answer_length"}
+    always += ["optimizer.warmup_share", *sorted(kind.own_settings)]
+    hidden = {key for other in KINDS.values() for key in other.own_settings} - kind.own_settings
     words = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in flat.items()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
-from zhbert.finetuning.scores import metrics_of
-from zhbert.tasks.cards import TaskCard, load_card, split_of, split_remark, with_encoding
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
 from zhbert.tasks.read import read_examples
-from zhbert.tasks.scoring import report
+from zhbert.tasks.scoring import metrics_of, report
 
 if TYPE_CHECKING:
     from zhbert.finetuning.fine_tuned import FineTuned
@@ -59,13 +59,11 @@ def evaluate(
 
     # Importing torch takes seconds: what is wrong with files and names is said before them.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
-    from zhbert.tasks.classify import MultiLabel
 
     opened = open_to_predict(folder)
     _check_fits(opened, card)
-    if isinstance(opened.kind, MultiLabel):
-        kind = dataclasses.replace(opened.kind, threshold=card.data.threshold)
-        opened = dataclasses.replace(opened, kind=kind)
+    learner = opened.kind.adapted(opened.learner, card)
+    opened = dataclasses.replace(opened, learner=learner)
     if opened.card is not None and opened.card.name != card.name:
         remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
     predictions = opened.predict(examples, dtype=dtype_of(precision))
@@ -90,7 +88,7 @@ def _check_fits(opened: FineTuned, card: TaskCard) -> None:
             f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "
             f"kind {card.kind}"
         )
-    theirs = opened.kind.labels or ()
+    theirs = opened.learner.labels or ()
     unknown = [label for label in card.data.labels if label not in theirs]
     if unknown:
         raise ZhbertError(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,14 +20,15 @@ from zhbert.model.config import BertConfig
 from zhbert.model.folder import check_vocabulary
 from zhbert.runtime import choose_device, prepare_threads
 from zhbert.schema import build
-from zhbert.tasks.cards import TaskCard, parse_card
-from zhbert.tasks.classify import Classify, MultiLabel
-from zhbert.tasks.kinds import Kind, Prediction
-from zhbert.tasks.read import Example, TagExample, TextExample
-from zhbert.tasks.regress import Regress
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import card_table, parse_card
+from zhbert.tasks.examples import Example, Prediction
+from zhbert.tasks.kinds import KINDS, Kind
+from zhbert.tasks.kinds.classify import Classify
+from zhbert.tasks.kinds.multi_label import MultiLabel
+from zhbert.tasks.kinds.regress import Regress
+from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.settings import FineTuningSettings, check_settings
-from zhbert.tasks.span import Span
-from zhbert.tasks.tag import Tag
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import counted, show
 from zhbert.zoo.layout import find_model
@@ -43,47 +42,6 @@ USUAL_LENGTH = 512
 WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 
-def _classify(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
-    return Classify(tokenizer, card.data.labels, settings.sequence_length)
-
-
-def _multi_label(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
-    data = card.data
-    return MultiLabel(tokenizer, data.labels, settings.sequence_length, data.threshold)
-
-
-def _regress(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
-    low, high = card.data.label_range
-    return Regress(tokenizer, low, high, settings.sequence_length)
-
-
-def _tag(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
-    return Tag(tokenizer, card.data.labels, settings.sequence_length)
-
-
-def _span(card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings) -> Kind:
-    return Span(
-        tokenizer,
-        settings.sequence_length,
-        settings.doc_stride,
-        settings.max_answer_length,
-        scorer=card.data.scorer,
-        language=card.language,
-        yes_no=card.data.yes_no,
-        no_answer=card.data.no_answer,
-        metric=card.metrics[0],
-    )
-
-
-KINDS: Mapping[str, Callable[[TaskCard, Tokenizer, FineTuningSettings], Kind]] = {
-    "classify": _classify,
-    "multi_label": _multi_label,
-    "regress": _regress,
-    "tag": _tag,
-    "span": _span,
-}
-
-
 @dataclass(frozen=True)
 class FineTuned:
     """A model, what it was fine-tuned for, and how its rows are made."""
@@ -91,6 +49,8 @@ class FineTuned:
     folder: Path
     model: nn.Module
     kind: Kind
+    learner: Learner
+    """Makes rows of examples, and predictions of scores."""
     card: TaskCard | None
     """The task; None where another program fine-tuned the model."""
 
@@ -111,9 +71,9 @@ class FineTuned:
             yield from zip(window, self._predict(window, dtype), strict=True)
 
     def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:
-        prepared = self.kind.prepare(examples)
-        scores = run_model(self.model, prepared.rows, self.kind.scores, dtype=dtype)
-        return self.kind.decode(prepared, scores)
+        prepared = self.learner.prepare(examples)
+        scores = run_model(self.model, prepared.rows, self.learner.scores, dtype=dtype)
+        return self.learner.decode(prepared, scores)
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
@@ -122,20 +82,12 @@ def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
     characters = 0
     for example in examples:
         window.append(example)
-        characters += _size(example)
+        characters += example.size
         if len(window) >= WINDOW_EXAMPLES or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
     if window:
         yield window
-
-
-def _size(example: Example) -> int:
-    if isinstance(example, TagExample):
-        return len(example.tokens)
-    if isinstance(example, TextExample):
-        return len(example.text) + len(example.text_pair or "")
-    return len(example.context)
 
 
 def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
@@ -156,7 +108,7 @@ def open_to_predict(folder: Path) -> FineTuned:
     """
     opened = _open_folder(folder)
     config: BertConfig = cast(Any, opened.model).config
-    check_vocabulary(folder, opened.kind.tokenizer, config.vocab_size)
+    check_vocabulary(folder, opened.learner.tokenizer, config.vocab_size)
     prepare_threads(0)
     opened.model.to(choose_device())
     return opened
@@ -174,9 +126,13 @@ def _open_folder(folder: Path) -> FineTuned:
     architecture = str(names[0]) if names else "no architecture in config.json"
     table = config.other.get(SECTION)
     if table is not None:
-        card, kind = _from_section(table, tokenizer, config, folder)
+        card, learner = _from_section(table, tokenizer, config, folder)
+        kind = KINDS[card.kind]
     else:
-        card, kind = None, _from_architecture(architecture, tokenizer, config, folder)
+        card, kind = None, _kind_of(architecture, config, folder)
+        length = min(USUAL_LENGTH, config.max_position_embeddings)
+        settings = FineTuningSettings(sequence_length=length)
+        learner = kind.restored(None, tokenizer, settings, tuple(config.labels), {})
     if architecture != kind.architecture:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
     _check_problem_type(config, kind, folder)
@@ -187,7 +143,7 @@ def _open_folder(folder: Path) -> FineTuned:
         raise ZhbertError(
             f"{folder}: {model.loading.missing[0]} is missing: not a fine-tuned model"
         )
-    return FineTuned(folder, model, kind, card)
+    return FineTuned(folder, model, kind, learner, card)
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -201,16 +157,16 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_pretrained(files.folder)
 
 
-def section_of(card: TaskCard, kind: Kind) -> dict[str, Any]:
+def section_of(card: TaskCard, learner: Learner) -> dict[str, Any]:
     """What config.json keeps of a task, so that the folder alone is enough to predict."""
     table = card_table(card)
     kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
-    return {"task": card.name, "kind": kind.name, **kind.settings(), "card": kept}
+    return {"task": card.name, "kind": card.kind, **learner.saved(), "card": kept}
 
 
 def _from_section(
     table: Mapping[str, Any], tokenizer: Tokenizer, config: BertConfig, folder: Path
-) -> tuple[TaskCard, Kind]:
+) -> tuple[TaskCard, Learner]:
     where = f"{folder / 'config.json'}: {SECTION}"
     try:
         card = parse_card(table["card"], Path(f"{table['task']}.toml"))
@@ -226,39 +182,26 @@ def _from_section(
                 f"{where}: sequence_length = {settings.sequence_length}: the model reads rows of "
                 f"{config.max_position_embeddings} pieces at most"
             )
-        kind = KINDS[card.kind](card, tokenizer, settings)
-        if isinstance(kind, Span):
-            kind = replace(kind, null_threshold=float(table["null_threshold"]))
+        learner = KINDS[card.kind].restored(card, tokenizer, settings, tuple(config.labels), table)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ZhbertError(f"{where}: damaged ({type(error).__name__}: {error})") from None
-    if isinstance(kind, Classify | MultiLabel | Tag):
-        kind = replace(kind, labels=tuple(config.labels))
-    if isinstance(kind, Regress):
-        # The scale is in the head.
-        kind = replace(kind, low=0.0, high=1.0)
-    return card, kind
+    return card, learner
 
 
-def _from_architecture(
-    architecture: str, tokenizer: Tokenizer, config: BertConfig, folder: Path
-) -> Kind:
-    length = min(USUAL_LENGTH, config.max_position_embeddings)
-    labels = tuple(config.labels)
-    if architecture == Tag.architecture:
-        return Tag(tokenizer, labels, length)
-    if architecture == Span.architecture:
-        return Span(tokenizer, length)
-    if architecture != Classify.architecture:
+def _kind_of(architecture: str, config: BertConfig, folder: Path) -> Kind:
+    """The kind of a model that another program fine-tuned."""
+    known = [kind for kind in KINDS.values() if kind.architecture == architecture]
+    if not known:
+        names = ", ".join(dict.fromkeys(kind.architecture for kind in KINDS.values()))
         raise ZhbertError(
-            f"{folder}: {architecture}: not fine-tuned for a task (known: "
-            f"{Classify.architecture}, {Tag.architecture}, {Span.architecture}); 'zhbert finetune "
-            f"TASK --model {folder}' does that"
+            f"{folder}: {architecture}: not fine-tuned for a task (known: {names}); 'zhbert "
+            f"finetune TASK --model {folder}' does that"
         )
-    if config.problem_type == MultiLabel.problem_type:
-        return MultiLabel(tokenizer, labels, length)
-    if config.problem_type == Regress.problem_type or len(labels) == 1:
-        return Regress(tokenizer, 0.0, 1.0, length)
-    return Classify(tokenizer, labels, length)
+    problem = config.problem_type
+    if len(config.labels) == 1 and problem != MultiLabel.problem_type:
+        # As transformers takes it, where config.json does not say.
+        problem = Regress.problem_type
+    return next((kind for kind in known if kind.problem_type == problem), known[0])
 
 
 def _check_problem_type(config: BertConfig, kind: Kind, folder: Path) -> None:
@@ -276,81 +219,3 @@ def _check_problem_type(config: BertConfig, kind: Kind, folder: Path) -> None:
             f"{where}: {counted(count, 'number')} a text; only one is supported: set problem_type "
             f"to {Classify.problem_type} or {MultiLabel.problem_type} if these are labels"
         )
-
-
-# -- cards as plain data ---------------------------------------------------------------------------
-
-
-def card_table(card: TaskCard) -> dict[str, Any]:
-    """A card as the table that ``parse_card`` reads back; what is at its default is left out."""
-    table = _changed(card)
-    for key in ("name", "path", "families", "written"):
-        table.pop(key, None)
-    # Read already, and gone with the card's folder.
-    table.get("data", {}).pop("labels_file", None)
-    table["language"] = card.language
-    table["settings"] = {
-        **{k: v for k, v in dataclasses.asdict(card.settings).items() if k in card.written},
-        **{family: dataclasses.asdict(values) for family, values in card.families.items()},
-    }
-    return table
-
-
-def _changed(values: Any) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for item in dataclasses.fields(values):
-        value = getattr(values, item.name)
-        default = item.default
-        if item.default_factory is not dataclasses.MISSING:
-            default = item.default_factory()
-        if value is None or value == default:
-            continue
-        table[item.name] = _plain(value)
-    return table
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return _changed(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """Nested tables as TOML: values first, then sections, then lists of sections.
-
-    >>> print(table_to_toml({"a": 1, "b": {"c": ["x"], "d": {"e": 0.5}}}), end="")
-    a = 1
-    <BLANKLINE>
-    [b]
-    c = ["x"]
-    <BLANKLINE>
-    [b.d]
-    e = 0.5
-    """
-    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    lists = {
-        key: value
-        for key, value in table.items()
-        if isinstance(value, list) and value and isinstance(value[0], Mapping)
-    }
-    text = "".join(
-        f"{_key(key)} = {_value(value)}\n"
-        for key, value in table.items()
-        if key not in sections and key not in lists
-    )
-    for key, value in sections.items():
-        text += f"\n[{prefix}{_key(key)}]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
-    for key, values in lists.items():
-        for value in values:
-            text += f"\n[[{prefix}{_key(key)}]]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
-    return text
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zhbert.files import advising, write_json, write_text
-from zhbert.finetuning.fine_tuned import KINDS, card_table, table_to_toml
 from zhbert.finetuning.identity import check_identity, identity_of
 from zhbert.finetuning.points import GridPoint, points_of, seeds_of
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
@@ -23,6 +22,8 @@ from zhbert.finetuning.training_task import (
 from zhbert.runs.provenance import provenance
 from zhbert.runtime import choose_device, choose_dtype, prepare_threads
 from zhbert.schema import to_toml
+from zhbert.tasks.cards import card_table, table_to_toml
+from zhbert.tasks.kinds import KINDS
 
 
 class GridRun:
@@ -48,11 +49,12 @@ class GridRun:
         folder = request.run_folder
         self.threads = prepare_threads(first.settings.threads)
         folder.check()
-        kind = KINDS[request.card.kind](request.card, self.start.tokenizer, first.settings)
-        self.start.check(kind, request.say)
+        kind = KINDS[request.card.kind]
+        learner = kind.learner(request.card, self.start.tokenizer, first.settings)
+        self.start.check(kind, learner, request.say)
         identity = identity_of(request, self.start)
         self._check_former(identity)
-        task = self._task(first, describe_data(request, kind))
+        task = self._task(first, describe_data(request, learner))
         try:
             with folder.held():
                 self._check_former(identity)
@@ -85,8 +87,9 @@ class GridRun:
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
         """Tokenize everything, once for all seeds, and describe it."""
         request, settings = self.request, point.settings
-        kind = KINDS[request.card.kind](request.card, self.start.tokenizer, settings)
-        task = prepare_task(request, self.start, kind, settings, self.device)
+        kind = KINDS[request.card.kind]
+        learner = kind.learner(request.card, self.start.tokenizer, settings)
+        task = prepare_task(request, self.start, learner, settings, self.device)
         for line in (*lines_before, *describe_task(task, self.start, self.threads)):
             request.say(line)
         return task

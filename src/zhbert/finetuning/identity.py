@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
-from zhbert.finetuning.fine_tuned import card_table
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.runs.provenance import read_provenance
+from zhbert.tasks.cards import card_table
 
 if TYPE_CHECKING:
     from zhbert.finetuning.starting_model import StartingModel

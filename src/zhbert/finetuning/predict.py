@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from zhbert.errors import ZhbertError
-from zhbert.files import atomic_file, to_json
+from zhbert.files import atomic_file
 from zhbert.finetuning.locate import locate_fine_tuned
-from zhbert.finetuning.predict_inputs import read_inputs
 from zhbert.folders import check_file
-from zhbert.spreadsheets import to_cell
 from zhbert.tasks.cards import with_encoding
-from zhbert.tasks.read import Example, TagExample
+from zhbert.tasks.read import read_inputs
 from zhbert.tasks.sources import StandardInput
-from zhbert.tasks.write_predictions import cluener_line, in_one, json_id, tagged_lines
+from zhbert.tasks.writers import PredictionWriter
 
 if TYPE_CHECKING:
     from zhbert.finetuning.fine_tuned import FineTuned
-    from zhbert.tasks.kinds import Kind, Prediction
 
 STREAM = "-"
 
@@ -85,7 +78,10 @@ def predict(
     if source == STREAM and sys.stdin is None:
         raise ZhbertError("stdin is closed; name a file")
     inputs = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
-    examples = read_inputs(opened, inputs, remark, encoding)
+    labels = opened.learner.labels or ()
+    examples = read_inputs(
+        opened.kind, opened.card, labels, inputs, encoding=encoding, remark=remark
+    )
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)
@@ -99,131 +95,23 @@ def predict(
     return count
 
 
-# -- what is written -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PredictionWriter:
-    """How a file of predictions is written."""
-
-    line: Callable[[Example, Prediction], str]
-    head: str = ""
-    separator: str = ""
-    tail: str = ""
-
-
 def _writer(target: str, opened: FineTuned, submission: bool) -> PredictionWriter:
-    kind = opened.kind
+    """The form that the suffix of ``target`` names."""
+    kind, labels = opened.kind, opened.learner.labels or ()
     suffix = ".jsonl" if target == STREAM else Path(target).suffix.lower()
-    delimiter = "," if opened.card is None else opened.card.data.label_delimiter
     if submission:
-        if suffix not in _SUBMISSIONS or kind.problem_type is None:
+        forms = kind.submissions(opened.card, labels)
+        if suffix not in forms or kind.problem_type is None:
             raise ZhbertError(
                 "--submission: for labels and numbers, in a .tsv (GLUE) or a .json (CLUE); tags "
                 "are handed in as .txt, answers as .json"
             )
-        return _SUBMISSIONS[suffix](delimiter)
-    if suffix == ".jsonl":
-        return PredictionWriter(_json_line)
-    if suffix == ".json" and kind.name == "span":
-        if opened.card is not None and opened.card.data.scorer == "cjrc":
-            return PredictionWriter(_json_item, "[\n", ",\n", "\n]\n")
-        return PredictionWriter(_json_member, "{\n", ",\n", "\n}\n")
-    if suffix in (".txt", ".tsv") and kind.name == "tag":
-        return PredictionWriter(_tagged_lines, separator="\n")
-    if suffix == ".json" and kind.name == "tag":
-        return PredictionWriter(_cluener_line)
-    if suffix in (".tsv", ".csv") and kind.name != "tag":
-        return _table(kind, delimiter, _tsv_row if suffix == ".tsv" else _csv_row)
-    choices = {"tag": ".jsonl, .txt or .json", "span": ".jsonl, .tsv, .csv or .json"}
-    raise ZhbertError(
-        f"--out {target}: name a file that ends in "
-        + choices.get(kind.name, ".jsonl, .tsv or .csv")
-    )
-
-
-_SUBMISSIONS: dict[str, Callable[[str], PredictionWriter]] = {
-    ".tsv": lambda delimiter: PredictionWriter(
-        lambda one, found: f"{one.id}\t{in_one(found.value, delimiter)}\n", "index\tprediction\n"
-    ),
-    ".json": lambda delimiter: PredictionWriter(_clue_line),
-    ".jsonl": lambda delimiter: PredictionWriter(_clue_line),
-}
-
-
-def _clue_line(example: Example, prediction: Prediction) -> str:
-    """As CLUE's own baselines write it: the id a number, the label a text."""
-    return to_json({"id": json_id(example.id), "label": prediction.value}) + "\n"
-
-
-def _json_line(example: Example, prediction: Prediction) -> str:
-    names = ("id", "text", "text_pair", "tokens", "question")
-    own = {name: value for name in names if (value := getattr(example, name, None)) is not None}
-    table = {
-        **own,
-        "prediction": prediction.value,
-        **_probability(prediction),
-        **prediction.details,
-    }
-    return to_json(table) + "\n"
-
-
-def _probability(prediction: Prediction) -> dict[str, float]:
-    """Of the one label that was predicted; of several labels each has its own."""
-    chances = prediction.details.get("probabilities")
-    if isinstance(chances, dict) and isinstance(prediction.value, str):
-        return {"probability": max(chances.values())}
-    return {}
-
-
-def _tsv_row(cells: Iterable[Any]) -> str:
-    return "\t".join(map(str, cells)) + "\n"
-
-
-def _csv_row(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(map(to_cell, cells))
-    return text.getvalue()
-
-
-def _table(kind: Kind, delimiter: str, row: Callable[[Iterable[Any]], str]) -> PredictionWriter:
-    """A table of predictions, with the probability of what was predicted and of each label."""
-    columns = ["id", "prediction"]
-    if kind.name in ("classify", "span"):
-        columns.append("probability")
-    labels = kind.labels if kind.name in ("classify", "multi_label") else None
-
-    def line(example: Example, prediction: Prediction) -> str:
-        details: dict[str, Any] = {**prediction.details, **_probability(prediction)}
-        value = re.sub(r"\s+", " ", in_one(prediction.value, delimiter))
-        cells: list[Any] = [example.id, value]
-        if "probability" in columns:
-            cells.append(details["probability"])
-        if labels:
-            cells.extend(details["probabilities"].values())
-        return row(cells)
-
-    return PredictionWriter(line, row([*columns, *(f"p({label})" for label in labels or ())]))
-
-
-def _json_member(example: Example, prediction: Prediction) -> str:
-    return f"{to_json(example.id)}: {to_json(prediction.value)}"
-
-
-def _json_item(example: Example, prediction: Prediction) -> str:
-    return to_json({"id": example.id, "answer": prediction.value})
-
-
-def _cluener_line(example: Example, prediction: Prediction) -> str:
-    assert isinstance(example, TagExample)
-    found = prediction.details["entities"]
-    return cluener_line(example, [(one["type"], one["start"], one["end"]) for one in found])
-
-
-def _tagged_lines(example: Example, prediction: Prediction) -> str:
-    assert isinstance(example, TagExample)
-    assert isinstance(prediction.value, tuple)
-    return tagged_lines(example, prediction.value)
+        return forms[suffix]
+    forms = kind.writers(opened.card, labels)
+    if suffix not in forms:
+        *others, last = forms
+        raise ZhbertError(f"--out {target}: name a file that ends in {', '.join(others)} or {last}")
+    return forms[suffix]
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.runs.folder import RunFolder
-from zhbert.tasks.cards import TaskCard
-from zhbert.tasks.read import Example
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import Example
 
 
 @dataclass(frozen=True)

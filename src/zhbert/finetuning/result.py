@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +12,12 @@ from zhbert.files import atomic_folder, read_json, to_json, write_json, write_te
 from zhbert.finetuning.best import Best
 from zhbert.finetuning.epochs import plan_epoch
 from zhbert.finetuning.fine_tuned import SECTION, section_of
-from zhbert.finetuning.scores import metrics_of, prediction_lines
 from zhbert.finetuning.training_task import TrainingTask
 from zhbert.inference.rows import padding_share
 from zhbert.inference.run_model import run_model
-from zhbert.tasks.kinds import Kind, Prediction, Prepared
-from zhbert.tasks.scoring import report
-from zhbert.tasks.write_predictions import write_predictions
+from zhbert.tasks.examples import Prediction
+from zhbert.tasks.learners.base import Learner, Prepared
+from zhbert.tasks.scoring import metrics_of, prediction_lines, report, write_submission
 from zhbert.train.loop import Outcome
 
 RESULT = "result.json"
@@ -51,18 +49,16 @@ def write_result(
         seed: its number.
         outcome: how the training ended.
     """
-    kind = task.kind
-    if "null_threshold" in best.kind:
-        kind = replace(cast(Any, kind), null_threshold=best.kind["null_threshold"])
+    learner = task.learner.resumed(best.kind)
     scores = best.scores
     if scores is None:
-        scores = run_model(model, task.dev.rows, kind.scores)
-    predictions = kind.decode(task.dev, scores)
-    classes = _write_dev(folder, task, kind, predictions)
+        scores = run_model(model, task.dev.rows, learner.scores)
+    predictions = learner.decode(task.dev, scores)
+    classes = _write_dev(folder, task, predictions)
     metrics = dict(best.metrics)
     for split, prepared in task.also.items():
-        metrics |= _write_further_split(folder, task, kind, model, split, prepared)
-    write_model(folder / "final", task, kind, model)
+        metrics |= _write_further_split(folder, task, learner, model, split, prepared)
+    write_model(folder / "final", task, learner, model)
     lengths = task.train.rows.lengths
     plan = plan_epoch(lengths, task.settings.batch_size, seed, 0)
     steps, pieces, seconds = outcome.step, outcome.pieces, outcome.seconds
@@ -84,41 +80,43 @@ def write_result(
     return result
 
 
-def _write_dev(
-    folder: Path, task: TrainingTask, kind: Kind, predictions: list[Prediction]
-) -> dict[str, Any]:
+def _write_dev(folder: Path, task: TrainingTask, predictions: list[Prediction]) -> dict[str, Any]:
     """Write predictions.jsonl and the submission of dev; return the scores of its classes."""
     card, examples = task.card, task.dev.examples
-    lines = prediction_lines(kind, examples, predictions)
+    lines = prediction_lines(card, examples, predictions)
     write_text(folder / "predictions.jsonl", "".join(to_json(line) + "\n" for line in lines))
-    values = [prediction.value for prediction in predictions]
-    write_predictions(card, examples, values, folder / "submission")
-    by_id = {one.id: value for one, value in zip(examples, values, strict=True)}
+    write_submission(card, examples, predictions, folder / "submission")
+    pairs = zip(examples, predictions, strict=True)
+    by_id = {one.id: prediction.value for one, prediction in pairs}
     return report(card, examples, by_id)
 
 
 def _write_further_split(
-    folder: Path, task: TrainingTask, kind: Kind, model: nn.Module, split: str, prepared: Prepared
+    folder: Path,
+    task: TrainingTask,
+    learner: Learner,
+    model: nn.Module,
+    split: str,
+    prepared: Prepared,
 ) -> dict[str, float]:
     """Write the submission of a split that is scored with dev; return its metrics, renamed."""
-    scores = run_model(model, prepared.rows, kind.scores)
-    predictions = kind.decode(prepared, scores)
-    values = [prediction.value for prediction in predictions]
-    write_predictions(task.card, prepared.examples, values, folder / f"submission-{split}")
+    scores = run_model(model, prepared.rows, learner.scores)
+    predictions = learner.decode(prepared, scores)
+    write_submission(task.card, prepared.examples, predictions, folder / f"submission-{split}")
     found = metrics_of(task.card, prepared.examples, predictions)
     suffix = split.removeprefix("dev_")
     return {f"{name}_{suffix}": value for name, value in found.items()}
 
 
-def write_model(folder: Path, task: TrainingTask, kind: Kind, model: nn.Module) -> None:
+def write_model(folder: Path, task: TrainingTask, learner: Learner, model: nn.Module) -> None:
     """Write the model folder; its config.json keeps the task, so that it is enough to predict."""
-    kind.finish(model)
+    learner.finish(model)
     other = cast(Any, model).config.other
-    other[SECTION] = section_of(task.card, kind)
+    other[SECTION] = section_of(task.card, learner)
     other.pop("problem_type", None)
-    if kind.problem_type is not None:
-        other["problem_type"] = kind.problem_type
+    if task.kind.problem_type is not None:
+        other["problem_type"] = task.kind.problem_type
     with atomic_folder(folder) as temporary:
         cast(Any, model).save_pretrained(temporary)
         length = task.settings.sequence_length
-        kind.tokenizer.save_pretrained(temporary, model_max_length=length)
+        learner.tokenizer.save_pretrained(temporary, model_max_length=length)

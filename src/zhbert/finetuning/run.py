@@ -11,7 +11,8 @@ from zhbert import terminal
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult, Split
 from zhbert.runs.folder import RunFolder
-from zhbert.tasks.cards import TaskCard, load_card, with_encoding
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import load_card, with_encoding
 from zhbert.tasks.read import data_file, find_file, read_examples
 from zhbert.tasks.settings import distinct_points
 from zhbert.wording import without_secrets

@@ -24,13 +24,13 @@ from zhbert.files import make_folder
 from zhbert.finetuning.best import Best
 from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.result import finished, write_result
-from zhbert.finetuning.scores import metrics_of
 from zhbert.finetuning.starting_model import open_with_head
 from zhbert.finetuning.training_task import TrainingTask
 from zhbert.inference.run_model import run_model
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.kinds import FineTuning
+from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.rows import LabelledBatch
+from zhbert.tasks.scoring import metrics_of
 from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
 from zhbert.train.cost import Hardware, Workload, compile_if_worth_it, max_padded_tokens
 from zhbert.train.distributed import Ranks
@@ -87,7 +87,7 @@ class SeedRun:
         """Of a micro-batch; 0: not chosen yet."""
         settings = task.settings
         self.dtype = choose_dtype(settings.precision, task.device)
-        self.model = open_with_head(task.model, task.kind, seed)
+        self.model = open_with_head(task.model, task.kind, task.learner, seed)
         self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
         self.optimizer = AdamW(
             self.model.to(task.device).named_parameters(),
@@ -182,7 +182,7 @@ class SeedRun:
         try:
             trainer = Trainer(
                 self.model,
-                FineTuning(task.kind),
+                FineTuning(task.card.kind, task.learner),
                 source=self._batches,
                 optimizer=self.optimizer,
                 schedule=schedule("linear", optimizing.learning_rate, warmup, task.steps),
@@ -226,16 +226,16 @@ class SeedRun:
 
     def _judge(self, at: TrainState) -> Judgement:
         """Score dev, keep the best model, and say whether to stop."""
-        card, kind, dev = self.task.card, self.task.kind, self.task.dev
-        scores = run_model(self.model, dev.rows, kind.scores)
-        tuned = kind.tuned(dev, scores)
+        card, learner, dev = self.task.card, self.task.learner, self.task.dev
+        scores = run_model(self.model, dev.rows, learner.scores)
+        tuned = learner.tuned(dev, scores)
         metrics = metrics_of(card, dev.examples, tuned.decode(dev, scores))
         value = metrics[card.metrics[0]]
         epoch = round(at.step / self.task.steps_per_epoch, 3)
         better = self.best is None or value > self.best.value
         if better:
             state = {name: one.detach().clone() for name, one in model_state(self.model).items()}
-            self.best = Best(value, at.step, epoch, metrics, tuned.settings(), state, scores)
+            self.best = Best(value, at.step, epoch, metrics, tuned.saved(), state, scores)
         self.stale = 0 if better else self.stale + 1
         patience = self.task.settings.patience
         self.enough = bool(patience) and self.stale >= patience

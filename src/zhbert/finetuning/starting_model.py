@@ -21,8 +21,9 @@ from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.inspection import head_states
 from zhbert.model.names import FINE_TUNED
-from zhbert.tasks.cards import TaskCard
+from zhbert.tasks.card import TaskCard
 from zhbert.tasks.kinds import Kind
+from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.settings import (
     FineTuningSettings,
     check_settings,
@@ -75,9 +76,9 @@ class StartingModel:
         check_settings(settings)
         return settings
 
-    def check(self, kind: Kind, say: Callable[[str], None]) -> None:
+    def check(self, kind: Kind, learner: Learner, say: Callable[[str], None]) -> None:
         """Refuse a model that cannot be opened, and remark on one that was never trained."""
-        open_with_head(self.folder, kind, 0)
+        open_with_head(self.folder, kind, learner, 0)
         checkpoint = open_checkpoint(self.folder)
         states = head_states(checkpoint.entries, self.config.initializer_range)
         words = states.get("masked_words")
@@ -102,24 +103,24 @@ class StartingModel:
             "vocabulary": self.tokenizer.fingerprint(),
         }
 
-    def num_parameters(self, kind: Kind) -> int:
+    def num_parameters(self, kind: Kind, learner: Learner) -> int:
         """Parameters of the fine-tuned model."""
         parts = count_parameters_by_part(self.config, masked_words=False, sentence_pair=False)
         if kind.architecture != "BertForSequenceClassification":
             del parts["pooler"]
-        outputs = 2 if kind.labels is None else len(kind.labels)
+        outputs = 2 if learner.labels is None else len(learner.labels)
         return sum(parts.values()) + outputs * (self.config.hidden_size + 1)
 
 
-def open_with_head(folder: Path, kind: Kind, seed: int) -> torch.nn.Module:
+def open_with_head(folder: Path, kind: Kind, learner: Learner, seed: int) -> torch.nn.Module:
     """The pretrained model with a new head, or with its own where that is of the same labels."""
     with warnings.catch_warnings():
         # A new head is what fine-tuning begins with; the rest was said when the run began.
         warnings.simplefilter("ignore", pretrained.UntrainedWeightsWarning)
         warnings.simplefilter("ignore", pretrained.UnusedWeightsWarning)
         model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
-            folder, labels=kind.labels, seed=seed, quiet=True
+            folder, labels=learner.labels, seed=seed, quiet=True
         )
     if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):
-        kind.begin(model)
+        learner.begin(model)
     return model

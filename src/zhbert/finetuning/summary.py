@@ -52,7 +52,7 @@ def summary_of(
         "main_metric": card.metrics[0],
         "seeds": [result["seed"] for result in results],
         "settings": flatten(task.settings),
-        "parameters": start.num_parameters(task.kind),
+        "parameters": start.num_parameters(task.kind, task.learner),
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
         "train_examples": len(task.train.examples),

@@ -15,9 +15,10 @@ from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel
 from zhbert.inference.rows import check_segments, padding_share
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.cards import TaskCard
-from zhbert.tasks.kinds import Kind, Prepared
-from zhbert.tasks.read import Example
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import Example
+from zhbert.tasks.kinds import KINDS, Kind
+from zhbert.tasks.learners.base import Learner, Prepared
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.wording import counted
 
@@ -31,7 +32,7 @@ class TrainingTask:
     """What all seeds of a run share."""
 
     card: TaskCard
-    kind: Kind
+    learner: Learner
     model: Path
     """The folder of the model to start from."""
     train: Prepared
@@ -43,6 +44,11 @@ class TrainingTask:
     say: Callable[[str], None]
     quiet: bool
     """Whether no progress is shown on stderr."""
+
+    @property
+    def kind(self) -> Kind:
+        """The card's kind."""
+        return KINDS[self.card.kind]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,7 +64,7 @@ class TrainingTask:
 def prepare_task(
     request: FineTuningRequest,
     start: StartingModel,
-    kind: Kind,
+    learner: Learner,
     settings: FineTuningSettings,
     device: torch.device,
 ) -> TrainingTask:
@@ -67,18 +73,18 @@ def prepare_task(
     Raises ZhbertError where there is nothing to learn from, or the rows are pairs and the model
     knows one segment only.
     """
-    train = kind.prepare(request.splits["train"].examples, training=True)
+    train = learner.prepare(request.splits["train"].examples, training=True)
     check_segments(train.rows, start.config.type_vocab_size)
     if not len(train.rows):
         raise ZhbertError(f"{request.splits['train'].path}: no example that can be learnt from")
     scored = {
-        name: kind.prepare(split.examples)
+        name: learner.prepare(split.examples)
         for name, split in request.splits.items()
         if name != "train"
     }
     return TrainingTask(
         card=request.card,
-        kind=kind,
+        learner=learner,
         model=start.folder,
         train=train,
         dev=scored.pop("dev"),
@@ -90,18 +96,19 @@ def prepare_task(
     )
 
 
-def describe_data(request: FineTuningRequest, kind: Kind) -> Iterator[str]:
+def describe_data(request: FineTuningRequest, learner: Learner) -> Iterator[str]:
     """The task, what its files hold, and a few examples as the model sees them."""
     yield f"task: {request.card.title}"
     for name, split in request.splits.items():
-        what = describe_examples(split.examples, request.card.data.labels)
+        what = describe_examples(request.card, split.examples)
         yield f"{name}: {split.path}: {what}"
     for example in request.splits["train"].examples[:PREVIEWED]:
-        yield from _preview(kind, example)
+        what = KINDS[request.card.kind].describe(request.card, example)
+        yield from _preview(learner, example, what)
 
 
-def _preview(kind: Kind, example: Example) -> Iterator[str]:
-    rows = kind.prepare([example], training=True).rows
+def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:
+    rows = learner.prepare([example], training=True).rows
     if not len(rows):
         return
     number = 0
@@ -109,9 +116,9 @@ def _preview(kind: Kind, example: Example) -> Iterator[str]:
         # Of spans, the window that holds the answer.
         number = int(rows.targets[:, 0].argmax())
     pieces = rows.row(number).tolist()
-    text = kind.tokenizer.decode(pieces[:PREVIEWED_PIECES])
+    text = learner.tokenizer.decode(pieces[:PREVIEWED_PIECES])
     more = f" … ({len(pieces)} pieces)" if len(pieces) > PREVIEWED_PIECES else ""
-    yield f"  {text}{more}\n    -> {kind.describe(example)}"
+    yield f"  {text}{more}\n    -> {what}"
 
 
 def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Iterator[str]:
@@ -125,7 +132,7 @@ def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Ite
         + (f", {counted(threads, 'thread')}" if task.device.type == "cpu" else "")
     )
     yield _describe_rows(task.train, task.dev.examples, settings.batch_size)
-    yield from describe_settings(settings, spans=task.card.kind == "span")
+    yield from describe_settings(settings, task.kind)
     yield f"{counted(task.steps, 'step')}, {task.steps_per_epoch:,} an epoch"
 
 

@@ -24,6 +24,7 @@ from zhbert.finetuning.evaluate import evaluate
 from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
 from zhbert.pretraining.masked_accuracy import masked_accuracy
 from zhbert.tasks.cards import load_card
+from zhbert.tasks.kinds import KINDS
 from zhbert.wording import counted
 
 
@@ -69,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         console.print_json(result)
         return 0
     if "classes" in result:
-        console.print_class_report(load_card(args.task), result)
+        card = load_card(args.task)
+        console.print_class_report(result, card.data.shown_labels, KINDS[card.kind].class_name)
         sys.stdout.write("\n")
     for name, value in result["metrics"].items():
         sys.stdout.write(f"{name}  {value:.2f}\n")

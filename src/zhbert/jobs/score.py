@@ -18,16 +18,13 @@ A question without a prediction counts 0; all other examples must have one.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from zhbert.errors import ZhbertError
+from zhbert import console
 from zhbert.options import add_encoding, add_split
-from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
-from zhbert.tasks.read import read_examples
-from zhbert.tasks.read_predictions import read_null_odds, read_predictions
-from zhbert.tasks.scoring import report, score
+from zhbert.tasks.cards import load_card
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.scoring import score_files
 from zhbert.wording import counted
 
 
@@ -49,8 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-    from zhbert import console
-    from zhbert.console import print_class_report
 
     def remark(line: str) -> None:
         if not args.quiet:
@@ -79,63 +74,6 @@ def run(args: argparse.Namespace) -> int:
     console.out().print(table)
     if "classes" in result:
         console.out().print()
-        print_class_report(load_card(args.task), result)
+        card = load_card(args.task)
+        console.print_class_report(result, card.data.shown_labels, KINDS[card.kind].class_name)
     return 0
-
-
-def score_files(
-    task: str | Path,
-    gold: Path,
-    predictions: Path,
-    *,
-    null_odds: Path | None = None,
-    split: str | None = None,
-    encoding: str | None = None,
-    remark: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Score a file of predictions: ``metrics``, ``further``, and what is missing or unknown.
-
-    ``remark`` takes a line for people about each thing worth one. Raises `ZhbertError` where a file
-    cannot be read or does not fit the task.
-    """
-    card = with_encoding(load_card(task), encoding)
-    if null_odds is not None and card.data.scorer != "squad2.0":
-        raise ZhbertError(f"--null-odds: for SQuAD 2.0's rules alone, not for {card.name}")
-    split = split_of(card, gold, split)
-    # Where answers stand in their texts, of which it remarks, is nothing to a scorer.
-    examples = read_examples(
-        card, gold, split, remark=(lambda line: None) if card.kind == "span" else remark
-    )
-    found = read_predictions(card, predictions, examples, gold, split, remark)
-    odds = None if null_odds is None else read_null_odds(null_odds, card)
-    scores = score(card, examples, found, null_odds=odds)
-    for ids, one, several in (
-        (
-            scores.missing,
-            f"of {counted(scores.num_examples, 'question')} has no prediction, counted as 0",
-            f"of {scores.num_examples:,} questions have no prediction, counted as 0",
-        ),
-        (
-            scores.unknown,
-            "prediction is for an unknown id, left out",
-            "predictions are for unknown ids, left out",
-        ),
-    ):
-        if len(ids) == 1:
-            remark(f"1 {one}; its id: {ids[0]}")
-        elif ids:
-            remark(f"{len(ids):,} {several}; the first: {ids[0]}")
-    cut = split_remark(card, split, scores.num_examples)
-    if cut:
-        remark(cut)
-    return {
-        "task": card.name,
-        "split": split,
-        "examples": scores.num_examples,
-        "metrics": dict(scores.metrics),
-        "further": dict(scores.further),
-        "missing": len(scores.missing),
-        "unknown": len(scores.unknown),
-        "split_note": cut,
-        **report(card, examples, found),
-    }

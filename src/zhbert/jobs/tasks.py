@@ -16,8 +16,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import CardSettings, Column, TaskCard, card_names, load_card
-from zhbert.tasks.schemes import scheme_of
+from zhbert.tasks.card import CardSettings, Data, TaskCard
+from zhbert.tasks.cards import card_names, load_card
+from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 from zhbert.wording import counted
 
@@ -121,45 +122,29 @@ def _show(card: TaskCard) -> None:
 
 
 def _facts(card: TaskCard) -> list[tuple[str, str]]:
-    data = card.data
+    data: Data = card.data
     files = [
         f"{split}: {' or '.join(names)}"
         + (f" ({counted(card.official[split], 'example')})" if split in card.official else "")
         for split, names in data.splits.items()
     ]
-    columns = [
-        f"{key} {_column(column)}"
-        for key in ("text", "text_pair", "label", "id")
-        if (column := getattr(data, key))
-    ]
-    facts = [
-        ("name", card.name),
-        ("kind", f"{card.kind}{', pairs of texts' if data.pairs else ''}, {card.language}"),
-        ("metrics", ", ".join(card.metrics) + (f" (as {data.scorer})" if data.scorer else "")),
-        ("licence", card.licence or "none stated"),
-        ("format", data.format + ("" if data.header else ", without a header")),
-        *(("files" if not place else "", text) for place, text in enumerate(files)),
-        ("columns", ", ".join(columns)),
-        ("scheme", scheme_of(data.labels).name if card.kind == "tag" else ""),
-        ("labels", _labels(card)),
-        ("note", card.note),
-    ]
-    return [(label, text) for label, text in facts if text]
-
-
-def _column(column: Column) -> str:
-    return " or ".join(str(name) for name in column)
-
-
-def _labels(card: TaskCard) -> str:
-    data = card.data
-    if card.kind == "regress":
-        return "a number from {:g} to {:g}".format(*data.label_range)
-    names = data.label_names or data.labels
-    return ", ".join(
-        label if label == name else f"{label} = {name}"
-        for label, name in zip(data.labels, names, strict=True)
-    )
+    texts = {
+        "name": card.name,
+        "kind": f"{card.kind}, {card.language}",
+        "metrics": ", ".join(card.metrics),
+        "licence": card.licence or "none stated",
+        "format": data.format,
+        **KINDS[card.kind].facts(card),
+        "note": card.note,
+    }
+    order = ("name", "kind", "metrics", "licence", "format", "", *texts)
+    facts: list[tuple[str, str]] = []
+    for label in dict.fromkeys(order):
+        if not label:
+            facts += [("files" if not place else "", text) for place, text in enumerate(files)]
+        elif texts[label]:
+            facts.append((label, texts[label]))
+    return facts
 
 
 def _settings_table(card: TaskCard) -> Table:
@@ -174,8 +159,10 @@ def _settings_table(card: TaskCard) -> Table:
         **card.families,
     }
     table = console.table("=models", *(f">{family}" for family in families))
+    own = KINDS[card.kind].own_settings
+    others = {name for kind in KINDS.values() for name in kind.own_settings} - own
     for item in dataclasses.fields(CardSettings):
-        if item.name == "source" or (item.name == "doc_stride" and card.kind != "span"):
+        if item.name == "source" or item.name in others:
             continue
         values = [getattr(settings, item.name) for settings in families.values()]
         table.add_row(item.name, *map(_number, values))

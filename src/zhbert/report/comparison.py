@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.report.mistakes import predictions_of
+from zhbert.report.mistakes import labels_of, predictions_of
 from zhbert.report.runs import FineTuningRun, read_runs
 from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
-from zhbert.tasks.metrics import Resampled, resampled_predictions
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.metrics import Resampled
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
     ids = [[str(line["id"]) for line in lines] for lines in seeds]
     if not ids or not ids[0] or any(theirs != ids[0] for theirs in ids):
         return [], []
-    labels = run.card.data.labels if run.card is not None else ()
-    metrics = [resampled_predictions(run.kind, run.main_metric, lines, labels) for lines in seeds]
+    kind, labels = KINDS[run.kind], labels_of(run)
+    metrics = [kind.resampled(run.main_metric, lines, labels) for lines in seeds]
     return metrics, ids[0]
 
 

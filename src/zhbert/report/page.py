@@ -11,9 +11,7 @@ from zhbert.report import figures, tables
 from zhbert.report.build import Report
 from zhbert.report.markup import Child, Markup, element, join
 from zhbert.report.mistakes import (
-    NOT_FOUND,
     Confusion,
-    Mistake,
     best_seed,
     confusion,
     predictions_of,
@@ -22,6 +20,8 @@ from zhbert.report.mistakes import (
 from zhbert.report.numbers import share_text
 from zhbert.report.runs import FineTuningRun
 from zhbert.report.tables import Cell, Table
+from zhbert.tasks.kinds.base import Mistake
+from zhbert.tasks.kinds.tag import NOT_FOUND
 from zhbert.wording import counted
 
 
@@ -171,18 +171,24 @@ def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
             )
         )
         if matrices:
-            parts.append(element("p", _reading(runs[0].kind), class_="note"))
+            parts.append(
+                element(
+                    "p",
+                    _reading(any(NOT_FOUND in m.labels for _, m, _, _ in found if m)),
+                    class_="note",
+                )
+            )
         parts += [_table(grid) for run in runs if (grid := tables.grid(run))]
         parts += [_worst(run, seed, worst) for run, _, seed, worst in found if worst]
         yield task, join(parts)
 
 
-def _reading(kind: str) -> str:
+def _reading(of_entities: bool) -> str:
     text = (
         "Matrices: right ones in rows, predicted in columns; per cent of a row, below it the "
         "number, of all seeds."
     )
-    if kind == "tag":
+    if of_entities:
         text += f" {NOT_FOUND} is no entity with the same ends: one missed, or made up."
     return text
 
@@ -255,7 +261,7 @@ def _box(table: Markup, label: str) -> Markup:
 
 
 def _matrix(run: FineTuningRun, matrix: Confusion) -> Markup:
-    what = "entity" if matrix.of_entities else "label"
+    what = matrix.class_name
     caption = f"{run.model}: which {what} for which"
     rows = [
         element(

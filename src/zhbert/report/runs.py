@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import json_lines, read_json_if_sound, read_toml
-from zhbert.tasks.cards import TaskCard, card_names, load_card
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import card_names, load_card
+from zhbert.tasks.kinds.base import as_number
 from zhbert.wording import counted
 
 Points = tuple[tuple[float, float], ...]
@@ -415,21 +416,6 @@ def read_lines(path: Path, remarks: list[str] | None = None) -> Iterator[dict[st
         return
     if damaged and remarks is not None:
         remarks.append(f"{path}: {counted(damaged, 'damaged line')} left out")
-
-
-def as_number(value: Any) -> float | None:
-    """A finite number, else None: logs of a run that went wrong hold NaN.
-
-    >>> as_number(3), as_number(float("nan")), as_number(True), as_number("3")
-    (3.0, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _read_object(path: Path, remarks: list[str], *, required: bool = True) -> dict[str, Any]:

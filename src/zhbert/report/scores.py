@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from zhbert.errors import ZhbertError
 from zhbert.report.runs import FineTuningRun
 from zhbert.schema import suggest
-from zhbert.tasks.cards import Published
+from zhbert.tasks.card import Published
 from zhbert.zoo.catalogue import find_card
 
 RELATIVE_TO = "RoBERTa-wwm-ext"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -342,48 +342,39 @@ def entity_counts(
     return counts
 
 
-# -- all of them -------------------------------------------------------------------------------
+# -- together ----------------------------------------------------------------------------------
 
-_Metric = Callable[..., Resampled]
-
-
-def _plain(metric: Callable[[Any, Any], Resampled]) -> _Metric:
-    return lambda gold, predicted, labels=(): metric(gold, predicted)
+Metric = Callable[[Any, Any, Sequence[str]], Resampled]
+"""(what is right, what was predicted, the task's labels) -> the metric of any resample."""
 
 
-def _entity_f1(gold: Rows, predicted: Rows, labels: Sequence[str] = ()) -> Resampled:
-    return resampled_entity_f1(gold, predicted, scheme_of(labels) if labels else None)
+def of_pairs(metric: Callable[[Any, Any], Resampled]) -> Metric:
+    """A metric that needs no labels."""
+    return lambda gold, predicted, labels: metric(gold, predicted)
 
 
-_AVERAGED = {
+AVERAGED_F1: Mapping[str, Metric] = {
     f"f1_{average}": partial(resampled_averaged_f1, average=average) for average in AVERAGES
 }
 
-METRICS: Mapping[str, Mapping[str, _Metric]] = {
-    "classify": {
-        "accuracy": _plain(resampled_accuracy),
-        # F1 is of the second label; a card's check has seen to it that there are two.
-        "f1": lambda gold, predicted, labels=(): resampled_f1_binary(gold, predicted, *labels[1:2]),
-        "matthews": _plain(resampled_matthews),
-        **_AVERAGED,
-    },
-    "multi_label": {**_AVERAGED, "exact_match": _plain(resampled_exact_match)},
-    "regress": {"pearson": _plain(resampled_pearson), "spearman": _plain(resampled_spearman)},
-    "tag": {"f1": _entity_f1, "accuracy": _plain(resampled_tag_accuracy)},
-}
-"""The kind of a task -> a metric's name -> (gold, predicted, labels) to its `Resampled`."""
 
+@dataclass(frozen=True)
+class Scores:
+    """What one set of predictions scores."""
 
-def resampled_predictions(
-    kind: str, name: str, lines: Sequence[Mapping[str, Any]], labels: Sequence[str]
-) -> Resampled:
-    """A metric of the lines of a seed's predictions.jsonl; ``labels`` are the task's."""
-    if kind == "span":
-        # Their scores stand in the lines; "score" is F1.
-        key = "score" if name == "f1" else name
-        return resampled_mean([100.0 * line[key] for line in lines])
-    gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
-    return METRICS[kind][name](gold, found, labels)
+    metrics: Mapping[str, float]
+    """In per cent, by the card's names and in its order."""
+    resampled: Mapping[str, Resampled]
+    """The same metrics of resampled examples: what `bootstrap.compare` takes."""
+    num_examples: int
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """The metrics of parts of the examples, such as the questions that have no answer."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """What the benchmark's scorer prints besides."""
+    missing: tuple[str, ...] = ()
+    """Questions without a prediction: they count 0."""
+    unknown: tuple[str, ...] = ()
+    """Predictions for examples that there are not: they are left out."""
 
 
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:

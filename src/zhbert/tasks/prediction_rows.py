@@ -12,6 +12,7 @@ lines                  a prediction a line, in the order of the examples
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, parse_json
 from zhbert.signatures import how_to_convert, utf_16_or_32
 from zhbert.spreadsheets import from_cell
-from zhbert.tasks.cards import Data, TaskCard, finite_number
-from zhbert.tasks.read import cut_rows
+from zhbert.tasks.card import Data, finite_number
 from zhbert.tasks.sources import (
     Source,
     as_text,
@@ -39,6 +39,7 @@ from zhbert.tasks.sources import (
     scalar,
     whole_text,
 )
+from zhbert.tasks.tables import cut_rows
 from zhbert.wording import counted, listed, shortly
 
 ID_NAMES = ("index", "id", "qid", "query_id")
@@ -56,19 +57,45 @@ class PredictionRow:
     value: Any
     """A text, or whatever else JSON holds; numbers, as many as labels."""
 
+    @property
+    def text(self) -> str:
+        """The value as a text, without the space around it."""
+        return (self.value if isinstance(self.value, str) else json.dumps(self.value)).strip()
+
+    @property
+    def numbers(self) -> list[float] | None:
+        """The value as a list of numbers; None where it is no such list."""
+        if not isinstance(self.value, list) or not self.value:
+            return None
+        for one in self.value:
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                return None
+        return self.value
+
 
 def prediction_rows(
-    path: Path, card: TaskCard, names: Sequence[str] = VALUE_NAMES
+    path: Path,
+    data: Data,
+    names: Sequence[str] = VALUE_NAMES,
+    *,
+    probabilities: Sequence[str] = (),
 ) -> list[PredictionRow]:
-    """The rows of a file, not empty, all with an id or none; of objects, what ``names`` name.
+    """The rows of a file, not empty, all with an id or none.
 
-    Raises ZhbertError with file and line where it is none of the forms.
+    Args:
+        path: the file.
+        data: tells what can be a prediction, and the encoding.
+        names: under which of these an object holds its prediction.
+        probabilities: the labels each of which may have a column with its probability.
+
+    Raises:
+        ZhbertError: with file and line, where it is none of the forms.
     """
-    source = predictions_source(path, card.data.encoding)
+    source = predictions_source(path, data.encoding)
     if first_line(source).startswith(("{", "[")):
         rows = _json_rows(source, names)
     else:
-        rows = _table_rows(source, card)
+        rows = _Table(data, probabilities).rows(source)
     if not rows:
         raise ZhbertError(f"{path}: no predictions in it")
     seen: set[str] = set()
@@ -133,115 +160,116 @@ def _object(
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _table_rows(path: Source, card: TaskCard) -> list[PredictionRow]:
-    rows = _cells(path, card)
-    heading = [cell.strip().lower() for cell in rows[0][1]]
-    if len(heading) == 1:
-        # A heading is what could not be a prediction.
-        if heading[0] in VALUE_NAMES and not could_be(rows[0][1][0], card):
-            rows = rows[1:]
-        return [PredictionRow(number, None, cells[0]) for number, cells in rows]
-    if not _is_heading(heading, rows, card):
-        _check_widths(path, rows)
-        return _without_heading(path, rows, card)
-    id_column = next((heading.index(one) for one in ID_NAMES if one in heading), None)
-    columns = [heading.index(one) for one in VALUE_NAMES if one in heading][:1]
-    chances = [] if columns else _columns_of_labels(heading, card)
-    if not columns and not chances and len(heading) == 2:
-        columns = [1 - (id_column or 0)]
-        id_column = 1 - columns[0]
-    if not columns and not chances:
-        raise ZhbertError(f"{path}: no column prediction or label; there: {listed(heading)}")
-    _check_widths(path, rows)
-    found = []
-    for number, cells in rows[1:]:
-        value: Any = cells[columns[0]] if columns else []
-        for cell in (cells[place] for place in chances):
-            value.append(chance := finite_number(cell))
-            if chance is None:
-                raise ZhbertError(f"{path}:{number}: {shortly(cell)}: must be a probability")
-        id_ = None if id_column is None else cells[id_column].strip()
-        found.append(PredictionRow(number, id_, value))
-    return found
+@dataclass(frozen=True)
+class _Table:
+    """Tables and lines of predictions of one task."""
 
+    data: Data
+    labels: Sequence[str]
+    """Those that may have a column of probabilities each."""
 
-def _check_widths(path: Source, rows: list[tuple[int, list[str]]]) -> None:
-    for number, cells in rows:
-        if len(cells) != len(rows[0][1]):
-            raise ZhbertError(
-                f"{path}:{number}: {counted(len(cells), 'column')} where the first line has "
-                f"{len(rows[0][1])}"
-            )
+    def rows(self, path: Source) -> list[PredictionRow]:
+        rows = self._cells(path)
+        heading = [cell.strip().lower() for cell in rows[0][1]]
+        if len(heading) == 1:
+            # A heading is what could not be a prediction.
+            if heading[0] in VALUE_NAMES and not self.data.could_be(rows[0][1][0]):
+                rows = rows[1:]
+            return [PredictionRow(number, None, cells[0]) for number, cells in rows]
+        columns = self._columns(path, heading) if self._is_heading(heading, rows) else None
+        for number, cells in rows:
+            if len(cells) != len(heading):
+                raise ZhbertError(
+                    f"{path}:{number}: {counted(len(cells), 'column')} where the first line has "
+                    f"{len(heading)}"
+                )
+        if columns is None:
+            return self._without_heading(path, rows)
+        id_column, value_column, chances = columns
+        found = []
+        for number, cells in rows[1:]:
+            value: Any = None if value_column is None else cells[value_column]
+            if value_column is None:
+                value = [_probability(cells[place], f"{path}:{number}") for place in chances]
+            id_ = None if id_column is None else cells[id_column].strip()
+            found.append(PredictionRow(number, id_, value))
+        return found
 
+    def _columns(
+        self, path: Source, heading: list[str]
+    ) -> tuple[int | None, int | None, list[int]]:
+        """Where the id stands, the prediction or, without one, each label's probability."""
+        id_column = next((heading.index(one) for one in ID_NAMES if one in heading), None)
+        value_column = next((heading.index(one) for one in VALUE_NAMES if one in heading), None)
+        chances = [] if value_column is not None else self._columns_of_labels(heading)
+        if value_column is None and not chances:
+            if len(heading) != 2:
+                raise ZhbertError(
+                    f"{path}: no column prediction or label; there: {listed(heading)}"
+                )
+            value_column = 1 - (id_column or 0)
+            id_column = 1 - value_column
+        return id_column, value_column, chances
 
-def _cells(source: Source, card: TaskCard) -> list[tuple[int, list[str]]]:
-    """Numbered rows: between their cells tabs, else commas, else a row is one cell."""
-    first = head(source, 1)[0]
-    if "\t" in first:
-        rows = cut_rows(source, Data(format="tsv"))
-    elif "," in first and not could_be(first, card):
-        csv = cut_rows(source, Data(format="csv"))
-        rows = ((line, list(map(from_cell, cells))) for line, cells in csv)
-    else:
-        rows = ((line, [text]) for line, text in numbered_lines(source))
-    return [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
+    def _cells(self, source: Source) -> list[tuple[int, list[str]]]:
+        """Numbered rows: between their cells tabs, else commas, else a row is one cell."""
+        first = head(source, 1)[0]
+        if "\t" in first:
+            rows = cut_rows(source, "tsv", quoted=False)
+        elif "," in first and not self.data.could_be(first):
+            csv = cut_rows(source, "csv", quoted=True)
+            rows = ((line, list(map(from_cell, cells))) for line, cells in csv)
+        else:
+            rows = ((line, [text]) for line, text in numbered_lines(source))
+        return [(line, cells) for line, cells in rows if any(cell.strip() for cell in cells)]
 
-
-def _is_heading(heading: list[str], rows: list[tuple[int, list[str]]], card: TaskCard) -> bool:
-    if {*ID_NAMES, *VALUE_NAMES} & {*heading} or _columns_of_labels(heading, card):
-        return True
-    # Of two columns with other names: no prediction stands in the first row, but in the next.
-    return (
-        len(heading) == 2
-        and len(rows) > 1
-        and len(rows[1][1]) == 2
-        and not could_be(rows[0][1][1], card)
-        and not _all_numbers(rows[:1])
-        and could_be(rows[1][1][1], card)
-    )
-
-
-def _without_heading(
-    path: Source, rows: list[tuple[int, list[str]]], card: TaskCard
-) -> list[PredictionRow]:
-    width = len(rows[0][1])
-    labels = card.data.labels if card.kind == "classify" else ()
-    numbers = len(labels) == width and _all_numbers(rows)
-    if numbers and not (width == 2 and all(could_be(cells[1], card) for _, cells in rows)):
-        return [PredictionRow(number, None, list(map(float, cells))) for number, cells in rows]
-    if width != 2:
-        many = f", or {len(labels)} numbers, one for each label" if labels else ""
-        raise ZhbertError(
-            f"{path}: {width} columns and no header; write index and prediction, a tab "
-            f"between them{many}, or a prediction a line"
+    def _is_heading(self, heading: list[str], rows: list[tuple[int, list[str]]]) -> bool:
+        if {*ID_NAMES, *VALUE_NAMES} & {*heading} or self._columns_of_labels(heading):
+            return True
+        # Of two columns with other names: no prediction stands in the first row, but in the next.
+        return (
+            len(heading) == 2
+            and len(rows) > 1
+            and len(rows[1][1]) == 2
+            and not self.data.could_be(rows[0][1][1])
+            and not _all_numbers(rows[:1])
+            and self.data.could_be(rows[1][1][1])
         )
-    return [PredictionRow(number, cells[0].strip(), cells[1]) for number, cells in rows]
+
+    def _without_heading(
+        self, path: Source, rows: list[tuple[int, list[str]]]
+    ) -> list[PredictionRow]:
+        width, labels = len(rows[0][1]), self.labels
+        numbers = len(labels) == width and _all_numbers(rows)
+        if numbers and not (width == 2 and all(self.data.could_be(row[1]) for _, row in rows)):
+            return [PredictionRow(number, None, list(map(float, cells))) for number, cells in rows]
+        if width != 2:
+            many = f", or {len(labels)} numbers, one for each label" if labels else ""
+            raise ZhbertError(
+                f"{path}: {width} columns and no header; write index and prediction, a tab "
+                f"between them{many}, or a prediction a line"
+            )
+        return [PredictionRow(number, cells[0].strip(), cells[1]) for number, cells in rows]
+
+    def _columns_of_labels(self, heading: list[str]) -> list[int]:
+        """Where each label's probability stands: under its name, or as ``p(name)``."""
+        found = []
+        for label in map(str.lower, self.labels):
+            # A number may be an id or a prediction as well.
+            names = [f"p({label})", *([label] if finite_number(label) is None else [])]
+            spelled = [one for one in names if one in heading]
+            if not spelled:
+                return []
+            found.append(heading.index(spelled[0]))
+        return found
 
 
-def _columns_of_labels(heading: list[str], card: TaskCard) -> list[int]:
-    """Where each label's probability stands: under its name, or as ``p(name)``."""
-    found = []
-    for label in card.data.labels if card.kind == "classify" else ():
-        # A number may be an id or a prediction as well.
-        names = [f"p({label.lower()})", *([label.lower()] if finite_number(label) is None else [])]
-        spelled = [one for one in names if one in heading]
-        if not spelled:
-            return []
-        found.append(heading.index(spelled[0]))
-    return found
+def _probability(cell: str, where: str) -> float:
+    chance = finite_number(cell)
+    if chance is None:
+        raise ZhbertError(f"{where}: {shortly(cell)}: must be a probability")
+    return chance
 
 
 def _all_numbers(rows: list[tuple[int, list[str]]]) -> bool:
     return all(finite_number(cell) is not None for _, cells in rows for cell in cells)
-
-
-def could_be(text: str, card: TaskCard) -> bool:
-    """Whether a text can be a prediction of the task."""
-    text = text.strip()
-    if card.kind == "regress":
-        return finite_number(text) is not None
-    if card.kind == "multi_label":
-        parts = text.split(card.data.label_delimiter)
-        return all(card.data.known_label(part.strip()) is not None for part in parts)
-    known = {*card.data.labels, *card.data.rename_labels, *card.data.label_names}
-    return text in known or (card.kind == "classify" and card.data.known_label(text) is not None)

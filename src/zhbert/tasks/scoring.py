@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import TaskCard
-from zhbert.tasks.metrics import (
-    METRICS,
-    Resampled,
-    class_report,
-    entity_counts,
-    entity_report,
-    of_all,
-    resampled_mean,
-)
-from zhbert.tasks.read import Example, SpanExample
-from zhbert.tasks.schemes import TagScheme, scheme_of
-from zhbert.tasks.span_scores import SCORERS
+from zhbert.files import write_text
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
+from zhbert.tasks.examples import Example, Prediction, Value
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.metrics import Scores
+from zhbert.tasks.predictions import read_null_odds
+from zhbert.tasks.read import read_examples, read_predictions
 from zhbert.wording import counted
-
-Prediction = str | float | Sequence[str]
-"""A label or an answer; to regress, a number; of several labels, those; to tag, a row of tags."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one set of predictions scores."""
-
-    metrics: Mapping[str, float]
-    """In per cent, by the card's names and in its order."""
-    resampled: Mapping[str, Resampled]
-    """The same metrics of resampled examples: what `bootstrap.compare` takes."""
-    num_examples: int
-    further: Mapping[str, float] = field(default_factory=dict)
-    """What the benchmark's scorer prints besides."""
-    missing: tuple[str, ...] = ()
-    """Questions without a prediction: they count 0."""
-    unknown: tuple[str, ...] = ()
-    """Predictions for examples that there are not: they are left out."""
 
 
 def score(
     card: TaskCard,
     examples: Sequence[Example],
-    predictions: Mapping[str, Prediction],
+    predictions: Mapping[str, Value],
     *,
     null_odds: Mapping[str, float] | None = None,
 ) -> Scores:
@@ -55,99 +30,120 @@ def score(
     ``null_odds``: of SQuAD 2.0, for `squad20`. Raises `ZhbertError` where there are no examples, an
     example has no label, or, but for questions, no prediction.
 
-    >>> from zhbert.tasks.cards import load_card
-    >>> from zhbert.tasks.read import TextExample
+    >>> from zhbert.tasks.examples import TextExample
     >>> examples = [TextExample("0", "好看", label="1"), TextExample("1", "难看", label="0")]
     >>> score(load_card("chnsenticorp"), examples, {"0": "1", "1": "1"}).metrics
     {'accuracy': 50.0}
     """
-    if card.kind == "span":
-        questions = cast("Sequence[SpanExample]", examples)
-        return _of_spans(card, questions, cast("Mapping[str, str]", predictions), null_odds)
-    missing = [example.id for example in examples if example.id not in predictions]
-    if missing:
-        raise ZhbertError(
-            f"{len(missing):,} of {counted(len(examples), 'example')} "
-            f"{'has' if len(missing) == 1 else 'have'} no prediction; the first: {missing[0]}"
-        )
-    gold = [_gold(example) for example in examples]
-    predicted = [predictions[example.id] for example in examples]
-    scheme = scheme_of(card.data.labels) if card.kind == "tag" else None
-    metrics = METRICS[card.kind]
-    resampled = {name: metrics[name](gold, predicted, card.data.labels) for name in card.metrics}
-    ids = {example.id for example in examples}
-    return Scores(
-        metrics=_metrics(resampled, len(examples)),
-        resampled=resampled,
-        num_examples=len(examples),
-        further=_precision_and_recall(gold, predicted, scheme) if scheme else {},
-        unknown=tuple(id_ for id_ in predictions if id_ not in ids),
-    )
+    return KINDS[card.kind].score(card, examples, predictions, null_odds)
 
 
-def _of_spans(
-    card: TaskCard,
-    questions: Sequence[SpanExample],
-    predictions: Mapping[str, str],
-    null_odds: Mapping[str, float] | None,
-) -> Scores:
-    gold = {question.id: question.answers for question in questions}
-    # What a scorer wants to know besides.
-    more: dict[str, dict[str, object]] = {
-        "squad2.0": {"null_odds": null_odds},
-        "cjrc": {"domains": {one.id: one.domain for one in questions if one.domain}},
-    }
-    scorer = card.data.scorer
-    scores = SCORERS[scorer](gold, predictions, **more.get(scorer, {}))
-    values = {"em": scores.per_question_em, "f1": scores.per_question_f1}
-    resampled = {name: resampled_mean(values[name]) for name in card.metrics}
-    return Scores(
-        metrics=_metrics(resampled, len(questions)),
-        resampled=resampled,
-        num_examples=len(questions),
-        further=scores.further,
-        missing=scores.missing,
-        unknown=scores.unknown,
-    )
+def metrics_of(
+    card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> dict[str, float]:
+    """The card's metrics of a model's predictions, and those of parts of the examples."""
+    values = {one.id: p.value for one, p in zip(examples, predictions, strict=True)}
+    scores = score(card, examples, values)
+    return {**scores.metrics, **scores.parts}
+
+
+def prediction_lines(
+    card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> Iterator[dict[str, Any]]:
+    """What a run's predictions.jsonl holds of each example."""
+    kind = KINDS[card.kind]
+    each = kind.each(card, examples, [prediction.value for prediction in predictions])
+    for place, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
+        scores = {name: values[place] for name, values in each.items()}
+        yield {
+            **kind.shown(example),
+            "predicted": prediction.value,
+            **scores,
+            **prediction.details,
+        }
+
+
+def write_submission(
+    card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction], stem: Path
+) -> Path:
+    """Write predictions as they are handed in to ``stem`` with a suffix; return the file."""
+    forms = KINDS[card.kind].submissions(card, card.data.labels)
+    suffix, writer = next(iter(forms.items()))
+    path = stem.with_name(stem.name + suffix)
+    write_text(path, writer.text(examples, predictions))
+    return path
 
 
 def report(
-    card: TaskCard, examples: Sequence[Example], predictions: Mapping[str, Prediction]
+    card: TaskCard, examples: Sequence[Example], predictions: Mapping[str, Value]
 ) -> dict[str, Any]:
     """Scores of each label or type of entity, as plain data; nothing where a kind has no classes.
 
     Takes what `score` took; see `metrics.class_report` for what it holds.
     """
-    if card.kind not in _REPORTS:
-        return {}
-    gold = [_gold(example) for example in examples]
-    found = [predictions[example.id] for example in examples]
-    return _REPORTS[card.kind](gold, found, card.data.labels)
+    kind = KINDS[card.kind]
+    gold = [example.gold for example in examples]
+    return kind.report(gold, [predictions.get(one.id) for one in examples], card.data.labels)
 
 
-_REPORTS: Mapping[str, Callable[[Any, Any, Sequence[str]], dict[str, Any]]] = {
-    "classify": class_report,
-    "multi_label": class_report,
-    "tag": entity_report,
-}
+def score_files(
+    task: str | Path,
+    gold: Path,
+    predictions: Path,
+    *,
+    null_odds: Path | None = None,
+    split: str | None = None,
+    encoding: str | None = None,
+    remark: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Score a file of predictions: ``metrics``, ``further``, and what is missing or unknown.
 
-
-def _gold(example: Example) -> Prediction:
-    if example.gold is None:
-        raise ZhbertError(f"example {example.id}: no label to compare with")
-    return example.gold
-
-
-def _metrics(resampled: Mapping[str, Resampled], num_examples: int) -> dict[str, float]:
-    return {name: of_all(metric, num_examples) for name, metric in resampled.items()}
-
-
-def _precision_and_recall(
-    gold: Sequence[object], predicted: Sequence[object], scheme: TagScheme
-) -> dict[str, float]:
-    true, tags = (cast("Sequence[Sequence[str]]", side) for side in (gold, predicted))
-    right, found, there = entity_counts(true, tags, scheme).sum(axis=0)
+    ``remark`` takes a line for people about each thing worth one. Raises `ZhbertError` where a file
+    cannot be read or does not fit the task.
+    """
+    card = with_encoding(load_card(task), encoding)
+    kind = KINDS[card.kind]
+    if null_odds is not None and not kind.takes_null_odds(card):
+        raise ZhbertError(f"--null-odds: for SQuAD 2.0's rules alone, not for {card.name}")
+    split = split_of(card, gold, split)
+    said = remark if kind.remarks_on_scores else (lambda line: None)
+    examples = read_examples(card, gold, split, remark=said)
+    found = read_predictions(card, predictions, examples, gold, split, remark)
+    odds = None if null_odds is None else read_null_odds(null_odds, card)
+    scores = score(card, examples, found, null_odds=odds)
+    _remark_on_gaps(scores, remark)
+    cut = split_remark(card, split, scores.num_examples)
+    if cut:
+        remark(cut)
     return {
-        "precision": 100 * right / found if found else 0.0,
-        "recall": 100 * right / there if there else 0.0,
+        "task": card.name,
+        "split": split,
+        "examples": scores.num_examples,
+        "metrics": dict(scores.metrics),
+        "further": dict(scores.further),
+        "missing": len(scores.missing),
+        "unknown": len(scores.unknown),
+        "split_note": cut,
+        **report(card, examples, found),
     }
+
+
+def _remark_on_gaps(scores: Scores, remark: Callable[[str], None]) -> None:
+    """Say which examples have no prediction, and which predictions no example."""
+    count = scores.num_examples
+    for ids, one, several in (
+        (
+            scores.missing,
+            f"of {counted(count, 'question')} has no prediction, counted as 0",
+            f"of {count:,} questions have no prediction, counted as 0",
+        ),
+        (
+            scores.unknown,
+            "prediction is for an unknown id, left out",
+            "predictions are for unknown ids, left out",
+        ),
+    ):
+        if len(ids) == 1:
+            remark(f"1 {one}; its id: {ids[0]}")
+        elif ids:
+            remark(f"{len(ids):,} {several}; the first: {ids[0]}")

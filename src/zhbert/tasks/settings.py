@@ -11,7 +11,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import flatten, overridden, suggest
-from zhbert.tasks.cards import TaskCard
+from zhbert.tasks.card import TaskCard
 from zhbert.wording import show
 
 # Models of fewer layers or narrower ones than BERT-base learn too slowly at its learning rates.

@@ -117,6 +117,18 @@ def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, s
         yield from _decoded(path, file, ends)
 
 
+def plain_lines(source: Source, remark: Callable[[str], None]) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, from 1; blank ones are left out, and counted."""
+    blank = 0
+    for number, line in numbered_lines(source):
+        if line.strip():
+            yield number, line
+        else:
+            blank += 1
+    if blank:
+        remark(f"{source.name}: blank lines left out, an id is a line's number from 0: {blank:,}")
+
+
 def head(path: Source, count: int) -> list[str]:
     """The first lines that are not blank; stdin can be read from its beginning after that."""
     lines = (text for _, text in numbered_lines(ahead(path)) if text.strip())

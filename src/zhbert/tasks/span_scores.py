@@ -348,3 +348,5 @@ SCORERS: Mapping[str, Callable[..., SpanScores]] = {
     "squad2.0": squad20,
 }
 """A card's ``scorer`` -> the function of (gold, predictions, …)."""
+SCORERS_OF_NO_ANSWER = ("cjrc", "squad2.0")
+"""Those that have a score for a question without an answer."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.cards import TaskCard
+from zhbert.tasks.card import TaskCard
 from zhbert.tasks.entity_spans import SpanReader, tags_of
 from zhbert.tasks.schemes import scheme_of
 from zhbert.tasks.sources import (

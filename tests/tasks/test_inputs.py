@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from zhbert.errors import ZhbertError
-from zhbert.finetuning.predict_inputs import read_inputs
 from zhbert.tasks.cards import card_names, load_card, parse_card
-from zhbert.tasks.read import find_file, read_examples
+from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.read import find_file, read_examples, read_inputs
 from zhbert.tasks.sources import StandardInput
 
 PAIRS = "lcqmc"
@@ -23,9 +23,8 @@ SINGLE = "chnsenticorp"
 
 def opened(card: Any, kind: str = "") -> Any:
     """As much of a fine-tuned model as reading needs."""
-    labels = None if card is None else card.data.labels
-    kind = kind or card.kind
-    return SimpleNamespace(card=card, kind=SimpleNamespace(name=kind, labels=labels))
+    labels = () if card is None else card.data.labels
+    return SimpleNamespace(card=card, kind=KINDS[kind or card.kind], labels=labels)
 
 
 def stdin(text: str | bytes) -> StandardInput:
@@ -34,7 +33,8 @@ def stdin(text: str | bytes) -> StandardInput:
 
 def read(model: Any, source: Any) -> tuple[list[Any], list[str]]:
     remarks: list[str] = []
-    return list(read_inputs(model, source, remarks.append)), remarks
+    found = read_inputs(model.kind, model.card, model.labels, source, remark=remarks.append)
+    return list(found), remarks
 
 
 def bare(example: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def refusal(model: Any, source: Any) -> str:
     return str(caught.value)
 
 
-SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
+SAMPLES = Path(__file__).parent / "samples"
 SAMPLED = sorted(folder.name for folder in SAMPLES.iterdir() if (folder.name in card_names()))
 
 
@@ -210,7 +210,7 @@ def test_tagged_sentences_are_told_from_plain_ones() -> None:
     plain, _ = read(opened(card), stdin("维生素 B\n很好 很好\n"))
     assert ["".join(one.tokens) for one in plain] == ["维生素 B", "很好 很好"]
     theirs = opened(None, "tag")
-    theirs.kind.labels = ("O", "B-LOC", "I-LOC")
+    theirs.labels = ("O", "B-LOC", "I-LOC")
     other, _ = read(theirs, stdin("北 B-LOC\n京 I-LOC\n好 O\n"))
     assert [one.tokens for one in other] == [("北", "京", "好")]
 
@@ -284,7 +284,7 @@ def test_blank_lines_at_the_beginning_change_nothing(tmp_path: Path) -> None:
 
 def test_short_sentences_are_no_tagged_tokens(tmp_path: Path) -> None:
     card = opened(load_card("weibo"))
-    card.kind.labels = ("O", "B", "I")
+    card.labels = ("O", "B", "I")
     for text in ("我的血型是 O\n", "我的血型是 O\n你的血型是 B\n", "血型 O\n"):
         assert ["".join(x.tokens) for x in read(card, stdin(text))[0]] == text.splitlines()
     spaces, _ = read(card, stdin("中 O\n\u3000 O\n国 O\n"))
@@ -307,9 +307,8 @@ def test_no_more_of_stdin_is_read_than_is_needed() -> None:
 
     for card in (SINGLE, "weibo", PAIRS):
         stream = Lines()
-        inputs = read_inputs(
-            opened(None, load_card(card).kind), StandardInput(stream), lambda line: None
-        )
+        kind = KINDS[load_card(card).kind]
+        inputs = read_inputs(kind, None, (), StandardInput(stream))
         assert next(iter(inputs)).id == "0"
         assert stream.given <= 4
 

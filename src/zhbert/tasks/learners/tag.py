@@ -1,4 +1,4 @@
-"""Which tag does each token of a sentence have? Tags say where entities begin, go on and end.
+"""Learning the tag of each token of a sentence.
 
 A token's tag stands at its first piece; a sentence that is longer than a row goes on in the next.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,8 @@ from torch.nn import functional
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.entity_spans import joint_of
-from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, softmax
-from zhbert.tasks.metrics import entity_counts
-from zhbert.tasks.read import Example, TagExample
+from zhbert.tasks.examples import Prediction, TagExample
+from zhbert.tasks.learners.base import Learner, Prepared, softmax
 from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, LabelledRows, pack
 from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
@@ -38,31 +37,26 @@ class TokenPlaces:
 
 
 @dataclass(frozen=True)
-class Tag(NothingBesides):
+class TagLearner(Learner):
     """Tagging of tokens."""
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
 
-    name: ClassVar[str] = "tag"
-    architecture: ClassVar[str] = "BertForTokenClassification"
-    problem_type: ClassVar[str | None] = None
-
     @property
     def scheme(self) -> TagScheme | None:
         """What the labels say of entities; None: nothing."""
         return scheme_of_model(self.labels)
 
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+    def prepare(self, examples: Sequence[TagExample], *, training: bool = False) -> Prepared:
         """A row or more for each sentence."""
-        ours = cast(Sequence[TagExample], examples)
-        rows, places, split = self._rows(ours)
+        rows, places, split = self._rows(examples)
         if training:
             ids = {label: number for number, label in enumerate(self.labels)}
             targets = np.full(len(rows.ids), NOT_A_TARGET, np.int64)
-            every = np.array([ids[tag] for one in ours for tag in one.tags or ()], np.int64)
-            begins = np.cumsum([0, *(len(one.tokens) for one in ours)])
+            every = np.array([ids[tag] for one in examples for tag in one.tags or ()], np.int64)
+            begins = np.cumsum([0, *(len(one.tokens) for one in examples)])
             targets[places.pieces] = every[begins[places.sentences] + places.tokens]
             rows = LabelledRows(rows.ids, rows.cu_seqlens, rows.second, targets, of_pieces=True)
         remarks: tuple[str, ...] = ()
@@ -128,7 +122,7 @@ class Tag(NothingBesides):
         sure = probabilities.max(-1).round(6).tolist()
         scheme = self.scheme
         outside = (scheme and scheme.outside) or self.labels[0]
-        sentences = cast(Sequence[TagExample], prepared.examples)
+        sentences: Sequence[TagExample] = prepared.examples
         tags = [[outside] * len(one.tokens) for one in sentences]
         chances = [[1.0] * len(one.tokens) for one in sentences]
         for label, chance, sentence, token in zip(
@@ -142,27 +136,6 @@ class Tag(NothingBesides):
             )
             for one, row, chance in zip(sentences, tags, chances, strict=True)
         ]
-
-    def each(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction]
-    ) -> dict[str, list[float]]:
-        """F1 of each sentence's entities; 1 where there are none and none was found."""
-        gold = [cast(TagExample, example).tags or () for example in examples]
-        found = [cast(tuple[str, ...], prediction.value) for prediction in predictions]
-        counts = entity_counts(gold, found, self.scheme)
-        both = counts[:, 1] + counts[:, 2]
-        f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
-        return {"score": f1.tolist()}
-
-    def settings(self) -> dict[str, Any]:
-        """The length of a row."""
-        return {"sequence_length": self.sequence_length}
-
-    def describe(self, example: Example) -> str:
-        """The entities of the sentence."""
-        sentence = cast(TagExample, example)
-        found = _entities(sentence, list(sentence.tags or ()), self.scheme)
-        return "entities " + (", ".join(f"{e['text']} {e['type']}" for e in found) or "none")
 
 
 def _entities(

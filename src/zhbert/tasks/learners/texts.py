@@ -1,42 +1,38 @@
-"""Which label, or which labels, does a text or a pair of texts have?"""
+"""Learning what a text, or a pair of texts, is: a label, several labels or a number."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
-from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, sigmoid, softmax
-from zhbert.tasks.read import Example, TextExample
+from zhbert.tasks.examples import Prediction, TextExample
+from zhbert.tasks.learners.base import Learner, Prepared, sigmoid, softmax
 from zhbert.tasks.rows import LabelledBatch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
-class OneRowEach(NothingBesides):
-    """What the kinds share whose examples are a row each: a text, or a pair of texts."""
+class TextLearner(Learner):
+    """What learners share whose examples are a row each: a text, or a pair of texts."""
 
-    tokenizer: Tokenizer
-    sequence_length: int
-
-    architecture: ClassVar[str] = "BertForSequenceClassification"
-
+    @abstractmethod
     def targets(self, examples: Sequence[TextExample]) -> Array:
         """(R, ...): what is learnt from each example."""
-        raise NotImplementedError
 
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+    def prepare(self, examples: Sequence[TextExample], *, training: bool = False) -> Prepared:
         """A row for each example."""
-        ours = cast(Sequence[TextExample], examples)
-        texts, pairs = [one.text for one in ours], [one.text_pair for one in ours]
+        texts, pairs = [one.text for one in examples], [one.text_pair for one in examples]
         rows = text_rows(self.tokenizer, texts, pairs, self.sequence_length)
         if training:
-            rows = replace(rows, targets=self.targets(ours))
+            rows = replace(rows, targets=self.targets(examples))
         remarks: tuple[str, ...] = ()
         if rows.cut:
             remarks = (
@@ -49,21 +45,14 @@ class OneRowEach(NothingBesides):
         """(R, labels) logits; to regress (R, 1), the number, scaled."""
         return cast(Any, model).row_logits(batch)  # type: ignore[no-any-return]
 
-    def settings(self) -> dict[str, Any]:
-        """The length that rows are cut to."""
-        return {"sequence_length": self.sequence_length}
-
 
 @dataclass(frozen=True)
-class Classify(OneRowEach):
+class ClassifyLearner(TextLearner):
     """Classification of a text or a pair: one label each."""
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
-
-    name: ClassVar[str] = "classify"
-    problem_type: ClassVar[str | None] = "single_label_classification"
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
         """(R,) int64: the labels' numbers."""
@@ -87,20 +76,9 @@ class Classify(OneRowEach):
             for label, row in zip(best, probabilities.round(6).tolist(), strict=True)
         ]
 
-    def each(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction]
-    ) -> dict[str, list[float]]:
-        """1 where the label is right."""
-        pairs = zip(examples, predictions, strict=True)
-        return {"score": [float(one.gold == found.value) for one, found in pairs]}
-
-    def describe(self, example: Example) -> str:
-        """The label."""
-        return f"label {example.gold}"
-
 
 @dataclass(frozen=True)
-class MultiLabel(OneRowEach):
+class MultiLabelLearner(TextLearner):
     """Classification of a text or a pair that may have several labels, or none.
 
     Each label is a question of its own, whose probability is the sigmoid of its logit. It is
@@ -112,9 +90,6 @@ class MultiLabel(OneRowEach):
     sequence_length: int
     threshold: float = 0.5
     """A label is predicted from this probability on."""
-
-    name: ClassVar[str] = "multi_label"
-    problem_type: ClassVar[str | None] = "multi_label_classification"
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
         """(R, labels) float32: 1 for each label that the text has."""
@@ -143,18 +118,45 @@ class MultiLabel(OneRowEach):
             )
         ]
 
-    def each(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction]
-    ) -> dict[str, list[float]]:
-        """F1 of each text's labels; 1 where there are none and none was found."""
-        scores = []
-        for one, prediction in zip(examples, predictions, strict=True):
-            there = set(cast(TextExample, one).labels or ())
-            found = set(cast(tuple[str, ...], prediction.value))
-            both = len(there) + len(found)
-            scores.append(2 * len(there & found) / both if both else 1.0)
-        return {"score": scores}
 
-    def describe(self, example: Example) -> str:
-        """The labels."""
-        return "labels " + (", ".join(cast(TextExample, example).labels or ()) or "none")
+@dataclass(frozen=True)
+class RegressLearner(TextLearner):
+    """Regression of a text or a pair: the model is trained on numbers scaled to 0 to 1."""
+
+    tokenizer: Tokenizer
+    low: float
+    """The number that the model's 0 stands for."""
+    high: float
+    """The number that its 1 stands for."""
+    sequence_length: int
+    labels: tuple[str, ...] = ("score",)
+
+    def targets(self, examples: Sequence[TextExample]) -> Array:
+        """(R,) float32: the numbers, scaled."""
+        values = np.array([one.value for one in examples], np.float64)
+        return ((values - self.low) / (self.high - self.low)).astype(np.float32)
+
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+        """The squared error."""
+        assert batch.targets is not None
+        found = self.scores(model, batch.packed)[:, 0].float()
+        return functional.mse_loss(found, batch.targets, reduction="sum")
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """Numbers in the file's scale; they may leave its range a little."""
+        values = scores[:, 0].astype(np.float64) * (self.high - self.low) + self.low
+        return [Prediction(value) for value in values.round(6).tolist()]
+
+    def begin(self, model: nn.Module) -> None:
+        """Take the scale out of a head that says the file's numbers."""
+        head = cast(nn.Linear, model.classifier)
+        with torch.no_grad():
+            head.bias.sub_(self.low).div_(self.high - self.low)
+            head.weight.div_(self.high - self.low)
+
+    def finish(self, model: nn.Module) -> None:
+        """Move the scale into the head, whose output is then the file's number everywhere."""
+        head = cast(nn.Linear, model.classifier)
+        with torch.no_grad():
+            head.weight.mul_(self.high - self.low)
+            head.bias.mul_(self.high - self.low).add_(self.low)

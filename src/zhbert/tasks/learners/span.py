@@ -1,4 +1,6 @@
-"""Where in a text does a question's answer stand? Rows and decoding as in transformers' run_qa.
+"""Learning where in a text a question's answer stands, with the rows and decoding of run_qa.
+
+https://github.com/huggingface/transformers/tree/main/examples/pytorch/question-answering
 
 A row is ``[CLS] question [SEP] context [SEP]``; a context that does not fit is read in windows,
 neighbours of which share ``doc_stride`` pieces. A window without the answer points to [CLS].
@@ -11,9 +13,9 @@ which is chosen on dev. So the model is transformers' BertForQuestionAnswering a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -24,8 +26,10 @@ from torch.nn import functional
 from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
-from zhbert.tasks.kinds import NothingBesides, Prediction, Prepared, softmax
-from zhbert.tasks.read import Example, SpanExample
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import Prediction, SpanExample
+from zhbert.tasks.learners.base import Learner, Prepared, softmax
+from zhbert.tasks.metrics import Floats
 from zhbert.tasks.rows import LabelledBatch, pack
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.text.tokenizer import Encoding, Tokenizer
@@ -62,7 +66,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class Span(NothingBesides):
+class SpanLearner(Learner):
     """Extraction of answers."""
 
     tokenizer: Tokenizer
@@ -79,17 +83,14 @@ class Span(NothingBesides):
     metric: str = "f1"
     """What a threshold is chosen by: f1 or em."""
 
-    name: ClassVar[str] = "span"
-    architecture: ClassVar[str] = "BertForQuestionAnswering"
-    problem_type: ClassVar[str | None] = None
-    labels: ClassVar[None] = None
+    labels: None = None
 
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+    def prepare(self, examples: Sequence[SpanExample], *, training: bool = False) -> Prepared:
         """Rows of every window of every question, in order.
 
         For ``training``, questions whose answer stands nowhere in the text are left out.
         """
-        ours = [cast(SpanExample, example) for example in examples]
+        ours = list(examples)
         if training:
             ours = [one for one in ours if one.kind != "span" or one.training_span is not None]
         judgements = self._judgements()
@@ -192,7 +193,7 @@ class Span(NothingBesides):
     ) -> list[tuple[list[_Candidate], float]]:
         """Each example's best spans, best first, and the least score that [CLS] has."""
         places: Windows = prepared.places
-        examples = cast(Sequence[SpanExample], prepared.examples)
+        examples: Sequence[SpanExample] = prepared.examples
         found: list[list[_Candidate]] = [[] for _ in examples]
         nulls = [float("inf")] * len(examples)
         judged = 2 if self.yes_no else 0
@@ -240,29 +241,33 @@ class Span(NothingBesides):
             return self
         candidates = self._candidates(prepared, scores)
         odds = np.array([null - best[0].score if best else np.inf for best, null in candidates])
-        spans = [Prediction(best[0].text if best else "") for best, _ in candidates]
-        none = [Prediction("")] * len(spans)
-        name = "score" if self.metric == "f1" else self.metric
-        gains = [np.array(self.each(prepared.examples, x)[name]) for x in (spans, none)]
-        return replace(self, null_threshold=best_threshold(odds, *gains))
+        answered = self._gains(
+            prepared.examples, [best[0].text if best else "" for best, _ in candidates]
+        )
+        unanswered = self._gains(prepared.examples, [""] * len(candidates))
+        return replace(self, null_threshold=best_threshold(odds, answered, unanswered))
 
-    def each(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction]
-    ) -> dict[str, list[float]]:
-        """Each question's F1 (``score``) and exact match (``em``), as the benchmark counts them."""
-        ours = [cast(SpanExample, example) for example in examples]
-        gold = {one.id: one.answers for one in ours}
-        found = {one.id: str(p.value) for one, p in zip(ours, predictions, strict=True)}
-        scores = SCORERS[self.scorer](gold, found)
-        return {
-            "score": (scores.per_question_f1 / 100).tolist(),
-            "em": (scores.per_question_em / 100).tolist(),
-        }
+    def _gains(self, examples: Sequence[SpanExample], answers: Sequence[str]) -> Floats:
+        """(examples,): what each answer scores, 0 to 1."""
+        gold = {one.id: one.answers for one in examples}
+        scores = SCORERS[self.scorer](gold, dict(zip(gold, answers, strict=True)))
+        return (scores.per_question_f1 if self.metric == "f1" else scores.per_question_em) / 100
 
-    def settings(self) -> dict[str, Any]:
+    def for_card(self, card: TaskCard) -> Self:
+        """This learner with what the card says of answers."""
+        return replace(
+            self,
+            scorer=card.data.scorer,
+            language=card.language,
+            yes_no=card.data.yes_no,
+            no_answer=card.data.no_answer,
+            metric=card.metrics[0],
+        )
+
+    def saved(self) -> dict[str, Any]:
         """Lengths, strides and what answers may be."""
         return {
-            "sequence_length": self.sequence_length,
+            **super().saved(),
             "doc_stride": self.doc_stride,
             "max_answer_length": self.max_answer_length,
             "yes_no": self.yes_no,
@@ -271,13 +276,9 @@ class Span(NothingBesides):
             "language": self.language,
         }
 
-    def describe(self, example: Example) -> str:
-        """The answer that is learnt."""
-        one = cast(SpanExample, example)
-        if one.kind in ("yes", "no"):
-            return f"answer {one.kind.upper()}"
-        span = one.training_span
-        return f"answer {one.context[span[0] : span[1]]}" if span else "no answer"
+    def resumed(self, saved: Mapping[str, Any]) -> Self:
+        """With the threshold that was saved."""
+        return replace(self, null_threshold=float(saved["null_threshold"]))
 
 
 def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:

@@ -1,13 +1,11 @@
-"""What the kinds of task share: from examples to rows, from a model's scores to predictions.
-
-A kind knows no files, no optimiser and no console. `fine_tuned.KINDS` is the table of them.
-"""
+"""What learners share: from examples to rows, from a model's scores to predictions."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
-from zhbert.tasks.read import Example
+from zhbert.tasks.examples import Prediction
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.text.tokenizer import Tokenizer
 
@@ -24,7 +22,7 @@ from zhbert.text.tokenizer import Tokenizer
 class Prepared:
     """Examples as rows."""
 
-    examples: Sequence[Example]
+    examples: Sequence[Any]
     rows: LabelledRows
     places: Any = None
     """How rows and examples belong together, where it is not one by one."""
@@ -32,86 +30,60 @@ class Prepared:
     """What was cut or left out, a line each."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one example."""
+class Learner(ABC):
+    """How a model learns one task and predicts. It knows no files, no optimiser and no console.
 
-    value: str | float | tuple[str, ...]
-    """A label, a number, several labels, the tags of a sentence, or an answer."""
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """How sure it is, and more; plain data."""
+    Learners are frozen dataclasses: what is learnt beside the weights makes a new one (`tuned`).
+    """
 
+    tokenizer: Tokenizer
+    """Makes the pieces."""
+    labels: tuple[str, ...] | None
+    """The labels of the model's head; None: it has none of its own."""
+    sequence_length: int
+    """Pieces of a row at most, [CLS] and [SEP] included."""
 
-class Kind(Protocol):
-    """One of them. Frozen: what is learnt beside the weights makes a new one (`tuned`)."""
-
-    name: ClassVar[str]
-    architecture: ClassVar[str]
-    """The class of `zhbert.model.pretrained`."""
-    problem_type: ClassVar[str | None]
-    """What config.json calls it, of a sequence classification; None: of other architectures."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Makes the pieces."""
-
-    @property
-    def labels(self) -> tuple[str, ...] | None:
-        """The labels of the model's head; None: it has none of its own."""
-
-    def prepare(self, examples: Sequence[Example], *, training: bool = False) -> Prepared:
+    @abstractmethod
+    def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
         """Tokenize examples; for ``training`` with targets, and without what cannot be learnt."""
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """The sum of the losses of the batch's predictions."""
 
+    @abstractmethod
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """(R, n), of the rows, or (T, n), of their pieces: what ``decode`` needs."""
 
+    @abstractmethod
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """A prediction for each example."""
 
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """This kind with what is chosen on dev, such as a threshold."""
-
-    def each(
-        self, examples: Sequence[Example], predictions: Sequence[Prediction]
-    ) -> dict[str, list[float]]:
-        """How good each prediction is, 0 to 1: ``score``, and other names that the kind has."""
-
-    def begin(self, model: nn.Module) -> None:
-        """Undo ``finish``, of a model whose head was fine-tuned before and is trained further."""
-
-    def finish(self, model: nn.Module) -> None:
-        """Change a trained model, in place, so that its outputs are what users expect."""
-
-    def settings(self) -> dict[str, Any]:
-        """What a model folder must hold to predict alike, beside the model."""
-
-    def describe(self, example: Example) -> str:
-        """What is to be predicted, for people."""
-
-
-class NothingBesides:
-    """For kinds that learn nothing but weights, and whose outputs are what users expect."""
-
-    def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """Nothing is tuned."""
+        """This learner with what is chosen on dev, such as a threshold; most choose nothing."""
         return self
 
-    def begin(self, model: nn.Module) -> None:
-        """Nothing."""
+    def begin(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to undo
+        """Undo ``finish``, of a model whose head was fine-tuned before and is trained further."""
 
-    def finish(self, model: nn.Module) -> None:
-        """Nothing."""
+    def finish(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to change
+        """Change a trained model, in place, so that its outputs are what users expect."""
+
+    def saved(self) -> dict[str, Any]:
+        """What a model folder must hold to predict alike, beside the model and the card."""
+        return {"sequence_length": self.sequence_length}
+
+    def resumed(self, saved: Mapping[str, Any]) -> Self:
+        """This learner with what was tuned when it was ``saved``."""
+        return self
 
 
 class FineTuning:
-    """A kind as the training loop's objective."""
+    """A learner as the training loop's objective, of one part that has the kind's ``name``."""
 
-    def __init__(self, kind: Kind) -> None:
-        self.kind = kind
-        self.parts = (kind.name,)
+    def __init__(self, name: str, learner: Learner) -> None:
+        self.learner = learner
+        self.parts = (name,)
 
     def counts(self, batch: LabelledBatch) -> tuple[int, ...]:
         """How many targets there are."""
@@ -124,7 +96,7 @@ class FineTuning:
     def __call__(self, model: nn.Module, batch: LabelledBatch, seed: int) -> tuple[Tensor, Tensor]:
         """The sum of the losses; what is right is counted elsewhere, by the task's own metrics."""
         model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
-        loss = self.kind.loss(model, batch)
+        loss = self.learner.loss(model, batch)
         return loss.reshape(1), loss.new_zeros(1)
 
 

@@ -1,0 +1,187 @@
+"""Which label does a text, or a pair of texts, have?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import TextExample, Value
+from zhbert.tasks.kinds.base import Line, Mistake, as_number, counts_in_words
+from zhbert.tasks.kinds.labels import TextLabelData
+from zhbert.tasks.kinds.texts import TextKind
+from zhbert.tasks.metrics import (
+    AVERAGED_F1,
+    Metric,
+    Resampled,
+    class_report,
+    of_pairs,
+    resampled_accuracy,
+    resampled_f1_binary,
+    resampled_matthews,
+)
+from zhbert.tasks.prediction_rows import PredictionRow
+from zhbert.tasks.tables import DELIMITERS, Record, has, text_in
+from zhbert.tasks.writers import PredictionWriter, json_line, tables
+
+if TYPE_CHECKING:
+    from zhbert.tasks.learners.base import Learner
+    from zhbert.tasks.settings import FineTuningSettings
+    from zhbert.text.tokenizer import Tokenizer
+
+
+def _f1_of_the_second(
+    gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+) -> Resampled:
+    # The check of a card has seen to it that there are two labels.
+    return resampled_f1_binary(gold, predicted, *labels[1:2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyData(TextLabelData):
+    """One label of several."""
+
+    drop_labels: tuple[str, ...] = ()
+    """Rows with these labels are left out, and counted."""
+
+    @property
+    def written_labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels that the card writes, by their keys."""
+        return {**super().written_labels, "drop_labels": self.drop_labels}
+
+    def is_gold(self, text: str) -> bool:
+        """Whether a text may stand in the label's column."""
+        return text.strip() in self.drop_labels or super().is_gold(text)
+
+    def check(self, where: str) -> None:
+        """There must be a column of the label."""
+        super().check(where)
+        self.must_have("label", where)
+
+
+class Classify(TextKind):
+    """Classification of a text or a pair: one label each."""
+
+    name = "classify"
+    data_class: ClassVar[type[ClassifyData]] = ClassifyData
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "accuracy": of_pairs(resampled_accuracy),
+        "f1": _f1_of_the_second,
+        "matthews": of_pairs(resampled_matthews),
+        **AVERAGED_F1,
+    }
+    problem_type = "single_label_classification"
+
+    def check(self, card: TaskCard) -> None:
+        """Binary F1 is of the second of two labels."""
+        if "f1" in card.metrics and len(card.data.labels) != 2:
+            raise ZhbertError(
+                f"{card.path.name}: metrics: f1 needs two labels, the second the positive one; "
+                f"there are {len(card.data.labels)}"
+            )
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def gold(
+        self, record: Record, data: ClassifyData, where: str, labelled: bool
+    ) -> dict[str, Any]:
+        """The row's label, by the card's spelling."""
+        if not labelled and not has(record, data.label):
+            return {}
+        text = text_in(record, data.label, where, null=not labelled).strip()
+        label = data.known_label(text) or text
+        if label in data.labels or (labelled and label in data.drop_labels):
+            return {"label": label}
+        if not labelled:
+            return {}
+        hint = ""
+        if data.format in DELIMITERS and not data.header and where.endswith(":1"):
+            hint = "; if these are the columns' names, set header = true in the card"
+        raise ZhbertError(f"{where}: {data.not_a_label(label)}{hint}")
+
+    def scored_labels(self, data: ClassifyData) -> Sequence[str]:
+        """All of them."""
+        return data.labels
+
+    def predicted(self, row: PredictionRow, data: ClassifyData, where: str) -> Value:
+        """The label that is named, or the one with the largest number."""
+        if row.numbers is not None:
+            if len(row.numbers) != len(data.labels):
+                raise ZhbertError(
+                    f"{where}: {len(row.numbers)} numbers, but the card has {len(data.labels)} "
+                    "labels"
+                )
+            return data.labels[max(range(len(data.labels)), key=row.numbers.__getitem__)]
+        return data.predicted_label(row.text, where)
+
+    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
+        """JSON lines, and tables with the probability of each label."""
+        return {".jsonl": PredictionWriter(json_line), **tables(probability=True, labels=labels)}
+
+    # -- scores ------------------------------------------------------------------------------------
+
+    def report(
+        self, gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
+    ) -> dict[str, Any]:
+        """Scores of each label, and what was taken for what."""
+        return class_report(gold, predicted, labels)
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def describe(self, card: TaskCard, example: TextExample) -> str:
+        """The label."""
+        return f"label {example.label}"
+
+    def describe_all(self, card: TaskCard, examples: Sequence[TextExample]) -> str:
+        """How often each label is there."""
+        return "labels: " + counts_in_words(Counter(one.label for one in examples))
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """Columns and labels."""
+        return {**super().facts(card), "labels": card.data.labels_in_words}
+
+    def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
+        """The right label and the one that was predicted."""
+        right, predicted = line.get("gold"), line.get("predicted")
+        return [] if right is None or predicted is None else [(str(right), str(predicted))]
+
+    def mistake(
+        self, line: Line, labels: Sequence[str], names: Mapping[str, str]
+    ) -> Mistake | None:
+        """The more probable the wrong label, the worse."""
+        score = as_number(line.get("score"))
+        if score is None or score >= 1:
+            return None
+        chances = line.get("probabilities")
+        chance = (
+            as_number(chances.get(str(line.get("predicted"))))
+            if isinstance(chances, dict)
+            else None
+        )
+        right, predicted = (self.named(line.get(key), names) for key in ("gold", "predicted"))
+        how = "" if chance is None else f"p {chance:.3f}"
+        return Mistake((chance or 0.0, 0.0), self.texts_of(line), right, predicted, how)
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def learner(
+        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
+    ) -> Learner:
+        """Cross entropy over the labels."""
+        return self.restored(card, tokenizer, settings, card.data.labels, {})
+
+    def restored(
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
+        saved: Mapping[str, Any],
+    ) -> Learner:
+        """With the labels of the model's head."""
+        from zhbert.tasks.learners.texts import ClassifyLearner
+
+        return ClassifyLearner(tokenizer, labels, settings.sequence_length)

@@ -1,0 +1,157 @@
+"""The keys of a card whose task has labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from zhbert.errors import ZhbertError
+from zhbert.files import read_text
+from zhbert.tasks.card import Data, check_choice, finite_number
+from zhbert.tasks.tables import TableData
+from zhbert.wording import listed, nearest, shortly, show
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelData(Data):
+    """What the labels are."""
+
+    labels: tuple[str, ...] = ()
+    """The labels, in the order of their ids; to tag: the tags, or the types of entities alone."""
+    labels_file: str = ""
+    """A file beside the card with a label a line, instead of ``labels``."""
+    label_names: tuple[str, ...] = ()
+    """What to call the labels in print, in the same order; unset: as they are."""
+
+    def completed(self, folder: Path, where: str) -> Self:
+        """With the labels of ``labels_file``."""
+        if not self.labels_file:
+            return self
+        if self.labels:
+            raise ZhbertError(f"{where}: data.labels and data.labels_file: remove one of them")
+        try:
+            lines = read_text(folder / self.labels_file, "a label a line").split("\n")
+        except ZhbertError as error:
+            raise ZhbertError(f"{where}: data.labels_file: {error}") from None
+        labels = tuple(line.strip() for line in lines if line.strip())
+        return dataclasses.replace(self, labels=labels)
+
+    @property
+    def spellings(self) -> Mapping[str, str]:
+        """Each label by every text that stands for it in a file of examples."""
+        return {label: label for label in self.labels}
+
+    def could_be(self, text: str) -> bool:
+        """Whether a text is a label, in any of its spellings."""
+        text = text.strip()
+        return text in self.spellings or text in self.label_names
+
+    def not_a_label(self, text: Any, what: str = "label") -> str:
+        """What to say of a label that the card does not have."""
+        if text == "":
+            return f"the {what} is empty; the card's labels: {listed(self.labels)}"
+        hint = nearest(text, self.labels, "the card's labels")
+        return f"the {what} {shortly(text)} is not in the card{hint}"
+
+    @property
+    def shown_labels(self) -> dict[str, str]:
+        """What people call the labels: the labels and, beside them, ``label_names``."""
+        names = self.label_names or self.labels
+        pairs = zip(self.labels, names, strict=True)
+        return {label: label if name == label else f"{label} {name}" for label, name in pairs}
+
+    @property
+    def labels_in_words(self) -> str:
+        """The labels in a line: ``0 = different, 1 = same``."""
+        pairs = zip(self.labels, self.label_names or self.labels, strict=True)
+        return ", ".join(label if label == name else f"{label} = {name}" for label, name in pairs)
+
+    @property
+    def written_labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels that the card writes, by their keys."""
+        return {"labels": self.labels}
+
+    def check(self, where: str) -> None:
+        """There are two labels or more, all different, that a line can hold."""
+        super().check(where)
+        labels = self.labels
+        if len(labels) < 2:
+            raise ZhbertError(
+                f"{where}: data.labels = {show(labels)}: name two or more, in the order of their "
+                "ids, or name a labels_file"
+            )
+        for key, values in self.written_labels.items():
+            for label in values:
+                # Files' labels are read without what stands around them.
+                if label != label.strip() or re.search(r"[\t\r\n]", label):
+                    raise ZhbertError(
+                        f"{where}: data.{key}: {show(label)}: no tab or line end in a label, and "
+                        "no space around it"
+                    )
+        if twice := next((one for n, one in enumerate(labels) if one in labels[:n]), None):
+            raise ZhbertError(f"{where}: data.labels: {show(twice)} stands there twice")
+        if self.label_names and len(self.label_names) != len(labels):
+            raise ZhbertError(
+                f"{where}: data.label_names: {len(self.label_names)} names for {len(labels)} labels"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLabelData(LabelData, TableData):
+    """The labels of texts in a table."""
+
+    rename_labels: dict[str, str] = field(default_factory=dict)
+    """Other spellings of a label in the files."""
+
+    @property
+    def spellings(self) -> Mapping[str, str]:
+        """Each label by every text that stands for it in a file of examples."""
+        return {**self.rename_labels, **super().spellings}
+
+    @property
+    def written_labels(self) -> dict[str, tuple[str, ...]]:
+        """The labels that the card writes, by their keys."""
+        return {**super().written_labels, "rename_labels": tuple(self.rename_labels)}
+
+    def known_label(self, text: str) -> str | None:
+        """The label that is spelled so, or renamed from it, or the same number; else None.
+
+        >>> data = TextLabelData(format="tsv", labels=("0", "1"), rename_labels={"yes": "1"})
+        >>> [data.known_label(text) for text in ("1", "1.0", "yes", "2")]
+        ['1', '1', '1', None]
+        """
+        if text in self.labels:
+            return text
+        spelled = self.spellings
+        if text in spelled or (number := finite_number(text)) is None:
+            return spelled.get(text)
+        return next((spelled[one] for one in spelled if finite_number(one) == number), None)
+
+    def renamed_to(self, label: str) -> tuple[str, ...]:
+        """The other spellings of a label."""
+        return tuple(other for other, meant in self.rename_labels.items() if meant == label)
+
+    def could_be(self, text: str) -> bool:
+        """Whether a text is a label, in any of its spellings."""
+        return super().could_be(text) or self.known_label(text.strip()) is not None
+
+    def predicted_label(self, text: str, where: str) -> str:
+        """The label that a prediction names, by its name for people too.
+
+        Raises ZhbertError, which begins with ``where``, where it names none.
+        """
+        if (label := self.known_label(text)) is not None:
+            return label
+        if text in self.label_names:
+            return self.labels[self.label_names.index(text)]
+        raise ZhbertError(f"{where}: {self.not_a_label(text)}")
+
+    def check(self, where: str) -> None:
+        """Other spellings must be of labels that there are."""
+        super().check(where)
+        for other, label in self.rename_labels.items():
+            check_choice(label, self.labels, f"{where}: data.rename_labels.{other}")

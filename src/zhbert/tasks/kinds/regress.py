@@ -1,0 +1,165 @@
+"""Which number does a text, or a pair of texts, have?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.tasks.card import TaskCard, finite_number
+from zhbert.tasks.examples import TextExample, Value
+from zhbert.tasks.kinds.base import Line, Mistake, as_number
+from zhbert.tasks.kinds.texts import TextKind
+from zhbert.tasks.metrics import Metric, of_pairs, resampled_pearson, resampled_spearman
+from zhbert.tasks.prediction_rows import PredictionRow
+from zhbert.tasks.tables import Record, TableData, has, text_in
+from zhbert.tasks.writers import PredictionWriter, json_line, tables
+from zhbert.wording import shortly, show
+
+if TYPE_CHECKING:
+    from zhbert.tasks.learners.base import Learner
+    from zhbert.tasks.settings import FineTuningSettings
+    from zhbert.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressData(TableData):
+    """Which numbers there may be."""
+
+    label_range: tuple[float, ...] = ()
+    """To regress: the lowest and the highest number."""
+
+    def number(self, text: str) -> float | None:
+        """The number that a text spells, where it is in the range."""
+        value = finite_number(text)
+        low, high = self.label_range or (-math.inf, math.inf)
+        return value if value is not None and low <= value <= high else None
+
+    def could_be(self, text: str) -> bool:
+        """Whether a text is a number; a prediction may leave the range a little."""
+        return finite_number(text.strip()) is not None
+
+    def is_gold(self, text: str) -> bool:
+        """Whether a text is a number of the range."""
+        return self.number(text) is not None
+
+    def check(self, where: str) -> None:
+        """There must be a column of the number, and a range."""
+        super().check(where)
+        self.must_have("label", where)
+        ends = self.label_range
+        if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
+            raise ZhbertError(
+                f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest "
+                "number, for example [0, 5]"
+            )
+
+
+class Regress(TextKind):
+    """Regression of a text or a pair."""
+
+    name = "regress"
+    data_class: ClassVar[type[RegressData]] = RegressData
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "pearson": of_pairs(resampled_pearson),
+        "spearman": of_pairs(resampled_spearman),
+    }
+    problem_type = "regression"
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def gold(self, record: Record, data: RegressData, where: str, labelled: bool) -> dict[str, Any]:
+        """The row's number, as it is written and as a number."""
+        if not labelled and not has(record, data.label):
+            return {}
+        text = text_in(record, data.label, where, null=not labelled).strip()
+        value = data.number(text)
+        if value is not None:
+            return {"label": text, "value": value}
+        if not labelled:
+            return {}
+        low, high = data.label_range
+        raise ZhbertError(
+            f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}"
+        )
+
+    def predicted(self, row: PredictionRow, data: RegressData, where: str) -> Value:
+        """A number."""
+        number = finite_number(row.text)
+        if number is None:
+            raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
+        return number
+
+    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
+        """JSON lines and tables."""
+        return {".jsonl": PredictionWriter(json_line), **tables()}
+
+    # -- scores ------------------------------------------------------------------------------------
+
+    def each(
+        self, card: TaskCard, examples: Sequence[TextExample], predictions: Sequence[Any]
+    ) -> dict[str, list[float]]:
+        """1 where the number is right, less by its distance as a share of the examples' range."""
+        gold = np.array([example.value for example in examples], np.float64)
+        found = np.array(predictions, np.float64)
+        width = np.ptp(gold) or 1.0
+        return {"score": np.maximum(0.0, 1 - np.abs(gold - found) / width).tolist()}
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def describe(self, card: TaskCard, example: TextExample) -> str:
+        """The number."""
+        return f"number {example.value:g}"
+
+    def describe_all(self, card: TaskCard, examples: Sequence[TextExample]) -> str:
+        """The least and the greatest number."""
+        values = [one.value or 0.0 for one in examples]
+        return f"numbers: {min(values):g} to {max(values):g}"
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """Columns and range."""
+        numbers = "a number from {:g} to {:g}".format(*card.data.label_range)
+        return {**super().facts(card), "labels": numbers}
+
+    def mistake(
+        self, line: Line, labels: Sequence[str], names: Mapping[str, str]
+    ) -> Mistake | None:
+        """The farther away, the worse."""
+        right, predicted = as_number(line.get("gold")), as_number(line.get("predicted"))
+        if right is None or predicted is None or right == predicted:
+            return None
+        return Mistake(
+            (abs(right - predicted), 0.0),
+            self.texts_of(line),
+            str(line["gold"]),
+            f"{predicted:.2f}",
+            f"{predicted - right:+.2f}",
+        )
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def learner(
+        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
+    ) -> Learner:
+        """The squared error of numbers scaled to 0 to 1."""
+        from zhbert.tasks.learners.texts import RegressLearner
+
+        low, high = card.data.label_range
+        return RegressLearner(tokenizer, low, high, settings.sequence_length)
+
+    def restored(
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
+        saved: Mapping[str, Any],
+    ) -> Learner:
+        """Without a scale: it is in the head of a model that was fine-tuned."""
+        from zhbert.tasks.learners.texts import RegressLearner
+
+        return RegressLearner(tokenizer, 0.0, 1.0, settings.sequence_length)

@@ -1,0 +1,436 @@
+"""Which tag does each token of a sentence have? Tags say where entities begin, go on and end."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.files import read_text
+from zhbert.tasks.card import Column, TaskCard
+from zhbert.tasks.entity_spans import SpanReader, joint_of, tags_of, tokens_of
+from zhbert.tasks.examples import Example, Prediction, Remark, TagExample, Value
+from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words
+from zhbert.tasks.kinds.labels import LabelData
+from zhbert.tasks.metrics import (
+    Metric,
+    Scores,
+    entity_counts,
+    entity_report,
+    of_pairs,
+    resampled_entity_f1,
+    resampled_tag_accuracy,
+)
+from zhbert.tasks.prediction_rows import predictions_source
+from zhbert.tasks.predictions import PredictionFile
+from zhbert.tasks.schemes import (
+    Entity,
+    SchemeError,
+    TagScheme,
+    entities,
+    scheme_of,
+    scheme_of_model,
+    tags_of_types,
+)
+from zhbert.tasks.sources import (
+    Source,
+    StandardInput,
+    check_new,
+    head,
+    holds_json,
+    plain_lines,
+)
+from zhbert.tasks.tables import LOOKED_AT, columns_in_words
+from zhbert.tasks.tagged import COLUMNS_APART, is_joined, sentence_lines, sentences, without_place
+from zhbert.tasks.writers import PredictionWriter, cluener_line, json_line, tagged_lines
+from zhbert.wording import counted, name, shortly, show
+
+if TYPE_CHECKING:
+    from zhbert.tasks.learners.base import Learner
+    from zhbert.tasks.settings import FineTuningSettings
+    from zhbert.text.tokenizer import Tokenizer
+
+# Of stdin, which may hold a few sentences only, fewer lines than LOOKED_AT are looked at to see
+# whether its sentences are tagged already.
+LOOKED_AT_STDIN = 3
+# A token, which may be a space or an ideographic one, and its tag.
+_TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI]|[BIMELSWU][-_][^ \t]+)", re.IGNORECASE)
+
+NOT_FOUND = "—"
+"""No entity: what was missed, and what was found where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagData(LabelData):
+    """How tags are written."""
+
+    text: Column = ()
+    """bio: the column of the character, from 0."""
+    label: Column = ()
+    """bio: the column of the tag, from 0."""
+    scheme: str = ""
+    """To tag: one of `zhbert.tasks.schemes.SCHEMES`; unset: told from the labels."""
+    drop_word_places: bool = False
+    """To tag: a character is followed by its place in its word (``科0``), which is dropped."""
+
+    def completed(self, folder: Path, where: str) -> Self:
+        """With the tags of the types of entities, where the card names types alone."""
+        made = super().completed(folder, where)
+        return dataclasses.replace(made, labels=tags_of_types(made.labels, self.scheme))
+
+    def check(self, where: str) -> None:
+        """Columns are numbered."""
+        super().check(where)
+        for key in ("text", "label"):
+            for number in getattr(self, key):
+                if not isinstance(number, int) or number < 0:
+                    raise ZhbertError(
+                        f"{where}: data.{key} = {show(number)}: must be a number, from 0"
+                    )
+
+
+class Tag(Kind):
+    """Tagging of tokens."""
+
+    name = "tag"
+    data_class: ClassVar[type[TagData]] = TagData
+    formats = ("bio", "jsonl")
+    keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = {"text": ("bio",), "label": ("bio",)}
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "f1": lambda gold, predicted, labels: resampled_entity_f1(
+            gold, predicted, scheme_of(labels) if labels else None
+        ),
+        "accuracy": of_pairs(resampled_tag_accuracy),
+    }
+    architecture = "BertForTokenClassification"
+    class_name = "entity"
+
+    def check(self, card: TaskCard) -> None:
+        """The labels must be of one scheme."""
+        try:
+            scheme_of(card.data.labels, card.data.scheme)
+        except SchemeError as error:
+            raise ZhbertError(f"{_place_of(card, error.label)}: data: {error}") from None
+
+    # -- examples ----------------------------------------------------------------------------------
+
+    def read(
+        self,
+        card: TaskCard,
+        source: Source,
+        split: str | None,
+        counts: Counter[str],
+        *,
+        labelled: bool = True,
+    ) -> Iterator[Example]:
+        """A token a line, a sentence a line, or spans in JSON: see `zhbert.tasks.tagged`."""
+        seen: set[str] = set()
+        for number, one in enumerate(sentences(card, source, counts, labelled=labelled)):
+            if one.id is not None:
+                check_new(one.id, seen, one.where)
+            yield TagExample(one.id if one.id is not None else str(number), one.tokens, one.tags)
+
+    def read_inputs(
+        self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
+    ) -> Iterator[Example]:
+        """Sentences as the task's own files hold them, or one a line."""
+        if card is None:
+            data = TagData(format="bio", dev=("-",), scheme="BIO", labels=("O", "B"))
+            card = TaskCard(title="a sentence", kind=self.name, metrics=("f1",), data=data)
+        if (
+            source.name.lower().endswith((".jsonl", ".json"))
+            or holds_json(source)
+            or is_joined(card, source)
+            or _is_tagged(source, card.language, labels)
+        ):
+            yield from self.examples(card, source, labelled=False, remark=remark)
+            return
+        for number, line in plain_lines(source, remark):
+            yield TagExample(str(number - 1), tuple(tokens_of(line, card.language)))
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
+        """A row of tags for each sentence: tagged tokens, or objects with tags or spans."""
+        source = predictions_source(file.path, file.card.data.encoding)
+        if holds_json(source) or file.path.suffix.lower() == ".jsonl":
+            return _tags_of_objects(file)
+        return _tags_of_lines(file, source)
+
+    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
+        """JSON lines, tagged tokens, and CLUENER's lines."""
+        scheme, tagged = (
+            scheme_of_model(tuple(labels)),
+            PredictionWriter(tagged_lines, separator="\n"),
+        )
+
+        def cluener(example: Any, prediction: Prediction) -> str:
+            return cluener_line(example, _entities(prediction.value, scheme))
+
+        return {
+            ".jsonl": PredictionWriter(json_line),
+            ".txt": tagged,
+            ".tsv": tagged,
+            ".json": PredictionWriter(cluener),
+        }
+
+    def submissions(
+        self, card: TaskCard | None, labels: Sequence[str]
+    ) -> dict[str, PredictionWriter]:
+        """CLUENER's lines where examples are spans of texts, else tagged tokens."""
+        suffix = ".json" if card is not None and card.data.format == "jsonl" else ".txt"
+        return {suffix: self.writers(card, labels)[suffix]}
+
+    # -- scores ------------------------------------------------------------------------------------
+
+    def score(
+        self,
+        card: TaskCard,
+        examples: Sequence[Any],
+        predictions: Mapping[str, Any],
+        null_odds: Mapping[str, float] | None = None,
+    ) -> Scores:
+        """The metrics, and precision and recall of all entities together."""
+        scores = super().score(card, examples, predictions)
+        gold, predicted = self.paired(examples, predictions)
+        counts = entity_counts(gold, predicted, scheme_of(card.data.labels))
+        right, found, there = counts.sum(axis=0)
+        further = {
+            "precision": 100 * right / found if found else 0.0,
+            "recall": 100 * right / there if there else 0.0,
+        }
+        return dataclasses.replace(scores, further=further)
+
+    def each(
+        self, card: TaskCard, examples: Sequence[TagExample], predictions: Sequence[Any]
+    ) -> dict[str, list[float]]:
+        """F1 of each sentence's entities; 1 where there are none and none was found."""
+        gold = [example.tags or () for example in examples]
+        counts = entity_counts(gold, predictions, scheme_of_model(card.data.labels))
+        both = counts[:, 1] + counts[:, 2]
+        f1 = np.where(both > 0, 2 * counts[:, 0] / np.maximum(both, 1), 1.0)
+        return {"score": f1.tolist()}
+
+    def report(
+        self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
+    ) -> dict[str, Any]:
+        """Scores of each type of entity."""
+        return entity_report(gold, predicted, labels)
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def describe(self, card: TaskCard, example: TagExample) -> str:
+        """The entities of the sentence."""
+        found = _entities(example.tags, scheme_of_model(card.data.labels))
+        return "entities " + (_in_words(example.tokens, found) or "none")
+
+    def describe_all(self, card: TaskCard, examples: Sequence[TagExample]) -> str:
+        """How often each type of entity is there."""
+        scheme = scheme_of(card.data.labels)
+        rows = (scheme.entities(one.tags or ()) for one in examples)
+        return "entities: " + counts_in_words(Counter(kind for row in rows for kind, *_ in row))
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """Scheme and labels."""
+        data: TagData = card.data
+        return {
+            "columns": columns_in_words(data, "text", "label"),
+            "scheme": scheme_of(data.labels).name,
+            "labels": data.labels_in_words,
+        }
+
+    def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
+        """Types of entities, right and predicted.
+
+        An entity is taken for another where the ends are the same; else it is missed, or made up.
+        """
+        there, found = (
+            {(start, end): kind for kind, start, end in side} for side in _sides(line, labels)
+        )
+        pairs = [(kind, found.get(ends, NOT_FOUND)) for ends, kind in there.items()]
+        return pairs + [(NOT_FOUND, kind) for ends, kind in found.items() if ends not in there]
+
+    def classes(self, labels: Sequence[str], seen: Collection[str]) -> list[str]:
+        """The types of entities, and at the end what is none."""
+        return [*sorted(set(seen) - {NOT_FOUND}), NOT_FOUND]
+
+    def mistake(
+        self, line: Line, labels: Sequence[str], names: Mapping[str, str]
+    ) -> Mistake | None:
+        """The lower F1 the worse and, of equals, the more entities."""
+        score = as_number(line.get("score"))
+        if score is None or score >= 1:
+            return None
+        tokens = line.get("tokens")
+        tokens = [str(token) for token in tokens] if isinstance(tokens, list) else []
+        sides = _sides(line, labels)
+        right, predicted = (_in_words(tokens, side) for side in sides)
+        badness = 1 - score, float(sum(map(len, sides)))
+        text = joint_of(tokens).join(tokens)
+        return Mistake(badness, (text,), right, predicted, f"F1 {100 * score:.0f} %")
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def learner(
+        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
+    ) -> Learner:
+        """Cross entropy over the tags of each token."""
+        return self.restored(card, tokenizer, settings, card.data.labels, {})
+
+    def restored(
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
+        saved: Mapping[str, Any],
+    ) -> Learner:
+        """With the labels of the model's head."""
+        from zhbert.tasks.learners.tag import TagLearner
+
+        return TagLearner(tokenizer, labels, settings.sequence_length)
+
+
+def _entities(tags: Any, scheme: TagScheme | None) -> list[Entity]:
+    return scheme.entities(list(tags or ())) if scheme else []
+
+
+def _in_words(tokens: Sequence[str], found: Sequence[Entity]) -> str:
+    joint = joint_of(tokens)
+    return ", ".join(f"{joint.join(tokens[start:end])} {kind}" for kind, start, end in found)
+
+
+def _sides(line: Line, labels: Sequence[str]) -> list[list[Entity]]:
+    """The entities of a line of predictions.jsonl: those that are there, and those predicted."""
+    scheme = scheme_of_model(tuple(labels)) if labels else None
+    sides = []
+    for key in ("gold", "predicted"):
+        tags = line.get(key)
+        try:
+            sides.append(entities(tags if isinstance(tags, list) else (), scheme))
+        except (ZhbertError, TypeError, KeyError):
+            # No tags, or of another card than the run's.
+            sides.append([])
+    return sides
+
+
+def _place_of(card: TaskCard, value: str) -> str:
+    """The file and line in which a label of the card is written, as far as they are found."""
+    path, written = card.path, [show(value), f"'{value}'"]
+    if card.data.labels_file:
+        path, written = path.parent / card.data.labels_file, [value]
+    if path.is_file():
+        for number, line in enumerate(read_text(path).split("\n"), start=1):
+            if any(one in line for one in written):
+                return f"{path.name}:{number}"
+    return path.name
+
+
+def _is_tagged(source: Source, language: str, labels: Sequence[str]) -> bool:
+    """Whether every line that is looked at is a token and its tag.
+
+    Of stdin, and of files as short, where "血型 O" may be a sentence, Chinese tokens must be single
+    characters and tags the model's own ``labels``.
+    """
+    most = LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT
+    found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in head(source, most)]
+    matches = [match for match in found if match]
+    if len(matches) < max(2, len(found)):
+        return False
+    if len(matches) > LOOKED_AT_STDIN:
+        return True
+    tokens = [match[1].strip(" \t") for match in matches]
+    short = language != "zh" or all(
+        len(token) <= 1 or token.isascii() or token[1:].isdigit() for token in tokens
+    )
+    return short and all(match[2] in labels for match in matches)
+
+
+# -- files of predicted tags -----------------------------------------------------------------------
+
+
+def _tags_of_lines(file: PredictionFile, source: Source) -> dict[str, Value]:
+    """A token and its tag a line; the right tag may stand between them."""
+    rows_of = list(sentence_lines(source, Counter()))
+    found: dict[str, Value] = {}
+    for lines, example in zip(rows_of, file.examples, strict=False):
+        rows = [_token_and_tag(file, number, line) for number, line in lines]
+        for (number, _), (token, _), true in zip(lines, rows, example.tokens, strict=False):
+            if token != true:
+                raise ZhbertError(
+                    f"{file.path}:{number}: {shortly(token)} where {file.gold} has {shortly(true)}"
+                )
+        if len(rows) != len(example.tokens):
+            raise ZhbertError(
+                f"{file.path}:{lines[-1][0]}: a sentence of {counted(len(rows), 'token')}, in "
+                f"{file.gold} it has {len(example.tokens)}"
+            )
+        found[example.id] = [tag for _, tag in rows]
+    if len(rows_of) != len(file.examples):
+        raise ZhbertError(
+            f"{file.path}: {counted(len(rows_of), 'sentence')}, but {file.gold} has "
+            f"{len(file.examples):,}"
+        )
+    return found
+
+
+def _token_and_tag(file: PredictionFile, number: int, line: str) -> tuple[str, str]:
+    """A token and its predicted tag, the last one of the line."""
+    fields = COLUMNS_APART.split(line.rstrip(" \t"))
+    # Space at the beginning: it is itself the token.
+    token, tags = fields[0] or " ", fields[1:]
+    if not 1 <= len(tags) <= 2:
+        raise ZhbertError(
+            f"{file.path}:{number}: write a token and its tag a line, or the right tag between them"
+        )
+    _check_tag(file, tags[-1], f"{file.path}:{number}")
+    return without_place(token, file.card), tags[-1]
+
+
+def _check_tag(file: PredictionFile, tag: Any, where: str) -> None:
+    data: TagData = file.card.data
+    if tag not in data.labels:
+        raise ZhbertError(f"{where}: {data.not_a_label(tag, 'tag')}")
+
+
+def _tags_of_objects(file: PredictionFile) -> dict[str, Value]:
+    """An object for each sentence: with its tags, or with spans in CLUENER's form."""
+    found: dict[str, Value] = {}
+    by_id: dict[str, TagExample] = {one.id: one for one in file.examples}
+    rows = file.rows()
+    for id_, row in zip(file.ids_of(rows), rows, strict=True):
+        where = f"{file.path}: the sentence '{name(id_)}'"
+        tags, example = row.value, by_id.get(id_)
+        if isinstance(tags, Mapping):
+            tags = [] if example is None else _tags_of_spans(file, tags, example, where)
+        if not isinstance(tags, list):
+            raise ZhbertError(f"{where}: {shortly(tags)}: must be a list of tags")
+        for tag in tags:
+            _check_tag(file, tag, where)
+        if example is not None and len(tags) != len(example.tokens):
+            raise ZhbertError(
+                f"{where}: {counted(len(tags), 'tag')}, in {file.gold} it has "
+                f"{counted(len(example.tokens), 'token')}"
+            )
+        found[id_] = tags
+    return found
+
+
+def _tags_of_spans(file: PredictionFile, label: Any, example: TagExample, where: str) -> list[str]:
+    """CLUENER's form: {type: {entity: [[first, last]]}} of the example's own text."""
+    card = file.card
+    joint = "" if card.language == "zh" else " "
+    counts: Counter[str] = Counter()
+    reader = SpanReader(card.language, card.data.labels, counts)
+    record = reader.read({"text": joint.join(example.tokens), "label": label}, where)
+    assert record is not None
+    for what, count in counts.items():
+        file.remark(f"{file.path.name}: the sentence '{name(example.id)}': {what}: {count:,}")
+    return list(tags_of(record, scheme_of(card.data.labels), where) or ())

@@ -1,0 +1,136 @@
+"""What the kinds share whose examples are a text or a pair of texts: their tables and files."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import Example, Remark, TextExample, Value
+from zhbert.tasks.kinds.base import Kind, Line
+from zhbert.tasks.plain_texts import texts_in
+from zhbert.tasks.prediction_rows import PredictionRow
+from zhbert.tasks.predictions import PredictionFile
+from zhbert.tasks.sources import Source, check_new
+from zhbert.tasks.tables import (
+    DELIMITERS,
+    Record,
+    TableData,
+    columns_in_words,
+    joined_in,
+    records,
+    text_in,
+)
+from zhbert.tasks.writers import PredictionWriter, handed_in
+from zhbert.wording import show
+
+
+class TextKind(Kind):
+    """A kind whose examples are rows of a table: a text or a pair, and what is said of it."""
+
+    data_class: ClassVar[type[TableData]]
+    formats = ("tsv", "csv", "jsonl", "parquet")
+    keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
+        ("header", "quoting", "skip_broken_rows"), tuple(DELIMITERS)
+    )
+    architecture = "BertForSequenceClassification"
+
+    # -- examples ----------------------------------------------------------------------------------
+
+    def read(
+        self,
+        card: TaskCard,
+        source: Source,
+        split: str | None,
+        counts: Counter[str],
+        *,
+        labelled: bool = True,
+    ) -> Iterator[Example]:
+        """An example for each row of the table that is of the split."""
+        data: TableData = card.data
+        seen: set[str] = set()
+        for number, (where, record) in enumerate(records(source, data, counts)):
+            # Rows of other splits count: whoever predicts for the whole file counts them, too.
+            if split is not None and str(record.get(data.split_column, split)) != split:
+                continue
+            text = joined_in(record, data.text, where)
+            text_pair = joined_in(record, data.text_pair, where) if data.text_pair else None
+            if not text.strip() or (text_pair is not None and not text_pair.strip()):
+                counts["rows with an empty text, read as they are"] += 1
+            identity = str(number)
+            if data.id:
+                identity = text_in(record, data.id, where)
+                check_new(identity, seen, where)
+            gold = self.gold(record, data, where, labelled)
+            if labelled and gold.get("label") in data.drop_labels:
+                counts[f"rows left out for their label {show(gold['label'])}"] += 1
+                continue
+            yield TextExample(identity, text, text_pair, **gold)
+
+    @abstractmethod
+    def gold(self, record: Record, data: Any, where: str, labelled: bool) -> dict[str, Any]:
+        """The fields of a TextExample that say what is right; none where the row does not say."""
+
+    def read_inputs(
+        self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
+    ) -> Iterator[Example]:
+        """A table with the task's columns, or with text and text_pair; or a text a line."""
+        return texts_in(self, card, source, remark)
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
+        """A label or a number for each example, in any of the forms of `prediction_rows`."""
+        data: TableData = file.card.data
+        rows = file.rows(self.scored_labels(data))
+        drops = bool(data.drop_labels)
+        ids = file.ids_of(rows, drops=drops)
+        values = [self.predicted(row, data, f"{file.path}:{row.line}") for row in rows]
+        found = dict(zip(ids, values, strict=True))
+        if self.scored_labels(data) and any(isinstance(row.value, list) for row in rows):
+            file.remark(
+                f"{file.path.name}: {len(data.labels)} numbers for each example: the label "
+                "with the largest is taken"
+            )
+        if drops and len(found) > len(file.examples):
+            # Rows of GOLD without a usable label are predicted, too: known, but not scored.
+            dropped = {one.id for one in file.every_example()} - {one.id for one in file.examples}
+            found = {id_: value for id_, value in found.items() if id_ not in dropped}
+        return found
+
+    def scored_labels(self, data: Any) -> Sequence[str]:
+        """The labels of which the most probable one is predicted; none for other kinds."""
+        return ()
+
+    @abstractmethod
+    def predicted(self, row: PredictionRow, data: Any, where: str) -> Value:
+        """What a row predicts."""
+
+    def submissions(
+        self, card: TaskCard | None, labels: Sequence[str]
+    ) -> dict[str, PredictionWriter]:
+        """GLUE's table and CLUE's lines."""
+        return handed_in()
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """The table's columns, and whether texts come in pairs."""
+        data: TableData = card.data
+        return {
+            "kind": f"{card.kind}{', pairs of texts' if data.pairs else ''}, {card.language}",
+            "format": data.format + ("" if data.header else ", without a header"),
+            "columns": columns_in_words(data, "text", "text_pair", "label", "id"),
+        }
+
+    def texts_of(self, line: Line) -> tuple[str, ...]:
+        """The text, or both, of a line of predictions.jsonl."""
+        return tuple(str(line[key]) for key in ("text", "text_pair") if line.get(key) is not None)
+
+    @staticmethod
+    def named(labels: Any, names: Mapping[str, str]) -> str:
+        """A label, or several, as people call them."""
+        several = labels if isinstance(labels, list) else [labels]
+        return ", ".join(names.get(str(label), str(label)) for label in several)

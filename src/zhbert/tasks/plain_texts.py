@@ -1,0 +1,166 @@
+"""Texts to predict for: a table as the task's own files are, a plainer one, or a text a line.
+
+A file's form is told by its suffix, and that of stdin, or of a file called otherwise, by its first
+line: what the task's own files look like is read as such, so that labels never become texts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zhbert.errors import ZhbertError
+from zhbert.files import refused
+from zhbert.tasks.card import TaskCard
+from zhbert.tasks.examples import Example, Remark, TextExample
+from zhbert.tasks.sources import Source, first_record, is_parquet, plain_lines
+from zhbert.tasks.tables import DELIMITERS, TableData, look_at_row
+from zhbert.wording import listed
+
+if TYPE_CHECKING:
+    from zhbert.tasks.kinds.texts import TextKind
+
+SUFFIXES = {
+    ".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet",
+}  # fmt: skip
+
+
+def texts_in(
+    kind: TextKind, card: TaskCard | None, source: Source, remark: Remark
+) -> Iterator[Example]:
+    """The texts or pairs of a file or of stdin, one after the other.
+
+    Without a ``card`` both are taken, as they come. Raises ZhbertError, with file and line, where
+    something is not what the model reads.
+    """
+    data = _Form(source, None if card is None else card.data, _plain(kind)).data()
+    if data is not None:
+        card = card or TaskCard(title="a text", kind=kind.name, metrics=(), data=data)
+        table = dataclasses.replace(card, data=data)
+        yield from kind.examples(table, source, labelled=False, remark=remark)
+        return
+    pairs = None if card is None else card.data.pairs
+    for number, line in plain_lines(source, remark):
+        if pairs is False:
+            yield TextExample(str(number - 1), line)
+            continue
+        text, *rest = line.split("\t")
+        if len(rest) > 1 or (pairs and not rest):
+            what = "the model compares two texts: put a tab between them"
+            if len(rest) > 1:
+                what = f"{len(rest) + 1} columns: write a text, or two with a tab between them"
+            raise ZhbertError(f"{source}:{number}: {what}, or give a table with text and text_pair")
+        yield TextExample(str(number - 1), text, rest[0] if rest else None)
+
+
+def _plain(kind: TextKind) -> TableData:
+    return kind.data_class(format="tsv", dev=("-",), text=("text",), label=("label",))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a file is written, by its name and its beginning."""
+
+    source: Source
+    own: TableData | None
+    """How the task's own files are written, where that is known."""
+    plain: TableData
+
+    def data(self) -> TableData | None:
+        """What says how the table is written; None: it is no table, but a text a line."""
+        form = SUFFIXES.get(Path(self.source.name).suffix.lower())
+        if is_parquet(self.source):
+            form = "parquet"
+        elif form not in (None, "jsonl") and first_record(self.source) is not None:
+            form = "jsonl"
+        if form is None:
+            if self.own is not None and self._looks_like(self.own):
+                return self.own
+            form = self._form_with_a_text()
+            if form is None:
+                return None
+        columns = self._columns(form)
+        if self.own is not None and _are_named(self.own, columns):
+            return dataclasses.replace(self.own, format=form)
+        return self._plainer(form, columns)
+
+    def _plainer(self, form: str, columns: Sequence[str]) -> TableData:
+        """A table with the columns text and text_pair, or without the names of its columns."""
+        own, data = self.own, self.own or self.plain
+        compares = own is not None and own.pairs
+        # "sentence": GLUE's CoLA names its columns in the test set alone.
+        if "text" in columns or (form == data.format and "sentence" in columns and not compares):
+            pairs = "text_pair" in columns
+            if compares and not pairs:
+                raise ZhbertError(
+                    f"{self.source}: no column 'text_pair', and the model compares two texts"
+                )
+            return dataclasses.replace(
+                data, format=form, header=True, text=("text", "sentence"), label=("label",), id=(),
+                where={}, split_column="", text_pair=("text_pair",) if pairs else (),
+            )  # fmt: skip
+        numbers = [] if own is None else _numbers(own)
+        wide = bool(numbers) and (not data.header or len(columns) > max(numbers))
+        if own is not None and form == own.format and wide:
+            return own
+        named = "text with text_pair" if compares else "text"
+        if own is not None and not numbers:
+            theirs = " with ".join(" or ".join(map(str, column)) for column in _texts(own))
+            named += f", nor {theirs}" if theirs != named else ""
+        raise ZhbertError(f"{self.source}: no column {named}; there: {listed(columns)}")
+
+    def _looks_like(self, own: TableData) -> bool:
+        """Whether a file whose name does not say it is a table of the task's own.
+
+        Names of columns are sure. Numbers are not: a text may hold a comma or a tab. There the
+        first row must hold a label, which a text does not have.
+        """
+        if own.format not in (*DELIMITERS, "jsonl"):
+            return False
+        numbers = _numbers(own)
+        if own.format == "jsonl" or not numbers:
+            return _are_named(own, self._columns(own.format))
+        row = look_at_row(self.source, own, 1 if own.header else 0)
+        labels = [row[n] for n in own.label if isinstance(n, int) and n < len(row)]
+        return len(row) > max(numbers) and bool(labels) and own.is_gold(labels[0])
+
+    def _form_with_a_text(self) -> str | None:
+        """The form of a table that names the columns text (and text_pair), or JSON lines."""
+        if first_record(self.source) is not None:
+            return "jsonl"
+        compares = self.own is not None and self.own.pairs
+        for form in DELIMITERS:
+            columns = self._columns(form)
+            # A line that is "text" and nothing else may be a text.
+            if len(columns) > 1 and "text" in columns and (not compares or "text_pair" in columns):
+                return form
+        return None
+
+    def _columns(self, form: str) -> list[str]:
+        """The names in a file's first row, as far as it has such."""
+        if form == "parquet":
+            import pyarrow.parquet as pq
+
+            with refused(self.source, "a parquet file"):
+                return list(pq.read_schema(str(self.source)).names)
+        if form == "jsonl":
+            record = first_record(self.source)
+            if record is None and self.source.name.lower().endswith((".jsonl", ".json")):
+                raise ZhbertError(f"{self.source}: not JSON lines: write one object a line")
+            return list(record or ())
+        return look_at_row(self.source, dataclasses.replace(self.own or self.plain, format=form))
+
+
+def _texts(data: TableData) -> list[tuple[str | int, ...]]:
+    return [column for column in (data.text, data.text_pair) if column]
+
+
+def _numbers(data: TableData) -> list[int]:
+    return [name for column in _texts(data) for name in column if isinstance(name, int)]
+
+
+def _are_named(data: TableData, columns: Sequence[str]) -> bool:
+    return all(any(name in columns for name in column) for column in _texts(data))

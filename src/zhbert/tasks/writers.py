@@ -1,0 +1,181 @@
+"""The forms in which predictions are written, each of which `read_predictions` reads."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.files import to_json
+from zhbert.spreadsheets import to_cell
+from zhbert.tasks.entity_spans import cluener_label, joint_of
+from zhbert.tasks.examples import Prediction, Value
+from zhbert.tasks.schemes import Entity
+
+_LINE_END = re.compile(r"[\r\n]")
+
+
+@dataclass(frozen=True)
+class PredictionWriter:
+    """One form: its lines, and what stands around and between them."""
+
+    line: Callable[[Any, Prediction], str]
+    """From an example and what was predicted of it."""
+    head: str = ""
+    separator: str = ""
+    tail: str = ""
+
+    def text(self, examples: Iterable[Any], predictions: Iterable[Prediction]) -> str:
+        """A whole file."""
+        pairs = zip(examples, predictions, strict=True)
+        lines = [self.line(one, prediction) for one, prediction in pairs]
+        return self.head + self.separator.join(lines) + self.tail
+
+
+# -- for any task ----------------------------------------------------------------------------------
+
+
+def json_line(example: Any, prediction: Prediction) -> str:
+    """An example and all that was predicted of it, as a JSON object on a line."""
+    table = {
+        **example.shown,
+        "prediction": prediction.value,
+        **_probability(prediction),
+        **prediction.details,
+    }
+    return to_json(table) + "\n"
+
+
+def _probability(prediction: Prediction) -> dict[str, float]:
+    """That of the one label that was predicted; of several labels each has its own."""
+    chances = prediction.details.get("probabilities")
+    if isinstance(chances, dict) and isinstance(prediction.value, str):
+        return {"probability": max(chances.values())}
+    return {}
+
+
+def tables(
+    *, probability: bool = False, labels: Sequence[str] = (), delimiter: str = ","
+) -> dict[str, PredictionWriter]:
+    """TSV and CSV with the columns id and prediction.
+
+    Args:
+        probability: with a column of that of what was predicted.
+        labels: each has a column with its probability.
+        delimiter: stands between several predicted labels.
+    """
+
+    def writer(row: Callable[[Iterable[Any]], str]) -> PredictionWriter:
+        def line(example: Any, prediction: Prediction) -> str:
+            details: dict[str, Any] = {**prediction.details, **_probability(prediction)}
+            cells = [example.id, re.sub(r"\s+", " ", in_one(prediction.value, delimiter))]
+            cells += [details["probability"]] if probability else []
+            cells += details["probabilities"].values() if labels else []
+            return row(cells)
+
+        chances = ["probability"] if probability else []
+        return PredictionWriter(
+            line, row(["id", "prediction", *chances, *(f"p({label})" for label in labels)])
+        )
+
+    return {".tsv": writer(_tsv_row), ".csv": writer(_csv_row)}
+
+
+def _tsv_row(cells: Iterable[Any]) -> str:
+    return "\t".join(map(str, cells)) + "\n"
+
+
+def _csv_row(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(to_cell, cells))
+    return text.getvalue()
+
+
+def in_one(value: Value, delimiter: str) -> str:
+    """A prediction as one text; several labels with ``delimiter`` between them.
+
+    >>> in_one(("a", "b"), ","), in_one("a", ","), in_one(0.5, ",")
+    ('a,b', 'a', '0.5')
+    """
+    return str(value) if isinstance(value, str | float) else delimiter.join(value)
+
+
+# -- labels and numbers, as they are handed in -----------------------------------------------------
+
+
+def handed_in(delimiter: str = ",") -> dict[str, PredictionWriter]:
+    """GLUE's TSV of index and prediction, and CLUE's lines of id and label.
+
+    GLUE: https://arxiv.org/abs/1804.07461. CLUE: https://github.com/CLUEbenchmark/CLUE.
+    """
+
+    def glue_line(example: Any, prediction: Prediction) -> str:
+        return f"{example.id}\t{in_one(prediction.value, delimiter)}\n"
+
+    glue, clue = PredictionWriter(glue_line, "index\tprediction\n"), PredictionWriter(_clue_line)
+    return {".tsv": glue, ".json": clue, ".jsonl": clue}
+
+
+def _clue_line(example: Any, prediction: Prediction) -> str:
+    return to_json({"id": json_id(example.id), "label": prediction.value}) + "\n"
+
+
+def json_id(identity: str) -> int | str:
+    """An id as CLUE's own baselines write it: a number where it is one."""
+    return int(identity) if identity.isdecimal() and identity.isascii() else identity
+
+
+# -- tags ------------------------------------------------------------------------------------------
+
+
+def cluener_line(example: Any, found: Iterable[Entity]) -> str:
+    """A sentence with its entities, as CLUENER wants it handed in.
+
+    https://github.com/CLUEbenchmark/CLUENER2020
+
+    >>> from zhbert.tasks.examples import TagExample
+    >>> cluener_line(TagExample("7", ("李", "白")), [("name", 0, 2)])
+    '{"id": 7, "text": "李白", "label": {"name": {"李白": [[0, 1]]}}}\\n'
+    """
+    label = cluener_label(example.tokens, found)
+    text = joint_of(example.tokens).join(example.tokens)
+    return to_json({"id": json_id(example.id), "text": text, "label": label}) + "\n"
+
+
+def tagged_lines(example: Any, prediction: Prediction) -> str:
+    """A sentence's tokens with their tags, one a line; a token that ends a line becomes a space.
+
+    Raises ZhbertError where there is no token: such a sentence cannot be told from none.
+
+    >>> from zhbert.tasks.examples import TagExample
+    >>> tagged_lines(TagExample("0", ("京", "\\n")), Prediction(("B-LOC", "O")))
+    '京 B-LOC\\n  O\\n'
+    """
+    if not example.tokens:
+        raise ZhbertError(
+            f"the sentence '{example.id}' is empty, which tagged lines cannot hold; write .jsonl"
+        )
+    assert not isinstance(prediction.value, float)
+    pairs = zip(example.tokens, prediction.value, strict=True)
+    return "".join(f"{_LINE_END.sub(' ', token)} {tag}\n" for token, tag in pairs)
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def _answer_by_id(example: Any, prediction: Prediction) -> str:
+    return f"{to_json(example.id)}: {to_json(prediction.value)}"
+
+
+def _answer_object(example: Any, prediction: Prediction) -> str:
+    return to_json({"id": example.id, "answer": prediction.value})
+
+
+ANSWERS_BY_ID = PredictionWriter(_answer_by_id, "{\n", ",\n", "\n}\n")
+"""SQuAD's and CMRC 2018's form: ``{id: answer}``."""
+ANSWER_OBJECTS = PredictionWriter(_answer_object, "[\n", ",\n", "\n]\n")
+"""CJRC's: ``[{"id": …, "answer": …}]``."""
