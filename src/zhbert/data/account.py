@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zhbert.data.block_worker import MOST_PLACES
@@ -15,29 +15,33 @@ from zhbert.text.segmenters.protocol import describe_unaligned
 from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 
+# Why a document could not be read.
 _SKIPPED = ("broken_utf8", "bad_json", "missing_field", "wrong_type", "too_long")
+# Why a document or a line that was read is in neither split.
+_NO_DOCUMENT = ("empty", "without_pieces", "duplicates_only")
+_NO_LINE = ("blank", "without_pieces", "duplicate", "broken_utf8")
 
 
 def account(
-    counts: Counter[str], totals: dict[str, dict[str, int]], sources: Sources
+    counts: Counter[str], totals: Mapping[str, Mapping[str, int]], sources: Sources
 ) -> dict[str, Any]:
-    """Where everything that was read has gone; the sums are equalities."""
-    train, held_out = totals["train"], totals["held_out"]
-    lone_surrogates = counts["characters.lone_surrogates"]
+    """Where everything that was read has gone.
 
-    def part(of: str, *others: str) -> dict[str, Any]:
-        found = {"found": counts[f"{of}.found"], "train": train[of], "held_out": held_out[of]}
-        return found | {what: counts[f"{of}.{what}"] for what in others}
+    Of documents, lines and pieces, what was found equals the sum of all the other numbers.
 
-    skipped = {what: counts[f"documents.{what}"] for what in _SKIPPED}
+    Args:
+        counts: what was counted in the blocks.
+        totals: for each split, how many documents, lines and pieces its shards hold.
+        sources: the files that were read.
+    """
     return {
-        "documents": part("documents", "empty", "without_pieces", "duplicates_only")
-        | {"skipped": skipped},
-        "lines": part("lines", "blank", "without_pieces", "duplicate", "broken_utf8"),
+        "documents": _part("documents", _NO_DOCUMENT, counts, totals)
+        | {"skipped": {what: counts[f"documents.{what}"] for what in _SKIPPED}},
+        "lines": _part("lines", _NO_LINE, counts, totals),
         "pieces": {
             "encoded": counts["pieces.encoded"],
-            "train": train["pieces"],
-            "held_out": held_out["pieces"],
+            "train": totals["train"]["pieces"],
+            "held_out": totals["held_out"]["pieces"],
         },
         "punctuation": counts["pieces.punctuation"],
         "split": {
@@ -53,13 +57,32 @@ def account(
             "left_out": len(sources.left_out),
             "read_as": _under("told.", counts),
         },
-        # Half a surrogate pair has become a U+FFFD, but is counted once.
-        "characters": {kind: counts[f"characters.{kind}"] for kind in DROPPED}
-        | {
-            "replacement": counts["characters.replacement"] - lone_surrogates,
-            "lone_surrogates": lone_surrogates,
-        },
+        "characters": _characters(counts),
         "special_token_strings": _under("special_tokens.", counts),
+    }
+
+
+def _part(
+    of: str,
+    others: Sequence[str],
+    counts: Counter[str],
+    totals: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    found = {
+        "found": counts[f"{of}.found"],
+        "train": totals["train"][of],
+        "held_out": totals["held_out"][of],
+    }
+    return found | {what: counts[f"{of}.{what}"] for what in others}
+
+
+def _characters(counts: Counter[str]) -> dict[str, int]:
+    """The characters that are no text, by kind."""
+    lone = counts["characters.lone_surrogates"]
+    return {kind: counts[f"characters.{kind}"] for kind in DROPPED} | {
+        # Half a surrogate pair has become a U+FFFD, but is counted once.
+        "replacement": counts["characters.replacement"] - lone,
+        "lone_surrogates": lone,
     }
 
 
@@ -69,14 +92,19 @@ def _under(prefix: str, counts: Counter[str]) -> dict[str, int]:
     }
 
 
-# Of what was read, more than this much lost deserves a warning of its own.
+# If more than this share of the input is lost, that deserves a warning.
 _MUCH = 0.05
-# Lines of a document, on average: a book, or lines that are documents themselves.
+# More lines in a document, on average, are a book; or lines that are documents themselves.
 _LONG = 5_000
 
 
-def warnings(read: dict[str, Any], reading: ReadOptions) -> list[str]:
-    """What must not be overlooked: much of the input was left out."""
+def warnings(read: Mapping[str, Any], reading: ReadOptions) -> list[str]:
+    """What must not be overlooked: that much of the input was left out.
+
+    Args:
+        read: what ``account`` returned.
+        reading: how the input was read.
+    """
     found = []
     lines, documents = read["lines"], read["documents"]
     undecoded = f": they are {reading.broken.reason}; {reading.way_out}"
@@ -94,13 +122,18 @@ def warnings(read: dict[str, Any], reading: ReadOptions) -> list[str]:
     return found
 
 
-def _why(documents: dict[str, Any]) -> str:
+def _why(documents: Mapping[str, Any]) -> str:
     reasons = (f"{n:,} {what.replace('_', ' ')}" for what, n in documents["skipped"].items() if n)
     return f" ({', '.join(reasons)})"
 
 
-def remarks(info: dict[str, Any], counts: Counter[str]) -> list[str]:
-    """What can hardly be learnt from this corpus, and why."""
+def remarks(info: Mapping[str, Any], counts: Counter[str]) -> list[str]:
+    """What can hardly be learnt from a corpus, and why.
+
+    Args:
+        info: what corpus.json holds.
+        counts: what was counted in the blocks.
+    """
     found = []
     totals = [info["totals"][split] for split in ("train", "held_out")]
     documents, lines, sentences = (
@@ -124,65 +157,73 @@ def remarks(info: dict[str, Any], counts: Counter[str]) -> list[str]:
     return found + on_text(info)
 
 
-def describe(report: dict[str, Any]) -> str:
-    """The account of a prepared corpus, for people."""
-    read = report["read"]
-    documents, lines, pieces = read["documents"], read["lines"], read["pieces"]
-
-    def others(part: dict[str, Any], names: Sequence[str]) -> str:
-        return "".join(
-            f" + {part[name]:,} {name.replace('_', ' ')}" for name in names if part[name]
-        )
-
-    skipped = sum(documents["skipped"].values())
-    rows = [
+def describe(report: Mapping[str, Any]) -> str:
+    """The account of a prepared corpus, for people: what ``prepare`` returned, in lines."""
+    lines = [
         f"{report['folder']}: {counted(len(report['shards']['train']), 'shard')} for training, "
         f"{len(report['shards']['held_out'])} held out",
         *([report["left_out"]] if report.get("left_out") else []),
-        f"documents  {documents['found']:,} read = {documents['train']:,} training + "
-        f"{documents['held_out']:,} held out"
-        + others(documents, ("empty", "without_pieces", "duplicates_only"))
-        + (f" + {skipped:,} skipped{_why(documents)}" if skipped else ""),
-        f"lines      {lines['found']:,} read = {lines['train']:,} training + "
-        f"{lines['held_out']:,} held out"
-        + others(lines, ("blank", "without_pieces", "duplicate", "broken_utf8")),
-        f"pieces     {pieces['encoded']:,} made = {pieces['train']:,} training + "
-        f"{pieces['held_out']:,} held out",
+        *_sums(report["read"]),
         AlignmentReport.from_dict(report["alignment"]).describe(),
+        *_notes(report["read"], report["segmenter"]["name"]),
+        *report.get("remarks", []),
     ]
-    split = {what: n for what, n in read["split"].items() if n}
-    if split:
-        parts = ", ".join(f"{n:,} {what}" for what, n in split.items())
-        rows.append(f"split because too long: {parts}; nothing of them is lost")
-    by_character = read["sentences_cut_by_character"]
-    if by_character:
-        rows.append(describe_unaligned(report["segmenter"]["name"], by_character))
-    if read["files"]["empty"] or read["files"]["damaged"]:
-        rows.append(
-            f"files      {read['files']['read']:,} read, {read['files']['empty']:,} of them empty, "
-            f"{read['files']['damaged']:,} damaged"
-        )
-    for what, n in read["files"]["read_as"].items():
-        rows.append(f"read as {what}: {counted(n, 'file')}")
-    if any(read["characters"].values()):
-        rows.append(describe_dropped(read["characters"]))
-    tokens = read["special_token_strings"]
-    if tokens:
-        parts = ", ".join(f"{token} {n:,}" for token, n in tokens.items())
-        rows.append(f"strings like special tokens, kept as plain text: {parts}")
-    rows += report.get("remarks", [])
     if report["places"]:
-        rows.append(f"where (the first {MOST_PLACES} places at most):")
-        rows += [f"  {place}" for place in report["places"]]
+        lines.append(f"where (the first {MOST_PLACES} places at most):")
+        lines += [f"  {place}" for place in report["places"]]
     if report["reused_blocks"]:
-        rows.append(
+        lines.append(
             f"{counted(report['reused_blocks'], 'block', 'was/were')} finished before and not "
             "made again"
         )
     if "seconds" in report:
         speed = report["bytes"] / 1e6 / max(report["seconds"], 1e-9)
-        rows.append(
+        lines.append(
             f"{report['bytes'] / 1e6:,.1f} MB in {report['seconds']:.1f} s: {speed:.1f} MB/s; "
             f"a worker's peak memory: {report['peak_memory'] / 1e6:.0f} MB"
         )
-    return "\n".join(rows) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def _sums(read: Mapping[str, Any]) -> list[str]:
+    """The equalities: what was read, and where it has gone."""
+
+    def splits(part: Mapping[str, int]) -> str:
+        return f"{part['train']:,} training + {part['held_out']:,} held out"
+
+    def others(part: Mapping[str, int], names: Sequence[str]) -> str:
+        return "".join(
+            f" + {part[name]:,} {name.replace('_', ' ')}" for name in names if part[name]
+        )
+
+    documents, lines, pieces = read["documents"], read["lines"], read["pieces"]
+    skipped = sum(documents["skipped"].values())
+    return [
+        f"documents  {documents['found']:,} read = {splits(documents)}"
+        + others(documents, _NO_DOCUMENT)
+        + (f" + {skipped:,} skipped{_why(documents)}" if skipped else ""),
+        f"lines      {lines['found']:,} read = {splits(lines)}" + others(lines, _NO_LINE),
+        f"pieces     {pieces['encoded']:,} made = {splits(pieces)}",
+    ]
+
+
+def _notes(read: Mapping[str, Any], segmenter: str) -> list[str]:
+    """What else was noticed in reading, where there was anything."""
+    notes = []
+    if split := ", ".join(f"{n:,} {what}" for what, n in read["split"].items() if n):
+        notes.append(f"split because too long: {split}; nothing of them is lost")
+    if by_character := read["sentences_cut_by_character"]:
+        notes.append(describe_unaligned(segmenter, by_character))
+    files = read["files"]
+    if files["empty"] or files["damaged"]:
+        notes.append(
+            f"files      {files['read']:,} read, {files['empty']:,} of them empty, "
+            f"{files['damaged']:,} damaged"
+        )
+    for what, n in files["read_as"].items():
+        notes.append(f"read as {what}: {counted(n, 'file')}")
+    if any(read["characters"].values()):
+        notes.append(describe_dropped(read["characters"]))
+    if tokens := ", ".join(f"{token} {n:,}" for token, n in read["special_token_strings"].items()):
+        notes.append(f"strings like special tokens, kept as plain text: {tokens}")
+    return notes

@@ -483,11 +483,27 @@ READERS: dict[str, Callable[[Stream, str, ReadOptions], Iterator[NumberedText]]]
 
 @dataclass
 class Cells:
-    """Some rows of a parquet file: their texts one after another, and the bytes of each."""
+    """Some rows of a parquet file's column of text."""
 
     first: int
+    """the number of the first row, from 1"""
     raw: bytearray = field(default_factory=bytearray)
-    lengths: array.array[int] = field(default_factory=lambda: array.array("q"))  # -1: a null
+    """the texts, one after another"""
+    lengths: array.array[int] = field(default_factory=lambda: array.array("q"))
+    """the bytes of each text; -1: a null"""
+
+    def add(self, column: Any) -> None:
+        """Add the texts of a pyarrow array."""
+        import pyarrow as pa
+
+        texts = column.cast(pa.large_string())
+        offsets = np.frombuffer(texts.buffers()[1], np.int64)
+        offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+        lengths = np.where(np.asarray(texts.is_null()), -1, np.diff(offsets))
+        data = texts.buffers()[2]
+        if data is not None:
+            self.raw += data.slice(offsets[0], offsets[-1] - offsets[0])
+        self.lengths.frombytes(lengths.astype(np.int64).tobytes())
 
 
 _ROWS = 256
@@ -501,32 +517,16 @@ def parquet_cells(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterat
     Raises:
         DamagedError: no such column of text, not parquet, or it unpacks to what no memory holds.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     name = reading.field or "text"
     try:
         file = pq.ParquetFile(raw, buffer_size=1 << 20, pre_buffer=False)
-        names = file.schema_arrow.names
-        if name not in names:
-            raise DamagedError(
-                f"no column '{name}'; it has {listed(names)}; --field names the column"
-            )
-        kind = file.schema_arrow.field(name).type
-        values = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
-            raise DamagedError(f"column '{name}' holds {kind}, not text; --field names the column")
+        _check_text_column(file.schema_arrow, name)
         rows = _rows_at_a_time(file.metadata, name, source.size, reading)
         cells = Cells(1)
         for batch in file.iter_batches(batch_size=rows, columns=[name]):
-            texts = batch.column(0).cast(pa.large_string())
-            offsets = np.frombuffer(texts.buffers()[1], np.int64)
-            offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
-            lengths = np.where(np.asarray(texts.is_null()), -1, np.diff(offsets))
-            data = texts.buffers()[2]
-            if data is not None:
-                cells.raw += data.slice(offsets[0], offsets[-1] - offsets[0])
-            cells.lengths.frombytes(lengths.astype(np.int64).tobytes())
+            cells.add(batch.column(0))
             if len(cells.lengths) >= _ROWS or len(cells.raw) > _SUSPICIOUS >> 2:
                 yield cells
                 cells = Cells(cells.first + len(cells.lengths))
@@ -535,9 +535,23 @@ def parquet_cells(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterat
     except DamagedError:
         raise
     except Exception as error:
+        # pyarrow's errors have nothing but Exception in common.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedError(f"not readable as parquet: {reason_of(error)}") from error
+
+
+def _check_text_column(schema: Any, name: str) -> None:
+    import pyarrow as pa
+
+    if name not in schema.names:
+        raise DamagedError(
+            f"no column '{name}'; it has {listed(schema.names)}; --field names the column"
+        )
+    kind = schema.field(name).type
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(values) or pa.types.is_large_string(values)):
+        raise DamagedError(f"column '{name}' holds {kind}, not text; --field names the column")
 
 
 def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -> int:

@@ -16,16 +16,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, read_json, refused, sha256_of
-
-if TYPE_CHECKING:
-    from zhbert.text.tokenizer import Tokenizer
+from zhbert.text.tokenizer import Tokenizer
 
 FORMAT = "zhbert corpus"
 VERSION = 1
@@ -368,8 +366,6 @@ class Corpus:
         Raises:
             ZhbertError: the folder's is another: with it the pieces would be other words.
         """
-        from zhbert.text.tokenizer import Tokenizer
-
         tokenizer = Tokenizer.from_pretrained(self.folder)
         found = tokenizer.fingerprint()
         if found != self.fingerprint or len(tokenizer) != self.vocabulary_size:

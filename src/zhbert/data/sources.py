@@ -71,6 +71,11 @@ class Sources(list[Source]):
         super().__init__()
         self.left_out: list[str] = []
 
+    def add(self, path: Path | None, name: str) -> None:
+        """Add a file, or stdin, as the next source."""
+        size = path.stat().st_size if path is not None and path.is_file() else 0
+        self.append(Source(len(self), name, path, size))
+
     def describe_left_out(self) -> str:
         """One line about the names that were passed over; '' where there is none.
 
@@ -106,30 +111,14 @@ def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None)
     """
     sources = Sources()
     own = leave_out.resolve() if leave_out is not None else None
-
-    def add(path: Path | None, name: str) -> None:
-        size = path.stat().st_size if path is not None and path.is_file() else 0
-        sources.append(Source(len(sources), name, path, size))
-
     for given in inputs:
         path = Path(given)
         if str(given) == "-":
-            add(None, "stdin")
+            sources.add(None, "stdin")
         elif path.is_dir():
-            before = len(sources)
-            for file, is_text in sorted(_scan(path, own), key=lambda found: found[0].parts):
-                if is_text:
-                    add(file, str(file))
-                else:
-                    sources.left_out.append(str(file.relative_to(path)))
-            if len(sources) == before:
-                raise ZhbertError(
-                    f"{path}: no text in this folder (.txt, .jsonl, .json, .csv, .tsv, .parquet, "
-                    "or these with .gz, .bz2, .xz, .zst)"
-                    + (f"; {left_out}" if (left_out := sources.describe_left_out()) else "")
-                )
+            _add_folder(sources, path, own)
         elif path.exists():
-            add(path, str(path))
+            sources.add(path, str(path))
         else:
             raise ZhbertError(f"{path}: no such file or folder")
     for source in sources:
@@ -138,6 +127,21 @@ def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None)
     if not sources:
         raise ZhbertError("no input: name files or folders, or - for stdin")
     return sources
+
+
+def _add_folder(sources: Sources, folder: Path, own: Path | None) -> None:
+    before = len(sources)
+    for file, is_text in sorted(_scan(folder, own), key=lambda found: found[0].parts):
+        if is_text:
+            sources.add(file, str(file))
+        else:
+            sources.left_out.append(str(file.relative_to(folder)))
+    if len(sources) == before:
+        left_out = sources.describe_left_out()
+        raise ZhbertError(
+            f"{folder}: no text in this folder (.txt, .jsonl, .json, .csv, .tsv, .parquet, or "
+            f"these with .gz, .bz2, .xz, .zst){'; ' if left_out else ''}{left_out}"
+        )
 
 
 def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
