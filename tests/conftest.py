@@ -63,7 +63,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path
     """The run folder of twelve steps with four layers and sentence pairs; read it only."""
     from tests.small_corpora import TINY
 
-    from zhbert.jobs.pretrain import pretrain
+    from zhbert.pretraining.run import pretrain
 
     folder = tmp_path_factory.mktemp("runs") / "finished"
     overrides = [*TINY, "steps=12", "checkpoint_every=5", "evaluate_every=6"]

@@ -28,7 +28,6 @@ from zhbert.config import (
 )
 from zhbert.errors import ZhbertError
 from zhbert.model.activations import ACTIVATIONS
-from zhbert.train.optim import OPTIMIZERS
 
 
 def refusal(table=(), *overrides):
@@ -177,7 +176,6 @@ def test_a_shape_follows_the_initial_model_but_for_dropout_and_fewer_layers():
 
 
 def test_the_choices_are_those_of_the_parts():
-    assert set(CHOICES["optimizer.name"]) == set(OPTIMIZERS)
     assert set(CHOICES["model.hidden_act"]) == set(ACTIVATIONS)
 
 

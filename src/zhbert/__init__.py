@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.finetuning.predict import predict
     from zhbert.finetuning.run import finetune
-    from zhbert.jobs.pretrain import pretrain
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import (
         BertForMaskedLM,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         BertForTokenClassification,
         BertModel,
     )
+    from zhbert.pretraining.run import pretrain
     from zhbert.text.segmenters import Segmenter, load_segmenter
     from zhbert.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ _WHERE = {
     "finetune": "zhbert.finetuning.run",
     "predict": "zhbert.finetuning.predict",
     "prepare": "zhbert.data.prepare",
-    "pretrain": "zhbert.jobs.pretrain",
+    "pretrain": "zhbert.pretraining.run",
 }
 
 __all__ = [

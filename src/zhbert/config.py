@@ -209,6 +209,14 @@ class Recipe:
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
 
+OPTIMIZERS: dict[str, Any] = {
+    "adamw": "zhbert.train.optim:AdamW",
+    "lamb": "zhbert.train.optim:Lamb",
+    "muon": "zhbert.train.optim:Muon",
+}
+"""The optimisers by name: a class, or the module and name of one, which is imported when a run
+begins. Anybody may add one: `zhbert.train.optim` says what it must have."""
+
 CHOICES: dict[str, Collection[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "yes", "no"),
@@ -217,7 +225,7 @@ CHOICES: dict[str, Collection[str]] = {
     "rows.builder": ("pairs", "full-sentences", "lines"),
     "masking.strategy": STRATEGIES,
     "masking.random_pieces": ("corpus", "all"),
-    "optimizer.name": ("adamw", "lamb", "muon"),
+    "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": ("linear", "constant", "cosine"),
     "evaluation.strategies": STRATEGIES,
 }

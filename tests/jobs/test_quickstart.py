@@ -16,11 +16,11 @@ import torch
 from zhbert.cli import main
 from zhbert.errors import Interrupted
 from zhbert.files import sha256_of
-from zhbert.jobs.pretrain import Result
 from zhbert.jobs.quickstart import SAMPLE, Score
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForMaskedLM, BertForSequenceClassification, BertModel
 from zhbert.pretraining.masked_accuracy import masked_accuracy
+from zhbert.pretraining.result import PretrainingResult
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import packaged
 
@@ -314,7 +314,9 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(
 def test_a_signal_that_training_has_heard_is_told_with_the_way_on(
     quickstart: Quickstart, text: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopped = Result(tmp_path / "run", step=3, pieces=9, seconds=1.0, signal=signal.SIGTERM)
+    stopped = PretrainingResult(
+        tmp_path / "run", step=3, pieces=9, seconds=1.0, signal=signal.SIGTERM
+    )
     monkeypatch.setattr("zhbert.jobs.quickstart.pretrain", lambda *_, **__: stopped)
     code, _, said = quickstart(text, "--from", model)
     assert code == 128 + signal.SIGTERM

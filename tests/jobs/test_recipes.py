@@ -14,11 +14,11 @@ from zhbert import cli
 from zhbert.config import RECIPES_FOLDER, load_recipe, recipe_names, resolve_shape
 from zhbert.errors import ZhbertError
 from zhbert.jobs.check import check
-from zhbert.jobs.pretrain import pretrain
 from zhbert.jobs.recipes import copy, describe
 from zhbert.model.config import BertConfig
 from zhbert.model.parameters import parameters_of
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.run import pretrain
 
 EXPECTED = (
     "bert-wwm-ext",

@@ -16,7 +16,7 @@ from tests.small_tasks import make_model as make_small
 
 from zhbert.cli import main
 from zhbert.errors import Interrupted
-from zhbert.jobs.pretrain import pretrain
+from zhbert.pretraining.run import pretrain
 
 STEP = 13
 

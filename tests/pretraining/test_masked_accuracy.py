@@ -10,8 +10,8 @@ from tests.small_corpora import TINY, make_corpus
 from zhbert import cli
 from zhbert.config import EvaluationSettings
 from zhbert.errors import ZhbertError
-from zhbert.jobs.pretrain import pretrain
 from zhbert.pretraining.masked_accuracy import masked_accuracy
+from zhbert.pretraining.run import pretrain
 from zhbert.text.tokenizer import Tokenizer
 
 

@@ -14,8 +14,8 @@ from tests.small_models import make_model, outputs
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
-from zhbert.jobs.pretrain import pretrain
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.run import pretrain
 from zhbert.surgery.extend_positions import extend_positions
 from zhbert.surgery.shrink import shrink
 

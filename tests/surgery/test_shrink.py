@@ -23,9 +23,9 @@ from tests.small_models import PIECES, make_model, outputs
 
 from zhbert.cli import main
 from zhbert.errors import ZhbertError
-from zhbert.jobs.pretrain import pretrain
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.run import pretrain
 from zhbert.surgery.shrink import parse_layers, shrink
 from zhbert.text.coverage import cover
 from zhbert.text.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.train.log import MetricsFile, Progress, cut_metrics
+from zhbert.train.log import MetricsFile, ProgressLine, cut_metrics
 
 
 def step_line(step, **more):
@@ -104,7 +104,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_gets_one_line_that_is_overwritten(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     stream = Terminal()
-    progress = Progress(stream, 0, 100)
+    progress = ProgressLine(stream, 0, 100)
     progress.LIVE_SECONDS = 0
     for step in range(1, 101):
         progress.write(step_line(step))
@@ -121,7 +121,7 @@ def test_a_terminal_gets_one_line_that_is_overwritten(monkeypatch):
 def test_a_terminals_lines_break_between_words(monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
-    progress = Progress(stream, 0, 9)
+    progress = ProgressLine(stream, 0, 9)
     progress.say("step 2  held out, char masks: accuracy 0.00 %")
     lines = stream.getvalue().removeprefix("\r\x1b[K").splitlines()
     assert lines == ["step 2  held out, char masks:", "accuracy 0.00 %"]
@@ -129,7 +129,7 @@ def test_a_terminals_lines_break_between_words(monkeypatch):
 
 def test_without_a_terminal_there_are_few_plain_lines():
     stream = io.StringIO()
-    progress = Progress(stream, 0, 1000)
+    progress = ProgressLine(stream, 0, 1000)
     for step in range(1, 1001):
         progress.write(step_line(step))
     progress.write(

@@ -34,7 +34,7 @@ from zhbert.tasks.scoring import metrics_of
 from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
 from zhbert.train.cost import Hardware, Workload, compile_if_worth_it, max_padded_tokens
 from zhbert.train.distributed import Ranks
-from zhbert.train.log import MetricsFile, Progress, Sink
+from zhbert.train.log import MetricsFile, ProgressLine, Sink
 from zhbert.train.loop import (
     Judgement,
     LoopSettings,
@@ -176,7 +176,7 @@ class SeedRun:
 
         sinks: list[Sink] = [metrics]
         if not task.quiet:
-            sinks.append(Progress(sys.stderr, start.step, task.steps, self._describe))
+            sinks.append(ProgressLine(sys.stderr, start.step, task.steps, self._describe))
         optimizing = task.settings.optimizer
         warmup = round(optimizing.warmup_share * task.steps)
         try:

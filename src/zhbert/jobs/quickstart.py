@@ -40,7 +40,8 @@ from zhbert.folders import Claim
 from zhbert.inference.fill import Filled, fill, open_mask_filler
 from zhbert.jobs.mask import print_table
 from zhbert.jobs.prepare import progress_bar
-from zhbert.jobs.pretrain import Result, pretrain
+from zhbert.pretraining.result import PretrainingResult
+from zhbert.pretraining.run import pretrain
 from zhbert.runtime import processors
 from zhbert.text.segmenters import load_segmenter
 from zhbert.text.tokenizer import Tokenizer
@@ -341,7 +342,7 @@ class _Quickstart:
             f"checkpoint_every={max(1, steps // 4)}",
         ]
 
-    def _train(self, overrides: Sequence[str]) -> Result:
+    def _train(self, overrides: Sequence[str]) -> PretrainingResult:
         return pretrain(
             self.recipe,
             self.corpus_folder,
@@ -358,7 +359,7 @@ class _Quickstart:
 
         recipe = load_recipe(self.recipe, overrides)
         shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
-        from zhbert.pretraining.objective import new_model
+        from zhbert.pretraining.start import new_model
 
         return new_model(recipe, BertConfig(vocab_size=len(self.tokenizer), **shape), corpus)
 
@@ -382,7 +383,7 @@ class _Quickstart:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def _scores(self, result: Result) -> dict[str, Score]:
+    def _scores(self, result: PretrainingResult) -> dict[str, Score]:
         lines = [line for _, line in json_lines(result.folder / "metrics.jsonl")]
         evaluations = [line for line in lines if line and "evaluation" in line]
         before = {
@@ -402,7 +403,11 @@ class _Quickstart:
         }
 
     def _tell(
-        self, corpus: Corpus, result: Result, scores: dict[str, Score], filled: _BeforeAndAfter
+        self,
+        corpus: Corpus,
+        result: PretrainingResult,
+        scores: dict[str, Score],
+        filled: _BeforeAndAfter,
     ) -> None:
         seconds, score = time.monotonic() - self.begun, scores["wwm"]
         pieces = corpus.info["totals"]["train"]["pieces"]
@@ -426,7 +431,7 @@ class _Quickstart:
             console.out().print(f'试一试  try: zhbert fill {result.final} "{example}"')
 
     def _as_dict(
-        self, result: Result, scores: dict[str, Score], filled: _BeforeAndAfter
+        self, result: PretrainingResult, scores: dict[str, Score], filled: _BeforeAndAfter
     ) -> dict[str, Any]:
         score = scores["wwm"]
         return {

@@ -1,4 +1,4 @@
-"""What masked language models are trained on: the objective, held-out rows, and a new model."""
+"""What pretraining teaches: masked pieces, and whether two segments follow each other."""
 
 from __future__ import annotations
 
@@ -6,38 +6,21 @@ from collections.abc import Iterable
 
 import torch
 
-from zhbert.config import Recipe
+from zhbert.config import SoftmaxSettings
 from zhbert.data.evaluation import MaskedRows
 from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
-from zhbert.model.config import BertConfig
 from zhbert.model.loss import CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.train.loop import EvaluationSet
 
 
-def evaluations_of(masked: Iterable[MaskedRows]) -> list[EvaluationSet[MaskedBatch]]:
-    """Held-out rows as the training loop takes them."""
-    from zhbert.train.loop import EvaluationSet
-
-    return [
-        EvaluationSet(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
-        for rows in masked
-    ]
-
-
-def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
-    """The model of random weights that a run begins with which starts from no other."""
-    from zhbert.model.pretrained import BertForPreTraining
-
-    model = BertForPreTraining(config, seed=recipe.seed)
-    if recipe.initial_weights == "scaled":
-        model.scale_initial_weights(corpus.piece_counts)
-    return model
-
-
 class PretrainingObjective:
-    """Masked words and sentence pairs, for the training loop."""
+    """The losses of masked language modelling and of sentence pairs, for the training loop.
+
+    Args:
+        sampler: draws the pieces that a training step's softmax is over; None: it is over all.
+    """
 
     parts = ("masked_lm", "next_sentence")
 
@@ -45,7 +28,7 @@ class PretrainingObjective:
         self._sampler = sampler
 
     def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
-        """Predicted pieces, and rows where pairs are labelled."""
+        """Masked pieces, and rows that are labelled pairs."""
         pairs = batch.next_sentence_labels
         return len(batch.labels), 0 if pairs is None else len(pairs)
 
@@ -56,16 +39,12 @@ class PretrainingObjective:
     def __call__(
         self, model: torch.nn.Module, batch: MaskedBatch, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums of both losses, and how many guesses were right."""
-        import torch
-
-        from zhbert.model.pretrained import BertForPreTraining
-
+        """(2,) sums of both losses, and (2,) counts of correct predictions."""
         assert isinstance(model, BertForPreTraining)
         model.set_dropout_seed(seed, batch.first_row)
         candidates = None
         if self._sampler is not None and model.training:
-            # Of the step's seed alone, so that all its micro-batches and ranks draw the same.
+            # The seed is the step's: all its micro-batches and ranks draw the same candidates.
             candidates = self._sampler.draw(seed).to(batch.labels.device)
         loss = model.pretraining_loss(
             batch.packed,
@@ -82,3 +61,18 @@ class PretrainingObjective:
             torch.stack([loss.masked_lm_loss_sum, pair_loss]),
             torch.stack([loss.masked_lm_correct, pair_correct]),
         )
+
+
+def candidate_sampler(softmax: SoftmaxSettings, corpus: Corpus) -> CandidateSampler | None:
+    """The sampler that the settings ask for; None where all pieces take part."""
+    if not 0 < softmax.frequent < corpus.vocabulary_size:
+        return None
+    return CandidateSampler(corpus.piece_counts, softmax.frequent, softmax.sampled)
+
+
+def evaluations_of(masked: Iterable[MaskedRows]) -> list[EvaluationSet[MaskedBatch]]:
+    """Held-out rows as the training loop evaluates them."""
+    return [
+        EvaluationSet(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
+        for rows in masked
+    ]

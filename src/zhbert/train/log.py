@@ -130,7 +130,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Progress:
+class ProgressLine:
     """One line that follows the training: live on a terminal, else a plain line now and then."""
 
     LIVE_SECONDS = 0.2

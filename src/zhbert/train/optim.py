@@ -1,20 +1,27 @@
-"""AdamW as Google's BERT has it, LAMB, Muon, learning-rate schedules, the gradient's global norm.
+"""Optimisers (AdamW as in Google's BERT, LAMB, Muon), schedules, and the gradient's global norm.
 
 All optimisers keep their state by parameter name, so that a checkpoint loads whatever the order
 or grouping of the parameters. Biases and normalisation (all parameters of fewer than two
 dimensions) get no weight decay.
+
+`zhbert.config.OPTIMIZERS` is the table of them, and anybody may add to it: a class whose first
+argument is the model's named parameters, and whose keyword arguments are those keys of a recipe's
+[optimizer] that it uses.
 """
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from zhbert.config import OPTIMIZERS, OptimizerSettings, flatten
 from zhbert.errors import ZhbertError
 
 Schedule = Callable[[int], float]
@@ -22,20 +29,46 @@ Schedule = Callable[[int], float]
 
 
 class Optimizer(Protocol):
-    """What the loop needs of an optimiser."""
+    """What training needs of an optimiser."""
 
     def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """Update the parameters from their ``grad``, which is divided by ``gradient_divisor``."""
+        """Update every parameter that has a ``grad``, which is first divided by the scalar tensor
+        ``gradient_divisor``."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state as named tensors."""
+        """The state as named tensors, for a checkpoint."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the state that ``state_dict`` gave."""
+        """Go on from a state that ``state_dict`` gave."""
+
+
+def make_optimizer(
+    settings: OptimizerSettings, model: torch.nn.Module, dtype: torch.dtype
+) -> Optimizer:
+    """The optimiser of a recipe's [optimizer] for all parameters of ``model``.
+
+    It is called with the keys of ``settings`` that it has an argument for, and, if it wants them,
+    with ``matrices``, the model's hidden matrices, and ``dtype``, the model's number format.
+    """
+    factory = OPTIMIZERS[settings.name]
+    if isinstance(factory, str):
+        module, _, name = factory.partition(":")
+        factory = getattr(importlib.import_module(module), name)
+    wanted = inspect.signature(factory).parameters
+    values: dict[str, Any] = {**flatten(settings), "dtype": dtype}
+    if "matrices" in wanted:
+        values["matrices"] = cast(Any, model).hidden_matrices()
+    optimizer: Optimizer = factory(
+        model.named_parameters(), **{key: values[key] for key in values if key in wanted}
+    )
+    return optimizer
 
 
 class _Moments:
-    """Two running means for each parameter, in two groups: with and without weight decay."""
+    """The running means of each parameter's gradient and of its square.
+
+    Parameters are updated in two groups: matrices with weight decay, all others without.
+    """
 
     def __init__(
         self,
@@ -56,7 +89,7 @@ class _Moments:
         self.steps = 0
 
     def _groups(self) -> list[tuple[bool, list[str]]]:
-        """(decayed, names): only parameters that have both moments, and a gradient in this step."""
+        """(decayed, names) of the parameters that have both means and a gradient in this step."""
         ready = [name for name in self.square if self.named[name].grad is not None]
         decayed = [name for name in ready if self.named[name].ndim >= 2]
         others = [name for name in ready if self.named[name].ndim < 2]
@@ -91,24 +124,25 @@ class _Moments:
 
 
 class AdamW(_Moments):
-    """Google's AdamW: no bias correction, epsilon outside the root, decay times learning rate.
+    """Google's AdamW, which corrects no bias: ``p -= lr * (m / (sqrt(v) + eps) + decay * p)``.
 
-    ``p -= lr * (m / (sqrt(v) + eps) + weight_decay * p)``.
+    Source: https://github.com/google-research/bert/blob/master/optimization.py ; decoupled weight
+    decay: https://arxiv.org/abs/1711.05101
     """
 
     @cached_property
     def _endless(self) -> dict[str, Tensor]:
-        """For each parameter a step so large that the bias correction, 1 - beta^step, is exactly 1.
+        """A step number for each parameter, so large that the bias correction is exactly 1.
 
-        PyTorch's fused kernel, which makes that correction, makes one pass over memory where
-        separate operations make ten (BERT-Tiny on two cores: 1.1 ms against 5.4). Without the
-        correction it computes Google's rule.
+        PyTorch's fused kernel corrects by 1 - beta^step, and is otherwise Google's rule. It passes
+        once over memory where separate operations pass ten times (BERT-Tiny on two cores: 1.1 ms
+        against 5.4).
         """
         return {name: torch.full((), 1e12, device=p.device) for name, p in self.named.items()}
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """One update. Gradients are left divided by ``gradient_divisor`` (a scalar tensor)."""
+        """Make one step; the gradients are left divided by ``gradient_divisor``."""
         for decayed, names in self._groups():
             torch._fused_adamw_(
                 [self.named[name] for name in names],
@@ -130,17 +164,18 @@ class AdamW(_Moments):
 
 
 class Lamb(_Moments):
-    """LAMB, Algorithm 2 of arXiv 1904.00962 (v5) with phi the identity.
+    """LAMB, for very large batches: Algorithm 2 of its paper, with phi the identity.
 
-    The moments are bias-corrected, as there; the trust ratio |p| / |update| is taken for each
-    parameter tensor, is 1 where either norm is 0, and is not applied to biases and normalisation,
-    which get no decay either (Google's exclude list). Gradients are clipped by their global norm
-    before, as NVIDIA's large runs do.
+    The running means are corrected for their bias. Each matrix has a trust ratio |p| / |update|,
+    which is 1 where either norm is 0. Biases and normalisation have neither trust ratio nor decay,
+    as in Google's exclude list.
+
+    Source: https://arxiv.org/abs/1904.00962
     """
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """One update. Gradients are left divided by ``gradient_divisor`` (a scalar tensor)."""
+        """Make one step; the gradients are left divided by ``gradient_divisor``."""
         self.steps += 1
         mean_correction = 1 - self.beta1**self.steps
         square_correction = 1 - self.beta2**self.steps
@@ -172,21 +207,21 @@ class Lamb(_Moments):
 class Muon(AdamW):
     """Muon for the matrices of the hidden layers, AdamW for all other parameters.
 
-    A matrix moves by its gradient's running mean with all singular values made about equal, so that
-    a step turns every direction by as much, not only the few that dominate the gradient. Five
-    Newton-Schulz iterations do that. The step is scaled to the size of AdamW's
-    (``0.2 * sqrt(longer side)``), so both parts share a learning rate and a weight decay. This is
-    ``torch.optim.Muon``'s rule with ``adjust_lr_fn="match_rms_adamw"``.
+    A matrix moves along its gradient's running mean, whose singular values are first made about
+    equal, by five Newton-Schulz iterations: a step then changes every direction equally, and not
+    only the few that dominate the gradient. It is scaled to the size of AdamW's steps
+    (``0.2 * sqrt(longer side)``), so that both share a learning rate and a weight decay. This is
+    the rule of ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``.
 
     Source: https://kellerjordan.github.io/posts/muon/ ; the scale: https://arxiv.org/abs/2502.16982
 
     Args:
         parameters: (name, parameter) of everything that is trained.
-        matrices: the names of the hidden matrices, each with how many maps lie below each other in
-            it (3 for fused queries, keys and values), which are made orthogonal one by one.
-        momentum: decay of the running mean; the gradient looks ahead by it (Nesterov).
-        dtype: the iterations' number format; bfloat16 is exact enough.
-        others: AdamW's options.
+        matrices: the names of the hidden matrices, each with the number of maps that are stacked in
+            it (3 for fused queries, keys and values); each map is made orthogonal by itself.
+        momentum: decay of the running mean, with Nesterov's look ahead.
+        dtype: the number format of the iterations; bfloat16 is exact enough.
+        weight_decay, beta1, beta2, epsilon: as AdamW's.
     """
 
     def __init__(
@@ -196,9 +231,14 @@ class Muon(AdamW):
         matrices: Mapping[str, int],
         momentum: float = 0.95,
         dtype: torch.dtype = torch.bfloat16,
-        **others: float,
+        weight_decay: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-6,
     ) -> None:
-        super().__init__(parameters, **others)
+        super().__init__(
+            parameters, weight_decay=weight_decay, beta1=beta1, beta2=beta2, epsilon=epsilon
+        )
         self.momentum, self.dtype = momentum, dtype
         self.matrices = {name: parts for name, parts in matrices.items() if name in self.named}
         for name in self.matrices:
@@ -206,7 +246,7 @@ class Muon(AdamW):
 
     @torch.no_grad()
     def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """One update. Gradients are left divided by ``gradient_divisor`` (a scalar tensor)."""
+        """Make one step; the gradients are left divided by ``gradient_divisor``."""
         names = [name for name in self.matrices if self.named[name].grad is not None]
         if names:
             gradients, means = self._gradients(names), [self.mean[name] for name in names]
@@ -236,10 +276,10 @@ class Muon(AdamW):
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """(B, rows, columns), each with its singular values brought to about 1 (0.7 to 1.2).
+    """(B, rows, columns) matrices with singular values between about 0.7 and 1.2.
 
-    Five steps of the quintic Newton-Schulz iteration with Keller Jordan's coefficients, whose slope
-    at 0 is as steep as it can be; they do not converge to 1, and need not.
+    These are five steps of the quintic Newton-Schulz iteration. Its coefficients have the steepest
+    slope at 0 and do not converge to 1, which is not needed.
 
     Source: https://kellerjordan.github.io/posts/muon/
     """
@@ -255,9 +295,6 @@ def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Ten
     return x.transpose(1, 2) if tall else x
 
 
-OPTIMIZERS: dict[str, type[AdamW] | type[Lamb]] = {"adamw": AdamW, "lamb": Lamb, "muon": Muon}
-
-
 def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
     """The Euclidean norm of all gradients together, a scalar tensor (0 where there are none)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -270,8 +307,8 @@ def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
 def schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> Schedule:
     """A linear rise over ``warmup_steps``, then ``linear`` or ``cosine`` to zero, or ``constant``.
 
-    The first step has 1/warmup_steps of the peak (Google's has zero, a step without effect), and
-    the decay starts at the peak; it would reach zero one step after the last.
+    The first step has 1/warmup_steps of the peak (Google's has zero, so that it has no effect).
+    The decay starts at the peak and would reach zero one step after the last.
 
     >>> rate = schedule("linear", 1.0, warmup_steps=2, total_steps=6)
     >>> [rate(done) for done in range(7)]

@@ -21,9 +21,9 @@ from zhbert.config import load_recipe
 from zhbert.data.shards import Shard, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.folders import locked
-from zhbert.jobs.pretrain import pretrain
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
+from zhbert.pretraining.run import pretrain
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -138,7 +138,7 @@ def test_micro_batches_change_the_losses_by_rounding_only(corpus, tmp_path, sett
 
 
 def test_a_run_resumed_with_other_memory_keeps_its_micro_batches(corpus, tmp_path, monkeypatch):
-    from zhbert.jobs import pretrain as job
+    from zhbert.pretraining import training as job
 
     def choose(rows):
         monkeypatch.setattr(job, "micro_batch_rows", lambda *_: rows)

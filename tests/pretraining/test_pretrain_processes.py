@@ -13,7 +13,7 @@ import pytest
 from tests.ranks import launch
 from tests.small_corpora import MUON, TINY
 
-from zhbert.jobs.pretrain import pretrain
+from zhbert.pretraining.run import pretrain
 
 STEPS = 250
 

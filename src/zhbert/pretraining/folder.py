@@ -1,0 +1,81 @@
+"""What a pretraining run writes into its folder: the recipe, checkpoints, and the final model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from zhbert.config import flatten, recipe_to_toml
+from zhbert.files import atomic_folder
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.setup import RunSetup
+from zhbert.pretraining.start import Start
+from zhbert.runs.provenance import provenance
+from zhbert.train.checkpoint import Checkpoints, model_state
+from zhbert.train.log import MetricsFile
+from zhbert.train.loop import TrainState
+from zhbert.train.optim import Optimizer
+from zhbert.wording import without_secrets
+
+
+def write_beginning(setup: RunSetup, start: Start) -> None:
+    """Write recipe.toml and provenance.json into the run's folder, which this process holds."""
+    origin = {
+        **provenance(setup.ranks.device, setup.dtype, setup.ranks.world_size),
+        "recipe": setup.recipe_file,
+        "overrides": [without_secrets(one) for one in setup.overrides],
+        "corpus": str(setup.corpus.folder.resolve()),
+        "corpus_vocabulary": setup.corpus.fingerprint,
+        "from_step": start.state.step,
+    }
+    if setup.resumes:
+        checkpoints_of(setup).forget_after(start.state.step)
+    resolved = dataclasses.replace(setup.recipe, model=start.shape)
+    setup.folder.begin(recipe_to_toml(resolved), origin, "overrides")
+
+
+def checkpoints_of(setup: RunSetup) -> Checkpoints:
+    """The run's own checkpoints."""
+    return Checkpoints(
+        setup.folder.path / "checkpoints", keep=setup.recipe.keep_checkpoints, say=setup.say
+    )
+
+
+def checkpoint_writer(
+    setup: RunSetup,
+    start: Start,
+    optimizer: Optimizer,
+    metrics: MetricsFile | None,
+    micro_batch_rows: int,
+) -> Callable[[TrainState], None]:
+    """What writes a checkpoint of a state, in the process that has ``metrics``."""
+    checkpoints = checkpoints_of(setup)
+    info = {
+        "first_step": start.first_step,
+        "optimizer": setup.recipe.optimizer.name,
+        "vocabulary": setup.corpus.fingerprint,
+        "corpus": setup.corpus_hash,
+        "shape": flatten(start.shape),
+        # Kept only where it was chosen by memory: other micro-batches differ by rounding.
+        "micro_batch_rows": 0 if setup.recipe.micro_batch_size else micro_batch_rows,
+    }
+
+    def save(state: TrainState) -> None:
+        if metrics is None:
+            return
+        # All shards, read or not: together they decided which rows there are.
+        for shard in setup.corpus.shards("train"):
+            shard.verify()
+        metrics.sync()
+        groups = {"model": model_state(start.model), "optimizer": optimizer.state_dict()}
+        checkpoints.save(state.step, groups, {**info, **dataclasses.asdict(state)})
+
+    return save
+
+
+def write_final(setup: RunSetup, model: BertForPreTraining) -> None:
+    """Write the finished model, with its tokenizer, to ``final``."""
+    positions = model.config.max_position_embeddings
+    with atomic_folder(setup.folder.path / "final") as temporary:
+        model.save_pretrained(temporary)
+        setup.tokenizer.save_pretrained(temporary, model_max_length=positions)

@@ -1,0 +1,129 @@
+"""`zhbert.pretrain`: train a masked language model by a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from zhbert import terminal
+from zhbert.config import Recipe, load_recipe, parse_recipe, recipe_path
+from zhbert.errors import ZhbertError
+from zhbert.pretraining.result import PretrainingResult
+from zhbert.runs.folder import RunFolder
+from zhbert.runs.provenance import read_provenance
+
+
+def pretrain(
+    recipe: str | os.PathLike[str] | Recipe,
+    corpus: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    tensorboard: bool = False,
+    quiet: bool = True,
+) -> PretrainingResult:
+    """Train by ``recipe`` on the corpus folder ``corpus`` and write the run folder ``out``.
+
+    Args:
+        recipe: a recipe's name or path, or a Recipe.
+        corpus: what ``prepare`` made.
+        out: the run folder. It must not exist yet, except with ``resume`` or ``overwrite``.
+        overrides: ``key=value`` texts.
+        resume: go on from the newest complete checkpoint in ``out``. The overrides that the run was
+            begun with are remembered.
+        overwrite: remove ``out`` first, if it is a run folder.
+        tensorboard: write event files to ``out/tensorboard``.
+        quiet: neither remarks nor progress on stderr.
+
+    Raises:
+        ZhbertError: anything that is wrong with the recipe, the corpus or the folders; a loss that
+            is not finite.
+    """
+    if resume and overwrite:
+        raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
+    # It takes a second to import torch: what is wrong with folders and recipes is said before.
+    folder = RunFolder(
+        path=Path(out),
+        what="a run folder",
+        settings_file="recipe.toml",
+        overwrite=overwrite,
+        goes_on=resume,
+        ways="--resume goes on with it, ",
+    )
+    _check(folder)
+    remembered = read_provenance(folder.path).get("overrides", []) if resume else []
+    every = [*remembered, *overrides]
+    if isinstance(recipe, Recipe):
+        recipe_file, settings = "recipe", parse_recipe(_as_table(recipe), every)
+    else:
+        recipe_file, settings = recipe_path(recipe).name, load_recipe(recipe, every)
+
+    from zhbert.data.shards import Corpus
+
+    # Of several processes, one that lacks the corpus says so only when all have joined: those that
+    # wait for it to join would not hear of it.
+    opened = None if "RANK" in os.environ else Corpus.open(Path(corpus))
+
+    from zhbert.pretraining.setup import RunSetup
+    from zhbert.pretraining.training import train_run
+    from zhbert.runtime import choose_device
+    from zhbert.train.distributed import process_group
+
+    with process_group(choose_device) as ranks, ExitStack() as held:
+        quiet = quiet or not ranks.first
+        opened = opened or Corpus.open(Path(corpus))
+        folder = dataclasses.replace(folder, needed=_sources(settings, opened.folder))
+        _check(folder)
+        setup = RunSetup(
+            recipe=settings,
+            recipe_file=recipe_file,
+            overrides=list(dict.fromkeys(every)),
+            corpus=opened,
+            folder=folder,
+            ranks=ranks,
+            say=(lambda line: None) if quiet else _print,
+            quiet=quiet,
+        )
+        return train_run(setup, held, tensorboard=tensorboard)
+
+
+def _check(folder: RunFolder) -> None:
+    """ZhbertError where the run's folder may not be written, or holds no run to resume."""
+    # Of several processes the first one makes the folder, perhaps before the others look.
+    if not folder.goes_on and int(os.environ.get("RANK", "0")):
+        return
+    folder.check()
+    if folder.goes_on and not folder.continued:
+        raise ZhbertError(
+            f"--resume: {folder.path}: no run to go on with; leave --resume away to begin one"
+        )
+
+
+def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:
+    """The files and folders that the run is made from, by name."""
+    named = {"initial model": recipe.initial_model, "earlier phase": recipe.continue_from}
+    there = {what: Path(name) for what, name in named.items() if name and Path(name).exists()}
+    return {"corpus": corpus, **there}
+
+
+def _print(line: str) -> None:
+    terminal.console(sys.stderr).print(line)
+
+
+def _as_table(recipe: Recipe) -> dict[str, Any]:
+    """A Recipe as the table that ``parse_recipe`` reads: unset keys left out."""
+    return dataclasses.asdict(
+        recipe,
+        dict_factory=lambda pairs: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in pairs
+            if value is not None
+        },
+    )

@@ -1,0 +1,90 @@
+"""The rows of a run: short ones first if the recipe says so, then those of its full length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zhbert.config import Recipe
+from zhbert.data.examples import make_rows
+from zhbert.data.loader import GrowingRows, PretrainingLoader
+from zhbert.data.masking import Masker
+from zhbert.pretraining.setup import RunSetup
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps of short rows: as many pieces a step as later, in more rows."""
+
+    end: int
+    """The step at which it ends, counted from the run's first."""
+    length: int
+    """The longest row in pieces."""
+    rows: int
+    """Rows of a step."""
+    times: int
+    """How many of them there are for each row of the full length."""
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The recipe's stages of short rows, in order.
+
+    A stage is left out if its length is more than half of the full one, or if its share of the
+    steps is less than one. A later phase has none.
+
+    >>> from zhbert.config import load_recipe
+    >>> stages_of(load_recipe("tiny", ["rows.warmup_share=0.5", "steps=10", "batch_size=8"]))
+    [Stage(end=5, length=32, rows=32, times=4)]
+    """
+    stages: list[Stage] = []
+    share = 0.0
+    for length, part in zip(recipe.rows.warmup_length, recipe.rows.warmup_share, strict=True):
+        share += part
+        times = recipe.sequence_length // length
+        if times > 1 and not recipe.continue_from and (end := int(recipe.steps * share)):
+            stages.append(Stage(end, length, times * recipe.batch_size, times))
+    return stages
+
+
+def training_rows(setup: RunSetup, micro_batch_rows: int, done: int) -> GrowingRows:
+    """What this process trains on after ``done`` steps of the run.
+
+    Args:
+        setup: the run.
+        micro_batch_rows: rows of the full length in a micro-batch; short rows make micro-batches of
+            as many pieces.
+        done: the steps of this run, without those of an earlier phase.
+    """
+    recipe = setup.recipe
+    short = [
+        (stage.end, _loader(setup, stage.length, stage.rows, stage.times * micro_batch_rows))
+        for stage in stages_of(recipe)
+        if done < stage.end
+    ]
+    full = _loader(setup, recipe.sequence_length, recipe.batch_size, micro_batch_rows)
+    return GrowingRows(short, full)
+
+
+def _loader(
+    setup: RunSetup, sequence_length: int, batch_size: int, micro_batch_size: int
+) -> PretrainingLoader:
+    recipe = setup.recipe
+    masker = Masker(recipe.masking, setup.tokenizer.vocabulary)
+    rows = make_rows(
+        recipe.rows.builder,
+        setup.corpus.shards("train"),
+        cls_id=masker.vocabulary.cls_id,
+        sep_id=masker.vocabulary.sep_id,
+        sequence_length=sequence_length,
+        seed=recipe.seed,
+        short_row_probability=recipe.rows.short_row_probability,
+    )
+    return PretrainingLoader(
+        rows,
+        masker,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        seed=recipe.seed,
+        rank=setup.ranks.rank,
+        world_size=setup.ranks.world_size,
+        total_steps=recipe.steps,
+    )

@@ -1,0 +1,228 @@
+"""One pretraining run, from its first check to its final model."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import ExitStack
+
+from zhbert.data.evaluation import held_out_rows
+from zhbert.data.loader import MaskedBatch
+from zhbert.errors import ZhbertError
+from zhbert.files import advising
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining import objective
+from zhbert.pretraining.describe import after_divergence, describe_run, schedule_warnings
+from zhbert.pretraining.folder import (
+    checkpoint_writer,
+    checkpoints_of,
+    write_beginning,
+    write_final,
+)
+from zhbert.pretraining.result import PretrainingResult
+from zhbert.pretraining.setup import RunSetup
+from zhbert.pretraining.stages import training_rows
+from zhbert.pretraining.start import Start, begin
+from zhbert.runtime import prepare_threads
+from zhbert.train.checkpoint import KeepBest, load_model_state
+from zhbert.train.cost import Hardware, compile_if_worth_it, micro_batch_rows
+from zhbert.train.log import MetricsFile, ProgressLine, Sink, TensorBoard
+from zhbert.train.loop import EvaluationSet, LoopSettings, NotFiniteError, Outcome, Trainer
+from zhbert.train.optim import Optimizer, make_optimizer, schedule
+from zhbert.train.signals import write_notice
+
+
+def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> PretrainingResult:
+    """Train as ``setup`` says; the run's folder is held until ``held`` is closed."""
+    recipe, ranks = setup.recipe, setup.ranks
+    prepare_threads(recipe.threads)
+    if tensorboard:
+        TensorBoard.check()
+    start = begin(setup)
+    last_step = start.first_step + recipe.steps
+    for warning in schedule_warnings(recipe, last_step):
+        setup.say(warning)
+    rows = _micro_batch_rows(setup, start)
+    loader = training_rows(setup, rows, start.done)
+    evaluations = _evaluations(setup, rows)
+    optimizer = _prepare_model(setup, start)
+    for line in describe_run(setup, start, loader, rows):
+        setup.say(line)
+
+    ranks.on_first(lambda: _open_folder(setup, start, held))
+    instead = " in place of --overwrite" if setup.folder.overwrite else ""
+    held.enter_context(advising(f"run the same command again with --resume{instead}"))
+    metrics, sinks = _sinks(setup, start, last_step, tensorboard)
+    best = _best(setup, start, evaluations) if metrics else None
+    options = recipe.optimizer
+    trainer = Trainer(
+        start.model,
+        objective.PretrainingObjective(objective.candidate_sampler(recipe.softmax, setup.corpus)),
+        source=lambda step: loader.steps(step - start.first_step),
+        optimizer=optimizer,
+        schedule=schedule(
+            options.schedule,
+            options.learning_rate,
+            options.warmup_steps,
+            options.schedule_steps or last_step,
+        ),
+        settings=LoopSettings(
+            last_step=last_step,
+            seed=recipe.seed,
+            dtype=setup.dtype,
+            clip_norm=options.clip_norm,
+            checkpoint_every=recipe.checkpoint_every,
+            evaluate_every=recipe.evaluate_every,
+        ),
+        save=checkpoint_writer(setup, start, optimizer, metrics, rows),
+        sinks=[*sinks, best] if best else sinks,
+        evaluations=evaluations,
+        ranks=ranks,
+        start=start.state,
+        evaluated=_evaluated(setup, start, metrics),
+        notice=write_notice if ranks.first else lambda line: None,
+    )
+    outcome = _train(setup, trainer)
+    result = _finish(setup, start.model, outcome, best)
+    made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
+    share = dropped / max(1.0, made + dropped)
+    if dropped:
+        setup.say(f"{share:.2%} of the pieces were cut off to make pairs fit their rows")
+    return dataclasses.replace(result, dropped_share=share)
+
+
+# -- before the first step -------------------------------------------------------------------------
+
+
+def _micro_batch_rows(setup: RunSetup, start: Start) -> int:
+    recipe, ranks = setup.recipe, setup.ranks
+    rows = -(-recipe.batch_size // ranks.world_size)
+    if recipe.micro_batch_size:
+        return min(recipe.micro_batch_size, rows)
+    hardware = Hardware.of(ranks.device, setup.dtype, ranks.world_size)
+    most = micro_batch_rows(rows, setup.workload(start.shape), hardware)
+    # A run that goes on on another machine stays the same to the bit, if that has the memory.
+    info = start.checkpoint.info if setup.resumes and start.checkpoint else {}
+    return min(info.get("micro_batch_rows") or most, most)
+
+
+def _evaluations(setup: RunSetup, batch_size: int) -> list[EvaluationSet[MaskedBatch]]:
+    recipe, corpus = setup.recipe, setup.corpus
+    masked = held_out_rows(
+        corpus,
+        setup.tokenizer.vocabulary,
+        recipe.evaluation,
+        builder=recipe.rows.builder,
+        sequence_length=recipe.sequence_length,
+        batch_size=batch_size,
+    )
+    if recipe.evaluation.rows and recipe.evaluation.strategies and not masked:
+        setup.say(
+            f"{corpus.folder}: no held-out documents: evaluation is skipped (prepare it again "
+            "with --held-out 0.01 --overwrite to have some)"
+        )
+    return objective.evaluations_of(masked)
+
+
+def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
+    """Put the model on its device and compile it; return its optimiser, resumed if there is one."""
+    recipe, ranks, model = setup.recipe, setup.ranks, start.model
+    if recipe.rows.builder != "pairs":
+        # Nothing trains them, and DDP waits for the gradient of every trained parameter.
+        model.pooler.requires_grad_(False)
+        model.sentence_pair.requires_grad_(False)
+    model.to(ranks.device)
+    optimizer = make_optimizer(recipe.optimizer, model, setup.dtype)
+    if start.checkpoint is not None:
+        if ranks.first:
+            optimizer.load_state_dict(start.checkpoint.tensors("optimizer"))
+        if ranks.world_size > 1:
+            state = {name: value.to(ranks.device) for name, value in optimizer.state_dict().items()}
+            ranks.broadcast(list(state.values()))
+            optimizer.load_state_dict(state)
+    pieces = recipe.steps * recipe.batch_size * recipe.sequence_length
+    compile_if_worth_it(
+        model,
+        recipe.compile,
+        steps=recipe.steps,
+        operations=setup.workload(start.shape).operations() * pieces,
+        on_cpu=ranks.device.type == "cpu",
+        say=setup.say,
+    )
+    return optimizer
+
+
+def _open_folder(setup: RunSetup, start: Start, held: ExitStack) -> None:
+    """Hold the run's folder and write its beginning, now that everything it needs is there."""
+    held.enter_context(setup.folder.held())
+    write_beginning(setup, start)
+
+
+def _sinks(
+    setup: RunSetup, start: Start, last_step: int, tensorboard: bool
+) -> tuple[MetricsFile | None, list[Sink]]:
+    """Where the first process writes the log's lines, metrics.jsonl first; None in the others."""
+    if not setup.ranks.first:
+        return None, []
+    after = start.state.step if setup.resumes else None
+    metrics = MetricsFile(setup.folder.path / "metrics.jsonl", after, setup.say)
+    sinks: list[Sink] = [metrics]
+    if tensorboard:
+        sinks.append(TensorBoard(setup.folder.path / "tensorboard", after))
+    if not setup.quiet:
+        sinks.append(ProgressLine(sys.stderr, start.state.step, last_step))
+    return metrics, sinks
+
+
+def _best(
+    setup: RunSetup, start: Start, evaluations: list[EvaluationSet[MaskedBatch]]
+) -> KeepBest | None:
+    """What keeps the best weights, if the recipe says so and anything is evaluated."""
+    if not (setup.recipe.evaluation.keep_best and evaluations):
+        return None
+    return KeepBest(setup.folder.path / "best", start.model, len(evaluations), start.state.step)
+
+
+def _evaluated(setup: RunSetup, start: Start, metrics: MetricsFile | None) -> frozenset[str] | None:
+    """The evaluations of the first step that the log holds; None: the first step has none."""
+    evaluated = setup.ranks.on_first(lambda: metrics.evaluated if metrics else frozenset())
+    recipe = setup.recipe
+    measures_start = recipe.evaluation.keep_best and bool(recipe.initial_model)
+    return evaluated if start.checkpoint or measures_start else None
+
+
+# -- training, and after it ------------------------------------------------------------------------
+
+
+def _train(setup: RunSetup, trainer: Trainer[MaskedBatch]) -> Outcome:
+    try:
+        return trainer.train()
+    except NotFiniteError as error:
+        kept = checkpoints_of(setup).steps()
+        raise ZhbertError(f"{error}; {after_divergence(setup, kept)}") from None
+    finally:
+        for sink in trainer.sinks:
+            sink.close()
+
+
+def _finish(
+    setup: RunSetup, model: BertForPreTraining, outcome: Outcome, best: KeepBest | None
+) -> PretrainingResult:
+    """Write the final model of a run that is complete: the last weights, or the best ones."""
+    kept, evaluations = outcome.step, outcome.evaluations
+    if setup.ranks.first and not outcome.signal:
+        if best and (found := best.best()):
+            kept, evaluations = found.step, found.info["evaluations"]
+            load_model_state(model, found.tensors("model"), found.path)
+            if kept < outcome.step:
+                setup.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
+        write_final(setup, model)
+    return PretrainingResult(
+        folder=setup.folder.path,
+        step=outcome.step,
+        pieces=outcome.pieces,
+        seconds=outcome.seconds,
+        signal=outcome.signal,
+        evaluations=evaluations,
+        kept_step=kept,
+    )
