@@ -29,14 +29,14 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
-# Shares of an output's largest number (or of 1) that rounding in float32 explains. Two programs
-# that compute the same: measured with 12 layers of width 768 and 512 pieces, here and in
-# transformers, at most 3.4e-6. One program twice: equal weights give equal numbers, and a gelu that
-# is approximated or a lost bias of queries begin at 4e-6, in models of width 32. (A lost bias of
-# keys changes nothing: softmax cancels it.) Storage in float16 makes 4e-4.
+# Differences, as shares of an output's largest number (or of 1), that rounding in float32 explains.
+# Between this package and transformers at most 3.4e-6 was measured, with 12 layers of width 768 and
+# 512 pieces. Within one program equal weights give equal numbers. Real faults make more: in models
+# of width 32, an approximated gelu or a missing query bias make 4e-6 and more. (A missing key bias
+# changes nothing, since softmax cancels it.) Storage in float16 makes 4e-4.
 TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
-# Rows that go through the models together: the logits of more would take much memory.
+# Rows in a batch: the logits of more would take much memory.
 _ROWS = 4
 _TEXTS = (
     ("使用语言模型来预测下一个词的概率。", "2018年，谷歌发布了BERT。"),
@@ -47,7 +47,7 @@ _TEXTS = (
 
 
 class PaddedBatch(NamedTuple):
-    """What both models are given."""
+    """The input of both models."""
 
     input_ids: Tensor  # (B, L) int64
     attention_mask: Tensor  # (B, L) int64, 1 where a piece stands
@@ -57,8 +57,9 @@ class PaddedBatch(NamedTuple):
 class Runner(Protocol):
     """A model as a function from a batch to named tensors.
 
-    Names: "embeddings", "layer 1", ..., (B, L, H) each; "pooler" (B, H), "masked words" (B, L, V),
-    "sentence pair" (B, 2), as far as the model has them. Numbers at padding are not looked at.
+    The outputs are "embeddings" and "layer 1", "layer 2", ... (B, L, H), "pooler" (B, H),
+    "masked words" (B, L, V) and "sentence pair" (B, 2), as far as the model has them. Values at
+    padding are not compared.
     """
 
     def __call__(self, batch: PaddedBatch) -> Mapping[str, Tensor]:
@@ -68,7 +69,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far one output of two models lies apart."""
+    """How far one output of a model is from that of another model."""
 
     largest: float  # absolute
     magnitude: float  # the largest absolute number of the first model's output
@@ -79,7 +80,7 @@ class OutputDifference:
         return self.largest / self.magnitude if self.magnitude else self.largest
 
     def within(self, tolerance: float) -> bool:
-        """Small enough, for numbers of this magnitude? NaN never is."""
+        """Whether the difference is small enough, for numbers of this magnitude; NaN never is."""
         return self.largest <= tolerance * max(1.0, self.magnitude)
 
 
@@ -87,7 +88,7 @@ class OutputDifference:
 
 
 def zhbert_runner(name: str | Path) -> Runner:
-    """A folder, archive or name as this package runs it; heads that the file lacks are left out."""
+    """A model (folder, archive or name) run by this package, without heads that its file lacks."""
     model, checkpoint = _opened(name)
     heads = heads_of(checkpoint)
     linear = {
@@ -109,7 +110,7 @@ def zhbert_runner(name: str | Path) -> Runner:
         if "sentence_pair" in heads and "pooler" in heads:
             named["sentence pair"] = output.seq_relationship_logits
         for head, (weight, bias) in linear.items():
-            # Whatever it classifies, the same numbers in give the same numbers out.
+            # Applied to every piece, whether the head classifies texts or pieces.
             named[head.replace("_", " ")] = torch.nn.functional.linear(
                 last, weight.read().float(), bias.read().float()
             )
@@ -120,21 +121,21 @@ def zhbert_runner(name: str | Path) -> Runner:
 
 def _opened(name: str | Path) -> tuple[BertForPreTraining, Checkpoint]:
     with warnings.catch_warnings():
-        # Missing heads are left out and unused tensors said by the caller.
+        # Missing heads are left out of the comparison.
         warnings.simplefilter("ignore", UserWarning)
         model = BertForPreTraining.from_pretrained(name, quiet=True)
     return model, open_checkpoint(locate(name))
 
 
 def heads_of(checkpoint: Checkpoint) -> set[str]:
-    """The heads whose tensors are all there."""
+    """The heads of which all tensors are in the checkpoint."""
     return {
         name for name, head in HEADS.items() if all(n in checkpoint.entries for n in head.names)
     }
 
 
 def transformers_runner(name: str | Path) -> Runner:
-    """A Hugging Face folder as the transformers library runs it: an independent implementation.
+    """A Hugging Face folder, run by the transformers library: an independent implementation.
 
     Raises:
         ZhbertError: transformers is not installed, or cannot open the folder.
@@ -180,7 +181,7 @@ def transformers_runner(name: str | Path) -> Runner:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """No reports and progress bars of another library; its settings come back."""
+    """Without the library's messages and progress bars; restores its settings."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -206,7 +207,7 @@ def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
 def batches(
     config: BertConfig, tokenizer: Tokenizer | None, texts: Iterable[str] | None = None
 ) -> Iterator[PaddedBatch]:
-    """What to compare on: ``texts``, one a row; else sentences, pairs and random pieces.
+    """The input to compare on: ``texts``, one a row; else sentences, pairs and random pieces.
 
     By default a batch of sentences of unequal lengths, some with a second segment (where there is
     a tokenizer), and one of random pieces from the whole vocabulary: two rows, padded, and one as
@@ -266,7 +267,7 @@ def _padded(rows: Sequence[_Row], pad: int) -> PaddedBatch:
 
 @dataclass(frozen=True)
 class Parity:
-    """What comparing two models finds."""
+    """What a comparison of two models finds."""
 
     differences: dict[str, OutputDifference]  # by output, in the order of computation
     only_first: tuple[str, ...]  # outputs that the second model lacks
@@ -278,12 +279,12 @@ class Parity:
         return reduce(_larger, (d.largest for d in self.differences.values()), 0.0)
 
     def same(self, tolerance: float = TWO_PROGRAMS) -> bool:
-        """Is every output within the tolerance?"""
+        """Whether every output is within the tolerance."""
         return all(d.within(tolerance) for d in self.differences.values())
 
 
 def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity:
-    """Run both models on the same input; the largest difference of every output that both have."""
+    """The largest difference, over all batches, of every output that both models have."""
     found: dict[str, OutputDifference] = {}
     only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     for batch in inputs:
@@ -315,7 +316,7 @@ _SHAPE = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size",
 
 
 def check_shapes(one: BertConfig, other: BertConfig) -> None:
-    """Raise a ZhbertError where two models have nothing to compare."""
+    """Raise a ZhbertError where two models are of different shapes."""
     different = [
         f"{name} {getattr(one, name):,} and {getattr(other, name):,}"
         for name in _SHAPE

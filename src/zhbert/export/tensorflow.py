@@ -1,7 +1,9 @@
-"""Model folders as Google's BERT has them: a TensorFlow 1 checkpoint, bert_config.json, vocab.txt.
+"""Model folders in Google's layout (https://github.com/google-research/bert): a TensorFlow 1
+checkpoint, bert_config.json and vocab.txt.
 
-No .meta is written: it holds a graph of TensorFlow operations, which whoever opens such a model
-builds anew (Google's ``init_checkpoint``, transformers and bert4keras read variables by name).
+No .meta file is written. It would hold a graph of TensorFlow operations, but the programs that
+open such models build their own (Google's ``init_checkpoint``, transformers, bert4keras) and read
+the variables by name.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from zhbert.model.config import BertConfig
 from zhbert.model.tensorflow import import_tensorflow, to_tensorflow_name
 
 NAME = "bert_model.ckpt"
-# So much is in memory at a time, and makes a part of the data.
+# The size of a part of the data; one part at a time is in memory.
 _PART_BYTES = 64 << 20
-# What Google's own bert_config.json holds beside Hugging Face's fields; and labels, since a
-# classifier is of no use without their names.
+# Keys of Google's own bert_config.json beside those of BertConfig; and the names of labels, without
+# which a classifier is of no use.
 _KEPT = (
     "directionality",
     "pooler_fc_size",
@@ -36,7 +38,7 @@ _KEPT = (
     "id2label",
     "label2id",
 )
-# Hugging Face's alone: written where Google's code, which has them fixed, would compute otherwise.
+# Keys that only Hugging Face has. Google's code fixes these values; other ones are written.
 _FIXED = {"layer_norm_eps": 1e-12, "pad_token_id": 0}
 
 
@@ -48,16 +50,15 @@ def write_tensorflow(
 ) -> None:
     """Write bert_model.ckpt.*, bert_config.json and vocab.txt into a new folder.
 
-    At most 64 MB of tensors (or the largest one) are in memory at a time; a model above that has
-    its data in several parts.
-    Names without a counterpart in TensorFlow stay as they are.
+    At most 64 MB of tensors (or one larger tensor) are in memory at a time, and in one data file.
+    Tensors without a counterpart in Google's models keep their names.
 
     Raises:
         ZhbertError: TensorFlow is missing, or the disk is full.
     """
     tensorflow = import_tensorflow()
     with suppress(RuntimeError):
-        # Refused where the caller's program has begun to use its devices: then it knows them.
+        # TensorFlow refuses this once the calling program has used its devices.
         tensorflow.config.set_visible_devices([], "GPU")
     parts = in_shards(entries, _PART_BYTES)
     with _writing(tensorflow, folder), tensorflow.device("CPU:0"):
@@ -108,7 +109,7 @@ def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
 
 
 def _shared(tensorflow: Any, tensor: Tensor) -> Any:
-    """The tensor as TensorFlow's, in the same memory: by way of numpy it would be copied twice."""
+    """The tensor as one of TensorFlow's, in the same memory: through numpy it would be copied."""
     capsule = tensor.detach().contiguous().__dlpack__()
     return tensorflow.experimental.dlpack.from_dlpack(capsule)
 

@@ -5,13 +5,14 @@ zhbert download bert_tiny_cn --format tensorflow --out tiny-tf
 zhbert download https://example.org/model.zip
 zhbert download model.tgz --out model       (an archive that is here already)
 
-A download that breaks off goes on where it was when the command runs again.
-Without --out the model stays in the cache, where every verb finds it by the
-same name, also without a network. A checksum may stand behind the URL of an
-archive: https://example.org/model.zip#sha256=0f3a... (64 hex digits)
+An interrupted download is resumed when the command runs again. Without --out
+the model stays in the cache, where every verb finds it by the same name, also
+without a network. The URL of an archive may end in its checksum:
+https://example.org/model.zip#sha256=0f3a... (64 hex digits)
 
-HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE, HTTPS_PROXY, REQUESTS_CA_BUNDLE and
-ZHBERT_CACHE (where archives go, ~/.cache/zhbert) count.
+These environment variables are respected: HF_ENDPOINT, HF_TOKEN,
+HF_HUB_OFFLINE, HTTPS_PROXY, REQUESTS_CA_BUNDLE, and ZHBERT_CACHE (the folder
+for archives, by default ~/.cache/zhbert).
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """Get the model, and say where it is."""
     from zhbert import console
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:
         console.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
     if args.out:
-        # Before anything is fetched.
+        # Checked before anything is fetched.
         out = check_out(args.out, args.name, overwrite=args.overwrite)
         folder = save(args.name, out, form=args.format, replace=args.overwrite, quiet=quiet)
     else:

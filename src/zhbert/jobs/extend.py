@@ -4,13 +4,15 @@ zhbert extend chinese-roberta-wwm-ext --positions 1024 --out models/long
 zhbert extend MODEL --positions 2048 --new-rows repeat --out models/long
 
 The trained positions stay bit for bit: a row that fitted before gives the same
-outputs. The new ones are made of them, and have to be trained on then:
+outputs. The new ones are made from the trained ones and need further training:
 zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
     sequence_length=1024
 
-hierarchical  every new row is another mixture of two trained ones (Su Jianlin,
-              https://kexue.fm/archives/7947); the default, up to n x n rows
-repeat        the trained rows once more, as Longformer begins
+hierarchical  every new row is a different mixture of two of the n trained ones
+              (Su Jianlin, https://kexue.fm/archives/7947); up to n x n rows;
+              the default
+repeat        the trained rows once more, as Longformer is initialised
+              (https://arxiv.org/abs/2004.05150)
 
 MODEL is a folder, an archive or a name ('zhbert models'). More pieces instead
 of longer rows: 'zhbert vocab extend'. Less of either: 'zhbert shrink'.

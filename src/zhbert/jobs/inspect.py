@@ -5,8 +5,8 @@ zhbert inspect chinese_L-12_H-768_A-12.zip
 zhbert inspect runs/tiny/final/model.safetensors --json
 
 PATH is a model folder of any format, an archive, a name of the catalogue, a hub
-id, an address, or a file of weights. No model is built: tensors are read one by
-one.
+id, an address, or a file of weights. Tensors are read one at a time, and no model
+is built.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WORDS = {
     "question_answering": "questions",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-# Of a long list of names so many are shown; --json has them all.
+# How many names of a long list are shown; --json has all of them.
 _SHOWN = 2
 
 
@@ -41,12 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect and print; 0 also for what is strange, since that was the question."""
+    """Inspect and print; the exit code is 0 also where something is wrong with the model."""
     from zhbert import console
 
     path = without_secrets(args.path)
     files = find_files(args.path, quiet=args.quiet)
-    # Not before: a wrong path is said at once, without waiting for torch.
+    # Imported only now: for a wrong path, nobody should have to wait for torch.
     from zhbert.model.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(files)
@@ -124,7 +124,8 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.encoder.present:
         yield "encoder", _state(found.encoder)
     for name, head in found.heads.items():
-        # The first three belong to every BERT as it was pretrained; the others are not missed.
+        # These three are part of every pretrained BERT; of other heads it is no news that they
+        # are missing.
         if head.present or name in ("masked_words", "sentence_pair", "pooler"):
             yield _WORDS[name], _state(head) + _remark(name, found)
     if found.decoder != "shared":

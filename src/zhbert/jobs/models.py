@@ -1,4 +1,4 @@
-"""List the published models, or show one: its shape, where it is had, how to open it.
+"""List the published models, or show one: its shape, where to get it, how to open it.
 
 zhbert models
 zhbert models --language cn --size small
@@ -33,7 +33,7 @@ _WHERE = {
     "tensorflow_archive": "TensorFlow",
     "paddlehub_module": "PaddleHub",
 }
-# Columns that the label of a fact takes.
+# The width of the column of labels.
 _LABEL = 11
 _SURE = {
     "published": "",
@@ -92,10 +92,10 @@ def _list(chosen: list[ModelCard], quiet: bool) -> None:
     from zhbert import console
 
     table = console.table("=model", "=lang", ">shape", ">params", "source", "=forms")
-    # In a narrow window this is the column that gives way.
+    # In a narrow window this column is shortened.
     table.columns[4].overflow = "ellipsis"
     for card in chosen:
-        # A bare Paddle module is nothing that zhbert fetches: the card names it.
+        # zhbert does not fetch Paddle modules; 'zhbert models NAME' shows them.
         forms = " ".join(form for form in card.forms if form != "paddle")
         shape = f"{card.num_layers}x{card.hidden_size}"
         params = f"{count_parameters(card) / 1e6:.1f}M"
@@ -122,7 +122,7 @@ def _show(card: ModelCard) -> None:
     out.print(console.facts(_facts(card), _LABEL))
     for field, label in _WHERE.items():
         if place := getattr(card, field):
-            # Never broken into lines: it is there to be copied.
+            # Not broken into lines, so that it can be copied.
             out.print(f"{label:<{_LABEL}}  {place}", soft_wrap=True)
     if warning := head_warning(card):
         out.print(f"\nWARNING {warning}", style="bold red", soft_wrap=False)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """Count, and print the table."""
     from zhbert import console
     from zhbert.model.parameters import parameters_of
 

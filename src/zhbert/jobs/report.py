@@ -4,11 +4,12 @@
   zhbert report runs/*-wwm runs/*-char --base char --out report
   zhbert report runs/wwm runs/char --out curves --overwrite
 
-A RUN is a folder that 'zhbert finetune' or 'zhbert pretrain' wrote, finished or not. Scores are
-shown as "maximum (mean)" over the seeds, beside the published ones where the split is the same,
-and as shares of a base model's scores. --base names that model, one of the runs' or a published
-one ("RoBERTa-wwm-ext"), and adds the differences from it, tested by a paired bootstrap.
-report.html needs no network.
+A RUN is a folder that 'zhbert finetune' or 'zhbert pretrain' wrote, finished or
+not. Scores are shown as "maximum (mean)" over the seeds, beside the published
+ones where the split is the same, and as shares of a base model's scores. --base
+names that model, one of the runs' or a published one ("RoBERTa-wwm-ext"), and
+adds the differences from it, tested by a paired bootstrap. report.html needs no
+network.
 """
 
 from __future__ import annotations

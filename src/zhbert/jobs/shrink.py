@@ -5,14 +5,16 @@ zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
 zhbert shrink MODEL --vocab-from law.txt --vocab-size 8000 --out models/law
 zhbert shrink MODEL --positions 256 --out models/short
 
-The published small models begin as the first layers of a large one: RBT3, RBT4
-and RBT6 as layers 0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as layers 0-2 of
-RoBERTa-wwm-ext-large. They were trained on then, and a cut model needs that:
+The published small models began as the first layers of a large one
+(https://github.com/ymcui/Chinese-BERT-wwm): RBT3, RBT4 and RBT6 as layers 0-2,
+0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as layers 0-2 of RoBERTa-wwm-ext-large.
+Then they were trained further, which a model with fewer layers needs:
 zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
 
-What is kept is kept bit for bit, heads included. A smaller vocabulary keeps the
-rows of its pieces: text made of these gives the same outputs as before. So does
-text of no more pieces than --positions. ('zhbert extend' makes longer models.)
+What is kept is kept bit for bit, heads included. With a smaller vocabulary or
+fewer positions, text that still fits (all its pieces are kept, and no row is
+longer than --positions) gives the same outputs as before. 'zhbert extend' makes
+longer models.
 MODEL is a folder, an archive or a name ('zhbert models').
 """
 

@@ -25,20 +25,20 @@ zhbert vocab extend MODEL --with words.txt --out DIR
 zhbert vocab extend MODEL --with corpus/ --at-most 500 --out DIR
 zhbert vocab extend MODEL --from-text law.txt --min-frequency 20 --out DIR
 
---with is a list, one word or piece (##ing) a line, all of which is taken; or a
-corpus folder of 'zhbert prepare'. --from-text is prose. (Which of the two a
-file is, the option says: a line of prose is no word.) Prose and a corpus give
-first the characters that are [UNK], then the words that are cut into several
-pieces, those first that save most pieces. What was [UNK] when a corpus was
-prepared is lost there: its text says more.
+--with takes a list, with one word or piece (##ing) a line, and adds all of it;
+or a corpus folder of 'zhbert prepare'. --from-text takes prose. Prose and a
+corpus add first the characters that are [UNK], then the words that are cut into
+several pieces, beginning with those that save most pieces. In a corpus, words
+that were [UNK] when it was prepared are lost: its text gives more.
 
 A new row is the mean of the rows of the pieces that the word was cut into, and
-so is its bias for masked words. Trained rows stay bit for bit, and text without
-new pieces gives the same outputs as before. New ids come after the old ones;
-where a model has more rows than pieces, these spare rows are used first.
+so is its bias in the masked-word head. Trained rows stay bit for bit, and text
+without new pieces gives the same outputs as before. New ids come after the old
+ones; where a model has more rows than pieces, the spare rows are used first.
 
-Words are folded as the model's tokenizer folds text (lower case if uncased). A
-word of several Han characters cannot be a piece: BERT's tokenizer cuts at each.
+Words are normalised as by the model's tokenizer (lower case if uncased). A word
+of several Han characters cannot be a piece: BERT's tokenizer splits it into its
+characters.
 """
 # Rows of the table of new pieces, and words named in a remark; --json has them all.
 _SHOWN = 10

@@ -52,7 +52,7 @@ def _config(what: str, vocabulary_size: int) -> BertConfig:
     path = Path(what)
     if match := _SHAPE.fullmatch(what):
         layers, width = int(match[1]), int(match[2])
-        # No head count divides a width below 64 or one that is no multiple of 64; it adds nothing.
+        # One head fits every width, and the number of heads does not change that of parameters.
         shape = resolve_shape(
             ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
         )

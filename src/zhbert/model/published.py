@@ -13,12 +13,12 @@ from zhbert.wording import counted
 from zhbert.zoo.catalogue import CLASSES, ModelCard
 from zhbert.zoo.packaged import is_packaged, packaged_model
 
-# Google's Chinese vocabulary, which nearly all Chinese models share: what others are compared with.
+# The size of Google's Chinese vocabulary, which nearly all Chinese models have.
 _CHINESE_PIECES = 21128
 
 
 def count_parameters(card: ModelCard, *, heads: bool = False) -> int:
-    """Parameters of the card's shape, pooler included; ``heads``: of its pretraining, too.
+    """Parameters of the card's shape with the pooler; with ``heads``, also of both heads.
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> count_parameters(known_card("rbt3")), count_parameters(known_card("rbt3"), heads=True)
@@ -32,7 +32,7 @@ def count_parameters(card: ModelCard, *, heads: bool = False) -> int:
         max_position_embeddings=card.max_position_embeddings,
         type_vocab_size=card.type_vocab_size,
     )
-    # Roberta differs by its embeddings alone, and has no sentence pairs.
+    # RoBERTa differs only in its embeddings, and has no sentence-pair head.
     parts = count_parameters_by_part(
         config, masked_words=heads, sentence_pair=heads and card.opens_here
     )
@@ -40,7 +40,7 @@ def count_parameters(card: ModelCard, *, heads: bool = False) -> int:
 
 
 def compare_parameters(card: ModelCard) -> str:
-    """One or two sentences: the published count beside the one of the shape, and why they differ.
+    """One or two sentences that compare the published count with that of the shape.
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> compare_parameters(known_card("rbt3"))
@@ -73,7 +73,7 @@ def compare_parameters(card: ModelCard) -> str:
 
 
 def _figure(text: str) -> tuple[int, int]:
-    """A printed count and the worth of its last digit: "102.3M" -> (102_300_000, 100_000)."""
+    """A printed count, and the value of its last digit: "102.3M" -> (102_300_000, 100_000)."""
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?M", text)
     assert match, text
     decimals = match[2] or ""
@@ -93,7 +93,7 @@ def _millions(count: int) -> str:
 
 
 def class_remark(card: ModelCard) -> str:
-    """With which classes it opens, where its name or the catalogue suggests others.
+    """Which classes open it, where its name or the catalogue suggests other ones; else empty.
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> class_remark(known_card("bert-base-chinese"))
@@ -108,7 +108,7 @@ def class_remark(card: ModelCard) -> str:
 
 
 def head_warning(card: ModelCard) -> str:
-    """What is known to be wrong with the head that fills masks; empty where nothing is known."""
+    """A warning where the published mask-filling head is known not to be trained; else empty."""
     if card.fills_masks is not False:
         return ""
     return (
@@ -119,7 +119,7 @@ def head_warning(card: ModelCard) -> str:
 
 
 def commands_here(card: ModelCard) -> list[str]:
-    """How zhbert gets and opens it: lines for a shell, and for Python (``>>>``)."""
+    """How to get and open it with zhbert: lines for a shell, and for Python (``>>>``)."""
     lines = [f"zhbert download {card.name} --out {card.name}"]
     if card.opens_here:
         english = card.language == "en"
@@ -132,7 +132,7 @@ def commands_here(card: ModelCard) -> list[str]:
 
 
 def commands_in_transformers(card: ModelCard) -> list[str]:
-    """How transformers opens it: from the hub, or from the folder that ``download`` leaves."""
+    """How to open it with transformers: from the hub, or else from the downloaded folder."""
     place = card.hugging_face_id or card.name
     return [
         f'>>> transformers.{name}.from_pretrained("{place}")' for name in CLASSES[card.architecture]
@@ -140,14 +140,14 @@ def commands_in_transformers(card: ModelCard) -> list[str]:
 
 
 def scores_of(card: ModelCard) -> dict[str, Any] | None:
-    """What was measured of a model of this package; None of any other."""
+    """What was measured of a model that is part of this package; None for other models."""
     if card.package_folder is None or not is_packaged(card.package_folder):
         return None
     return read_json(packaged_model(card.package_folder) / "scores.json", dict, "scores")
 
 
 def score_facts(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was measured, and the figure, for people.
+    """The measurements of `scores_of` for people: what was measured, and the result.
 
     >>> score_facts({"set_phrases": {"phrases": 100, "top1": 7, "top5": 9}})
     [('set phrases, one character masked', '7 of 100; among the first five candidates 9')]

@@ -17,7 +17,8 @@ from zhbert.model.checkpoint import Entry
 from zhbert.model.names import PER_PIECE, POSITIONS
 
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
-# Beginnings of names, and what they are called in tables; the first that fits counts.
+# The beginnings of tensors' names, and the part of the model that they belong to; the first match
+# counts.
 _PARTS = (
     ("bert.embeddings.word_embeddings.", "word embeddings"),
     ("bert.embeddings.position_embeddings.", "position embeddings"),
@@ -32,7 +33,7 @@ _PARTS = (
 
 
 def keep_layers(entries: Mapping[str, Entry], layers: Sequence[int]) -> dict[str, Entry]:
-    """The model with these layers alone, numbered anew in the order given; the rest as it is.
+    """The entries with these layers only, renumbered in the order given; the rest as it is.
 
     Raises:
         ZhbertError: no layer, one that the model lacks, or one twice.
@@ -63,7 +64,7 @@ def keep_layers(entries: Mapping[str, Entry], layers: Sequence[int]) -> dict[str
 
 
 def select_rows(entries: Mapping[str, Entry], rows: Sequence[int]) -> dict[str, Entry]:
-    """The model whose piece ``i`` is piece ``rows[i]`` of this one; the rest as it is.
+    """The entries of a model whose piece ``i`` is piece ``rows[i]`` of this one.
 
     >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
     >>> select_rows({"cls.predictions.bias": bias}, [2, 0])["cls.predictions.bias"].read().tolist()
@@ -81,11 +82,11 @@ def select_rows(entries: Mapping[str, Entry], rows: Sequence[int]) -> dict[str, 
 def extend_rows(
     entries: Mapping[str, Entry], sources: Sequence[Sequence[int]], *, first: int
 ) -> dict[str, Entry]:
-    """The model with a row for each of ``sources``, from the id ``first`` on; the rest as it is.
+    """The entries with a row for each of ``sources``, from the id ``first`` on.
 
-    A new row is the mean of the rows that its source names, computed in float32 at least and
-    rounded to the type of the row. Spare rows (a model may have more rows than pieces) are used
-    before rows are added, and those that are left over stay.
+    A new row is the mean of the rows whose ids its source lists, computed in float32 or wider and
+    rounded to the type of the table. Spare rows (a model may have more rows than pieces) are used
+    first; spare rows that are left over stay.
 
     >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
     >>> grown = extend_rows({"cls.predictions.bias": bias}, [[0, 1], [2]], first=3)
@@ -113,13 +114,13 @@ def _extended(table: Tensor, rows: int, sources: Sequence[Sequence[int]], first:
 def resize_positions(
     entries: Mapping[str, Entry], length: int, by: str = "hierarchical"
 ) -> dict[str, Entry]:
-    """The model with ``length`` positions: its first ones as they are, and new ones made ``by``:
+    """The entries with ``length`` positions: the first ones as they are, new ones made ``by``:
 
-    - ``repeat``: the rows from the first one on, over and over, as Longformer begins
-      (https://arxiv.org/abs/2004.05150, section 5);
-    - ``hierarchical``: row i n + j of n trained ones is a u_i + (1 - a) u_j, where u is what makes
-      the trained rows the first of these, and a = 0.4 (https://kexue.fm/archives/7947); at most
-      n^2 rows, all of them different.
+    - ``repeat``: the trained rows from the first one on, over and over, as Longformer is
+      initialised (https://arxiv.org/abs/2004.05150, section 5);
+    - ``hierarchical``: of n trained rows, row i n + j becomes a u_i + (1 - a) u_j with a = 0.4,
+      where u is chosen such that rows 0 to n - 1 are the trained ones (Su Jianlin,
+      https://kexue.fm/archives/7947). That gives up to n^2 different rows.
 
     Raises:
         ZhbertError: no position embeddings, or more rows than can be made so.
@@ -149,11 +150,11 @@ def _repeated(table: Tensor, length: int) -> Tensor:
 def _hierarchical(table: Tensor, length: int) -> Tensor:
     trained = len(table)
     wide = table.to(torch.promote_types(table.dtype, torch.float32))
-    # The first factor of Su's decomposition; the first row's weight is a.
+    # u, from the trained rows p: p_j = a u_0 + (1 - a) u_j, and p_0 = u_0.
     bases = (wide - _FIRST * wide[0]) / (1 - _FIRST)
     number = torch.arange(trained, max(trained, length))
     made = _FIRST * bases[number // trained] + (1 - _FIRST) * bases[number % trained]
-    # Those that were trained stay bit for bit; computed anew they would be rounded.
+    # The trained rows are copied: computed from u, they would be rounded.
     return torch.cat([table[:length], made.to(table.dtype)])
 
 
@@ -162,7 +163,7 @@ _NEW_ROWS = {"hierarchical": _hierarchical, "repeat": _repeated}
 
 
 def parameters_by_part(entries: Mapping[str, Entry]) -> dict[str, int]:
-    """How many numbers each part of a model holds, in the order of the model.
+    """The number of parameters of each part of a model, in the order of the model.
 
     >>> parameters_by_part({"classifier.weight": Entry.of(torch.ones(2, 8))})
     {'other heads': 16}
