@@ -165,13 +165,15 @@ class _Finder:
             if done < start:
                 yield None, done, start
             yield number, start, end
-            # As in `tokenizers`, a token may take white space that the one before it took.
+            # As in `tokenizers`, a token that begins with white space may overlap the token before
+            # it, which took that white space.
             done = end
         if done < len(text):
             yield None, done, len(text)
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether no letter, mark or digit stands beside text[start:end]."""
     letters = code_points().letters
     before, after = text[start - 1 : start], text[end : end + 1]
     return before not in letters and after not in letters

@@ -25,18 +25,19 @@ TOO_LONG = f"over {MAX_CHARACTERS_PER_WORD} characters: always [UNK]"
 
 @dataclass(frozen=True)
 class Admission:
-    """What became of a list of words: pieces to add, those known already, those that cannot be."""
+    """Which words of a list are new pieces, which are known, and which cannot be pieces."""
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
-    refused: dict[str, list[str]] = field(default_factory=dict)  # by reason
+    refused: dict[str, list[str]] = field(default_factory=dict)
+    """by the reason"""
 
 
 def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
-    """The same tokenizer, other pieces.
+    """The same tokenizer with other pieces.
 
-    Added tokens at the end of ``pieces`` stay outside the word pieces. Others must become rows of
-    vocab.txt, since transformers numbers added tokens after all of these.
+    Added tokens at the end of ``pieces`` stay outside the word pieces. Those that pieces follow
+    become rows of vocab.txt, since transformers numbers added tokens after all of its rows.
 
     >>> from zhbert.text.added_tokens import AddedToken
     >>> old = Tokenizer(["[UNK]", "a"], special_tokens={}, added_tokens=[AddedToken("「")])
@@ -44,7 +45,7 @@ def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
     [2, 3]
 
     Raises:
-        ZhbertError: word pieces would lead to an added token where it is not to be found.
+        ZhbertError: as a row of vocab.txt, an added token would be found in other places.
     """
     beyond = set(tokenizer.vocabulary[tokenizer.num_word_pieces :])
     count = len(pieces)
@@ -67,7 +68,7 @@ def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
 
 
 def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
-    """What the tokenizer makes of a piece's text: at the beginning of a word, or inside one (##).
+    """The ids that the text of a piece gets: inside a word if it begins with ##, else alone.
 
     >>> ids_of_piece(Tokenizer(["[UNK]", "ab", "##a", "##b"]), "##ba")
     [3, 2]
@@ -89,7 +90,7 @@ def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
 
 
 def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
-    """Words as the tokenizer folds them, without duplicates: which can be pieces, which are.
+    """Which words of a list can become pieces; as the tokenizer folds them, without duplicates.
 
     >>> found = admit(Tokenizer(["[UNK]", "的"]), ["BERT", "bert", "的", "##Ing", "新冠"])
     >>> found.new, found.known, list(found.refused.values())
@@ -112,11 +113,11 @@ def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
 
 
 def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
-    """The piece that a word is, or the word itself and why no text leads to it."""
+    """The piece that a word would be; or the word and the reason why no text leads to it."""
     if tokenizer.id_of(word) is not None:
         return word, None
     inside = word.startswith(CONTINUATION) and word != CONTINUATION
-    # A letter before it makes the rest of it the inside of a word.
+    # With a letter before it, what follows ## is the inside of a word.
     before = "a" if inside else ""
     text = before + word.removeprefix(CONTINUATION) if inside else word
     parts = normalized_words(text, tokenizer.options)
@@ -136,9 +137,10 @@ def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
 
 @dataclass
 class CutWords:
-    """Counts the words of a text that are no single piece: cut into several, or [UNK].
+    """Counts the words of a text that are not one piece: those cut into several, and [UNK].
 
-    Of spellings that differ ``max_words`` are held at most; of more, the rarest are forgotten.
+    At most ``max_words`` distinct spellings are held; when there are more, the rarest are
+    forgotten.
 
     >>> words = CutWords(Tokenizer(["[UNK]", "好", "a", "##b"]))
     >>> words.add("好 AB ab 龘")
@@ -155,7 +157,7 @@ class CutWords:
         self._inside = np.array([p.startswith(CONTINUATION) and len(p) > 2 for p in pieces])
 
     def add(self, text: str) -> None:
-        """Count one block of text; no word crosses from one block to the next."""
+        """Count one block of text; blocks end between words."""
         encoding = self.tokenizer.encode(text, special_tokens=False)
         if not len(encoding):
             return
@@ -169,12 +171,12 @@ class CutWords:
             self._spellings = Counter(dict(ranked(self._spellings)[: self.max_words // 2]))
 
     def folded(self) -> Counter[str]:
-        """The words as the tokenizer looks them up."""
+        """The counts of the words as the tokenizer folds them."""
         return fold_counts(self._spellings, self.tokenizer.options)
 
 
 def fold_counts(spellings: Counter[str], options: Options) -> Counter[str]:
-    """Occurrences of words as a tokenizer with these options looks them up.
+    """Add up the counts of spellings that a tokenizer with these options folds to one word.
 
     >>> fold_counts(Counter({"Bert": 2, "BERT": 1}), Options())
     Counter({'bert': 3})
@@ -190,12 +192,18 @@ def fold_counts(spellings: Counter[str], options: Options) -> Counter[str]:
 def pieces_for(
     tokenizer: Tokenizer, words: Counter[str], *, at_most: int, min_frequency: int
 ) -> dict[str, int]:
-    """Pieces that words ask for, with their counts: what saves most comes first.
+    """Choose the pieces that help most with some words; return them with their counts.
 
-    First the characters for want of which words are [UNK], alone or in their ``##`` form, the most
-    frequent first. Then whole words, by the pieces that each saves in the text. A whole word, not
-    parts of it: its row begins as the mean of what it was, and every text that has the word
-    trains it. A word without a letter (a number, a line of symbols) gets no row.
+    First the characters without which words are [UNK], alone or in their ``##`` form, the most
+    frequent first. Then whole words, by the number of pieces that each saves in the text; not
+    parts of words, since a whole word's row can begin as the mean of the pieces that it replaces.
+    A word without a letter (a number, a line of symbols) gets no row.
+
+    Args:
+        tokenizer: the tokenizer whose vocabulary is extended.
+        words: folded words and their counts, from `CutWords` or `fold_counts`.
+        at_most: how many pieces to choose at most.
+        min_frequency: what occurs less often is not chosen.
 
     >>> tokenizer = Tokenizer(["[UNK]", "a", "b", "##a", "##b"])
     >>> words = Counter({"ab": 5, "abba": 3, "bc": 2, "aa": 1})

@@ -1,7 +1,9 @@
 """BERT's normalisation with offsets: cleaning, spaces around Chinese, accents, lower case.
 
-`normalize` is the plain statement of the rules, stage by stage; `rules` condenses them into one
-table over all code points, from which the native tokenizer makes its own.
+`normalize` states the rules stage by stage, as BertNormalizer of `tokenizers` does them
+(https://github.com/huggingface/tokenizers) and BasicTokenizer of Google's
+https://github.com/google-research/bert before it. `rules` condenses them into tables over all code
+points, of which the native tokenizer makes its own.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _SURROGATES = "d800-dfff"
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen about BERT's normalisation (Hugging Face's names)."""
+    """The options of BERT's normalisation, by Hugging Face's names."""
 
     do_lower_case: bool = True
     strip_accents: bool | None = None  # None: as do_lower_case
@@ -31,7 +33,7 @@ class Options:
 
     @property
     def strips_accents(self) -> bool:
-        """Whether accents are removed in the end."""
+        """Whether accents are removed: ``strip_accents``, or if it is None ``do_lower_case``."""
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
 
 
@@ -63,12 +65,12 @@ def _orders(text: str) -> dict[str, int]:
 
 
 class CodePoints:
-    """The generated table, each part of it read when it is first asked for."""
+    """Sets of code points, as tools/codepoints.py found them; each is parsed when first used."""
 
     @cached_property
     def removed(self) -> frozenset[str]:
-        """Controls, formats, private use, NUL, U+FFFD: what cleaning removes."""
-        # A lone surrogate is no character at all: it goes the way of control characters.
+        """What cleaning removes: control, format and private-use characters, NUL and U+FFFD."""
+        # A lone surrogate is no character; it is treated as a control character.
         return _set(_codepoints.REMOVED) | _set(_SURROGATES)
 
     @cached_property
@@ -78,17 +80,17 @@ class CodePoints:
 
     @cached_property
     def chinese(self) -> frozenset[str]:
-        """What BERT takes for a Chinese character."""
+        """What BERT takes for a Chinese character, which stands alone."""
         return _set(_codepoints.CHINESE)
 
     @cached_property
     def punctuation(self) -> frozenset[str]:
-        """What stands alone besides."""
+        """What BERT takes for punctuation, which stands alone, too."""
         return _set(_codepoints.PUNCTUATION)
 
     @cached_property
     def letters(self) -> frozenset[str]:
-        """Letters, marks, digits and joiners: beside them an added token is no single word."""
+        r"""Letters, marks, digits and joiners: the word characters (\w) of Rust's regex."""
         return _set(_codepoints.LETTERS)
 
     @cached_property
@@ -98,28 +100,28 @@ class CodePoints:
 
     @cached_property
     def lower(self) -> Mapping[str, str]:
-        """What lower-casing changes."""
+        """What lower-casing makes of each character that it changes."""
         return _strings(_codepoints.LOWER)
 
     @cached_property
     def decompositions(self) -> Mapping[str, str]:
-        """Full canonical decompositions, but for Hangul syllables."""
+        """Full canonical decompositions, except those of Hangul syllables."""
         return _strings(_codepoints.DECOMPOSITIONS)
 
     @cached_property
     def orders(self) -> Mapping[str, int]:
-        """The place of combining marks among each other; absent (0): no such mark."""
+        """The canonical combining class of each combining mark, renumbered from 1."""
         return _orders(_codepoints.ORDERS)
 
 
 @cache
 def code_points() -> CodePoints:
-    """The table, once."""
+    """The sets, made once."""
     return CodePoints()
 
 
 def decompose(character: str) -> str:
-    """One character's canonical decomposition, in full.
+    """The full canonical decomposition of one character.
 
     >>> [hex(ord(c)) for c in decompose("한")]
     ['0x1112', '0x1161', '0x11ab']
@@ -133,9 +135,11 @@ def decompose(character: str) -> str:
 
 
 def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
-    """Normalise ``text``; also return, for each character of the result, whence it came.
+    """Normalise ``text``.
 
-    Returns the characters and, of the same length, positions in ``text``, increasing.
+    Returns:
+        The characters of the result, and for each the place in ``text`` that it came from;
+        the places increase.
 
     >>> normalize("É 中", Options())
     (['e', ' ', ' ', '中', ' '], [0, 1, 2, 2, 2])
@@ -164,7 +168,7 @@ def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
 def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str], list[int]]:
     """Decompose, bring the marks into canonical order, remove those that count as accents."""
     points = code_points()
-    # (order, character, whether it is the first of its original character)
+    # (combining class, character, whether it is the first of its original character)
     decomposed: list[tuple[int, str, bool]] = []
     sorted_up_to = 0
     for character in characters:
@@ -177,8 +181,8 @@ def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str]
     decomposed[sorted_up_to:] = sorted(decomposed[sorted_up_to:], key=lambda d: d[0])
     kept: list[str] = []
     kept_origins: list[int] = []
-    # Origins are counted off in the new order, as `tokenizers` does: a mark that was moved takes
-    # the place, and so the offset, of the one that stood there.
+    # As in `tokenizers`, origins follow the new order: a mark that was moved gets the offset of the
+    # one whose place it takes.
     position = -1
     for _, part, first in decomposed:
         position += first
@@ -198,7 +202,7 @@ def _lower(characters: list[str], origins: list[int]) -> tuple[list[str], list[i
 
 
 def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
-    """The runs of a normalised text that word pieces are looked up in: (start, end).
+    """Cut a normalised text into words at blanks and around punctuation: (start, end) each.
 
     >>> list(split_words(list("it's  ok")))
     [(0, 2), (2, 3), (3, 4), (6, 8)]
@@ -218,7 +222,7 @@ def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def normalized_words(text: str, options: Options) -> list[str]:
-    """The words that word pieces are looked up in: cleaned, folded, Han and signs alone.
+    """Normalise a text and cut it into the words that become word pieces.
 
     >>> normalized_words("Café的Wi-Fi", Options())
     ['cafe', '的', 'wi', '-', 'fi']
@@ -234,12 +238,12 @@ DROPPED = {
     "zero_width": "zero-width",
     "control": "control",
 }
-"""The kinds of characters that are removed before anything else (see ``dropped``), in words."""
+"""The kinds of characters that cleaning removes, and what messages call them."""
 
 
 @lru_cache(maxsize=1)
 def _dropped_kinds() -> NDArray[np.uint8]:
-    """(0x110000,) 0 for what is kept, else the place of its kind in DROPPED, from 1."""
+    """(0x110000,) uint8: 0 for what is kept, otherwise the place of its kind in DROPPED, from 1."""
     by_category = {"Co": 3, "Cf": 4, "Cc": 5}
     kinds = np.zeros(NUM_CODE_POINTS, np.uint8)
     for first, last in _ranges(_codepoints.REMOVED):
@@ -250,10 +254,10 @@ def _dropped_kinds() -> NDArray[np.uint8]:
 
 
 def dropped(codes: NDArray[np.uint32]) -> dict[str, int]:
-    r"""How many characters of a text the normaliser removes, by kind; zeros are left out.
+    r"""How many characters of a text cleaning removes, by kind; kinds without any are left out.
 
-    A replacement character (U+FFFD) stands where a text was broken before; the code points for
-    private use are frequent in Chinese text from the web; zero-width ones format.
+    A replacement character (U+FFFD) stands where a text was once decoded wrongly. Private-use
+    characters are frequent in Chinese text from the web.
 
     >>> dropped(np.array([ord(c) for c in "好\u200b\ufffd\ue5e5\0"], np.uint32))
     {'nul': 1, 'replacement': 1, 'private_use': 1, 'zero_width': 1}
@@ -263,7 +267,7 @@ def dropped(codes: NDArray[np.uint32]) -> dict[str, int]:
 
 
 def describe_dropped(counts: Mapping[str, int]) -> str:
-    """What was removed, in words.
+    """A sentence about the characters that were removed.
 
     >>> describe_dropped({"nul": 10, "replacement": 20})
     '10 NUL and 20 U+FFFD characters were dropped'
@@ -275,10 +279,11 @@ def describe_dropped(counts: Mapping[str, int]) -> str:
     return f"{shown} {'character was' if one else 'characters were'} dropped"
 
 
-# What `rules` says of a code point; the native module has the same numbers.
+# The kinds of code points in `rules`; the native module has the same numbers.
 WORD, REMOVED, SPACE, ALONE, REORDER, ACCENT, MULTI, HANGUL = range(8)
 
-# Sorted code points, where each one's string starts (+ the end), the strings: uint32.
+# A table from code points to strings: the code points, sorted; where each one's string starts, and
+# the end of the last; the strings, one after another. All uint32.
 Strings = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
 
 
@@ -286,10 +291,11 @@ Strings = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
 class Rules:
     """All of BERT's normalisation as tables, for given options.
 
-    ``kinds``: (0x110000,) uint8. ``changes``: what a code point becomes in the end, if not itself:
-    one character, or several for kind MULTI. Kind HANGUL is decomposed by arithmetic.
-    ``decompositions`` and ``orders`` (code points, places) serve texts with a character of kind
-    REORDER: a combining mark that is kept, whose place depends on its neighbours.
+    ``kinds``: (0x110000,) uint8. ``changes``: what a code point becomes, if not itself: one
+    character, or several for kind MULTI. Hangul syllables are decomposed by arithmetic.
+    ``decompositions`` and ``orders`` (code points and their combining classes) are only for texts
+    with a character of kind REORDER: a combining mark that is kept, whose place depends on its
+    neighbours.
     """
 
     kinds: NDArray[np.uint8]
@@ -300,39 +306,20 @@ class Rules:
 
 @lru_cache(maxsize=16)
 def rules(options: Options) -> Rules:
-    """The tables of these options, made once."""
+    """Condense the normalisation with these options into tables."""
     points = code_points()
-    kinds = np.full(NUM_CODE_POINTS, WORD, np.uint8)
-    for text, kind in (
-        (_codepoints.PUNCTUATION, ALONE),
-        (_codepoints.CHINESE if options.tokenize_chinese_chars else "", ALONE),
-        (_codepoints.SPACES, SPACE),
-        (_codepoints.REMOVED, REMOVED),
-        (_SURROGATES, REMOVED),
-    ):
-        for first, last in _ranges(text):
-            kinds[first : last + 1] = kind
+    kinds = _basic_kinds(options)
     changes: dict[int, str] = {}
     affected = set(points.lower) if options.do_lower_case else set()
     if options.strips_accents:
         affected |= points.accents | set(points.decompositions) | set(points.orders)
     for character in affected:
         code = ord(character)
-        changed = character
-        if options.strips_accents:
-            parts = decompose(character)
-            changed = "".join(part for part in parts if part not in points.accents)
-            if any(part in points.orders for part in changed):
-                kinds[code] = REORDER
-                continue
-        if options.do_lower_case:
-            changed = "".join(points.lower.get(part, part) for part in changed)
-        if changed == "":
-            kinds[code] = ACCENT
-        elif len(changed) > 1:
-            kinds[code] = MULTI
-        elif kinds[code] == WORD:
-            kinds[code] = ALONE if changed in points.punctuation else WORD
+        changed = _changed(character, options)
+        if changed is None:
+            kinds[code] = REORDER
+            continue
+        kinds[code] = _kind_of(changed, int(kinds[code]))
         if changed not in ("", character):
             changes[code] = changed
     if options.strips_accents:
@@ -349,7 +336,45 @@ def rules(options: Options) -> Rules:
     )
 
 
+def _basic_kinds(options: Options) -> NDArray[np.uint8]:
+    """(0x110000,): the kind of each code point, before accents and capitals are looked at."""
+    kinds = np.full(NUM_CODE_POINTS, WORD, np.uint8)
+    for text, kind in (
+        (_codepoints.PUNCTUATION, ALONE),
+        (_codepoints.CHINESE if options.tokenize_chinese_chars else "", ALONE),
+        (_codepoints.SPACES, SPACE),
+        (_codepoints.REMOVED, REMOVED),
+        (_SURROGATES, REMOVED),
+    ):
+        for first, last in _ranges(text):
+            kinds[first : last + 1] = kind
+    return kinds
+
+
+def _changed(character: str, options: Options) -> str | None:
+    """What a character becomes; None if that depends on its neighbours: a mark that is kept."""
+    points = code_points()
+    if options.strips_accents:
+        parts = [part for part in decompose(character) if part not in points.accents]
+        if any(part in points.orders for part in parts):
+            return None
+        character = "".join(parts)
+    if options.do_lower_case:
+        character = "".join(points.lower.get(part, part) for part in character)
+    return character
+
+
+def _kind_of(changed: str, kind: int) -> int:
+    """The kind of a character of this ``kind`` that becomes ``changed``."""
+    if changed == "":
+        return ACCENT
+    if len(changed) > 1:
+        return MULTI
+    return ALONE if kind == WORD and changed in code_points().punctuation else kind
+
+
 def _pack(strings: Mapping[int, str]) -> Strings:
+    """A mapping as arrays."""
     keys = sorted(strings)
     starts = np.zeros(len(keys) + 1, np.uint32)
     np.cumsum([len(strings[key]) for key in keys], out=starts[1:])

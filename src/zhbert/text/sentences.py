@@ -1,7 +1,7 @@
-"""Where sentences end, and a hash of a document or a line: over a whole block of text at once.
+"""Where sentences end, and hashes of documents and lines, for a whole block of text at once.
 
-Text is handled as an array of code points; the loops over them are native (``_segment.cpp``), with
-the same functions in Python beside them for where no compiler was at hand (and as an oracle).
+Text is an array of code points. The loops over them are in C++ (``_segment.cpp``); each has a twin
+in Python here, for machines without a compiler and for the tests, which compare the two.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ native = _segment
 
 Array = np.ndarray[Any, Any]
 
-# A "sentence" without any end mark is cut here: what a segmenter holds in memory stays bounded.
+# A sentence of more characters is cut, so that a segmenter's memory stays bounded.
 LONGEST_SENTENCE = 10_000
 
-# What is known of a sentence: it is the first of its line; of its document; it was cut off because
-# it was too long; its document's start was given (and not found by a blank line).
+# Flags of a sentence: it is the first of its line; the first of its document; it was cut off since
+# it was too long; its document's start was given, not found by a blank line.
 STARTS_LINE, STARTS_DOCUMENT, CUT, GIVEN = 1, 2, 4, 8
 
 _MARKS = "。｡！？…⋯!?"
@@ -38,9 +38,9 @@ _MARK = re.compile(f'[{_MARKS}"]')
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a text: one after another they are the text, line ends included.
+    """The sentences of a text, which cover it, line ends included.
 
-    Sentence s is ``text[ends[s-1]:ends[s]]``; blank lines go with the sentence before them.
+    Sentence s is ``text[ends[s - 1]:ends[s]]``. Blank lines belong to the sentence before them.
     """
 
     ends: Array  # (sentences,) int32, in characters; the last is the text's length
@@ -50,12 +50,12 @@ class Sentences:
 
 
 def codes_of(text: str) -> Array:
-    """The code points of ``text``, (characters,) uint32."""
+    """The code points of a text: (characters,) uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def text_of(codes: Array) -> str:
-    """The text of these code points."""
+    """The text of some code points."""
     return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
@@ -68,10 +68,15 @@ def split_text(
 ) -> Sentences:
     r"""Find the lines and sentences of a text whose lines end with ``\n``.
 
-    A sentence ends after 。！？… (and an ASCII ! or ? that stands by Chinese text, a blank or the
-    line's end) and the closing quotes and brackets that follow; a line's end always ends one. A
-    document starts at each of ``document_starts`` (int64, increasing) and, with
-    ``blank_lines_separate``, after each blank line. A line of blanks holds no sentence.
+    A sentence ends after 。！？… and the closing quotes and brackets that follow, and with its
+    line. An ASCII ! or ? ends one only beside Chinese text, a blank or the line's end. A line of
+    blanks holds no sentence.
+
+    Args:
+        codes: the text's code points.
+        document_starts: where documents start: int64, increasing.
+        blank_lines_separate: documents also start after blank lines.
+        longest: a sentence of more characters is cut, if possible at a blank or a comma.
 
     >>> text = "他说：“好。”我……不知道！\n\n下一句"
     >>> found = split_text(codes_of(text), np.zeros(1, np.int64), blank_lines_separate=True)
@@ -90,7 +95,7 @@ def split_text(
 def split_text_python(
     codes: Array, document_starts: Array, blank_lines_separate: bool, longest: int
 ) -> Sentences:
-    """``split_text`` in Python: the same, slowly."""
+    """`split_text` in Python: the same result, slowly."""
     text = text_of(codes)
     forced = document_starts.tolist()
     ends: list[int] = []
@@ -125,7 +130,7 @@ def split_text_python(
 
 
 def _line_ends(line: str) -> list[int]:
-    """Where the sentences of one line (no line end, not blank) end."""
+    """Where the sentences of a line end; the line is not blank and comes without its line end."""
     ends: list[int] = []
     quoted = False
     at = 0
@@ -157,7 +162,7 @@ def _line_ends(line: str) -> list[int]:
 
 
 def _cuts(text: str, start: int, end: int, longest: int) -> list[int]:
-    """Where text[start:end] is cut so that no part is longer than ``longest``; ``end`` is last."""
+    """The ends of the parts of text[start:end], none longer than ``longest``."""
     cuts = []
     while end - start > longest:
         places = range(start + longest, start + longest // 2, -1)
@@ -170,7 +175,10 @@ def _cuts(text: str, start: int, end: int, longest: int) -> list[int]:
 
 
 def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array:
-    """A 64-bit hash of each span of the text, blanks at its two ends left out: (spans,) uint64."""
+    """A 64-bit hash of each span of a text without the blanks around it: (spans,) uint64.
+
+    Its last step is the finaliser of MurmurHash3 (https://github.com/aappleby/smhasher).
+    """
     starts = np.ascontiguousarray(starts, np.int32)
     ends = np.ascontiguousarray(ends, np.int32)
     if native is None:
@@ -179,7 +187,7 @@ def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array
 
 
 def hash_spans_python(codes: Array, starts: Array, ends: Array, seed: int) -> Array:
-    """``hash_spans`` in Python: the same, slowly."""
+    """`hash_spans` in Python: the same result, slowly."""
     text = text_of(codes)
     everything = (1 << 64) - 1
     hashes = []

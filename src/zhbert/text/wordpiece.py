@@ -44,7 +44,9 @@ class WordPieceEngine(Protocol):
 
 
 class PythonWordPiece:
-    """WordPiece by greedy longest match, from the left (https://arxiv.org/abs/1609.08144).
+    """WordPiece by greedy longest match from the left, as BERT's WordpieceTokenizer does it.
+
+    (https://github.com/google-research/bert/blob/master/tokenization.py)
 
     ``ids``: the word pieces. ``added``: tokens that are looked for first.
     """

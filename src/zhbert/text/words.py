@@ -14,33 +14,37 @@ from numpy.typing import NDArray
 from zhbert.text.sentences import text_of
 from zhbert.wording import counted
 
-# pieces_per_word counts words of 1, 2, ... pieces; the last place counts all longer ones.
+# Places of ``pieces_per_word``: words of 1, 2, ... pieces; the last one counts all longer words.
 HISTOGRAM_SIZE = 7
 
 
 @dataclass(frozen=True)
 class WordPieces:
-    """Several texts' pieces with their word boundaries, concatenated.
-
-    ``ids``: (pieces,) int32. ``word_starts``: (pieces,) bool. ``starts``: (texts + 1,) int64, text
-    t is ``ids[starts[t]:starts[t + 1]]``. ``words``: those with at least one piece. ``widened``:
-    words that a boundary inside one of their pieces would have cut. ``unknown``: [UNK] pieces.
-    ``pieces_per_word``: (7,) int64, words of 1 to 6 pieces and of 7 or more.
-    """
+    """The pieces of several texts, one text after another, with their word boundaries."""
 
     ids: NDArray[np.int32]
+    """(pieces,)"""
     word_starts: NDArray[np.bool_]
+    """(pieces,): whether a piece is the first of its word"""
     starts: NDArray[np.int64]
+    """(texts + 1,): text t is ``ids[starts[t]:starts[t + 1]]``"""
     words: int
+    """how many words have at least one piece"""
     widened: int
+    """how many words were widened, since the segmenter's boundary was inside a piece"""
     unknown: int
+    """how many pieces are [UNK]"""
     pieces_per_word: NDArray[np.int64]
+    """(7,): how many words have 1 to 6 pieces, and 7 or more"""
 
 
 def texts_of_run(
     codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
 ) -> tuple[list[str], list[NDArray[np.int32]]]:
-    """Texts that stand in ``codes`` one after another, and the word ends of each."""
+    """The texts that stand in ``codes`` one after another, and the word ends of each.
+
+    The arguments are those of ``Tokenizer.encode_run``.
+    """
     text = text_of(codes)
     places = list(zip([0, *text_ends.tolist()], text_ends.tolist(), strict=False))
     low = np.searchsorted(word_ends, [a for a, _ in places], "right")
@@ -53,7 +57,7 @@ def texts_of_run(
 
 
 def joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """``starts`` of several texts after those of others.
+    """Join the ``starts`` of several groups of texts.
 
     >>> joined_starts([np.array([0, 2, 3]), np.array([0, 4])]).tolist()
     [0, 2, 3, 7]
@@ -63,7 +67,7 @@ def joined_starts(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 
 def joined(parts: Sequence[WordPieces]) -> WordPieces:
-    """The word pieces of several texts after those of others."""
+    """Join the word pieces of several groups of texts."""
     return WordPieces(
         ids=np.concatenate([part.ids for part in parts]),
         word_starts=np.concatenate([part.word_starts for part in parts]),
@@ -78,11 +82,11 @@ def joined(parts: Sequence[WordPieces]) -> WordPieces:
 def align(
     offsets: Sequence[tuple[int, int]], word_ends: Sequence[int]
 ) -> tuple[list[bool], list[bool]]:
-    """Which pieces of one text start a word, and in which of them a word boundary falls.
+    """Which pieces of a text start a word, and which have a word boundary inside.
 
-    ``word_ends`` increases. A piece starts a word if it is the first, or if a boundary lies after
-    the previous piece's first character and not after its own. So a boundary inside a piece moves
-    to the piece's end.
+    ``offsets``: (start, end) of each piece in characters. ``word_ends`` increases. A piece starts a
+    word if it is the first of the text, or if a word ends after the previous piece's first
+    character and not after its own first one: a boundary inside a piece moves to the piece's end.
 
     >>> align([(0, 1), (1, 2), (2, 3)], [2, 3])
     ([True, False, True], [False, False, False])
@@ -105,7 +109,7 @@ def align(
 
 @dataclass
 class AlignmentReport:
-    """How words and pieces fit, over any amount of text; reports of parts can be added.
+    """How words and pieces fit in some amount of text; reports of parts can be added.
 
     >>> report = AlignmentReport(4, pieces=8, widened=1, pieces_per_word=[1, 2, 1, 0, 0, 0, 0])
     >>> print(report.describe())
@@ -122,7 +126,7 @@ class AlignmentReport:
 
     @classmethod
     def of(cls, words: WordPieces) -> AlignmentReport:
-        """The report of one batch."""
+        """The report on some word pieces."""
         return cls(
             words=words.words,
             pieces=len(words.ids),
@@ -133,7 +137,7 @@ class AlignmentReport:
 
     @classmethod
     def from_dict(cls, counts: Mapping[str, Any]) -> AlignmentReport:
-        """What ``to_dict`` has made."""
+        """The report that ``to_dict`` has made this of."""
         return cls(
             words=counts["words"],
             pieces=counts["pieces"],
@@ -152,7 +156,7 @@ class AlignmentReport:
         )
 
     def to_dict(self) -> dict[str, int | float | list[int]]:
-        """Counts, and the two shares that are read most, for corpus.json."""
+        """The counts and the two most important shares, for corpus.json."""
         return {
             "words": self.words,
             "pieces": self.pieces,
