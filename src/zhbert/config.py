@@ -6,9 +6,8 @@ A recipe is named by the stem of a file that ships with the package (``tiny``) o
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,19 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.files import read_toml
 from zhbert.masking_strategies import STRATEGIES
-from zhbert.schema import build, hint_in, overridden, suggest, to_toml
+from zhbert.schema import (
+    ABOVE_0,
+    NOT_BELOW_0,
+    ROW_LENGTH,
+    SHARE,
+    Range,
+    build,
+    check_value,
+    hint_in,
+    overridden,
+    suggest,
+    to_toml,
+)
 from zhbert.schema import flatten as flatten  # a name of this module, too
 from zhbert.wording import show, without_secrets
 
@@ -230,32 +241,27 @@ CHOICES: dict[str, Collection[str]] = {
     "evaluation.strategies": STRATEGIES,
 }
 
-_Check = tuple[str, Callable[[Any], bool]]
-_POSITIVE: _Check = ("above 0", lambda value: value > 0)
-_NOT_NEGATIVE: _Check = ("0 or more", lambda value: value >= 0)
-_RATE: _Check = ("above 0 and at most 1", lambda value: 0 < value <= 1)
-_SHARE: _Check = ("from 0 to 1", lambda value: 0 <= value <= 1)
-_BELOW_ONE: _Check = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
+_RATE: Range = ("above 0 and at most 1", lambda value: 0 < value <= 1)
+_BELOW_ONE: Range = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
 
 
-def _up_to(most: int, least: int = 1) -> _Check:
+def _up_to(most: int, least: int = 1) -> Range:
     return (f"from {least} to {most:,}", lambda value: least <= value <= most)
 
 
 # Far above any model there is: beyond it a number is a mistake that would fill the memory.
 VOCABULARY_SIZE = _up_to(10_000_000)
 
-RANGES: dict[str, _Check] = {
-    "steps": _POSITIVE,
-    "batch_size": _POSITIVE,
-    "micro_batch_size": _NOT_NEGATIVE,
-    # [CLS] a [SEP] b [SEP]: nothing shorter holds a pair.
-    "sequence_length": ("8 or more", lambda value: value >= 8),
+RANGES: dict[str, Range] = {
+    "steps": ABOVE_0,
+    "batch_size": ABOVE_0,
+    "micro_batch_size": NOT_BELOW_0,
+    "sequence_length": ROW_LENGTH,
     "seed": ("from 0 to 2^63 - 1", lambda value: 0 <= value < 2**63),
     "keep_checkpoints": ("1 or more", lambda value: value >= 1),
-    "checkpoint_every": _NOT_NEGATIVE,
-    "evaluate_every": _NOT_NEGATIVE,
-    "threads": _NOT_NEGATIVE,
+    "checkpoint_every": NOT_BELOW_0,
+    "evaluate_every": NOT_BELOW_0,
+    "threads": NOT_BELOW_0,
     "model.hidden_size": _up_to(65_536),
     "model.num_hidden_layers": _up_to(1_000),
     "model.num_attention_heads": _up_to(65_536),
@@ -264,30 +270,30 @@ RANGES: dict[str, _Check] = {
     "model.attention_probs_dropout_prob": _BELOW_ONE,
     "model.max_position_embeddings": _up_to(1_048_576),
     "model.type_vocab_size": _up_to(65_536, least=2),
-    "model.initializer_range": _POSITIVE,
-    "model.layer_norm_eps": _POSITIVE,
-    "rows.short_row_probability": _SHARE,
-    "rows.warmup_share": _SHARE,
-    "rows.warmup_length": ("8 or more", lambda value: value >= 8),
-    "masking.char_share": _SHARE,
+    "model.initializer_range": ABOVE_0,
+    "model.layer_norm_eps": ABOVE_0,
+    "rows.short_row_probability": SHARE,
+    "rows.warmup_share": SHARE,
+    "rows.warmup_length": ROW_LENGTH,
+    "masking.char_share": SHARE,
     "masking.rate": _RATE,
     "masking.final_rate": _RATE,
-    "masking.max_predictions": _POSITIVE,
-    "masking.mask_share": _SHARE,
-    "masking.random_share": _SHARE,
-    "masking.static_masks": _NOT_NEGATIVE,
-    "softmax.frequent": _NOT_NEGATIVE,
-    "softmax.sampled": _POSITIVE,
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "masking.max_predictions": ABOVE_0,
+    "masking.mask_share": SHARE,
+    "masking.random_share": SHARE,
+    "masking.static_masks": NOT_BELOW_0,
+    "softmax.frequent": NOT_BELOW_0,
+    "softmax.sampled": ABOVE_0,
+    "optimizer.learning_rate": ABOVE_0,
+    "optimizer.weight_decay": NOT_BELOW_0,
     "optimizer.beta1": _BELOW_ONE,
     "optimizer.beta2": _BELOW_ONE,
-    "optimizer.epsilon": _POSITIVE,
+    "optimizer.epsilon": ABOVE_0,
     "optimizer.momentum": _BELOW_ONE,
-    "optimizer.clip_norm": _NOT_NEGATIVE,
-    "optimizer.warmup_steps": _NOT_NEGATIVE,
-    "optimizer.schedule_steps": _NOT_NEGATIVE,
-    "evaluation.rows": _NOT_NEGATIVE,
+    "optimizer.clip_norm": NOT_BELOW_0,
+    "optimizer.warmup_steps": NOT_BELOW_0,
+    "optimizer.schedule_steps": NOT_BELOW_0,
+    "evaluation.rows": NOT_BELOW_0,
 }
 
 # What an unset key of [model] means where no initial_model says otherwise: BERT-base.
@@ -368,7 +374,7 @@ def parse_recipe(
 def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
     """Refuse values out of range and values that contradict each other."""
     for key, value in flatten(recipe).items():
-        _check_value(key, value, f"{where}: {key}")
+        check_value(value, f"{where}: {key}", CHOICES.get(key), RANGES.get(key))
     shares, lengths = recipe.rows.warmup_share, recipe.rows.warmup_length
     if sorted(set(lengths)) != list(lengths):
         raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
@@ -402,22 +408,9 @@ def check_masking(masking: MaskingSettings) -> None:
     zhbert.errors.ZhbertError: masking: rate = 0: must be above 0 and at most 1
     """
     for key, value in flatten(masking).items():
-        _check_value(f"masking.{key}", value, f"masking: {key}")
+        own = f"masking.{key}"
+        check_value(value, f"masking: {key}", CHOICES.get(own), RANGES.get(own))
     _check_shares(masking, "masking")
-
-
-def _check_value(key: str, value: Any, label: str) -> None:
-    """Refuse a value of the recipe's ``key``, or a member of a list, that is no choice there."""
-    if value is None:
-        return
-    for choice in value if isinstance(value, tuple) else (value,):
-        if isinstance(choice, float) and not math.isfinite(choice):
-            raise ZhbertError(f"{label} = {show(choice)}: must be a finite number")
-        if key in CHOICES and choice not in CHOICES[key]:
-            known = suggest(choice, CHOICES[key])
-            raise ZhbertError(f"{label} = {show(choice)}: not a choice{known}")
-        if key in RANGES and not RANGES[key][1](choice):
-            raise ZhbertError(f"{label} = {show(choice)}: must be {RANGES[key][0]}")
 
 
 def _check_shares(masking: MaskingSettings, where: str) -> None:

@@ -110,6 +110,49 @@ def suggest(word: Any, known: Iterable[str]) -> str:
     return nearest(word, known, most=math.inf)
 
 
+Range = tuple[str, Callable[[Any], bool]]
+"""What a value must be: in words, and as a check."""
+
+ABOVE_0: Range = ("above 0", lambda value: value > 0)
+NOT_BELOW_0: Range = ("0 or more", lambda value: value >= 0)
+SHARE: Range = ("from 0 to 1", lambda value: 0 <= value <= 1)
+ROW_LENGTH: Range = ("8 or more", lambda value: value >= 8)
+"""[CLS] a [SEP] b [SEP], and a little of each: nothing shorter holds a pair."""
+
+
+def check_choice(value: Any, choices: Iterable[str], label: str) -> None:
+    """Refuse a value that is none of the choices; raises ZhbertError with the nearest one.
+
+    >>> check_choice("tagg", ("classify", "tag"), "mine.toml: kind")
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: mine.toml: kind = "tagg": not a choice; did you mean 'tag'?
+    """
+    if value not in choices:
+        raise ZhbertError(f"{label} = {show(value)}: not a choice{suggest(value, choices)}")
+
+
+def check_value(
+    value: Any, label: str, choices: Iterable[str] | None = None, within: Range | None = None
+) -> None:
+    """Refuse a value, or a member of a tuple, that is no choice, out of range or not finite.
+
+    None, which is an unset key, is accepted.
+
+    >>> check_value(0, "epochs", within=ABOVE_0)
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: epochs = 0: must be above 0
+    """
+    if value is None:
+        return
+    for one in value if isinstance(value, tuple) else (value,):
+        if isinstance(one, float) and not math.isfinite(one):
+            raise ZhbertError(f"{label} = {show(one)}: must be a finite number")
+        if choices is not None:
+            check_choice(one, choices, label)
+        if within is not None and not within[1](one):
+            raise ZhbertError(f"{label} = {show(one)}: must be {within[0]}")
+
+
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
     """A settings object as dotted keys and values, in the order of its fields."""
     flat: dict[str, Any] = {}

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zhbert.schema import table_to_toml
 from zhbert.tasks.card import TaskCard
-from zhbert.tasks.cards import card_table, load_card, table_to_toml
+from zhbert.tasks.cards import card_table, load_card
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.metrics import entity_counts
 

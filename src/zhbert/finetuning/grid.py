@@ -21,9 +21,10 @@ from zhbert.finetuning.training_task import (
 )
 from zhbert.runs.provenance import provenance
 from zhbert.runtime import choose_device, choose_dtype, prepare_threads
-from zhbert.schema import to_toml
-from zhbert.tasks.cards import card_table, table_to_toml
+from zhbert.schema import table_to_toml, to_toml
+from zhbert.tasks.cards import card_table
 from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.learners.base import Learner
 
 
 class GridRun:
@@ -49,9 +50,8 @@ class GridRun:
         folder = request.run_folder
         self.threads = prepare_threads(first.settings.threads)
         folder.check()
-        kind = KINDS[request.card.kind]
-        learner = kind.learner(request.card, self.start.tokenizer, first.settings)
-        self.start.check(kind, learner, request.say)
+        learner = self._learner(first)
+        self.start.check(KINDS[request.card.kind], learner, request.say)
         identity = identity_of(request, self.start)
         self._check_former(identity)
         task = self._task(first, describe_data(request, learner))
@@ -84,12 +84,14 @@ class GridRun:
             "identity": identity,
         }
 
+    def _learner(self, point: GridPoint) -> Learner:
+        card = self.request.card
+        return KINDS[card.kind].learner(card, self.start.tokenizer, point.settings)
+
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
         """Tokenize everything, once for all seeds, and describe it."""
-        request, settings = self.request, point.settings
-        kind = KINDS[request.card.kind]
-        learner = kind.learner(request.card, self.start.tokenizer, settings)
-        task = prepare_task(request, self.start, learner, settings, self.device)
+        request = self.request
+        task = prepare_task(request, self.start, self._learner(point), point.settings, self.device)
         for line in (*lines_before, *describe_task(task, self.start, self.threads)):
             request.say(line)
         return task

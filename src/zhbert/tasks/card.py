@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from zhbert.errors import ZhbertError
-from zhbert.schema import suggest
+from zhbert.schema import check_choice
 from zhbert.wording import show
 
 CARDS_FOLDER = Path(__file__).with_name("cards")
@@ -200,17 +200,6 @@ class TaskCard:
     def with_data(self, **values: Any) -> TaskCard:
         """This card with other values in [data]."""
         return dataclasses.replace(self, data=dataclasses.replace(self.data, **values))
-
-
-def check_choice(value: Any, choices: tuple[str, ...], label: str) -> None:
-    """Refuse a value that is none of the choices; raises ZhbertError with the nearest one.
-
-    >>> check_choice("tagg", ("classify", "tag"), "mine.toml: kind")
-    Traceback (most recent call last):
-    zhbert.errors.ZhbertError: mine.toml: kind = "tagg": not a choice; did you mean 'tag'?
-    """
-    if value not in choices:
-        raise ZhbertError(f"{label} = {show(value)}: not a choice{suggest(value, choices)}")
 
 
 def finite_number(text: str) -> float | None:

@@ -6,9 +6,7 @@ A card is named by the stem of a file that ships with the package (``lcqmc``) or
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from zhbert.config import named_file
 from zhbert.data.sources import check_encoding
 from zhbert.errors import ZhbertError
 from zhbert.files import read_toml
-from zhbert.schema import Hint, build, suggest
+from zhbert.schema import Hint, build, check_choice, check_value, suggest
 from zhbert.tasks.card import (
     CARDS_FOLDER,
     SPLITS,
@@ -25,9 +23,9 @@ from zhbert.tasks.card import (
     Data,
     Published,
     TaskCard,
-    check_choice,
 )
 from zhbert.tasks.kinds import KINDS, Kind
+from zhbert.tasks.settings import RANGES
 from zhbert.wording import counted, show
 
 FAMILIES = ("bert", "ernie", "small")
@@ -246,13 +244,9 @@ def _settings(table: Any, where: str) -> tuple[CardSettings, dict[str, CardSetti
 
 
 def _check_settings(settings: CardSettings, label: str) -> None:
-    for key in ("epochs", "batch_size", "learning_rate", "doc_stride"):
-        if not getattr(settings, key) > 0:
-            raise ZhbertError(f"{label}{key} = {show(getattr(settings, key))}: must be above 0")
-    if settings.sequence_length < 8:
-        raise ZhbertError(f"{label}sequence_length = {settings.sequence_length}: must be 8 or more")
-    if not 0 <= settings.warmup_share <= 1:
-        raise ZhbertError(f"{label}warmup_share = {settings.warmup_share}: must be from 0 to 1")
+    for key, value in dataclasses.asdict(settings).items():
+        within = RANGES.get(key) or RANGES.get(f"optimizer.{key}")
+        check_value(value, f"{label}{key}", within=within)
 
 
 # -- cards as plain data ---------------------------------------------------------------------------
@@ -292,42 +286,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, tuple) else value
-
-
-def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """Nested tables as TOML: values first, then sections, then lists of sections.
-
-    >>> print(table_to_toml({"a": 1, "b": {"c": ["x"], "d": {"e": 0.5}}}), end="")
-    a = 1
-    <BLANKLINE>
-    [b]
-    c = ["x"]
-    <BLANKLINE>
-    [b.d]
-    e = 0.5
-    """
-    sections = {key: value for key, value in table.items() if isinstance(value, Mapping)}
-    lists = {
-        key: value
-        for key, value in table.items()
-        if isinstance(value, list) and value and isinstance(value[0], Mapping)
-    }
-    text = "".join(
-        f"{_key(key)} = {_value(value)}\n"
-        for key, value in table.items()
-        if key not in sections and key not in lists
-    )
-    for key, value in sections.items():
-        text += f"\n[{prefix}{_key(key)}]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
-    for key, values in lists.items():
-        for value in values:
-            text += f"\n[[{prefix}{_key(key)}]]\n" + table_to_toml(value, f"{prefix}{_key(key)}.")
-    return text
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

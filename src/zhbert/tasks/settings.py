@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.schema import flatten, overridden, suggest
+from zhbert.schema import (
+    ABOVE_0,
+    NOT_BELOW_0,
+    ROW_LENGTH,
+    SHARE,
+    Range,
+    check_value,
+    flatten,
+    overridden,
+)
 from zhbert.tasks.card import TaskCard
 from zhbert.wording import show
 
@@ -74,25 +81,22 @@ class FineTuningSettings:
 
 
 CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "yes", "no")}
-_Range = tuple[str, Callable[[Any], bool]]
-_ABOVE_0: _Range = ("above 0", lambda value: value > 0)
-_NOT_BELOW_0: _Range = ("0 or more", lambda value: value >= 0)
-RANGES: dict[str, _Range] = {
-    "epochs": _ABOVE_0,
-    "sequence_length": ("8 or more", lambda value: value >= 8),
-    "batch_size": _ABOVE_0,
-    "doc_stride": _ABOVE_0,
-    "max_answer_length": _ABOVE_0,
-    "patience": _NOT_BELOW_0,
-    "evaluate_every": _NOT_BELOW_0,
-    "checkpoint_every": _NOT_BELOW_0,
-    "micro_batch_size": _NOT_BELOW_0,
-    "threads": _NOT_BELOW_0,
-    "optimizer.learning_rate": _ABOVE_0,
-    "optimizer.warmup_share": ("from 0 to 1", lambda value: 0 <= value <= 1),
-    "optimizer.weight_decay": _NOT_BELOW_0,
-    "optimizer.clip_norm": _NOT_BELOW_0,
-    "optimizer.epsilon": _ABOVE_0,
+RANGES: dict[str, Range] = {
+    "epochs": ABOVE_0,
+    "sequence_length": ROW_LENGTH,
+    "batch_size": ABOVE_0,
+    "doc_stride": ABOVE_0,
+    "max_answer_length": ABOVE_0,
+    "patience": NOT_BELOW_0,
+    "evaluate_every": NOT_BELOW_0,
+    "checkpoint_every": NOT_BELOW_0,
+    "micro_batch_size": NOT_BELOW_0,
+    "threads": NOT_BELOW_0,
+    "optimizer.learning_rate": ABOVE_0,
+    "optimizer.warmup_share": SHARE,
+    "optimizer.weight_decay": NOT_BELOW_0,
+    "optimizer.clip_norm": NOT_BELOW_0,
+    "optimizer.epsilon": ABOVE_0,
 }
 
 FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
@@ -183,12 +187,7 @@ def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> Fi
 def check_settings(settings: FineTuningSettings) -> None:
     """Refuse values out of range."""
     for key, value in flatten(settings).items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ZhbertError(f"{key} = {show(value)}: must be a finite number")
-        if key in CHOICES and value not in CHOICES[key]:
-            raise ZhbertError(f"{key} = {show(value)}: not a choice{suggest(value, CHOICES[key])}")
-        if key in RANGES and not RANGES[key][1](value):
-            raise ZhbertError(f"{key} = {show(value)}: must be {RANGES[key][0]}")
+        check_value(value, key, CHOICES.get(key), RANGES.get(key))
 
 
 def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
-from zhbert.tasks.card import Data, check_choice, finite_number
+from zhbert.schema import check_choice
+from zhbert.tasks.card import Data, finite_number
 from zhbert.tasks.tables import TableData
 from zhbert.wording import listed, nearest, shortly, show
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zhbert.errors import ZhbertError
-from zhbert.tasks.card import Data, TaskCard, check_choice
+from zhbert.schema import check_choice
+from zhbert.tasks.card import Data, TaskCard
 from zhbert.tasks.examples import Example, Remark, SpanExample, Value
 from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words
 from zhbert.tasks.metrics import Metric, Resampled, Scores, of_all, resampled_mean
