@@ -19,6 +19,7 @@ from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_corpus_vocabulary, other_vocabulary
+from zhbert.model.names import current_names
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining.setup import RunSetup
 from zhbert.runs.folder import changed_settings
@@ -244,7 +245,7 @@ def _from_checkpoint(
     model = BertForPreTraining(_configuration(setup, shape), seed=setup.recipe.seed)
     # DistributedDataParallel gives the other processes the first one's weights.
     if setup.ranks.first:
-        load_model_state(model, checkpoint.tensors("model"), checkpoint.path)
+        load_model_state(model, current_names(checkpoint.tensors("model")), checkpoint.path)
     state = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
     return Start(shape, model, checkpoint, state, first_step)
 

@@ -10,6 +10,7 @@ from zhbert.data.evaluation import held_out_rows
 from zhbert.data.loader import MaskedBatch
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
+from zhbert.model.names import current_names
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
 from zhbert.pretraining.describe import after_divergence, describe_run, schedule_warnings
@@ -130,12 +131,12 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
     if recipe.rows.builder != "pairs":
         # Nothing trains them, and DDP waits for the gradient of every trained parameter.
         model.pooler.requires_grad_(False)
-        model.sentence_pair.requires_grad_(False)
+        model.nsp_head.requires_grad_(False)
     model.to(ranks.device)
     optimizer = make_optimizer(recipe.optimizer, model, setup.dtype)
     if start.checkpoint is not None:
         if ranks.first:
-            optimizer.load_state_dict(start.checkpoint.tensors("optimizer"))
+            optimizer.load_state_dict(current_names(start.checkpoint.tensors("optimizer")))
         if ranks.world_size > 1:
             state = {name: value.to(ranks.device) for name, value in optimizer.state_dict().items()}
             ranks.broadcast(list(state.values()))
@@ -213,7 +214,7 @@ def _finish(
     if setup.ranks.first and not outcome.signal:
         if best and (found := best.best()):
             kept, evaluations = found.step, found.info["evaluations"]
-            load_model_state(model, found.tensors("model"), found.path)
+            load_model_state(model, current_names(found.tensors("model")), found.path)
             if kept < outcome.step:
                 setup.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
         write_final(setup, model)
