@@ -313,7 +313,7 @@ def test_shards_are_of_safetensors_only(model: Path, tmp_path: Path) -> None:
 _CONVERTING = """
     import re, sys
     import zhbert.export.convert, zhbert.model.pretrained
-    from zhbert.model.tensorflow import import_tensorflow
+    from zhbert.model.formats.tensorflow import import_tensorflow
 
     def peak():
         # Not getrusage: its figure begins with that of the process which started this one.
@@ -330,7 +330,8 @@ _CONVERTING = """
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """270 MB pass through, either way, in the memory of a few tensors above the libraries' own."""
-    from zhbert.model.checkpoint import Entry, write_safetensors
+    from zhbert.model.formats.entry import Entry
+    from zhbert.model.formats.safetensors import write_safetensors
     from zhbert.model.names import to_hugging_face
 
     config = BertConfig(

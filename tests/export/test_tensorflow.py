@@ -15,10 +15,11 @@ from tests.model.conftest import SHAPE, enlarge
 from zhbert import BertForMaskedLM, BertForPreTraining, BertModel
 from zhbert.export import tensorflow as convert
 from zhbert.export.tensorflow import google_config, write_tensorflow
-from zhbert.model.checkpoint import Entry, converted, entries_of, open_checkpoint
+from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
+from zhbert.model.formats.entry import Entry, converted, entries_of
+from zhbert.model.formats.tensorflow import import_tensorflow
 from zhbert.model.names import to_hugging_face
-from zhbert.model.tensorflow import import_tensorflow
 
 # As Google's files for Chinese have it.
 GOOGLE_KEYS = {

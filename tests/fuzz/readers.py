@@ -282,7 +282,8 @@ READERS["tokenizer-fast"] = Reader(_make_fast_tokenizer, _read_tokenizer, ("*tok
 def _make_model(folder: Path, form: str = "safetensors", shards: bool = False) -> None:
     import torch
 
-    from zhbert.model.checkpoint import open_checkpoint, write_safetensors
+    from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.formats.safetensors import write_safetensors
 
     small_tasks.make_model(folder)
     whole = folder / "model.safetensors"

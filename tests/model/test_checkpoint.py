@@ -14,14 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from zhbert.errors import ZhbertError
-from zhbert.model.checkpoint import (
-    Entry,
-    converted,
-    entries_of,
-    open_checkpoint,
-    write_pytorch,
-    write_safetensors,
-)
+from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.formats.entry import Entry, converted, entries_of
+from zhbert.model.formats.pickle import write_pickle
+from zhbert.model.formats.safetensors import write_safetensors
 
 KINDS = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool]
 shapes = st.lists(st.integers(0, 5), max_size=3).map(tuple)
@@ -61,7 +57,7 @@ def test_safetensors_are_what_the_library_reads(tmp_path_factory, table: dict) -
 @given(tables)
 def test_pickles_are_what_torch_reads(tmp_path_factory, table: dict) -> None:
     folder, tensors = tmp_path_factory.mktemp("model"), make(table)
-    write_pytorch(folder, entries_of(tensors))
+    write_pickle(folder, entries_of(tensors))
     file = folder / "pytorch_model.bin"
     for mapped in (False, True):
         theirs = torch.load(file, weights_only=True, mmap=mapped)
@@ -78,14 +74,15 @@ def test_the_same_model_is_the_same_bytes_of_torch_save(tmp_path: Path) -> None:
     import sys
     from pathlib import Path
     import torch
-    from zhbert.model.checkpoint import entries_of, write_pytorch
+    from zhbert.model.formats.entry import entries_of
+    from zhbert.model.formats.pickle import write_pickle
 
     entries = entries_of({"x.a": torch.ones(3, 2), "x.b": torch.arange(4)})
-    write_pytorch(Path(sys.argv[1]), entries)
+    write_pickle(Path(sys.argv[1]), entries)
     """
     for name in ("one", "other", "theirs"):
         (tmp_path / name).mkdir()
-    write_pytorch(tmp_path / "one", entries)
+    write_pickle(tmp_path / "one", entries)
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), tmp_path / "other"],
         check=True,
@@ -99,7 +96,7 @@ def test_the_same_model_is_the_same_bytes_of_torch_save(tmp_path: Path) -> None:
 @given(tables, st.integers(1, 200))
 def test_what_is_written_is_read(tmp_path_factory, table: dict, bound: int) -> None:
     tensors = make(table)
-    for write in (write_safetensors, write_pytorch):
+    for write in (write_safetensors, write_pickle):
         folder = tmp_path_factory.mktemp("model")
         bounded = {"max_shard_bytes": bound} if write is write_safetensors else {}
         write(folder, entries_of(tensors), **bounded)
@@ -164,7 +161,7 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path, name: str) -> Non
         open_checkpoint(tmp_path / "model")
 
 
-@pytest.mark.parametrize("write", [write_safetensors, write_pytorch])
+@pytest.mark.parametrize("write", [write_safetensors, write_pickle])
 def test_an_interrupted_writing_leaves_the_old_file(tmp_path: Path, write) -> None:
     write(tmp_path, entries_of({"x.a": torch.ones(2)}))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -184,7 +181,10 @@ def test_a_large_model_passes_through_little_memory(tmp_path: Path) -> None:
     import resource, sys
     from pathlib import Path
     import torch
-    from zhbert.model.checkpoint import Entry, open_checkpoint, write_pytorch, write_safetensors
+    from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.formats.entry import Entry
+    from zhbert.model.formats.pickle import write_pickle
+    from zhbert.model.formats.safetensors import write_safetensors
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
@@ -196,7 +196,7 @@ def test_a_large_model_passes_through_little_memory(tmp_path: Path) -> None:
         folder.mkdir()
     before = peak()
     write_safetensors(folders[0], entries)
-    write_pytorch(folders[1], open_checkpoint(folders[0]).entries)
+    write_pickle(folders[1], open_checkpoint(folders[0]).entries)
     write_safetensors(folders[2], open_checkpoint(folders[1]).entries)
     print(peak() - before)
     """

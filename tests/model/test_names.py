@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.model.checkpoint import entries_of
 from zhbert.model.config import BertConfig
+from zhbert.model.formats.entry import entries_of
 from zhbert.model.names import (
     foreign_architecture,
     from_hugging_face,

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.model import tensorflow as module
-from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.names import TEMPLATES
-from zhbert.model.pretrained import check_architecture
-from zhbert.model.tensorflow import (
+from zhbert.model.formats import tensorflow as module
+from zhbert.model.formats.tensorflow import (
     from_tensorflow_name,
     import_tensorflow,
     read_tensorflow,
     to_tensorflow_name,
 )
+from zhbert.model.names import TEMPLATES
+from zhbert.model.pretrained import check_architecture
 
 WORDS = "bert/embeddings/word_embeddings"
 
@@ -39,6 +39,10 @@ def save(prefix: Path, variables: dict[str, Any]) -> Path:
         tensors=list(variables.values()),
     )
     return prefix
+
+
+def opened(prefix: Path) -> Checkpoint:
+    return open_checkpoint(prefix.with_name(f"{prefix.name}.index"))
 
 
 def ones(*shape: int) -> np.ndarray:
@@ -64,7 +68,7 @@ def test_every_name_of_the_model_has_one_of_tensorflows_and_back(layer: int) -> 
 
 
 def test_the_genuine_checkpoint_opens_whole(fixture_prefix: Path) -> None:
-    checkpoint = read_tensorflow(fixture_prefix)
+    checkpoint = opened(fixture_prefix)
     fine_tuned = ("classifier.", "qa_outputs.")
     names = {name.replace("*", str(n)) for name in TEMPLATES for n in range(2)}
     assert set(checkpoint.entries) == {n for n in names if not n.startswith(fine_tuned)}
@@ -91,7 +95,7 @@ def test_what_optimisers_keep_is_skipped_whatever_they_call_it(tmp_path: Path) -
     state: dict[str, Any] = {name: np.float32(1) for name in others}
     state["current_loss_scale"] = np.float32(1)
     state["training/LAMB/bert/x/lamb_m"] = ones(2)
-    checkpoint = read_tensorflow(save(tmp_path / "x", {WORDS: ones(3, 2)} | slots | state))
+    checkpoint = opened(save(tmp_path / "x", {WORDS: ones(3, 2)} | slots | state))
     assert list(checkpoint.entries) == ["bert.embeddings.word_embeddings.weight"]
     assert set(checkpoint.skipped) == set(slots) | set(state)
 
@@ -99,7 +103,7 @@ def test_what_optimisers_keep_is_skipped_whatever_they_call_it(tmp_path: Path) -
 def test_a_scope_before_all_names_is_seen(tmp_path: Path) -> None:
     kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
     variables = {f"model/{WORDS}": ones(3, 2), "model/bert/pooler/dense/kernel": kernel}
-    entries = read_tensorflow(save(tmp_path / "x", variables)).entries
+    entries = opened(save(tmp_path / "x", variables)).entries
     assert set(entries) == {"bert.embeddings.word_embeddings.weight", "bert.pooler.dense.weight"}
     assert entries["bert.pooler.dense.weight"].read().tolist() == kernel.T.tolist()
 
@@ -113,7 +117,7 @@ def test_heads_of_googles_fine_tuning_and_unknown_variables(tmp_path: Path) -> N
         "cls/squad/output_bias": ones(2),
         "crf/kernel": ones(2, 3),
     }
-    entries = read_tensorflow(save(tmp_path / "x", variables)).entries
+    entries = opened(save(tmp_path / "x", variables)).entries
     assert set(entries) == {
         *("classifier.weight", "classifier.bias", "qa_outputs.weight", "qa_outputs.bias"),
         "crf/kernel",
@@ -130,7 +134,7 @@ def test_heads_of_googles_fine_tuning_and_unknown_variables(tmp_path: Path) -> N
     ],
 )
 def test_other_architectures_are_named(tmp_path: Path, name: str, what: str) -> None:
-    checkpoint = read_tensorflow(save(tmp_path / "x", {name: ones(2)}))
+    checkpoint = opened(save(tmp_path / "x", {name: ones(2)}))
     with pytest.raises(ZhbertError, match=f"{what}, not a BERT"):
         check_architecture(checkpoint, BertConfig())
 
@@ -140,7 +144,7 @@ def test_every_type_is_read(tmp_path: Path) -> None:
     kinds = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
     numbers = [[1.5, -2.25, 3.0]]
     variables = {f"of/{kind}": tensorflow.constant(numbers, kind) for kind in kinds}
-    entries = read_tensorflow(save(tmp_path / "x", variables)).entries
+    entries = opened(save(tmp_path / "x", variables)).entries
     for kind, dtype in kinds.items():
         tensor = entries[f"of/{kind}"].read()
         assert tensor.dtype == dtype
@@ -179,7 +183,7 @@ def test_a_flipped_bit_is_seen_when_the_tensor_is_read(tmp_path: Path) -> None:
     content = bytearray(part.read_bytes())
     content[100] ^= 1
     part.write_bytes(content)
-    entry = read_tensorflow(prefix).entries["bert.embeddings.word_embeddings.weight"]
+    entry = opened(prefix).entries["bert.embeddings.word_embeddings.weight"]
     with pytest.raises(ZhbertError, match="damaged, or not a checkpoint of TensorFlow"):
         entry.read()
 
@@ -188,7 +192,7 @@ def test_a_checkpoint_of_tensorflow_2_objects_is_named(tmp_path: Path) -> None:
     tensorflow = import_tensorflow()
     prefix = tensorflow.train.Checkpoint(v=tensorflow.Variable([1.0])).write(str(tmp_path / "x"))
     with pytest.raises(ZhbertError, match="a checkpoint of TensorFlow 2 objects"):
-        read_tensorflow(prefix)
+        read_tensorflow(Path(prefix))
 
 
 def test_without_tensorflow_one_line_says_what_to_install(
@@ -211,8 +215,8 @@ def test_a_broken_tensorflow_is_not_called_a_missing_one(monkeypatch: pytest.Mon
 def test_tensorflow_keeps_quiet_and_whole(fixture_prefix: Path) -> None:
     code = f"""
 import os, sys
-from zhbert.model.tensorflow import read_tensorflow
-print(len(read_tensorflow({str(fixture_prefix)!r}).entries))
+from zhbert.model.checkpoint import open_checkpoint
+print(len(open_checkpoint({str(fixture_prefix.parent)!r}).entries))
 sys.stderr.write("still heard\\n"); sys.stderr.flush()
 os.write(2, b"and below\\n")
 import tensorflow

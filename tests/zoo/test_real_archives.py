@@ -11,8 +11,9 @@ from tests.zoo.models import contents
 from tests.zoo.server import Fault, Server
 
 from zhbert.export.tensorflow import write_tensorflow
-from zhbert.model.checkpoint import open_checkpoint, write_pytorch
+from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
+from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate, save
@@ -46,7 +47,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     BertForPreTraining(config).save_pretrained(made["safetensors"])
     entries = open_checkpoint(made["safetensors"]).entries
     for layout in ("config.json", "bert_config.json"):
-        write_pytorch(made[layout], entries)
+        write_pickle(made[layout], entries)
         shutil.copy(made["safetensors"] / "config.json", made[layout] / layout)
     write_tensorflow(made["google"], entries, config, PIECES)
     return made

@@ -16,17 +16,12 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.export.tensorflow import write_tensorflow
 from zhbert.files import atomic_folder
-from zhbert.model.checkpoint import (
-    Checkpoint,
-    Entry,
-    converted,
-    is_finite,
-    open_checkpoint,
-    write_pytorch,
-    write_safetensors,
-)
+from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import architecture_of, check_out, tokenizer_of
+from zhbert.model.formats.entry import Entry, converted, is_finite
+from zhbert.model.formats.pickle import write_pickle
+from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.inspection import HEADS, head_states
 from zhbert.model.names import to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining, check_architecture, check_tensors
@@ -115,7 +110,7 @@ def _write_hugging_face(
     max_shard_bytes: int | None,
 ) -> None:
     if to == "pytorch":
-        write_pytorch(folder, entries)
+        write_pickle(folder, entries)
     else:
         write_safetensors(folder, entries, max_shard_bytes=max_shard_bytes)
     config.save_pretrained(folder)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json, write_text
-from zhbert.model.checkpoint import Entry, in_shards
 from zhbert.model.config import BertConfig
-from zhbert.model.tensorflow import import_tensorflow, to_tensorflow_name
+from zhbert.model.formats.entry import Entry, in_shards
+from zhbert.model.formats.tensorflow import import_tensorflow, to_tensorflow_name
 
 NAME = "bert_model.ckpt"
 # The size of a part of the data; one part at a time is in memory.

@@ -14,8 +14,8 @@ from zhbert.zoo.layout import ModelFiles, find_model, is_model_alone
 
 if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
-    from zhbert.model.checkpoint import Entry
     from zhbert.model.config import BertConfig
+    from zhbert.model.formats.entry import Entry
     from zhbert.text.tokenizer import Tokenizer
 
 # The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
@@ -73,7 +73,7 @@ class ModelFolder:
 
     def write(self, out: Path, *, overwrite: bool) -> None:
         """Write config.json, model.safetensors and the tokenizer's files: all, or nothing."""
-        from zhbert.model.checkpoint import write_safetensors
+        from zhbert.model.formats.safetensors import write_safetensors
 
         with atomic_folder(out, replace=overwrite) as temporary:
             self.config.save_pretrained(temporary)

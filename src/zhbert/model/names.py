@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-
-if TYPE_CHECKING:
-    from zhbert.model.checkpoint import Entry
+from zhbert.model.formats.entry import Entry
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
 # The tensors with one row (or one number) for each piece. The decoder of the masked-word head is

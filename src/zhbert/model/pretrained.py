@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
 from zhbert.model.attention import Attention, QuerySubset, RowLayout
-from zhbert.model.checkpoint import Checkpoint, entries_of, open_checkpoint, write_safetensors
+from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
+from zhbert.model.formats.entry import entries_of
+from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.heads import MaskedLMHead, NextSentenceHead, Pooler
 from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
 from zhbert.model.layers import BERT_LAYERS, Block, Embeddings, FeedForward, Layers

@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
-from zhbert.model.checkpoint import DTYPES, Checkpoint, Entry
+from zhbert.model.formats.entry import Entry
 from zhbert.model.names import of_encoder, shared_prefix
 from zhbert.wording import how_to_install
 
@@ -80,6 +79,12 @@ _CHATTER = re.compile(
 )
 _SHARD = re.compile(r"\.data-(\d+)-of-(\d+)$")
 _CHECKPOINT = "a checkpoint of TensorFlow"
+_DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 
 
 def _expanded(name: str, side: int) -> str:
@@ -171,20 +176,43 @@ def _without_keras() -> Iterator[None]:
         del sys.modules["keras"]
 
 
-def read_tensorflow(prefix: str | Path) -> Checkpoint:
-    """Open the checkpoint ``prefix.index``, ``prefix.data-*``; tensors are read one by one.
+def read_tensorflow(prefix: Path) -> tuple[dict[str, Entry], list[str]]:
+    """The entries of ``prefix.index``, ``prefix.data-*``, and the names of what is left aside.
 
-    Names that the table does not know stay as they are; optimiser state is skipped.
+    Names are Hugging Face's; those that the table does not know stay as they are. Optimiser state
+    is left aside.
 
     Raises:
         ZhbertError: TensorFlow is missing, a file is missing or damaged, or TensorFlow 2 wrote it.
     """
-    prefix = Path(prefix)
+    reader, shapes, kinds = _opened(prefix)
+    # Programs build the model inside a scope of theirs.
+    scope = shared_prefix(shapes, prefix).removesuffix("bert/")
+    entries: dict[str, Entry] = {}
+    aside = []
+    # TensorFlow's map has no order of its own.
+    for name in sorted(shapes, key=_in_order):
+        if _is_optimiser(name, shapes) or kinds[name] not in _DTYPES:
+            aside.append(name)
+            continue
+        here, flip = name.removeprefix(scope), False
+        here = f"bert/{here}" if of_encoder(here) else here
+        if (known := from_tensorflow_name(here)) is not None:
+            here, flip = known
+        entry = Entry(shapes[name], _DTYPES[kinds[name]], partial(_read, reader, prefix, name))
+        if here in entries:
+            raise ZhbertError(f"{prefix}: two variables mean {here}; the second is {name}")
+        entries[here] = entry.then(torch.t) if flip and len(entry.shape) == 2 else entry
+    return entries, aside
+
+
+def _opened(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]], dict[str, str]]:
+    """TensorFlow's reader of a whole checkpoint, and the shape and type of each variable."""
     available = _check_files(prefix)
     tensorflow = import_tensorflow()
     with refused(prefix, _CHECKPOINT):
         reader = tensorflow.train.load_checkpoint(str(prefix))
-        shapes = reader.get_variable_to_shape_map()
+        shapes = {n: tuple(shape) for n, shape in reader.get_variable_to_shape_map().items()}
         kinds = reader.get_variable_to_dtype_map()
         size = sum(math.prod(shape) * kinds[name].size for name, shape in shapes.items())
     if "_CHECKPOINTABLE_OBJECT_GRAPH" in shapes:
@@ -196,27 +224,7 @@ def read_tensorflow(prefix: str | Path) -> Checkpoint:
         raise ZhbertError(
             f"{prefix}.data-*: truncated: {available:,} of {size:,} bytes; fetch it again"
         )
-    # Programs build the model inside a scope of theirs.
-    scope = shared_prefix(shapes, prefix).removesuffix("bert/")
-    raw: dict[str, Entry] = {}
-    skipped = []
-    # TensorFlow's map has no order of its own.
-    for name in sorted(shapes, key=_in_order):
-        kind = kinds[name].name
-        if _is_optimiser(name, shapes) or kind not in DTYPES:
-            skipped.append(name)
-            continue
-        here, flip = name.removeprefix(scope), False
-        here = f"bert/{here}" if of_encoder(here) else here
-        if (known := from_tensorflow_name(here)) is not None:
-            here, flip = known
-        read = partial(_read, reader, prefix, name)
-        entry = Entry(tuple(shapes[name]), DTYPES[kind], read)
-        if here in raw:
-            raise ZhbertError(f"{prefix}: two variables mean {here}; the second is {name}")
-        raw[here] = entry.then(torch.t) if flip and len(entry.shape) == 2 else entry
-    checkpoint = Checkpoint.of(prefix, "tensorflow", raw)
-    return replace(checkpoint, skipped=(*checkpoint.skipped, *skipped))
+    return reader, shapes, {name: kind.name for name, kind in kinds.items()}
 
 
 def _check_files(prefix: Path) -> int:
