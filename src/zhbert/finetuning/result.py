@@ -7,8 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from zhbert.errors import ZhbertError
-from zhbert.files import atomic_folder, read_json, to_json, write_json, write_text
+from zhbert.files import atomic_folder, read_json_if_sound, to_json, write_json, write_text
 from zhbert.finetuning.best import Best
 from zhbert.finetuning.epochs import plan_epoch
 from zhbert.finetuning.fine_tuned import SECTION, section_of
@@ -29,10 +28,7 @@ RESULT_KEYS = {
 
 def finished(folder: Path) -> dict[str, Any] | None:
     """The result of a seed that is done, else None."""
-    try:
-        result = read_json(folder / RESULT, dict)
-    except ZhbertError:
-        return None
+    result = read_json_if_sound(folder / RESULT)
     return result if result.keys() >= RESULT_KEYS and (folder / "final").is_dir() else None
 
 

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert.errors import ZhbertError
-from zhbert.files import read_json
+from zhbert.files import read_json_if_sound
 from zhbert.runtime import cpu_flags, cpu_name
 from zhbert.wording import without_secrets
 
@@ -58,10 +57,7 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """A run's provenance.json; empty where it is missing or damaged, as no result depends on it."""
-    try:
-        return read_json(folder / FILE, dict)
-    except ZhbertError:
-        return {}
+    return read_json_if_sound(folder / FILE)
 
 
 def git_commit() -> str | None:
