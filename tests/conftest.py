@@ -38,6 +38,14 @@ def torch_as_it_was() -> Generator[None]:
             torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_processor() -> Generator[None]:
+    """Tests that want several workers say how many: starting them takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The development data that ZHBERT_DATA names: never part of the project."""
