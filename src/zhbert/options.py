@@ -1,4 +1,4 @@
-"""What the verbs that read raw text share: two options, and the text with a progress bar."""
+"""Command-line options that several verbs share, and how the verbs that take them read text."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def reading_of(args: argparse.Namespace) -> ReadOptions:
-    """What the two options ask for."""
+    """How --field and --encoding ask for the input to be read."""
     return ReadOptions(field=args.field, encoding=args.encoding)
 
 
 @contextmanager
 def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Advance]:
-    """A bar over the bytes of some files."""
+    """A progress bar over the bytes of some files."""
     with console.progress(quiet) as bar:
         task = bar.add_task(doing, total=sum(source.size for source in sources))
 
@@ -74,7 +74,7 @@ class Texts:
 
 
 def find(files: Sequence[str | Path]) -> Sequence[Source]:
-    """The files that are to be read; says which a folder has besides."""
+    """The files that are to be read; says which files of a folder are not among them."""
     sources = find_sources(files)
     if left_out := sources.describe_left_out():
         console.say(left_out)
@@ -82,7 +82,7 @@ def find(files: Sequence[str | Path]) -> Sequence[Source]:
 
 
 def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, with where they stand."""
+    """The lines of stdin that are not blank, each after a prefix for errors: "stdin, line 3: "."""
     number = 0
     found = False
     for lines in read_lines("-", reading, longest=1 << 26):
@@ -96,9 +96,9 @@ def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
 
 
 def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
-    """Let the words of a command line stand before, between and after its options.
+    """Let positional arguments stand before, between and after the options.
 
-    Plain parse_args gives optional words only what stands beside the first one.
+    argparse by itself gives optional positional arguments only those beside the first one.
     """
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 

@@ -1,4 +1,4 @@
-"""Masked sentences out of a corpus, to show what a model fills in."""
+"""Sentences of a corpus with one word masked, to show what a model fills in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from zhbert.data.shards import Array, Corpus
 from zhbert.text.tokenizer import Tokenizer
 
-# How long a sentence may be to be read at a glance, and the word that is masked, in pieces.
+# Lengths in pieces, least and most: of a sentence that is read at a glance, and of the masked word.
 _SENTENCE = (8, 32)
 _WORD = (1, 2)
 
@@ -25,7 +25,7 @@ class Cloze:
 def held_out_clozes(corpus: Corpus, count: int, seed: int = 0) -> list[Cloze]:
     """At most ``count`` held-out sentences, spread over the documents, each with one word masked.
 
-    The word consists of Han characters, the sentence of known pieces.
+    The word is one or two Han characters, and no piece of the sentence is [UNK].
     """
     tokenizer = corpus.tokenizer()
     rng = np.random.default_rng(seed)

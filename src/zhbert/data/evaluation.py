@@ -22,12 +22,12 @@ RATE = 0.15
 
 @dataclass(frozen=True)
 class MaskedRows:
-    """Rows under one kind of masks, and what the commonest piece scores as the only guess."""
+    """Rows masked by one strategy."""
 
     strategy: str
     batches: list[MaskedBatch]
     baseline_accuracy: float | None
-    """The share of the masked pieces that it is; None: nothing is masked."""
+    """The accuracy of always guessing the corpus's commonest piece; None: nothing is masked."""
 
 
 def held_out_rows(
@@ -39,7 +39,9 @@ def held_out_rows(
     sequence_length: int = 128,
     batch_size: int = 32,
 ) -> list[MaskedRows]:
-    """The held-out rows, masked by each of ``settings.strategies``; none where nothing is held out.
+    """A corpus's held-out rows, masked by each of ``settings.strategies``.
+
+    The list is empty if nothing is held out, or if no rows or strategies are asked for.
 
     The masks depend on ``builder`` and ``sequence_length``, and not on ``batch_size``.
     """

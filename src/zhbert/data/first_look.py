@@ -1,4 +1,4 @@
-"""A first look at a text, before work begins on it: can it be read, is it Chinese, is it enough?"""
+"""Checks the beginning of a text before it is trained on: is it readable, Chinese, long enough?"""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import ranked
 from zhbert.wording import counted
 
-# So much is looked at, in bytes: of a larger text the rest is like its beginning, or not found out.
+# Bytes of the text that are looked at; the rest is taken to be like them.
 LOOKED_AT = 4 << 20
-# Less leaves nothing to measure on: a tenth of it, of which 15 % are masked.
+# A text with less leaves nothing to measure on: a tenth is held out, and 15 % of that is masked.
 LEAST_HAN, LEAST_SENTENCES = 1_000, 20
-# More than this share of the lines must be readable; less than that of the characters may be kana
-# or pieces be unknown; and of the characters this share is Han, or the text is not Chinese.
-_READABLE, _KANA, _UNKNOWN, _HAN = 0.95, 0.05, 0.1, 0.2
-# A smaller share of unknown pieces is worth a note.
+# The text is refused if less than this share of its lines can be decoded, ...
+_READABLE = 0.95
+# ... if more than this share of its characters are kana, or less than this share are Han, ...
+_KANA, _HAN = 0.05, 0.2
+# ... or if more than this share of its pieces would be [UNK].
+_UNKNOWN = 0.1
+# From this share of [UNK] on there is a remark.
 _NOTED = 0.005
-# A sentence that is shown is whole, of so many Han characters and commas.
+# A whole sentence of Han characters and commas that is short enough to be shown.
 _SHOWN = re.compile("(?:^|[。！？])([\u4e00-\u9fff，、]{10,30}[。！？])", re.MULTILINE)
 _han, _kana, _blank = (
     re.compile(characters).findall
@@ -41,11 +44,11 @@ class FirstLook:
     """The beginning of a Chinese text."""
 
     names: tuple[str, ...]
-    """The files, as they were named."""
+    """the files, as they were named"""
     text: str
     sentences: int
     whole: bool
-    """The text ends here."""
+    """whether this is all of the text"""
 
     @property
     def sentence(self) -> str:
@@ -55,9 +58,11 @@ class FirstLook:
         return next(line.strip() for line in self.text.splitlines() if line.strip())[:30]
 
     def check_vocabulary(self, tokenizer: Tokenizer, way_out: str) -> list[str]:
-        """Refuse a text that the vocabulary does not cover; return what else to know of it.
+        """Refuse a text that the vocabulary does not cover; return remarks on one that it does.
 
-        ``way_out`` is what to do about a vocabulary that lacks much.
+        Args:
+            tokenizer: the vocabulary's tokenizer.
+            way_out: what the user can do about it, for the error.
 
         Raises:
             ZhbertError: more than a tenth of the pieces would be [UNK].
@@ -95,11 +100,11 @@ class FirstLook:
 
 
 def first_look(names: Iterable[str | Path], reading: ReadOptions) -> FirstLook:
-    """Read the beginning of files and folders.
+    """Read and check the beginning of files and folders.
 
     Raises:
-        ZhbertError: a file is missing; there is no text in any; much of it cannot be decoded, or
-            is not Chinese; it is too short.
+        ZhbertError: a file is missing, there is no text in any, much of it cannot be decoded, or
+            it is not Chinese or too short.
     """
     named = tuple(map(str, names))
     if "-" in named:

@@ -1,8 +1,8 @@
-"""Shards to masked batches, endlessly: a pure function of (seed, step).
+"""Rows -> masked batches: the batches of a step are a pure function of the seed and the step.
 
-Which rows a step holds, and how each is masked, depends on the seed, the epoch and the row's
-number alone: not on workers, ranks, micro-batches or where a run was interrupted. An epoch is a
-permutation of all rows of the corpus.
+Which rows a step has, and how each is masked, depends only on the seed, the epoch and the row's
+number in it; not on the number of ranks, on micro-batches, or on where a run was interrupted. An
+epoch is a permutation of all rows of the corpus.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from zhbert.packing import PackedBatch, pack_rows
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Rows with masks, and what stood there; all tensors are on the CPU."""
+    """Masked rows, and the pieces that the masks hide; all tensors are on the CPU."""
 
     packed: PackedBatch
     """the rows, masked"""
     predicted_positions: Tensor
     """(predictions,) int64 into the packed pieces, increasing"""
     labels: Tensor
-    """(predictions,) int64: the pieces that stood there"""
+    """(predictions,) int64: the pieces that stood at these positions"""
     next_sentence_labels: Tensor | None
-    """(rows,) int64: 0 B follows A, 1 B is random; None without pairs"""
+    """(rows,) int64: 0 if segment B follows A, 1 if it is random; None without pairs"""
     dropped_pieces: int
-    """pieces cut off to make pairs fit"""
+    """pieces that were cut off to make pairs fit"""
     first_row: int = 0
-    """the place of the first row in the step's global batch"""
+    """number of the first row among all rows of the step, over all ranks"""
 
 
 class PretrainingLoader:
-    """Masked batches of rows, without end.
+    """An endless stream of masked batches.
 
     Args:
         rows: the rows of every epoch (``zhbert.data.examples.make_rows``).
@@ -89,12 +89,12 @@ class PretrainingLoader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the first epoch (pairs are drawn anew each epoch: their number varies)."""
+        """Rows of the first epoch. (Pairs are drawn anew every epoch, so their number varies.)"""
         return self._rows.count(0)
 
     @property
     def random_share(self) -> float | None:
-        """Of the first epoch's pairs, those whose second sentence is random; None: no pairs."""
+        """The share of the first epoch's pairs whose second segment is random; None: no pairs."""
         return self._rows.random_share(0)
 
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
@@ -110,7 +110,7 @@ class PretrainingLoader:
         begin = first + self._batch_size * self._rank // self._world_size
         end = first + self._batch_size * (self._rank + 1) // self._world_size
         size = self._micro_batch_size or end - begin
-        # Written so that a run of one step has its first rate, and a longer one ends at the last.
+        # A run of one step has the first rate; a longer one reaches the last rate in its last step.
         rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
         batches = [
             replace(
@@ -124,11 +124,11 @@ class PretrainingLoader:
         return batches
 
     def evaluation(self, rows: int, *, strategy: str | None = None) -> list[MaskedBatch]:
-        """Up to ``rows`` rows of the first epoch, masked in the same way at every call.
+        """At most ``rows`` rows of the first epoch, masked in the same way in every call.
 
         Args:
             rows: how many rows; fewer if the split is smaller.
-            strategy: masks of another strategy than the run's, over the same rows.
+            strategy: another masking strategy than the masker's, for the same rows.
 
         Returns:
             batches of ``micro_batch_size`` rows (of ``batch_size`` when that is 0).
@@ -196,14 +196,14 @@ class PretrainingLoader:
 
 
 class GrowingRows:
-    """The first steps from loaders of short rows, all others from the last loader.
+    """A run that begins with short rows: the first steps come from loaders of their own.
 
-    All of them count the run's steps, so that a step's rows do not depend on where a run was
-    interrupted; what a loader would have given at the others' steps is passed over.
+    Every loader is asked for the run's own step numbers, so that a step's rows do not depend on
+    where a run was interrupted. (A loader's batches of the other loaders' steps are never used.)
 
     Args:
-        short: loaders of short rows, each with the step at which its steps end, increasing.
-        last: what all later steps come from.
+        short: loaders of short rows, each with the step before which it ends; these increase.
+        last: the loader of all later steps.
     """
 
     def __init__(
@@ -222,12 +222,12 @@ class GrowingRows:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Long rows of the first epoch."""
+        """Rows of the last loader's first epoch."""
         return self._last.rows_per_epoch
 
     @property
     def random_share(self) -> float | None:
-        """Of the first epoch's long pairs, those whose second sentence is random."""
+        """The share of the last loader's pairs whose second segment is random; None: no pairs."""
         return self._last.random_share
 
     @property

@@ -174,7 +174,7 @@ class Masker:
     def _replace(
         self, row: IntArray, labels: IntArray, chosen: Iterable[Word], rng: np.random.Generator
     ) -> None:
-        """Label the chosen pieces, and put [MASK] or a random piece in their place."""
+        """Label the chosen pieces, and put [MASK] or a random piece in place of most of them."""
         settings, vocabulary = self.settings, self.vocabulary
         masked, replaced = settings.mask_share, settings.mask_share + settings.random_share
         random_ids = vocabulary.random_ids

@@ -9,38 +9,40 @@ from zhbert.errors import ZhbertError
 
 DOCUMENTS = ("blank", "line", "file")
 BLOCK_BYTES = 16 << 20
-# How far beyond a block's end the end of its last document is looked for; also the longest record.
-# A block is therefore at most twice as large as BLOCK_BYTES.
+# A block ends with a document, if one ends within so many bytes after BLOCK_BYTES; otherwise a
+# document is split. Longer records are skipped.
 DOCUMENT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a record or a line holds no text, or what else is to be counted of it."""
+    """Why a record or a line holds no text, or something else to count in reading."""
 
     what: str
+    """the name under which it is counted"""
     reason: str
-    error: bool = True  # False: nothing is lost
+    """the same for people"""
+    error: bool = True
+    """False: nothing is lost"""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
     """How the input is to be read.
 
-    ``documents``: what separates documents in txt: a "blank" line, each "line" is one, each "file"
-    is one. ``field``: which field or column of a record holds the text (None: "text"; stdin that
-    does not say what it is is read as jsonl where a field is given). ``encoding``: of files without
-    a byte order mark; None is UTF-8.
-
     Raises:
         ZhbertError: no such encoding, or nothing would fit into a block.
     """
 
     documents: str = "blank"
+    """what a document is in plain text: "blank" (the text up to a blank line), "line" or "file" """
     field: str | None = None
+    """the field or column of a record that holds the text; None: "text". Where it is given, stdin
+    that does not show what it holds is read as JSON lines"""
     block_bytes: int = BLOCK_BYTES
     document_bytes: int = DOCUMENT_BYTES
     encoding: str | None = None
+    """of files without a byte order mark; None: UTF-8"""
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -60,10 +62,10 @@ class ReadOptions:
 
     @property
     def longest(self) -> str:
-        """How long a record may be, in words."""
+        """How long a record may be, as a phrase: "16 MB"."""
         return f"{self.document_bytes >> 20} MB"
 
     @property
     def way_out(self) -> str:
-        """What to do about what cannot be decoded, where that is much."""
+        """What the user can do about text that cannot be decoded."""
         return way_out(self.encoding)

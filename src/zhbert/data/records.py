@@ -1,7 +1,7 @@
-"""Records that hold a text each: JSON lines and arrays, tables, articles, parquet.
+"""Records with a text each: JSON lines and arrays, tables, articles, parquet.
 
-``form_of`` tells by a file's first bytes, and by its name where these do not say, what it holds;
-``READERS`` take it apart, one record at a time, in bounded memory.
+``examine`` finds out what a file holds, by its first bytes or else by its name. ``READERS`` yield
+its records one at a time, in bounded memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ _NEWS = re.compile(rb"<doc>\s*<(?:url|docno|contenttitle|content)>")
 
 
 def form_of(source: Source, head: bytes, field: str | None) -> tuple[str, str]:
-    """A key of READERS or TEXT; and, where it is not what the name says, how that is called.
+    """What a file that begins with ``head`` holds: a key of READERS, or TEXT.
+
+    The second string names it for people if the file's name does not say it; else it is empty.
 
     >>> form_of(Source(0, "stdin", None, 0), b'{"text": "..."}', None)
     ('jsonl', 'JSON lines')
@@ -99,7 +101,7 @@ def _begins_with_json(begin: bytes) -> bool:
         return False
 
 
-# A first line that does not end within so much is longer than what was looked at.
+# A first line that does not end within so many bytes was cut off: it cannot be parsed.
 _SURELY_CUT = 4000
 
 
@@ -153,7 +155,9 @@ def text_of(record: Any, reading: ReadOptions) -> str | Problem:
 
 
 def json_line(raw: bytes, reading: ReadOptions) -> str | Problem | None:
-    """The text of one line of JSON lines; half a surrogate pair is left in it. None: a blank line.
+    """The text of one line of JSON lines; None for a blank line.
+
+    Unpaired surrogates stay in the text.
 
     >>> json_line(b'{"text": "a"}', ReadOptions()), json_line(b" ", ReadOptions())
     ('a', None)
@@ -183,7 +187,7 @@ def _json_lines(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Num
 
 
 def _json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The elements of arrays, and values that stand one after another, over any lines."""
+    """The elements of arrays, and values one after another, which may span lines."""
     reader = _JsonReader(stream, reading)
     while (opening := reader.next_character()) is not None:
         if opening == "[":
@@ -193,7 +197,7 @@ def _json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Nu
 
 
 class _JsonReader:
-    """JSON values out of a stream; it holds one of them at a time."""
+    """Reads JSON values from a stream, and holds one of them at a time."""
 
     def __init__(self, stream: Stream, reading: ReadOptions) -> None:
         self._stream, self._reading = stream, reading
@@ -218,7 +222,7 @@ class _JsonReader:
         self._at = to
 
     def next_character(self) -> str | None:
-        """The next one that is not white space; None at the end."""
+        """The next character that is not white space; None at the end."""
         while True:
             found = _NO_BLANK.search(self._text, self._at)
             self.skip(found.start() if found else len(self._text))
@@ -269,7 +273,7 @@ class _JsonReader:
 
 
 _NO_BLANK = re.compile(r"[^ \t\r\n\ufeff]")
-# What "surrogateescape" makes of bytes that are not UTF-8.
+# The characters that "surrogateescape" makes of bytes that are not UTF-8.
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -277,7 +281,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def _lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines, without their ends."""
+    """The lines and their numbers, without line ends."""
     rest: list[bytes] = []
     size, number = 0, 0
     while chunk := stream.read(_CHUNK):
@@ -303,13 +307,13 @@ def _text_lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, str
 
 # ---------------------------------------------------------------- tables
 
-# A cell in quotes, or one that does not begin with a quote; {0} is the delimiter.
+# A cell in quotes, or one that does not begin with a quote; {0} stands for the delimiter.
 _CELL = '(?:"[^"]*(?:""[^"]*)*"|[^"{0}\\r\\n][^{0}\\r\\n]*|)'
 READ_AS = "read_as"
 
 
 def _table(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The cells of one column; a header, if there is one, names it."""
+    """The cells of one column, which a header names or which is the only one."""
     rows = _cells(_text_lines(stream, reading), form, reading)
     first = next(rows, None)
     if first is None:
@@ -337,7 +341,7 @@ def _table(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Numbered
 
 
 def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str]:
-    """Which column holds the text, whether the first line is a header, and that in words.
+    """The text's column, whether the first line is a header, and a phrase that says both.
 
     >>> _column_of(["id", "text"], None), _column_of(["1", "好"], "2")
     ((1, True, "the column 'text'"), (1, False, 'column 2; no header'))
@@ -358,9 +362,9 @@ def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str
 def _cells(
     lines: Iterator[tuple[int, str]], form: str, reading: ReadOptions
 ) -> Iterator[tuple[int, list[str], str]]:
-    """Each record's line, cells, and the record itself.
+    """Each record's first line, its cells, and the record as it stands in the file.
 
-    Quotes count where they pair up; where they do not, they are text.
+    Quotes enclose cells where they can be paired; where they cannot, they are text.
     """
     delimiter = "\t"
     whole: re.Pattern[str] | None = None
@@ -396,7 +400,7 @@ def _next(
 def _up_to_the_next_quote(
     record: str, waiting: deque[tuple[int, str]], lines: Iterator[tuple[int, str]], longest: int
 ) -> list[tuple[int, str]]:
-    """The lines that belong to a record with an odd number of quotes, if these enclose them."""
+    """The lines that a record with an odd number of quotes would span, if it spans any."""
     added: list[tuple[int, str]] = []
     size = len(record)
     odd = record.count('"') % 2 == 1
@@ -411,18 +415,18 @@ def _up_to_the_next_quote(
 
 _BEGIN = re.compile(r'<doc\s+id=.*?(?:\stitle="(?P<title>.*)")?[^"]*>\s*')
 _END = "</doc>"
-# The time of matching grows with the square of the length; an article's first line has a title.
+# A longer line is no article's first line; matching takes time with the square of the length.
 _LONGEST_BEGIN = 2_000
 
 
 def _articles(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """What stands between <doc ...> and </doc>, without the title where it is repeated there."""
+    """The text between <doc ...> and </doc>, without the title if the text begins with it."""
     first, title, size, inside = 1, "", 0, False
     body: list[str] = []
 
     def article() -> Iterator[NumberedText]:
         nonlocal size
-        # Outside of <doc> blank lines are nothing; inside they are an article without text.
+        # Blank lines outside of <doc> are nothing; inside they are an article without text.
         if inside or any(map(str.strip, body)):
             yield first, "\n".join(body)
         body.clear()
@@ -456,12 +460,12 @@ def _articles(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Numbe
     yield from article()
 
 
-# What of a SogouCS article is no text.
+# The parts of a SogouCS article that are no text.
 _MARKS = re.compile(r"<(url|docno)>[^<]*</\1>|</?content(?:title)?>")
 
 
 def _without_marks(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """SogouCS' lines with WikiExtractor's marks: title and text, each on lines of its own."""
+    """SogouCS' lines with WikiExtractor's tags; title and text get lines of their own."""
     for number, line in lines:
         for part in _MARKS.sub("\n", line.replace("<doc>", '<doc id="">\n')).split("\n"):
             if part.strip():
@@ -507,7 +511,7 @@ class Cells:
 
 
 _ROWS = 256
-# Beyond this a chunk of a column must not unpack to more than a thousand times the file.
+# A chunk of a column that unpacks to more than this, and to a thousand times the file, is refused.
 _SUSPICIOUS = 256 << 20
 
 
@@ -555,7 +559,11 @@ def _check_text_column(schema: Any, name: str) -> None:
 
 
 def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -> int:
-    """How many rows fit into memory together; DamagedError where kilobytes hold gigabytes."""
+    """How many rows can be read at a time in bounded memory.
+
+    Raises:
+        DamagedError: a few kilobytes unpack to gigabytes.
+    """
     rows = _ROWS
     for group in range(metadata.num_row_groups):
         part = metadata.row_group(group)
@@ -571,7 +579,7 @@ def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -
                     "no memory holds such texts"
                 )
             if column.has_dictionary_page:
-                # One long text of the dictionary may stand in every row.
+                # A long text of the dictionary may stand in every row.
                 share = column.data_page_offset - column.dictionary_page_offset
                 longest = unpacked * share // max(1, column.total_compressed_size)
                 while rows > 1 and rows * longest > _SUSPICIOUS >> 1:

@@ -1,4 +1,4 @@
-"""What can hardly be learnt from a corpus as it is, told before anything is trained."""
+"""Remarks on a corpus before anything is trained: what can hardly be learnt from it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from zhbert.wording import counted
 
-# Beyond this share of punctuation or [UNK] a text is hardly worth training on.
+# With a larger share of punctuation, or of [UNK], a text is hardly worth training on.
 _MOSTLY, _MANY = 0.5, 0.1
 
 
 def on_text(info: Mapping[str, Any]) -> list[str]:
-    """Of a corpus.json: its pieces say little.
+    """Remarks on a corpus.json: many of its pieces say nothing.
 
     >>> on_text({"alignment": {"pieces": 10, "unknown_pieces": 0}, "read": {"punctuation": 9}})
     ['90% of the pieces are punctuation or symbols: there is little to learn from them']
@@ -36,12 +36,12 @@ def on_text(info: Mapping[str, Any]) -> list[str]:
 
 
 def on_rows(info: Mapping[str, Any], builder: str, rows: int, batch_size: int) -> list[str]:
-    """Of a corpus.json: what its training rows cannot teach.
+    """Remarks on a corpus.json: what its training rows cannot teach.
 
     Args:
         info: what corpus.json holds.
         builder: how rows are made, one of zhbert.data.examples.BUILDERS.
-        rows: of an epoch, perhaps estimated.
+        rows: rows of an epoch; an estimate will do.
         batch_size: rows of a step.
     """
     found = []

@@ -1,11 +1,11 @@
-"""The corpus folder: documents of pieces in Arrow files, mapped into memory, checksummed.
+"""The corpus folder: documents of pieces in Arrow files, mapped into memory, with checksums.
 
-One row is one document. Positions count pieces, and pieces are stored without special tokens.
-pyarrow, polars and ``datasets`` read the files as they are.
+One row of a file is one document. Positions count pieces; special tokens are not stored. pyarrow,
+polars and ``datasets`` read the files as they are.
 
-A disk, a copy or a hand may have altered a corpus, and a model trained on it would tell nobody. So
-what a shard says of its own structure is checked when it is opened, and its checksum before the
-first of its pieces is read: 20 ms for the 36 MB of 16 million pieces, once a run.
+A corpus may have been altered by a disk, a copy or by hand, and a model trained on it would not
+show it. So a shard's structure is checked when it is opened, and its checksum before its pieces are
+first read: 20 ms for the 36 MB of 16 million pieces, once a run.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ COLUMNS = {
     "sentence_starts": (pa.uint32(),),
     "line_starts": (pa.uint32(),),
 }
-"""Each a list for every document: the types of its values."""
+"""The columns: each holds a list for every document, of values of one of these types."""
 
 COUNTS = ("documents", "sentences", "lines", "words", "pieces")
-"""What corpus.json says of each shard."""
+"""What corpus.json counts in each shard."""
 
-# How frequent pieces are is counted in the first so many of the training pieces.
+# The pieces' frequencies are counted in so many of the first training pieces.
 COUNTED_PIECES = 20_000_000
 
 # Held-out parts are merged up to this many pieces a shard.
@@ -98,14 +98,14 @@ def _lists(offsets: Array, values: pa.Array) -> pa.ListArray:
 
 
 def _within(starts: Array, documents: Array) -> pa.ListArray:
-    """Positions in the shard -> for each document the positions within it."""
+    """For each document the positions within it, from positions in the shard."""
     offsets = np.searchsorted(starts, documents)
     base = np.repeat(documents[:-1], np.diff(offsets))
     return _lists(offsets, pa.array((starts - base).astype(np.uint32)))
 
 
 class _HashingFile:
-    """A file to write to that takes the checksum of what passes."""
+    """A file to write to, with the checksum of what was written."""
 
     closed = False
 
@@ -127,8 +127,8 @@ class _HashingFile:
 def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
     """Write one shard, atomically; return its entry for corpus.json.
 
-    It is not flushed to disk (``flush_shards`` does that for all of them in the end): the next
-    block need not wait, and its checksum tells if a power cut has spoilt it.
+    It is not flushed to disk, so that the next block need not wait: in the end ``flush_shards``
+    flushes all of them, and until then the checksum shows if a power cut has spoilt one.
     """
     pieces = len(documents.pieces)
     bits = np.packbits(documents.word_starts, bitorder="little")
@@ -160,25 +160,26 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
 
 
 def flush_shards(paths: Iterable[Path]) -> None:
-    """Wait until files lie on the disk."""
+    """Flush files to the disk."""
     for path in paths:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
 
 
 class Shard:
-    """One shard, mapped into memory: read-only views, nothing is copied.
+    """One shard, mapped into memory: its arrays are read-only views, and nothing is copied.
 
-    Attributes: ``word_start_bits`` uint8, piece i starts a word if bit ``i & 7`` of byte ``i >> 3``
-    is set; ``document_starts`` (documents + 1,) int64.
+    Attributes:
+        word_start_bits: uint8; piece i starts a word if bit ``i & 7`` of byte ``i >> 3`` is set.
+        document_starts: (documents + 1,) int64: the first piece of each document, and the end.
 
     Args:
         path: the file.
-        entry: what corpus.json says of it; what is not there is not compared.
-        vocabulary_size: no piece has a higher id.
+        entry: its entry in corpus.json, to compare with; missing keys are not compared.
+        vocabulary_size: every id must be lower.
 
     Raises:
-        ZhbertError: no such file, or one that holds no documents as they are written here.
+        ZhbertError: no such file, or it is no shard.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class Shard:
                 raise ValueError("as many marks of words as pieces were expected")
 
     def _check_columns(self) -> None:
-        """Every column a list of its type, without nulls and without values that no row has."""
+        """Every column must hold lists of its type, without nulls and without unused values."""
         for name, kinds in COLUMNS.items():
             column = self._batch.column(name)
             if not pa.types.is_list(column.type) or column.type.value_type not in kinds:
@@ -236,15 +237,15 @@ class Shard:
 
     @property
     def pieces(self) -> Array:
-        """(pieces,) uint16 or uint32; the shard is verified when they are first asked for."""
+        """(pieces,) uint16 or uint32; the first access verifies the shard."""
         if not self._verified:
             self.verify()
         return self._pieces
 
     def verify(self) -> None:
-        """Compare the checksum, and the pieces with the vocabulary; do it once.
+        """Compare the shard's checksum, if corpus.json has one, and check that the ids exist.
 
-        A corpus that records no checksum of the shard has none to compare.
+        Further calls do nothing.
 
         Raises:
             ZhbertError: the file is not what was written.
@@ -315,7 +316,7 @@ def _values(batch: pa.RecordBatch, name: str) -> Array:
 
 
 class Corpus:
-    """A corpus folder, opened: ``info`` is its corpus.json."""
+    """An opened corpus folder; ``info`` is what its corpus.json holds."""
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
         self.folder = folder
@@ -325,9 +326,11 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
-        """Open a corpus folder; every shard must be there in its full size.
+        """Open a corpus folder.
 
-        Raises ZhbertError where the folder, corpus.json or a shard is missing or cut short.
+        Raises:
+            ZhbertError: the folder, corpus.json or a shard is missing, or a shard has not the size
+                that was written.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -364,7 +367,7 @@ class Corpus:
         """The tokenizer that made the corpus.
 
         Raises:
-            ZhbertError: the folder's is another: with it the pieces would be other words.
+            ZhbertError: the folder's tokenizer is another one now, which has other pieces.
         """
         tokenizer = Tokenizer.from_pretrained(self.folder)
         found = tokenizer.fingerprint()
@@ -389,7 +392,7 @@ class Corpus:
 
     @cached_property
     def piece_counts(self) -> Array:
-        """(V,) int64: how often each piece occurs in the training documents (the first 20 M)."""
+        """(vocabulary,) int64: how often each piece occurs in the first 20 M training pieces."""
         counts = np.zeros(self.vocabulary_size, dtype=np.int64)
         left = COUNTED_PIECES
         for shard in self.shards("train"):
@@ -401,13 +404,17 @@ class Corpus:
         return counts
 
     def shards(self, split: str) -> list[Shard]:
-        """The shards of ``train`` or ``held_out``, in order; perhaps none of ``held_out``."""
+        """The shards of ``train`` or ``held_out``, in order; of ``held_out`` there may be none."""
         if split not in SPLITS:
             raise ZhbertError(f"no split '{split}' in a corpus; known: {', '.join(SPLITS)}")
         return self._shards[split]
 
     def verify(self) -> None:
-        """Read all that was not read yet and compare it; ZhbertError names what differs first."""
+        """Verify the tokenizer and all shards.
+
+        Raises:
+            ZhbertError: something was altered; the first such file is named.
+        """
         self.tokenizer()
         for split in SPLITS:
             for shard in self.shards(split):
@@ -415,7 +422,11 @@ class Corpus:
 
 
 def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The entries of all shards; ZhbertError where corpus.json lacks what every reader needs."""
+    """The entries of all shards.
+
+    Raises:
+        ZhbertError: corpus.json lacks something that readers need.
+    """
     try:
         entries = [entry for split in SPLITS for entry in info["shards"][split]]
         names = [entry["file"] for entry in entries]
@@ -436,9 +447,13 @@ def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]
 def merge_shards(
     parts: Iterable[Path], folder: Path, name: str, limit: int = MERGED_PIECES
 ) -> list[dict[str, Any]]:
-    """Merge small shards into few: name-00000.arrow, ...; return their entries for corpus.json.
+    """Merge small shards into a few large ones; return their entries for corpus.json.
 
-    Memory holds at most ``limit`` pieces and one part.
+    Args:
+        parts: the shards to merge.
+        folder: where to write name-00000.arrow, name-00001.arrow, ...
+        name: the beginning of their names.
+        limit: pieces of a merged shard at most; so many, and one part, are held in memory.
     """
     entries: list[dict[str, Any]] = []
     waiting: list[Documents] = []

@@ -39,13 +39,12 @@ SUFFIXES = {
     ".csv": CSV,
     ".tsv": TSV,
 }
-"""What a file of this name holds, if its first bytes do not say otherwise."""
+"""What a file with this ending holds, unless its first bytes say otherwise."""
 PACKED = dict(zip((".gz", ".bz2", ".xz", ".zst"), COMPRESSIONS, strict=True))
 """The compression that a name's ending promises."""
 
 _MARK = codecs.BOM_UTF8
-# Wider than what they name, as every browser reads them: files said to be GBK hold its successor's
-# characters.
+# Read by the larger encoding, as browsers do: files said to be GBK often hold GB18030.
 _READ_AS = {"gbk": "gb18030", "gb2312": "gb18030", "big5": "big5hkscs"}
 
 
@@ -60,12 +59,12 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """The ending that says what the file holds, compression apart."""
+        """The ending that says what the file holds, without that of its compression."""
         return suffixes(self.name)[0] if self.path is not None else ""
 
 
 class Sources(list[Source]):
-    """The files to read, in order; ``left_out`` are the names that a folder's scan passed over."""
+    """The files to read, in order; ``left_out`` names those that were found in folders only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +76,7 @@ class Sources(list[Source]):
         self.append(Source(len(self), name, path, size))
 
     def describe_left_out(self) -> str:
-        """One line about the names that were passed over; '' where there is none.
+        """One line about the files that were left out; empty if there are none.
 
         >>> sources = Sources()
         >>> sources.left_out = ["a.bin", "b.md"]
@@ -102,9 +101,9 @@ class DamagedError(Exception):
 def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None) -> Sources:
     """The files that ``inputs`` name: files as given, folders recursively and sorted, "-" stdin.
 
-    Of a folder, files are taken whose names end as SUFFIXES says (and .gz, .bz2, .xz, .zst after
-    that), and others that begin with Chinese text; what else there is, hidden files and linked
-    folders are ``left_out``, by name. The folder ``leave_out`` is not looked into.
+    In a folder, a file is read if SUFFIXES has its name's ending (before .gz, .bz2, .xz or .zst),
+    or if it begins with Chinese text. Other files, hidden files and linked folders are
+    ``left_out``. The folder ``leave_out`` is not searched.
 
     Raises:
         ZhbertError: a file is missing or cannot be read, or a folder is without text.
@@ -145,7 +144,7 @@ def _add_folder(sources: Sources, folder: Path, own: Path | None) -> None:
 
 
 def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
-    """What lies in a folder, and whether its name is a text's."""
+    """What lies in a folder and the folders in it, and whether it is to be read."""
     for entry in folder.iterdir():
         hidden = entry.name.startswith(".")
         if entry.is_dir():
@@ -162,7 +161,7 @@ def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
 
 
 def _is_chinese(path: Path) -> bool:
-    """Whether at least half of a file's beginning is Han characters, blanks apart."""
+    """Whether at least half of a file's first characters are Han, not counting blanks."""
     with path.open("rb") as raw, suppress(DamagedError):
         head = Stream(Source(0, path.name, path, 0), raw).head.decode(errors="ignore")
         characters = [character for character in head if not character.isspace()]
@@ -172,7 +171,7 @@ def _is_chinese(path: Path) -> bool:
 
 
 def suffixes(name: str) -> tuple[str, str]:
-    """The ending that says what a file is, and that of its compression.
+    """A file name's ending, and that of its compression.
 
     >>> suffixes("news.jsonl.gz"), suffixes("wiki_00")
     (('.jsonl', '.gz'), ('', ''))
@@ -188,9 +187,9 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def check_encoding(encoding: str | None, where: str = "--encoding") -> str | None:
-    """The encoding under the name by which its files are read; None is UTF-8.
+    """The name of the codec that reads files in an encoding; None: UTF-8.
 
-    ``where`` is what named it, for the error.
+    ``where`` is the option that named the encoding, for the error.
 
     >>> check_encoding("GBK"), check_encoding("utf-8"), check_encoding(None)
     ('gb18030', None, None)
@@ -211,7 +210,7 @@ def check_encoding(encoding: str | None, where: str = "--encoding") -> str | Non
 
 
 def way_out(encoding: str | None) -> str:
-    """What to do about text that this encoding (None: UTF-8) does not decode."""
+    """What the user can do about text that this encoding (None: UTF-8) does not decode."""
     if encoding is not None:
         return "another --encoding may be right"
     return (
@@ -253,11 +252,17 @@ def is_parquet(source: Source, raw: BinaryIO) -> bool:
 class Stream:
     r"""The text of one file, as UTF-8: decompressed, decoded, without a byte order mark.
 
-    What is broken in it is not UTF-8 here either, whatever its encoding was. Where carriage
-    returns alone end the lines, each becomes ``\n`` (``old_line_ends``).
+    Bytes that cannot be decoded become bytes that are not UTF-8 either, so that the reader notices
+    them. If only carriage returns end the lines, each becomes ``\n`` (``old_line_ends``).
+
+    Args:
+        source: the file.
+        raw: its bytes.
+        encoding: what ``check_encoding`` returned.
+        enough: how many bytes to look at, to find out what the file holds.
 
     Raises:
-        DamagedError: the file is no text, or cannot be read (any further).
+        DamagedError: the file is no text, or is damaged from here on.
     """
 
     def __init__(
@@ -281,11 +286,11 @@ class Stream:
         head = head.removeprefix(_MARK)
         self.old_line_ends = b"\r" in head and b"\n" not in head
         self.head = self._with_line_feeds(head) if self.old_line_ends else head
-        """The beginning; ``read`` gives it, too."""
+        """the beginning, which ``read`` returns first"""
         self._ready = self.head
 
     def read(self, size: int) -> bytes:
-        """At least one byte and about ``size``, as they come; none at the end."""
+        """About ``size`` bytes, at least one, as soon as they arrive; none at the end."""
         if self._ready:
             ready, self._ready = self._ready, b""
             return ready
@@ -335,7 +340,9 @@ class Stream:
 
 
 def encoding_of(head: bytes, given: str | None) -> str | None:
-    """How a file that begins so is to be decoded, where ``given`` is what ``check_encoding`` said.
+    """The codec for a file that begins with ``head``; None: UTF-8.
+
+    ``given`` is the codec that was asked for, as ``check_encoding`` returned it.
 
     Raises:
         DamagedError: it is no text, or in an encoding that has to be named.
@@ -347,7 +354,8 @@ def encoding_of(head: bytes, given: str | None) -> str | None:
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     wide = utf_16_or_32(head)
     if given is not None:
-        # A mark is believed more than the option; and of UTF-16 without one, the bytes' order.
+        # A byte order mark counts more than the option; without one, UTF-16's byte order is found
+        # out from the bytes.
         return wide if wide is not None and (marked or given == "utf-16") else given
     if marked or utf_16_by_its_han(head) or head.count(0) * 5 > len(head):
         if wide is None:
@@ -359,16 +367,15 @@ def encoding_of(head: bytes, given: str | None) -> str | None:
 
 
 _BROKEN = "zhbert.broken"
-# One lone surrogate for what a decoder cannot read; encoded again, it is a byte that UTF-8 never
-# has.
+# What a decoder cannot read becomes this surrogate, and that the byte FF, which UTF-8 never has.
 codecs.register_error(_BROKEN, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 
 class _Decompressed:
-    """The content of a compressed file, which may be several such files one after another.
+    """The content of a compressed file, which may consist of several, one after another.
 
-    Unlike the libraries' own readers it notices where a file was cut short, whatever its format,
-    and bounds the memory that a file can ask for.
+    Unlike the libraries' own readers it notices a file that was cut short, whatever its format, and
+    bounds the memory that a file can ask for.
     """
 
     def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
