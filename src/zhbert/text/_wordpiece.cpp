@@ -1,13 +1,13 @@
-// Word pieces in one pass over a text's code points: the fast form of wordpiece.py.
+// WordPiece in one pass over a text's code points; wordpiece.py does the same in plain Python.
 //
-// Everything that BERT's tokenizer does to a character is looked up in one table of actions, made
-// once per vocabulary: a character that stands alone (Han, punctuation) has its piece's id there;
-// a character of a word has its symbol in the alphabet of the trie that holds all other pieces.
-// Only combining marks that are kept need more than the table; a text that has one is brought into
-// canonical order first (`Core::reorder`).
+// Normalisation and cutting are one look-up for each character, in a table of actions that is made
+// once per vocabulary. For a character that stands alone (Han, punctuation) the table has its
+// piece's id; for a character of a word, its symbol in the alphabet of a trie of all other pieces.
+// Only combining marks that are kept need more: a text with one of them is first brought into
+// canonical order (`Core::reorder`).
 //
-// Texts come in as Python strings and are read as UTF-32, some at a time, so that what is read
-// stays in the cache and the GIL is free while ids are made.
+// Python strings are read as UTF-32, a chunk at a time, so that the chunk stays in the cache; the
+// GIL is released while ids are made.
 
 #include <Python.h>
 
@@ -30,17 +30,17 @@ constexpr uint32_t kCodePoints = 0x110000;
 constexpr int kMaxWord = 100;            // characters; a longer word is one [UNK]
 constexpr size_t kChunk = size_t{1} << 15;  // characters read before the GIL is released
 
-// What normalize.py's rules() says of a code point.
+// The kind of a code point, as normalize.py's rules() gives it.
 enum Kind : uint8_t { kWord, kRemoved, kSpace, kAlone, kReorder, kAccent, kMulti, kHangul };
 
-// An action: an id (high bit clear), or a tag in the high four bits and a number below.
+// What a character does: a piece's id (high bit 0), or a tag in the high four bits and a number.
 using Action = uint32_t;
 enum Tag : uint32_t {
   kTagWord = 8,      // a symbol of the trie
-  kTagSkip = 9,      // leaves no trace and ends no word
+  kTagSkip = 9,      // is dropped and does not end a word
   kTagSpace = 10,    // ends a word
   kTagMulti = 11,    // several characters: an index into expansions
-  kTagReorder = 12,  // a kept mark: a symbol, once the text is in canonical order
+  kTagReorder = 12,  // a mark that is kept: a symbol of the trie, once the text is in order
   kTagTrigger = 13,  // may begin a special token: an index into triggers
 };
 constexpr Action action(Tag tag, uint32_t number = 0) { return (uint32_t{tag} << 28) | number; }
@@ -48,7 +48,7 @@ constexpr uint32_t number_of(Action a) { return a & 0x0fffffffu; }
 
 constexpr uint32_t kHangulFirst = 0xAC00, kHangulCount = 11172;
 
-// A Hangul syllable's jamo, by the standard's arithmetic; returns how many.
+// Decomposes a Hangul syllable by Unicode's arithmetic; returns the number of its jamo.
 uint32_t decompose_hangul(uint32_t code, uint32_t jamo[3]) {
   const uint32_t index = code - kHangulFirst;
   jamo[0] = 0x1100 + index / 588;
@@ -57,7 +57,7 @@ uint32_t decompose_hangul(uint32_t code, uint32_t jamo[3]) {
   return index % 28 ? 3 : 2;
 }
 
-// Sorted keys with a string of code points each.
+// A table from code points (sorted) to strings of code points.
 struct Strings {
   std::vector<uint32_t> keys, starts, values;
 
@@ -74,12 +74,13 @@ struct Special {
 };
 
 struct Trigger {
-  Action plain;                   // what the character does when no special token begins
+  Action plain;                   // what the character does if no special token begins there
   std::vector<Special> specials;  // the longest first
 };
 
-// A double-array trie: the child of node n by symbol s is node base[n] + s, if that one's parent
-// is n. Two roots: pieces that begin a word, and ## pieces.
+// A double-array trie (https://doi.org/10.1109/32.31365): the child of node n by symbol s
+// is node base[n] + s, if the parent of that node is n. It has two roots: one for pieces that begin
+// a word, one for ## pieces.
 struct Node {
   int32_t base = 0;
   int32_t parent = -1;
@@ -154,7 +155,7 @@ class Trie {
         }
       }
       if (free) return static_cast<int32_t>(base);
-      // Crowded ground is given up: a few unused nodes cost less than searching it again and again.
+      // Where most nodes are taken, the search moves on: a few unused nodes cost less than time.
       if (++tried == 4096) first_free_ = std::max(first_free_, at - 1024);
     }
   }
@@ -177,7 +178,7 @@ class Core {
 
   void build(const std::vector<std::vector<uint32_t>>& pieces, const Strings& changes,
              std::vector<Special> specials) {
-    // A symbol for every character of words that some piece has; symbol 0 is all others.
+    // Every character in a piece that can stand in a word gets a symbol; all others share symbol 0.
     std::unordered_map<uint32_t, uint32_t> counts;
     std::unordered_map<uint32_t, int32_t> alone;
     std::vector<std::pair<std::vector<uint32_t>, int32_t>> roots[2];
@@ -186,7 +187,7 @@ class Core {
       if (piece.size() == 1) alone[piece[0]] = static_cast<int32_t>(id);
       const bool continues = piece.size() > 2 && piece[0] == '#' && piece[1] == '#';
       const auto begin = piece.begin() + (continues ? 2 : 0);
-      // A piece with a character that never stands in a word is never found in one.
+      // No text leads to a piece with a character that never stands in a word.
       const bool reachable = begin != piece.end() && std::all_of(begin, piece.end(), [&](uint32_t c) {
         return kinds[c] == kWord || kinds[c] == kReorder;
       });
@@ -235,7 +236,7 @@ class Core {
         table[code] = action(kTagWord, it == symbols.end() ? 0 : it->second);
       }
     }
-    // After all single characters, since these refer to them.
+    // Now that all single characters have their actions, those that become several of them.
     for (size_t k = 0; k < changes.keys.size(); ++k) {
       const uint32_t code = changes.keys[k];
       if (kinds[code] != kMulti) continue;
@@ -259,7 +260,7 @@ class Core {
     }
   }
 
-  // Make `code` stand for several characters.
+  // Make `code` act as several characters.
   void expand(uint32_t code, const uint32_t* target, uint32_t count) {
     const auto begin = static_cast<uint32_t>(expanded.size());
     for (uint32_t k = 0; k < count; ++k) expanded.push_back(table[target[k]]);
@@ -283,8 +284,8 @@ class Core {
     return it != marks.end() && *it == code ? mark_orders[it - marks.begin()] : 0;
   }
 
-  // Decompose text[0:n] in full, sort marks into canonical order, drop accents. `origins` gets,
-  // for each character left, its place in the text, counted off in the new order (normalize.py).
+  // Decompose text[0:n] in full, sort marks into canonical order, drop accents. `origins` gets the
+  // place of each remaining character in the text, as _strip_accents of normalize.py assigns it.
   void reorder(const uint32_t* text, size_t n, std::vector<uint32_t>& characters,
                std::vector<int32_t>& origins) const {
     struct Part {
@@ -292,7 +293,7 @@ class Core {
       bool first;
     };
     std::vector<Part> parts;
-    std::vector<int32_t> places;  // of what cleaning leaves
+    std::vector<int32_t> places;  // of the characters that cleaning keeps
     size_t sorted = 0;
     const auto by_order = [](const Part& a, const Part& b) { return a.order < b.order; };
     const auto add = [&](uint32_t code, bool first) {
@@ -335,7 +336,7 @@ class Core {
   }
 };
 
-// Memory that grows without the GIL.
+// Memory that can grow while the GIL is released, and become a buffer of Python.
 template <typename T>
 class Growing {
  public:
@@ -387,7 +388,7 @@ class Encoder {
   Encoder(const Core& core, Output& out, bool specials)
       : core_(core), out_(out), specials_(specials) {}
 
-  // One text; with kWords, the increasing ends of its words.
+  // Encode one text; `ends` are the increasing ends of its words (kWords only).
   void encode(const uint32_t* text, size_t n, const int32_t* ends, size_t num_ends) {
     end_ = ends;
     last_end_ = ends + num_ends;
@@ -421,7 +422,7 @@ class Encoder {
     text_ = text;
     n_ = n;
     origins_ = origins;
-    // A character makes at most one piece, but for those that expand, which reserve for themselves.
+    // A character makes at most one piece, except those that become several: see expand().
     room_ = out_.size + n;
     out_.template reserve<mode>(room_);
     ids_ = out_.ids.data();
@@ -429,7 +430,7 @@ class Encoder {
     if (mode == kWords) word_starts_ = out_.word_starts.data();
   }
 
-  // A text with marks that are kept: the parts between special tokens, each in canonical order.
+  // Encode a text with marks that are kept: each part between special tokens in canonical order.
   void encode_in_order(const uint32_t* text, size_t n) {
     size_t from = 0;
     for (size_t i = 0; specials_ && i < n;) {
@@ -459,7 +460,8 @@ class Encoder {
     shift_ = 0;
   }
 
-  // In order: the text is in canonical order, and origins_ says where its characters were.
+  // Encode text_. in_order: it was brought into canonical order, and origins_ are the places of its
+  // characters. Returns kDone, or kReorderNeeded at a mark that is kept.
   template <bool in_order>
   size_t run() {
     const Action* table = core_.table.data();
@@ -498,8 +500,8 @@ class Encoder {
     return kDone;
   }
 
-  // The characters from text[i] on that stand alone, one at least; returns where they end. All that
-  // changes is kept in local variables: members would go through memory for every character.
+  // Emit the characters from text[i] on that stand alone, at least one; returns where they end.
+  // Local variables, since members would be written to memory for every character.
   template <bool in_order>
   size_t emit_alone(size_t i) {
     if (in_order || mode == kWords) {
@@ -527,14 +529,14 @@ class Encoder {
 
   static constexpr size_t kReorderNeeded = SIZE_MAX - 1;
 
-  // The word that begins at text[i]; returns where it ends.
+  // Encode the word that begins at text[i]; returns where it ends.
   template <bool in_order>
   size_t word(size_t i) {
     const Action* table = core_.table.data();
     const uint32_t* text = text_;
     const size_t n = n_;
     length_ = 0;
-    // Most words are short and of plain characters: a loop for these, without members.
+    // A tight loop for plain characters, which most words consist of.
     Action first = table[text[i]];
     if (first >> 28 == kTagWord) {
       size_t length = 0;
@@ -598,7 +600,7 @@ class Encoder {
     }
   }
 
-  // Greedy longest match over the word that was pushed.
+  // Cut the word that was pushed into pieces by greedy longest match, and emit them.
   template <bool in_order>
   void flush() {
     const size_t length = std::exchange(length_, 0);
@@ -652,7 +654,7 @@ class Encoder {
       offsets_[2 * out_.size + 1] = static_cast<int32_t>(end);
     }
     if (mode == kWords) {
-      // Here *end_ is the first boundary after the previous piece's start.
+      // *end_ is the first word end after the start of the previous piece.
       const auto here = static_cast<int32_t>(start);
       const bool starts = word_pieces_ == 0 || (end_ < last_end_ && *end_ <= here);
       if (starts) close_word();
@@ -684,14 +686,14 @@ class Encoder {
   int32_t* offsets_ = nullptr;
   uint8_t* word_starts_ = nullptr;
 
-  // The word being read, and its pieces.
+  // The word that is being read, and its pieces.
   size_t length_ = 0, last_ = 0;
   uint32_t symbols_[kMaxWord];
   uint32_t positions_[kMaxWord];
   int32_t piece_ids_[kMaxWord];
   uint8_t piece_ends_[kMaxWord];
 
-  // kWords: the word that grows, and this text's counts.
+  // kWords: the segmenter's word that is being filled with pieces, and the counts of this text.
   const int32_t* end_ = nullptr;
   const int32_t* last_end_ = nullptr;
   int64_t word_pieces_ = 0;
@@ -702,7 +704,7 @@ class Encoder {
 
 // ---- Python ----
 
-// Memory that numpy reads in place.
+// A block of memory that supports the buffer protocol, so that numpy need not copy it.
 struct Memory {
   PyObject_HEAD
   void* data;
@@ -733,7 +735,7 @@ PyType_Spec memory_spec = {"zhbert.text._wordpiece.Memory", sizeof(Memory), 0,
 
 template <typename T>
 PyObject* give(Growing<T>& growing, size_t count) {
-  // What was reserved and not used goes back.
+  // Return the memory that was reserved and not used.
   const size_t bytes = std::max<size_t>(1, count * sizeof(T));
   void* data = std::realloc(growing.release(), bytes);
   if (!data) return PyErr_NoMemory();
@@ -747,7 +749,7 @@ PyObject* give(Growing<T>& growing, size_t count) {
   return reinterpret_cast<PyObject*>(memory);
 }
 
-struct Failed {};  // a Python error is set
+struct Failed {};  // thrown when a Python error is set
 
 class View {
  public:
@@ -809,7 +811,7 @@ const Core& core_of(PyObject* capsule) {
   return *core;
 }
 
-// C++ errors as Python's.
+// Turn C++ exceptions into Python's.
 template <typename Function>
 PyObject* guarded(Function&& function) {
   try {
@@ -867,7 +869,7 @@ PyObject* build(PyObject*, PyObject* arguments) {
   });
 }
 
-// A text's word ends, checked, at the end of `all`.
+// Check a text's word ends and append them to `all`.
 void read_ends(PyObject* array, size_t length, std::vector<int32_t>& all) {
   View view(array);
   const size_t from = all.size();
@@ -929,7 +931,7 @@ void encode_texts(const Core& core, PyObject* texts, PyObject* word_ends, bool s
       size += length;
       ++t;
     }
-    // No exception may pass while the GIL is away.
+    // No exception may leave this block: the GIL has to be taken again first.
     bool no_memory = false;
     Py_BEGIN_ALLOW_THREADS
     try {
@@ -1018,7 +1020,7 @@ PyObject* encode_words(PyObject*, PyObject* arguments) {
   });
 }
 
-// Texts that stand in one array of characters one after another: no object for each of them.
+// encode_words of texts that stand in one array one after another, without an object for each.
 PyObject* encode_run(PyObject*, PyObject* arguments) {
   PyObject *capsule, *codes_object, *texts_object, *words_object;
   if (!PyArg_ParseTuple(arguments, "OOOO", &capsule, &codes_object, &texts_object, &words_object)) {
@@ -1041,7 +1043,7 @@ PyObject* encode_run(PyObject*, PyObject* arguments) {
       }
       previous = text_end[t];
     }
-    // The table of actions ends there.
+    // Beyond it the table of actions ends.
     if (std::any_of(code, code + size, [](uint32_t c) { return c >= kCodePoints; })) {
       PyErr_SetString(PyExc_ValueError, "a number over 0x10FFFF is no code point");
       return nullptr;
@@ -1078,7 +1080,7 @@ PyObject* encode_run(PyObject*, PyObject* arguments) {
   });
 }
 
-// [array[starts[0]:starts[1]], ...]: a list made here costs half of a loop in Python.
+// [array[starts[0]:starts[1]], ...], in half the time of a loop in Python.
 PyObject* slices(PyObject*, PyObject* arguments) {
   PyObject *array, *starts;
   if (!PyArg_ParseTuple(arguments, "OO", &array, &starts)) return nullptr;
