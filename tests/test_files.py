@@ -21,6 +21,7 @@ from zhbert.files import (
     advising,
     atomic_file,
     atomic_folder,
+    read_json_if_sound,
     remove,
     scratch,
     sweep,
@@ -426,3 +427,22 @@ def test_an_empty_name_is_not_the_folder_where_one_is(tmp_path: Path, monkeypatc
         assert main(["prepare", "text.txt", *out]) == 2
         assert "--out: an empty name; name a file or a folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "said"),
+    [('{"a": 1}', {"a": 1}, ""), ("[1]", {}, "must hold an object"), ('{"a"', {}, "not JSON")],
+)
+def test_a_json_file_that_is_only_a_help_may_be_damaged(
+    tmp_path: Path, text: str, value: object, said: str
+) -> None:
+    path = tmp_path / "note.json"
+    remarks: list[str] = []
+    assert read_json_if_sound(path, remarks.append) == {}
+    path.write_text(text)
+    assert read_json_if_sound(path, remarks.append) == value
+    missing, *others = remarks
+    assert str(path) in missing
+    assert "no such file" in missing
+    assert said in "".join(others)
+    assert len(others) == bool(said)

@@ -16,7 +16,7 @@ import torch
 from zhbert.cli import main
 from zhbert.errors import Interrupted
 from zhbert.files import sha256_of
-from zhbert.jobs.quickstart import SAMPLE, Score
+from zhbert.jobs.quickstart import SAMPLE, HeldOutScore
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForMaskedLM, BertForSequenceClassification, BertModel
 from zhbert.pretraining.masked_accuracy import masked_accuracy
@@ -195,7 +195,7 @@ def test_the_exit_code_is_1_if_a_new_model_is_worse_than_guessing(quickstart: Qu
     (0.5, 1000, False), (0.49, 1000, False), (0.4, 1000, True), (0.4, 40, False),
 ])  # fmt: skip
 def test_worse_is_what_chance_does_not_explain(after: float, predictions: int, worse: bool) -> None:
-    assert Score(0.5, after, 0.1, predictions).worse == worse
+    assert HeldOutScore(0.5, after, 0.1, predictions).worse == worse
 
 
 UNFIT = {

@@ -140,29 +140,7 @@ def transformers_runner(name: str | Path) -> Runner:
     Raises:
         ZhbertError: transformers is not installed, or cannot open the folder.
     """
-    try:
-        import transformers
-    except ImportError:
-        raise ZhbertError(
-            "--with transformers: the library is not installed: pip install transformers"
-        ) from None
-    files = find_model(locate(name))
-    if files.format == "tensorflow" or files.config is None or files.config.name != "config.json":
-        raise ZhbertError(
-            f"{files.folder}: transformers opens Hugging Face folders (config.json and "
-            f"model.safetensors or pytorch_model.bin), this one is {files.format}: convert it first"
-        )
-    heads = heads_of(open_checkpoint(files.folder))
-    with _quiet(transformers):
-        try:
-            model = transformers.BertForPreTraining.from_pretrained(
-                files.folder, dtype=torch.float32, attn_implementation="eager"
-            )
-        except Exception as error:
-            line = str(error).strip().split("\n")[0]
-            raise ZhbertError(f"{files.folder}: transformers cannot open it: {line}") from None
-
-    model.train(False)
+    model, heads = _opened_by_transformers(name)
 
     @torch.inference_mode()
     def run(batch: PaddedBatch) -> dict[str, Tensor]:
@@ -177,6 +155,32 @@ def transformers_runner(name: str | Path) -> Runner:
         return named
 
     return run
+
+
+def _opened_by_transformers(name: str | Path) -> tuple[Any, set[str]]:
+    """The library's BertForPreTraining, and the heads that the file has."""
+    try:
+        import transformers
+    except ImportError:
+        raise ZhbertError(
+            "--with transformers: the library is not installed: pip install transformers"
+        ) from None
+    files = find_model(locate(name))
+    if files.format == "tensorflow" or files.config is None or files.config.name != "config.json":
+        raise ZhbertError(
+            f"{files.folder}: transformers opens Hugging Face folders (config.json and "
+            f"model.safetensors or pytorch_model.bin), this one is {files.format}: convert it first"
+        )
+    with _quiet(transformers):
+        try:
+            model = transformers.BertForPreTraining.from_pretrained(
+                files.folder, dtype=torch.float32, attn_implementation="eager"
+            )
+        except Exception as error:
+            line = str(error).strip().split("\n")[0]
+            raise ZhbertError(f"{files.folder}: transformers cannot open it: {line}") from None
+    model.train(False)
+    return model, heads_of(open_checkpoint(files.folder))
 
 
 @contextmanager

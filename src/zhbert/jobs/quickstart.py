@@ -132,7 +132,7 @@ def _to_go_on() -> str:
 
 
 @dataclass(frozen=True)
-class Score:
+class HeldOutScore:
     """Held-out accuracies, 0 to 1, with masks of one kind."""
 
     before: float | None
@@ -383,7 +383,7 @@ class _Quickstart:
 
     # -- what came of it -------------------------------------------------------------------------
 
-    def _scores(self, result: PretrainingResult) -> dict[str, Score]:
+    def _scores(self, result: PretrainingResult) -> dict[str, HeldOutScore]:
         lines = [line for _, line in json_lines(result.folder / "metrics.jsonl")]
         evaluations = [line for line in lines if line and "evaluation" in line]
         before = {
@@ -392,7 +392,7 @@ class _Quickstart:
             if line["step"] == 0
         }
         return {
-            line["evaluation"]: Score(
+            line["evaluation"]: HeldOutScore(
                 before.get(line["evaluation"]),
                 line["masked_lm_accuracy"],
                 line["baseline_accuracy"],
@@ -406,7 +406,7 @@ class _Quickstart:
         self,
         corpus: Corpus,
         result: PretrainingResult,
-        scores: dict[str, Score],
+        scores: dict[str, HeldOutScore],
         filled: _BeforeAndAfter,
     ) -> None:
         seconds, score = time.monotonic() - self.begun, scores["wwm"]
@@ -431,7 +431,7 @@ class _Quickstart:
             console.out().print(f'试一试  try: zhbert fill {result.final} "{example}"')
 
     def _as_dict(
-        self, result: PretrainingResult, scores: dict[str, Score], filled: _BeforeAndAfter
+        self, result: PretrainingResult, scores: dict[str, HeldOutScore], filled: _BeforeAndAfter
     ) -> dict[str, Any]:
         score = scores["wwm"]
         return {
@@ -458,7 +458,7 @@ class _Quickstart:
             ],
         }
 
-    def _print_scores(self, scores: dict[str, Score]) -> None:
+    def _print_scores(self, scores: dict[str, HeldOutScore]) -> None:
         names = {"wwm": "全词掩码 whole words", "char": "字掩码   characters"}
         table = console.table("masks", ">before", ">after", ">commonest piece", ">predictions")
         for name, one in sorted(scores.items(), reverse=True):

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zhbert.report.numbers import MISSING, score_text, share_text
+from zhbert.report.numbers import MISSING, count_text, duration_text, score_text, share_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,8 +129,6 @@ def _verdict(result: PairedComparison | None) -> str:
 
 
 def _pretraining_line(run: PretrainingRun) -> str:
-    from zhbert.report.numbers import count_text, duration_text
-
     parts = [f"{run.name}: step {run.last_step:,}"]
     if run.last_loss is not None:
         parts.append(f"loss {run.last_loss:.3f}")

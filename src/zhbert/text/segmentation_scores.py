@@ -113,7 +113,7 @@ def cuts(text: str, ends: Array) -> _Cuts:
     return _Cuts(bare, moved[moved > 0])
 
 
-class Example(NamedTuple):
+class DifferingLine(NamedTuple):
     """A line that the two sides cut differently: its first differences, and how many follow."""
 
     line: int
@@ -138,7 +138,7 @@ class SegmentationComparison:
     top: int = 10
     lines: int = 0
     lines_different: int = 0
-    examples: list[Example] = field(default_factory=list)
+    examples: list[DifferingLine] = field(default_factory=list)
     differences: Counter[Difference] = field(default_factory=Counter)
     _boundaries: tuple[int, int, int] = (0, 0, 0)
     _words: tuple[int, int, int] = (0, 0, 0)
@@ -190,7 +190,7 @@ class SegmentationComparison:
         ]
         if len(self.examples) < self.top:
             more = max(0, len(differences) - _OF_A_LINE)
-            self.examples.append(Example(self.lines, differences[:_OF_A_LINE], more))
+            self.examples.append(DifferingLine(self.lines, differences[:_OF_A_LINE], more))
         self.differences.update(differences)
         if len(self.differences) > _DISTINCT:
             self.differences = Counter(dict(self.differences.most_common(_DISTINCT // 2)))
