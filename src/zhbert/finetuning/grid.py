@@ -86,7 +86,8 @@ class GridRun:
 
     def _learner(self, point: GridPoint) -> Learner:
         card = self.request.card
-        return KINDS[card.kind].learner(card, self.start.tokenizer, point.settings)
+        kind, tokenizer = KINDS[card.kind], self.start.tokenizer
+        return kind.learner(card, tokenizer, point.settings, card.data.labels)
 
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
         """Tokenize everything, once for all seeds, and describe it."""

@@ -256,11 +256,22 @@ class Kind(ABC):
 
     @abstractmethod
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
     ) -> Learner:
-        """What a model learns the task with."""
+        """What a model learns the task with.
 
-    @abstractmethod
+        Args:
+            card: the task.
+            tokenizer: the model's.
+            settings: of the run; of a model that another program fine-tuned, the length of its
+                rows.
+            labels: the card's or, of a model that was fine-tuned before, those of its head.
+        """
+
     def restored(
         self,
         card: TaskCard | None,
@@ -271,13 +282,10 @@ class Kind(ABC):
     ) -> Learner:
         """The learner of a model that was fine-tuned before.
 
-        Args:
-            card: what it was fine-tuned for; None where another program did that.
-            tokenizer: the model's.
-            settings: with the length of its rows.
-            labels: those of its head.
-            saved: what `Learner.saved` gave then; empty where there is nothing to restore.
+        ``saved`` is what `Learner.saved` gave then; empty where another program fine-tuned it.
         """
+        made = self.learner(card, tokenizer, settings, labels)
+        return made.resumed(saved) if saved else made
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:
         """The learner of a model that predicts for another card of this kind."""

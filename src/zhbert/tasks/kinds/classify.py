@@ -168,20 +168,13 @@ class Classify(TextKind):
     # -- learning ----------------------------------------------------------------------------------
 
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
-    ) -> Learner:
-        """Cross entropy over the labels."""
-        return self.restored(card, tokenizer, settings, card.data.labels, {})
-
-    def restored(
         self,
         card: TaskCard | None,
         tokenizer: Tokenizer,
         settings: FineTuningSettings,
         labels: tuple[str, ...],
-        saved: Mapping[str, Any],
     ) -> Learner:
-        """With the labels of the model's head."""
+        """Cross entropy over the labels."""
         from zhbert.tasks.learners.texts import ClassifyLearner
 
         return ClassifyLearner(tokenizer, labels, settings.sequence_length)

@@ -157,20 +157,13 @@ class MultiLabel(TextKind):
     # -- learning ----------------------------------------------------------------------------------
 
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
-    ) -> Learner:
-        """Binary cross entropy for each label."""
-        return self.restored(card, tokenizer, settings, card.data.labels, {})
-
-    def restored(
         self,
         card: TaskCard | None,
         tokenizer: Tokenizer,
         settings: FineTuningSettings,
         labels: tuple[str, ...],
-        saved: Mapping[str, Any],
     ) -> Learner:
-        """With the labels of the model's head and the threshold of the card."""
+        """Binary cross entropy for each label."""
         from zhbert.tasks.learners.texts import MultiLabelLearner
 
         made = MultiLabelLearner(tokenizer, labels, settings.sequence_length)

@@ -143,12 +143,16 @@ class Regress(TextKind):
     # -- learning ----------------------------------------------------------------------------------
 
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
     ) -> Learner:
         """The squared error of numbers scaled to 0 to 1."""
         from zhbert.tasks.learners.texts import RegressLearner
 
-        low, high = card.data.label_range
+        low, high = (0.0, 1.0) if card is None else card.data.label_range
         return RegressLearner(tokenizer, low, high, settings.sequence_length)
 
     def restored(
@@ -160,6 +164,4 @@ class Regress(TextKind):
         saved: Mapping[str, Any],
     ) -> Learner:
         """Without a scale: it is in the head of a model that was fine-tuned."""
-        from zhbert.tasks.learners.texts import RegressLearner
-
-        return RegressLearner(tokenizer, 0.0, 1.0, settings.sequence_length)
+        return self.learner(None, tokenizer, settings, labels)

@@ -242,28 +242,19 @@ class Span(Kind):
     # -- learning ----------------------------------------------------------------------------------
 
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
-    ) -> Learner:
-        """Cross entropy of an answer's start and of its end."""
-        return self.restored(card, tokenizer, settings, (), {})
-
-    def restored(
         self,
         card: TaskCard | None,
         tokenizer: Tokenizer,
         settings: FineTuningSettings,
         labels: tuple[str, ...],
-        saved: Mapping[str, Any],
     ) -> Learner:
-        """With the threshold that was chosen on dev."""
+        """Cross entropy of an answer's start and of its end."""
         from zhbert.tasks.learners.span import SpanLearner
 
         made = SpanLearner(
             tokenizer, settings.sequence_length, settings.doc_stride, settings.max_answer_length
         )
-        if card is not None:
-            made = made.for_card(card)
-        return made.resumed(saved) if saved else made
+        return made if card is None else made.for_card(card)
 
 
 def _answered(

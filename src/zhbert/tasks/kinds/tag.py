@@ -279,20 +279,13 @@ class Tag(Kind):
     # -- learning ----------------------------------------------------------------------------------
 
     def learner(
-        self, card: TaskCard, tokenizer: Tokenizer, settings: FineTuningSettings
-    ) -> Learner:
-        """Cross entropy over the tags of each token."""
-        return self.restored(card, tokenizer, settings, card.data.labels, {})
-
-    def restored(
         self,
         card: TaskCard | None,
         tokenizer: Tokenizer,
         settings: FineTuningSettings,
         labels: tuple[str, ...],
-        saved: Mapping[str, Any],
     ) -> Learner:
-        """With the labels of the model's head."""
+        """Cross entropy over the tags of each token."""
         from zhbert.tasks.learners.tag import TagLearner
 
         return TagLearner(tokenizer, labels, settings.sequence_length)
