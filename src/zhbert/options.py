@@ -12,6 +12,7 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import Source, find_sources
 from zhbert.data.texts import Advance, read_lines, read_texts
 from zhbert.errors import ZhbertError
+from zhbert.text.segmenters import SEGMENTERS
 
 FILES = "text, jsonl, csv, tsv, parquet, WikiExtractor's or SogouCS' articles, compressed or not"
 
@@ -29,6 +30,29 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="how the text is encoded, where it has no byte order mark: gb18030, gbk, big5, "
         "utf-16, ... (default utf-8)",
+    )
+
+
+def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --segmenter, --segmenter-model and --user-words."""
+    parser.add_argument(
+        "--segmenter",
+        default="jieba",
+        metavar="NAME",
+        help=f"what finds the words: {', '.join(SEGMENTERS)} (default jieba; whitespace: text that "
+        "is segmented already)",
+    )
+    parser.add_argument(
+        "--segmenter-model",
+        metavar="MODEL",
+        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
+    )
+    parser.add_argument(
+        "--user-words",
+        type=Path,
+        metavar="FILE",
+        help="a user dictionary, a word a line: jieba's (word frequency tag), pkuseg's (word, tab, "
+        "tag) or words alone",
     )
 
 

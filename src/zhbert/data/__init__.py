@@ -1,1 +1,14 @@
-"""Files to documents, documents to shards, shards to masked batches."""
+"""From raw text to masked batches, in this order:
+
+* files: ``sources`` finds and decodes them, ``records`` finds the texts in them, as
+  ``read_options`` says;
+* documents: ``blocks`` cuts the input at their ends, ``outline`` finds their lines and sentences;
+* a corpus folder: ``block_worker`` turns a block into a shard, ``prepare`` puts the folder
+  together (with ``pools``, ``corpus_folder``, ``duplicates``, ``held_out``, ``account``,
+  ``remarks``), ``shards`` writes and reads it;
+* rows: ``examples`` (with ``row_plans`` and ``random_streams``);
+* masked batches: ``masking``, ``loader``, and ``evaluation`` for held-out rows.
+
+The other modules read text for other ends: ``texts``, ``vocabulary``, ``first_look``,
+``mask_text``; or show a corpus: ``corpus_figures``, ``cloze``.
+"""

@@ -10,7 +10,6 @@ import argparse
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
@@ -47,21 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(STRATEGIES)} (default wwm); char is shown in any case",
     )
-    parser.add_argument(
-        "--segmenter",
-        default="jieba",
-        metavar="NAME",
-        help="jieba (default), whitespace for text that is segmented already, or ltp, pkuseg, "
-        "thulac, hanlp",
-    )
-    parser.add_argument(
-        "--segmenter-model",
-        metavar="MODEL",
-        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
-    )
-    parser.add_argument(
-        "--user-words", type=Path, metavar="FILE", help="a user dictionary of jieba, pkuseg, ..."
-    )
+    options.add_segmenter_arguments(parser)
     parser.add_argument(
         "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: the shipped one)"
     )

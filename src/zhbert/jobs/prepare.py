@@ -20,7 +20,6 @@ from zhbert.data.account import describe
 from zhbert.data.prepare import ON_ERROR, PrepareProgress, prepare
 from zhbert.data.read_options import DOCUMENTS
 from zhbert.runtime import processors
-from zhbert.text.segmenters import SEGMENTERS
 from zhbert.text.simplify import TRADITIONAL
 
 
@@ -33,13 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="vocab.txt or a folder with a tokenizer (default: the vocabulary of this package)",
     )
-    parser.add_argument("--segmenter", default="jieba", help=" | ".join(SEGMENTERS))
-    parser.add_argument(
-        "--segmenter-model",
-        metavar="MODEL",
-        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
-    )
-    parser.add_argument("--user-words", type=Path, help="a user dictionary of jieba, pkuseg, ...")
+    options.add_segmenter_arguments(parser)
     parser.add_argument(
         "--traditional",
         choices=TRADITIONAL,

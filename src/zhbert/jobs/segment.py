@@ -24,7 +24,7 @@ from zhbert.text.segmentation_scores import (
     compare_with_gold,
     without_blanks,
 )
-from zhbert.text.segmenters import SEGMENTERS, Segmenter, load_segmenter
+from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.segmenters.protocol import describe_segmenter, describe_unaligned, words_of
 from zhbert.text.simplify import TRADITIONAL
 from zhbert.wording import counted
@@ -37,21 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``zhbert segment``."""
     parser.add_argument("file", metavar="FILE", help=f"{options.FILES}; - is stdin")
     options.add_reading_arguments(parser)
-    parser.add_argument("--segmenter", default="jieba", help=" | ".join(SEGMENTERS))
-    parser.add_argument(
-        "--segmenter-model",
-        metavar="MODEL",
-        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
-    )
-    parser.add_argument(
-        "--user-words",
-        type=Path,
-        help="a user dictionary, a word a line: jieba's (word frequency tag), pkuseg's (word, tab, "
-        "tag) or words alone; for --segmenter, not for --against",
-    )
+    options.add_segmenter_arguments(parser)
     parser.add_argument("--traditional", choices=TRADITIONAL, default="characters")
     parser.add_argument(
-        "--against", metavar="NAME", help="show where this other segmenter cuts differently"
+        "--against",
+        metavar="NAME",
+        help="show where this other segmenter, without --user-words, cuts differently",
     )
     parser.add_argument("--against-model", metavar="MODEL", help="the other segmenter's model")
     parser.add_argument(
