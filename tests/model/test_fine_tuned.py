@@ -9,12 +9,12 @@ import transformers
 from tests.model.conftest import enlarge
 
 from zhbert.model.config import BertConfig
+from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.model.pretrained import (
     BertForPreTraining,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
-    UntrainedWeightsWarning,
 )
 from zhbert.packing import PackedBatch
 

@@ -24,8 +24,8 @@ from zhbert.model.formats.tensorflow import (
     read_tensorflow,
     to_tensorflow_name,
 )
+from zhbert.model.loading import check_architecture
 from zhbert.model.names import TEMPLATES
-from zhbert.model.pretrained import check_architecture
 
 WORDS = "bert/embeddings/word_embeddings"
 

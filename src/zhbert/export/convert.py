@@ -23,8 +23,9 @@ from zhbert.model.formats.entry import Entry, converted, is_finite
 from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.inspection import HEADS, head_states
+from zhbert.model.loading import check_architecture, check_tensors
 from zhbert.model.names import to_hugging_face
-from zhbert.model.pretrained import BertForPreTraining, check_architecture, check_tensors
+from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model

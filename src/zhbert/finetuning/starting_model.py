@@ -16,10 +16,9 @@ from zhbert.files import sha256_of
 from zhbert.finetuning.describe import short_name
 from zhbert.finetuning.fine_tuned import open_tokenizer
 from zhbert.model import pretrained
-from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
-from zhbert.model.inspection import head_states
+from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
 from zhbert.model.names import FINE_TUNED
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.kinds import Kind
@@ -78,11 +77,9 @@ class StartingModel:
 
     def check(self, kind: Kind, learner: Learner, say: Callable[[str], None]) -> None:
         """Refuse a model that cannot be opened, and remark on one that was never trained."""
-        open_with_head(self.folder, kind, learner, 0)
-        checkpoint = open_checkpoint(self.folder)
-        states = head_states(checkpoint.entries, self.config.initializer_range)
-        words = states.get("masked_words")
-        if words is not None and words.word == "random":
+        states = cast(Any, open_with_head(self.folder, kind, learner, 0)).loading.heads
+        words = states["masked_words"]
+        if words.word == "random":
             say(
                 f"warning: {self.name}: was never trained ({words.why}): fine-tuning starts from "
                 "noise"
@@ -116,8 +113,8 @@ def open_with_head(folder: Path, kind: Kind, learner: Learner, seed: int) -> tor
     """The pretrained model with a new head, or with its own where that is of the same labels."""
     with warnings.catch_warnings():
         # A new head is what fine-tuning begins with; the rest was said when the run began.
-        warnings.simplefilter("ignore", pretrained.UntrainedWeightsWarning)
-        warnings.simplefilter("ignore", pretrained.UnusedWeightsWarning)
+        warnings.simplefilter("ignore", UntrainedWeightsWarning)
+        warnings.simplefilter("ignore", UnusedWeightsWarning)
         model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
             folder, labels=learner.labels, seed=seed, quiet=True
         )

@@ -67,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
         name = DEFAULT
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = open_mask_filler(name, quiet=quiet or args.model is None)
-    if args.model is None and not quiet:
-        err().print(f"filled by {name}; by another model: zhbert fill MODEL TEXT")
+        model, tokenizer = open_mask_filler(name, quiet=quiet)
+    if not quiet:
+        other = f"filled by {name}; by another model: zhbert fill MODEL TEXT"
+        err().print(f"{name}: {model.loading.summary}" if args.model else other)
     for warning in caught:
         # Not silenced by --quiet: an untrained head fills masks with noise.
         err().print(f"WARNING: {warning.message}", style="bold red")

@@ -90,8 +90,8 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
     """
     from zhbert.model.checkpoint import open_checkpoint
     from zhbert.model.config import BertConfig
+    from zhbert.model.loading import check_architecture
     from zhbert.model.names import PER_PIECE, POSITIONS
-    from zhbert.model.pretrained import check_architecture
     from zhbert.zoo import locate
 
     files = find_model(locate(name, quiet=quiet))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -17,28 +16,25 @@ from torch import Tensor, nn
 from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
 from zhbert.model.attention import Attention, QuerySubset, RowLayout
-from zhbert.model.checkpoint import Checkpoint, open_checkpoint
+from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
 from zhbert.model.formats.entry import entries_of
 from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.heads import MaskedLMHead, NextSentenceHead, Pooler
-from zhbert.model.inspection import head_states, quantised_tensor, sizes_of, summary_line
 from zhbert.model.layers import BERT_LAYERS, Block, Embeddings, FeedForward, Layers
-from zhbert.model.loss import Candidates
-from zhbert.model.names import (
-    ALIASES,
-    FINE_TUNED,
-    OF_PAIRS,
-    TEMPLATES,
-    foreign_architecture,
-    from_hugging_face,
-    hugging_face_names,
-    to_hugging_face,
+from zhbert.model.loading import (
+    LoadingReport,
+    check_architecture,
+    read_parameters,
+    set_layers,
+    warnings_of,
+    without_head,
 )
+from zhbert.model.loss import Candidates
+from zhbert.model.names import to_hugging_face
 from zhbert.packing import PackedBatch
-from zhbert.wording import listed
 from zhbert.zoo import locate
 
 IGNORED_LABEL = -100
@@ -48,30 +44,6 @@ _BERT_PARTS = {
     Attention, Block, Embeddings, Encoder, FeedForward, MaskedLMHead, Pooler, NextSentenceHead,
     nn.Embedding, nn.LayerNorm, nn.Linear, nn.ModuleList,
 }  # fmt: skip
-
-
-class UntrainedWeightsWarning(UserWarning):
-    """Part of a loaded model was never trained: what it computes is noise."""
-
-
-class UnusedWeightsWarning(UserWarning):
-    """A checkpoint holds tensors that the model has no place for."""
-
-
-@dataclass(frozen=True)
-class LoadingReport:
-    """What a checkpoint held and what became of its tensors, in Hugging Face's names."""
-
-    missing: tuple[str, ...] = ()  # the model has them, the file has not: random now
-    unused: tuple[str, ...] = ()  # the file has them, the model has not
-    # Every head that the file might hold: "trained", "missing", "random" or "unclear".
-    heads: Mapping[str, str] = field(default_factory=dict)
-    summary: str = ""  # one line: shape, format, heads
-
-    @property
-    def masked_words_head(self) -> str:
-        """The state of the mask-filling head."""
-        return self.heads.get("masked_words", "trained")
 
 
 class PretrainingLoss(NamedTuple):
@@ -294,9 +266,9 @@ class _Bert(nn.Module):
     ) -> Self:
         """Open a model by its folder, archive or name, in float32, in evaluation mode.
 
-        One line on stderr says what the checkpoint holds; ``loading`` has it in full.
+        ``loading`` says what the checkpoint held; parts that were never trained are warned of.
 
-        >>> model = BertForMaskedLM.from_pretrained("mini", quiet=True)
+        >>> model = BertForMaskedLM.from_pretrained("mini")
         >>> model.config.num_hidden_layers, model.loading.masked_words_head
         (4, 'trained')
 
@@ -307,7 +279,7 @@ class _Bert(nn.Module):
             num_hidden_layers: take only the first so many layers, as RBT3 does.
             labels: of a new head, instead of those that the folder has.
             seed: initialises what the folder lacks.
-            quiet: write nothing; warnings of untrained or unused weights remain.
+            quiet: show no progress of a download.
 
         Raises:
             ZhbertError: anything that keeps the folder from being this model.
@@ -317,38 +289,27 @@ class _Bert(nn.Module):
         checkpoint = open_checkpoint(folder)
         if labels is not None:
             if list(labels) != config.labels:
-                # A head of other labels, even of as many, is not this one.
-                kept = {n: e for n, e in checkpoint.entries.items() if not n.startswith(FINE_TUNED)}
-                checkpoint = replace(checkpoint, entries=kept)
+                # A head of other labels, even of as many, is another one.
+                checkpoint = without_head(checkpoint)
             config = config.with_labels(labels)
         check_architecture(checkpoint, config)
-        said = config.num_hidden_layers
-        there = sizes_of(checkpoint.entries)["num_hidden_layers"] or 0
-        if num_hidden_layers is not None:
-            if not 1 <= num_hidden_layers <= said:
-                raise ZhbertError(f"{folder}: has {said} layers; {num_hidden_layers} asked")
-            config.num_hidden_layers = num_hidden_layers
-        elif there > said:
-            warnings.warn(
-                f"{checkpoint.file}: config.json says num_hidden_layers = {said}, the weights have "
-                f"{there}: only the first {said} are used",
-                UnusedWeightsWarning,
-                stacklevel=2,
-            )
+        remarks = [*set_layers(checkpoint, config, num_hidden_layers)]
         with torch.device("meta"):
             model = cls(config)
-        model._fill(checkpoint, seed)
-        if not quiet:
-            sys.stderr.write(f"{name}: {model.loading.summary}\n")
+        parameters = dict(model.named_parameters())
+        found, model.loading = read_parameters(checkpoint, parameters, config)
+        model._take(found, seed)
+        has_mlm_head = hasattr(model, "mlm_head")
+        remarks += warnings_of(checkpoint, config, model.loading, has_mlm_head=has_mlm_head)
+        for remark in remarks:
+            warnings.warn(remark, stacklevel=2)
         return model.eval()
 
     @torch.no_grad()
-    def _fill(self, checkpoint: Checkpoint, seed: int) -> None:
-        wanted = dict(self.named_parameters())
-        check_tensors(checkpoint, to_hugging_face(wanted))
-        found, missing = from_hugging_face(checkpoint.checked(), wanted)
+    def _take(self, found: Mapping[str, Tensor], seed: int) -> None:
+        """Replace all parameters: by those that were found, or by fresh ones."""
         generator = torch.Generator().manual_seed(seed)
-        for name, parameter in wanted.items():
+        for name, parameter in dict(self.named_parameters()).items():
             if name in found:
                 tensor = found[name].to(torch.float32).contiguous()
             else:
@@ -356,42 +317,6 @@ class _Bert(nn.Module):
                 self._initialize_one(name, tensor, generator)
             module, leaf = name.rsplit(".", 1)
             setattr(self.get_submodule(module), leaf, nn.Parameter(tensor))
-        self._report(checkpoint, missing)
-
-    def _report(self, checkpoint: Checkpoint, missing: list[str]) -> None:
-        file = checkpoint.file
-        used = {n for name, _ in self.named_parameters() for n in hugging_face_names(name)}
-        unused = sorted(set(checkpoint.entries) - used)
-        states = head_states(checkpoint.entries, self.config.initializer_range)
-        words = {name: state.word for name, state in states.items()}
-        state = words["masked_words"] if hasattr(self, "mlm_head") else ""
-        summary = summary_line(checkpoint, states)
-        said = self.config.other.get("architectures") == ["BertForMaskedLM"]
-        # What a model says itself that it has not is no reason for a warning.
-        if said and missing and all(name.startswith(OF_PAIRS) for name in missing):
-            summary += f"; random until trained: {', '.join(missing)}"
-        elif missing:
-            what = "no trained mask-filling head" if state == "missing" else "untrained parts"
-            warnings.warn(
-                f"{file}: {what}: missing {', '.join(missing)}; random weights take their place, "
-                "so train before you use them",
-                UntrainedWeightsWarning,
-                stacklevel=4,
-            )
-        self.loading = LoadingReport(tuple(missing), tuple(unused), words, summary)
-        if state == "random":
-            warnings.warn(
-                f"{file}: the mask-filling head (cls.predictions.*) holds initial random weights "
-                f"({states['masked_words'].why}): it was never trained, and the masks it fills are "
-                "noise; train it first",
-                UntrainedWeightsWarning,
-                stacklevel=4,
-            )
-        strange = [n for n in unused if _template(n) not in TEMPLATES or n.startswith(FINE_TUNED)]
-        if strange:
-            warnings.warn(
-                f"{file}: not used: {listed(strange)}", UnusedWeightsWarning, stacklevel=4
-            )
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, in Hugging Face's names, each atomically.
@@ -664,58 +589,6 @@ def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
     return nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED_LABEL)
 
 
-def _template(name: str) -> str:
-    return ".".join("*" if part.isdigit() else part for part in name.split("."))
-
-
-def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
-    """Raise a ZhbertError where tensors tell of another model than the configuration describes."""
-    if foreign := foreign_architecture(checkpoint.entries):
-        raise ZhbertError(f"{checkpoint.file}: {foreign}")
-    for name, size in sizes_of(checkpoint.entries).items():
-        said = getattr(config, name)
-        # Fewer layers than there are means the first ones.
-        fits = said <= (size or 0) if name == "num_hidden_layers" else said == size
-        if size is not None and not fits:
-            raise ZhbertError(
-                f"{checkpoint.file}: config.json says {name} = {said:,}, the weights have "
-                f"{size:,}: correct it there, or put the weights' own config.json beside them"
-            )
-    if quantised := quantised_tensor(checkpoint.entries):
-        raise ZhbertError(f"{checkpoint.file}: {quantised}")
-    if config.other.get("tie_word_embeddings") is not False:
-        return
-    for alias, entry in checkpoint.aliases.items():
-        if not torch.equal(checkpoint.entries[ALIASES[alias]].read(), entry.read()):
-            raise ZhbertError(
-                f"{checkpoint.file}: {alias} differs from {ALIASES[alias]} (tie_word_embeddings is "
-                "false): only BERT's shared decoder is supported"
-            )
-
-
-def check_tensors(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> None:
-    """Raise a ZhbertError where the encoder's tensors are not all there, or shapes differ.
-
-    ``wanted`` are a model's by Hugging Face's names; heads may be missing.
-    """
-    file, entries = checkpoint.file, checkpoint.entries
-    missing = [n for n in wanted if n not in entries]
-    trunk = [n for n in missing if n.startswith("bert.") and not n.startswith("bert.pooler.")]
-    if trunk:
-        raise ZhbertError(
-            f"{file}: lacks {len(trunk)} tensors of the model that config.json describes, first "
-            f"{trunk[0]}; not a BERT checkpoint, or not this one's config.json (it holds "
-            f"{', '.join(list(entries)[:2]) or 'no tensor'})"
-        )
-    for name, like in wanted.items():
-        if name in entries and entries[name].shape != tuple(like.shape):
-            head = "; does id2label name all labels?" if name.startswith("classifier") else ""
-            raise ZhbertError(
-                f"{file}: {name} has the shape {entries[name].shape}, config.json says "
-                f"{tuple(like.shape)}{head}"
-            )
-
-
 __all__ = [
     "BertForMaskedLM",
     "BertForPreTraining",
@@ -723,9 +596,6 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
-    "LoadingReport",
     "ModelOutput",
     "PretrainingLoss",
-    "UntrainedWeightsWarning",
-    "UnusedWeightsWarning",
 ]

@@ -94,8 +94,9 @@ def _from_model(setup: RunSetup) -> Start:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = BertForPreTraining.from_pretrained(
-            source, num_hidden_layers=shape.num_hidden_layers, seed=recipe.seed
+            source, num_hidden_layers=shape.num_hidden_layers, seed=recipe.seed, quiet=True
         )
+    setup.say(f"{source}: {model.loading.summary}")
     for warning in caught:
         setup.say(f"note: {warning.message}")
     if shape.num_hidden_layers != config.num_hidden_layers:
