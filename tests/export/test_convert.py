@@ -330,7 +330,7 @@ _CONVERTING = """
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """270 MB pass through, either way, in the memory of a few tensors above the libraries' own."""
-    from zhbert.model.formats.entry import Entry
+    from zhbert.model.entry import Entry
     from zhbert.model.formats.safetensors import write_safetensors
     from zhbert.model.names import to_hugging_face
 

@@ -17,7 +17,7 @@ from zhbert.export import tensorflow as convert
 from zhbert.export.tensorflow import google_config, write_tensorflow
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import Entry, converted, entries_of
+from zhbert.model.entry import Entry, converted, entries_of
 from zhbert.model.formats.tensorflow import import_tensorflow
 from zhbert.model.names import to_hugging_face
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import open_checkpoint
-from zhbert.model.formats.entry import Entry, converted, entries_of
+from zhbert.model.entry import Entry, converted, entries_of
 from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.formats.safetensors import write_safetensors
 
@@ -74,7 +74,7 @@ def test_the_same_model_is_the_same_bytes_of_torch_save(tmp_path: Path) -> None:
     import sys
     from pathlib import Path
     import torch
-    from zhbert.model.formats.entry import entries_of
+    from zhbert.model.entry import entries_of
     from zhbert.model.formats.pickle import write_pickle
 
     entries = entries_of({"x.a": torch.ones(3, 2), "x.b": torch.arange(4)})
@@ -182,7 +182,7 @@ def test_a_large_model_passes_through_little_memory(tmp_path: Path) -> None:
     from pathlib import Path
     import torch
     from zhbert.model.checkpoint import open_checkpoint
-    from zhbert.model.formats.entry import Entry
+    from zhbert.model.entry import Entry
     from zhbert.model.formats.pickle import write_pickle
     from zhbert.model.formats.safetensors import write_safetensors
 

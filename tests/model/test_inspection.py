@@ -20,7 +20,7 @@ from zhbert.errors import ZhbertError
 from zhbert.model import inspection
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import Entry, entries_of
+from zhbert.model.entry import Entry, entries_of
 from zhbert.model.inspection import (
     HARDLY,
     HEADS,

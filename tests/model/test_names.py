@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import entries_of
+from zhbert.model.entry import entries_of
 from zhbert.model.names import (
     foreign_architecture,
     from_hugging_face,

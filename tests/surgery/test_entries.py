@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig, count_parameters_by_part
-from zhbert.model.formats.entry import Entry, entries_of
+from zhbert.model.entry import Entry, entries_of
 from zhbert.model.names import POSITIONS, to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.surgery.entries import (

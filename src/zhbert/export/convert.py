@@ -18,8 +18,8 @@ from zhbert.export.tensorflow import write_tensorflow
 from zhbert.files import atomic_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
+from zhbert.model.entry import Entry, converted, is_finite
 from zhbert.model.folder import architecture_of, check_out, tokenizer_of
-from zhbert.model.formats.entry import Entry, converted, is_finite
 from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.inspection import HEADS, head_states

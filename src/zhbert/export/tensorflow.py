@@ -20,7 +20,7 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json, write_text
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import Entry, in_shards
+from zhbert.model.entry import Entry, in_shards
 from zhbert.model.formats.tensorflow import import_tensorflow, to_tensorflow_name
 
 NAME = "bert_model.ckpt"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json
-from zhbert.model.formats.entry import Entry, is_finite
+from zhbert.model.entry import Entry, is_finite
 from zhbert.model.formats.pickle import read_pickle
 from zhbert.model.formats.safetensors import read_safetensors
 from zhbert.model.formats.tensorflow import read_tensorflow

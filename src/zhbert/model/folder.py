@@ -15,7 +15,7 @@ from zhbert.zoo.layout import ModelFiles, find_model, is_model_alone
 if TYPE_CHECKING:
     from zhbert.data.shards import Corpus
     from zhbert.model.config import BertConfig
-    from zhbert.model.formats.entry import Entry
+    from zhbert.model.entry import Entry
     from zhbert.text.tokenizer import Tokenizer
 
 # The class that a model is, by the tensors beside the encoder: the first whose tensors are there.

@@ -56,7 +56,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_json
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import Entry, is_finite
+from zhbert.model.entry import Entry, is_finite
 from zhbert.model.names import ALIASES, CONSTANTS, TEMPLATES, foreign_architecture
 from zhbert.text.added_tokens import SPECIAL_TOKENS
 from zhbert.text.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.model.formats.entry import Entry
+from zhbert.model.entry import Entry
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
 # The tensors with one row (or one number) for each piece. The decoder of the masked-word head is

@@ -20,7 +20,7 @@ from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, Words, dropout, dropout_keys
 from zhbert.model.encoder import Encoder
-from zhbert.model.formats.entry import entries_of
+from zhbert.model.entry import entries_of
 from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.heads import MaskedLMHead, NextSentenceHead, Pooler
 from zhbert.model.layers import BERT_LAYERS, Block, Embeddings, FeedForward, Layers

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.model.formats.entry import Entry
+from zhbert.model.entry import Entry
 from zhbert.model.names import PER_PIECE, POSITIONS
 
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, refused, scratch
-from zhbert.model.formats.entry import Entry, bytes_of
+from zhbert.model.entry import Entry, bytes_of
 from zhbert.model.formats.safetensors import DTYPE_NAMES
 from zhbert.model.names import holds_bert
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, refused, write_json
-from zhbert.model.formats.entry import Entry, bytes_of, in_shards
+from zhbert.model.entry import Entry, bytes_of, in_shards
 
 _WHAT = "a safetensors file"
 DTYPE_NAMES = {

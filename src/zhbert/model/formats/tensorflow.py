@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
-from zhbert.model.formats.entry import Entry
+from zhbert.model.entry import Entry
 from zhbert.model.names import of_encoder, shared_prefix
 from zhbert.wording import how_to_install
 
