@@ -11,7 +11,7 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.formats.entry import Entry
+from zhbert.model.entry import Entry
 from zhbert.model.inspection import (
     HEADS,
     HeadState,
