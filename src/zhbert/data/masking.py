@@ -225,16 +225,18 @@ def _find_words(row: IntArray, word_starts: BoolArray, vocabulary: MaskingVocabu
     return words
 
 
-_last_vocabulary: MaskingVocabulary | None = None
+_last: tuple[MaskingSettings, object, Masker] | None = None
 
 
-def _prepared(vocabulary: Sequence[str], random_pieces: str) -> MaskingVocabulary:
-    """The vocabulary's ids, made again only when the vocabulary differs from the last call's."""
-    global _last_vocabulary
-    last = _last_vocabulary
-    if last is None or last.random_pieces != random_pieces or last.pieces != tuple(vocabulary):
-        last = _last_vocabulary = MaskingVocabulary(vocabulary, random_pieces)
-    return last
+def _masker(settings: MaskingSettings, vocabulary: Sequence[str] | MaskingVocabulary) -> Masker:
+    """The last call's masker, unless something differs: many rows are masked in the same way."""
+    global _last
+    if not isinstance(vocabulary, MaskingVocabulary):
+        vocabulary = tuple(vocabulary)
+    # Not lru_cache: hashing a vocabulary takes longer than comparing it.
+    if _last is None or _last[:2] != (settings, vocabulary):
+        _last = settings, vocabulary, Masker(settings, vocabulary)
+    return _last[2]
 
 
 def mask_words(
@@ -300,7 +302,5 @@ def mask_words(
             f"masking: piece_ids of shape {row.shape} and word_starts of shape {starts.shape}; "
             "one row and as many flags are needed"
         )
-    if not isinstance(vocabulary, MaskingVocabulary):
-        vocabulary = _prepared(vocabulary, random_pieces)
-    labels = Masker(settings, vocabulary).mask(row, starts, rng)
+    labels = _masker(settings, vocabulary).mask(row, starts, rng)
     return row, labels
