@@ -52,7 +52,7 @@ def convert(
     One tensor after the other is read and written: memory does not grow with the model.
 
     Args:
-        source: what ``zhbert.zoo.locate`` understands.
+        source: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
         to: one of ``zhbert.export.FORMATS``.
         dtype: one of ``zhbert.export.DTYPES``; without it, each tensor keeps its own.
         drop_untrained_heads: leave out heads that hold initial random weights.

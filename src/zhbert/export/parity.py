@@ -397,7 +397,7 @@ def compare_models(
     tolerance: float | None = None,
     quiet: bool = True,
 ) -> ModelComparison:
-    """Compare two models, each of them whatever ``zhbert.zoo.locate`` understands.
+    """Compare two models, each of them anything that ``zhbert.zoo.locate`` takes.
 
     Args:
         runner: what runs ``other``, one of ``RUNNERS``.

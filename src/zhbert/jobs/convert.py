@@ -1,13 +1,13 @@
-"""Write a model in another program's form: safetensors, PyTorch's pickle, Google's TensorFlow.
+"""Write a model in another format: safetensors, PyTorch's pickle, TensorFlow.
 
 zhbert convert chinese_roberta_wwm_ext_L-12_H-768_A-12.zip rwx --to safetensors
 zhbert convert runs/tiny/final tiny-tf --to tensorflow
 zhbert convert rbt3 rbt3-half --to safetensors --dtype float16
 
 SRC is a folder, an archive of one, or a name ('zhbert models'). Numbers are kept
-bit for bit, unless --dtype asks for another type. Training on masked words alone
-leaves the pooler and the sentence-pair head at their random initial values;
---drop-untrained-heads leaves such heads out.
+bit for bit, unless --dtype asks for another type. Training on masked words
+alone leaves the pooler and the sentence-pair head at their random initial
+values; --drop-untrained-heads leaves such heads out.
 """
 
 from __future__ import annotations

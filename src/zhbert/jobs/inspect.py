@@ -1,12 +1,12 @@
-"""What a checkpoint holds: its shape, its vocabulary, its heads and whether they were trained.
+"""What a checkpoint holds, and which of its heads were ever trained.
 
 zhbert inspect rbt3
 zhbert inspect chinese_L-12_H-768_A-12.zip
 zhbert inspect runs/tiny/final/model.safetensors --json
 
 PATH is a model folder of any format, an archive, a name of the catalogue, a hub
-id, an address, or a file of weights. Tensors are read one at a time, and no model
-is built.
+id, an address, or a file of weights. Tensors are read one at a time, and no
+model is built.
 """
 
 from __future__ import annotations

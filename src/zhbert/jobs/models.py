@@ -1,4 +1,4 @@
-"""List the published models, or show one: its shape, where to get it, how to open it.
+"""List the published models, or show one: its shape, and how to get and open it.
 
 zhbert models
 zhbert models --language cn --size small

@@ -1,4 +1,4 @@
-"""Tables and pictures of runs: printed, and written as Markdown, CSV and one HTML file.
+"""Tables and pictures of runs: printed, and as Markdown, CSV and one HTML file.
 
   zhbert report runs/lcqmc-wwm runs/lcqmc-char --out report
   zhbert report runs/*-wwm runs/*-char --base char --out report

@@ -25,7 +25,7 @@ def extend_positions(
     """Write a model with more positions to the folder ``out``; return its figures.
 
     Args:
-        model: what ``zhbert.zoo.locate`` understands.
+        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
         positions: how many positions the new model has, those of ``model`` first.
         new_rows: how they are made: one of ``zhbert.surgery.NEW_POSITIONS``.
 

@@ -52,9 +52,9 @@ def extend_vocabulary(
     where a model has more rows than pieces, these spare rows are used first.
 
     Args:
-        model: what ``zhbert.zoo.locate`` understands.
+        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
         source: a list (a word or a piece a line), all of which is taken, or a corpus folder.
-        from_text: texts. They are read twice, so a generator does not do.
+        from_text: texts. They are iterated over twice, so not a generator.
         at_most: how many pieces are taken from texts and a corpus (1,000).
         min_frequency: how often they must occur there (10).
 

@@ -36,11 +36,11 @@ def shrink(
     What is kept is kept bit for bit, heads included.
 
     Args:
-        model: what ``zhbert.zoo.locate`` understands.
+        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
         layers: numbers from 0, in the order in which they are kept, or the same as text: "0-2,-1".
         vocab: a vocab.txt of pieces of the model; they are kept, in its order.
         vocab_from: texts whose most frequent pieces are kept, beside special tokens and ASCII
-            characters. They are read twice, so a generator does not do.
+            characters. They are iterated over twice, so not a generator.
         vocab_size: how many pieces are kept in all; without it all that ``vocab_from`` uses.
         positions: how many positions are kept, from the first one on.
         corpus: texts to measure the loss on (without it, ``vocab_from``).
