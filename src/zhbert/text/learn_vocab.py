@@ -63,14 +63,14 @@ def bert_words(text: str) -> list[str]:
 
 @cache
 def _spellings() -> Callable[[str], list[str]]:
-    """What finds the runs of text between spaces, punctuation and Han characters."""
+    """A function that finds the runs of text between spaces, punctuation and Han characters."""
     points = code_points()
     alone = points.chinese | points.punctuation | points.spaces
     return re.compile(f"[^{_character_class(alone)}]+").findall
 
 
 def _character_class(characters: Iterable[str]) -> str:
-    """The inside of a regex's [...]: runs of neighbours as ranges."""
+    """What stands between the brackets of a regex's character class, with ranges for runs."""
     runs: list[list[int]] = []
     for code in sorted(map(ord, characters)):
         if runs and runs[-1][1] == code - 1:
@@ -110,7 +110,7 @@ class TextCounts:
     _BLOCK = 1 << 20
 
     def add(self, texts: Iterable[str]) -> None:
-        """Count ``texts``: lines, documents or blocks; no word crosses from one to the next."""
+        """Count ``texts``: lines, documents or blocks, which end between words."""
         block: list[str] = []
         size = 0
         for text in texts:
@@ -146,7 +146,7 @@ class TextCounts:
         )
 
     def han(self) -> Counter[str]:
-        """Occurrences of each Han character, compatibility forms folded into the usual ones."""
+        """Occurrences of each Han character; compatibility forms count as the usual ones."""
         return self._singles(_is_han)
 
     def punctuation(self) -> Counter[str]:

@@ -55,7 +55,7 @@ class NativeWordPiece:
             self._slow = _BetweenTokens(self._encode, ids, unknown_id, added, options)
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode`."""
         if self._slow is not None:
             parts = [
                 self._slow.encode(texts[here], special_tokens)
@@ -77,7 +77,7 @@ class NativeWordPiece:
         )
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_batch`."""
         if self._slow is not None:
             return [
                 ids
@@ -100,7 +100,7 @@ class NativeWordPiece:
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_words`."""
         if self._slow is None or len(texts) != len(word_ends):
             found = _wordpiece.encode_words(self._tables, list(texts), list(word_ends))
             return _word_pieces(*found)
@@ -116,7 +116,7 @@ class NativeWordPiece:
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_run`."""
         if self._slow is None or not self._added.touched(codes, text_ends).any():
             return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from zhbert.text.normalize import Options, code_points, normalize
 from zhbert.text.tokenizer_files import find_tokenizer, read_tokenizer
 from zhbert.text.tokenizer_json import to_tokenizer_json
 from zhbert.text.vocab import default_vocabulary
-from zhbert.text.wordpiece import CONTINUATION, PythonWordPiece, WordPieceEngine
+from zhbert.text.wordpiece import CONTINUATION, PythonWordPiece
 from zhbert.text.words import WordPieces
 
 try:
@@ -122,7 +122,7 @@ class Tokenizer:
             token.content: row for token, row in self._added.ids.items() if token.special
         }
         word_pieces = {piece: row for piece, row in self._ids.items() if row < self.num_word_pieces}
-        self._core: WordPieceEngine = _engine()(word_pieces, self.unk_id, self._added, self.options)
+        self._core = _engine()(word_pieces, self.unk_id, self._added, self.options)
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Tokenizer:
@@ -259,7 +259,7 @@ class Tokenizer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All arguments but the pieces: ``Tokenizer(vocabulary, **settings)`` is this one again."""
+        """All arguments but the pieces: ``Tokenizer(pieces, **settings)`` differs in these alone."""
         tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
         return asdict(self.options) | tokens
 
@@ -339,7 +339,7 @@ class Tokenizer:
 
 
 @cache
-def _engine() -> Callable[..., WordPieceEngine]:
+def _engine() -> type[PythonWordPiece | NativeWordPiece]:
     """The native word pieces; if they were not built, the plain ones, and a warning (once)."""
     if NativeWordPiece is None:
         warnings.warn(

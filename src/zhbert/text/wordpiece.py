@@ -1,13 +1,9 @@
-"""WordPiece in plain Python, and the interface that it shares with the native module.
-
-Slow: it is used where the native module was not built, and the tests compare the two.
-"""
+"""WordPiece in plain Python: slow, for where the native module was not built, and for tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,26 +17,6 @@ CONTINUATION = "##"
 
 Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
 """All texts' ids (pieces,); where each text starts in them (texts + 1,); offsets (pieces, 2)."""
-
-
-class WordPieceEngine(Protocol):
-    """What a `zhbert.text.tokenizer.Tokenizer` encodes with; see its methods of these names."""
-
-    def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
-        """Encode texts to ids with their offsets."""
-
-    def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
-        """Encode texts to ids alone, one array a text."""
-
-    def encode_words(
-        self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
-    ) -> WordPieces:
-        """Encode texts to ids with their word starts."""
-
-    def encode_run(
-        self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
-    ) -> WordPieces:
-        """`encode_words` of texts that stand one after another."""
 
 
 class PythonWordPiece:
@@ -65,7 +41,7 @@ class PythonWordPiece:
         self._longest = max(map(len, ids), default=0)
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode`."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         starts = [0]
@@ -81,14 +57,14 @@ class PythonWordPiece:
         )
 
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_batch`."""
         ids, starts, _ = self.encode(texts, special_tokens)
         return [ids[a:b] for a, b in pairwise(starts.tolist())]
 
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_words`."""
         if len(texts) != len(word_ends):
             raise ValueError("as many arrays of word ends as texts are expected")
         for text, ends in zip(texts, word_ends, strict=True):
@@ -121,7 +97,7 @@ class PythonWordPiece:
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
-        """See `WordPieceEngine`."""
+        """See `Tokenizer.encode_run`."""
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
