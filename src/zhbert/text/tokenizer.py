@@ -259,7 +259,7 @@ class Tokenizer:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All arguments but the pieces: ``Tokenizer(pieces, **settings)`` differs in these alone."""
+        """All arguments but the pieces: ``Tokenizer(pieces, **settings)`` has the same rules."""
         tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
         return asdict(self.options) | tokens
 
