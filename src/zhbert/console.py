@@ -35,11 +35,6 @@ def data() -> TextIO:
     return sys.stdout if sys.stdout.isatty() else terminal.unescaped(sys.stdout)
 
 
-def say(line: str) -> None:
-    """Print a remark on stderr, wrapped between words on a terminal."""
-    err().print(line)
-
-
 def progress(quiet: bool, *columns: Any) -> Progress:
     """Return a progress display on stderr; it shows nothing if ``quiet``."""
     return terminal.progress(sys.stderr, quiet, *columns)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from zhbert import console
+from zhbert import console, terminal
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.sources import Source, find_sources
 from zhbert.data.texts import Advance, read_lines, read_texts
@@ -101,7 +101,7 @@ def find(files: Sequence[str | Path]) -> Sequence[Source]:
     """The files that are to be read; says which files of a folder are not among them."""
     sources = find_sources(files)
     if left_out := sources.describe_left_out():
-        console.say(left_out)
+        terminal.say(left_out)
     return sources
 
 

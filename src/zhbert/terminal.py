@@ -7,6 +7,7 @@ them could hide an error, rename the window or overwrite earlier output.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
@@ -77,6 +78,15 @@ def console(stream: TextIO) -> Console:
     return PlainTexts(
         file=stream, markup=False, emoji=False, highlight=False, soft_wrap=not stream.isatty()
     )
+
+
+def say(line: str) -> None:
+    """Print a remark on stderr, wrapped between words on a terminal."""
+    console(sys.stderr).print(line)
+
+
+def say_nothing(line: str) -> None:
+    """Take a remark where nobody wants to read it."""
 
 
 def progress(stream: TextIO, quiet: bool, *columns: Any, **options: Any) -> Progress:

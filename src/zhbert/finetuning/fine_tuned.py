@@ -1,4 +1,4 @@
-"""A fine-tuned model as one thing: opened from its folder with all that it needs to predict."""
+"""A fine-tuned model, opened from its folder with all that it needs to predict."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ SECTION = "zhbert"
 # For a model that another program fine-tuned: config.json does not say how long its rows were.
 USUAL_LENGTH = 512
 
+# Examples are predicted in windows of at most so many, and of about so many characters.
 WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 
@@ -65,7 +66,7 @@ class FineTuned:
     ) -> Iterator[tuple[Example, Prediction]]:
         """Examples and their predictions, in order; some thousands are held at once.
 
-        What an example is predicted beside changes its scores by rounding only (see `run_model`).
+        Which examples are predicted together changes scores by rounding only (see `run_model`).
         """
         for window in _windows(examples):
             yield from zip(window, self._predict(window, dtype), strict=True)
@@ -77,7 +78,7 @@ class FineTuned:
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Runs of examples: enough that rows of like length are found, few enough for any memory."""
+    """Consecutive examples: enough to find rows of like length, few enough for any memory."""
     window: list[Example] = []
     characters = 0
     for example in examples:

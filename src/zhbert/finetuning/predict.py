@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from zhbert import terminal
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.folders import check_file
 from zhbert.tasks.cards import with_encoding
 from zhbert.tasks.read import read_inputs
-from zhbert.tasks.sources import StandardInput
+from zhbert.tasks.sources import Source, StandardInput
 from zhbert.tasks.writers import PredictionWriter
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def predict(
     submission: bool = False,
     overwrite: bool = False,
     quiet: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> int:
     """Write a prediction for each example of ``file`` to ``out``; return how many.
 
@@ -50,6 +52,7 @@ def predict(
         submission: write what a benchmark takes: .tsv as GLUE wants it, .json as CLUE does.
         overwrite: replace an existing ``out``.
         quiet: no remarks on stderr.
+        say: takes the remarks, a line each; None: they go to stderr, unless ``quiet``.
 
     Raises:
         ZhbertError: the model is not fine-tuned, or a file does not fit.
@@ -71,16 +74,15 @@ def predict(
         opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))
     writer = _writer(target, opened, submission)
 
-    def remark(line: str) -> None:
-        if not quiet:
-            sys.stderr.write(line + "\n")
-
-    if source == STREAM and sys.stdin is None:
-        raise ZhbertError("stdin is closed; name a file")
-    inputs = StandardInput(sys.stdin.buffer) if source == STREAM else Path(source)
-    labels = opened.learner.labels or ()
+    if say is None:
+        say = terminal.say_nothing if quiet else terminal.say
     examples = read_inputs(
-        opened.kind, opened.card, labels, inputs, encoding=encoding, remark=remark
+        opened.kind,
+        opened.card,
+        opened.learner.labels or (),
+        _source(source),
+        encoding=encoding,
+        remark=say,
     )
     count = 0
     with _opened_for_writing(target) as stream:
@@ -93,6 +95,14 @@ def predict(
             raise ZhbertError(f"{source}: no examples in it")
         stream.write(writer.tail)
     return count
+
+
+def _source(name: str) -> Source:
+    if name != STREAM:
+        return Path(name)
+    if sys.stdin is None:
+        raise ZhbertError("stdin is closed; name a file")
+    return StandardInput(sys.stdin.buffer)
 
 
 def _writer(target: str, opened: FineTuned, submission: bool) -> PredictionWriter:

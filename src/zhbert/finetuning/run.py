@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def finetune(
     )
     run_folder.check()
     if say is None:
-        say = _say_nothing if quiet else _say_on_stderr
+        say = terminal.say_nothing if quiet else terminal.say
     request = FineTuningRequest(
         card=card,
         # Before the model: data are checked in a second, and a model may have to be fetched.
@@ -103,11 +102,3 @@ def _read_splits(
         split: Split(path, read_examples(card, path, split, remark=remark))
         for split, path in files.items()
     }
-
-
-def _say_nothing(line: str) -> None:
-    pass
-
-
-def _say_on_stderr(line: str) -> None:
-    terminal.console(sys.stderr).print(line)

@@ -4,8 +4,10 @@ A seed's folder is finished when ``result.json`` stands in it. Everything before
 at any moment: the newest checkpoint holds the weights, the optimiser, and the best weights so far
 with their scores, so that what follows is the same to the bit.
 
-The recipe is that of the paper on BERT (https://arxiv.org/abs/1810.04805, appendix A.3): AdamW, and
-a learning rate that rises linearly for a tenth of the steps and falls linearly to zero.
+All weights are trained for a few epochs, as in the paper on BERT (https://arxiv.org/abs/1810.04805,
+appendix A.3), by AdamW and with the learning rate of Google's code, which rises linearly over a
+tenth of the steps and falls linearly to zero:
+https://github.com/google-research/bert/blob/master/optimization.py.
 """
 
 from __future__ import annotations

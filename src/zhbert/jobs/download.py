@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Get the model, and say where it is."""
-    from zhbert import console
+    from zhbert import console, terminal
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:
-        console.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
+        terminal.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
     if args.out:
         # Checked before anything is fetched.
         out = check_out(args.out, args.name, overwrite=args.overwrite)

@@ -18,7 +18,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from zhbert import console
+from zhbert import console, terminal
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.evaluate import evaluate
 from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     def remark(line: str) -> None:
         if not args.quiet:
-            console.say(line)
+            terminal.say(line)
 
     if args.corpus is not None:
         return _run_on_corpus(args, remark)

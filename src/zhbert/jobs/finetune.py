@@ -26,7 +26,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from zhbert import console
+from zhbert import console, terminal
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.describe import describe_summary
 from zhbert.finetuning.request import FineTuningResult
@@ -104,7 +104,7 @@ def _print_comparison(result: Mapping[str, Any], *, as_json: bool) -> None:
             f"{counted(one['seeds'], 'seed')} ({one['folder']})\n"
         )
         for remark in one["remarks"]:
-            console.say(f"{one['folder']}: {remark}")
+            terminal.say(f"{one['folder']}: {remark}")
     verdict = "larger" if result["larger_than_noise"] else "not larger"
     sys.stdout.write(
         f"A - B  {result['metric']} {result['difference']:+.2f} points, "

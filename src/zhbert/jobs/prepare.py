@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zhbert import console, options
+from zhbert import console, options, terminal
 from zhbert.data.account import describe
 from zhbert.data.prepare import ON_ERROR, PrepareProgress, prepare
 from zhbert.data.read_options import DOCUMENTS
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     report["seconds"] = time.perf_counter() - begin
     for warning in report["warnings"]:
-        console.say(f"WARNING: {warning}")
+        terminal.say(f"WARNING: {warning}")
     if args.json:
         console.print_json(report)
     else:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert import console, options
+from zhbert import console, options, terminal
 from zhbert.config import flatten, load_recipe, resolve_shape
 from zhbert.data.account import describe
 from zhbert.data.cloze import Cloze, held_out_clozes
@@ -259,7 +259,7 @@ class _Quickstart:
         way_out = f"add them ({words} --out models/extended) and give --from models/extended"
         for note in look.check_vocabulary(self.tokenizer, way_out):
             if not self.silent:
-                console.say(f"note: {note}")
+                terminal.say(f"note: {note}")
 
     # -- the stages ------------------------------------------------------------------------------
 

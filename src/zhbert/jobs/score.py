@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from zhbert import console
+from zhbert import console, terminal
 from zhbert.options import add_encoding, add_split
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.kinds import KINDS
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     def remark(line: str) -> None:
         if not args.quiet:
-            console.say(line)
+            terminal.say(line)
 
     result = score_files(
         args.task,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from zhbert import console, options
+from zhbert import console, options, terminal
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
 from zhbert.text.segmentation_scores import (
@@ -105,7 +105,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _say(args: argparse.Namespace, remarks: Iterable[str]) -> None:
     for remark in () if args.quiet else remarks:
-        console.say(remark)
+        terminal.say(remark)
 
 
 def _lines_for_gold(args: argparse.Namespace) -> Iterator[list[str]]:

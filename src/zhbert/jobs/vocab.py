@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zhbert import console, options
+from zhbert import console, options, terminal
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -186,14 +186,14 @@ def _remark_on_size(args: argparse.Namespace, result: dict[str, Any]) -> None:
     from zhbert.text.character_sets import CHARACTER_SETS
 
     if result["size"] < args.size:
-        console.say(
+        terminal.say(
             f"note: {counted(result['size'], 'piece')}, not {args.size:,}: the text holds no more "
             f"that occurs {args.min_frequency} times or more; give more text"
             + (", or --min-frequency 1" if args.min_frequency > 1 else ""),
         )
     left_out = [name for name in CHARACTER_SETS if name not in result["required"].split(",")]
     if args.characters is None and left_out:
-        console.say(
+        terminal.say(
             f"note: {args.size:,} pieces have no room for every character of "
             f"{', '.join(left_out)}; they get rows as far as the text has them (--characters "
             "decides)",
@@ -332,7 +332,7 @@ def _run_extend(args: argparse.Namespace) -> int:
 def _print_extended(result: dict[str, Any], quiet: bool) -> None:
     if not quiet:
         for line in _remarks(result):
-            console.say(line)
+            terminal.say(line)
         _print_added(result["added"])
         if coverage := result.get("coverage"):
             console.print_coverage(coverage)

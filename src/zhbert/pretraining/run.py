@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -88,7 +87,7 @@ def pretrain(
             corpus=opened,
             folder=folder,
             ranks=ranks,
-            say=(lambda line: None) if quiet else _print,
+            say=terminal.say_nothing if quiet else terminal.say,
             quiet=quiet,
         )
         return train_run(setup, held, tensorboard=tensorboard)
@@ -111,10 +110,6 @@ def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:
     named = {"initial model": recipe.initial_model, "earlier phase": recipe.continue_from}
     there = {what: Path(name) for what, name in named.items() if name and Path(name).exists()}
     return {"corpus": corpus, **there}
-
-
-def _print(line: str) -> None:
-    terminal.console(sys.stderr).print(line)
 
 
 def _as_table(recipe: Recipe) -> dict[str, Any]:
