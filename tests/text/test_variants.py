@@ -20,6 +20,7 @@ import numpy as np
 from zhbert import Segmenter
 from zhbert.errors import ZhbertError
 
+
 class PairsSegmenter(Segmenter):
     "Every two characters are a word."
 
