@@ -1,4 +1,7 @@
-"""From a TOML table to frozen dataclasses: every mistake is one line that names key and choices."""
+"""Settings as frozen dataclasses, read from TOML tables and ``key=value``, and written as TOML.
+
+Every mistake is reported in one line that names the key and the choices.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from zhbert.wording import nearest, show
 _Settings = TypeVar("_Settings")
 
 Hint = Callable[[str, str, list[str]], str]
-"""What an unknown key's error ends with: of the key, its section's prefix, and the known keys."""
+"""Makes the end of the error about an unknown key, from the key, its section's prefix ("model.")
+and the known keys."""
 
 
 def build(
@@ -29,7 +33,17 @@ def build(
     where: str,
     hint: Hint | None = None,
 ) -> _Settings:
-    """Fill the dataclass ``kind`` from ``table``; ``prefix`` ("model.") and ``where`` name it.
+    """Build the dataclass ``kind`` from ``table``, and nested dataclasses from its sections.
+
+    Args:
+        kind: a dataclass whose fields are typed.
+        table: keys and values, as tomllib reads them.
+        prefix: the section that the table is, for messages: "" or "model.".
+        where: the file, for messages.
+        hint: how the message about an unknown key ends (default: similar or all known keys).
+
+    Raises:
+        ZhbertError: an unknown or missing key, or a value of another type.
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Pair:
@@ -63,9 +77,10 @@ def build(
 
 
 def typed(value: Any, hint: Any, label: str) -> Any:
-    """``value`` as its field's type.
+    """Return ``value`` as the type ``hint``, or raise a ZhbertError that begins with ``label``.
 
-    A whole number is good for a float, and one number for a list of them; nothing else bends.
+    Integers are accepted for floats, and a single number for a list of numbers. There is no other
+    coercion.
     """
     if hint is Any:
         return value
@@ -100,7 +115,7 @@ _NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true o
 
 
 def suggest(word: Any, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: the near one, or all there are.
+    """Return the end of an error about an unknown word: a similar known word, or all known words.
 
     >>> suggest("ratee", ["rate", "strategy"])
     "; did you mean 'rate'?"
@@ -111,17 +126,17 @@ def suggest(word: Any, known: Iterable[str]) -> str:
 
 
 Range = tuple[str, Callable[[Any], bool]]
-"""What a value must be: in words, and as a check."""
+"""A condition on a value: its words for the message ("must be ..."), and its test."""
 
 ABOVE_0: Range = ("above 0", lambda value: value > 0)
 NOT_BELOW_0: Range = ("0 or more", lambda value: value >= 0)
 SHARE: Range = ("from 0 to 1", lambda value: 0 <= value <= 1)
 ROW_LENGTH: Range = ("8 or more", lambda value: value >= 8)
-"""[CLS] a [SEP] b [SEP], and a little of each: nothing shorter holds a pair."""
+"""The shortest row that can hold a pair: [CLS] a [SEP] b [SEP] with a few pieces of each."""
 
 
 def check_choice(value: Any, choices: Iterable[str], label: str) -> None:
-    """Refuse a value that is none of the choices; raises ZhbertError with the nearest one.
+    """Raise a ZhbertError if ``value`` is not among ``choices``; it suggests a similar one.
 
     >>> check_choice("tagg", ("classify", "tag"), "mine.toml: kind")
     Traceback (most recent call last):
@@ -134,9 +149,9 @@ def check_choice(value: Any, choices: Iterable[str], label: str) -> None:
 def check_value(
     value: Any, label: str, choices: Iterable[str] | None = None, within: Range | None = None
 ) -> None:
-    """Refuse a value, or a member of a tuple, that is no choice, out of range or not finite.
+    """Raise a ZhbertError if a value is not finite, not a choice, or not ``within`` a range.
 
-    None, which is an unset key, is accepted.
+    Of a tuple, every member is checked. None means that the key is unset, and is accepted.
 
     >>> check_value(0, "epochs", within=ABOVE_0)
     Traceback (most recent call last):
@@ -154,7 +169,7 @@ def check_value(
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """A settings object as dotted keys and values, in the order of its fields."""
+    """Return a settings object as a dict of dotted keys, in the order of its fields."""
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
@@ -166,12 +181,12 @@ def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def to_toml(settings: Any) -> str:
-    """Settings as TOML that ``build`` reads back identically; unset keys are left out."""
+    """Return settings as TOML that ``build`` reads back identically; unset keys are left out."""
     return table_to_toml(_set_values(settings))
 
 
 def _set_values(settings: Any) -> dict[str, Any]:
-    """The keys that are set, and the sections that have any, as nested tables."""
+    """Return the keys that are set as nested tables, without empty sections."""
     table: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
@@ -183,7 +198,7 @@ def _set_values(settings: Any) -> dict[str, Any]:
 
 
 def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """Nested tables as TOML: values first, then sections, then lists of sections.
+    """Return nested tables as TOML: values first, then sections, then lists of sections.
 
     >>> print(table_to_toml({"a": 1, "b": {"c": ["x"], "d": {"e": 0.5}}}), end="")
     a = 1
@@ -211,7 +226,7 @@ def table_to_toml(table: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def overridden(settings: _Settings, override: str) -> _Settings:
-    """``settings`` with one ``key=value`` applied; a section's keys are dotted: ``model.rate``.
+    """Return ``settings`` with one ``key=value`` applied; keys in sections are dotted (``a.b=1``).
 
     >>> @dataclasses.dataclass(frozen=True, kw_only=True)
     ... class Pair:
@@ -258,20 +273,20 @@ def overridden(settings: _Settings, override: str) -> _Settings:
 
 
 def _override_value(text: str, hint: Any, override: str) -> Any:
-    """A TOML value, or a bare text where the field is a text; empty unsets an optional key."""
+    """Parse an override's value: TOML, or bare text for a text; empty unsets an optional key."""
     optional = isinstance(hint, types.UnionType)
     if optional and not text:
         return None
     kinds = typing.get_args(hint) if optional else (hint,)
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
+    except (ValueError, RecursionError):  # not TOML, or a number with thousands of digits
         value = text
     if str in kinds and not isinstance(value, str):
         value = text
     if typing.get_origin(hint) is tuple and isinstance(value, str):
         value = [item.strip() for item in value.split(",") if item.strip()]
-    # typed prints "label = value", and here both stand in the override itself.
+    # The message of `typed` begins with "label = value", which would repeat the override.
     try:
         return typed(value, hint, "")
     except ZhbertError as error:
@@ -279,7 +294,7 @@ def _override_value(text: str, hint: Any, override: str) -> Any:
 
 
 def hint_in(settings: Any) -> Hint:
-    """For an unknown key: a near name in its section, the same name in another, or the list."""
+    """Return a Hint that suggests a similar key, the same key of another section, or all keys."""
 
     def hint(key: str, prefix: str, known: list[str]) -> str:
         if not difflib.get_close_matches(key, known, n=1):
@@ -296,5 +311,5 @@ def _toml_key(key: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    # JSON's texts, numbers, lists and booleans are TOML's, except for one control character.
+    # JSON's strings, numbers, lists and booleans are valid TOML, except for one control character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
