@@ -116,6 +116,17 @@ class Masker:
         if not isinstance(vocabulary, MaskingVocabulary):
             vocabulary = MaskingVocabulary(vocabulary, settings.random_pieces)
         self.vocabulary = vocabulary
+        self._native = (
+            settings.max_predictions,
+            vocabulary.cls_id,
+            vocabulary.sep_id,
+            vocabulary.pad_id,
+            vocabulary.mask_id,
+            vocabulary.random_ids,
+            settings.mask_share,
+            settings.random_share,
+            settings.per_word,
+        )
 
     def mask(
         self,
@@ -148,40 +159,13 @@ class Masker:
         labels = np.full(len(row), IGNORED, dtype=np.int64)
         native = _NATIVE.get(type(chooser))
         if _rows is not None and native is not None:
-            self._mask_natively(native, row, word_starts, labels, rate, rng)
+            starts = word_starts.view(np.uint8)
+            _rows.mask(row, starts, labels, native, rate, *self._native, rng.bit_generator.capsule)
         elif words := _find_words(row, word_starts, vocabulary):
             num_pieces = len(row) - int(np.count_nonzero(row == vocabulary.pad_id))
             limit = quota(num_pieces, rate, settings.max_predictions)
             self._replace(row, labels, chooser.choose(words, limit, rng), rng)
         return labels
-
-    def _mask_natively(
-        self,
-        strategy: int,
-        row: IntArray,
-        word_starts: BoolArray,
-        labels: IntArray,
-        rate: float,
-        rng: np.random.Generator,
-    ) -> None:
-        settings, vocabulary = self.settings, self.vocabulary
-        _rows.mask(
-            row,
-            word_starts.view(np.uint8),
-            labels,
-            strategy,
-            rate,
-            settings.max_predictions,
-            vocabulary.cls_id,
-            vocabulary.sep_id,
-            vocabulary.pad_id,
-            vocabulary.mask_id,
-            vocabulary.random_ids,
-            settings.mask_share,
-            settings.random_share,
-            settings.per_word,
-            rng.bit_generator.capsule,
-        )
 
     def _replace(
         self, row: IntArray, labels: IntArray, chosen: Iterable[Word], rng: np.random.Generator
