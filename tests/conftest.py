@@ -80,6 +80,21 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path
     return folder
 
 
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For every kind of task a folder with its card, its files and a finished run; read only."""
+    from tests.small_tasks import CARDS, LEARNING, QUICK, make_model, make_task
+
+    from zhbert.finetuning.run import finetune
+
+    folder = tmp_path_factory.mktemp("tuned")
+    model = make_model(folder / "model")
+    for kind in CARDS:
+        card = make_task(folder / kind, kind, train=320)
+        finetune(card, model, None, folder / kind / "run", [*QUICK, *LEARNING])
+    return folder
+
+
 @pytest.fixture
 def packaged_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model in the place of zhbert-mini: the folder, in an otherwise empty package."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task, texts
+from tests.small_tasks import PIECES, QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import seed as finetune_seed
@@ -46,19 +46,15 @@ def cards(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def larger_cards(tmp_path_factory):
+def larger_cards(tuned):
     """The same tasks with enough examples to learn them."""
-    folder = tmp_path_factory.mktemp("larger")
-    return {kind: make_task(folder / kind, kind, train=320) for kind in KINDS}
+    return {kind: tuned / kind / f"my_{kind}.toml" for kind in KINDS}
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory, model, larger_cards):
+def runs(tuned):
     """A finished run of every kind; read them only."""
-    folder = tmp_path_factory.mktemp("runs")
-    for kind, card in larger_cards.items():
-        finetune(card, model, None, folder / kind, [*QUICK, *LEARNING])
-    return folder
+    return {kind: tuned / kind / "run" for kind in KINDS}
 
 
 def json_of(path):
@@ -78,16 +74,16 @@ def weights(run, seed=0):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_learns(runs, kind):
-    summary = json_of(runs / kind / "summary.json")
+    summary = json_of(runs[kind] / "summary.json")
     best = {"classify": 90, "multi_label": 60, "regress": 70, "tag": 90, "span": 50}[kind]
     assert summary["metrics"][summary["main_metric"]]["max"] > best
-    steps = [line for line in lines_of(runs / kind / "seed-0" / "metrics.jsonl") if "loss" in line]
+    steps = [line for line in lines_of(runs[kind] / "seed-0" / "metrics.jsonl") if "loss" in line]
     assert steps[-1]["loss"] < steps[0]["loss"] * 3 / 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_folder_holds_what_a_report_reads(runs, kind, larger_cards):
-    run = runs / kind
+    run = runs[kind]
     summary, result = json_of(run / "summary.json"), json_of(run / "seed-0" / "result.json")
     main = summary["metrics"][summary["main_metric"]]
     assert main["values"] == [main["max"]] == [main["mean"]]
@@ -114,8 +110,8 @@ def test_a_run_folder_holds_what_a_report_reads(runs, kind, larger_cards):
 def test_parameters_are_counted_without_the_model(runs, kind):
     from safetensors.torch import load_file
 
-    tensors = load_file(runs / kind / "seed-0" / "final" / "model.safetensors")
-    counted = json_of(runs / kind / "summary.json")["parameters"]
+    tensors = load_file(runs[kind] / "seed-0" / "final" / "model.safetensors")
+    counted = json_of(runs[kind] / "summary.json")["parameters"]
     assert counted == sum(tensor.numel() for tensor in tensors.values())
 
 
@@ -124,15 +120,15 @@ def test_predictions_and_submission_score_what_the_summary_says(runs, kind, larg
     card = load_card(larger_cards[kind])
     examples = read_examples(card, None, "dev")
     gold = next(larger_cards[kind].parent.glob("dev.*"))
-    lines = lines_of(runs / kind / "seed-0" / "predictions.jsonl")
+    lines = lines_of(runs[kind] / "seed-0" / "predictions.jsonl")
     assert [line["id"] for line in lines] == [one.id for one in examples]
     assert all(0 <= line["score"] <= 1 for line in lines)
-    (submission,) = (runs / kind / "seed-0").glob("submission.*")
-    expected = json_of(runs / kind / "seed-0" / "result.json")["metrics"]
+    (submission,) = (runs[kind] / "seed-0").glob("submission.*")
+    expected = json_of(runs[kind] / "seed-0" / "result.json")["metrics"]
     for found in (
         {line["id"]: line["predicted"] for line in lines},
         read_predictions(card, submission, examples, gold, "dev"),
-        read_predictions(card, runs / kind / "seed-0" / "predictions.jsonl", examples, gold, "dev"),
+        read_predictions(card, runs[kind] / "seed-0" / "predictions.jsonl", examples, gold, "dev"),
     ):
         assert dict(score(card, examples, found).metrics) == pytest.approx(expected)
 
@@ -140,8 +136,8 @@ def test_predictions_and_submission_score_what_the_summary_says(runs, kind, larg
 def test_the_folder_opens_in_transformers_with_the_same_labels(runs):
     from transformers import pipeline
 
-    final = runs / "classify" / "seed-0" / "final"
-    lines = lines_of(runs / "classify" / "seed-0" / "predictions.jsonl")
+    final = runs["classify"] / "seed-0" / "final"
+    lines = lines_of(runs["classify"] / "seed-0" / "predictions.jsonl")
     classify = pipeline("text-classification", model=str(final), top_k=None)
     for line in lines[:8]:
         found = {one["label"]: one["score"] for one in classify([line["text"]])[0]}
@@ -153,10 +149,10 @@ def test_the_folder_opens_in_transformers_with_the_same_labels(runs):
 def test_several_labels_are_the_same_in_transformers(runs):
     from transformers import pipeline
 
-    final = runs / "multi_label" / "seed-0" / "final"
+    final = runs["multi_label"] / "seed-0" / "final"
     assert json_of(final / "config.json")["problem_type"] == "multi_label_classification"
     classify = pipeline("text-classification", model=str(final), top_k=None)
-    lines = lines_of(runs / "multi_label" / "seed-0" / "predictions.jsonl")
+    lines = lines_of(runs["multi_label"] / "seed-0" / "predictions.jsonl")
     assert {len(line["predicted"]) for line in lines} >= {1, 2}
     for line in lines[:8]:
         found = {one["label"]: one["score"] for one in classify([line["text"]])[0]}
@@ -167,8 +163,8 @@ def test_several_labels_are_the_same_in_transformers(runs):
 def test_numbers_are_the_same_in_transformers(runs):
     from transformers import pipeline
 
-    regress = pipeline("text-classification", model=str(runs / "regress" / "seed-0" / "final"))
-    for line in lines_of(runs / "regress" / "seed-0" / "predictions.jsonl")[:8]:
+    regress = pipeline("text-classification", model=str(runs["regress"] / "seed-0" / "final"))
+    for line in lines_of(runs["regress"] / "seed-0" / "predictions.jsonl")[:8]:
         pair = {"text": line["text"], "text_pair": line["text_pair"]}
         (found,) = regress([pair], truncation=True)
         assert found["score"] == pytest.approx(line["predicted"], abs=1e-3)
@@ -177,8 +173,8 @@ def test_numbers_are_the_same_in_transformers(runs):
 def test_tags_are_the_same_in_transformers(runs):
     from transformers import pipeline
 
-    tag = pipeline("token-classification", model=str(runs / "tag" / "seed-0" / "final"))
-    for line in lines_of(runs / "tag" / "seed-0" / "predictions.jsonl")[:8]:
+    tag = pipeline("token-classification", model=str(runs["tag"] / "seed-0" / "final"))
+    for line in lines_of(runs["tag"] / "seed-0" / "predictions.jsonl")[:8]:
         found = {one["index"] - 1: one["entity"] for one in tag("".join(line["tokens"]))}
         expected = {n: label for n, label in enumerate(line["predicted"]) if label != "O"}
         assert found == expected
@@ -187,11 +183,11 @@ def test_tags_are_the_same_in_transformers(runs):
 def test_answers_are_the_same_in_transformers(runs, larger_cards):
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-    folder = runs / "span" / "seed-0" / "final"
+    folder = runs["span"] / "seed-0" / "final"
     theirs = AutoModelForQuestionAnswering.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     examples = read_examples(load_card(larger_cards["span"]), None, "dev")
-    lines = lines_of(runs / "span" / "seed-0" / "predictions.jsonl")
+    lines = lines_of(runs["span"] / "seed-0" / "predictions.jsonl")
     for one, line in list(zip(examples, lines, strict=True))[:8]:
         encoded = tokenizer(
             one.question, one.context, return_offsets_mapping=True, return_tensors="pt"
@@ -297,7 +293,7 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
 
 
 def test_kill_9_loses_nothing_that_was_saved(tmp_path, model, cards):
-    overrides = [*QUICK, "checkpoint_every=1", "epochs=40"]
+    overrides = [*QUICK, "checkpoint_every=1", "epochs=15"]
     code = (
         "import sys; from zhbert.finetuning.run import finetune; "
         "finetune(sys.argv[1], sys.argv[2], None, sys.argv[3], sys.argv[4:])"
@@ -313,7 +309,7 @@ def test_kill_9_loses_nothing_that_was_saved(tmp_path, model, cards):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    said = [*QUICK, "checkpoint_every=0", "epochs=40"]
+    said = [*QUICK, "checkpoint_every=0", "epochs=15"]
     finetune(cards["regress"], model, None, run, said)
     finetune(cards["regress"], model, None, tmp_path / "whole", said)
     assert weights(run) == weights(tmp_path / "whole")
@@ -431,35 +427,35 @@ def test_a_run_whose_card_was_written_out_in_full_is_gone_on_with(tmp_path, mode
 def test_two_runs_are_compared(tmp_path, model, larger_cards, runs):
     overrides = [*QUICK, "epochs=1", "optimizer.learning_rate=1e-6"]
     finetune(larger_cards["classify"], model, None, tmp_path / "bad", overrides, seeds=2)
-    result = compare_runs(runs / "classify", tmp_path / "bad")
+    result = compare_runs(runs["classify"], tmp_path / "bad")
     a, b = (
         json_of(x / "summary.json")["metrics"]["accuracy"]["mean"]
-        for x in (runs / "classify", tmp_path / "bad")
+        for x in (runs["classify"], tmp_path / "bad")
     )
     assert result["difference"] == pytest.approx(a - b)
     assert result["larger_than_noise"]
     assert not compare_runs(tmp_path / "bad", tmp_path / "bad")["larger_than_noise"]
     with pytest.raises(ZhbertError, match="only runs of one task can be compared"):
-        compare_runs(runs / "classify", runs / "tag")
+        compare_runs(runs["classify"], runs["tag"])
 
 
 def test_a_fine_tuned_model_is_fine_tuned_further(tmp_path, cards, runs):
     still = [*QUICK, "epochs=1", "optimizer.learning_rate=1e-12"]
     # The head of the same labels is kept, whatever scale it speaks in ...
     for kind in ("classify", "regress"):
-        final = runs / kind / "seed-0" / "final"
+        final = runs[kind] / "seed-0" / "final"
         run = tmp_path / kind
         finetune(cards[kind], final, None, run, still)
         assert (
             json_of(run / "summary.json")["metrics"]
-            == json_of(runs / kind / "summary.json")["metrics"]
+            == json_of(runs[kind] / "summary.json")["metrics"]
         )
         for mine, line in zip(
-            *(lines_of(x / "seed-0" / "predictions.jsonl") for x in (run, runs / kind)), strict=True
+            *(lines_of(x / "seed-0" / "predictions.jsonl") for x in (run, runs[kind])), strict=True
         ):
             assert mine["predicted"] == pytest.approx(line["predicted"], abs=1e-3)
     # ... and that of other labels makes room for a new one.
-    final = runs / "classify" / "seed-0" / "final"
+    final = runs["classify"] / "seed-0" / "final"
     finetune(cards["tag"], final, None, tmp_path / "tag", still)
     finetune(cards["regress"], final, None, tmp_path / "other", still)
 
@@ -467,12 +463,12 @@ def test_a_fine_tuned_model_is_fine_tuned_further(tmp_path, cards, runs):
 def test_what_cannot_be_compared_is_one_line(tmp_path, runs):
     def line():
         with pytest.raises(ZhbertError) as caught:
-            compare_runs(runs / "classify", tmp_path)
+            compare_runs(runs["classify"], tmp_path)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
     assert "no run folder" in line()
-    shutil.copytree(runs / "classify", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(runs["classify"], tmp_path, dirs_exist_ok=True)
     summary = tmp_path / "summary.json"
     whole = summary.read_text(encoding="utf-8")
     predictions = tmp_path / "seed-0" / "predictions.jsonl"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small_tasks import LEARNING, QUICK, make_model, make_task, texts
+from tests.small_tasks import QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import fine_tuned
@@ -29,17 +29,6 @@ from zhbert.tasks.writers import PredictionWriter
 
 SAMPLES = Path(__file__).parents[1] / "tasks" / "samples"
 KINDS = ("classify", "multi_label", "regress", "tag", "span")
-
-
-@pytest.fixture(scope="session")
-def tuned(tmp_path_factory):
-    """A fine-tuned model of every kind, beside its task; read them only."""
-    folder = tmp_path_factory.mktemp("predict")
-    model = make_model(folder / "model")
-    for kind in KINDS:
-        card = make_task(folder / kind, kind, train=320)
-        finetune(card, model, None, folder / kind / "run", [*QUICK, *LEARNING, "epochs=3"])
-    return folder
 
 
 def model_of(tuned, kind):

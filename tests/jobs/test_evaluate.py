@@ -9,27 +9,15 @@ import shutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.small_tasks import LEARNING, PIECES, QUICK, make_model, make_task
+from tests.small_tasks import PIECES
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.fine_tuned import open_fine_tuned
-from zhbert.finetuning.run import finetune
 from zhbert.tasks.examples import SpanExample, TagExample, TextExample
 from zhbert.text.tokenizer import Tokenizer
 
 KINDS = ("classify", "multi_label", "regress", "tag", "span")
-
-
-@pytest.fixture(scope="session")
-def tuned(tmp_path_factory):
-    """A fine-tuned model of every kind, beside its card; read them only."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    model = make_model(folder / "model")
-    for kind in KINDS:
-        card = make_task(folder / kind, kind)
-        finetune(card, model, None, folder / kind / "run", [*QUICK, *LEARNING, "epochs=2"])
-    return folder
 
 
 def parts(tuned, kind):

@@ -15,7 +15,7 @@ from tests.small_corpora import MUON, TINY
 
 from zhbert.pretraining.run import pretrain
 
-STEPS = 250
+STEPS = 160
 
 
 def command(corpus, out, *more, launcher=()):
