@@ -1,12 +1,13 @@
 """Is one model better than another, or is it the luck of examples and seeds? A paired bootstrap.
 
-A resample draws the examples anew, with replacement and the same for both models, and the seeds of
-each model anew. Seeds are not paired: seed 3 of one model shares nothing with seed 3 of another,
-and their numbers may differ.
+As in Koehn 2004 (https://aclanthology.org/W04-3250/), a resample draws examples with replacement,
+the same ones for both models; here it draws the seeds of each model, too. Seeds are not paired:
+seed 3 of one model has nothing in common with seed 3 of another, and their numbers may differ.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,15 +23,15 @@ _WEIGHTS_AT_ONCE = 1 << 21
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The first model's mean score less the second's, and how far it can be trusted."""
+    """The first model's mean score minus the second's, and how certain that is."""
 
     difference: float
-    """In the unit of the scores: points of a per cent."""
+    """In percentage points, the unit of the scores."""
     low: float
-    """The interval's ends: percentiles of the differences of the resamples."""
+    """The ends of the confidence interval, percentiles of the resamples' differences."""
     high: float
     flips: float
-    """The share of resamples, 0 to 1, in which the difference is 0 or of the other sign."""
+    """The share of resamples, 0 to 1, whose difference is 0 or has the other sign."""
     confidence: float
     resamples: int
 
@@ -62,21 +63,20 @@ def compare(
         raise ZhbertError("compare: needs a seed of each model, and an example")
     rng, rng_first, rng_second = np.random.default_rng(seed).spawn(3)
     whole = np.ones((1, num_examples))
-    difference = float(
-        (_by_seed(first, whole).mean(axis=1) - _by_seed(second, whole).mean(axis=1))[0]
-    )
+    means = (_by_seed(model, whole).mean(axis=1)[0] for model in (first, second))
+    difference = float(operator.sub(*means))
     drawn = np.empty(resamples)
     step = max(1, _WEIGHTS_AT_ONCE // num_examples)
     for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        examples = _draw(rng, count, num_examples)
-        drawn[start : start + count] = _differences(
+        part = drawn[start : start + step]
+        examples = _draw(rng, len(part), num_examples)
+        part[:] = _differences(
             _by_seed(first, examples),
             _by_seed(second, examples),
-            _draw(rng_first, count, len(first)),
-            _draw(rng_second, count, len(second)),
+            _draw(rng_first, len(part), len(first)),
+            _draw(rng_second, len(part), len(second)),
         )
-    # Equal scores that were summed in another order differ in their last bits.
+    # Equal scores that were summed in a different order differ in their last bits.
     drawn, difference = drawn.round(9), round(difference, 9)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return PairedComparison(
@@ -90,12 +90,12 @@ def compare(
 
 
 def _by_seed(model: Sequence[Resampled], weights: Floats) -> Floats:
-    """Scores of each resample of examples with each seed: (resamples, seeds)."""
+    """The score of each seed on each resample of examples: (resamples, seeds)."""
     return np.stack([score(weights) for score in model], axis=1)
 
 
 def _differences(first: Floats, second: Floats, in_first: Floats, in_second: Floats) -> Floats:
-    """Differences of the means over seeds that were drawn ``in_first`` and ``in_second`` times."""
+    """Differences of the mean scores, each seed weighted by how often it was drawn."""
     return np.asarray(
         (first * in_first).sum(axis=1) / in_first.sum(axis=1)
         - (second * in_second).sum(axis=1) / in_second.sum(axis=1)

@@ -1,4 +1,4 @@
-"""What a task's card says: plain values, of which `zhbert.tasks.cards` makes and checks one."""
+"""The contents of a task's card; `zhbert.tasks.cards` reads and checks it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Data:
         return ""
 
     def could_be(self, text: str) -> bool:
-        """Whether a text can be a prediction of the task."""
+        """Whether a text can be a prediction."""
         return False
 
     def is_gold(self, text: str) -> bool:
@@ -82,7 +82,7 @@ class Data:
         return self.could_be(text)
 
     def completed(self, folder: Path, where: str) -> Self:
-        """These values with what they stand for, such as the labels of a file in ``folder``."""
+        """These values, completed from other files in ``folder``, such as a list of labels."""
         return self
 
     def check(self, where: str) -> None:
@@ -152,7 +152,7 @@ class Published:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCard:
-    """Everything that makes a task, but the examples themselves."""
+    """A task: everything about it except the examples."""
 
     title: str
     """One line: the data set and its question."""
@@ -161,7 +161,7 @@ class TaskCard:
     metrics: tuple[str, ...]
     """The first decides which checkpoint and which setting is best."""
     data: Any
-    """Where the examples are: the ``Data`` of the card's kind."""
+    """Where the examples are: the ``data_class`` of the card's kind."""
     language: str = "zh"
     """zh or en."""
     licence: str = ""
@@ -177,7 +177,7 @@ class TaskCard:
     published: tuple[Published, ...] = ()
     """Results that were printed, as they were printed."""
     written: frozenset[str] = frozenset()
-    """The keys that its [settings] writes; the others have their defaults."""
+    """The keys that its [settings] states; the others have their defaults."""
     name: str = ""
     """The stem of the card's file."""
     path: Path = Path()

@@ -1,5 +1,7 @@
 """Entities as spans of a text: CLUENER's lines, Doccano's and Label Studio's exports.
 
+CLUENER: https://github.com/CLUEbenchmark/CLUENER2020.
+
 ============ ==================================================================================
 CLUENER      ``{"text": "李白", "label": {"name": {"李白": [[0, 1]]}}}``: ends are included
 Doccano      ``{"text": "李白", "label": [[0, 2, "name"]]}`` (or ``labels``, ``entities``), or
@@ -46,7 +48,7 @@ class EntitySpan:
 
 @dataclass(frozen=True)
 class SpanRecord:
-    """A sentence as its file has it: with spans, or with tags; without both it is not labelled."""
+    """A sentence as its file has it: with spans or with tags; with neither, it is unlabelled."""
 
     tokens: tuple[str, ...]
     spans: tuple[EntitySpan, ...] | None = None
@@ -54,7 +56,7 @@ class SpanRecord:
 
 
 class SpanReader:
-    """What the objects of one file say; ``counts`` takes what is left out or repaired."""
+    """Reads the objects of one file; ``counts`` takes what is left out or repaired."""
 
     def __init__(self, language: str, labels: Sequence[str], counts: Counter[str]) -> None:
         self._language, self._labels, self._counts = language, labels, counts
@@ -63,7 +65,7 @@ class SpanReader:
     def read(
         self, table: Mapping[Any, Any], where: str, *, labelled: bool = True
     ) -> SpanRecord | None:
-        """What one object says; None where it is left out.
+        """The sentence of one object; None if it is left out.
 
         Raises ZhbertError, which begins with ``where``, for what is none of the known forms.
         """
@@ -96,7 +98,7 @@ class SpanReader:
         return SpanRecord(characters, tuple(kept))
 
     def _found(self, span: EntitySpan, included: bool, text: str, where: str) -> EntitySpan:
-        """The span in code points, wherever its text stands, where the file repeats it."""
+        """The span in code points; if the file repeats its text, where that text stands."""
         start, end, surface = span.start, span.end, span.surface
         inside = 0 <= start < end <= len(text)
         if surface is None:
@@ -117,17 +119,17 @@ class SpanReader:
 
 
 def tokens_of(text: str, language: str) -> list[str]:
-    """Characters in Chinese, so that a token's place is its character's; words in English."""
+    """Characters in Chinese, so that a token's number is its character's offset; else words."""
     return list(text) if language == "zh" else text.split()
 
 
 def joint_of(tokens: Sequence[str]) -> str:
-    """What stands between tokens in their text: nothing between characters, else a space."""
+    """What separates tokens in their text: nothing between characters, otherwise a space."""
     return "" if all(len(token) == 1 for token in tokens) else " "
 
 
 def tags_of(record: SpanRecord, scheme: TagScheme, where: str) -> tuple[str, ...] | None:
-    """A tag for each token; None where the record says nothing of them."""
+    """A tag for each token; None if the record is not labelled."""
     if record.spans is None:
         return record.tags
     try:
@@ -259,7 +261,7 @@ def _offset(value: Any, where: str) -> int:
 
 
 def _apart(spans: Iterable[EntitySpan], counts: Counter[str]) -> Iterator[EntitySpan]:
-    """Spans in order; one that begins inside another is left out: a token has one tag."""
+    """The spans in order; one that begins inside another is left out, as a token has one tag."""
     end = 0
     for span in sorted(dict.fromkeys(spans), key=lambda one: (one.start, -one.end)):
         if span.start < end:
@@ -270,7 +272,7 @@ def _apart(spans: Iterable[EntitySpan], counts: Counter[str]) -> Iterator[Entity
 
 
 def _in_words(spans: Sequence[EntitySpan], text: str, counts: Counter[str]) -> Iterator[EntitySpan]:
-    """The spans counted in words, between which is white space."""
+    """The spans in words, which white space separates, instead of characters."""
     words = [match.span() for match in re.finditer(r"\S+", text)]
     free = 0
     for span in spans:

@@ -1,4 +1,4 @@
-"""What one example of a task is, and what a model predicts of it."""
+"""Examples of each kind of task, and predictions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Example(Protocol):
 
     @property
     def size(self) -> int:
-        """Its characters, about: how much memory it takes to predict it."""
+        """About how many characters it has, by which memory is estimated."""
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The id and the texts, by their names in JSON: what stands beside a prediction."""
+        """The id and the texts, by their keys in JSON; they are written with a prediction."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one example."""
+    """A model's prediction of one example."""
 
     value: Value
     details: Mapping[str, Any] = field(default_factory=dict)

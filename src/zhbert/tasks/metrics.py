@@ -1,9 +1,11 @@
-"""Scores of labels, numbers and tags, in per cent, as GLUE's and seqeval's scorers count them.
+"""Scores of labels, numbers and tags, in per cent, as GLUE's and seqeval's scorers compute them.
 
-Every metric is written once, for resamples of the examples: ``resampled_x(gold, predicted)`` gives
-a function from weights of shape ``(resamples, examples)``, how often a resample holds each example,
-to scores of shape ``(resamples,)``. The plain score is the resample that holds each example once;
-the paired bootstrap draws thousands.
+GLUE: https://arxiv.org/abs/1804.07461. seqeval: https://github.com/chakki-works/seqeval.
+
+Every metric is written once, for resamples of the examples: ``resampled_x(gold, predicted)``
+returns a function from weights of shape ``(resamples, examples)``, which say how often each
+resample holds each example, to scores of shape ``(resamples,)``. The plain score is that of the one
+resample that holds every example once; the paired bootstrap draws thousands.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def of_all(metric: Resampled, num_examples: int) -> float:
-    """The plain score, that of each example once.
+    """The plain score, in which every example counts once.
 
     >>> of_all(resampled_accuracy(["0", "1", "1", "0"], ["0", "1", "0", "0"]), 4)
     75.0
@@ -43,7 +45,7 @@ def of_all(metric: Resampled, num_examples: int) -> float:
 
 
 def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
-    """The mean of per-example values, which are taken as they are: give per cent, get per cent."""
+    """The mean of per-example values, in the unit of the values."""
     values = np.asarray(values, dtype=np.float64)
 
     def score(weights: Floats) -> Floats:
@@ -61,7 +63,7 @@ def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> R
 def resampled_exact_match(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> Resampled:
-    """The share of examples of which all labels are right, in whatever order."""
+    """The share of examples whose sets of labels are right as a whole."""
     return resampled_accuracy(
         [frozenset(row) for row in gold], [frozenset(row) for row in predicted]
     )
@@ -70,7 +72,7 @@ def resampled_exact_match(
 def resampled_f1_binary(
     gold: Sequence[str], predicted: Sequence[str], positive: str = "1"
 ) -> Resampled:
-    """F1 of one class, as MRPC and QQP ask for; 0 where that class never occurs.
+    """F1 of one class, as MRPC and QQP use it; 0 where that class never occurs.
 
     >>> of_all(resampled_f1_binary(["1", "1", "0", "0"], ["1", "0", "1", "0"]), 4)
     50.0
@@ -82,7 +84,11 @@ def resampled_f1_binary(
 
 
 def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampled:
-    """Matthews' correlation of two classes or more; 0 where one side is constant."""
+    """Matthews' correlation of two classes or more; 0 where one side is constant.
+
+    For more than two classes it is Gorodkin's generalisation:
+    https://doi.org/10.1016/j.compbiolchem.2004.09.006.
+    """
     _check(gold, predicted)
     labels = {label: index for index, label in enumerate(dict.fromkeys([*gold, *predicted]))}
     one_hot = np.eye(len(labels))
@@ -91,7 +97,6 @@ def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampl
     right = (true * found).sum(axis=1)
 
     def score(weights: Floats) -> Floats:
-        # Gorodkin's form: for two classes it is the one of the four cells.
         trues, founds, total = weights @ true, weights @ found, weights.sum(axis=1)
         covariance = (weights @ right) * total - (trues * founds).sum(axis=1)
         spread = (total**2 - (trues**2).sum(axis=1)) * (total**2 - (founds**2).sum(axis=1))
@@ -107,19 +112,19 @@ AVERAGES = ("micro", "macro", "weighted")
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class is right, was found and is there: (3, ..., classes)."""
+    """Correct predictions, all predictions and all gold labels of each class: (3, ..., classes)."""
 
     counts: Floats
     absent: bool = False
-    """Whether a class that is neither there nor found counts, as 0, in the mean of all."""
+    """Whether a class without predictions and gold labels counts as 0 in the macro average."""
 
     def scores(self) -> tuple[Floats, Floats, Floats]:
-        """Precision, recall and F1 of each class, 0 to 1."""
+        """Precision, recall and F1 of each class, in [0, 1]."""
         right, found, there = self.counts
         return _ratio(right, found), _ratio(right, there), _ratio(2 * right, found + there)
 
     def averaged(self, average: str) -> tuple[Floats, Floats, Floats]:
-        """Precision, recall and F1 of all classes in one: (...)."""
+        """An average (see AVERAGES) of precision, recall and F1 over the classes: (...)."""
         if average == "micro":
             return ClassCounts(self.counts.sum(-1, keepdims=True), True).averaged("macro")
         _, found, there = self.counts
@@ -137,11 +142,12 @@ class ClassCounts:
 def resampled_averaged_f1(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = (), *, average: str
 ) -> Resampled:
-    """F1 of all classes in one: their ``micro``, ``macro`` or ``weighted`` average.
+    """The ``micro``, ``macro`` or ``weighted`` average of the classes' F1.
 
-    As scikit-learn's ``f1_score(average=...)`` counts it: micro adds up what is right, macro is the
-    mean of the classes' F1, weighted their mean by how often each is there. Of single labels the
-    classes are those that occur in each resample; of several labels each, all ``labels``.
+    As scikit-learn's ``f1_score(average=...)`` computes it: micro sums the counts of all classes,
+    macro is the mean of the classes' F1, and weighted is their mean by the number of gold labels.
+    If examples have one label each, the classes are those that occur in the resample; if they have
+    several, the classes are all ``labels``.
 
     >>> of_all(resampled_averaged_f1("aabc", "aabb", average="micro"), 4)
     75.0
@@ -160,8 +166,9 @@ def class_report(
 ) -> dict[str, Any]:
     """Precision, recall, F1 (in per cent) and support of each class, and their averages.
 
-    Plain data, in the numbers of scikit-learn's ``classification_report``. Of single labels there
-    is ``confusion``, too: how often each class was taken for each, where it was at all.
+    Plain data, with the numbers of scikit-learn's ``classification_report``. If examples have one
+    label each, ``confusion`` says how often each class was predicted for each gold class; zeros are
+    left out.
 
     >>> report = class_report(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
     >>> {name: round(value, 2) for name, value in report["classes"]["a"].items()}
@@ -183,7 +190,7 @@ def class_report(
 
 
 def entity_report(gold: Rows, predicted: Rows, labels: Sequence[str]) -> dict[str, Any]:
-    """The same of the types of entities, as seqeval's ``classification_report`` counts them."""
+    """The same for the types of entities, as seqeval's ``classification_report`` has it."""
     scheme = scheme_of(labels)
     _check_rows(gold, predicted)
     right: Counter[str] = Counter()
@@ -220,7 +227,7 @@ def _report(classes: Sequence[str], counts: ClassCounts) -> dict[str, Any]:
 def _classes(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str]
 ) -> list[str]:
-    """The classes in the order of ``labels``: of single labels those that occur, else all."""
+    """The classes in the order of ``labels``: those that occur or, of several labels, all."""
     _check(gold, predicted)
     if not isinstance(gold[0], str):
         return list(labels)
@@ -229,7 +236,7 @@ def _classes(
 
 
 def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequence[str]) -> Floats:
-    """Whether each class is right, was found, is there: (3, examples, classes)."""
+    """1 where a class is correct, predicted, gold: (3, examples, classes)."""
     place = {label: number for number, label in enumerate(classes)}
     marks = np.zeros((3, len(gold), len(classes)))
     for which, side in ((1, predicted), (2, gold)):
@@ -244,7 +251,7 @@ def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequenc
 
 
 def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
-    """Pearson's correlation; 0 where one side is constant, for which there is none.
+    """Pearson's correlation; 0 where one side is constant, for which it is undefined.
 
     >>> round(of_all(resampled_pearson([0, 1, 2, 5], [0, 2, 4, 10]), 4), 6)
     100.0
@@ -290,7 +297,7 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     covariance = np.einsum("rn,rn->r", weighted_x, from_y)
     norm_x = np.sqrt(np.einsum("rn,rn->r", weighted_x, from_x))
     norm_y = np.sqrt(np.einsum("rn,rn,rn->r", weights, from_y, from_y))
-    # Equal numbers leave a rest in the last bits, which must not be taken for a spread.
+    # The mean of equal numbers may differ from them in the last bits: that is no spread.
     constant = (norm_x <= 1e-13 * np.abs(mean_x)) | (norm_y <= 1e-13 * np.abs(mean_y))
     correlation = np.clip(_ratio(covariance, norm_x * norm_y), -1.0, 1.0)
     return np.where(constant, 0.0, 100.0 * correlation)
@@ -304,10 +311,10 @@ def resampled_entity_f1(
     predicted: Sequence[Sequence[str]],
     scheme: TagScheme | None = None,
 ) -> Resampled:
-    """F1 over entities, all types together (micro): one counts where type and ends are right.
+    """Micro F1 over entities of all types; an entity is correct if its type and both ends are.
 
-    As seqeval's ``f1_score``: of BIO, and without a ``scheme``, in its default mode, else in its
-    strict one; 0 where there are no entities at all. An example is a sentence.
+    As seqeval's ``f1_score``: for BIO, and without a ``scheme``, in its default mode, otherwise in
+    its strict mode; 0 where there are no entities at all. An example is a sentence.
 
     >>> gold, found = [["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "B-ORG"]]
     >>> of_all(resampled_entity_f1(gold, found), 1)
@@ -333,7 +340,7 @@ def entity_counts(
     predicted: Sequence[Sequence[str]],
     scheme: TagScheme | None = None,
 ) -> Floats:
-    """Entities of each sentence that are right, were predicted, are there: (sentences, 3)."""
+    """Correct, predicted and gold entities of each sentence: (sentences, 3)."""
     _check_rows(gold, predicted)
     counts = np.zeros((len(gold), 3))
     for index, (true, found) in enumerate(zip(gold, predicted, strict=True)):
@@ -365,20 +372,20 @@ class Scores:
     metrics: Mapping[str, float]
     """In per cent, by the card's names and in its order."""
     resampled: Mapping[str, Resampled]
-    """The same metrics of resampled examples: what `bootstrap.compare` takes."""
+    """The same metrics as functions of resamples, which `bootstrap.compare` takes."""
     num_examples: int
     parts: Mapping[str, float] = field(default_factory=dict)
     """The metrics of parts of the examples, such as the questions that have no answer."""
     further: Mapping[str, float] = field(default_factory=dict)
-    """What the benchmark's scorer prints besides."""
+    """What else the benchmark's scorer prints."""
     missing: tuple[str, ...] = ()
     """Questions without a prediction: they count 0."""
     unknown: tuple[str, ...] = ()
-    """Predictions for examples that there are not: they are left out."""
+    """Predictions whose ids belong to no example: they are left out."""
 
 
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:
-    """F1 from each example's count of what is right, was found and is there."""
+    """F1 from each example's counts of what is correct, predicted and gold."""
     counts = np.stack([right, found, there], axis=1).astype(np.float64)
 
     def score(weights: Floats) -> Floats:
@@ -389,7 +396,7 @@ def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any])
 
 
 def _ratio(upper: Floats, lower: Floats) -> Floats:
-    """A quotient that is 0 where the divisor is."""
+    """A quotient; 0 where the divisor is 0."""
     upper, lower = np.broadcast_arrays(upper, lower)
     return np.divide(upper, lower, out=np.zeros(upper.shape), where=lower != 0)
 

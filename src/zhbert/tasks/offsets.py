@@ -1,4 +1,4 @@
-"""Where a quoted text stands in its context, whatever units its file counts places in."""
+"""Finding a quotation in its context, in whatever unit its file counts offsets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
-"""What others than Python count places of characters in: its encoding, and the unit's bytes."""
+"""Units of offsets, other than code points: the encoding, and the bytes of one unit."""
 
 
 def whole_number(value: Any) -> int | None:
@@ -24,10 +24,10 @@ def whole_number(value: Any) -> int | None:
 
 
 class Offsets:
-    """The quotations of one file; what is not where the file says is counted.
+    """Finds the quotations of one file, and counts those that are not where the file says.
 
-    A place in UTF-16 units (JavaScript's, Java's) or in bytes of UTF-8 is taken as such where the
-    quotation stands there, and no other of the file has shown that its units are code points.
+    An offset is read as UTF-16 units (JavaScript's, Java's) or as bytes of UTF-8 if the quotation
+    stands there, unless an earlier quotation has shown that the file counts code points.
 
     >>> offsets = Offsets(counts := Counter(), "answers")
     >>> offsets.place("😀甲乙甲乙", "乙", 5), dict(counts)
@@ -39,7 +39,7 @@ class Offsets:
         self._possible = list(UNITS)
 
     def place(self, context: str, quoted: str, start: int) -> int:
-        """Where it begins, in code points: at ``start``, else near it; -1 where it is not there."""
+        """Where a quotation begins, in code points: at ``start`` or near it; -1: nowhere."""
         place = nearest_place(context, quoted, start)
         if place < 0:
             self._counts[f"{self._what} that do not stand in their text"] += 1
@@ -59,7 +59,7 @@ class Offsets:
 
 
 def place_in(text: str, place: int, unit: str) -> int:
-    """A place that is counted in one of UNITS, in code points; -1 inside a character.
+    """An offset that is counted in one of UNITS, in code points; -1: inside a character.
 
     >>> place_in("😀甲", 2, "UTF-16 units"), [place_in("甲乙", place, "bytes") for place in (3, 4)]
     (1, [1, -1])

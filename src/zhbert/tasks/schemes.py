@@ -1,4 +1,4 @@
-"""Tag schemes: how the tags of a row of tokens say where entities begin, go on and end.
+"""Tag schemes: how the tags of a row of tokens mark where entities begin, continue and end.
 
 A tag is a letter and a type, ``B-PER``. The letter is the token's place in its entity:
 
@@ -39,7 +39,7 @@ _LETTERS = {
     "BILOU": "BILOU",
 }
 SCHEMES = (*_LETTERS, "IO")
-# Each letter's place in an entity: it begins, goes on, ends, or is the only token.
+# What each letter says of a token: it begins an entity, continues it, ends it, or is all of it.
 _PLACES = dict(zip("BIMELSWUO", "BIIEESSSO", strict=True))
 _BEFORE = re.compile(r"([BIMELSWU])(?:[-_](.*))?|(O)", re.DOTALL | re.IGNORECASE)
 _AFTER = re.compile(r"(.+)[-_]([BIMELSWU])|(O)", re.DOTALL | re.IGNORECASE)
@@ -58,7 +58,7 @@ class SchemeError(ZhbertError):
 
 @dataclass(frozen=True)
 class TagScheme:
-    """What each label of a task says; made by `scheme_of`."""
+    """What each label of a task means; made by `scheme_of`."""
 
     name: str
     places: Mapping[str, tuple[str, str]]
@@ -76,7 +76,7 @@ class TagScheme:
 
     @property
     def strict(self) -> bool:
-        """Whether tokens that do not keep to the scheme are in no entity."""
+        """Whether tokens whose tags break the scheme belong to no entity."""
         return self.name not in ("BIO", "IO")
 
     def entities(self, tags: Sequence[str]) -> list[Entity]:
@@ -88,7 +88,7 @@ class TagScheme:
         return _entities([self.places[tag] for tag in tags], self.strict, self.has_ends)
 
     def tags(self, length: int, found: Iterable[Entity]) -> list[str]:
-        """A row of so many tags that says what ``entities`` says; they must not overlap.
+        """The tags of ``length`` tokens, from their entities, which must not overlap.
 
         Raises ZhbertError where the task has no label for one.
 
@@ -120,7 +120,7 @@ class TagScheme:
         return f"the card has no label {letter}-{kind}, which {self.name} needs here"
 
     def broken(self, tags: Sequence[str]) -> int:
-        """How many tokens have the tag of an entity and are in none, for they break the scheme.
+        """How many tokens have the tag of an entity but, as it breaks the scheme, are in none.
 
         >>> scheme_of(["O", "B-A", "M-A", "E-A"]).broken(["B-A", "E-A", "M-A", "O", "B-A"])
         2
@@ -131,7 +131,7 @@ class TagScheme:
 
 
 def scheme_of(labels: Sequence[str], name: str = "") -> TagScheme:
-    """The scheme of a task's labels: the one that is named, or the smallest that has them all.
+    """The scheme of a task's labels: the one that is named, or the smallest one that fits them.
 
     Raises `SchemeError` for the first label that is not of it.
 
@@ -168,7 +168,7 @@ scheme = "BIOES"
 
 
 def scheme_name(name: str) -> str | None:
-    """The name that this module has for a scheme, whatever the order of its letters; else None.
+    """This module's name for a scheme, in whatever order its letters are given; else None.
 
     >>> scheme_name("IOBES"), scheme_name("iob2"), scheme_name("bmeso"), scheme_name("conll")
     ('BIOES', 'BIO', 'BMES', None)
@@ -180,7 +180,7 @@ def scheme_name(name: str) -> str | None:
 
 
 def tags_of_types(types: Sequence[str], name: str = "") -> tuple[str, ...]:
-    """The labels that types of entities need; what are tags already stay as they are.
+    """The labels that types of entities need; labels that are tags already stay as they are.
 
     >>> tags_of_types(["PER", "LOC"]), tags_of_types(["O", "B-PER"])
     (('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC'), ('O', 'B-PER'))
@@ -192,7 +192,7 @@ def tags_of_types(types: Sequence[str], name: str = "") -> tuple[str, ...]:
 
 
 def _letters(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Letter and type of those labels that have them, before the type or, of all, after it."""
+    """Letter and type of the labels that have both; the letter may follow the type in all."""
     found = {}
     for label in labels:
         if match := _BEFORE.fullmatch(label):
@@ -210,7 +210,7 @@ def _letters(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _check_complete(scheme: TagScheme) -> None:
-    """An entity that no row of tags can end would never be found."""
+    """Refuse labels of an entity that no tag can end: it would never be found."""
     if not scheme.has_ends:
         return
     for label, (place, kind) in scheme.places.items():
@@ -223,10 +223,10 @@ def _check_complete(scheme: TagScheme) -> None:
 
 @lru_cache
 def scheme_of_model(labels: tuple[str, ...]) -> TagScheme | None:
-    """The scheme of whatever labels a model has; None where they are of no entities.
+    """The scheme of the labels that a model has; None if they do not mark entities.
 
-    What is of no scheme is read as transformers' pipeline aggregates it: ``B-`` begins an entity,
-    and every other label but O goes on with one of its own name.
+    Labels of no known scheme are read as transformers' token classification pipeline aggregates
+    them: ``B-`` begins an entity, and every other label except O continues one of its own name.
     """
     try:
         return scheme_of(labels)
@@ -241,9 +241,9 @@ def scheme_of_model(labels: tuple[str, ...]) -> TagScheme | None:
 
 
 def entities(tags: Sequence[str], scheme: TagScheme | None = None) -> list[Entity]:
-    """The entities of a row of tags; without a scheme as seqeval's default mode reads them.
+    """The entities of a row of tags; without a scheme, as seqeval's default mode reads them.
 
-    Raises `SchemeError` for what is no tag.
+    Raises `SchemeError` for a text that is not a tag.
 
     >>> entities(["B-PER", "I-PER", "O", "I-LOC", "I-ORG"])
     [('PER', 0, 2), ('LOC', 3, 4), ('ORG', 4, 5)]

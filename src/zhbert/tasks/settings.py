@@ -1,4 +1,4 @@
-"""How a run of fine-tuning goes: the card's values, by the model's family, and ``key=value``."""
+"""The settings of fine-tuning: the card's, for the model's family, with the user's overrides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zhbert.schema import (
 from zhbert.tasks.card import TaskCard
 from zhbert.wording import show
 
-# Models of fewer layers or narrower ones than BERT-base learn too slowly at its learning rates.
+# Models with fewer layers than BERT-base, or narrower ones, learn too slowly at its learning rates.
 BASE_LAYERS, BASE_HIDDEN_SIZE = 12, 768
 SMALL_LEARNING_RATE = 1e-4
 SMALL_EPOCHS = 5
@@ -39,13 +39,13 @@ class AdamWSettings:
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = 0.01
-    """Of all parameters but biases and normalisation."""
+    """Of all parameters except biases and normalisation."""
     epsilon: float = 1e-8
     """Added to the root of the gradient's mean square. Google's 1e-6 is as large as that root for
     rarely seen pieces, which then hardly learn: one epoch of LCQMC from random weights gave 51.8 %
     with it and 69.7 % with 1e-8, which is also transformers' value."""
     clip_norm: float = 1.0
-    """The gradient's greatest norm; 0: any."""
+    """The gradient is scaled down to at most this norm; 0: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class FineTuningSettings:
     sequence_length: int = 128
     """The longest row in pieces, [CLS] and [SEP] included."""
     batch_size: int = 32
-    """Examples in one optimiser step (rows, of spans)."""
+    """Examples in one optimiser step; spans: rows."""
     doc_stride: int = 128
     """Spans: pieces that neighbouring windows of a long text share."""
     max_answer_length: int = 30
@@ -69,7 +69,7 @@ class FineTuningSettings:
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: one at each evaluation."""
     micro_batch_size: int = 0
-    """Rows that are computed at once, the most; 0: as many as memory allows."""
+    """At most so many rows are computed at once; 0: as many as memory allows."""
     precision: str = "auto"
     """auto, fp32 or bf16, for training; dev is always predicted in fp32."""
     compile: str = "auto"
@@ -121,9 +121,9 @@ def family_of(name: str, num_layers: int, hidden_size: int) -> str:
 def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
     """The card's settings for a family of models.
 
-    Where the card has none for small models: a learning rate of 1e-4 and five epochs or more. But
-    what a card of the user's own says is meant for the user's own model; those that ship repeat
-    what was published of BERT-base.
+    If the card has none for small models, the learning rate is at least 1e-4 and there are at least
+    five epochs. But what a user's own card states is kept: it is meant for the user's own model,
+    whereas the cards that ship repeat what was published for BERT-base.
     """
     values = card.settings_for(family)
     epochs, learning_rate = values.epochs, values.learning_rate
@@ -144,9 +144,9 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
 
 
 def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
-    """Every combination of the values that overrides list with commas: the grid's points.
+    """The points of a grid: every combination of the values that overrides list with commas.
 
-    Of a key that is given twice the last counts.
+    If a key is given twice, the last one counts.
 
     >>> grid(["epochs=2", "optimizer.learning_rate=1e-5,2e-5"])
     [('epochs=2', 'optimizer.learning_rate=1e-5'), ('epochs=2', 'optimizer.learning_rate=2e-5')]
@@ -165,7 +165,7 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def distinct_points(overrides: Iterable[str]) -> list[tuple[str, ...]]:
-    """The grid's points, checked; of those that say the same in other words the first.
+    """The grid's points, checked; of points with equal values, the first.
 
     >>> distinct_points(["optimizer.learning_rate=1e-4,0.0001"])
     [('optimizer.learning_rate=1e-4',)]

@@ -20,7 +20,7 @@ from zhbert.wording import name, shortly
 
 
 class Lines:
-    """What is read as a file is: all its lines, each time that it is opened."""
+    """Lines that can be read as those of a file: all of them, each time it is opened."""
 
     def __init__(self, name: str, shown: str, lines: Callable[[], Iterable[bytes]]) -> None:
         self.name, self._shown, self._lines = name, shown, lines
@@ -35,7 +35,7 @@ class Lines:
 
 
 class StandardInput(Lines):
-    """A stream to read examples from, once, whose first lines can be looked at before.
+    """A stream that can be read only once, but whose first lines can be looked at before that.
 
     >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
     >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
@@ -48,7 +48,7 @@ class StandardInput(Lines):
         self._stream = stream
 
     def kept(self) -> Iterator[bytes]:
-        """All lines, read no further than they are asked for, and kept to be read again."""
+        """All lines, read only as they are asked for, and kept to be read again."""
         yield from self._seen
         for line in self._stream:
             self._seen.append(line)
@@ -59,16 +59,16 @@ Source = Path | Lines
 
 
 def ahead(source: Source) -> Source:
-    """The same to look at: stdin can be read from its beginning after that, as files can."""
+    """A view of a source to look ahead in: stdin can then still be read from its beginning."""
     if isinstance(source, StandardInput):
         return Lines(source.name, str(source), source.kept)
     return source
 
 
 def in_encoding(source: Source, encoding: str | None) -> Source:
-    """A source as UTF-8, whatever encoding it is in; None and '' stand for UTF-8.
+    """A source converted to UTF-8; None and '' stand for UTF-8, in which nothing is converted.
 
-    Others are read whole. A byte order mark is believed more than the encoding that was named.
+    Other encodings are read as a whole. A byte order mark overrides the encoding that was named.
     """
     codec = check_encoding(encoding or None)
     if codec is None:
@@ -87,18 +87,21 @@ def in_encoding(source: Source, encoding: str | None) -> Source:
 
 
 def beginning(source: Source) -> bytes:
-    """The first bytes of a file; of stdin its first line, which can be read again."""
+    """The first bytes of a file, or the first line of stdin, which can then be read again."""
     with ahead(source).open("rb") as file:
         return file.read(HEAD) if isinstance(file, io.BufferedReader) else next(iter(file), b"")
 
 
 def is_parquet(source: Source) -> bool:
-    """Whether a file is parquet, which is read by its name and not as text."""
+    """Whether a file is a parquet file, which is opened by its path and not read as text."""
     return isinstance(source, Path) and beginning(source).startswith(b"PAR1")
 
 
 def as_text(source: Source, encoding: str | None) -> Source:
-    """A source as UTF-8; refused, by its first bytes, where it is no text; parquet as it is."""
+    """A source as UTF-8, parquet as it is.
+
+    Raises ZhbertError if its first bytes show that it is not text.
+    """
     if is_parquet(source):
         return source
     source = in_encoding(source, encoding)
@@ -162,7 +165,7 @@ def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple
 
 
 def whole_text(path: Source) -> str:
-    """All of it."""
+    """The whole text of a source."""
     return "".join(line for _, line in numbered_lines(path, ends=True))
 
 
@@ -196,7 +199,7 @@ def first_record(path: Source) -> dict[Any, Any] | None:
 def json_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
     """The objects of JSON lines, or of a list of objects, each with its line's number from 1.
 
-    JSON lines are read one after the other, all else whole: a list, or an object that holds one.
+    JSON lines are read one by one; a list, or an object that holds one, is read as a whole.
     """
     first = first_line(path)
     if first.startswith("[") or first == "{":
@@ -226,7 +229,7 @@ def _listed_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
         return
     if not _are_objects(table):
         raise ZhbertError(f"{path}: not a list of objects; write one object a line, or such a list")
-    # The same once more, to know the lines.
+    # Scan the text a second time to find the line of each record.
     decoder, at, line = json.JSONDecoder(), text.index("[") + 1, 1
     counted_to = 0
     for record in table:

@@ -1,18 +1,24 @@
 """Reading comprehension scored as the benchmarks score it: CMRC 2018 (DRCD too), CJRC, SQuAD.
 
-Each scorer takes the answers of every question by its id, and one prediction an id; a question
-without a prediction counts 0, a prediction without a question is left out. The rules differ:
+Every scorer takes the gold answers and the prediction of each question, by the questions' ids. A
+question without a prediction counts 0; a prediction without a question is left out. The rules of
+the official scripts differ:
 
 ========= ======================== ===========================================================
 scorer    before comparing         F1
 ========= ======================== ===========================================================
 cmrc2018  punctuation is dropped   of the longest run of tokens that both share, a Han character
                                    or an English word each
-cjrc      letters and digits stay  of the bags of characters; each answer is left out once
+cjrc      only letters and digits  of the bags of characters; each answer is left out once
+          are kept
 squad1.1  punctuation and English  of the bags of words
           articles are dropped
 squad2.0  the same                 the same; some questions have no answer
 ========= ======================== ===========================================================
+
+CMRC 2018: https://github.com/ymcui/cmrc2018 (cmrc2018_evaluate.py).
+CJRC: https://github.com/china-ai-law-challenge/CAIL2019.
+SQuAD: https://rajpurkar.github.io/SQuAD-explorer/ (evaluate-v1.1.py, evaluate-v2.0.py).
 """
 
 from __future__ import annotations
@@ -42,9 +48,9 @@ class SpanScores:
     missing: tuple[str, ...] = ()
     """Questions without a prediction: they count 0."""
     unknown: tuple[str, ...] = ()
-    """Predictions for questions that there are not: they are left out."""
+    """Predictions whose ids belong to no question: they are left out."""
     further: Mapping[str, float] = field(default_factory=dict)
-    """What the scorer prints besides, by its names for it."""
+    """What else the scorer prints, by its own names."""
 
     @property
     def em(self) -> float:
@@ -66,7 +72,7 @@ def _each(
     predictions: Mapping[str, str],
     one: Callable[[Sequence[str], str], tuple[float, float]],
 ) -> Floats:
-    """Exact match and F1 of every question, 0 to 1, by ``one(answers, prediction)``: (n, 2)."""
+    """Exact match and F1 of every question, in [0, 1], by ``one(answers, prediction)``: (n, 2)."""
     if not gold:
         raise ZhbertError("no questions to score")
     scores = np.zeros((len(gold), 2))
@@ -92,7 +98,7 @@ def _f1(same: int, predicted: int, gold: int) -> float:
 
 # -- CMRC 2018, DRCD -----------------------------------------------------------------------------
 
-# The benchmark's list: not all punctuation, "!", "," and "…" stay when strings are compared.
+# The benchmark's list, which lacks some punctuation: "!", "," and "…" are kept.
 _CMRC_DROPPED = dict.fromkeys(map(ord, "-:_*^/\\~`+=" + "，。：？！“”；’《》·、「」（）－～『』"))
 _HAN_OR_REST = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 
@@ -100,9 +106,9 @@ _HAN_OR_REST = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 def cmrc2018(gold: Gold, predictions: Mapping[str, str]) -> SpanScores:
     """Score as CMRC 2018 does; ``further`` holds the ``average`` of exact match and F1.
 
-    Its scorer cuts what is no Chinese with NLTK's ``word_tokenize``, which first splits sentences.
-    That step needs a data file to be downloaded and is left out here: in an answer of several
-    English sentences the full stops but the last stay with their words.
+    The official scorer splits text that is not Chinese with NLTK's ``word_tokenize``, which splits
+    sentences first. That step needs a data file to be downloaded and is left out here: if an answer
+    has several English sentences, every full stop but the last stays part of its word.
 
     Raises `ZhbertError` where there are no questions, a question has no answer, or NLTK is missing.
 
@@ -150,7 +156,7 @@ def _words(text: str) -> tuple[str, ...]:
 @cache
 def _word_tokenizer() -> Callable[[str], list[str]]:
     try:
-        # It takes a second: only where an answer holds something that is no Chinese.
+        # This import takes a second; it is needed only for answers that are not all Chinese.
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError:
         raise ZhbertError(
@@ -166,10 +172,11 @@ def _word_tokenizer() -> Callable[[str], list[str]]:
 def cjrc(
     gold: Gold, predictions: Mapping[str, str], domains: Mapping[str, str] | None = None
 ) -> SpanScores:
-    """Score as CJRC does. YES and NO are answers as others; no answer is the empty string.
+    """Score as CJRC does. YES and NO are compared as texts; no answer is the empty string.
 
-    With several answers each is left out once, the best of the others counts, and the mean of
-    these is the question's score: so a person, measured against the others, is treated alike.
+    If a question has several answers, each is left out once, the best score over the others is
+    taken, and the mean of these is the question's score. A person who is measured against the other
+    annotators is scored in the same way.
 
     ``domains`` (a question's id -> ``civil`` or ``criminal``) adds ``civil_em``, ``civil_f1``, …
     and ``average`` to ``further``.
@@ -196,7 +203,7 @@ def _cjrc_question(answers: Sequence[str], prediction: str) -> tuple[float, floa
     scores = []
     for answer in map(_cjrc_text, answers or [""]):
         same = (Counter(answer) & letters).total()
-        # Nothing against nothing is right.
+        # An empty prediction for an empty answer is right.
         f1 = _f1(same, len(text), len(answer)) if answer or text else 1.0
         scores.append((float(answer == text), f1))
     if len(scores) == 1:
@@ -205,12 +212,12 @@ def _cjrc_question(answers: Sequence[str], prediction: str) -> tuple[float, floa
 
 
 def _leave_one_out(scores: Sequence[float]) -> float:
-    """The mean, over all that are left out, of the best of the rest.
+    """The mean, over the scores that are left out in turn, of the best of the others.
 
     >>> _leave_one_out([1.0, 0.5, 0.5])
     0.8333333333333334
     """
-    # The best stays but once, when it is the one that is left out.
+    # The best of the others is the best of all, except when that is the one left out.
     second, best = sorted(scores)[-2:]
     return (best * (len(scores) - 1) + second) / len(scores)
 
@@ -253,13 +260,13 @@ def squad20(
 ) -> SpanScores:
     """Score as SQuAD 2.0 does: the right prediction is empty where there is no answer.
 
-    ``null_odds`` tells for each question how sure the model is that there is none: where it is
-    above ``threshold``, the prediction counts as empty. ``further`` holds the figures of questions
+    ``null_odds`` says for each question how sure the model is that it has no answer: above
+    ``threshold``, the prediction counts as empty. ``further`` holds the scores of the questions
     with an answer (``HasAns_exact``, ``HasAns_f1``, ``HasAns_total``) and of those without
-    (``NoAns_…``); with ``null_odds`` also the best scores that any threshold gives (``best_exact``,
-    ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh``), found as the official script finds
-    them: it looks between questions of equal odds, too, so that among many of these the best score
-    may be one that no threshold reaches.
+    (``NoAns_…``). With ``null_odds`` it also holds the best scores over all thresholds
+    (``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh``), as the official script
+    finds them: it also cuts between questions of equal odds, so that the best score may be one that
+    no threshold reaches.
 
     Raises `ZhbertError` where there are no questions, or one that was answered has no odds.
 
@@ -273,23 +280,9 @@ def squad20(
     has_answer = np.array([bool(answers) for answers in gold.values()])
     best: dict[str, float] = {}
     if null_odds is not None:
-        answered = [row for row, id_ in enumerate(gold) if id_ in predictions]
-        ids = list(gold)
-        for row in answered:
-            if ids[row] not in null_odds:
-                raise ZhbertError(f"question {ids[row]}: no odds that it has no answer")
-        all_empty = float(np.count_nonzero(~has_answer[answered]))
-        for column, name in enumerate(("exact", "f1")):
-            # What each question adds when it is answered instead of left empty.
-            gains = {
-                ids[row]: each[row, column] if has_answer[row] else -bool(predictions[ids[row]])
-                for row in answered
-            }
-            reached, best_threshold = _best_threshold(all_empty, gains, null_odds)
-            best[f"best_{name}"] = 100 * reached / len(gold)
-            best[f"best_{name}_thresh"] = best_threshold
-        for row in answered:
-            if null_odds[ids[row]] > threshold:
+        best = _best_scores(gold, predictions, each, null_odds)
+        for row, id_ in enumerate(gold):
+            if id_ in predictions and null_odds[id_] > threshold:
                 each[row] = not has_answer[row]
     scores = _sum_up(gold, predictions, each)
     further: dict[str, float] = {}
@@ -303,19 +296,42 @@ def squad20(
 
 def _squad20_question(answers: Sequence[str], prediction: str) -> tuple[float, float]:
     words = _squad_words(prediction)
-    # An answer of which nothing is left is none; without any the right prediction is empty.
+    # Answers without a word do not count; if there are no others, the right prediction is empty.
     theirs = [answer for answer in map(_squad_words, answers) if answer] or [[]]
     best = max(_bag_f1(words, answer) if words and answer else float(words == answer)
                for answer in theirs)  # fmt: skip
     return float(words in theirs), best
 
 
+def _best_scores(
+    gold: Gold, predictions: Mapping[str, str], each: Floats, null_odds: Mapping[str, float]
+) -> dict[str, float]:
+    """The best exact match and F1 over all thresholds, and these thresholds."""
+    answered = {id_: row for row, id_ in enumerate(gold) if id_ in predictions}
+    for id_ in answered:
+        if id_ not in null_odds:
+            raise ZhbertError(f"question {id_}: no odds that it has no answer")
+    all_empty = float(sum(not gold[id_] for id_ in answered))
+    best = {}
+    for column, name in enumerate(("exact", "f1")):
+        # What answering a question adds to the score of leaving it empty.
+        gains = {
+            id_: each[row, column] if gold[id_] else -bool(predictions[id_])
+            for id_, row in answered.items()
+        }
+        reached, threshold = _best_threshold(all_empty, gains, null_odds)
+        best[f"best_{name}"] = 100 * reached / len(gold)
+        best[f"best_{name}_thresh"] = threshold
+    return best
+
+
 def _best_threshold(
     all_empty: float, gains: Mapping[str, float], odds: Mapping[str, float]
 ) -> tuple[float, float]:
-    """The best sum, and its threshold: all are empty first, then the surest are answered.
+    """The best sum and its threshold: first all are empty, then they are answered one by one.
 
-    Equal odds keep the order of ``odds``, as in the official script.
+    Questions with the lowest odds are answered first; equal odds keep the order of ``odds``, as in
+    the official script.
     """
     total, best, threshold = all_empty, all_empty, 0.0
     for id_ in sorted(odds, key=lambda one: odds[one]):

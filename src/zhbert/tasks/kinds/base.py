@@ -1,7 +1,7 @@
-"""What a kind of task is: all that tells one kind from another, but how a model learns it.
+"""What a kind of task is: everything in which one kind differs from another.
 
-Nothing here or in the kinds' modules imports torch, so that cards are read and predictions scored
-without it; `Kind.learner` brings the part that computes.
+The modules of the kinds do not import torch, so that cards are read and predictions are scored
+without it. `Kind.learner` imports the part of a kind that computes.
 """
 
 from __future__ import annotations
@@ -33,46 +33,46 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Mistake:
-    """An example that was got wrong."""
+    """An example whose prediction is wrong."""
 
     badness: tuple[float, float]
-    """The greater, the worse."""
+    """Mistakes are ranked by it; the worst has the greatest."""
     texts: tuple[str, ...]
     """The text, or both of a pair; question and context."""
     right: str
     predicted: str
     how_wrong: str
-    """Why it is among the worst."""
+    """In figures, for people: ``p 0.987`` or ``F1 33 %``."""
 
 
 class Kind(ABC):
-    """One kind of task. `zhbert.tasks.kinds.KINDS` is the table of them, to which others may add.
+    """A kind of task. `zhbert.tasks.kinds.KINDS` is the table of all kinds; others may be added.
 
-    ``card`` may be None where a model is opened that another program fine-tuned.
+    Where ``card`` may be None, it is None for a model that another program fine-tuned.
     """
 
     name: ClassVar[str]
-    """As ``kind`` in cards."""
+    """Its name in cards."""
     data_class: ClassVar[type[Data]]
-    """The keys of a card's [data], and their checks."""
+    """The keys of a card's section [data], with their checks."""
     formats: ClassVar[tuple[str, ...]]
-    """What ``format`` may be there."""
+    """The choices for its key ``format``."""
     keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Keys of [data] that mean something in some formats alone."""
+    """Keys of [data] that are allowed in these formats only."""
     metrics: ClassVar[Mapping[str, Metric]]
     """What a card's ``metrics`` may name."""
     metric_names: ClassVar[tuple[str, ...]]
-    """The names of the metrics, where they are counted by `score` itself."""
+    """The names of ``metrics``, or those that `score` computes by itself."""
     architecture: ClassVar[str]
     """The class of `zhbert.model.pretrained`."""
     problem_type: ClassVar[str | None] = None
-    """What config.json calls it, of a sequence classification; None: of other architectures."""
+    """``problem_type`` in config.json, for sequence classification; None for others."""
     own_settings: ClassVar[frozenset[str]] = frozenset()
-    """Settings of fine-tuning that no other kind reads."""
+    """Settings of fine-tuning that only this kind reads."""
     remarks_on_scores: ClassVar[bool] = True
-    """Whether what `read` remarks on matters to scores, and not to training alone."""
+    """Whether remarks of `read` concern scores; those of spans concern training only."""
     class_name: ClassVar[str] = "label"
-    """What a report calls what `report` counts."""
+    """What people call the classes of `report`: label or entity."""
 
     def __init_subclass__(cls) -> None:
         if getattr(cls, "metrics", None):
@@ -81,7 +81,7 @@ class Kind(ABC):
     # -- files -------------------------------------------------------------------------------------
 
     def check(self, card: TaskCard) -> None:  # noqa: B027 - most kinds have nothing to add
-        """Refuse a card whose values contradict each other, beyond what its [data] checks."""
+        """Refuse a card whose values contradict each other; [data] checks itself before that."""
 
     @abstractmethod
     def read(
@@ -93,14 +93,14 @@ class Kind(ABC):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """The examples of a file of the task's, one after the other.
+        """The examples of one of the task's files, one after the other.
 
         Args:
             card: the task.
             source: in UTF-8.
-            split: needed where the card names a ``split_column``.
+            split: which rows to read if the card names a ``split_column``.
             counts: takes what is left out or repaired.
-            labelled: if not, labels may be absent, and none is checked or leaves a row out.
+            labelled: if False, labels may be missing or wrong, and no row is left out for one.
 
         Raises:
             ZhbertError: with file and line, for what cannot be read.
@@ -115,7 +115,7 @@ class Kind(ABC):
         labelled: bool = True,
         remark: Remark = lambda line: None,
     ) -> Iterator[Example]:
-        """What `read` reads; ``remark`` takes at the end what was left out or repaired."""
+        """What `read` reads; at the end ``remark`` takes what was left out or repaired."""
         counts: Counter[str] = Counter()
         yield from self.read(card, source, split, counts, labelled=labelled)
         for what, count in counts.items():
@@ -125,7 +125,7 @@ class Kind(ABC):
     def read_inputs(
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
-        """What to predict for: a file as the task's own are, or a plainer one, such as lines.
+        """Examples to predict for: a file like the task's own, or a simpler one, such as lines.
 
         ``labels`` are the model's.
         """
@@ -136,14 +136,14 @@ class Kind(ABC):
 
     @abstractmethod
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """The forms in which predictions are written, each by its file's suffix."""
+        """The forms in which predictions can be written, by the suffix of the file."""
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """The forms that are handed in to a benchmark; a run writes the first.
+        """The forms that benchmarks accept, by the suffix of the file; a run writes the first.
 
-        `read_predictions` reads them.
+        `read_predictions` must read them.
         """
         return self.writers(card, labels)
 
@@ -156,9 +156,9 @@ class Kind(ABC):
         predictions: Mapping[str, Any],
         null_odds: Mapping[str, float] | None = None,
     ) -> Scores:
-        """Score predictions, by the ids of their examples, as the card's benchmark does.
+        """Score predictions, which are given by the ids of their examples, as the benchmark does.
 
-        ``null_odds`` are SQuAD 2.0's alone. Raises ZhbertError where an example has no label or no
+        ``null_odds`` are for SQuAD 2.0 only. Raises ZhbertError if an example has no label or no
         prediction.
         """
         gold, predicted = self.paired(examples, predictions)
@@ -174,13 +174,13 @@ class Kind(ABC):
         )
 
     def takes_null_odds(self, card: TaskCard) -> bool:
-        """Whether `score` takes how sure a model is that a question has no answer."""
+        """Whether `score` accepts ``null_odds`` for this card."""
         return False
 
     def paired(
         self, examples: Sequence[Example], predictions: Mapping[str, Any]
     ) -> tuple[list[Any], list[Any]]:
-        """What is right and what was predicted of each example; raises ZhbertError for a gap."""
+        """The gold values and the predictions, in order; raises ZhbertError if one is missing."""
         missing = [example.id for example in examples if example.id not in predictions]
         if missing:
             raise ZhbertError(
@@ -198,20 +198,20 @@ class Kind(ABC):
     ) -> dict[str, list[float]]:
         """Per-example metrics in [0, 1]: always ``score``; spans also ``em``.
 
-        Unless a kind says otherwise, 1 where the prediction is right.
+        By default 1 if the prediction is right.
         """
         pairs = zip(examples, predictions, strict=True)
         return {"score": [float(one.gold == found) for one, found in pairs]}
 
     def resampled(self, metric: str, lines: Sequence[Line], labels: Sequence[str]) -> Resampled:
-        """A metric of the lines of a seed's predictions.jsonl; ``labels`` are the task's."""
+        """A metric of the predictions of one seed; ``labels`` are the task's."""
         gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
         return self.metrics[metric](gold, found, labels)
 
     def report(
         self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
     ) -> dict[str, Any]:
-        """Scores of each class as plain data; nothing where a kind has no classes.
+        """Scores of each class as plain data; empty if the kind has no classes.
 
         See `metrics.class_report` for what it holds.
         """
@@ -220,33 +220,33 @@ class Kind(ABC):
     # -- for people --------------------------------------------------------------------------------
 
     def shown(self, example: Any) -> dict[str, Any]:
-        """What predictions.jsonl holds of an example, beside what was predicted."""
+        """The keys of an example in predictions.jsonl, without those of its prediction."""
         return {**example.shown, "gold": example.gold}
 
     @abstractmethod
     def describe(self, card: TaskCard, example: Any) -> str:
-        """What is to be predicted of one example."""
+        """The gold value of one example, for people: ``label 1``."""
 
     @abstractmethod
     def describe_all(self, card: TaskCard, examples: Sequence[Any]) -> str:
-        """What is to be predicted of many examples: ``labels: 0 (12), 1 (34)``."""
+        """The gold values of many examples, for people: ``labels: 0 (12), 1 (34)``."""
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """What ``zhbert tasks NAME`` says besides, or otherwise, of a task: a label and a text."""
+        """Lines of ``zhbert tasks NAME``, by their labels; they override the usual ones."""
         return {}
 
     def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """What was right and what was predicted instead, of a line; nothing without classes."""
+        """Pairs of a gold and a predicted class; empty if the kind has no confusion matrix."""
         return []
 
     def classes(self, labels: Sequence[str], seen: Collection[str]) -> list[str]:
-        """What `confused` names, in the order of a table: the labels, then others."""
+        """The rows and columns of the confusion matrix: the labels, then other classes ``seen``."""
         return [*labels, *sorted(set(seen) - set(labels))]
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """How wrong a line of predictions.jsonl is; None where it is right, or cannot be told.
+        """How wrong a prediction is; None if it is right, or if that cannot be told.
 
         ``names`` are what people call the labels.
         """
@@ -262,7 +262,7 @@ class Kind(ABC):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """What a model learns the task with.
+        """How a model learns the task.
 
         Args:
             card: the task.
@@ -288,7 +288,7 @@ class Kind(ABC):
         return made.resumed(saved) if saved else made
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:
-        """The learner of a model that predicts for another card of this kind."""
+        """A model's learner, for predictions that are scored by another card of this kind."""
         return learner
 
 

@@ -1,4 +1,4 @@
-"""What learners share: from examples to rows, from a model's scores to predictions."""
+"""Learners: from examples to rows, and from a model's scores to predictions."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Prepared:
     examples: Sequence[Any]
     rows: LabelledRows
     places: Any = None
-    """How rows and examples belong together, where it is not one by one."""
+    """Which rows belong to which example, unless each example is one row."""
     remarks: tuple[str, ...] = ()
-    """What was cut or left out, a line each."""
+    """Lines for people about what was cut or left out."""
 
 
 class Learner(ABC):
-    """How a model learns one task and predicts. It knows no files, no optimiser and no console.
+    """How a model learns a task and predicts. It knows no files, no optimiser and no console.
 
-    Learners are frozen dataclasses: what is learnt beside the weights makes a new one (`tuned`).
+    Learners are frozen dataclasses: `tuned` returns a new one.
     """
 
     tokenizer: Tokenizer
@@ -45,7 +45,7 @@ class Learner(ABC):
 
     @abstractmethod
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
-        """Tokenize examples; for ``training`` with targets, and without what cannot be learnt."""
+        """Tokenize examples; for ``training``, add targets and leave out what cannot be learnt."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
@@ -60,7 +60,10 @@ class Learner(ABC):
         """A prediction for each example."""
 
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """This learner with what is chosen on dev, such as a threshold; most choose nothing."""
+        """This learner with what is chosen on dev, such as a threshold; most choose nothing.
+
+        ``prepared`` and ``scores`` are of dev.
+        """
         return self
 
     def begin(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to undo
@@ -86,33 +89,33 @@ class FineTuning:
         self.parts = (name,)
 
     def counts(self, batch: LabelledBatch) -> tuple[int, ...]:
-        """How many targets there are."""
+        """The number of targets."""
         return (batch.predictions,)
 
     def pieces(self, batch: LabelledBatch) -> int:
-        """All pieces: a batch has no padding."""
+        """The number of pieces; a batch has no padding."""
         return batch.packed.num_pieces
 
     def __call__(self, model: nn.Module, batch: LabelledBatch, seed: int) -> tuple[Tensor, Tensor]:
-        """The sum of the losses; what is right is counted elsewhere, by the task's own metrics."""
+        """The sum of the losses, and 0 for correct predictions: dev is scored by its metrics."""
         model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
         loss = self.learner.loss(model, batch)
         return loss.reshape(1), loss.new_zeros(1)
 
 
 def sigmoid(scores: Array) -> NDArray[np.float64]:
-    """Of each score by itself.
+    """The sigmoid of each score, computed without overflow.
 
     >>> sigmoid(np.array([0.0, -1e4, 1e4])).tolist()
     [0.5, 0.0, 1.0]
     """
-    # By the hyperbolic tangent, which large numbers do not overflow.
+    # The hyperbolic tangent does not overflow for large numbers.
     probabilities: NDArray[np.float64] = 0.5 + 0.5 * np.tanh(0.5 * scores.astype(np.float64))
     return probabilities
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:
-    """Over the last axis."""
+    """The softmax over the last axis."""
     shifted = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     probabilities: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities

@@ -5,10 +5,10 @@ https://github.com/huggingface/transformers/tree/main/examples/pytorch/question-
 A row is ``[CLS] question [SEP] context [SEP]``; a context that does not fit is read in windows,
 neighbours of which share ``doc_stride`` pieces. A window without the answer points to [CLS].
 
-Judgements (CJRC's YES and NO) are spans, too: where a task has them, every window begins with the
-pieces of 是 and 否 (yes and no in English), and the answer YES points to the first. No answer
-points to [CLS]: it is given where [CLS] scores higher than the best span by more than a threshold,
-which is chosen on dev. So the model is transformers' BertForQuestionAnswering and nothing else.
+Judgements (CJRC's YES and NO) are learnt as spans, too: if a task has them, every window begins
+with the pieces of 是 and 否 (yes and no in English), and the answer YES points to the first one.
+"No answer" points to [CLS]: it is predicted if [CLS] scores higher than the best span by more than
+a threshold, which is chosen on dev. So the model is transformers' BertForQuestionAnswering.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from zhbert.tasks.learners.base import Learner, Prepared, softmax
 from zhbert.tasks.metrics import Floats
 from zhbert.tasks.rows import LabelledBatch, pack
 from zhbert.tasks.span_scores import SCORERS
-from zhbert.text.tokenizer import Encoding, Tokenizer
+from zhbert.text.tokenizer import Tokenizer
 
 JUDGEMENTS = ("YES", "NO")
 # What stands for them at the beginning of a window, by language.
@@ -43,7 +43,7 @@ NOWHERE = -1e30
 
 @dataclass(frozen=True)
 class Windows:
-    """The rows' places in their contexts: (R,) each."""
+    """Where each row's part of a context lies: (R,) each."""
 
     examples: NDArray[np.int64]
     """Which example."""
@@ -95,48 +95,35 @@ class SpanLearner(Learner):
             ours = [one for one in ours if one.kind != "span" or one.training_span is not None]
         judgements = self._judgements()
         room = self.sequence_length - 3 - len(judgements)
-        questions = self.tokenizer.encode_batch([one.question for one in ours])
         # At least half of the row is for the context.
         longest = max(1, room // 2)
+        questions = self.tokenizer.encode_batch([one.question for one in ours])
         cut = sum(len(question) > longest for question in questions)
-        encoded: dict[str, Encoding] = {}
+        contexts = dict.fromkeys(one.context for one in ours)
+        encoded = {context: self.tokenizer.encode(context) for context in contexts}
         segments: list[tuple[Ids, ...]] = []
-        examples_of, bases, begins, sizes = [], [], [], []
+        places: list[tuple[int, int, int, int]] = []
         targets: list[tuple[int, int]] = []
-        for number, (one, question) in enumerate(zip(ours, questions, strict=True)):
-            context = encoded.get(one.context)
-            if context is None:
-                context = encoded[one.context] = self.tokenizer.encode(one.context)
-            question = question[:longest]
+        for number, (one, whole_question) in enumerate(zip(ours, questions, strict=True)):
+            context, question = encoded[one.context], whole_question[:longest]
             base = len(question) + 2 + len(judgements)
             for begin, end in windows(len(context), room - len(question), self.doc_stride):
-                part = context.ids[begin:end]
-                if len(judgements):
-                    part = np.concatenate((judgements, part))
-                segments.append((question, part))
-                examples_of.append(number)
-                bases.append(base)
-                begins.append(begin)
-                sizes.append(end - begin)
+                segments.append((question, np.concatenate((judgements, context.ids[begin:end]))))
+                places.append((number, base, begin, end - begin))
                 if training:
                     targets.append(self._target(one, context.offsets[begin:end], base))
         rows = pack(self.tokenizer, segments)
         if training:
             rows = replace(rows, targets=np.array(targets, np.int64).reshape(-1, 2))
-        places = Windows(
-            examples=np.array(examples_of, np.int64),
-            bases=np.array(bases, np.int64),
-            begins=np.array(begins, np.int64),
-            sizes=np.array(sizes, np.int64),
-            offsets=[encoded[one.context].offsets for one in ours],
-        )
+        columns = np.array(places, np.int64).reshape(-1, 4).T
+        offsets = [encoded[one.context].offsets for one in ours]
         remarks: tuple[str, ...] = ()
         if cut:
             remarks = (
                 f"{cut:,} of {len(ours):,} questions are longer than {longest} pieces, half of the "
                 f"row (sequence_length = {self.sequence_length}): their ends are cut off",
             )
-        return Prepared(ours, rows, places, remarks)
+        return Prepared(ours, rows, Windows(*columns, offsets), remarks)
 
     def _judgements(self) -> Ids:
         """(2,) the pieces of yes and no; (0,) where the task has none."""
@@ -191,7 +178,7 @@ class SpanLearner(Learner):
     def _candidates(
         self, prepared: Prepared, scores: Array
     ) -> list[tuple[list[_Candidate], float]]:
-        """Each example's best spans, best first, and the least score that [CLS] has."""
+        """Each example's best spans, the best first, and its lowest score of [CLS]."""
         places: Windows = prepared.places
         examples: Sequence[SpanExample] = prepared.examples
         found: list[list[_Candidate]] = [[] for _ in examples]
@@ -300,7 +287,7 @@ def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:
 def best_spans(
     window: NDArray[np.float32], count: int, max_length: int
 ) -> list[tuple[float, int, int]]:
-    """The best (score, first, last) of a window, made of the best starts and the best ends.
+    """The best spans (score, first, last) of a window, from its best starts and its best ends.
 
     >>> best_spans(np.array([[0, 3], [5, 1], [1, 4]], np.float32), 2, 2)
     [(9.0, 1, 2), (5.0, 2, 2)]
@@ -319,7 +306,7 @@ def best_spans(
 
 
 def _top(values: Array, count: int) -> NDArray[np.int64]:
-    """Indices of the highest, in no order."""
+    """Indices of the highest values, unordered."""
     if len(values) <= count:
         return np.arange(len(values))
     return np.argpartition(-values, count - 1)[:count]
@@ -328,21 +315,21 @@ def _top(values: Array, count: int) -> NDArray[np.int64]:
 def best_threshold(
     odds: NDArray[np.float64], answered: NDArray[np.float64], unanswered: NDArray[np.float64]
 ) -> float:
-    """The threshold that gives most: above it a question counts as one without an answer.
+    """The threshold with the best sum; above it, a question is predicted to have no answer.
 
     Args:
-        odds: how much likelier no answer is, for each question.
-        answered: what each question's answer scores.
-        unanswered: what no answer scores.
+        odds: for each question, the score of "no answer" minus that of the best span.
+        answered: what each question scores if it is answered.
+        unanswered: what it scores if it is not.
 
     >>> best_threshold(np.array([-1.0, 0.5, 2.0]), np.array([1.0, 1, 0]), np.array([0.0, 0, 1]))
     1.25
     """
     order = np.argsort(odds, kind="stable")
     ordered = odds[order]
-    # After so many questions, answered, all others count as unanswered.
+    # totals[n] is the sum if the n questions with the lowest odds are answered, and no others.
     totals = np.concatenate(([0.0], np.cumsum((answered - unanswered)[order])))
-    # A threshold cannot part questions of equal odds.
+    # No threshold separates questions of equal odds.
     apart = np.concatenate(([True], ordered[1:] > ordered[:-1], [True]))
     totals[~apart] = -np.inf
     count = int(totals.argmax())

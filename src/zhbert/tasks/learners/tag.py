@@ -26,7 +26,7 @@ from zhbert.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Where tokens stand among all pieces, in the order of sentences and tokens."""
+    """Which piece stands for which token, in the order of sentences and tokens."""
 
     pieces: NDArray[np.int64]
     """(tokens with pieces,): the first piece of each."""
@@ -46,7 +46,7 @@ class TagLearner(Learner):
 
     @property
     def scheme(self) -> TagScheme | None:
-        """What the labels say of entities; None: nothing."""
+        """The scheme of the labels; None if they do not mark entities."""
         return scheme_of_model(self.labels)
 
     def prepare(self, examples: Sequence[TagExample], *, training: bool = False) -> Prepared:
@@ -69,7 +69,7 @@ class TagLearner(Learner):
 
     def _rows(self, sentences: Sequence[TagExample]) -> tuple[LabelledRows, TokenPlaces, int]:
         room = self.sequence_length - 2
-        # Few distinct tokens make up many sentences.
+        # Sentences have few distinct tokens: each is tokenized once.
         distinct = list({token: None for one in sentences for token in one.tokens})
         pieces = self.tokenizer.encode_batch(distinct)
         ids_of = {
@@ -103,7 +103,7 @@ class TagLearner(Learner):
         return pack(self.tokenizer, segments), places, split
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """Cross entropy over first pieces."""
+        """The cross entropy of the tags at the first pieces of their tokens."""
         assert batch.targets is not None
         logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(
@@ -115,7 +115,10 @@ class TagLearner(Learner):
         return cast(Any, model).piece_logits(batch)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The likeliest tag of each token, and the entities; a token without pieces is outside."""
+        """The most probable tag of each token, and the entities.
+
+        A token without pieces, such as a zero-width space, is outside of entities.
+        """
         places: TokenPlaces = prepared.places
         probabilities = softmax(scores[places.pieces])
         best = probabilities.argmax(-1)

@@ -1,4 +1,4 @@
-"""Learning what a text, or a pair of texts, is: a label, several labels or a number."""
+"""Learning the label, the labels or the number of a text or of a pair of texts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from zhbert.text.tokenizer import Tokenizer
 
 
 class TextLearner(Learner):
-    """What learners share whose examples are a row each: a text, or a pair of texts."""
+    """A learner whose examples are one row each: a text, or a pair of texts."""
 
     @abstractmethod
     def targets(self, examples: Sequence[TextExample]) -> Array:
-        """(R, ...): what is learnt from each example."""
+        """(R, ...): the target of each example."""
 
     def prepare(self, examples: Sequence[TextExample], *, training: bool = False) -> Prepared:
         """A row for each example."""
@@ -66,7 +66,7 @@ class ClassifyLearner(TextLearner):
         return functional.cross_entropy(logits, batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The likeliest label, with the probability of each."""
+        """The most probable label, with the probability of each."""
         probabilities = softmax(scores)
         best = probabilities.argmax(-1).tolist()
         return [
@@ -104,7 +104,7 @@ class MultiLabelLearner(TextLearner):
         return total / len(self.labels)
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The labels that are likely enough, with the probability of each."""
+        """The labels whose probability reaches the threshold, with the probability of each."""
         probabilities = sigmoid(scores)
         return [
             Prediction(
@@ -148,14 +148,14 @@ class RegressLearner(TextLearner):
         return [Prediction(value) for value in values.round(6).tolist()]
 
     def begin(self, model: nn.Module) -> None:
-        """Take the scale out of a head that says the file's numbers."""
+        """Undo `finish`: the head outputs scaled numbers again."""
         head = cast(nn.Linear, model.classifier)
         with torch.no_grad():
             head.bias.sub_(self.low).div_(self.high - self.low)
             head.weight.div_(self.high - self.low)
 
     def finish(self, model: nn.Module) -> None:
-        """Move the scale into the head, whose output is then the file's number everywhere."""
+        """Move the scale into the head: its output is then the file's number in any program."""
         head = cast(nn.Linear, model.classifier)
         with torch.no_grad():
             head.weight.mul_(self.high - self.low)
