@@ -101,7 +101,7 @@ def print_class_report(
 
 
 def print_coverage(found: Mapping[str, Any]) -> None:
-    """Print what `zhbert.text.coverage.compared` says: pieces and [UNK] before and after."""
+    """Print what `text.coverage.compare_coverage` returns: pieces and [UNK] before and after."""
     made = table(f"=the text, {counted(found['characters'], 'character')}", ">before", ">after")
     for label, key, form in (
         ("pieces", "pieces", ","),

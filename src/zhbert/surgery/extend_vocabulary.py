@@ -15,7 +15,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 from zhbert.model.folder import check_out, open_model_folder
 from zhbert.surgery.entries import extend_rows
-from zhbert.text.coverage import compared
+from zhbert.text.coverage import compare_coverage
 from zhbert.text.extend_vocab import (
     Admission,
     CutWords,
@@ -88,7 +88,7 @@ def extend_vocabulary(
     counts: dict[str, int | None] = {**dict.fromkeys(listed.new), **asked}
     former = [ids_of_piece(old, piece) for piece in counts]
     new = with_pieces(old, [*old.vocabulary, *counts])
-    coverage = {} if from_text is None else {"coverage": compared(old, new, from_text)}
+    coverage = {} if from_text is None else {"coverage": compare_coverage(old, new, from_text)}
     entries = extend_rows(opened.entries, former, first=len(old))
     extended = opened.changed(entries, tokenizer=new)
     extended.write(out, overwrite=overwrite)

@@ -11,7 +11,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.model.folder import ModelFolder, check_out, open_model_folder
 from zhbert.surgery.entries import keep_layers, parameters_by_part, resize_positions, select_rows
-from zhbert.text.coverage import compared
+from zhbert.text.coverage import compare_coverage
 from zhbert.text.extend_vocab import ids_of_piece, with_pieces
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.vocab import read_vocabulary
@@ -233,7 +233,7 @@ def _loss(old: Tokenizer, new: Tokenizer, texts: Iterable[str]) -> dict[str, Any
             used.update(_ids(old, text))
             yield text
 
-    coverage = compared(old, new, counted())
+    coverage = compare_coverage(old, new, counted())
     lost = [
         {
             "piece": old.vocabulary[row],

@@ -135,6 +135,7 @@ def traditional_han() -> frozenset[str]:
 
 @cache
 def _code_table(kind: str) -> NDArray[np.bool_]:
+    """(0x110000,) bool: which code points are han, traditional or space."""
     characters = {
         "han": code_points().chinese,
         "traditional": traditional_han(),
@@ -161,11 +162,14 @@ def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
     return total
 
 
-def compared(old: Tokenizer, new: Tokenizer, blocks: Iterable[str]) -> dict[str, Any]:
-    """What two vocabularies make of the same text: its ``characters``, and figures of each.
+def compare_coverage(old: Tokenizer, new: Tokenizer, blocks: Iterable[str]) -> dict[str, Any]:
+    """Compare what two tokenizers make of a text.
+
+    Returns:
+        The text's ``characters``, and the figures of its Coverage ``before`` and ``after``.
 
     >>> pieces = ["[UNK]", "a", "##b"]
-    >>> found = compared(Tokenizer(pieces), Tokenizer([*pieces, "好"]), ["好 ab"])
+    >>> found = compare_coverage(Tokenizer(pieces), Tokenizer([*pieces, "好"]), ["好 ab"])
     >>> found["before"]["unknown"], found["after"]["unknown"]
     (1, 0)
     """
@@ -227,6 +231,7 @@ def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
 
 
 def _context(text: str, start: int, end: int) -> str:
+    """text[start:end] with what surrounds it on its line, for an example."""
     begin = max(0, start - _CONTEXT)
     before = text[begin:start].rpartition("\n")[2]
     # An unknown word may have any length; its example should not.
