@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import peft
 import pytest
 import torch
 from tests.model.conftest import enlarge
@@ -126,6 +125,8 @@ def test_hooks_are_called_beside_compiled_blocks(
 def test_lora_trains_its_own_weights_and_changes_what_is_predicted(
     model: BertForPreTraining, packed: dict[str, Any]
 ) -> None:
+    import peft
+
     before = predicted(model, packed)
     settings = peft.LoraConfig(target_modules=["qkv", "inner"], r=2)
     peft.inject_adapter_in_model(settings, model)
@@ -143,6 +144,8 @@ def test_lora_trains_its_own_weights_and_changes_what_is_predicted(
 def test_an_adapter_is_saved_after_it_is_merged(
     model: BertForPreTraining, packed: dict[str, Any], tmp_path: Any
 ) -> None:
+    import peft
+
     settings = peft.LoraConfig(target_modules=["qkv"], r=2, init_lora_weights=False)
     adapted = peft.get_peft_model(enlarge(model), settings)
     expected = predicted(model, packed)
