@@ -115,15 +115,16 @@ class SpanLearner(Learner):
         rows = pack(self.tokenizer, segments)
         if training:
             rows = replace(rows, targets=np.array(targets, np.int64).reshape(-1, 2))
-        columns = np.array(places, np.int64).reshape(-1, 4).T
+        numbers, bases, begins, sizes = np.array(places, np.int64).reshape(-1, 4).T
         offsets = [encoded[one.context].offsets for one in ours]
+        where = Windows(numbers, bases, begins, sizes, offsets)
         remarks: tuple[str, ...] = ()
         if cut:
             remarks = (
                 f"{cut:,} of {len(ours):,} questions are longer than {longest} pieces, half of the "
                 f"row (sequence_length = {self.sequence_length}): their ends are cut off",
             )
-        return Prepared(ours, rows, Windows(*columns, offsets), remarks)
+        return Prepared(ours, rows, where, remarks)
 
     def _judgements(self) -> Ids:
         """(2,) the pieces of yes and no; (0,) where the task has none."""
