@@ -102,14 +102,11 @@ def cuts(text: str, ends: Array) -> _Cuts:
     >>> cuts("使用 模型", np.array([2, 3, 5])).ends.tolist()
     [2, 4]
     """
-    kept = np.zeros(len(text) + 1, np.int64)
-    bare = text
-    if any(map(str.isspace, text)):
-        kept[1:] = np.cumsum([not character.isspace() for character in text])
-        bare = without_blanks(text)
-    else:
-        kept = np.arange(len(text) + 1)
-    moved = np.unique(kept[ends])
+    bare = without_blanks(text)
+    places = np.arange(len(text) + 1)
+    if len(bare) < len(text):
+        places[1:] = np.cumsum([not character.isspace() for character in text])
+    moved = np.unique(places[ends])
     return _Cuts(bare, moved[moved > 0])
 
 
