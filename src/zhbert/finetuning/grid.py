@@ -28,7 +28,7 @@ from zhbert.tasks.learners.base import Learner
 
 
 class GridRun:
-    """The run that a request asks for; without a grid it has one point."""
+    """The run that a request asks for. A run without a grid has one point."""
 
     def __init__(self, request: FineTuningRequest) -> None:
         card, folder = request.card, request.run_folder.path
@@ -109,7 +109,7 @@ class GridRun:
             try:
                 summaries.append(self._train_point(point, task, seeds))
             except DivergedError as error:
-                # A grid is asked for to find such points, too.
+                # Finding settings that diverge is one purpose of a grid.
                 if not several:
                     raise
                 request.say(f"left out of the grid: {error}")

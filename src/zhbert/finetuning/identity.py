@@ -1,4 +1,4 @@
-"""What a run was made from: a command goes on with a run only if all of it is the same."""
+"""What a run was made from: a command continues a run only if all of it is the same."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"
 
 
 def identity_of(request: FineTuningRequest, start: StartingModel) -> dict[str, Any]:
-    """Everything that decides a run's results, but its settings, as plain data."""
+    """Everything besides the settings that decides a run's results, as plain data."""
     identity = {
         **start.identity(),
         **{name: sha256_of(split.path) for name, split in request.splits.items()},
@@ -43,7 +43,7 @@ def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None
             "it anew, or choose another --out"
         )
     for key in {**identity, **theirs}:
-        # What an older version did not note is not held against it.
+        # Older versions noted less: only keys that were noted are compared.
         noted = key in theirs or key in request.splits
         if noted and _compared(theirs.get(key)) != _compared(identity.get(key)):
             is_split = key in request.card.data.splits

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is asked for, and what it gives."""
+"""The request for a fine-tuning run, and its result."""
 
 from __future__ import annotations
 

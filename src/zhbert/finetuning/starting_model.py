@@ -36,7 +36,7 @@ from zhbert.zoo.layout import find_model
 
 @dataclass(frozen=True)
 class StartingModel:
-    """Its folder and what stands in it, but for the weights."""
+    """A model folder, read except for its weights."""
 
     name: str
     """As the user named it."""

@@ -8,8 +8,9 @@ TASK is a task's name ('zhbert tasks' lists them) or a card; FILE is written as 
 scores are in per cent, predicted in fp32 unless --precision says otherwise: the card's metrics and,
 of labels and tags, precision, recall and F1 of each, with their averages.
 
-With --corpus: how many masked pieces of the corpus's held-out documents MODEL names, under the
-masks that every pretraining run measures itself with, beside always naming the commonest piece.
+With --corpus: the share of masked pieces of the corpus's held-out documents that MODEL predicts
+right, under the masks that every pretraining run is measured with, and beside it the share that the
+commonest piece alone would get right.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import warnings
 from itertools import islice
 from typing import Any
 
-from zhbert import options
+from zhbert import console, options
 from zhbert.errors import ZhbertError
 from zhbert.inference.fill import Candidate, Filled, fill, no_mask, open_mask_filler
 from zhbert.wording import without_secrets
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_alone(text: str) -> None:
-    """Refuse what stands without a model and is no text to fill, before a model is opened."""
+    """Refuse a TEXT without [MASK] that is given alone: it may be a model's or a file's name."""
     if text == "-" or "[MASK]" in text:
         return
     try:
@@ -57,8 +57,6 @@ def _check_alone(text: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print what was found."""
-    from zhbert.console import err, print_json
-
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
     name, quiet = args.model, args.quiet or args.json
@@ -70,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
         model, tokenizer = open_mask_filler(name, quiet=quiet)
     if not quiet:
         other = f"filled by {name}; by another model: zhbert fill MODEL TEXT"
-        err().print(f"{name}: {model.loading.summary}" if args.model else other)
+        console.err().print(f"{name}: {model.loading.summary}" if args.model else other)
     for warning in caught:
         # Not silenced by --quiet: an untrained head fills masks with noise.
-        err().print(f"WARNING: {warning.message}", style="bold red")
+        console.err().print(f"WARNING: {warning.message}", style="bold red")
     from_stdin = args.text == "-"
     lines = iter([("", args.text)])
     if from_stdin:
@@ -87,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             else:
                 _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
     if args.json:
-        print_json(results if from_stdin else results[0])
+        console.print_json(results if from_stdin else results[0])
     return 0
 
 
@@ -100,8 +98,6 @@ def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
 
 
 def _print_result(result: Filled, mask: str, quiet: bool) -> None:
-    from zhbert import console
-
     console.out().print(result.filled)
     if quiet:
         return
