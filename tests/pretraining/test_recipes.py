@@ -13,11 +13,11 @@ from tests.small_corpora import TINY
 from zhbert import cli
 from zhbert.config import RECIPES_FOLDER, load_recipe, recipe_names, resolve_shape
 from zhbert.errors import ZhbertError
-from zhbert.jobs.check import check
-from zhbert.jobs.recipes import copy, describe
 from zhbert.model.config import BertConfig
 from zhbert.model.parameters import parameters_of
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.check import check
+from zhbert.pretraining.recipes import copy_recipe, describe_recipe
 from zhbert.pretraining.run import pretrain
 
 EXPECTED = (
@@ -128,15 +128,15 @@ def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "mine.toml").read_text(encoding="utf-8") == text
     assert load_recipe(tmp_path / "mine.toml") == load_recipe("tiny")
     with pytest.raises(ZhbertError, match="exists already"):
-        copy("tiny", tmp_path / "mine.toml")
-    assert copy("rbt3", tmp_path) == tmp_path / "rbt3.toml"
+        copy_recipe("tiny", tmp_path / "mine.toml")
+    assert copy_recipe("rbt3", tmp_path) == tmp_path / "rbt3.toml"
     assert cli.main(["recipes", "show", "rtb3"]) == 2
     assert "did you mean 'rbt3'?" in capsys.readouterr().err
 
 
 def test_a_description_names_what_a_recipe_starts_from():
-    assert describe("rbt3")["starts_from"] == "chinese-roberta-wwm-ext"
-    assert describe("tiny")["shape"] == "2x128"
+    assert describe_recipe("rbt3")["starts_from"] == "chinese-roberta-wwm-ext"
+    assert describe_recipe("tiny")["shape"] == "2x128"
 
 
 def test_check_validates_and_estimates(corpus, capsys):

@@ -1,0 +1,139 @@
+"""What a recipe would do: its model, memory, operations and epochs, without training."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from zhbert.config import (
+    ModelShape,
+    Recipe,
+    check_shape,
+    flatten,
+    load_recipe,
+    recipe_path,
+    resolve_shape,
+)
+from zhbert.data.remarks import on_rows, on_text
+from zhbert.model.config import BertConfig, count_parameters_by_part
+from zhbert.runtime import total_memory
+from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
+from zhbert.wording import without_secrets
+from zhbert.zoo.catalogue import find_card
+from zhbert.zoo.origin import is_here
+
+# That of most published models; a corpus says how large its own vocabulary is.
+DEFAULT_VOCABULARY_SIZE = 21128
+
+
+def check(
+    recipe: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    corpus: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Validate a recipe and estimate its parameters, memory, operations and epochs.
+
+    Args:
+        recipe: a recipe's name or path.
+        overrides: ``key=value`` texts.
+        corpus: a corpus folder, to count its epochs.
+
+    Returns:
+        ``values``: every key of the recipe, the model's shape resolved; ``initial_shape``: that of
+        the model to start from, if there is one; ``notes``: remarks, a line each; and numbers by
+        name. Memory and micro-batches are those of training on this machine's CPU in fp32.
+
+    Raises:
+        ZhbertError: whatever ``pretrain`` would refuse in the recipe itself.
+    """
+    settings = load_recipe(recipe, overrides)
+    notes: list[str] = []
+    initial = _initial_shape(settings, notes)
+    shape = resolve_shape(settings.model, initial)
+    check_shape(shape, settings.sequence_length, recipe_path(recipe).name)
+    pieces = size = None
+    if corpus is not None:
+        size, pieces = _corpus_sizes(corpus, settings, notes)
+    size = size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
+    per_step = settings.batch_size * settings.sequence_length
+    options = settings.optimizer
+    if options.warmup_steps > max(settings.steps, options.schedule_steps):
+        notes.append(
+            f"optimizer.warmup_steps = {options.warmup_steps} is longer than steps = "
+            f"{settings.steps}: the learning rate never reaches its peak"
+        )
+    return {
+        "recipe": recipe_path(recipe).stem,
+        "values": flatten(dataclasses.replace(settings, model=shape)),
+        "initial_shape": initial,
+        **_costs(settings, shape, size),
+        "corpus_pieces": pieces,
+        "epochs": settings.steps * per_step / pieces if pieces else None,
+        "notes": notes,
+    }
+
+
+def _costs(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> dict[str, Any]:
+    config = BertConfig(vocab_size=vocabulary_size, **flatten(shape))
+    parameters = sum(count_parameters_by_part(config).values())
+    work = Workload.of_recipe(recipe, shape, vocabulary_size)
+    rows = recipe.micro_batch_size or micro_batch_rows(
+        recipe.batch_size, work, Hardware(memory=total_memory())
+    )
+    pieces = recipe.batch_size * recipe.sequence_length
+    operations = work.operations() * pieces
+    activations = work.activation_bytes() * rows * recipe.sequence_length
+    return {
+        "parameters": parameters,
+        "vocabulary_size": vocabulary_size,
+        "pieces_per_step": pieces,
+        "micro_batch_size": rows,
+        "memory_bytes": parameters * BYTES_PER_PARAMETER + activations,
+        "operations_per_step": operations,
+        "operations": operations * recipe.steps,
+    }
+
+
+def _corpus_sizes(
+    folder: str | os.PathLike[str], recipe: Recipe, notes: list[str]
+) -> tuple[int, int]:
+    """The pieces of a corpus's vocabulary, and of its text to train on."""
+    from zhbert.data.shards import Corpus
+
+    corpus = Corpus.open(Path(folder))
+    pieces = sum(entry["pieces"] for entry in corpus.info["shards"]["train"])
+    if not corpus.info["shards"]["held_out"]:
+        notes.append(
+            f"{folder}: no held-out documents: evaluation will be skipped; prepare it again "
+            "with --held-out 0.01 --overwrite to have some"
+        )
+    rows = max(1, pieces // recipe.sequence_length)
+    notes += on_text(corpus.info)
+    notes += on_rows(corpus.info, recipe.rows.builder, rows, recipe.batch_size)
+    return corpus.vocabulary_size, pieces
+
+
+def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
+    """The shape of the model to start from; None where there is none, or none yet."""
+    if recipe.continue_from:
+        former = Path(recipe.continue_from) / "recipe.toml"
+        if former.is_file():
+            return flatten(load_recipe(former).model)
+        notes.append(f"continue_from = {recipe.continue_from}: not there yet")
+    elif recipe.initial_model:
+        if is_here(recipe.initial_model):
+            return BertConfig.from_pretrained(recipe.initial_model).to_dict()
+        card = find_card(recipe.initial_model)
+        if card is not None and card.opens_here:
+            notes.append(f"initial_model = {recipe.initial_model}: fetched when training begins")
+            return {
+                "hidden_size": card.hidden_size,
+                "num_hidden_layers": card.num_layers,
+                "num_attention_heads": card.num_heads,
+            }
+        notes.append(f"initial_model = {without_secrets(recipe.initial_model)}: not there yet")
+    return None
