@@ -16,10 +16,10 @@ import torch
 from zhbert.cli import main
 from zhbert.errors import Interrupted
 from zhbert.files import sha256_of
-from zhbert.jobs.quickstart import SAMPLE, HeldOutScore
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForMaskedLM, BertForSequenceClassification, BertModel
 from zhbert.pretraining.masked_accuracy import masked_accuracy
+from zhbert.pretraining.quickstart import SAMPLE, HeldOutScore
 from zhbert.pretraining.result import PretrainingResult
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import packaged
@@ -302,7 +302,7 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(
     command = ["zhbert", "quickstart", "--out", "run", *map(str, words)]
     monkeypatch.setattr("sys.argv", command)
     with monkeypatch.context() as patch:
-        patch.setattr(f"zhbert.jobs.quickstart.{stage}", interrupted)
+        patch.setattr(f"zhbert.pretraining.quickstart.{stage}", interrupted)
         code, _, said = quickstart(*words)
     assert code == 130
     assert f"to go on: {shlex.join([*command, '--resume'])}\n" in said
@@ -317,7 +317,7 @@ def test_a_signal_that_training_has_heard_is_told_with_the_way_on(
     stopped = PretrainingResult(
         tmp_path / "run", step=3, pieces=9, seconds=1.0, signal=signal.SIGTERM
     )
-    monkeypatch.setattr("zhbert.jobs.quickstart.pretrain", lambda *_, **__: stopped)
+    monkeypatch.setattr("zhbert.pretraining.quickstart.pretrain", lambda *_, **__: stopped)
     code, _, said = quickstart(text, "--from", model)
     assert code == 128 + signal.SIGTERM
     assert "nothing is lost; to go on: zhbert" in said
