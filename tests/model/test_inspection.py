@@ -21,13 +21,8 @@ from zhbert.model import inspection
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.entry import Entry, entries_of
-from zhbert.model.inspection import (
-    HARDLY,
-    HEADS,
-    head_states,
-    inspect_checkpoint,
-    summary_line,
-)
+from zhbert.model.head_states import HARDLY, HEADS, head_states
+from zhbert.model.inspection import inspect_checkpoint, summary_line
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.vocab import looks_cased, read_vocabulary
 from zhbert.zoo.layout import find_model

@@ -22,7 +22,7 @@ from zhbert.model.entry import Entry, converted, is_finite
 from zhbert.model.folder import architecture_of, check_out, tokenizer_of
 from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.formats.safetensors import write_safetensors
-from zhbert.model.inspection import HEADS, head_states
+from zhbert.model.head_states import HEADS, head_states
 from zhbert.model.loading import check_architecture, check_tensors
 from zhbert.model.names import to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining

@@ -23,7 +23,7 @@ from zhbert.files import read_text
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import tokenizer_beside
-from zhbert.model.inspection import HEADS
+from zhbert.model.head_states import HEADS
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate

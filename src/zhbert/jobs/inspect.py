@@ -20,7 +20,8 @@ from zhbert.wording import counted, without_secrets
 from zhbert.zoo import find_files
 
 if TYPE_CHECKING:
-    from zhbert.model.inspection import HeadState, Inspection, Vocabulary
+    from zhbert.model.head_states import HeadState
+    from zhbert.model.inspection import Inspection, Vocabulary
     from zhbert.zoo.layout import ModelFiles
 
 _WORDS = {

@@ -1,41 +1,6 @@
-"""What a checkpoint holds: its shape, its heads, and whether those were ever trained.
+"""What a checkpoint holds: its shape, its heads, its vocabulary, and what it can be used for.
 
-Tensors are read one at a time; nothing is built.
-
-**When a head counts as never trained.** Training leaves marks that no initialiser makes, and the
-rule looks for them. Every step of every optimiser moves every bias and every norm's shift, since
-their gradients are exactly zero for no input that occurs; initialisers set them to exactly zero,
-and rounding to float16 or bfloat16 keeps zero zero. So, for a head with a norm (masked words):
-
-- *random* if the norm's shifts are all exactly 0 and its scales all equal (1; or less, where
-  weight decay alone shrank them), and its output bias is exactly zero or its matrix looks drawn;
-  *unclear* if neither is so;
-- *random* if the norm's scale lies around 0 (mean of its absolute values below 0.1, or mean below
-  half its spread): it was drawn like a matrix, as the first PyTorch versions of BERT did;
-- *trained* otherwise.
-
-For a head of one matrix and one bias (pooler, sentence pair, classifier, question answering):
-
-- with a bias of exact zeros: *random* if the matrix looks drawn, *unclear* if not. The bias of
-  question answering adds the same number to every position, so that softmax cancels it and it need
-  not move: there the matrix must also have the initialiser's spread or less;
-- with another bias: *random* if the matrix looks drawn as PyTorch draws by default, and the bias
-  with it: uniform within 1 / sqrt(inputs), with the spread of that; or if the matrix looks drawn
-  with the spread of ``initializer_range`` and the norm of the masked-word head was drawn around 0
-  (or, in a file without that head, the bias has that spread too, to three standard errors);
-- *trained* otherwise.
-
-A matrix *looks drawn* if its mean is 0 and its excess kurtosis is that of a normal distribution
-(0), of one cut at two sigma (-0.63: Google's initialiser), or of a uniform one (-1.2), each to
-five standard errors (sigma / sqrt(n), sqrt(24 / n)) and a little for rounding. Below 100 numbers
-nothing can be told apart, and everything looks drawn.
-
-Measured at widths 32, 128 and 768, each in float32, float16 and bfloat16: of heads drawn as
-transformers or Google's code draw (440 files), none was called trained, and none unclear; of those
-trained from there for 1, 10 or 100 steps of AdamW at 1e-6 to 1e-4, none was called random. Where
-biases were drawn too (PyTorch's default), a pooler or classifier trained for few steps still counts
-as random, and a fresh matrix below 100 numbers as trained; the masked-word head was never mistaken,
-as its norm tells. A question-answering head in float16, trained by plain SGD, counts as random.
+Tensors are read one at a time; no model is made.
 """
 
 from __future__ import annotations
@@ -57,6 +22,15 @@ from zhbert.files import read_json
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint, weight_files
 from zhbert.model.config import BertConfig
 from zhbert.model.entry import Entry, is_finite
+from zhbert.model.head_states import (
+    HARDLY,
+    HEADS,
+    HeadState,
+    hardly,
+    head_states,
+    largest,
+    untouched,
+)
 from zhbert.model.names import ALIASES, CONSTANTS, TEMPLATES, foreign_architecture
 from zhbert.text.added_tokens import SPECIAL_TOKENS
 from zhbert.text.tokenizer import Tokenizer
@@ -64,236 +38,8 @@ from zhbert.text.vocab import looks_cased, read_vocabulary
 from zhbert.wording import counted
 from zhbert.zoo.layout import ModelFiles
 
-# The standard normal distribution cut at two sigma: its standard deviation and excess kurtosis.
-_CUT_SPREAD = 0.879626
-_CUT_KURTOSIS = -0.634310
 _LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 _DECODER = "cls.predictions.decoder.weight"
-HARDLY = "(a few steps only)"
-# Standard errors that a statistic of a fresh draw may be away from its expectation.
-_ERRORS = 5.0
-
-
-@dataclass(frozen=True)
-class HeadState:
-    """Whether a head is in the file, looks trained (None: cannot be told), and the evidence."""
-
-    present: bool
-    trained: bool | None
-    why: str
-
-    @property
-    def word(self) -> str:
-        """One word: missing, trained, random or unclear."""
-        if not self.present:
-            return "missing"
-        return {True: "trained", False: "random", None: "unclear"}[self.trained]
-
-
-@dataclass(frozen=True)
-class _Head:
-    """Names of a head's tensors; a norm and an output bias only where it has them."""
-
-    weight: str
-    bias: str
-    norm: str | None = None
-    output_bias: str | None = None
-    bias_moves: bool = True
-
-    @property
-    def names(self) -> list[str]:
-        names = [self.weight, self.bias]
-        if self.norm:
-            names += [f"{self.norm}.weight", f"{self.norm}.bias"]
-        return names + ([self.output_bias] if self.output_bias else [])
-
-
-HEADS: Mapping[str, _Head] = {
-    "masked_words": _Head(
-        "cls.predictions.transform.dense.weight",
-        "cls.predictions.transform.dense.bias",
-        "cls.predictions.transform.LayerNorm",
-        "cls.predictions.bias",
-    ),
-    "sentence_pair": _Head("cls.seq_relationship.weight", "cls.seq_relationship.bias"),
-    "pooler": _Head("bert.pooler.dense.weight", "bert.pooler.dense.bias"),
-    "classifier": _Head("classifier.weight", "classifier.bias"),
-    "question_answering": _Head("qa_outputs.weight", "qa_outputs.bias", bias_moves=False),
-}
-
-
-def head_states(
-    entries: Mapping[str, Entry], initializer_range: float = 0.02
-) -> dict[str, HeadState]:
-    """Each head of HEADS: is it among ``entries``, and does it look trained?
-
-    The rule stands at the top of this module. ``initializer_range`` is the config's.
-
-    >>> import torch
-    >>> fresh = {"classifier.weight": torch.zeros(2, 64), "classifier.bias": torch.zeros(2)}
-    >>> head_states({name: Entry.of(t) for name, t in fresh.items()})["classifier"]
-    HeadState(present=True, trained=False, why='weights and bias are exactly zero')
-    """
-    states: dict[str, HeadState] = {}
-    # Of the masked-word head; None: no such head to tell from.
-    norm_drawn: bool | None = None
-    for name, head in HEADS.items():
-        missing = [n for n in head.names if n not in entries]
-        if missing:
-            why = "not in the file"
-            if len(missing) < len(head.names):
-                why = f"incomplete: lacks {', '.join(missing)}"
-            states[name] = HeadState(False, None, why)
-            continue
-        tensors = {n: entries[n].read().double() for n in head.names}
-        spoilt = [n for n, t in tensors.items() if not is_finite(t)]
-        if spoilt:
-            states[name] = HeadState(True, None, f"NaN or infinite numbers in {spoilt[0]}")
-        elif head.norm:
-            norm_drawn = _around_zero(tensors[f"{head.norm}.weight"])
-            states[name] = _state_with_norm(head, tensors)
-        else:
-            dtype = entries[head.weight].dtype
-            rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
-            states[name] = _state_without_norm(
-                head, tensors, initializer_range, rounding, norm_drawn
-            )
-    return states
-
-
-def _state_with_norm(head: _Head, tensors: Mapping[str, Tensor]) -> HeadState:
-    assert head.norm is not None
-    assert head.output_bias is not None
-    scale, shift = tensors[f"{head.norm}.weight"], tensors[f"{head.norm}.bias"]
-    if _around_zero(scale):
-        mean = float(scale.mean())
-        return HeadState(True, False, f"norm scale drawn around 0 (mean {mean:.4f})")
-    draw = _Draw.of(tensors[head.weight])
-    if _untouched(scale, shift):
-        if not tensors[head.output_bias].any():
-            return HeadState(
-                True, False, f"norm and output bias exactly as initialised; {draw.text}"
-            )
-        if draw.kind is not None:
-            return HeadState(True, False, f"norm exactly as initialised; {draw.text}")
-        return HeadState(True, None, f"norm exactly as initialised, but {draw.text}")
-    moved = f"norm has moved: scale {float(scale.mean()):.3g}, shift up to {_largest(shift)}"
-    return HeadState(True, True, moved + _hardly(shift))
-
-
-def _state_without_norm(
-    head: _Head,
-    tensors: Mapping[str, Tensor],
-    initializer_range: float,
-    rounding: float,
-    norm_drawn: bool | None,
-) -> HeadState:
-    weight, bias = tensors[head.weight], tensors[head.bias]
-    draw = _Draw.of(weight)
-    usual = draw.has_spread(initializer_range)
-    if not bias.any():
-        if not weight.any():
-            return HeadState(True, False, "weights and bias are exactly zero")
-        if draw.kind is None:
-            return HeadState(True, None, f"bias exactly zero, but {draw.text}")
-        if not head.bias_moves and not usual and draw.spread > initializer_range:
-            return HeadState(True, None, f"bias exactly zero (it need not move); {draw.text}")
-        return HeadState(True, False, f"bias exactly zero; {draw.text}")
-    bound = 1 / math.sqrt(weight.shape[-1])
-    if draw.kind == "uniform" and max(_most(weight), _most(bias)) <= bound * (1 + 2 * rounding):
-        if draw.has_spread(bound / math.sqrt(3)):
-            return HeadState(True, False, f"PyTorch's default initialisation: {draw.text}")
-    elif draw.kind in ("normal", "cut normal") and usual:
-        if norm_drawn:
-            return HeadState(True, False, f"{draw.text}, as in the masked-word head beside it")
-        alike = bias.numel() >= 32 and _Draw.of(bias).has_spread(initializer_range, errors=3)
-        if norm_drawn is None and alike:
-            return HeadState(True, False, f"{draw.text}, and the bias too")
-    moved = f"bias has moved from zero: up to {_largest(bias)}"
-    # What question answering's bias moved by says nothing of how long it was trained.
-    return HeadState(True, True, moved + (_hardly(bias) if head.bias_moves else ""))
-
-
-def _hardly(moved: Tensor) -> str:
-    """A remark where the numbers are those of a few steps, which leave a head as good as random."""
-    return f" {HARDLY}" if _most(moved) < 1e-3 else ""
-
-
-def _most(tensor: Tensor) -> float:
-    return float(tensor.abs().max())
-
-
-def _largest(tensor: Tensor) -> str:
-    return f"{_most(tensor):.2g}"
-
-
-def _untouched(scale: Tensor, shift: Tensor) -> bool:
-    return not bool(shift.any()) and bool((scale == scale[0]).all())
-
-
-def _around_zero(scale: Tensor) -> bool:
-    if float(scale.abs().mean()) < 0.1:
-        return True
-    return abs(float(scale.mean())) < float(scale.std(correction=0)) / 2
-
-
-@dataclass(frozen=True)
-class _Draw:
-    """The distribution that numbers look drawn from; ``kind`` is None where they look like none."""
-
-    kind: str | None  # "normal", "cut normal", "uniform"
-    spread: float  # standard deviation
-    kurtosis: float
-    count: int
-
-    @classmethod
-    def of(cls, numbers: Tensor) -> _Draw:
-        """Look at the mean and the excess kurtosis of ``numbers``."""
-        count = numbers.numel()
-        flat = numbers.reshape(-1)
-        mean, spread = float(flat.mean()), float(flat.std(correction=0))
-        if spread == 0:
-            return cls(None, 0.0, 0.0, count)
-        centred = (flat - mean) / spread
-        kurtosis = float((centred**4).mean()) - 3
-        if count < 100:
-            return cls("normal", spread, kurtosis, count)
-        if abs(mean) > _ERRORS * spread / math.sqrt(count) + 1e-3 * spread:
-            return cls(None, spread, kurtosis, count)
-        tolerance = _ERRORS * math.sqrt(24 / count) + 0.02
-        near = {
-            kind: abs(kurtosis - expected)
-            for kind, expected in (
-                ("normal", 0.0),
-                ("cut normal", _CUT_KURTOSIS),
-                ("uniform", -1.2),
-            )
-        }
-        kind = min(near, key=near.__getitem__)
-        return cls(kind if near[kind] <= tolerance else None, spread, kurtosis, count)
-
-    def has_spread(self, initializer_range: float, errors: float = _ERRORS) -> bool:
-        """Is the spread the initialiser's, to so many standard errors (and 1 % for rounding)?"""
-        tolerance = errors / math.sqrt(2 * self.count) + 0.01
-        return any(
-            abs(self.spread / (initializer_range * part) - 1) <= tolerance
-            for part in (1.0, _CUT_SPREAD)
-        )
-
-    @property
-    def text(self) -> str:
-        """In a few words."""
-        if self.spread == 0:
-            return "weights all equal"
-        names = {"cut normal": "normal cut at two sigma", None: "like no fresh draw"}
-        if self.count < 100:
-            return f"weights too few to judge (std {self.spread:.3g})"
-        # Adding 0.0 makes 0.0 of -0.0.
-        numbers = f"std {self.spread:.3g}, excess kurtosis {round(self.kurtosis, 2) + 0.0}"
-        return f"weights {names.get(self.kind, self.kind)} ({numbers})"
-
-
-# ---------------------------------------------------------------- whole checkpoints
 
 
 @dataclass(frozen=True)
@@ -388,7 +134,7 @@ _KINDS = {
 
 
 def inspect_checkpoint(files: ModelFiles) -> Inspection:
-    """Look at a model's files; every tensor is read once, one in memory at a time.
+    """Look at a model's files; one tensor is in memory at a time.
 
     Raises:
         ZhbertError: the weights cannot be read at all. What is merely strange is told instead.
@@ -396,28 +142,24 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
     checkpoint = open_checkpoint(files.weights)
     entries = checkpoint.entries
     problems: list[str] = []
-    values, config, trouble = _config(files, problems)
-    shape, odd = _shape(entries, values)
-    problems += odd
+    stated = _Stated.of(files, problems)
+    shape, wrong_sizes = _shape(entries, stated.values)
+    problems += wrong_sizes
     vocabulary = _vocabulary(files, shape["vocab_size"], problems)
-    initializer_range = config.initializer_range if config else 0.02
-    heads = head_states(entries, initializer_range)
-    encoder, untouched = _encoder_state(entries)
-    if untouched and encoder.trained:
-        numbers = ", ".join(map(str, untouched))
-        problems.append(f"layers exactly as initialised, never trained: {numbers} (from 0)")
+    heads = head_states(entries, stated.config.initializer_range if stated.config else 0.02)
+    encoder = _encoder_state(entries, problems)
     decoder = _decoder(checkpoint)
     every = dict(entries)
     if decoder == "its own":
         every[_DECODER] = checkpoint.aliases[_DECODER]
     spoilt = tuple(name for name, entry in every.items() if not is_finite(entry.read()))
-    layers = (config.num_hidden_layers if config else shape["num_hidden_layers"]) or 0
-    expected = list(_expected_names(layers))
-    missing = tuple(name for name in expected if name not in entries)
-    known = {*expected, *(name for head in HEADS.values() for name in head.names)}
-    unused = tuple(name for name in entries if name not in known)
-    refusal = _refusal(checkpoint, trouble, missing, spoilt, odd, decoder, values)
-    kind, labels = _classifier(values, entries, problems)
+    layers = stated.config.num_hidden_layers if stated.config else shape["num_hidden_layers"]
+    missing, unused = _missing_and_unused(entries, layers or 0)
+    reasons = _reasons_against(
+        checkpoint, stated, wrong_sizes, missing=missing, spoilt=spoilt, decoder=decoder
+    )
+    refusal = next(reasons, None)
+    kind, labels = _classifier(stated.values, entries, problems)
     return Inspection(
         format=checkpoint.format,
         files={path.name: path.stat().st_size for path in _weight_files(files)},
@@ -440,23 +182,29 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
     )
 
 
-def _config(
-    files: ModelFiles, problems: list[str]
-) -> tuple[dict[str, Any] | None, BertConfig | None, str | None]:
-    """What the config's JSON says, the configuration that it is, and why it is none of a BERT."""
-    tells = "write one, the tensors tell all of it but the heads' count"
-    if files.config is None:
-        return None, None, f"config.json is missing: {tells}"
-    name = files.config.name
-    try:
-        values = read_json(files.config, dict, "a model's configuration")
-    except ZhbertError as error:
-        problems.append(str(error))
-        return None, None, f"{name} is unreadable: {tells}"
-    try:
-        return values, BertConfig.from_dict(values, name), None
-    except ZhbertError as error:
-        return values, None, str(error)
+@dataclass(frozen=True)
+class _Stated:
+    """What the configuration beside the weights says."""
+
+    values: Mapping[str, Any]  # empty without a file that can be read
+    config: BertConfig | None  # None: not that of a BERT
+    trouble: str | None  # why it is not
+
+    @classmethod
+    def of(cls, files: ModelFiles, problems: list[str]) -> _Stated:
+        tells = "write one, the tensors tell all of it but the heads' count"
+        if files.config is None:
+            return cls({}, None, f"config.json is missing: {tells}")
+        name = files.config.name
+        try:
+            values = read_json(files.config, dict, "a model's configuration")
+        except ZhbertError as error:
+            problems.append(str(error))
+            return cls({}, None, f"{name} is unreadable: {tells}")
+        try:
+            return cls(values, BertConfig.from_dict(values, name), None)
+        except ZhbertError as error:
+            return cls(values, None, str(error))
 
 
 def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
@@ -485,14 +233,14 @@ def quantised_tensor(entries: Mapping[str, Entry]) -> str | None:
 
 
 def _shape(
-    entries: Mapping[str, Entry], values: Mapping[str, Any] | None
+    entries: Mapping[str, Entry], values: Mapping[str, Any]
 ) -> tuple[dict[str, int | None], list[str]]:
     """Sizes by the tensors (by the config where no tensor tells), and what disagrees."""
     problems = []
     told = sizes_of(entries)
     told["num_attention_heads"] = None
     for field, size in told.items():
-        said = (values or {}).get(field)
+        said = values.get(field)
         if isinstance(said, int) and size is not None and said != size:
             problems.append(f"the config says {field} {said:,}, the tensors {size:,}")
         if size is None and isinstance(said, int):
@@ -519,6 +267,16 @@ def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int
     return None if None in shape else tuple(n for n in shape if n is not None)
 
 
+def _missing_and_unused(
+    entries: Mapping[str, Entry], layers: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of BertForPreTraining that the file lacks, and names in it that no head has either."""
+    expected = list(_expected_names(layers))
+    known = {*expected, *(name for head in HEADS.values() for name in head.names)}
+    missing = tuple(name for name in expected if name not in entries)
+    return missing, tuple(name for name in entries if name not in known)
+
+
 def _expected_names(layers: int) -> Iterator[str]:
     """The names of BertForPreTraining's tensors."""
     templates = sorted(name for name in TEMPLATES if name.startswith(("bert.", "cls.")))
@@ -527,30 +285,30 @@ def _expected_names(layers: int) -> Iterator[str]:
         yield from (name.replace("*", str(number)) for name in templates if "*" in name)
 
 
-def _encoder_state(entries: Mapping[str, Entry]) -> tuple[HeadState, list[int]]:
-    """Whether the encoder was trained, by its norms, and the numbers of layers that were not."""
+def _encoder_state(entries: Mapping[str, Entry], problems: list[str]) -> HeadState:
+    """Whether the encoder was trained, by its norms; ``problems`` gets the layers that were not."""
     norms: dict[str, tuple[Tensor, Tensor]] = {}
     for name in entries:
         norm = name.removesuffix(".weight")
-        if norm.endswith("LayerNorm") and norm.startswith(("bert.emb", "bert.enc")):
-            if f"{norm}.bias" not in entries:
-                continue
-            norms[norm] = (entries[name].read().double(), entries[f"{norm}.bias"].read().double())
+        of_encoder = norm.endswith("LayerNorm") and norm.startswith(("bert.emb", "bert.enc"))
+        if of_encoder and f"{norm}.bias" in entries:
+            parts = (entries[name].read(), entries[f"{norm}.bias"].read())
+            norms[norm] = (parts[0].double(), parts[1].double())
     if not norms:
-        return HeadState(False, None, "no norms of a BERT in the file"), []
-    touched = {norm: not _untouched(*pair) for norm, pair in norms.items()}
-    layers: dict[int, bool] = {}
-    for norm, moved in touched.items():
-        if found := _LAYER.match(norm):
-            layers[int(found[1])] = layers.get(int(found[1]), False) or moved
-    untouched = sorted(number for number, moved in layers.items() if not moved)
-    if not any(touched.values()):
-        return HeadState(True, False, "every norm exactly as initialised"), untouched
+        return HeadState(False, None, "no norms of a BERT in the file")
+    fresh = {norm for norm, parts in norms.items() if untouched(*parts)}
+    if len(fresh) == len(norms):
+        return HeadState(True, False, "every norm exactly as initialised")
+    layers = {norm: int(found[1]) for norm in norms if (found := _LAYER.match(norm))}
+    trained = {number for norm, number in layers.items() if norm not in fresh}
+    if never := sorted(set(layers.values()) - trained):
+        numbers = ", ".join(map(str, never))
+        problems.append(f"layers exactly as initialised, never trained: {numbers} (from 0)")
     scales = [float(scale.mean()) for scale, _ in norms.values()]
     shifts = torch.cat([shift for _, shift in norms.values()])
     why = f"norms have moved: scales {min(scales):.3g} to {max(scales):.3g}, "
-    why += f"shifts up to {_largest(shifts)}"
-    return HeadState(True, True, why + _hardly(shifts)), untouched
+    why += f"shifts up to {largest(shifts)}"
+    return HeadState(True, True, why + hardly(shifts))
 
 
 def _decoder(checkpoint: Checkpoint) -> str:
@@ -639,16 +397,16 @@ def _disagreements(found: Vocabulary, pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _classifier(
-    values: Mapping[str, Any] | None, entries: Mapping[str, Entry], problems: list[str]
+    values: Mapping[str, Any], entries: Mapping[str, Entry], problems: list[str]
 ) -> tuple[str | None, dict[str, str]]:
     """What the classifier is for, and its labels, by the config."""
     head = entries.get(HEADS["classifier"].weight)
     if head is None:
         return None, {}
-    named = (values or {}).get("architectures")
+    named = values.get("architectures")
     architecture = str(named[0]) if named and isinstance(named, list) else ""
     kind = _KINDS.get(architecture.partition("For")[2], "a text or each piece (no config tells)")
-    named = (values or {}).get("id2label")
+    named = values.get("id2label")
     labels = {str(k): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
     if labels and head.shape and len(labels) != head.shape[0]:
         problems.append(
@@ -657,34 +415,31 @@ def _classifier(
     return kind, labels
 
 
-def _refusal(
+def _reasons_against(
     checkpoint: Checkpoint,
-    trouble: str | None,
+    stated: _Stated,
+    wrong_sizes: Iterable[str],
+    *,
     missing: Iterable[str],
     spoilt: Iterable[str],
-    odd: Iterable[str],
     decoder: str,
-    values: Mapping[str, Any] | None,
-) -> str | None:
-    """The first reason for which ``from_pretrained`` refuses this checkpoint."""
+) -> Iterator[str]:
+    """Why ``from_pretrained`` refuses this checkpoint, in the order in which it looks."""
     if foreign := foreign_architecture(checkpoint.entries):
-        return foreign
-    if trouble:
-        return trouble
+        yield foreign
+    if stated.trouble:
+        yield stated.trouble
     if quantised := quantised_tensor(checkpoint.entries):
-        return quantised
+        yield quantised
     trunk = [n for n in missing if n.startswith(("bert.embeddings.", "bert.encoder."))]
     if trunk:
-        return f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"
-    for problem in odd:
-        # Layers beyond those of the config stay unused; other sizes must agree.
-        if "num_hidden_layers" not in problem:
-            return problem
+        yield f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"
+    # Layers beyond those of the config stay unused; other sizes must agree.
+    yield from (problem for problem in wrong_sizes if "num_hidden_layers" not in problem)
     for name in spoilt:
-        return f"NaN or infinite numbers in {name}: take an earlier checkpoint"
-    if decoder == "its own" and values and values.get("tie_word_embeddings") is False:
-        return "a decoder of its own: only BERT's shared decoder is supported"
-    return None
+        yield f"NaN or infinite numbers in {name}: take an earlier checkpoint"
+    if decoder == "its own" and stated.values.get("tie_word_embeddings") is False:
+        yield "a decoder of its own: only BERT's shared decoder is supported"
 
 
 def _uses(

@@ -12,14 +12,8 @@ from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.entry import Entry
-from zhbert.model.inspection import (
-    HEADS,
-    HeadState,
-    head_states,
-    quantised_tensor,
-    sizes_of,
-    summary_line,
-)
+from zhbert.model.head_states import HEADS, HeadState, head_states
+from zhbert.model.inspection import quantised_tensor, sizes_of, summary_line
 from zhbert.model.names import (
     ALIASES,
     FINE_TUNED,
