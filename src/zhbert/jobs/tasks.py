@@ -15,6 +15,7 @@ import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from zhbert import console
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import CardSettings, Data, TaskCard
 from zhbert.tasks.cards import card_names, load_card
@@ -39,8 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the tasks, or show one."""
-    from zhbert import console
-
     if args.card:
         if args.name is None:
             raise ZhbertError("--card: whose? zhbert tasks NAME --card")
@@ -82,8 +81,6 @@ def _print_file(card: TaskCard) -> None:
 
 
 def _list(cards: list[TaskCard], quiet: bool) -> None:
-    from zhbert import console
-
     table = console.table("=task", "=kind", "=lang", "=metrics", "what")
     for card in cards:
         # "LCQMC: do two questions mean the same?" stands in a row that begins with the name.
@@ -99,8 +96,6 @@ def _list(cards: list[TaskCard], quiet: bool) -> None:
 
 
 def _show(card: TaskCard) -> None:
-    from zhbert import console
-
     out = console.out()
     out.print(card.title, style="bold", soft_wrap=False)
     out.print(console.facts(_facts(card), _LABEL))
@@ -148,8 +143,6 @@ def _facts(card: TaskCard) -> list[tuple[str, str]]:
 
 
 def _settings_table(card: TaskCard) -> Table:
-    from zhbert import console
-
     small = settings_for(card, "small")
     families = {
         "others": card.settings,
@@ -182,8 +175,6 @@ def _number(value: float) -> str:
 
 
 def _published_table(card: TaskCard) -> Table:
-    from zhbert import console
-
     figures = [one.max for one in card.published]
     decimals = 1 if figures == [round(figure, 1) for figure in figures] else 2
     rows: dict[tuple[str, str], dict[str, str]] = {}

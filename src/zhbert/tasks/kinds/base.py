@@ -307,6 +307,12 @@ def as_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def imperfect_score(line: Line) -> float | None:
+    """The score of a line of predictions.jsonl if it is below 1, else None."""
+    score = as_number(line.get("score"))
+    return None if score is None or score >= 1 else score
+
+
 def counts_in_words(counts: Mapping[Any, int]) -> str:
     """How often each thing is there.
 

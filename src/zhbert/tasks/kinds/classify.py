@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, as_number, counts_in_words
-from zhbert.tasks.kinds.labels import TextLabelData
-from zhbert.tasks.kinds.texts import TextKind
+from zhbert.tasks.kinds.base import Line, Mistake, as_number, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.labels import LabelKind, TextLabelData
 from zhbert.tasks.metrics import (
     AVERAGED_F1,
     Metric,
     Resampled,
-    class_report,
     of_pairs,
     resampled_accuracy,
     resampled_f1_binary,
@@ -62,7 +60,7 @@ class ClassifyData(TextLabelData):
         self.must_have("label", where)
 
 
-class Classify(TextKind):
+class Classify(LabelKind):
     """Classification of a text or a pair: one label each."""
 
     name = "classify"
@@ -121,14 +119,6 @@ class Classify(TextKind):
         """JSON lines, and tables with the probability of each label."""
         return {".jsonl": PredictionWriter(json_line), **tables(probability=True, labels=labels)}
 
-    # -- scores ------------------------------------------------------------------------------------
-
-    def report(
-        self, gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
-    ) -> dict[str, Any]:
-        """Scores of each label, and what was taken for what."""
-        return class_report(gold, predicted, labels)
-
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TextExample) -> str:
@@ -139,10 +129,6 @@ class Classify(TextKind):
         """How often each label is there."""
         return "labels: " + counts_in_words(Counter(one.label for one in examples))
 
-    def facts(self, card: TaskCard) -> dict[str, str]:
-        """Columns and labels."""
-        return {**super().facts(card), "labels": card.data.labels_in_words}
-
     def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
         """The right label and the one that was predicted."""
         right, predicted = line.get("gold"), line.get("predicted")
@@ -152,8 +138,7 @@ class Classify(TextKind):
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
         """The more probable the wrong label, the worse."""
-        score = as_number(line.get("score"))
-        if score is None or score >= 1:
+        if imperfect_score(line) is None:
             return None
         chances = line.get("probabilities")
         chance = (

@@ -1,10 +1,10 @@
-"""The keys of a card whose task has labels."""
+"""Labels: the keys of a card whose task has them, and what the kinds with labels share."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +12,9 @@ from typing import Any, Self
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 from zhbert.schema import check_choice
-from zhbert.tasks.card import Data, finite_number
+from zhbert.tasks.card import Data, TaskCard, finite_number
+from zhbert.tasks.kinds.texts import TextKind
+from zhbert.tasks.metrics import class_report
 from zhbert.tasks.tables import TableData
 from zhbert.wording import listed, nearest, shortly, show
 
@@ -156,3 +158,23 @@ class TextLabelData(LabelData, TableData):
         super().check(where)
         for other, label in self.rename_labels.items():
             check_choice(label, self.labels, f"{where}: data.rename_labels.{other}")
+
+
+class LabelKind(TextKind):
+    """A kind whose texts have labels."""
+
+    def report(
+        self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
+    ) -> dict[str, Any]:
+        """Scores of each label; if texts have one label each, also the confusion of labels."""
+        return class_report(gold, predicted, labels)
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """Columns and labels."""
+        return {**super().facts(card), "labels": card.data.labels_in_words}
+
+    @staticmethod
+    def named(labels: Any, names: Mapping[str, str]) -> str:
+        """A label, or several, as people call them."""
+        several = labels if isinstance(labels, list) else [labels]
+        return ", ".join(names.get(str(label), str(label)) for label in several)

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, as_number, counts_in_words
-from zhbert.tasks.kinds.labels import TextLabelData
-from zhbert.tasks.kinds.texts import TextKind
-from zhbert.tasks.metrics import AVERAGED_F1, Metric, class_report, of_pairs, resampled_exact_match
+from zhbert.tasks.kinds.base import Line, Mistake, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.labels import LabelKind, TextLabelData
+from zhbert.tasks.metrics import AVERAGED_F1, Metric, of_pairs, resampled_exact_match
 from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.tables import Record, cell, mark_in, spelled
 from zhbert.tasks.writers import PredictionWriter, handed_in, json_line, tables
@@ -71,7 +70,7 @@ class MultiLabelData(TextLabelData):
             )
 
 
-class MultiLabel(TextKind):
+class MultiLabel(LabelKind):
     """Classification of a text or a pair that may have several labels, or none."""
 
     name = "multi_label"
@@ -123,12 +122,6 @@ class MultiLabel(TextKind):
             scores.append(2 * len(there & found) / both if both else 1.0)
         return {"score": scores}
 
-    def report(
-        self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
-    ) -> dict[str, Any]:
-        """Scores of each label."""
-        return class_report(gold, predicted, labels)
-
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TextExample) -> str:
@@ -140,16 +133,11 @@ class MultiLabel(TextKind):
         given = (one.labels or (None,) for one in examples)
         return "labels: " + counts_in_words(Counter(one for labels in given for one in labels))
 
-    def facts(self, card: TaskCard) -> dict[str, str]:
-        """Columns and labels."""
-        return {**super().facts(card), "labels": card.data.labels_in_words}
-
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
         """The lower F1, the worse."""
-        score = as_number(line.get("score"))
-        if score is None or score >= 1:
+        if (score := imperfect_score(line)) is None:
             return None
         right, predicted = (self.named(line.get(key), names) for key in ("gold", "predicted"))
         return Mistake((1 - score, 0.0), self.texts_of(line), right, predicted, "")

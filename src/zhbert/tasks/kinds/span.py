@@ -11,7 +11,7 @@ from zhbert.errors import ZhbertError
 from zhbert.schema import check_choice
 from zhbert.tasks.card import Data, TaskCard
 from zhbert.tasks.examples import Example, Remark, SpanExample, Value
-from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words
+from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words, imperfect_score
 from zhbert.tasks.metrics import Metric, Resampled, Scores, of_all, resampled_mean
 from zhbert.tasks.offsets import Offsets
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -225,8 +225,7 @@ class Span(Kind):
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
         """The lower F1 the worse and, of equals, the surer."""
-        score = as_number(line.get("score"))
-        if score is None or score >= 1:
+        if (score := imperfect_score(line)) is None:
             return None
         gold = line.get("gold")
         answers = gold if isinstance(gold, list) else [gold]

@@ -17,7 +17,7 @@ from zhbert.files import read_text
 from zhbert.tasks.card import Column, TaskCard
 from zhbert.tasks.entity_spans import SpanReader, joint_of, tags_of, tokens_of
 from zhbert.tasks.examples import Example, Prediction, Remark, TagExample, Value
-from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words
+from zhbert.tasks.kinds.base import Kind, Line, Mistake, counts_in_words, imperfect_score
 from zhbert.tasks.kinds.labels import LabelData
 from zhbert.tasks.metrics import (
     Metric,
@@ -265,8 +265,7 @@ class Tag(Kind):
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
         """The lower F1 the worse and, of equals, the more entities."""
-        score = as_number(line.get("score"))
-        if score is None or score >= 1:
+        if (score := imperfect_score(line)) is None:
             return None
         tokens = line.get("tokens")
         tokens = [str(token) for token in tokens] if isinstance(tokens, list) else []

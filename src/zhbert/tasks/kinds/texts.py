@@ -128,9 +128,3 @@ class TextKind(Kind):
     def texts_of(self, line: Line) -> tuple[str, ...]:
         """The text, or both, of a line of predictions.jsonl."""
         return tuple(str(line[key]) for key in ("text", "text_pair") if line.get(key) is not None)
-
-    @staticmethod
-    def named(labels: Any, names: Mapping[str, str]) -> str:
-        """A label, or several, as people call them."""
-        several = labels if isinstance(labels, list) else [labels]
-        return ", ".join(names.get(str(label), str(label)) for label in several)
