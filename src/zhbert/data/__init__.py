@@ -1,7 +1,7 @@
 """From raw text to masked batches, in this order:
 
-* files: ``sources`` finds and decodes them, ``records`` finds the texts in them, as
-  ``read_options`` says;
+* files: ``sources`` finds and decodes them, ``records`` finds the texts in them (with
+  ``json_records``, ``tables``, ``articles``, ``parquet``), as ``read_options`` says;
 * documents: ``blocks`` cuts the input at their ends, ``outline`` finds their lines and sentences;
 * a corpus folder: ``block_worker`` turns a block into a shard, ``prepare`` puts the folder
   together (with ``pools``, ``corpus_folder``, ``duplicates``, ``held_out``, ``account``,

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from zhbert.data.parquet import parquet_cells
 from zhbert.data.read_options import Problem, ReadOptions
-from zhbert.data.records import READ_AS, READERS, examine, parquet_cells
+from zhbert.data.records import READERS, examine
 from zhbert.data.sources import (
     JSON_LINES,
     TEXT,
@@ -26,6 +27,7 @@ from zhbert.data.sources import (
     Stream,
     opened,
 )
+from zhbert.data.tables import READ_AS
 from zhbert.files import HALF_SURROGATE
 
 _CHUNK = 256 << 10

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from zhbert.data.blocks import Place, Segment, TextBlock
+from zhbert.data.json_records import json_line
 from zhbert.data.read_options import Problem, ReadOptions
-from zhbert.data.records import json_line
 from zhbert.data.sources import TEXT
 from zhbert.files import HALF_SURROGATE
 from zhbert.text.normalize import dropped
