@@ -117,13 +117,12 @@ def prepare(
     folder.check()
     worker = BlockWorker(settings)
     described = _describe(settings, worker, deduplicate)
+    pool = InProcess(worker) if workers == 1 else Processes(settings, workers)
     try:
-        with locked(paths.out):
+        with locked(paths.out), closing(pool):
             folder.begin(described)
-            pool = InProcess(worker) if workers == 1 else Processes(settings, workers)
-            with closing(pool):
-                builder = _CorpusBuilder(settings, sources, pool, on_error, progress or _silent)
-                return builder.build(worker, folder, described, deduplicate)
+            builder = _CorpusBuilder(settings, sources, pool, on_error, progress or _silent)
+            return builder.build(worker, folder, described, deduplicate)
     except OSError as error:
         error.filename = error.filename or str(out)
         raise describe_os_error(error, "prepare: writing") from error
