@@ -17,7 +17,7 @@ from zhbert.config import (
     ModelShape,
     OptimizerSettings,
     Recipe,
-    Rows,
+    RowSettings,
     check_recipe,
     flatten,
     load_recipe,
@@ -137,7 +137,7 @@ RECIPES = st.builds(
         hidden_size=st.none() | st.integers(1, 20).map(lambda n: 64 * n),
         hidden_dropout_prob=st.none() | st.floats(0, 0.99),
     ),
-    rows=st.builds(Rows, builder=st.sampled_from(CHOICES["rows.builder"])),
+    rows=st.builds(RowSettings, builder=st.sampled_from(CHOICES["rows.builder"])),
     masking=st.builds(
         MaskingSettings,
         rate=st.floats(1e-9, 0.999),

@@ -66,20 +66,22 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class RowSettings:
     """How documents become rows."""
 
     builder: str = "pairs"
-    """``pairs``: Google's two segments, half of them at random; ``full-sentences``: RoBERTa's
-    packed rows without pairs; ``lines``: one input line is one row."""
+    """``pairs``: two segments, as Google's BERT, the second one at random in half of the rows;
+    ``full-sentences``: rows packed from sentences without pairs, as RoBERTa; ``lines``: one input
+    line is one row."""
     short_row_probability: float = 0.1
-    """Share of rows that aim at a random shorter length."""
+    """Share of the rows whose length is drawn at random instead of the full one."""
     warmup_share: tuple[float, ...] = (0.0,)
-    """The run's first steps have short rows, and as many more of them: a small model finds out much
-    sooner that neighbours matter if each step shows many contexts. Here: which share of all steps
-    each of the lengths below has. Not with ``continue_from``: the earlier phase did that."""
+    """The share of all steps, at the run's beginning, that has rows of each ``warmup_length``, and
+    so many of them that a step has as many pieces as later: from many short contexts a small model
+    learns much sooner that neighbours matter. Of no effect with ``continue_from``: the earlier
+    phase had short rows."""
     warmup_length: tuple[int, ...] = (32,)
-    """Pieces of such a row at most, the shortest first; a length of more than half of
+    """The longest row of these stages in pieces, increasing. A stage of more than half of
     ``sequence_length`` is left out."""
 
 
@@ -91,24 +93,24 @@ class MaskingSettings:
     """``char``: single pieces; ``wwm``: whole words by Google's rule; ``wwm-unbiased``: whole
     words, every length equally often; ``ngram``: spans of one to four words."""
     char_share: float = 0.0
-    """This share of the rows is masked by single pieces, whatever the strategy: words of which one
-    character is masked are then among what a model learns to fill."""
+    """This share of the rows is masked by single pieces, whatever the strategy, so that the model
+    also learns to fill one masked character of a word."""
     rate: float = 0.15
     """Share of a row's pieces to predict."""
     final_rate: float | None = None
     """The rate at the last step, reached linearly; unset: the rate stays."""
     max_predictions: int = 20
-    """At most so many predicted pieces a row (20 at 128 pieces, 77 at 512, in Google's recipe)."""
+    """The most predicted pieces of a row (Google's: 20 of 128 pieces, 77 of 512)."""
     random_pieces: str = "corpus"
-    """``corpus``: a random piece is one that text can contain; ``all``: any one there is."""
+    """What replaces a piece at random: ``corpus``: a piece that text can contain; ``all``: any."""
     per_word: bool = False
-    """Draw [MASK], random or kept once for a word instead of for each of its pieces."""
+    """Whether all pieces of a word become [MASK], random or stay together, not each by itself."""
     mask_share: float = 0.8
     """Share of the chosen pieces that become [MASK]."""
     random_share: float = 0.1
-    """Share of the chosen pieces that become a random piece; the rest is kept."""
+    """Share of the chosen pieces that become a random piece; the rest stays as it is."""
     static_masks: int = 0
-    """0: new masks in every epoch; k: the same k masks over and over (the published models: 5)."""
+    """0: new masks in every epoch; k: the same k masks in turn (the published models: 5)."""
 
     def rate_at(self, progress: float) -> float:
         """The masking rate when ``progress`` (0 to 1) of the run is done."""
@@ -119,19 +121,19 @@ class MaskingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxSettings:
-    """How many pieces of the vocabulary training compares with the right one.
+    """A sampled softmax: training compares the right piece with a part of the vocabulary.
 
     For a small model the product with the whole vocabulary is most of the work. Evaluation and the
-    finished model always use all pieces.
+    finished model always use all pieces. The method: https://arxiv.org/abs/1412.2007
     """
 
     frequent: int = 0
-    """0: all pieces take part (the exact softmax). Otherwise this many of the corpus's most
-    frequent pieces do, and a sample of the others: with 2000 of 21,128, a step of 2 layers x 128
-    at a masking rate of 0.4 takes less than half of the time."""
+    """0: all pieces take part (the exact softmax). Otherwise the corpus's so many most frequent
+    pieces do, and a sample of the others. With 2000 of 21,128, a step of 2 layers x 128 at a
+    masking rate of 0.4 takes less than half of the time."""
     sampled: int = 1024
-    """This many of the other pieces are drawn anew at every step, and weighted so that they stand
-    for all of them. Of no effect while ``frequent`` is 0."""
+    """So many of the other pieces are drawn at every step, with weights by which they stand for all
+    of them. Of no effect while ``frequent`` is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +142,8 @@ class OptimizerSettings:
 
     name: str = "adamw"
     """``adamw``: as Google's, without bias correction; ``lamb``: for very large batches; ``muon``:
-    for training from random weights: the layers' matrices make steps whose directions all have the
-    same size (orthogonalised momentum), all other parameters those of AdamW."""
+    for training from random weights: orthogonalised momentum for the layers' matrices, and AdamW
+    for all other parameters. Others are those of `OPTIMIZERS`."""
     learning_rate: float = 1e-4
     """The peak, reached at the end of the warm-up."""
     weight_decay: float = 0.01
@@ -155,9 +157,9 @@ class OptimizerSettings:
     momentum: float = 0.95
     """With ``muon``: decay of the running mean of the matrices' gradients."""
     clip_norm: float = 1.0
-    """The gradient's global norm is scaled down to this; 0: no clipping."""
+    """The largest global norm of the gradient, which is scaled down to it; 0: no clipping."""
     warmup_steps: int = 0
-    """The learning rate rises linearly over so many steps."""
+    """Steps over which the learning rate rises linearly."""
     schedule: str = "linear"
     """After the warm-up: ``linear`` or ``cosine`` decay to zero, or ``constant``."""
     schedule_steps: int = 0
@@ -166,15 +168,16 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Evaluation on held-out documents, with masks that never change."""
+    """Evaluation on held-out documents, under masks that never change."""
 
     rows: int = 1000
-    """So many rows, or all there are; 0: no evaluation."""
+    """The most rows; 0: no evaluation."""
     strategies: tuple[str, ...] = ("char", "wwm")
     """One evaluation for each of these masking strategies."""
     keep_best: bool = False
-    """The run's model is that of the evaluation with the lowest loss (the strategies' mean), not
-    that of the last step; a run that starts from a model evaluates that one, too."""
+    """Whether the run's model is that of the evaluation with the lowest loss (the mean over the
+    strategies) instead of the last step's. A run from an ``initial_model`` then evaluates that
+    first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +195,9 @@ class Recipe:
     seed: int = 0
     """Decides the initial weights, the rows' order, the masks and the dropout."""
     precision: str = "auto"
-    """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs, and on CPUs with AMX or AVX512_BF16."""
+    """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs and on CPUs with AMX or AVX512_BF16."""
     compile: str = "auto"
-    """torch.compile: ``yes``, ``no``, or ``auto``: with a compiler and many steps."""
+    """torch.compile: ``yes``, ``no``, or ``auto``: in a run so long that it gains by it."""
     initial_weights: str = "bert"
     """How random weights are drawn, in a run that starts from no other model. ``bert``: all with
     the standard deviation ``initializer_range``, as BERT's; ``scaled``: those of a linear map with
@@ -205,7 +208,7 @@ class Recipe:
     continue_from: str = ""
     """The run folder of an earlier phase: its model, optimiser state and step count go on."""
     keep_checkpoints: int = 2
-    """So many of the newest checkpoints stay."""
+    """The number of newest checkpoints that are kept."""
     checkpoint_every: int = 1000
     """Steps from one checkpoint to the next; 0: only at the end."""
     evaluate_every: int = 1000
@@ -213,7 +216,7 @@ class Recipe:
     threads: int = 0
     """CPU threads of one process; 0: PyTorch's own choice."""
     model: ModelShape = field(default_factory=ModelShape)
-    rows: Rows = field(default_factory=Rows)
+    rows: RowSettings = field(default_factory=RowSettings)
     masking: MaskingSettings = field(default_factory=MaskingSettings)
     softmax: SoftmaxSettings = field(default_factory=SoftmaxSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

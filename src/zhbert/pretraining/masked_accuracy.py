@@ -1,7 +1,7 @@
-"""How many masked pieces of a corpus's held-out documents a pretrained model names.
+"""The accuracy of a pretrained model on the masked pieces of a corpus's held-out documents.
 
-The rows and masks are those that every pretraining run measures itself with (``char`` and ``wwm``,
-rows of 128 pieces of full sentences), so that any model can be compared with any run.
+The masks are those of every pretraining run's own evaluations (by default ``char`` and ``wwm``), on
+rows of 128 pieces packed from full sentences, so that any model can be compared with any other.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def masked_accuracy(
 
 
 def _open(folder: Path, remark: Callable[[str], None]) -> BertForPreTraining:
-    """The model of a folder; what is untrained of what masked words pass is remarked."""
+    """The model of a folder; ``remark`` gets a warning if a part that fills masks is untrained."""
     from zhbert.model.names import OF_PAIRS
     from zhbert.model.pretrained import BertForPreTraining
 

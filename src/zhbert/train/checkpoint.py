@@ -1,7 +1,7 @@
-"""Checkpoints: RUN/checkpoints/step-000123/, written whole or not at all, the newest few kept.
+"""Training checkpoints: RUN/checkpoints/step-000123/, each written completely or not at all.
 
-A checkpoint is safetensors files and ``checkpoint.json``, which holds their checksums and is
-written last.
+A checkpoint is a folder of safetensors files and ``checkpoint.json``, which holds their checksums
+and is written last. The newest few are kept.
 """
 
 from __future__ import annotations
@@ -52,7 +52,13 @@ class TrainingCheckpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. ``say`` gets a line about each one that has to be skipped."""
+    """The checkpoints of one run, in ``folder``.
+
+    Args:
+        folder: the run's folder of checkpoints; it need not exist.
+        keep: how many of the newest stay when another is saved.
+        say: gets a line about each checkpoint that is damaged and skipped.
+    """
 
     def __init__(
         self, folder: Path, *, keep: int = 2, say: Callable[[str], None] = lambda line: None
@@ -60,7 +66,7 @@ class Checkpoints:
         self.folder, self.keep, self.say = folder, keep, say
 
     def steps(self) -> list[int]:
-        """The steps that have a folder, ascending, complete or not."""
+        """The steps that have a folder, whether complete or not, in ascending order."""
         if not self.folder.is_dir():
             return []
         matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
@@ -75,7 +81,7 @@ class Checkpoints:
     ) -> Path:
         """Write one checkpoint atomically, then remove those that are older than the kept ones.
 
-        Raises ZhbertError (disk full, no permission); the older checkpoints are then as they were.
+        Raises ZhbertError where the disk is full or not writable; older checkpoints then stay.
         """
         path = self.path(step)
         try:
@@ -97,7 +103,7 @@ class Checkpoints:
         return path
 
     def newest(self) -> TrainingCheckpoint | None:
-        """The newest checkpoint whose files are all there and unchanged, or None."""
+        """The newest checkpoint whose files are complete and unchanged; None where there is none."""
         for step in reversed(self.steps()):
             try:
                 return _complete(self.path(step))
@@ -106,7 +112,7 @@ class Checkpoints:
         return None
 
     def forget_after(self, step: int) -> None:
-        """Remove what a resumed run leaves behind: skipped checkpoints, temporary files."""
+        """Remove checkpoints of later steps, which were skipped as damaged, and temporary files."""
         sweep(self.folder)
         for newer in self.steps():
             if newer > step:
@@ -126,16 +132,16 @@ class Checkpoints:
 
 
 class KeepBest:
-    """A sink of the loop's lines that keeps, on disk, the weights that evaluated best.
+    """A sink of the log's lines that keeps, on disk, the weights that evaluated best.
 
-    The mean of the masked words' losses over the ``evaluations`` of a step counts; they come one
-    after another, while the model is as they found it.
+    Those with the lowest masked language modelling loss, as the mean over the evaluations of a
+    step. The lines of a step's evaluations come before the next step changes the model.
 
     Args:
         folder: where the one checkpoint stands.
         model: the model that is trained.
         evaluations: how many there are at a step.
-        after: the step that the run goes on from: what was kept of later ones comes again.
+        after: the step that the run goes on from. What was kept of later steps is removed.
     """
 
     def __init__(self, folder: Path, model: torch.nn.Module, evaluations: int, after: int) -> None:
@@ -147,7 +153,7 @@ class KeepBest:
         self._lowest = float(best.info["loss"]) if best else math.inf
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Take one line; of a step's last evaluation, keep the weights if they are the best."""
+        """Take one line; after a step's last evaluation, keep the weights if they are the best."""
         if "evaluation" not in line:
             return
         others = [one for one in self._lines if one["step"] == line["step"]]
@@ -165,12 +171,12 @@ class KeepBest:
         """Nothing to close."""
 
     def best(self) -> TrainingCheckpoint | None:
-        """What was kept: its weights, "model", and its lines, "evaluations"."""
+        """The kept checkpoint: tensors "model", and in its info the lines, "evaluations"."""
         return self._kept.newest()
 
 
 def _complete(path: Path) -> TrainingCheckpoint:
-    """The checkpoint in a folder; raises a ZhbertError that says why it cannot be used."""
+    """The checkpoint in a folder; ZhbertError, saying why, where it cannot be used."""
     if not (path / "checkpoint.json").exists():
         raise ZhbertError("incomplete (no checkpoint.json)")
     try:
@@ -191,7 +197,7 @@ def _complete(path: Path) -> TrainingCheckpoint:
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and lasting buffers by name, a shared one once."""
+    """Parameters and persistent buffers by name; a tensor that is shared comes once."""
     state: dict[str, Tensor] = dict(model.named_parameters())
     lasting = model.state_dict(keep_vars=True)
     state.update((name, value) for name, value in model.named_buffers() if name in lasting)
@@ -199,7 +205,7 @@ def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
-    """Copy a saved state into the model; raises ZhbertError if it is of another shape."""
+    """Copy a state of `model_state` into the model; ZhbertError where names or shapes differ."""
     mine = model_state(model)
     for name, value in mine.items():
         if name not in state:

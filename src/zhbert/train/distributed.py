@@ -1,4 +1,4 @@
-"""Several processes as one: what torchrun starts, joined by gloo on CPUs and NCCL on GPUs."""
+"""The processes of one run, as torchrun starts them: joined by gloo on CPUs and NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 
-# How long a process waits for the others in one exchange: longer than the first process takes to
-# write a large checkpoint, short enough that a run whose member hangs does not hang for hours.
+# How long a process waits for the others in one exchange: longer than the first process needs to
+# write a large checkpoint, but not hours, if another process hangs.
 PATIENCE = timedelta(minutes=10)
 
 _Value = TypeVar("_Value")
@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among all of a run. Alone, every exchange is free."""
+    """This process's place among those of a run. With one process, exchanges do nothing."""
 
     rank: int = 0
     world_size: int = 1
@@ -34,11 +34,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Is this the process that writes and prints?"""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of every rank's ``values``, position by position, exact to 2^53."""
+        """The sums of all ranks' ``values``, position by position; whole numbers are exact to 2^53."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -46,7 +46,7 @@ class Ranks:
         return [float(value) for value in tensor.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """The same for a tensor, in place, without waiting for a GPU."""
+        """The sum of all ranks' tensors, in place. Does not synchronise with the GPU."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -60,7 +60,7 @@ class Ranks:
     def on_first(self, work: Callable[[], _Value]) -> _Value:
         """Run ``work`` on the first rank alone and give all ranks its value or its ZhbertError.
 
-        Without this the others would wait in their next exchange for a rank that has gone.
+        If it only raised an error there, the others would wait for it in their next exchange.
         """
         outcome: list[Any] = [None, None]
         if self.first:
@@ -85,15 +85,15 @@ class Ranks:
 
 
 def _is_of_an_exchange(error: RuntimeError) -> bool:
-    """Did an exchange between processes fail? NCCL has a type for it, gloo only its file names."""
+    """Whether an exchange failed: NCCL's errors have a type, gloo's only name its source files."""
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 @contextmanager
 def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
-    """Join the processes that torchrun started; without torchrun, be alone.
+    """Join the processes that torchrun started; without torchrun, there is only this one.
 
-    ``choose_device`` maps the rank on this machine to its device.
+    ``choose_device`` maps a process's number on its machine to a device.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -116,7 +116,7 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
             f"process {dist.get_rank()} of {world_size}: another process of this run has gone or no"
             " longer answers; its own message, or its launcher's, says why"
         ) from error
-    # Only after success: with a member gone, a farewell could wait for it. And all together: gloo
-    # may abort a process whose peer has closed its connections meanwhile.
+    # Only after success: if a process has gone, the others would wait for it here. And all at the
+    # same time: gloo may abort a process while another closes its connections.
     dist.barrier()
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, and one progress line."""
+"""Where a run logs while it trains: metrics.jsonl, TensorBoard, and a line of progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zhbert.wording import how_to_install
 
 
 class Sink(Protocol):
-    """Where the loop's lines go: one mapping for each optimiser step and for each evaluation."""
+    """Takes the log's lines: a mapping for each optimiser step and for each evaluation."""
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Take one line."""
@@ -28,13 +28,13 @@ class Sink(Protocol):
 
 
 class MetricsFile:
-    """metrics.jsonl: one JSON object a line, floats in full, each line handed over at once.
+    """metrics.jsonl: a JSON object in each line, with floats in full; no line is held back.
 
     Args:
         path: the file; it is appended to.
-        after: the step of the checkpoint that the run goes on from: the lines of later steps, which
-            will be written again, are cut off first.
-        say: gets a line where damaged lines are found.
+        after: the step of the checkpoint that the run goes on from. Lines of later steps are cut
+            off, as these steps come again. None: nothing is cut off.
+        say: gets a line if there are damaged lines.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MetricsFile:
     ) -> None:
         self.path = path
         self.evaluated: frozenset[str] = frozenset()
-        """The names of the evaluations that the file holds of step ``after``."""
+        """The names of the evaluations of step ``after`` that are in the file."""
         if after is not None and path.exists():
             self.evaluated = cut_metrics(path, after, say)
         self._file = path.open("a", encoding="utf-8", newline="\n", buffering=1)
@@ -55,7 +55,7 @@ class MetricsFile:
             raise describe_os_error(error, f"writing {self.path}") from None
 
     def sync(self) -> None:
-        """Onto the disk itself: a checkpoint must not outlive the lines before it."""
+        """Flush to the disk, so that after a power cut no checkpoint is newer than the log."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -64,10 +64,10 @@ class MetricsFile:
 
 
 def cut_metrics(path: Path, step: int, say: Callable[[str], None]) -> frozenset[str]:
-    """Cut the file after the last line of ``step``; return the evaluations that it holds of it.
+    """Cut the lines of later steps off; return the names of the evaluations of ``step`` that stay.
 
-    The lines that stay keep every byte. A line that says no step, or a later one before lines that
-    stay, is damaged: it is moved to a file beside this one, and ``say`` gets its number.
+    The lines that stay keep every byte. A line without a step, or of a later step but before lines
+    that stay, is damaged: it is moved to a file beside this one, and ``say`` gets its number.
     """
     last, evaluated = 0, set()
     for number, (_, entry) in enumerate(json_lines(path), 1):
@@ -94,13 +94,13 @@ def cut_metrics(path: Path, step: int, say: Callable[[str], None]) -> frozenset[
 
 
 def _step_of(entry: Mapping[str, Any]) -> int:
-    """The step that a line belongs to; below 0: it says none."""
+    """The step of a line; -1 where it has none."""
     step = entry.get("step")
     return step if type(step) is int else -1
 
 
 class TensorBoard:
-    """The same numbers as TensorBoard's event files in RUN/tensorboard."""
+    """The same numbers as event files of TensorBoard, in RUN/tensorboard."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -110,7 +110,7 @@ class TensorBoard:
 
     @staticmethod
     def check() -> None:
-        """Raise a ZhbertError where the library is missing: before a run makes its folder."""
+        """ZhbertError where the library is missing; called before a run makes its folder."""
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError:
@@ -131,7 +131,7 @@ class TensorBoard:
 
 
 class ProgressLine:
-    """One line that follows the training: live on a terminal, else a plain line now and then."""
+    """A line of progress: updated in place on a terminal, elsewhere printed now and then."""
 
     LIVE_SECONDS = 0.2
     PLAIN_SECONDS = 15.0
@@ -143,8 +143,8 @@ class ProgressLine:
         last_step: int,
         describe: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> None:
-        """``describe`` says an evaluation's line; by default as pretraining's are said."""
-        # Its own control characters move the cursor; of what it shows they are escaped.
+        """``describe`` puts an evaluation's line into words; by default, one of pretraining."""
+        # This line moves the cursor with control characters; those in what it shows are escaped.
         self.stream, self.last_step = unescaped(stream), last_step
         self._evaluation = describe or describe_evaluation
         self.live = stream.isatty()
@@ -158,13 +158,13 @@ class ProgressLine:
         self._begun = False
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Show one step or one evaluation."""
+        """Show a step or an evaluation."""
         if "evaluation" in line:
             self._line(self._evaluation(line))
             return
         now = time.monotonic()
         if not self._begun:
-            # Speed is counted from the end of the first step, which compiles and warms up.
+            # The speed does not count the first step, which compiles and warms up.
             self._begun = True
             self._recent = deque([(now, line["step"], line["pieces"], 0.0)])
         self._waited += line["data_wait"] * line["step_seconds"]
@@ -203,7 +203,7 @@ class ProgressLine:
             self.stream.write(text + "\n")
         else:
             columns = shutil.get_terminal_size().columns - 1
-            # A line that stays is broken between words; one that is overwritten must be one line.
+            # A line that stays is wrapped between words; one that is overwritten must be one line.
             lines = [text[:columns]] if passing else textwrap.wrap(text, columns) or [""]
             self.stream.write("\r\x1b[K" + "\n".join(lines) + ("" if passing else "\n"))
             self._open = passing
@@ -211,7 +211,7 @@ class ProgressLine:
 
 
 def describe_evaluation(line: Mapping[str, Any]) -> str:
-    """One evaluation as people read it.
+    """An evaluation of pretraining in words.
 
     >>> describe_evaluation({"step": 9, "evaluation": "wwm", "masked_lm_accuracy": 0.25,
     ...     "masked_lm_loss": 5.5, "baseline_accuracy": 0.05, "next_sentence_accuracy": None})
