@@ -103,7 +103,7 @@ class Checkpoints:
         return path
 
     def newest(self) -> TrainingCheckpoint | None:
-        """The newest checkpoint whose files are complete and unchanged; None where there is none."""
+        """The newest checkpoint whose files are all there and unchanged, or None."""
         for step in reversed(self.steps()):
             try:
                 return _complete(self.path(step))

@@ -38,7 +38,7 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of all ranks' ``values``, position by position; whole numbers are exact to 2^53."""
+        """The sums of all ranks' ``values``, position by position; exact for integers to 2^53."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
