@@ -1,12 +1,12 @@
-// Attention over packed rows for predicting on a CPU with AVX-512: rows of any length one after
-// another, nothing padded, nothing copied but one head's keys and values at a time.
+// Attention over packed rows of any length, for prediction on CPUs with AVX-512. Nothing is padded;
+// only one head's keys and values at a time are copied.
 //
-// native.py says when it is used; elsewhere PyTorch's own attention gives the same results to
-// rounding (tested). Plain C API within the stable ABI of Python 3.11.
+// native.py decides when it is used; otherwise PyTorch's attention computes the same to rounding
+// (tested). Plain C API within the stable ABI of Python 3.11.
 //
-// A row's scores fit the cache, so there is no running maximum: for a few queries at a time all
-// scores, their softmax, then the weighted sum of the values. Both products are one tile of
-// multiply-adds over 32-bit words: a word is a float, or two bfloat16 for the instruction that
+// The scores of a few queries fit the cache, so no running maximum is needed: all their scores are
+// computed, then the softmax, then the weighted sum of the values. Both products use one tile of
+// multiply-adds over 32-bit words. A word is one float, or two bfloat16, which one instruction
 // multiplies and adds in pairs.
 
 #define PY_SSIZE_T_CLEAN
@@ -70,14 +70,14 @@ struct Work {
   const void *queries, *keys, *values;  // (Q, heads * size), (T, ...), (T, ...)
   void* out;                            // (Q, heads * size)
   int64_t query_stride, key_stride, value_stride, out_stride;  // in items
-  const int64_t *query_starts, *starts;                        // (rows + 1)
+  const int64_t *query_cu_seqlens, *cu_seqlens;                // (rows + 1)
   int64_t rows, heads, size;
 };
 
 #if HAVE_KERNEL
 
-// One target for both kinds of item: of bfloat16's two instructions the compiler makes none by
-// itself, so the code for floats runs on processors without them.
+// One target for both types: the compiler never emits bfloat16's two instructions on its own, so
+// the code for floats also runs on processors that lack them.
 #define KERNEL __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma")))
 #define KERNEL_INLINE KERNEL inline __attribute__((always_inline))
 
@@ -183,7 +183,7 @@ KERNEL_INLINE __mmask16 lanes_below(int64_t count) {
   return count >= kLanes ? __mmask16(0xffff) : __mmask16((1u << count) - 1);
 }
 
-// What one thread needs for one head of one row.
+// One thread's memory for one head of one row.
 template <class Kind>
 struct Scratch {
   std::vector<int32_t> keys;                    // (words of a key, padded keys): transposed
@@ -196,9 +196,9 @@ struct Scratch {
 template <class Kind>
 KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& scratch) {
   using Item = typename Kind::Item;
-  const int64_t first_query = work.query_starts[row], first_key = work.starts[row];
-  const int64_t queries = work.query_starts[row + 1] - first_query;
-  const int64_t length = work.starts[row + 1] - first_key, size = work.size;
+  const int64_t first_query = work.query_cu_seqlens[row], first_key = work.cu_seqlens[row];
+  const int64_t queries = work.query_cu_seqlens[row + 1] - first_query;
+  const int64_t length = work.cu_seqlens[row + 1] - first_key, size = work.size;
   if (queries == 0) return;
   const int64_t padded = (length + kLanes - 1) / kLanes * kLanes;
   const int64_t words = size / Kind::kItems;
@@ -210,7 +210,7 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
   const Item* key = at(work.keys, first_key, work.key_stride);
   const Item* value = at(work.values, first_key, work.value_stride);
   Item* out = const_cast<Item*>(at(work.out, first_query, work.out_stride));
-  if (length == 0) {  // nothing to take
+  if (length == 0) {  // no keys: zeros
     for (int64_t q = 0; q < queries; ++q) std::fill_n(out + q * work.out_stride, size, Item{});
     return;
   }
@@ -276,18 +276,18 @@ KERNEL void attend(const Work& work, int64_t row, int64_t head, Scratch<Kind>& s
   }
 }
 
-// To start a thread takes as long as this many multiply-adds, and then some.
+// Starting a thread takes at least as long as this many multiply-adds.
 constexpr int64_t kWorthAThread = int64_t{1} << 22;
 
 int64_t multiply_adds(const Work& work) {
   int64_t pairs = 0;  // of a query and a key
   for (int64_t row = 0; row < work.rows; ++row)
-    pairs += (work.query_starts[row + 1] - work.query_starts[row]) *
-             (work.starts[row + 1] - work.starts[row]);
+    pairs += (work.query_cu_seqlens[row + 1] - work.query_cu_seqlens[row]) *
+             (work.cu_seqlens[row + 1] - work.cu_seqlens[row]);
   return 2 * pairs * work.heads * work.size;
 }
 
-// False: out of memory.
+// Returns false when out of memory.
 template <class Kind>
 bool run(const Work& work, int64_t threads) {
   const int64_t units = work.rows * work.heads;
@@ -307,7 +307,7 @@ bool run(const Work& work, int64_t threads) {
   try {
     for (int64_t i = 1; i < threads; ++i) others.emplace_back(share);
   } catch (const std::exception&) {
-    // No more threads to be had: those that there are do it.
+    // The system has no more threads: the running ones do all the work.
   }
   share();
   for (std::thread& other : others) other.join();
@@ -333,22 +333,23 @@ PyObject* supported(PyObject*, PyObject*) {
   return Py_BuildValue("(NN)", PyBool_FromLong(has_float()), PyBool_FromLong(has_bfloat16()));
 }
 
-bool increasing(const int64_t* starts, int64_t rows, int64_t total) {
-  if (starts[0] != 0 || starts[rows] != total) return false;
+bool increasing(const int64_t* cu_seqlens, int64_t rows, int64_t total) {
+  if (cu_seqlens[0] != 0 || cu_seqlens[rows] != total) return false;
   for (int64_t row = 0; row < rows; ++row)
-    if (starts[row] > starts[row + 1]) return false;
+    if (cu_seqlens[row] > cu_seqlens[row + 1]) return false;
   return true;
 }
 
-// attention(queries, keys, values, query_starts, starts, heads, out, bits, threads)
+// attention(queries, keys, values, query_cu_seqlens, cu_seqlens, heads, out, bits, threads)
 //   queries, out (Q, heads * size); keys, values (T, heads * size): float32 (32 bits) or, as
-//   integers of their bits, bfloat16 (16); query_starts, starts (rows + 1) int64
+//   integers of their bits, bfloat16 (16); query_cu_seqlens, cu_seqlens (rows + 1) int64
 PyObject* attention(PyObject*, PyObject* args) {
-  PyObject *queries_object, *keys_object, *values_object, *query_starts_object, *starts_object,
-      *out_object;
+  PyObject *queries_object, *keys_object, *values_object;
+  PyObject *query_cu_seqlens_object, *cu_seqlens_object, *out_object;
   long long heads, bits, threads;
   if (!PyArg_ParseTuple(args, "OOOOOLOLL", &queries_object, &keys_object, &values_object,
-                        &query_starts_object, &starts_object, &heads, &out_object, &bits, &threads))
+                        &query_cu_seqlens_object, &cu_seqlens_object, &heads, &out_object, &bits,
+                        &threads))
     return nullptr;
   const Py_ssize_t item = bits == 16 ? 2 : 4;
   Buffer queries(queries_object, item, 2);
@@ -357,19 +358,19 @@ PyObject* attention(PyObject*, PyObject* args) {
   if (!keys.ok()) return nullptr;
   Buffer values(values_object, item, 2);
   if (!values.ok()) return nullptr;
-  Buffer query_starts(query_starts_object, 8, 1);
-  if (!query_starts.ok()) return nullptr;
-  Buffer starts(starts_object, 8, 1);
-  if (!starts.ok()) return nullptr;
+  Buffer query_cu_seqlens(query_cu_seqlens_object, 8, 1);
+  if (!query_cu_seqlens.ok()) return nullptr;
+  Buffer cu_seqlens(cu_seqlens_object, 8, 1);
+  if (!cu_seqlens.ok()) return nullptr;
   Buffer out(out_object, item, 2, true);
   if (!out.ok()) return nullptr;
-  const int64_t rows = starts.rows() - 1, width = queries.columns();
-  if (rows < 0 || query_starts.rows() != rows + 1 || heads < 1 || heads > width / 16 ||
+  const int64_t rows = cu_seqlens.rows() - 1, width = queries.columns();
+  if (rows < 0 || query_cu_seqlens.rows() != rows + 1 || heads < 1 || heads > width / 16 ||
       width % (heads * 16) != 0 || keys.columns() != width || values.columns() != width ||
       out.columns() != width || out.rows() != queries.rows() || values.rows() != keys.rows() ||
-      !increasing(query_starts.data<const int64_t>(), rows, queries.rows()) ||
-      !increasing(starts.data<const int64_t>(), rows, keys.rows())) {
-    PyErr_SetString(PyExc_ValueError, "queries, keys, values and starts do not fit together");
+      !increasing(query_cu_seqlens.data<const int64_t>(), rows, queries.rows()) ||
+      !increasing(cu_seqlens.data<const int64_t>(), rows, keys.rows())) {
+    PyErr_SetString(PyExc_ValueError, "queries, keys, values and cu_seqlens do not fit together");
     return nullptr;
   }
   if (item == 2 && !(queries.even() && keys.even())) {
@@ -388,7 +389,7 @@ PyObject* attention(PyObject*, PyObject* args) {
 #if HAVE_KERNEL
   Work work{queries.data<void>(), keys.data<void>(), values.data<void>(), out.data<void>(),
             queries.stride(),     keys.stride(),     values.stride(),     out.stride(),
-            query_starts.data<const int64_t>(), starts.data<const int64_t>(), rows, heads,
+            query_cu_seqlens.data<const int64_t>(), cu_seqlens.data<const int64_t>(), rows, heads,
             width / heads};
   bool enough;
   Py_BEGIN_ALLOW_THREADS

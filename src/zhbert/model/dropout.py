@@ -1,10 +1,13 @@
 """Dropout by counter: whether an element is kept is a hash of (seed, site, row, place in the row).
 
-No random-number state exists, so a step is a pure function of its seed: it is bit-reproducible
-after a restart, whatever ran before, eager or compiled, and a compiler fuses the hash into its
-neighbours and recomputes it in the backward pass instead of storing a mask. A row is known by its
-number in the global batch, so what it drops does not depend on the process or the micro-batch that
-computes it.
+There is no state of random numbers, so what a step drops is a function of its seed alone: the same
+after a restart, eager or compiled. A compiler fuses the hash with the operations around it, and
+computes it again in the backward pass instead of storing a mask. Rows are numbered in the global
+batch, so the process and the micro-batch that a row is computed in do not matter.
+
+Counters instead of states: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. The hashes
+are splitmix64 (https://prng.di.unimi.it/splitmix64.c) on the host and lowbias32
+(https://github.com/skeeto/hash-prospector) for each element.
 
 Shapes: R = rows, T = pieces of all rows together.
 """
@@ -19,14 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Multipliers of the "lowbias32" integer finaliser, as int32; the golden ratio spreads the counter.
-# https://github.com/skeeto/hash-prospector
+# Multipliers of lowbias32, as int32; the golden ratio spreads the counter.
 _SPREAD = -1640531527  # 0x9E3779B9
 _FIRST = 0x7FEB352D
 _SECOND = -2073254261  # 0x846CA68B
 
-# Attention's elements are counted as if every row had so many pieces: the number of one does not
-# depend on how the batch is padded.
+# Attention's weights are numbered as if every row had this many pieces, so that padding does not
+# change their numbers.
 _PIECES_OF_A_ROW = 4096
 
 # Sites are numbered from 0, rows from here.
@@ -38,10 +40,7 @@ index in the last dimension, the second enters the hash after its first multipli
 
 
 def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64: 64 well-mixed bits of each 64-bit counter.
-
-    https://prng.di.unimi.it/splitmix64.c
-    """
+    """One step of splitmix64: 64 well-mixed bits of each 64-bit counter."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -50,9 +49,9 @@ def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """What one place of the network drops of some rows."""
+    """What one dropout site of the network drops in some rows."""
 
-    site: Tensor  # (2,) int32: the place's two words
+    site: Tensor  # (2,) int32: the site's two words
     rows: Tensor  # (R, 2) int32: every row's
     # (T, 2) int32: those of each piece's row, the first advanced to where the piece begins.
     pieces: Tensor
@@ -82,7 +81,7 @@ class DropoutKey:
 def dropout_keys(
     seed: int, sites: int, row: Tensor, position: Tensor, *, rows: int, width: int, first_row: int
 ) -> tuple[DropoutKey, ...]:
-    """The keys of ``sites`` places of the network, for some rows of the global batch.
+    """The keys of ``sites`` dropout sites, for some rows of the global batch.
 
     Args:
         seed: the step's.
@@ -92,7 +91,8 @@ def dropout_keys(
         width: elements of a piece.
         first_row: the number of the first row in the global batch.
     """
-    # Twice, so that no seed stands for a number: the hash below has no order.
+    # Hashed twice: seed and number are combined by xor below, which is symmetric, and must not be
+    # exchangeable.
     start = _mix64(_mix64(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
     first = _ROWS + first_row
     numbers = np.concatenate([np.arange(sites), np.arange(first, first + rows)])
@@ -101,7 +101,7 @@ def dropout_keys(
     of_rows = table[sites:].clone()
     pieces = of_rows[row]
     pieces[:, 0] += position * width
-    # Copies: of views, the compiler would compile a layer again for each place in the table.
+    # Copies: given views, the compiler would compile a layer again for each offset in the table.
     return tuple(DropoutKey(site.clone(), of_rows, pieces) for site in table[:sites])
 
 

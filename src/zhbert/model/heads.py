@@ -1,4 +1,4 @@
-"""What stands on the encoder: masked words, sentence pairs."""
+"""The heads of BERT's pretraining (https://arxiv.org/abs/1810.04805) and its pooler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from zhbert.model.loss import Candidates, vocabulary_cross_entropy
 
 
 class Pooler(nn.Module):
-    """The first piece's vector, mapped and squashed: what speaks for the row."""
+    """A row as one vector: the tanh of a linear map of its first piece's state."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Pooler(nn.Module):
 
 
 class MaskedLMHead(nn.Module):
-    """Guesses the piece at a position; the decoder is the word embeddings themselves."""
+    """Scores every piece of the vocabulary at a position; its matrix is the word embeddings."""
 
     def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MaskedLMHead(nn.Module):
         self._workspace: Tensor | None = None
 
     def transformed(self, hidden: Tensor) -> Tensor:
-        """(P, H) -> (P, H): what is compared with every word embedding."""
+        """(P, H) -> (P, H): the vectors that are multiplied with every word embedding."""
         normalised: Tensor = self.norm(self.activation(self.transform(hidden)))
         return normalised
 

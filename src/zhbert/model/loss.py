@@ -1,9 +1,10 @@
-"""Cross entropy over the vocabulary, or a sample of it, its gradient made in the forward pass.
+"""Cross entropy over the vocabulary, or over a sample of it, with gradients by the forward pass.
 
-The vocabulary is walked in blocks of columns whose logits stay in the processor's cache. The first
-walk leaves the exponentials, shifted by the largest logit so far; once the normaliser is known, the
-second walk makes every gradient from them by three matrix products, with no further pass over the
-(P, V) numbers: shifting and normalising only scale the (P, H) rows that enter the products.
+The vocabulary is processed in blocks of columns whose logits fit the processor's cache. The first
+pass computes a running softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867) and
+leaves exponentials, shifted by the largest logit so far. Once the normaliser is known, the second
+pass makes every gradient from them by matrix products. Shift and normaliser are applied to the
+(P, H) operands of these products, never to the (P, V) exponentials.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-# Columns in a block. 608 positions x 1,024 columns x 4 bytes fit in two cores' second-level caches
-# almost; 512 to 4,096 differ by less than a tenth. A GPU wants fewer, larger products.
+# Columns in a block. 608 positions x 1,024 columns x 4 bytes nearly fit the second-level caches of
+# two cores; 512 to 4,096 columns differ by less than a tenth. On a GPU larger products are faster.
 _COLUMNS = {"cpu": 1024}
 _COLUMNS_ELSEWHERE = 8192
 
@@ -33,7 +34,7 @@ def _walk_block(
     label_logits: Tensor,
     without_labels: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Take one block of logits into the running softmax and replace it by its exponentials.
+    """Add one block of logits to the running softmax; the block becomes their exponentials.
 
     Args:
         block: (P, C) logits; on return exp(logit - the largest so far), in its own precision.
@@ -44,7 +45,8 @@ def _walk_block(
             labels' own logits into it already), and ``label_logits`` stays as it is.
     """
     logits = block.float()
-    # From the product itself: "right" compares this number with the largest, bit for bit.
+    # Taken from the product itself: whether a guess is right is a comparison with the largest logit
+    # bit for bit.
     here = labels.clamp(0, block.shape[1] - 1)
     found = logits.gather(1, here[:, None])[:, 0]
     if without_labels:
@@ -146,7 +148,7 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Candidates:
-    """The pieces that a step's softmax is over: the frequent ones, and a sample of the others."""
+    """The pieces of a step's sampled softmax: the frequent ones, and a sample of the others."""
 
     pieces: Tensor
     """(C,) int64, all different"""

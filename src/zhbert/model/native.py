@@ -1,9 +1,9 @@
-"""What predicting on a CPU with AVX-512 can do faster than PyTorch's usual operations.
+"""Faster prediction on CPUs with AVX-512: attention over packed rows, and fused linear maps.
 
-Attention over packed rows is ours (``_attention.cpp``): PyTorch's needs the rows padded, and is no
-faster in bfloat16 than in float32. A linear map together with its activation is oneDNN's, which
-PyTorch carries for its own compiler. Where the processor or the build lacks them, or gradients are
-wanted, the layers do without; results are the same to rounding (tested).
+``_attention.cpp`` is our attention: PyTorch's needs padded rows, and is no faster in bfloat16 than
+in float32. A linear map fused with its activation or with an addition is oneDNN's; PyTorch ships it
+for its own compiler. Without these (another processor, no compiler at installation), or with
+gradients, PyTorch's usual operations are used; the results are equal to rounding (tested).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SUPPORTED: dict[torch.dtype, bool] = dict(
         strict=True,
     )
 )
-"""What this processor can do."""
+"""Whether this processor has what the native attention needs, by type."""
 
 LANES = 16
 _FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names for how the activation is computed
@@ -108,9 +108,10 @@ def linear(
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether calling the layer would do no more than its weight and its bias say.
+    """Whether the layer computes x @ weight.T + bias and nothing else: it need not be called then.
 
-    One that somebody replaced (an adapter, a quantized one), hooked or wrapped must be called.
+    False for other classes (an adapter, a quantized layer, a parametrized weight), for layers with
+    hooks, and where ``forward`` was replaced.
     """
     if type(layer) is not nn.Linear:
         return False
@@ -125,9 +126,9 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def pack(module: nn.Module, rows: int) -> None:
-    """Lay the weights out as oneDNN reads them for about ``rows`` rows, beside the weights.
+    """Keep a copy of each linear weight in oneDNN's own layout, made for about ``rows`` rows.
 
-    Of a module that is used for nothing but predicting, and whose weights do not change any more.
+    Only for a module that is used for prediction alone: the copies do not follow later changes.
     """
     for layer in module.modules():
         if _HAS_ONEDNN and type(layer) is nn.Linear and SUPPORTED.get(layer.weight.dtype, False):

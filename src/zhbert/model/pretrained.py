@@ -1,4 +1,9 @@
-"""The models: Hugging Face's arguments and folders outside, packed rows inside."""
+"""BERT and its heads, with the arguments, outputs and folders of Hugging Face's classes.
+
+BERT: https://arxiv.org/abs/1810.04805. ``forward`` takes padded batches, as transformers does;
+training and prediction call the methods that take a PackedBatch. Shapes: R rows, T pieces of all
+rows together, P predicted pieces, H hidden size, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +52,7 @@ _BERT_PARTS = {
 
 
 class PretrainingLoss(NamedTuple):
-    """Sums over one micro-batch: whoever trains divides by the counts of the global batch."""
+    """Sums over one micro-batch; the training loop divides by the counts of the global batch."""
 
     masked_lm_loss_sum: Tensor
     masked_lm_correct: Tensor
@@ -57,7 +62,7 @@ class PretrainingLoss(NamedTuple):
 
 @dataclass
 class ModelOutput:
-    """What ``forward`` returns; fields that a model does not have are None."""
+    """What ``forward`` returns: zeros at padding; None for what a model does not compute."""
 
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None  # (batch, length, hidden)
@@ -68,12 +73,11 @@ class ModelOutput:
     start_logits: Tensor | None = None  # (batch, length), BertForQuestionAnswering
     end_logits: Tensor | None = None  # (batch, length)
     hidden_states: tuple[Tensor, ...] | None = None  # embeddings and each layer, as above
-    # Padding positions hold zeros throughout.
 
 
 @dataclass
 class _Encoded:
-    """What the encoder made of a padded batch, still without its padding."""
+    """The encoder's output for a padded batch, before the padding is put back."""
 
     hidden: Tensor  # (T, H)
     places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
@@ -90,8 +94,40 @@ class _Encoded:
         return x.view(self.batch, self.length, *x.shape[1:])
 
 
+def _without_padding(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+) -> tuple[PackedBatch, Tensor | None]:
+    """A (batch, length) input as packed rows, and ``_Encoded.places`` of its pieces."""
+    batch, length = input_ids.shape
+    if token_type_ids is None:
+        token_type_ids = torch.zeros_like(input_ids)
+    if position_ids is None:
+        position_ids = torch.arange(length, device=input_ids.device)
+    position_ids = position_ids.expand(batch, length)
+    places = None
+    ids = [input_ids.reshape(-1), token_type_ids.reshape(-1), position_ids.reshape(-1)]
+    lengths = torch.full((batch,), length, device=input_ids.device)
+    if attention_mask is not None:
+        there = attention_mask != 0
+        lengths = there.sum(1)
+        if int(lengths.sum()) < batch * length:
+            places = there.reshape(-1).nonzero()[:, 0]
+            ids = [x[places] for x in ids]
+    packed = PackedBatch(
+        input_ids=ids[0],
+        token_type_ids=ids[1],
+        position_ids=ids[2],
+        cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
+        max_length=int(lengths.max()) if batch else 0,
+    )
+    return packed, places
+
+
 class _Bert(nn.Module):
-    """What the models share: seeds, packing, reading and writing."""
+    """What all models share: weights, dropout seeds, padded inputs, reading and writing."""
 
     def __init__(self, config: BertConfig, seed: int = 0, *, layers: Layers = BERT_LAYERS) -> None:
         """Make a model with fresh weights.
@@ -135,10 +171,11 @@ class _Bert(nn.Module):
 
     @torch.no_grad()
     def scale_initial_weights(self, counts: NDArray[np.int64]) -> None:
-        """Widen fresh linear maps to 1 / sqrt(inputs); the masked words' bias at log frequencies.
+        """Scale fresh linear maps to a spread of 1 / sqrt(inputs), and set the decoder's bias.
 
-        With BERT's single width a narrow model's layers begin by passing on almost nothing; and
-        how frequent each piece is would take it hundreds of steps to find out.
+        BERT's initialiser has one spread for all widths, so that the layers of a narrow model
+        begin by passing on almost nothing. The bias becomes the log frequency of each piece, which
+        a model needs hundreds of steps to learn.
 
         Args:
             counts: (V,) how often each piece occurs in the text.
@@ -153,9 +190,10 @@ class _Bert(nn.Module):
                 module.bias.copy_((smoothed / smoothed.sum()).log())
 
     def hidden_matrices(self) -> dict[str, int]:
-        """The names of the linear maps between hidden states, each with how many it fuses.
+        """Weights of the linear maps between hidden states, by name: how many maps each one fuses.
 
-        Heads that end in labels are none; nor are the embeddings, which are looked up.
+        These are what Muon orthogonalises. Embeddings, which are looked up, and the last layers of
+        heads are not among them.
         """
         inner = ("encoder.", "pooler.", "mlm_head.")
         return {
@@ -165,17 +203,18 @@ class _Bert(nn.Module):
         }
 
     def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
-        """Fix what the next forward in training mode drops: a pure function of ``seed``.
+        """Determine what the next forward in training mode drops: a pure function of ``seed``.
 
-        Each row drops by its own number, counted from ``first_row``: cut into several forwards of
-        one seed, with the number of each one's first row, a batch drops the same. (On CUDA
-        attention's own dropout is the library's and depends on how the batch is cut.) Further
-        forwards without a new seed drop other elements, counted on from this one.
+        What a row drops depends on its number, counted from ``first_row``. So a batch that is cut
+        into several forwards drops the same, if each gets the seed and the number of its first
+        row. (On CUDA, attention's dropout is PyTorch's own and does depend on the cut.) Forwards
+        after the first one drop other elements, even without a new seed.
         """
         self._dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
     def _keys(self, layout: RowLayout) -> tuple[DropoutKey, ...] | None:
+        """What each dropout site drops in this forward; None: nothing is dropped."""
         config = self.config
         if not self.training:
             return None
@@ -189,7 +228,7 @@ class _Bert(nn.Module):
             torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
         return dropout_keys(
             seed,
-            # One more than the encoder takes: for the dropout before a fine-tuned head.
+            # The encoder's, and one for the dropout before a fine-tuned head.
             self.encoder.dropout_sites + 1,
             *layout.places(),
             rows=len(layout.cu_seqlens) - 1,
@@ -212,27 +251,7 @@ class _Bert(nn.Module):
                 f"a row of {length} pieces: the model takes at most "
                 f"{self.config.max_position_embeddings}; cut the text"
             )
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(input_ids)
-        if position_ids is None:
-            position_ids = torch.arange(length, device=input_ids.device)
-        position_ids = position_ids.expand(batch, length)
-        places = None
-        ids = [input_ids.reshape(-1), token_type_ids.reshape(-1), position_ids.reshape(-1)]
-        lengths = torch.full((batch,), length, device=input_ids.device)
-        if attention_mask is not None:
-            there = attention_mask != 0
-            lengths = there.sum(1)
-            if int(lengths.sum()) < batch * length:
-                places = there.reshape(-1).nonzero()[:, 0]
-                ids = [x[places] for x in ids]
-        packed = PackedBatch(
-            input_ids=ids[0],
-            token_type_ids=ids[1],
-            position_ids=ids[2],
-            cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
-            max_length=int(lengths.max()) if batch else 0,
-        )
+        packed, places = _without_padding(input_ids, attention_mask, token_type_ids, position_ids)
         layout = RowLayout.of_batch(packed)
         states: list[Tensor] | None = [] if output_hidden_states else None
         keys = self._keys(layout)
@@ -244,11 +263,11 @@ class _Bert(nn.Module):
         return ModelOutput(hidden_states=states, **fields)
 
     def compile_layers(self) -> None:
-        """Train with torch.compile from now on: the embeddings' norm and the layers.
+        """From now on, train with torch.compile; evaluation and parts with hooks stay eager.
 
-        Compiled at the first step, for any number and length of rows and once for all layers, so
-        it takes as long for 2 layers as for 36: under a minute on two cores, 15 s from the second
-        run on (PyTorch keeps the result on disk). It needs a C++ compiler. Evaluation stays eager.
+        The first step compiles for any number and length of rows, once for all layers: under a
+        minute on two cores, and 15 s from the second run on, since PyTorch keeps the result on
+        disk. It needs a C++ compiler.
         """
         self.encoder.compile_layers()
 
@@ -437,15 +456,15 @@ class BertForPreTraining(_Bert):
         next_sentence_labels: Tensor | None = None,
         candidates: Candidates | None = None,
     ) -> PretrainingLoss:
-        """Losses of packed rows; only the predicted positions reach the vocabulary matrix.
+        """Losses of packed rows; the vocabulary matrix is multiplied at predicted positions only.
 
         Args:
             batch: R rows of together T pieces.
             predicted_positions: (P,) int64 into the T pieces.
             labels: (P,) int64, the pieces that stood there.
-            next_sentence_labels: (R,) int64, 0 = follows, 1 = random; without them the pooler and
-                its head are not computed.
-            candidates: the pieces that stand for the vocabulary in the softmax; None: all.
+            next_sentence_labels: (R,) int64, 0: B follows A, 1: B is random; None: the pooler and
+                the next-sentence head are not computed.
+            candidates: the pieces that the softmax is estimated from; None: the whole vocabulary.
         """
         layout = RowLayout.of_batch(batch)
         pairs = next_sentence_labels is not None
@@ -462,7 +481,7 @@ class BertForPreTraining(_Bert):
 
 
 class _FineTuned(_Bert):
-    """What fine-tuned models share: packed rows, and the dropout before their head."""
+    """What fine-tuned models share: encoding packed rows, and the dropout before the head."""
 
     def _dropped(self, x: Tensor, words: Words | None) -> Tensor:
         rate = self.config.other.get("classifier_dropout")
@@ -555,7 +574,7 @@ class BertForTokenClassification(_FineTuned):
 
 
 class BertForQuestionAnswering(_FineTuned):
-    """The encoder with the two scores of a span: does it start here, does it end here."""
+    """The encoder with two scores a piece: does the answer start here, does it end here?"""
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
