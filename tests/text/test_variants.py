@@ -98,3 +98,4 @@ def test_what_other_processes_cannot_get_is_one_clear_line(
     SEGMENTERS["pairs"] = lambda **options: module.PairsSegmenter(**options)
     with pytest.raises(ZhbertError, match="--workers 2: the segmenter cannot be pickled"):
         prepare([file], tmp_path / "corpus", segmenter="pairs", workers=2)
+    assert not (tmp_path / "corpus").exists()
