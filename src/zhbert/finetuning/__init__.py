@@ -1,1 +1,1 @@
-"""Fine-tuning: seeds and grids of one task, and predicting with what they made."""
+"""Fine-tuning for a task, with several seeds and grids of settings, and prediction."""

@@ -1,4 +1,4 @@
-"""The best weights of a seed, by the main metric on dev."""
+"""The best weights of one seed so far, chosen by the main metric on dev."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from zhbert.train.checkpoint import TrainingCheckpoint
 
 @dataclass
 class Best:
-    """The best weights so far, and what they scored."""
+    """The best weights so far, with their step and their scores."""
 
     value: float
-    """Of the main metric on dev."""
+    """The main metric on dev."""
     step: int
     epoch: float
     metrics: dict[str, float]
     kind: dict[str, Any]
-    """What was tuned on dev."""
+    """The values tuned on dev, such as a decision threshold."""
     state: dict[str, Tensor]
     scores: Array | None = None
-    """Of dev; None after a resumption."""
+    """The model's raw scores on dev; None after a resumption."""
 
     @property
     def info(self) -> dict[str, Any]:
-        """All but the arrays, for a checkpoint."""
+        """All fields except the arrays, to be stored in a checkpoint."""
         return {key: one for key, one in vars(self).items() if key not in ("state", "scores")}
 
     @classmethod
     def restored(cls, checkpoint: TrainingCheckpoint) -> Best | None:
-        """The best model that a checkpoint knows of."""
+        """Return the best weights stored in a checkpoint, or None if there are none."""
         if "best" not in checkpoint.info:
             return None
         own = (checkpoint.path / "best.safetensors").is_file()

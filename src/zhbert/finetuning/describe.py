@@ -1,4 +1,4 @@
-"""What a fine-tuning run says of its examples, settings and result."""
+"""Descriptions of a fine-tuning run for the terminal: its examples, settings and result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
-    """A run's result as people read it: maximum (mean) ± standard deviation."""
+    """Return a run's result as lines of text: maximum (mean) ± standard deviation."""
     lines = []
     for point in summary.get("grid", ()):
         found = "failed"
@@ -43,7 +43,7 @@ def describe_summary(summary: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def describe_examples(card: TaskCard, examples: Sequence[Example]) -> str:
-    """How many there are, and of what.
+    """Return the number of examples and, depending on the task, of each label.
 
     >>> from zhbert.tasks.cards import load_card
     >>> from zhbert.tasks.examples import TextExample
@@ -56,7 +56,7 @@ def describe_examples(card: TaskCard, examples: Sequence[Example]) -> str:
 
 
 def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
-    """The settings that matter, in lines of 80 columns: the usual ones, and what was changed."""
+    """Return the most important settings and every changed one, in lines of 80 columns."""
     usual, flat = flatten(FineTuningSettings()), flatten(settings)
     always = ["epochs", "sequence_length", "batch_size", "optimizer.learning_rate"]
     always += ["optimizer.warmup_share", *sorted(kind.own_settings)]
@@ -71,7 +71,7 @@ def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
 
 
 def short_name(model: str) -> str:
-    """A model's name for tables: of runs/x/final, x.
+    """Return a model's name for tables: ``x`` for ``runs/x/final``.
 
     >>> short_name("runs/tiny/final"), short_name("hfl/rbt3"), short_name("BERT-Mini/")
     ('tiny', 'rbt3', 'BERT-Mini')

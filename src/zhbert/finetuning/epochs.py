@@ -1,4 +1,4 @@
-"""Which rows each step of an epoch takes: a function of the seed and the epoch's number alone."""
+"""The rows of each training step, determined by the seed and the epoch number alone."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from zhbert.inference.rows import micro_batches
 from zhbert.tasks.rows import LabelledBatch, LabelledRows, gather
 
-# An epoch's rows are sorted by length inside windows of so many batches: long enough that the rows
-# of a batch are nearly equal. But a data set has two windows or more: sorted as a whole, a small
-# one would make nearly the same batches in every epoch.
+# An epoch's rows are sorted by length inside windows of up to 100 batches, which makes the rows of
+# a batch nearly equally long. Every data set is cut into at least two windows: sorted as a whole, a
+# small one would yield nearly the same batches in every epoch.
 BATCHES_PER_WINDOW, WINDOWS = 100, 2
 
 
 def plan_epoch(
     lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
 ) -> list[NDArray[np.int64]]:
-    """The numbers of the rows of each step; every row is taken once.
+    """Return the row numbers of each step of an epoch; every row occurs once.
 
-    Rows are shuffled, sorted by length inside windows of many batches and cut into batches, whose
-    order is shuffled.
+    Rows are shuffled, sorted by length inside windows of many batches and cut into batches; then
+    the batches are shuffled.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths))
@@ -44,9 +44,9 @@ def steps_of(
     max_padded_tokens: int,
     max_rows: int = 0,
 ) -> Iterator[list[LabelledBatch]]:
-    """The micro-batches of every step after the first ``done``, endlessly.
+    """Yield the micro-batches of each step after the first ``done`` steps, without end.
 
-    ``max_padded_tokens`` and ``max_rows`` (0: any number) are those of `micro_batches`.
+    ``max_padded_tokens`` and ``max_rows`` (0: no limit) are passed to `micro_batches`.
     """
     lengths = rows.lengths
     per_epoch = -(-len(rows) // batch_size)

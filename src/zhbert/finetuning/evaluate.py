@@ -1,4 +1,4 @@
-"""The scores of a fine-tuned model on a file of labelled examples."""
+"""Evaluation of a fine-tuned model on a file of labelled examples."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ def evaluate(
     encoding: str | None = None,
     remark: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Score ``model`` on the file ``data``.
+    """Score a fine-tuned model on a file of labelled examples.
 
     Args:
         model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id.
-        task: a task's name, or a card's path.
-        data: examples with labels, written as the card says.
-        split: which split ``data`` is; None: the one that the card knows the file's name for, else
-            dev.
+        task: a task's name, or the path of a task card.
+        data: a file of labelled examples in the format that the card describes.
+        split: the split that ``data`` contains; None: found from the file's name, else dev.
         precision: ``fp32`` or ``bf16``.
-        encoding: what ``data`` is encoded in; None: what the card says.
-        remark: takes what a reader of the scores should know, a line each.
+        encoding: the encoding of ``data``; None: the card's.
+        remark: called with each remark that a reader of the scores should see, one line each.
 
     Returns:
-        ``metrics`` by name, in per cent, and what was scored: ``task``, ``file``, ``examples``,
-        ``split_note``. Of labels and tags also what `zhbert.tasks.scoring.report` says of each
-        label or type of entity: ``classes``, ``averages``, ``confusion``.
+        ``metrics`` by name, in per cent, and ``task``, ``file``, ``examples`` (their number) and
+        ``split_note``. For labels and tags also the scores of each label or entity type from
+        `zhbert.tasks.scoring.report`: ``classes``, ``averages``, ``confusion``.
 
     Raises:
-        ZhbertError: the model was fine-tuned for something else, or the file does not fit.
+        ZhbertError: the model was fine-tuned for another kind of task or other labels, or the file
+            does not match the card.
     """
     card = with_encoding(load_card(task), encoding)
     path = Path(data)
@@ -57,7 +57,7 @@ def evaluate(
     examples = read_examples(card, path, split, remark=remark)
     folder = locate_fine_tuned(model)
 
-    # Importing torch takes seconds: what is wrong with files and names is said before them.
+    # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
 
     opened = open_to_predict(folder)
@@ -82,7 +82,7 @@ def evaluate(
 
 
 def _check_fits(opened: FineTuned, card: TaskCard) -> None:
-    """Refuse a model of another kind, or of other labels."""
+    """Raise ZhbertError if the model is of another kind or lacks one of the card's labels."""
     if opened.kind.name != card.kind:
         raise ZhbertError(
             f"{opened.folder}: a model of the kind {opened.kind.name}, but {card.name} is of the "

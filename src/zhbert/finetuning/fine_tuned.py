@@ -1,4 +1,4 @@
-"""A fine-tuned model, opened from its folder with all that it needs to predict."""
+"""Fine-tuned models, opened from their folders together with everything needed to predict."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ from zhbert.wording import counted, show
 from zhbert.zoo.layout import find_model
 
 SECTION = "zhbert"
-"""The key of config.json under which a model keeps its task."""
+"""The key of config.json that contains the task of a fine-tuned model."""
 
-# For a model that another program fine-tuned: config.json does not say how long its rows were.
+# The row length for models fine-tuned by other programs: their config.json does not give it.
 USUAL_LENGTH = 512
 
-# Examples are predicted in windows of at most so many, and of about so many characters.
+# Limits of a window of examples that are predicted together.
 WINDOW_EXAMPLES, WINDOW_CHARACTERS = 4096, 2_000_000
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model, what it was fine-tuned for, and how its rows are made."""
+    """A fine-tuned model, its task, and the learner that turns examples into rows."""
 
     folder: Path
     model: nn.Module
     kind: Kind
     learner: Learner
-    """Makes rows of examples, and predictions of scores."""
+    """Turns examples into rows, and scores into predictions."""
     card: TaskCard | None
-    """The task; None where another program fine-tuned the model."""
+    """The task; None if another program fine-tuned the model."""
 
     def predict(
         self, examples: Sequence[Example], *, dtype: torch.dtype = torch.float32
     ) -> list[Prediction]:
-        """A prediction for each example, in their order."""
+        """Return a prediction for each example, in the same order."""
         return [prediction for _, prediction in self.stream(examples, dtype=dtype)]
 
     def stream(
         self, examples: Iterable[Example], *, dtype: torch.dtype = torch.float32
     ) -> Iterator[tuple[Example, Prediction]]:
-        """Examples and their predictions, in order; some thousands are held at once.
+        """Yield each example with its prediction, in order, with at most 4,096 in memory.
 
-        Which examples are predicted together changes scores by rounding only (see `run_model`).
+        Predicting other examples together changes scores by rounding only (see `run_model`).
         """
         for window in _windows(examples):
             yield from zip(window, self._predict(window, dtype), strict=True)
@@ -78,7 +78,7 @@ class FineTuned:
 
 
 def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
-    """Consecutive examples: enough to find rows of like length, few enough for any memory."""
+    """Yield windows of examples, large enough for batches of similar length and small in memory."""
     window: list[Example] = []
     characters = 0
     for example in examples:
@@ -92,20 +92,21 @@ def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
-    """Open a fine-tuned model by anything that `locate_fine_tuned` understands.
+    """Open a fine-tuned model, given as anything that `locate_fine_tuned` accepts.
 
-    Models that transformers fine-tuned are opened, too, with the labels of their config.json.
+    Models that were fine-tuned with transformers open too, with the labels of their config.json.
 
     Raises:
-        ZhbertError: not fine-tuned, no vocabulary, another architecture.
+        ZhbertError: the model is not fine-tuned, has no vocabulary, or has an architecture that
+            does not match its task.
     """
     return _open_folder(locate_fine_tuned(name, quiet=quiet))
 
 
 def open_to_predict(folder: Path) -> FineTuned:
-    """A fine-tuned model on the GPU, if there is one, or on all cores.
+    """Open a fine-tuned model on the GPU if there is one, else on all CPU cores.
 
-    Raises ZhbertError where it is not fine-tuned, or its vocabulary is another model's.
+    Raises ZhbertError if it is not fine-tuned or its vocabulary belongs to another model.
     """
     opened = _open_folder(folder)
     config: BertConfig = cast(Any, opened.model).config
@@ -116,7 +117,7 @@ def open_to_predict(folder: Path) -> FineTuned:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The number format that is called ``fp32`` or ``bf16``."""
+    """Return the torch dtype for ``fp32`` or ``bf16``."""
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
@@ -148,7 +149,7 @@ def _open_folder(folder: Path) -> FineTuned:
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model folder; raises ZhbertError where there is no vocabulary."""
+    """Open the tokenizer of a model folder; raise ZhbertError if it has no vocabulary."""
     files = find_model(folder)
     if files.vocabulary is None and not (files.folder / "tokenizer.json").is_file():
         raise ZhbertError(
@@ -159,7 +160,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 
 
 def section_of(card: TaskCard, learner: Learner) -> dict[str, Any]:
-    """What config.json keeps of a task, so that the folder alone is enough to predict."""
+    """Return the task section of config.json, which makes the folder sufficient to predict."""
     table = card_table(card)
     kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
     return {"task": card.name, "kind": card.kind, **learner.saved(), "card": kept}
@@ -190,7 +191,7 @@ def _from_section(
 
 
 def _kind_of(architecture: str, config: BertConfig, folder: Path) -> Kind:
-    """The kind of a model that another program fine-tuned."""
+    """Return the task kind of a model that another program fine-tuned."""
     known = [kind for kind in KINDS.values() if kind.architecture == architecture]
     if not known:
         names = ", ".join(dict.fromkeys(kind.architecture for kind in KINDS.values()))
@@ -200,13 +201,13 @@ def _kind_of(architecture: str, config: BertConfig, folder: Path) -> Kind:
         )
     problem = config.problem_type
     if len(config.labels) == 1 and problem != MultiLabel.problem_type:
-        # As transformers takes it, where config.json does not say.
+        # The default of transformers if config.json has no problem_type.
         problem = Regress.problem_type
     return next((kind for kind in known if kind.problem_type == problem), known[0])
 
 
 def _check_problem_type(config: BertConfig, kind: Kind, folder: Path) -> None:
-    """Refuse a config.json that contradicts itself: what is then predicted would be a guess."""
+    """Raise ZhbertError if config.json contradicts itself: predictions would be guesses."""
     stated, count = config.problem_type, len(config.labels)
     if kind.problem_type is None or stated is None:
         return

@@ -1,4 +1,4 @@
-"""A run from its first look at the model to its summary: every point of a grid, every seed."""
+"""A whole fine-tuning run: every point of a grid with every seed, and the summary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zhbert.tasks.learners.base import Learner
 
 
 class GridRun:
-    """The run that a request asks for. A run without a grid has one point."""
+    """A fine-tuning run of one or more grid points; without a grid there is one point."""
 
     def __init__(self, request: FineTuningRequest) -> None:
         card, folder = request.card, request.run_folder.path
@@ -42,9 +42,9 @@ class GridRun:
         self.request = dataclasses.replace(request, run_folder=run_folder)
 
     def go(self) -> FineTuningResult:
-        """Train what is not trained yet.
+        """Train every seed that is not finished yet and write the summary.
 
-        Nothing is written, or overwritten, before the model was opened and the data became rows.
+        Nothing is written or overwritten before the model is opened and the data are tokenized.
         """
         first, request = self.points[0], self.request
         folder = request.run_folder
@@ -66,7 +66,7 @@ class GridRun:
             return FineTuningResult(folder.path, {}, stopped.signal)
 
     def _check_former(self, identity: dict[str, Any]) -> None:
-        """Refuse to go on with a run of another task, model or data, or with other settings."""
+        """Raise ZhbertError if the run to resume has another task, model, data or settings."""
         if self.request.run_folder.continued:
             check_identity(self.request, identity)
         if not self.request.run_folder.overwrite:
@@ -90,7 +90,7 @@ class GridRun:
         return kind.learner(card, tokenizer, point.settings, card.data.labels)
 
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
-        """Tokenize everything, once for all seeds, and describe it."""
+        """Tokenize all splits, once for all seeds, and describe the task."""
         request = self.request
         task = prepare_task(request, self.start, self._learner(point), point.settings, self.device)
         for line in (*lines_before, *describe_task(task, self.start, self.threads)):
@@ -98,7 +98,7 @@ class GridRun:
         return task
 
     def _train_points(self, first: TrainingTask) -> dict[str, Any]:
-        """The summary of the only point, or of the best one; ``first`` is the first one's task."""
+        """Train all points; return the best one's summary. ``first`` is the first point's task."""
         request, several = self.request, len(self.points) > 1
         seeds = seeds_of(self.points, request.seeds)
         if len(seeds) > request.seeds:
@@ -124,7 +124,7 @@ class GridRun:
     def _train_point(
         self, point: GridPoint, task: TrainingTask, seeds: Sequence[int]
     ) -> dict[str, Any]:
-        """All seeds with the same settings; their summary, which is written after each."""
+        """Train all seeds with the same settings; write their summary after each and return it."""
         say, folder = self.request.say, point.folder
         if point.varied:
             say(f"\n{' '.join(point.varied)}")

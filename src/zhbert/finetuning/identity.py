@@ -1,4 +1,4 @@
-"""What a run was made from: a command continues a run only if all of it is the same."""
+"""The identity of a run's inputs: a run is resumed only if all of them are the same."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from zhbert.finetuning.starting_model import StartingModel
 
 _NAMES = {"configuration": "model configuration", "vocabulary": "model vocabulary"}
-# Parts of a card that change no score: words, others' figures, and settings (those that a run used
-# are compared by themselves).
+# Parts of a card that change no score: texts, published results, and settings (a run's settings are
+# compared separately).
 _NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"}
 
 
 def identity_of(request: FineTuningRequest, start: StartingModel) -> dict[str, Any]:
-    """Everything besides the settings that decides a run's results, as plain data."""
+    """Return everything besides the settings that determines a run's results, as JSON data."""
     identity = {
         **start.identity(),
         **{name: sha256_of(split.path) for name, split in request.splits.items()},
         "task": card_table(request.card),
         "grid": len(request.points) > 1,
     }
-    # As it is read back from provenance.json: tuples are lists there.
+    # The same form as when read back from provenance.json, in which tuples are lists.
     plain: dict[str, Any] = json.loads(json.dumps(identity))
     return plain
 
 
 def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None:
-    """Refuse to go on with a run that was made from something else."""
+    """Raise ZhbertError if the existing run was made from other inputs."""
     folder = request.run_folder.path
     theirs = read_provenance(folder).get("identity")
     if not isinstance(theirs, dict) or not theirs:
@@ -43,7 +43,7 @@ def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None
             "it anew, or choose another --out"
         )
     for key in {**identity, **theirs}:
-        # Older versions noted less: only keys that were noted are compared.
+        # Older versions recorded fewer keys; only recorded ones are compared.
         noted = key in theirs or key in request.splits
         if noted and _compared(theirs.get(key)) != _compared(identity.get(key)):
             is_split = key in request.card.data.splits

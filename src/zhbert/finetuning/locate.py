@@ -1,4 +1,4 @@
-"""The folder of a fine-tuned model, found without opening it."""
+"""Locating the folder of a fine-tuned model without opening the model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from zhbert.zoo import locate
 
 
 def locate_fine_tuned(name: str | os.PathLike[str], *, quiet: bool = True) -> Path:
-    """A model's folder, by anything that `zhbert.zoo.locate` understands, or by a run folder.
+    """Return the folder of a model, given as anything `zhbert.zoo.locate` accepts or a run folder.
 
-    Of a run of one seed it is that seed's model. Raises ZhbertError where nothing is found, or a
-    run has several seeds.
+    A run folder with one seed stands for that seed's model. Raises ZhbertError if nothing is found
+    or the run has several seeds.
     """
     folder = Path(name)
     if (folder / "config.json").is_file() or not (folder / "summary.json").is_file():

@@ -1,4 +1,4 @@
-"""The points of a grid: each has settings and a folder of its own."""
+"""The points of a grid, each with its settings and its folder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from zhbert.tasks.settings import FineTuningSettings, differences
 
 @dataclass(frozen=True)
 class GridPoint:
-    """Settings, and the folder of all seeds that are trained with them."""
+    """One combination of settings, and the folder of the seeds trained with it."""
 
     folder: Path
     settings: FineTuningSettings
     varied: tuple[str, ...] = ()
-    """The ``key=value`` texts that tell it from other points; none where it is the only one."""
+    """The ``key=value`` texts that distinguish it from other points; empty for a single point."""
 
     def check_same_settings(self) -> None:
-        """Refuse to go on with a point that was begun with other settings."""
+        """Raise ZhbertError if the folder contains a run with other settings."""
         path = self.folder / "settings.toml"
         if not path.is_file():
             return
@@ -42,7 +42,7 @@ class GridPoint:
 def points_of(
     run: Path, overrides: Sequence[tuple[str, ...]], settings: Sequence[FineTuningSettings]
 ) -> list[GridPoint]:
-    """The points of the grid of a run folder; a single point is the run itself.
+    """Return the points of a run's grid; a single point uses the run folder itself.
 
     >>> overrides = [("epochs=2", "threads=1"), ("epochs=3", "threads=1")]
     >>> settings = FineTuningSettings()
@@ -55,14 +55,14 @@ def points_of(
     points = []
     for texts, values in zip(overrides, settings, strict=True):
         varied = tuple(text for text in texts if not all(text in other for other in overrides))
-        # The same folder whatever the order in which the keys were given.
+        # Sorted, so that the folder does not depend on the order of the keys.
         name = ",".join(sorted(varied)).replace("/", "_")
         points.append(GridPoint(run / "grid" / name, values, varied))
     return points
 
 
 def seeds_of(points: Sequence[GridPoint], asked_for: int) -> list[int]:
-    """The seeds asked for, and further ones that earlier commands have finished at every point."""
+    """Return the requested seeds and any others that are already finished at every point."""
     names = [path.name.removeprefix("seed-") for path in points[0].folder.glob("seed-[0-9]*")]
     more = [
         int(name)

@@ -1,4 +1,4 @@
-"""The predictions of a fine-tuned model for a file of any length, or for stdin."""
+"""Prediction with a fine-tuned model for a file of any length, or for stdin."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def predict(
     quiet: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> int:
-    """Write a prediction for each example of ``file`` to ``out``; return how many.
+    """Write a prediction for each example of ``file`` to ``out`` and return their number.
 
-    Memory does not grow with the file, except by ids of its own (SQuAD's JSON is read whole). An
-    error leaves nothing behind, and a file that stood there as it was.
+    Memory use does not grow with the file, except for example ids given in it and for SQuAD's
+    JSON, which is read whole. After an error, ``out`` is as it was before.
 
     Args:
         model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id.
-        file: what to predict for; ``-`` is stdin.
-        out: its suffix says how predictions are written; ``-`` is stdout, as JSON lines.
+        file: the file of examples; ``-`` is stdin.
+        out: the file to write, whose suffix selects the format; ``-`` is stdout, as JSON lines.
         precision: ``fp32`` or ``bf16``.
-        encoding: what ``file`` is encoded in; None: UTF-8.
-        submission: write what a benchmark takes: .tsv as GLUE wants it, .json as CLUE does.
+        encoding: the encoding of ``file``; None: UTF-8.
+        submission: write a benchmark submission: .tsv for GLUE, .json for CLUE.
         overwrite: replace an existing ``out``.
-        quiet: no remarks on stderr.
-        say: takes the remarks, a line each; None: they go to stderr, unless ``quiet``.
+        quiet: print no remarks on stderr.
+        say: called with each remark, one line each; None: print to stderr, unless ``quiet``.
 
     Raises:
-        ZhbertError: the model is not fine-tuned, or a file does not fit.
+        ZhbertError: the model is not fine-tuned, or a file is unusable.
     """
     source, target = os.fspath(file), os.fspath(out)
     if source != STREAM and not Path(source).is_file():
@@ -65,12 +65,12 @@ def predict(
         check_file(target, overwrite=overwrite, needed={"file to predict for": Path(source)})
     folder = locate_fine_tuned(model)
 
-    # Importing torch takes seconds: what is wrong with files and names is said before them.
+    # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
 
     opened = open_to_predict(folder)
     if opened.card is not None:
-        # What the examples of the training were encoded in says nothing of these.
+        # The card gives the encoding of the training files, which may differ from this file's.
         opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))
     writer = _writer(target, opened, submission)
 
@@ -106,7 +106,7 @@ def _source(name: str) -> Source:
 
 
 def _writer(target: str, opened: FineTuned, submission: bool) -> PredictionWriter:
-    """The form that the suffix of ``target`` names."""
+    """Return the writer for the format that the suffix of ``target`` selects."""
     kind, labels = opened.kind, opened.learner.labels or ()
     suffix = ".jsonl" if target == STREAM else Path(target).suffix.lower()
     if submission:

@@ -14,18 +14,18 @@ from zhbert.tasks.examples import Example
 
 @dataclass(frozen=True)
 class FineTuningResult:
-    """How a run ended."""
+    """The outcome of a fine-tuning run."""
 
     folder: Path
     summary: dict[str, Any]
-    """What RUN/summary.json holds."""
+    """The content of RUN/summary.json."""
     signal: int | None = None
-    """SIGINT, SIGTERM or SIGHUP where one ended the run early; its state is saved."""
+    """SIGINT, SIGTERM or SIGHUP if one ended the run early; its state is saved."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A file of the task, read."""
+    """One file of the task and its examples."""
 
     path: Path
     examples: list[Example]
@@ -33,19 +33,19 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningRequest:
-    """What a run is to do."""
+    """The task, data, model, settings and folder of a run."""
 
     card: TaskCard
     splits: dict[str, Split]
-    """``train``, ``dev``, and what is scored with dev."""
+    """``train``, ``dev``, and further splits that are scored together with dev."""
     model_name: str
     """The model to start from, as the user named it."""
     model: Path
     """Its folder."""
     run_folder: RunFolder
     points: list[tuple[str, ...]]
-    """The grid: the ``key=value`` texts of each of its points."""
+    """The ``key=value`` texts of each point of the grid."""
     seeds: int
     say: Callable[[str], None]
     quiet: bool
-    """Whether no progress is shown on stderr."""
+    """Show no progress on stderr."""

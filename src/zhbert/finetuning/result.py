@@ -1,4 +1,4 @@
-"""What a trained seed leaves: its predictions, its model, and last of all result.json."""
+"""The files of a finished seed: predictions, model and, written last, result.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from zhbert.tasks.scoring import metrics_of, prediction_lines, report, write_sub
 from zhbert.train.loop import Outcome
 
 RESULT = "result.json"
-# What a summary takes from result.json.
+# The keys of result.json that a summary needs.
 RESULT_KEYS = {
     "seed", "metrics", "seconds", "examples_per_second", "pieces_per_second", "padding_share",
 }  # fmt: skip
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """The result of a seed that is done, else None."""
+    """Return the result of a finished seed, or None if it is not finished."""
     result = read_json_if_sound(folder / RESULT)
     return result if result.keys() >= RESULT_KEYS and (folder / "final").is_dir() else None
 
@@ -35,14 +35,14 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def write_result(
     folder: Path, task: TrainingTask, model: nn.Module, best: Best, *, seed: int, outcome: Outcome
 ) -> dict[str, Any]:
-    """Write what stands in a finished seed's folder; return what result.json holds.
+    """Write all files of a finished seed's folder and return the content of result.json.
 
     Args:
-        folder: of the seed.
-        task: what was learnt.
-        model: with the best weights; its head is changed to say what users expect.
-        best: the scores of these weights.
-        seed: its number.
+        folder: the seed's folder.
+        task: the task that was trained.
+        model: the model with the best weights; its head is converted to the usual output form.
+        best: the best weights and their scores.
+        seed: the seed's number.
         outcome: how the training ended.
     """
     learner = task.learner.resumed(best.kind)
@@ -77,7 +77,7 @@ def write_result(
 
 
 def _write_dev(folder: Path, task: TrainingTask, predictions: list[Prediction]) -> dict[str, Any]:
-    """Write predictions.jsonl and the submission of dev; return the scores of its classes."""
+    """Write predictions.jsonl and the submission for dev; return the scores of each class."""
     card, examples = task.card, task.dev.examples
     lines = prediction_lines(card, examples, predictions)
     write_text(folder / "predictions.jsonl", "".join(to_json(line) + "\n" for line in lines))
@@ -95,7 +95,7 @@ def _write_further_split(
     split: str,
     prepared: Prepared,
 ) -> dict[str, float]:
-    """Write the submission of a split that is scored with dev; return its metrics, renamed."""
+    """Write the submission for a further split; return its metrics, suffixed with its name."""
     scores = run_model(model, prepared.rows, learner.scores)
     predictions = learner.decode(prepared, scores)
     write_submission(task.card, prepared.examples, predictions, folder / f"submission-{split}")
@@ -105,7 +105,7 @@ def _write_further_split(
 
 
 def write_model(folder: Path, task: TrainingTask, learner: Learner, model: nn.Module) -> None:
-    """Write the model folder; its config.json keeps the task, so that it is enough to predict."""
+    """Write the model folder, with the task in config.json so that the folder can predict."""
     learner.finish(model)
     other = cast(Any, model).config.other
     other[SECTION] = section_of(task.card, learner)

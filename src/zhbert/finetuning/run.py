@@ -1,4 +1,4 @@
-"""Fine-tune a model for a task: with several seeds, and with every setting of a grid."""
+"""Fine-tuning a model for a task, with several seeds and a grid of settings."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def finetune(
     quiet: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> FineTuningResult:
-    """Fine-tune ``model`` for ``task`` and write the run folder ``out``, or go on with it.
+    """Fine-tune ``model`` for ``task`` in the run folder ``out``, resuming a run that exists there.
 
     Args:
-        task: a task's name, or a card's path.
-        model: what `zhbert.zoo.locate` understands.
+        task: a task's name, or the path of a task card.
+        model: a model, given as anything that `zhbert.zoo.locate` accepts.
         data: the folder of the task's files; None: the folder of the card.
-        out: the run folder. A run of the same task, model, data and settings is gone on with.
-        overrides: ``key=value`` texts; several values, with commas, make a grid.
-        seeds: how many, from 0 on.
-        encoding: what the task's files are encoded in; None: what the card says.
-        overwrite: remove ``out`` first, if it is a run folder.
-        quiet: nothing on stderr: neither remarks nor progress.
-        say: takes the remarks, a line each; None: they go to stderr, unless ``quiet``.
+        out: the run folder; a run in it must have the same task, model, data and settings.
+        overrides: ``key=value`` texts; several values, separated by commas, make a grid.
+        seeds: the number of seeds, numbered from 0.
+        encoding: the encoding of the task's files; None: the card's.
+        overwrite: remove ``out`` first if it is a run folder.
+        quiet: print neither remarks nor progress on stderr.
+        say: called with each remark, one line each; None: print to stderr, unless ``quiet``.
 
     Raises:
-        ZhbertError: anything that is wrong with card, data, model, settings or folders; a loss
-            that is not finite.
+        ZhbertError: the card, data, model, settings or a folder is unusable, or the loss is not
+            finite.
     """
     if seeds < 1:
         raise ZhbertError(f"--seeds {seeds}: must be 1 or more")
@@ -68,7 +68,7 @@ def finetune(
         say = terminal.say_nothing if quiet else terminal.say
     request = FineTuningRequest(
         card=card,
-        # Before the model: data are checked in a second, and a model may have to be fetched.
+        # Read first: checking the data takes a second, downloading a model may take minutes.
         splits=_read_splits(card, None if data is None else Path(data), say),
         model_name=without_secrets(os.fspath(model)),
         model=find_model(locate(os.fspath(model), quiet=quiet)).folder,
@@ -78,7 +78,7 @@ def finetune(
         say=say,
         quiet=quiet,
     )
-    # Importing torch takes seconds: what is wrong with words and data is said before them.
+    # Importing torch takes seconds, so wrong arguments and data are reported first.
     from zhbert.finetuning.grid import GridRun
 
     return GridRun(request).go()

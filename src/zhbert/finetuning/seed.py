@@ -1,12 +1,12 @@
-"""One seed of a fine-tuning run: trained, scored on dev, resumed, and written.
+"""The training of one seed of a fine-tuning run, with evaluation on dev and resumption.
 
-A seed's folder is finished when ``result.json`` stands in it. Everything before that can be killed
-at any moment: the newest checkpoint holds the weights, the optimiser, and the best weights so far
-with their scores, so that what follows is the same to the bit.
+A seed is finished when its folder contains ``result.json``. Before that, the process can be killed
+at any time: the newest checkpoint contains the weights, the optimizer state, and the best weights
+so far with their scores, so that a resumed run gives the same result to the bit.
 
-All weights are trained for a few epochs, as in the paper on BERT (https://arxiv.org/abs/1810.04805,
-appendix A.3), by AdamW and with the learning rate of Google's code, which rises linearly over a
-tenth of the steps and falls linearly to zero:
+All weights are trained for a few epochs, as in the BERT paper (https://arxiv.org/abs/1810.04805,
+appendix A.3), with AdamW and the learning rate schedule of Google's code: a linear warmup over a
+tenth of the steps by default, then a linear decay to zero:
 https://github.com/google-research/bert/blob/master/optimization.py.
 """
 
@@ -49,8 +49,8 @@ from zhbert.train.optim import AdamW, schedule
 from zhbert.train.signals import write_notice
 
 
-class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its state is saved
-    """SIGINT, SIGTERM or SIGHUP ended the run."""
+class Stopped(Exception):  # noqa: N818 - not an error: the run's state is saved
+    """The exception raised when SIGINT, SIGTERM or SIGHUP has ended the run."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -58,15 +58,15 @@ class Stopped(Exception):  # noqa: N818 - no error: a signal ended the run, its 
 
 
 class DivergedError(ZhbertError):
-    """A seed whose loss is no longer a number; its last good checkpoint is kept."""
+    """The error of a seed whose loss is no longer finite; its last checkpoint is kept."""
 
 
 def train_seed(task: TrainingTask, folder: Path, seed: int) -> tuple[dict[str, Any], int | None]:
-    """Train one seed, or go on with it, or read its result.
+    """Train one seed or resume it; if it is finished, read its result.
 
-    Returns what result.json holds, and a signal that came when there was nothing left to stop.
+    Returns the content of result.json, and a signal that arrived after the last step, if any.
 
-    Raises Stopped after a signal, DivergedError where the loss is no number.
+    Raises Stopped after a signal, DivergedError if the loss is not finite.
     """
     result, signal = finished(folder), None
     if result is None:
@@ -82,11 +82,11 @@ class SeedRun:
         self.task, self.folder, self.seed = task, folder, seed
         self.best: Best | None = None
         self.stale = 0
-        """Evaluations since the best one."""
+        """The number of evaluations since the best one."""
         self.enough = False
-        """Whether patience has ended the training."""
+        """True if early stopping (the setting ``patience``) has ended the training."""
         self.max_padded_tokens = 0
-        """Of a micro-batch; 0: not chosen yet."""
+        """The limit of padded tokens in a micro-batch; 0: not chosen yet."""
         settings = task.settings
         self.dtype = choose_dtype(settings.precision, task.device)
         self.model = open_with_head(task.model, task.kind, task.learner, seed)
@@ -102,7 +102,7 @@ class SeedRun:
         task = self.task
         start = self._resume()
         self._compile()
-        # A run that goes on on another machine keeps its micro-batches: the same to the bit.
+        # A run resumed on another machine keeps its micro-batches, so that results are the same.
         self.max_padded_tokens = self.max_padded_tokens or max_padded_tokens(
             self._workload(), Hardware.of(task.device, self.dtype)
         )
@@ -122,7 +122,7 @@ class SeedRun:
         return result, outcome.late_signal
 
     def _resume(self) -> TrainState:
-        """Take over the newest checkpoint, or empty the folder."""
+        """Load the newest checkpoint, or empty the folder if there is none."""
         checkpoint = self.checkpoints.newest() if self.folder.is_dir() else None
         if checkpoint is None:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -227,7 +227,7 @@ class SeedRun:
         )
 
     def _judge(self, at: TrainState) -> Judgement:
-        """Score dev, keep the best model, and say whether to stop."""
+        """Score dev, keep the weights if they are the best, and decide if training should stop."""
         card, learner, dev = self.task.card, self.task.learner, self.task.dev
         scores = run_model(self.model, dev.rows, learner.scores)
         tuned = learner.tuned(dev, scores)

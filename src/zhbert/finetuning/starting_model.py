@@ -36,25 +36,25 @@ from zhbert.zoo.layout import find_model
 
 @dataclass(frozen=True)
 class StartingModel:
-    """A model folder, read except for its weights."""
+    """A model folder's configuration and tokenizer, without its weights."""
 
     name: str
-    """As the user named it."""
+    """The name that the user gave."""
     folder: Path
     config: BertConfig
     tokenizer: Tokenizer
 
     @classmethod
     def open(cls, name: str, folder: Path) -> StartingModel:
-        """Read a model folder; raises ZhbertError where it has no vocabulary."""
+        """Read a model folder; raise ZhbertError if it has no vocabulary."""
         return cls(name, folder, BertConfig.from_pretrained(folder), open_tokenizer(folder))
 
     def settings(
         self, card: TaskCard, overrides: Iterable[str], say: Callable[[str], None]
     ) -> FineTuningSettings:
-        """The card's settings for such a model, overridden.
+        """Return the card's settings for a model of this size, with overrides applied.
 
-        Raises ZhbertError for what is out of range, or rows that are longer than the model reads.
+        Raises ZhbertError if a value is out of range or rows are longer than the model's maximum.
         """
         config = self.config
         family = family_of(short_name(self.name), config.num_hidden_layers, config.hidden_size)
@@ -76,7 +76,7 @@ class StartingModel:
         return settings
 
     def check(self, kind: Kind, learner: Learner, say: Callable[[str], None]) -> None:
-        """Refuse a model that cannot be opened, and remark on one that was never trained."""
+        """Raise ZhbertError if the model cannot be opened, and warn if it was never trained."""
         states = cast(Any, open_with_head(self.folder, kind, learner, 0)).loading.heads
         words = states["masked_words"]
         if words.word == "random":
@@ -89,7 +89,7 @@ class StartingModel:
         check_vocabulary(self.folder, self.tokenizer, self.config.vocab_size)
 
     def identity(self) -> dict[str, Any]:
-        """What two runs that start from the same model have in common."""
+        """Return hashes and the configuration that identify this model in provenance.json."""
         weights = find_model(self.folder).weights
         files = [weights] if weights.is_file() else sorted(weights.parent.glob(weights.name + "*"))
         shape = dataclasses.asdict(self.config)
@@ -101,7 +101,7 @@ class StartingModel:
         }
 
     def num_parameters(self, kind: Kind, learner: Learner) -> int:
-        """Parameters of the fine-tuned model."""
+        """Return the number of parameters of the fine-tuned model."""
         parts = count_parameters_by_part(self.config, masked_words=False, sentence_pair=False)
         if kind.architecture != "BertForSequenceClassification":
             del parts["pooler"]
@@ -110,9 +110,9 @@ class StartingModel:
 
 
 def open_with_head(folder: Path, kind: Kind, learner: Learner, seed: int) -> torch.nn.Module:
-    """The pretrained model with a new head, or with its own where that is of the same labels."""
+    """Open the pretrained model with a new head, or with its own if that has the same labels."""
     with warnings.catch_warnings():
-        # A new head is what fine-tuning begins with; the rest was said when the run began.
+        # A new head is expected here; other warnings were shown when the run began.
         warnings.simplefilter("ignore", UntrainedWeightsWarning)
         warnings.simplefilter("ignore", UnusedWeightsWarning)
         model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(

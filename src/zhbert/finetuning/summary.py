@@ -1,4 +1,4 @@
-"""The summary of all seeds: summary.json."""
+"""The summary of all seeds of a run, summary.json."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from zhbert.tasks.cards import split_remark
 def summary_of(
     task: TrainingTask, start: StartingModel, dev: Path, results: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What summary.json holds.
+    """Return the content of summary.json.
 
     Args:
-        task: what the seeds learnt.
+        task: the task that the seeds were trained for.
         start: the model that they started from.
-        dev: the file of dev.
-        results: what the seeds' result.json hold.
+        dev: the file of the dev split.
+        results: the content of each seed's result.json.
     """
     card, config = task.card, start.config
     dtype = choose_dtype(task.settings.precision, task.device)
@@ -68,7 +68,7 @@ def summary_of(
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Maximum, mean and the sample's standard deviation, which is 0 of one value.
+    """Return the maximum, mean and sample standard deviation (0 for a single value).
 
     >>> spread([80.0, 82.0])
     {'max': 82.0, 'mean': 81.0, 'std': 1.4142135623730951, 'values': [80.0, 82.0]}
@@ -87,11 +87,12 @@ def take_best(
     points: Sequence[GridPoint],
     summaries: Sequence[dict[str, Any] | ZhbertError],
 ) -> dict[str, Any]:
-    """Make the best point of a grid, by its mean score on dev, the result of the run ``folder``.
+    """Make the grid point with the best mean score on dev the result of the run ``folder``.
 
-    Its seeds get second names there. ``summaries`` are those of the points, or why one failed.
+    Its seeds are hard-linked into ``folder``. ``summaries`` contains each point's summary, or the
+    error of a point that failed.
 
-    Returns what the run's summary.json holds; raises ZhbertError where every point failed.
+    Returns the content of the run's summary.json; raises ZhbertError if every point failed.
     """
     finished = {n: one for n, one in enumerate(summaries) if isinstance(one, dict)}
     if not finished:
@@ -99,7 +100,7 @@ def take_best(
     best = max(finished, key=lambda number: finished[number]["metrics"][metric]["mean"])
     source = points[best].folder
     for former in folder.glob("seed-*"):
-        # Links to another point's: that was the best of a smaller grid.
+        # These may be links to the best point of an earlier, smaller grid.
         shutil.rmtree(former, ignore_errors=True)
     for seed in finished[best]["seeds"]:
         link_folder(source / f"seed-{seed}", folder / f"seed-{seed}")
@@ -118,7 +119,7 @@ def take_best(
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Give files a second name; where the disk has no such links, copy them."""
+    """Hard-link a folder's files to ``target``; copy them if the file system has no hard links."""
 
     def link(one: str, other: str) -> str:
         try:

@@ -1,4 +1,4 @@
-"""A task whose examples have become rows: what all seeds of a run learn."""
+"""A task with its examples tokenized, shared by all seeds of a run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from zhbert.tasks.settings import FineTuningSettings
 from zhbert.wording import counted
 
 PREVIEWED = 3
-# Pieces of a row that the preview shows.
+# The number of pieces of a row that the preview shows.
 PREVIEWED_PIECES = 32
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What all seeds of a run share."""
+    """The tokenized task and the settings that all seeds of a run share."""
 
     card: TaskCard
     learner: Learner
@@ -38,26 +38,26 @@ class TrainingTask:
     train: Prepared
     dev: Prepared
     also: Mapping[str, Prepared]
-    """Further splits that are scored with dev, by name."""
+    """Further splits that are scored together with dev, by name."""
     settings: FineTuningSettings
     device: torch.device
     say: Callable[[str], None]
     quiet: bool
-    """Whether no progress is shown on stderr."""
+    """Show no progress on stderr."""
 
     @property
     def kind(self) -> Kind:
-        """The card's kind."""
+        """The kind of the task."""
         return KINDS[self.card.kind]
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of an epoch."""
+        """The number of optimizer steps in an epoch."""
         return -(-len(self.train.rows) // self.settings.batch_size)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the run."""
+        """The number of optimizer steps in the run."""
         return self.settings.epochs * self.steps_per_epoch
 
 
@@ -70,8 +70,8 @@ def prepare_task(
 ) -> TrainingTask:
     """Tokenize all splits.
 
-    Raises ZhbertError where there is nothing to learn from, or the rows are pairs and the model
-    knows one segment only.
+    Raises ZhbertError if there is no example to learn from, or if the rows are pairs of texts and
+    the model has only one segment.
     """
     train = learner.prepare(request.splits["train"].examples, training=True)
     check_segments(train.rows, start.config.type_vocab_size)
@@ -97,7 +97,7 @@ def prepare_task(
 
 
 def describe_data(request: FineTuningRequest, learner: Learner) -> Iterator[str]:
-    """The task, what its files hold, and a few examples as the model sees them."""
+    """Yield lines on the task, its files, and a few examples as the model sees them."""
     yield f"task: {request.card.title}"
     for name, split in request.splits.items():
         what = describe_examples(request.card, split.examples)
@@ -113,7 +113,7 @@ def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:
         return
     number = 0
     if rows.targets is not None and rows.targets.ndim == 2:
-        # Of spans, the window that holds the answer.
+        # For spans, preview the window that contains the answer.
         number = int(rows.targets[:, 0].argmax())
     pieces = rows.row(number).tolist()
     text = learner.tokenizer.decode(pieces[:PREVIEWED_PIECES])
@@ -122,7 +122,7 @@ def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:
 
 
 def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Iterator[str]:
-    """What is cut, the model, the rows, the settings and the steps."""
+    """Yield lines on cut examples, the model, the rows, the settings and the steps."""
     yield from dict.fromkeys((*task.train.remarks, *task.dev.remarks))
     settings, config = task.settings, start.config
     dtype = str(choose_dtype(settings.precision, task.device)).removeprefix("torch.")
