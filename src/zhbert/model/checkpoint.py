@@ -39,12 +39,12 @@ class Checkpoint:
     entries: dict[str, Entry]
     # Second names of tensors that stand among the entries: the decoder's matrix and bias.
     aliases: dict[str, Entry] = field(default_factory=dict)
-    # In the file, but no weights: optimiser slots, the step, constants, what is no tensor.
+    # What else the file holds: optimiser state, the step, constants, other objects.
     skipped: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, file: Path, format: str, raw: Mapping[str, Entry]) -> Checkpoint:
-        """A checkpoint of tensors under the names in its file, which older programs wrote."""
+        """Rename the tensors of a file, which any program may have written."""
         entries: dict[str, Entry] = {}
         names: dict[str, str] = {}
         modern_name = modern_names(raw, file)

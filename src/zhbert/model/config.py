@@ -1,4 +1,4 @@
-"""The shape of a BERT, in Hugging Face's field names, and its parameter count without a model."""
+"""The configuration of a BERT in Hugging Face's field names, and its number of parameters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHERS = {
     "xlm-roberta": "XLMRobertaModel",
 }
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-# Keys of which only some values are those of a BERT that can be opened here.
+# Keys that are accepted with these values only.
 _ONLY: Mapping[str, Sequence[Any]] = {
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -52,7 +52,7 @@ class BertConfig:
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
-    # 0 stands for four times hidden_size, as in every published BERT.
+    # 0 means four times hidden_size, as in every published BERT.
     intermediate_size: int = 0
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1

@@ -1,4 +1,4 @@
-"""One tensor of a model file, read when it is asked for; what all formats share."""
+"""A tensor of a model file that is read when it is asked for, and what all formats share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a checkpoint; ``read`` reads it when it is called and holds nothing."""
+    """One tensor of a checkpoint. ``read`` reads it anew at each call; nothing is kept."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -20,7 +20,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes in its own type."""
+        """Bytes in its own dtype."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @classmethod
@@ -45,7 +45,7 @@ def is_finite(tensor: Tensor) -> bool:
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    # NaN is both the least and the greatest to it.
+    # aminmax returns NaN for both where there is one.
     low, high = torch.aminmax(tensor)
     return math.isfinite(low) and math.isfinite(high)
 

@@ -1,4 +1,4 @@
-"""A model folder as one thing: opened with all that must agree in it, and written whole."""
+"""A model folder: opened with a check that its parts belong together, and written as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zhbert.model.entry import Entry
     from zhbert.text.tokenizer import Tokenizer
 
-# The class that a model is, by the tensors beside the encoder: the first whose tensors are there.
+# transformers' class of a model: the first one whose tensors are all there.
 _CLASSES = (
     ("BertForQuestionAnswering", ("qa_outputs.weight",)),
     ("BertForSequenceClassification", ("classifier.weight",)),
@@ -32,7 +32,7 @@ _SPARE_ROWS = 512
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model of any format: its tensors are read, and checked for NaN, when asked for."""
+    """A model in any format. A tensor is read, and checked for NaN, when it is asked for."""
 
     folder: Path
     config: BertConfig
@@ -58,7 +58,7 @@ class ModelFolder:
         other = dict(config.other)
         architectures = other.get("architectures") or []
         if not architectures or not str(architectures[0]).startswith("Bert"):
-            # Google's files name none, and a BERT under Roberta's names is a BERT from here on.
+            # Google's files name no class; and a BERT saved under Roberta's names becomes a BERT.
             other["architectures"] = [architecture_of(entries)]
         has_padding = "pad_token" in tokenizer.special_tokens
         config = replace(
@@ -72,7 +72,7 @@ class ModelFolder:
         return replace(self, config=config, entries=entries, tokenizer=tokenizer)
 
     def write(self, out: Path, *, overwrite: bool) -> None:
-        """Write config.json, model.safetensors and the tokenizer's files: all, or nothing."""
+        """Write config.json, model.safetensors and the tokenizer's files: all of them or none."""
         from zhbert.model.formats.safetensors import write_safetensors
 
         with atomic_folder(out, replace=overwrite) as temporary:
@@ -129,7 +129,7 @@ def tokenizer_beside(files: ModelFiles) -> Tokenizer | None:
 
 
 def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
-    """The same, of a model whose word embeddings have ``rows`` rows: other models' are refused."""
+    """The tokenizer beside a model with ``rows`` word embeddings; refused if it is another's."""
     tokenizer = tokenizer_beside(files)
     if tokenizer is not None:
         check_vocabulary(files.folder, tokenizer, rows)

@@ -190,7 +190,7 @@ def _state_without_norm(
         if norm_drawn is None and alike:
             return HeadState(True, False, f"{draw.text}, and the bias too")
     moved = f"bias has moved from zero: up to {largest(bias)}"
-    # What question answering's bias moved by says nothing of how long it was trained.
+    # How far the bias of question answering moved does not tell how long it was trained.
     return HeadState(True, True, moved + (hardly(bias) if head.bias_moves else ""))
 
 
@@ -255,7 +255,7 @@ class _Draw:
         return cls(kind if near[kind] <= tolerance else None, spread, kurtosis, count)
 
     def has_spread(self, initializer_range: float, errors: float = _ERRORS) -> bool:
-        """Is the spread the initialiser's, to so many standard errors (and 1 % for rounding)?"""
+        """Whether the spread is the initialiser's, to ``errors`` standard errors and 1 %."""
         tolerance = errors / math.sqrt(2 * self.count) + 0.01
         return any(
             abs(self.spread / (initializer_range * part) - 1) <= tolerance

@@ -46,10 +46,10 @@ BERT_LAYERS = Layers()
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """An embedding that is not initialised: the model does that itself, or reads its weights.
+    """An uninitialised embedding: the model initialises all parameters itself, or reads them.
 
-    nn.Embedding's own initialisation would draw every number in vain; without data (device "meta")
-    it even imports PyTorch's compiler, which takes as long as importing PyTorch.
+    nn.Embedding would draw numbers that are not used; on the device "meta" this even imports
+    PyTorch's compiler, which takes as long as importing PyTorch.
     """
     blank = torch.empty(rows, width)
     table: nn.Embedding = nn.Embedding.from_pretrained(blank, freeze=False)  # type: ignore[no-untyped-call]

@@ -63,21 +63,21 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qa_outputs.weight",                           ("qa_outputs.weight",)),
     ("qa_outputs.bias",                             ("qa_outputs.bias",)),
 )  # fmt: skip
-# What our parameters began with in earlier versions, whose training checkpoints are still read.
+# Earlier versions' beginnings of our names, in training checkpoints that are still read.
 _RENAMED = (("masked_words.", "mlm_head."), ("sentence_pair.", "nsp_head."))
-# Other names of the same thing, and where they lead.
+# Second names of a tensor, and its first name.
 ALIASES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
-# Heads of fine-tuned models: a model without a place for them says that it leaves them.
+# Heads of fine-tuned models. A model that has no such head warns that it does not use them.
 FINE_TUNED = ("classifier.", "qa_outputs.")
-# Heads that no masked word passes: a model of masked words alone comes without them.
+# Parts that only sentence pairs need: a BertForMaskedLM of transformers lacks them.
 OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
-# Constants that older checkpoints carry along; nothing is lost by leaving them.
+# Constants that older checkpoints hold; they are not read.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
-# UER-py and TencentPretrain. The first row of their segments is that of padding.
+# UER-py and TencentPretrain. The first row of their segment embeddings belongs to padding.
 _SEGMENTS_OF_UER = r"^embedding\.(segment_embedding|seg\.embedding)\."
 
 
@@ -86,7 +86,7 @@ def _in_parts(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern.replace("^", r"(?<![^.])"))
 
 
-# How other programs spell the same names, whatever stands before them; applied in this order.
+# How other programs spell these names, after any prefix; applied in this order.
 _SPELLINGS = tuple(
     (_in_parts(pattern), replacement)
     for pattern, replacement in (
@@ -125,7 +125,7 @@ _SPELLINGS = tuple(
 _WORDS = re.compile(r"((?:.*[./])?)embeddings[./]word_embeddings(?:\.weight)?")
 _TRUNK = re.compile(r"(embeddings[./]\w+|encoder[./]layer[._]\d+|pooler[./]dense)(?=[./])")
 _HEADS = ("cls.predictions.", "cls.seq_relationship.", *FINE_TUNED)
-# What only other architectures have, and what to say of them.
+# Names that only other architectures have, and the message about each.
 _FOREIGN = tuple(
     (
         re.compile(mark),
@@ -150,7 +150,7 @@ _FOREIGN = tuple(
         (r"attn\.Wqkv", "a ModernBERT or another BERT with fused attention", "AutoModel"),
     )
 ) + tuple(
-    # A BERT perhaps, but kept as another program has it.
+    # Perhaps a BERT, but in another program's layout.
     (re.compile(mark), f"{what}: zhbert cannot open it; {way}")
     for mark, what, way in (
         (
@@ -230,7 +230,7 @@ def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str
         return {name: name for name in spelt}
     prefix = shared_prefix(spelt.values(), where)
     modern = {name: _without_prefix(new, prefix) for name, new in spelt.items()}
-    # Without an encoder there is nothing that a head could stand beside.
+    # A head is looked for only beside an encoder.
     if any(new.startswith("bert.") for new in modern.values()):
         for head in _HEADS:
             modern = _with_head_at_top(modern, head)
@@ -238,7 +238,7 @@ def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str
 
 
 def _with_head_at_top(names: dict[str, str], head: str) -> dict[str, str]:
-    """The names, with those of a head that one module beside the encoder holds at the top."""
+    """The names, with a head moved to the top that is inside of one module beside the encoder."""
     owners = {
         new.partition(f".{head}")[0]
         for new in names.values()
@@ -286,7 +286,7 @@ def shared_prefix(names: Iterable[str], where: object = "checkpoint") -> str:
             "alone"
         )
     if not found:
-        # A part of a model: its other tensors tell, if they agree.
+        # No word embeddings, a shard perhaps: the other tensors tell, if they agree.
         found = {name[: match.start()] for name in names if (match := _TRUNK.search(name))}
     return found.pop() if len(found) == 1 else ""
 
@@ -300,7 +300,7 @@ def _without_prefix(name: str, prefix: str) -> str:
     rest = name.removeprefix(prefix)
     if name.startswith(prefix) and of_encoder(rest):
         return f"bert.{rest}"
-    # A head hangs at some module above the encoder: module.cls beside module.bert.
+    # A head belongs to some module above the encoder: module.cls beside module.bert.
     for end in range(len(prefix), 0, -1):
         if prefix[end - 1] == "." and name.startswith(prefix[:end]):
             return name[end:] if name.startswith(_HEADS, end) else name
@@ -308,7 +308,7 @@ def _without_prefix(name: str, prefix: str) -> str:
 
 
 def foreign_architecture(names: Iterable[str]) -> str | None:
-    """What a checkpoint with these names is, where it is no BERT, and what opens it.
+    """Which other architecture these names belong to, and what opens it; None: no other.
 
     >>> foreign_architecture(["albert.encoder.albert_layer_groups.0.bias"])
     "an ALBERT, not a BERT: zhbert cannot open it; transformers' AlbertModel does"

@@ -52,7 +52,7 @@ def _config(what: str, vocabulary_size: int) -> BertConfig:
     path = Path(what)
     if match := _SHAPE.fullmatch(what):
         layers, width = int(match[1]), int(match[2])
-        # One head fits every width, and the number of heads does not change that of parameters.
+        # One head fits every width; the count does not depend on the number of heads.
         shape = resolve_shape(
             ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
         )

@@ -26,13 +26,13 @@ from zhbert.model.formats.safetensors import DTYPE_NAMES
 from zhbert.model.names import holds_bert
 
 _WHAT = "a file of torch.save"
-# Pages of a mapped file stay in memory while the mapping lives: it is renewed after so many bytes.
+# Pages of a mapped file stay in memory until it is unmapped: it is mapped anew after so many bytes.
 _WINDOW = 64 << 20
 # Keys that training programs keep the model under, beside its average or its teacher.
 _USUAL = ("state_dict", "model_state_dict", "model", "module", "net")
-# Tables inside tables are looked into to this depth.
+# Tables are searched for tables to this depth.
 _DEEPEST = 6
-# What training programs save beside tensors: objects of these names are left aside, unopened.
+# What training programs save beside tensors. Objects of these classes are skipped, not unpickled.
 _HARMLESS = (
     "argparse.Namespace",
     "builtins.list",
@@ -97,7 +97,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
             kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
             raise ZhbertError(f"{path}: {name} is kept as {kind}, which no BERT is")
         if entry.size > size:
-            # One number, repeated by a stride of 0, would fill the memory when it is copied.
+            # A stride of 0 repeats one number: a copy could be of any size.
             raise ZhbertError(f"{path}: {name}, {entry.size:,} bytes, is larger than the file")
         if mapped:
             entry = Entry(entry.shape, entry.dtype, partial(window.read, name, entry.size))
@@ -106,7 +106,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
 
 
 class _LeftAside:
-    """Stands for an object of no use here: nothing of it is imported, called or kept."""
+    """Takes the place of an object that is not needed: its class is not imported or called."""
 
     def __new__(cls, *_: Any) -> Any:
         return object.__new__(cls)
@@ -116,7 +116,7 @@ class _LeftAside:
 
 
 class _PlainTable:
-    """Stands for a class of tables: its items are kept."""
+    """Takes the place of a subclass of dict: a plain dict with the same items."""
 
     def __new__(cls, *_: Any) -> Any:
         return {}

@@ -129,7 +129,7 @@ def import_tensorflow() -> Any:
 
     Takes three seconds and half a gigabyte, so only what needs its checkpoints does it.
     """
-    # Its notes while it works; a user's own setting stays.
+    # Hides its notes at run time, unless the user has set this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with _without_chatter(), _without_keras(), warnings.catch_warnings():
@@ -146,7 +146,7 @@ def import_tensorflow() -> Any:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """While TensorFlow is imported: its notes on the processor heed no setting, so they are cut."""
+    """Cut from stderr the notes that TensorFlow prints on import whatever the settings are."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -162,14 +162,14 @@ def _without_chatter() -> Iterator[None]:
 
 @contextmanager
 def _without_keras() -> Iterator[None]:
-    """While TensorFlow is imported: it imports Keras, and that scikit-learn, 80 MB and a second.
+    """Keep TensorFlow from importing Keras, and that scikit-learn: 80 MB and a second.
 
     TensorFlow loads ``tensorflow.keras`` by itself when a program asks for it later.
     """
     if "keras" in sys.modules:
         yield
         return
-    sys.modules["keras"] = None  # type: ignore[assignment]  # what import takes for "not there"
+    sys.modules["keras"] = None  # type: ignore[assignment]  # import then raises ImportError
     try:
         yield
     finally:
@@ -186,7 +186,7 @@ def read_tensorflow(prefix: Path) -> tuple[dict[str, Entry], list[str]]:
         ZhbertError: TensorFlow is missing, a file is missing or damaged, or TensorFlow 2 wrote it.
     """
     reader, shapes, kinds = _opened(prefix)
-    # Programs build the model inside a scope of theirs.
+    # Programs may build the model inside a variable scope of their own.
     scope = shared_prefix(shapes, prefix).removesuffix("bert/")
     entries: dict[str, Entry] = {}
     aside = []
@@ -249,14 +249,14 @@ def _read(reader: Any, prefix: Path, name: str) -> Tensor:
     with refused(prefix, _CHECKPOINT):
         array = reader.get_tensor(name)
     if array.dtype.name == "bfloat16":
-        # Neither library knows the other's type; the bits are the same.
+        # NumPy's and PyTorch's bfloat16 cannot be converted, but have the same bits.
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def _is_optimiser(name: str, names: Iterable[str]) -> bool:
     parent, _, last = name.rpartition("/")
-    # Slots hang below the variable that they belong to, whatever the optimiser calls them.
+    # Every optimiser's slots are named VARIABLE/SLOT.
     return parent in names or _OPTIMISER.fullmatch(last) is not None
 
 
