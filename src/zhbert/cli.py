@@ -1,4 +1,4 @@
-"""The command line, ``zhbert VERB ...``. A verb's module is imported only when the verb runs."""
+"""The command line, ``zhbert VERB ...``; the module of a verb is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from zhbert.errors import Interrupted, ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.terminal import escaping
 
-# verb -> (its module, one line of help), in the order in which a user needs them.
+# verb -> (module, one line of help), in the order in which a user needs them.
 VERBS = {
     "quickstart": (
         "zhbert.jobs.quickstart",
-        "the model in the box learns your text, in minutes",
+        "train the packaged model on your text, in minutes",
     ),
-    "mask": ("zhbert.jobs.mask", "show a text, its words and its masks: the four-row table"),
-    "vocab": ("zhbert.jobs.vocab", "train a vocabulary, extend one, or see what one covers"),
+    "mask": ("zhbert.jobs.mask", "show a text, its words and its masks in a four-row table"),
+    "vocab": ("zhbert.jobs.vocab", "train, extend or measure a vocabulary"),
     "segment": ("zhbert.jobs.segment", "cut text into words, or compare segmenters"),
     "prepare": ("zhbert.jobs.prepare", "raw text files -> a corpus folder of words and pieces"),
     "corpus": ("zhbert.jobs.corpus", "statistics of a corpus folder, and a few of its rows"),
     "recipes": ("zhbert.jobs.recipes", "list, show or copy the recipes"),
-    "check": ("zhbert.jobs.check", "check a recipe and say what it would do"),
-    "pretrain": ("zhbert.jobs.pretrain", "train a masked language model by a recipe"),
+    "check": ("zhbert.jobs.check", "check a recipe and describe the run"),
+    "pretrain": ("zhbert.jobs.pretrain", "train a masked language model from a recipe"),
     "fill": ("zhbert.jobs.fill", "fill the [MASK]s of a text"),
-    "models": ("zhbert.jobs.models", "the published models; one of them, and how to open it"),
+    "models": ("zhbert.jobs.models", "list the published models, or describe one"),
     "download": ("zhbert.jobs.download", "fetch a model by its name, hub id or address"),
-    "inspect": ("zhbert.jobs.inspect", "what a checkpoint holds, and which heads were trained"),
-    "convert": ("zhbert.jobs.convert", "TensorFlow, safetensors, PyTorch: one into another"),
-    "verify": ("zhbert.jobs.verify", "do two models compute the same?"),
-    "shrink": ("zhbert.jobs.shrink", "a smaller model: some layers, fewer pieces, shorter rows"),
-    "extend": ("zhbert.jobs.extend", "a longer model: more positions, made of the trained ones"),
-    "tasks": ("zhbert.jobs.tasks", "the tasks; one of them, its settings and published results"),
+    "inspect": ("zhbert.jobs.inspect", "describe a checkpoint and which of its heads are trained"),
+    "convert": ("zhbert.jobs.convert", "convert between TensorFlow, safetensors and PyTorch"),
+    "verify": ("zhbert.jobs.verify", "check if two models compute the same"),
+    "shrink": ("zhbert.jobs.shrink", "make a model smaller: fewer layers, pieces, positions"),
+    "extend": ("zhbert.jobs.extend", "give a model more positions, made from the trained ones"),
+    "tasks": ("zhbert.jobs.tasks", "list the tasks, or describe one"),
     "finetune": ("zhbert.jobs.finetune", "fine-tune a model for a task, with seeds and grids"),
     "evaluate": ("zhbert.jobs.evaluate", "score a model on labelled examples, or on masked words"),
     "predict": ("zhbert.jobs.predict", "predict with a fine-tuned model, a file of any length"),
     "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
-    "report": ("zhbert.jobs.report", "tables and pictures of runs, as one page"),
+    "report": ("zhbert.jobs.report", "make one page of tables and figures from runs"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }
 # The signals that ask a process to end: Ctrl-C, kill, and a terminal that is closed.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Limit of an error message of argparse, in characters: it may quote the whole command line.
+# The limit of argparse's error messages, in characters: they may quote the whole command line.
 _SHOWN = 200
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises errors as ZhbertErrors, so that they are one line without the usage before it."""
+    """An argument parser that raises its errors as ZhbertError, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -73,7 +73,7 @@ def _usage() -> str:
         "usage: zhbert VERB ...\n\n"
         "Chinese BERT with whole word masking: text in, a masked language model out.\n\n"
         + "\n".join(lines)
-        + "\n\nzhbert VERB --help says more of one; zhbert --version prints the version.\n"
+        + "\n\nzhbert VERB --help describes a verb; zhbert --version prints the version.\n"
     )
 
 
@@ -110,14 +110,14 @@ def _one_line(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """Format a warning of zhbert's as one line, without the source line that raised it."""
+    """Format a zhbert warning as one line, without the source line that raised it."""
     if category.__module__.startswith("zhbert."):
         return f"zhbert: warning: {message}\n"
     return _by_python(message, category, filename, lineno, line)
 
 
 def entry() -> NoReturn:
-    """Entry point of the command ``zhbert``: run `main` and end the process with its exit code."""
+    """Run `main` and end the process with its exit code: the entry point of ``zhbert``."""
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _interrupt)
@@ -157,7 +157,7 @@ def leave(code: int, *, at_once: bool) -> NoReturn:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code: 0 success, 1 the answer is no, 2 a user's mistake."""
+    """Run one verb; return its exit code: 0 success, 1 a negative answer, 2 a user's mistake."""
     with redirect_stdout(escaping(sys.stdout)), redirect_stderr(escaping(sys.stderr)):
         return _main(arguments)
 

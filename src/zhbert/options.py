@@ -1,4 +1,4 @@
-"""Command-line options that several verbs share, and how the verbs that take them read text."""
+"""Command-line options that several verbs share, and reading the text that they select."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
         "--field",
         metavar="NAME",
         help="the field or column with the text in JSON, csv, tsv and parquet (default text), or "
-        "the column's number from 1 in a table without a line of names",
+        "the number of the column, from 1, in a table without a header",
     )
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help="how the text is encoded, where it has no byte order mark: gb18030, gbk, big5, "
-        "utf-16, ... (default utf-8)",
+        help="the encoding of text without a byte order mark: gb18030, gbk, big5, utf-16, ... "
+        "(default utf-8)",
     )
 
 
@@ -39,31 +39,31 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
         "--segmenter",
         default="jieba",
         metavar="NAME",
-        help=f"what finds the words: {', '.join(SEGMENTERS)} (default jieba; whitespace: text that "
-        "is segmented already)",
+        help=f"the word segmenter: {', '.join(SEGMENTERS)} (default jieba; whitespace: segmented "
+        "text)",
     )
     parser.add_argument(
         "--segmenter-model",
         metavar="MODEL",
-        help="ltp, pkuseg, thulac, hanlp: a model's file or folder, or a name the library knows",
+        help="for ltp, pkuseg, thulac, hanlp: a model's file or folder, or its name in the library",
     )
     parser.add_argument(
         "--user-words",
         type=Path,
         metavar="FILE",
-        help="a user dictionary, a word a line: jieba's (word frequency tag), pkuseg's (word, tab, "
-        "tag) or words alone",
+        help="a user dictionary, one word a line: in jieba's form (word frequency tag), pkuseg's "
+        "(word, tab, tag) or words alone",
     )
 
 
 def reading_of(args: argparse.Namespace) -> ReadOptions:
-    """How --field and --encoding ask for the input to be read."""
+    """Return the values of --field and --encoding as options for reading."""
     return ReadOptions(field=args.field, encoding=args.encoding)
 
 
 @contextmanager
 def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Advance]:
-    """A progress bar over the bytes of some files."""
+    """Show a progress bar over the bytes of some files."""
     with console.progress(quiet) as bar:
         task = bar.add_task(doing, total=sum(source.size for source in sources))
 
@@ -74,9 +74,10 @@ def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Adv
 
 
 class Texts:
-    """The text of files and folders, in parts of whole lines; every reading shows its progress.
+    """The text of files and folders, in parts of whole lines, read with a progress bar.
 
-    ``option``: the option that named them, where they are read twice; stdin cannot be.
+    ``option`` names the command-line option of the files if they are read twice, which excludes
+    stdin.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Texts:
 
 
 def find(files: Sequence[str | Path]) -> Sequence[Source]:
-    """The files that are to be read; says which files of a folder are not among them."""
+    """Return the files to read; print which files of a folder are left out."""
     sources = find_sources(files)
     if left_out := sources.describe_left_out():
         terminal.say(left_out)
@@ -106,7 +107,7 @@ def find(files: Sequence[str | Path]) -> Sequence[Source]:
 
 
 def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
-    """The lines of stdin that are not blank, each after a prefix for errors: "stdin, line 3: "."""
+    """Yield each non-blank line of stdin after a prefix for errors, such as "stdin, line 3: "."""
     number = 0
     found = False
     for lines in read_lines("-", reading, longest=1 << 26):
@@ -120,9 +121,9 @@ def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
 
 
 def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
-    """Let positional arguments stand before, between and after the options.
+    """Accept positional arguments before, between and after the options.
 
-    argparse by itself gives optional positional arguments only those beside the first one.
+    By default, argparse assigns optional positional arguments only from the first group of them.
     """
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
@@ -133,7 +134,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
-        help="bf16 is faster where the hardware has it, and rounds more (default: fp32)",
+        help="bf16 rounds more, and is faster if the hardware supports it (default: fp32)",
     )
 
 
@@ -142,8 +143,8 @@ def add_split(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help=f"which split {file} is, where its name does not say (dev); matters if one file holds "
-        "all splits, and for the remark on cuts",
+        help=f"the split that {file} contains, if its name does not tell (default dev); matters if "
+        "one file contains all splits, and for the remark on partial splits",
     )
 
 
@@ -152,12 +153,12 @@ def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument(
         "--encoding",
         metavar="NAME",
-        help=f"what {file} is encoded in, where it is not UTF-8: gb18030, big5, utf-16, ...",
+        help=f"the encoding of {file} if it is not UTF-8: gb18030, big5, utf-16, ...",
     )
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare RECIPE and key=value; the latter may stand before, between and after options."""
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or a path to its file")
+    """Declare RECIPE and key=value; overrides are accepted before, between and after options."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe's name, or the path of its file")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its values")
     take_positionals_anywhere(parser)

@@ -1,4 +1,4 @@
-"""Where a run computes: device, number format, threads, memory."""
+"""The hardware that a run computes on: device, dtype, threads, memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def choose_device(local_rank: int = 0) -> torch.device:
-    """This process's GPU where there is one, else the CPU."""
+    """Return this process's GPU if there is one, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -24,14 +24,14 @@ def choose_device(local_rank: int = 0) -> torch.device:
 
 
 def processors() -> int:
-    """The CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _cpuinfo(*keys: str) -> str:
-    """What /proc/cpuinfo says of the first CPU under one of ``keys``; empty outside of Linux."""
+    """Return the first value of one of ``keys`` in /proc/cpuinfo; "" if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -41,15 +41,15 @@ def _cpuinfo(*keys: str) -> str:
 
 
 def cpu_flags() -> set[str]:
-    """The CPU's features as Linux names them (``avx512f``, ``amx_bf16``); empty outside of it."""
+    """Return the CPU's features by their Linux names (``avx512f``, ...); empty on other systems."""
     return set(_cpuinfo("flags", "Features").split())
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The number format of a ``precision``: "fp32", "bf16" or "auto".
+    """Return the dtype for a ``precision``: "fp32", "bf16" or "auto".
 
     "auto" is bf16 on GPUs and CPUs with instructions for it (AMX, AVX512_BF16), else fp32: without
-    them a CPU multiplies bf16 no faster than fp32.
+    such instructions bf16 is no faster.
     """
     import torch
 
@@ -64,9 +64,10 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-# oneDNN keeps the code that it compiles for each shape, a third of a megabyte each, and packed rows
-# have a new shape in nearly every batch: by its own limit, 1024 shapes, a process grows by half a
-# gigabyte. A few dozen serve the batches in flight. oneDNN reads this when it first computes.
+# oneDNN caches the code that it compiles for each shape, about a third of a megabyte each, and
+# packed rows have a new shape in nearly every batch: with its default limit of 1024 shapes, a
+# process grows by half a gigabyte. A few dozen are enough. oneDNN reads the limit at its first
+# computation.
 _ONEDNN_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
 _SHAPES_KEPT = 64
 # OpenMP aborts the process when it cannot start a thread.
@@ -74,9 +75,9 @@ MOST_THREADS = 1024
 
 
 def prepare_threads(threads: int) -> int:
-    """Set the number of PyTorch's CPU threads (0: its own choice) and return it.
+    """Set the number of PyTorch's CPU threads (0: PyTorch's default) and return it.
 
-    Call this before anything is computed. Raises ZhbertError for a number that no CPU has.
+    Call this before anything is computed. Raises ZhbertError for more than 1,024 threads.
     """
     import torch
 
@@ -93,12 +94,12 @@ def prepare_threads(threads: int) -> int:
 
 
 def has_compiler() -> bool:
-    """Whether the C++ compiler is installed that torch.compile needs on a CPU."""
+    """Return True if a C++ compiler, which torch.compile needs on a CPU, is installed."""
     return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
 
 
 def total_memory(device: torch.device | None = None) -> int:
-    """Bytes of memory: the GPU's own for a GPU; the machine's for a CPU or None."""
+    """Return the memory in bytes: the GPU's if ``device`` is a GPU, else the machine's."""
     if device is not None and device.type == "cuda":
         import torch
 
@@ -107,5 +108,5 @@ def total_memory(device: torch.device | None = None) -> int:
 
 
 def cpu_name() -> str:
-    """The CPU's name as the system gives it."""
+    """Return the CPU's name as reported by the system."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()

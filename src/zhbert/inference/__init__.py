@@ -1,1 +1,1 @@
-"""Asking a model: rows in batches of like length, and the [MASK]s of a text."""
+"""Inference: scores for rows, in batches of similar length, and filling the [MASK]s of a text."""

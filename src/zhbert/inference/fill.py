@@ -1,4 +1,4 @@
-"""The likeliest pieces for every [MASK] of a text."""
+"""Mask filling: the most likely pieces for each [MASK] of a text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A piece that may stand at a mask; probability 0 to 1."""
+    """A piece proposed for a mask, and its probability from 0 to 1."""
 
     piece: str
     id: int
@@ -29,7 +29,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Mask:
-    """One [MASK]: where it starts in the text, in characters, and its candidates, best first."""
+    """One [MASK]: its position in the text, in characters, and its candidates, best first."""
 
     position: int
     candidates: tuple[Candidate, ...]
@@ -37,7 +37,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Filled:
-    """A text, the same with the best piece at each mask, and all candidates."""
+    """A text, its copy with each mask replaced by the best piece, and all candidates."""
 
     text: str
     filled: str
@@ -45,14 +45,14 @@ class Filled:
 
 
 def open_mask_filler(name: str | Path, *, quiet: bool = True) -> tuple[BertForMaskedLM, Tokenizer]:
-    """The mask-filling model of a folder, an archive or a name, and its tokenizer.
+    """Open a masked language model, given as a folder, an archive or a name, and its tokenizer.
 
     Raises:
-        ZhbertError: not a model folder, or a vocabulary that is not this model's.
+        ZhbertError: no model is found, or its vocabulary belongs to another model.
     """
     folder = locate(name, quiet=quiet)
 
-    # Importing torch takes seconds: a name that is wrong is refused before them.
+    # Importing torch takes seconds, so a wrong name is reported first.
     from zhbert.model.pretrained import BertForMaskedLM
 
     model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
@@ -71,7 +71,7 @@ def fill(
 ) -> list[Filled]:
     """Fill the masks of ``texts``, each mask independently of the others.
 
-    Probabilities are over the whole vocabulary. Only the masks reach the vocabulary matrix.
+    Probabilities are over the whole vocabulary; logits are computed at the masks only.
 
     >>> model, tokenizer = open_mask_filler("mini")
     >>> fill(model, tokenizer, ["根据《中华人民[MASK]和国宪法》的规定，制定本法。"])[0].filled
@@ -79,14 +79,14 @@ def fill(
 
     Args:
         model: in evaluation mode.
-        tokenizer: the model's own.
-        texts: they are computed together, without padding.
-        top_k: candidates of each mask.
-        places: what an error about each text begins with, such as ``"stdin, line 3: "``.
+        tokenizer: the model's tokenizer.
+        texts: texts with masks; all of them form one batch, without padding.
+        top_k: the number of candidates for each mask.
+        places: a prefix for errors about each text, such as ``"stdin, line 3: "``.
 
     Raises:
-        ZhbertError: a text has no mask, or is longer than the model takes; the scores are no
-            finite numbers.
+        ZhbertError: a text has no mask or is longer than the model's maximum, or the scores are
+            not finite.
     """
     import numpy as np
     import torch
@@ -113,7 +113,7 @@ def fill(
 
 
 def no_mask(text: str, mask: str = "[MASK]", place: str = "") -> ZhbertError:
-    """The error that nothing is to be filled in a text."""
+    """Return the error for a text without a mask."""
     shown = text if len(text) <= 30 else text[:30] + "..."
     return ZhbertError(
         f"{place}no {mask} in the text '{shown}'; write {mask}, in capitals, where a piece is "
@@ -134,7 +134,7 @@ def _encode(tokenizer: Tokenizer, text: str, longest: int, place: str) -> Encodi
 
 
 def _likeliest(logits: Tensor, tokenizer: Tokenizer, top_k: int) -> Iterator[tuple[Candidate, ...]]:
-    """The best candidates of each row of (masks, V) logits."""
+    """Yield the best candidates for each row of ``logits``, (masks, vocabulary size)."""
     # A model may have more rows than the vocabulary has pieces; those have no name to show.
     probabilities = logits.float().softmax(-1)[:, : len(tokenizer)]
     if not bool(probabilities.isfinite().all()):
@@ -153,7 +153,7 @@ def _likeliest(logits: Tensor, tokenizer: Tokenizer, top_k: int) -> Iterator[tup
 def _filled(
     text: str, spans: Sequence[Sequence[int]], ranked: Iterator[tuple[Candidate, ...]]
 ) -> Filled:
-    """``spans`` are the masks' (start, end) in the text, ``ranked`` yields their candidates."""
+    """Fill the masks at ``spans``, (start, end) in characters, with the best of ``ranked``."""
     masks, parts, done = [], [], 0
     for start, end in spans:
         candidates = next(ranked)

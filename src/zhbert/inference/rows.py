@@ -1,7 +1,7 @@
-"""Rows of pieces, tokenized once, and the choice of rows that a model takes at once.
+"""Tokenized rows and their batches.
 
-All rows lie one after another in one array; a batch is gathered from it without a loop over its
-rows. Shapes: R = rows, T = pieces of all rows together.
+All rows are stored one after another in one array; a batch is gathered from it without a loop over
+its rows. Shapes: R = number of rows, T = number of pieces in all rows.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ Ids = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class PieceRows:
-    """Rows of one data set, on the CPU, in NumPy."""
+    """The rows of one data set as NumPy arrays."""
 
     ids: Ids
     """(T,): [CLS] ... [SEP] of every row."""
     cu_seqlens: NDArray[np.int64]
-    """(R + 1,): where each row begins, and T (the cumulative lengths)."""
+    """(R + 1,): the offset of each row in ``ids``, and T (the cumulative lengths)."""
     second: NDArray[np.int32]
-    """(R,): the place in the row where the second segment begins; the row's length without one."""
+    """(R,): the offset of the second segment in the row; the row's length if there is none."""
 
     def __len__(self) -> int:
         return len(self.second)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """(R,): pieces of each row."""
+        """The number of pieces of each row, (R,)."""
         return np.diff(self.cu_seqlens)
 
     def row(self, number: int) -> Ids:
-        """One row's pieces."""
+        """Return the piece ids of one row."""
         return self.ids[self.cu_seqlens[number] : self.cu_seqlens[number + 1]]
 
     def pack(self, chosen: NDArray[np.int64]) -> tuple[PackedBatch, NDArray[np.int64]]:
-        """The chosen rows as a batch, and where its pieces lie among all pieces: (T of these,)."""
+        """Return the chosen rows as a batch, and the indices of the batch's pieces in ``ids``."""
         lengths = self.cu_seqlens[chosen + 1] - self.cu_seqlens[chosen]
         begins = np.cumsum(lengths) - lengths
         pieces = np.arange(lengths.sum()) + np.repeat(self.cu_seqlens[chosen] - begins, lengths)
@@ -50,9 +50,9 @@ class PieceRows:
 
 
 def check_segments(rows: PieceRows, type_vocab_size: int) -> None:
-    """Refuse pairs for a model that knows one segment only, as some RoBERTas do.
+    """Raise ZhbertError if a row has a second segment and the model has no embedding for it.
 
-    Raises ZhbertError where a row has a second segment and the model no embedding for it.
+    Some RoBERTa models have only one segment.
     """
     if type_vocab_size < 2 and bool((rows.second < rows.lengths).any()):
         raise ZhbertError(
@@ -67,19 +67,19 @@ def micro_batches(
     max_padded_tokens: int,
     max_rows: int = 0,
 ) -> list[NDArray[np.int64]]:
-    """Cut rows so that no part has more than ``max_padded_tokens``: its rows times its longest one.
+    """Split rows into parts of at most ``max_padded_tokens``: number of rows times longest row.
 
-    Nothing is padded here, but an attention's grid of weights is as large as if it were. A row that
-    is too long by itself is a part by itself.
+    Rows are not padded here, but attention weights take as much memory as if they were. A row that
+    exceeds the limit by itself becomes a part by itself.
 
     >>> micro_batches(np.arange(5), np.array([2, 2, 3, 8, 8]), 9)
     [array([0, 1, 2]), array([3]), array([4])]
 
     Args:
-        chosen: the numbers of the rows, sorted by their length.
-        lengths: pieces of each row, chosen or not.
-        max_padded_tokens: of a part.
-        max_rows: of a part; 0: any number.
+        chosen: the row numbers, sorted by length.
+        lengths: the number of pieces of every row, chosen or not.
+        max_padded_tokens: the limit of a part.
+        max_rows: the limit of rows in a part; 0: no limit.
     """
     parts: list[NDArray[np.int64]] = []
     begin = 0
@@ -99,7 +99,7 @@ def micro_batches(
 def by_length(
     lengths: NDArray[np.int64], max_rows: int, max_padded_tokens: int
 ) -> list[NDArray[np.int64]]:
-    """All rows in batches of like length, the shortest first.
+    """Split all rows into batches of similar length, the shortest first.
 
     >>> by_length(np.array([9, 2, 9, 3]), 2, 12)
     [array([1, 3]), array([0]), array([2])]
@@ -113,7 +113,7 @@ def by_length(
 
 
 def padding_share(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> float:
-    """The share of padding that the batches ``parts`` would have, each as wide as its longest row.
+    """Return the share of padding if each batch of ``parts`` were padded to its longest row.
 
     >>> padding_share(np.array([2, 4]), [np.array([0, 1])])
     0.25

@@ -1,4 +1,4 @@
-"""The scores that a model gives to rows: batches of like length, without dropout or gradients."""
+"""Running a model over rows, in batches of similar length, without dropout or gradients."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from zhbert.train.prefetch import to_device
 
 Array = NDArray[Any]
 Forward = Callable[[nn.Module, PackedBatch], Tensor]
-"""From a model and a batch to its scores: (R, n), of its rows, or (T, n), of its pieces."""
+"""A function of a model and a batch that returns scores of rows, (R, n), or of pieces, (T, n)."""
 
-# Rows of a batch: larger ones are no faster.
+# The maximum number of rows in a batch; larger batches are no faster.
 MAX_ROWS = 128
-# On a CPU so many batches are computed at once, whose activations are in memory together.
+# The maximum number of batches computed in parallel on a CPU; bounds the memory for activations.
 MAX_BATCHES_AT_ONCE = 4
 
 
@@ -37,19 +37,19 @@ def run_model(
     *,
     dtype: torch.dtype = torch.float32,
 ) -> Array:
-    """The scores of all rows or pieces: (R, n) or (T, n) float32, in the rows' order.
+    """Return the scores of all rows or pieces, (R, n) or (T, n) float32, in the order of the rows.
 
-    What a row is batched with changes its scores by rounding only: by about 1e-5 in float32.
+    The other rows of a batch change a row's scores by rounding only: by about 1e-5 in float32.
 
     Args:
-        model: a model of `zhbert.model.pretrained`, on any device; it is left as it was.
-        rows: two pieces each or more.
-        forward: asks the model for a batch's scores.
-        dtype: what the encoder computes in; the head stays in float32.
+        model: a model of `zhbert.model.pretrained`, on any device; it is not changed.
+        rows: rows of at least two pieces.
+        forward: computes the scores of a batch.
+        dtype: the dtype of the encoder; the head stays in float32.
 
     Raises:
-        ZhbertError: a score is no finite number, so that nothing can be decided by it; or the rows
-            are pairs, and the model knows one segment only.
+        ZhbertError: a score is not finite, or the rows are pairs and the model has only one
+            segment.
     """
     config: Any = model.config
     check_segments(rows, config.type_vocab_size)
@@ -83,10 +83,10 @@ def run_model(
 def _side_by_side(
     scored: Callable[[Array], tuple[Array, Array]], batches: Sequence[Array], device: torch.device
 ) -> Iterator[tuple[Array, Array]]:
-    """The batches' scores in order; on a CPU several batches at once, each on its own cores.
+    """Yield the batches' scores in order; on a CPU, compute several batches in parallel.
 
-    No core then waits for the others between two operations, nor for Python between two batches: a
-    tenth faster on two cores than one batch on both.
+    Cores then do not wait for each other between operations or for Python between batches: on two
+    cores this is a tenth faster than computing each batch on both.
     """
     threads = torch.get_num_threads()
     workers = min(threads, len(batches), MAX_BATCHES_AT_ONCE) if device.type == "cpu" else 1
@@ -95,7 +95,7 @@ def _side_by_side(
         return
 
     def without_gradients(chosen: Array) -> tuple[Array, Array]:
-        # Whether gradients are computed is a setting of each thread.
+        # torch.no_grad applies to the current thread only.
         with torch.no_grad():
             return scored(chosen)
 
@@ -110,7 +110,7 @@ def _side_by_side(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout; the model's mode is restored."""
+    """Switch off dropout, and restore the model's mode at the end."""
     was_training = model.training
     model.eval()
     try:
@@ -123,8 +123,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
     """Compute with a copy of the encoder in ``dtype``; the head stays in float32.
 
-    Autocast would convert activations back and forth, and round a head's scores to 8 bits, after
-    which many starts and ends of answers would score alike.
+    Autocast would convert activations back and forth and round the head's scores to 8 bits, so that
+    many starts and ends of answers would have the same score.
     """
     own = model.encoder
     if next(own.parameters()).dtype != dtype:

@@ -1,1 +1,1 @@
-"""What every training run's folder has, whatever is trained: a claim, a lock, and provenance."""
+"""Run folders of pretraining and fine-tuning: claim, lock and provenance."""

@@ -1,8 +1,8 @@
-"""A run's folder: claimed before the work, held during it, and with a record of its beginning.
+"""Run folders: checked before the work, locked during it, with a record of their origin.
 
 Pretraining and fine-tuning write the same kind of folder. A settings file (``recipe.toml``,
-``task.toml``) says what the run computes, and a folder is known as a run by it; provenance.json
-says what it was made from and with, at its beginning and at each resumption.
+``task.toml``) contains the settings of the run and marks the folder as a run; provenance.json
+records inputs, software and hardware at the start and at each resumption.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from zhbert.schema import flatten
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """One run's folder, and what the caller wants with it."""
+    """A run folder, and how an existing run in it is to be treated."""
 
     path: Path
     what: str
-    """This kind of folder in words, as in "a run folder"."""
+    """A description of this kind of folder for errors, such as "a run folder"."""
     settings_file: str
     """The name of the file with the run's settings."""
     overwrite: bool = False
-    """A run that stands there is replaced."""
+    """Replace an existing run."""
     goes_on: bool = False
-    """A run that stands there is gone on with."""
+    """Resume an existing run."""
     ways: str = ""
-    """For the error about a run that stands there: what else the user can do."""
+    """Other options for the user, for the error about an existing run."""
     needed: Mapping[str, Path] = field(default_factory=dict)
-    """What the run is made from, by name: it must not lie in a folder that is replaced."""
+    """The run's inputs, by name; they must not be in a folder that is replaced."""
 
     @property
     def continued(self) -> bool:
-        """Whether a run is there that is gone on with."""
+        """True if the folder contains a run that will be resumed."""
         return self.goes_on and not self.overwrite and (self.path / self.settings_file).is_file()
 
     def check(self) -> bool:
-        """Whether anything of a run stands there; ZhbertError where it may not be written."""
+        """Return True if the folder contains a run; raise ZhbertError if it must not be written."""
         return self._claim().check()
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder, making it if need be; ZhbertError where another process holds it."""
+        """Lock the folder, creating it if needed; raise ZhbertError if another process holds it."""
         with self._claim().held():
             yield
 
     def begin(self, settings: str, origin: Mapping[str, Any], *latest: str) -> None:
-        """Write settings and provenance; of a run that is replaced, remove everything first.
+        """Write settings and provenance; remove a run that is to be replaced first.
 
         Args:
             settings: the text of the settings file.
-            origin: how the run begins, or is resumed now: appended to "resumed" in the latter case.
-            latest: the keys of ``origin`` whose newest value counts for the whole run.
+            origin: the provenance; for a resumed run it is appended to the key "resumed".
+            latest: the keys of ``origin`` that are also updated at the top level when resuming.
         """
         if self.continued:
             former = read_provenance(self.path)
@@ -81,13 +81,13 @@ class RunFolder:
         )
 
     def _is_ours(self, folder: Path) -> bool:
-        # provenance.json alone is what is left where the disk was full at once.
+        # provenance.json is written first: it is alone if the disk was full right after it.
         names = {path.name for path in folder.iterdir()}
         return (folder / self.settings_file).is_file() or names == {FILE}
 
 
 def changed_settings(now: Any, before: Any) -> dict[str, tuple[Any, Any]]:
-    """The keys whose values differ between two settings objects: dotted key -> (now, before).
+    """Return the keys whose values differ between two settings objects: key -> (now, before).
 
     >>> from zhbert.config import Recipe
     >>> changed_settings(Recipe(steps=3), Recipe(steps=2))

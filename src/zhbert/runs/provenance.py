@@ -1,4 +1,4 @@
-"""Where a run's results come from: versions, commit, hardware and command, in provenance.json."""
+"""Provenance of a run's results: versions, commit, hardware and command, in provenance.json."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 FILE = "provenance.json"
 
-# The CPU features on which speed and the last bits of a result depend.
+# CPU features that affect speed and the last bits of results.
 _TELLING_FLAGS = (
     "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "sve",
 )  # fmt: skip
 
 
 def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) -> dict[str, Any]:
-    """Everything that a result depends on and that a recipe does not say, ready for JSON."""
+    """Return everything that affects a result and is not in the recipe, as JSON data."""
     import numpy
     import torch
 
@@ -56,12 +56,12 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """A run's provenance.json; empty where it is missing or damaged, as no result depends on it."""
+    """Read a run's provenance.json; return {} if it is missing or damaged."""
     return read_json_if_sound(folder / FILE)
 
 
 def git_commit() -> str | None:
-    """The commit of the source tree that this runs from, with ``+`` where it was changed."""
+    """Return the commit of zhbert's source tree, with ``+`` if it has changes; None outside git."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

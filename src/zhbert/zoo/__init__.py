@@ -1,4 +1,4 @@
-"""Published models: from a name, an address or an archive to a local folder."""
+"""Published models: locating, downloading and unpacking them into local folders."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from zhbert.zoo.origin import Origin, origin_of, origin_of_card
 from zhbert.zoo.packaged import is_packaged, packaged_model
 from zhbert.zoo.progress import DownloadProgress, shown
 
-# zhbert.zoo.download and zhbert.zoo.hub are imported where something is fetched: what they need of
-# Python's network modules takes as long as the rest of a verb's start.
+# zhbert.zoo.download and zhbert.zoo.hub are imported inside functions: importing the network
+# modules that they need takes as long as the rest of a verb's start.
 
 
 def cache_folder() -> Path:
-    """Where archives and what they hold are kept: ZHBERT_CACHE, or ~/.cache/zhbert."""
+    """Return the folder of cached archives and models: ZHBERT_CACHE, or ~/.cache/zhbert."""
     if chosen := os.environ.get("ZHBERT_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -31,18 +31,17 @@ def cache_folder() -> Path:
 
 
 def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
-    """The local folder of a model, which is fetched and unpacked into the cache if need be.
+    """Return the local folder of a model; download and unpack it into the cache if needed.
 
     Args:
-        name: a folder; an archive of one (zip, tgz, tar, ...); a name of the catalogue (``rbt3``,
-            or ``mini``, which is a part of this package); a hub id (``hfl/rbt3``); or the URL of
-            an archive. A file or folder of that name on this machine comes first.
-        form: which of the forms that the catalogue knows: "pytorch" (the default where there are
-            both) or "tensorflow".
+        name: a folder; an archive of one (zip, tgz, tar, ...); a name in the catalogue (``rbt3``,
+            or ``mini``, which is part of this package); a hub id (``hfl/rbt3``); or the URL of an
+            archive. A local file or folder of that name has precedence.
+        form: for names in the catalogue: "pytorch" (the default if both exist) or "tensorflow".
         quiet: show no progress on stderr.
 
     Raises:
-        ZhbertError: nothing of that name, no model in it, or it could not be fetched.
+        ZhbertError: nothing of that name exists, it contains no model, or the download failed.
     """
     origin = origin_of(name, form)
     if origin.kind == "folder":
@@ -61,14 +60,14 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
 
 
 def find_files(name: str | Path, *, quiet: bool = True) -> ModelFiles:
-    """The files of whatever ``locate`` understands; of a file of weights, that file's model.
+    """Return the files of a model, given as anything that ``locate`` accepts or a weights file.
 
     Raises:
         ZhbertError: as ``locate``.
     """
     folder = locate(name, quiet=quiet)
     path = Path(name).expanduser()
-    # A named file is the one that is meant, whatever lies beside it.
+    # If a weights file is named, it is used even if the folder contains others.
     return find_model(path if path.parent == folder and not path.is_dir() else folder)
 
 
@@ -80,10 +79,10 @@ def save(
     replace: bool = True,
     quiet: bool = True,
 ) -> Path:
-    """Get a model as ``locate`` does, and write its files into the folder ``out``, all or none.
+    """Get a model as ``locate`` does and write its files into the folder ``out``, all or none.
 
-    ``out`` itself holds the weights, even where an archive has them in a folder inside. A former
-    ``out`` is replaced; with ``replace=False`` that is an error.
+    The weights are written directly into ``out``, even if an archive contains them in a subfolder.
+    An existing ``out`` is replaced; with ``replace=False`` it is an error.
 
     Raises:
         ZhbertError: as ``locate``.
@@ -112,7 +111,7 @@ def save(
 
 
 def cached_models() -> list[str]:
-    """What ``locate`` finds without a network: names of the catalogue, hub ids, addresses."""
+    """Return the models that need no network: names in the catalogue, hub ids, addresses."""
     from zhbert.zoo.download import read_record
     from zhbert.zoo.hub import cached_hub_ids
 
@@ -136,8 +135,7 @@ def _copy(files: Iterable[Path], out: str | Path, replace: bool) -> None:
 def _folder_of(path: Path) -> Path:
     model = find_model(path)
     if not path.is_dir():
-        # The path of one of several checkpoints in a folder must be kept: the folder's own path
-        # would lead to another one.
+        # If the folder contains several checkpoints, its path could stand for another one.
         try:
             if find_model(model.folder).weights != model.weights:
                 return path
@@ -151,7 +149,7 @@ def _unpacked_folder(sha256: str) -> Path:
 
 
 def _unpacked(archive: Path, progress: DownloadProgress) -> Path:
-    """The model folder of an archive, unpacked into the cache under the archive's checksum."""
+    """Unpack an archive into the cache, under its checksum, and return the model's folder."""
     from zhbert.zoo.download import locked
 
     folder = _unpacked_folder(sha256_of(archive))
@@ -165,7 +163,7 @@ def _unpacked(archive: Path, progress: DownloadProgress) -> Path:
 
 
 def _intact(folder: Path) -> Path | None:
-    """The model in a folder of the cache; None where there is none, or only a part of one."""
+    """Return the model folder inside a cache folder; None if there is no complete model."""
     try:
         return find_model(folder).folder
     except ZhbertError:
@@ -182,7 +180,7 @@ def _unpack(
 ) -> None:
     """Unpack a model into ``out``, all or nothing.
 
-    ``lift``: its files are moved up from the folder inside the archive that holds them.
+    ``lift``: move its files up from a subfolder of the archive into ``out``.
     """
     with atomic_folder(out, replace=replace) as temporary:
         inside = temporary / f".{os.getpid()}.unpacked" if lift else temporary
@@ -197,7 +195,7 @@ def _unpack(
         except ZhbertError as error:
             raise BadArchiveError(str(error).replace(str(inside), str(archive))) from None
         if lift:
-            # Files beside that folder, such as a licence, come along.
+            # Keep files beside the model's folder, such as a licence.
             beside = [path for path in inside.iterdir() if path.is_file()]
             for path in (*model.folder.iterdir(), *beside):
                 if path.exists() and not (temporary / path.name).exists():
@@ -223,7 +221,7 @@ def _from_url(url: str, progress: DownloadProgress) -> Path:
 
 @contextmanager
 def _fetched(url: str, progress: DownloadProgress) -> Iterator[Path]:
-    """The archive at ``url``; it is removed from the cache if it turns out to be useless."""
+    """Download the archive at ``url``; remove it from the cache if unpacking finds it damaged."""
     from zhbert.zoo.download import discard, fetch, folder_for
 
     store = folder_for(url, cache_folder())
@@ -236,7 +234,7 @@ def _fetched(url: str, progress: DownloadProgress) -> Iterator[Path]:
 
 
 def _other_ways(origin: Origin) -> str:
-    """Where else to get a model of the hub, for the error that the hub does not answer."""
+    """Return other sources of a hub model, for the error if the hub is unreachable."""
     from zhbert.zoo.hub import MIRROR, asks_the_hub_itself
 
     if origin.kind != "hub" or not asks_the_hub_itself():
@@ -251,7 +249,7 @@ def _other_ways(origin: Origin) -> str:
 
 @contextmanager
 def _clear_errors(origin: Origin) -> Iterator[None]:
-    """Within it, errors of downloading also say what else would work, where that is known."""
+    """Add alternatives, if any are known, to download errors raised inside the context."""
     from zhbert.zoo.download import NotThereError, UnreachableError
 
     try:

@@ -1,4 +1,4 @@
-"""Unpack archives safely: nothing outside the folder, no links, no decompression bombs."""
+"""Safe unpacking of archives: no paths outside the folder, links or decompression bombs."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ if TYPE_CHECKING:
 SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _JUNK_FILES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _BLOCK = 1 << 20
-# tarfile reads long names and pax headers in one piece, and zipfile the list of all members. In
-# archives of models they are far smaller than this.
+# tarfile reads long names and pax headers at once, and zipfile the list of all members. In archives
+# of models these are far smaller than this limit.
 _LONGEST_READ = 1 << 20
-# The depth of nested folders, and the bytes of a name, that every file system allows.
+# A depth of nested folders and a name length, in bytes, that every file system allows.
 _DEEPEST = 32
 _LONGEST_NAME = 255
 
 
 class BadArchiveError(ZhbertError):
-    """The archive itself is at fault: unpacking it again would fail in the same way."""
+    """The error of a damaged or refused archive: unpacking it again would fail again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds beyond the archive of any model; the largest published one unpacks to 2 GB."""
+    """Limits that no archive of a model reaches; the largest published one unpacks to 2 GB."""
 
     members: int = 10_000
-    # Bytes, unpacked.
+    # Unpacked bytes.
     size: int = 64 << 30
-    # Unpacked bytes for each packed byte. Weights hardly shrink; zeros shrink a thousandfold.
+    # Unpacked bytes per packed byte: about 1 for weights, a thousand for zeros.
     ratio: int = 100
-    # Up to this many unpacked bytes the ratio is not looked at: small files of zeros are harmless.
+    # Unpacked bytes up to which the ratio is ignored: small files of zeros are harmless.
     harmless: int = 64 << 20
 
 
 def kind_of(path: Path) -> str | None:
-    """``zip``, ``tar`` or a compression, by the first bytes; None: nothing that `unpack` takes."""
+    """Return ``zip``, ``tar`` or a compression, from the first bytes; None if unsupported."""
     head = read_head(path)
     packed = compression_of(head)
     return archive_of(head) or (None if packed == "zstd" else packed)
 
 
 def is_archive_name(name: str) -> bool:
-    """Whether a name ends as archives do.
+    """Return True if a name has an archive's suffix.
 
     >>> is_archive_name("rbt3.TGZ"), is_archive_name("rbt3")
     (True, False)
@@ -72,15 +72,14 @@ def unpack(
     limits: Limits | None = None,
     progress: DownloadProgress | None = None,
 ) -> list[Path]:
-    """Unpack ``archive`` into the existing, empty ``folder``; return the files written.
+    """Unpack ``archive`` into the existing, empty ``folder``; return the written files.
 
-    Give it a temporary folder (``zhbert.files.atomic_folder``): of an archive that turns out to be
-    hostile or damaged half way, files are left behind.
+    Use a temporary folder (``zhbert.files.atomic_folder``): files written before an error remain.
 
     Raises:
-        BadArchiveError: not an archive, a damaged or encrypted one, or one with members that lead
-            out of the folder, are links or devices, or are too many or too large.
-        ZhbertError: the disk is full, or no permission.
+        BadArchiveError: not an archive, damaged or encrypted, or with members that lead out of the
+            folder, are links or devices, or are too many or too large.
+        ZhbertError: the disk is full, or permission is denied.
     """
     should, doing = "a whole archive", "unpacking"
     with refused(archive, should, doing=doing, hint="; fetch it again", kind=BadArchiveError):
@@ -104,7 +103,7 @@ def _what_else(path: Path) -> str:
 
 
 class _Unpacker:
-    """Checks each member and writes it, counting the unpacked bytes: sizes in headers may lie."""
+    """A writer of checked members that counts unpacked bytes, as sizes in headers may be wrong."""
 
     def __init__(
         self, archive: Path, folder: Path, limits: Limits, progress: DownloadProgress
@@ -119,7 +118,7 @@ class _Unpacker:
         self.written: list[Path] = []
 
     def place(self, name: str) -> Path | None:
-        """Where a member goes; None for junk."""
+        """Return the path to write a member to; None for junk."""
         self.members += 1
         if self.members > self.limits.members:
             self.refuse(f"more than {self.limits.members:,} members")
@@ -137,7 +136,7 @@ class _Unpacker:
         return self.folder.joinpath(*parts)
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder that the archive names."""
+        """Create a folder; refuse the archive if a file of that name exists."""
         try:
             path.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -158,12 +157,12 @@ class _Unpacker:
         self.written.append(path)
 
     def count(self, length: int) -> None:
-        """Add to the number of unpacked bytes."""
+        """Add to the number of unpacked bytes and check it."""
         self.unpacked += length
         self.check(self.unpacked)
 
     def check(self, unpacked: int) -> None:
-        """Raise if so many unpacked bytes are more than `Limits` allows for the archive's size."""
+        """Raise BadArchiveError if ``unpacked`` bytes exceed `Limits` for the archive's size."""
         if unpacked > self.limits.size:
             self.refuse(f"more than {self.limits.size:,} bytes when unpacked")
         if unpacked > max(self.limits.harmless, self.limits.ratio * self.packed):
@@ -172,12 +171,12 @@ class _Unpacker:
             )
 
     def refuse(self, why: str) -> NoReturn:
-        """Raise a BadArchiveError with the reason."""
+        """Raise a BadArchiveError with this reason."""
         raise BadArchiveError(f"{self.archive}: refused: {why}; nothing was unpacked")
 
 
 def member_parts(name: str) -> tuple[str, ...] | None:
-    """A member's path below the folder, part by part; None where it would lead elsewhere.
+    """Return the parts of a member's relative path; None if it leads out of the folder.
 
     >>> member_parts("./bert/config.json"), member_parts("../x"), member_parts("C:/x")
     (('bert', 'config.json'), None, None)
@@ -189,7 +188,7 @@ def member_parts(name: str) -> tuple[str, ...] | None:
 
 
 def is_junk(parts: tuple[str, ...]) -> bool:
-    """Whether a member is one of the files that file managers add to archives.
+    """Return True if a member is one of the files that file managers add to archives.
 
     >>> is_junk(("__MACOSX", "bert", "._config.json")), is_junk(("bert", "config.json"))
     (True, False)
@@ -234,14 +233,14 @@ def _unpack_zip(unpacker: _Unpacker, packed: IO[bytes]) -> None:
 
 
 def _zip_name(member: zipfile.ZipInfo) -> str:
-    """The name as it was meant; zipfile decodes names without the UTF-8 flag as code page 437."""
+    """Return the original name: zipfile decodes names without the UTF-8 flag as code page 437."""
     if member.flag_bits & 0x800 or member.filename.isascii():
         return member.filename
     return _decoded(member.filename.encode("cp437")) or member.filename
 
 
 def _decoded(name: bytes) -> str | None:
-    """A name whose encoding is not told: UTF-8, or GBK as on Chinese Windows."""
+    """Decode a name of unknown encoding: UTF-8, or GBK as on Chinese Windows."""
     for encoding in ("utf-8", "gb18030"):
         try:
             return name.decode(encoding)
@@ -272,9 +271,9 @@ def _unpack_tar(unpacker: _Unpacker, packed: IO[bytes], kind: str) -> None:
         ) as archive:
             for member in archive:
                 _unpack_tar_member(unpacker, archive, member)
-            # tarfile takes a damaged header and the end of a truncated file for the end of the
+            # tarfile treats a damaged header and the end of a truncated file as the end of the
             # archive. After the real end there are only zeros. Reading them to the last byte also
-            # makes the decompressor compare its checksum.
+            # makes the decompressor verify its checksum.
             bounded.seek(archive.offset)
             zeros = 0
             while block := bounded.read(_BLOCK):
@@ -319,7 +318,7 @@ class _Bounded:
         self.seekable = file.seekable
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes; a negative number stands for all that are left."""
+        """Read at most ``size`` bytes; a negative number stands for all remaining ones."""
         data = self.file.read(min(size, _LONGEST_READ + 1) if size >= 0 else _LONGEST_READ + 1)
         if max(size, len(data)) > _LONGEST_READ:
             self.unpacker.refuse(f"a header of {max(size, len(data)):,} bytes")
@@ -327,7 +326,7 @@ class _Bounded:
         return data
 
     def seek(self, position: int, whence: int = 0) -> int:
-        """Go to a position; in a compressed stream all before it is decompressed."""
+        """Move to a position; a compressed stream is decompressed up to it."""
         if not whence:
             self.unpacker.check(position)
         return self.file.seek(position, whence)

@@ -1,4 +1,4 @@
-"""The catalogue of published models: a card for each, with its shape and where it is published."""
+"""The catalogue of published models: a card for each, with its shape and its sources."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ CLASSES = {
     "roberta": ("RobertaModel", "RobertaTokenizer"),
     "xlm-roberta": ("XLMRobertaModel", "XLMRobertaTokenizer"),
 }
-# The forms in which a model is published -> the field of its card that says where; the first is
-# taken before the others.
+# The forms in which a model is published -> the card's field with the address, by precedence.
 FORMS = {
     "here": "package_folder",
     "hub": "hugging_face_id",
@@ -35,7 +34,7 @@ SIZES = ("tiny", "small", "base", "large")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One published model; a field is None where its README does not say.
+    """One published model; a field is None if the model's README does not give it.
 
     >>> card = find_card("hfl/rbt3")
     >>> card.name, card.num_layers, card.hidden_size, card.forms
@@ -44,7 +43,7 @@ class ModelCard:
 
     name: str
     display_name: str | None = None
-    # The other names that find the card: listed ones, hub ids, names of archives.
+    # Other names of the model: listed ones, hub ids, names of archives.
     aliases: tuple[str, ...] = ()
     source: str  # the reference that lists it
     owner: str
@@ -59,16 +58,16 @@ class ModelCard:
     vocab_size_from: str  # "published", "deduced" or "estimated": models.toml says what each means
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
-    # The figure that its README prints, as text: "102.3M".
+    # The number as printed in its README: "102.3M".
     parameters: str | None = None
-    # False: the published files are known to hold no trained mask-filling head.
+    # False: the published files have no trained masked-word head.
     fills_masks: bool | None = None
-    # The recipe of zhbert that trains such a model.
+    # zhbert's recipe for such a model.
     recipe: str | None = None
-    # A folder of zhbert.zoo.packaged.FOLDER.
+    # A folder in zhbert.zoo.packaged.FOLDER.
     package_folder: str | None = None
     hugging_face_id: str | None = None
-    # A copy on ModelScope. It is only shown: zhbert does not fetch from there.
+    # A copy on ModelScope; shown to users, not downloaded by zhbert.
     modelscope_id: str | None = None
     tensorflow_archive: str | None = None
     pytorch_archive: str | None = None
@@ -77,12 +76,12 @@ class ModelCard:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms in which it is published: some of FORMS, in that order."""
+        """The forms in which it is published, in the order of FORMS."""
         return tuple(form for form, field in FORMS.items() if getattr(self, field))
 
     @property
     def size(self) -> str:
-        """One of SIZES, by the shape: base is 12 layers, small has fewer, tiny is narrow as well.
+        """One of SIZES: base has 12 layers or more, small has fewer, tiny is also narrower.
 
         >>> [find_card(name).size for name in ("bert_tiny_cn", "rbtl3", "bert-base-chinese")]
         ['tiny', 'small', 'base']
@@ -95,19 +94,19 @@ class ModelCard:
 
     @property
     def opens_here(self) -> bool:
-        """Whether it is a BERT: zhbert opens no other architecture."""
+        """True if it is a BERT, the only architecture that zhbert opens."""
         return self.architecture == "bert"
 
 
 @functools.cache
 def cards() -> tuple[ModelCard, ...]:
-    """Every card, in the order of the table."""
+    """Return all cards in the order of models.toml."""
     tables = tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
     return tuple(_card(table) for table in tables)
 
 
 def find_card(name: str) -> ModelCard | None:
-    """The card of a name, an alias or a hub id; capitals, ``_`` and ``-`` make no difference.
+    """Return the card of a name, an alias or a hub id, ignoring case and ``_`` versus ``-``.
 
     >>> find_card("RoBERTa_wwm_ext").name
     'chinese-roberta-wwm-ext'
@@ -118,7 +117,7 @@ def find_card(name: str) -> ModelCard | None:
 
 
 def known_card(name: str) -> ModelCard:
-    """The card of ``name``; raises ZhbertError, with near names, where there is none."""
+    """Return the card of ``name``; raise ZhbertError, with similar names, if there is none."""
     card = find_card(name)
     if card is None:
         near = " or ".join(f"'{one}'" for one in similar_names(name))
@@ -128,13 +127,13 @@ def known_card(name: str) -> ModelCard:
 
 
 def similar_names(name: str, count: int = 3) -> list[str]:
-    """Names of cards that an unknown name may have been meant for, the likeliest first.
+    """Return the names of cards most similar to an unknown name, the likeliest first.
 
     >>> similar_names("rbt-3")[0]
     'rbt3'
     """
     index, wanted = _index(), _key(name)
-    # A part of a name ("night king", "wwm") is not found by difflib, which compares whole names.
+    # difflib compares whole names, so it does not find parts of names ("night king", "wwm").
     keys = [key for key in index if len(wanted) > 2 and wanted in key]
     keys += difflib.get_close_matches(wanted, index, n=2 * count)
     return list(dict.fromkeys(index[key].name for key in keys))[:count]
@@ -142,7 +141,7 @@ def similar_names(name: str, count: int = 3) -> list[str]:
 
 @functools.cache
 def _index() -> Mapping[str, ModelCard]:
-    # A test makes sure that no two cards share a name.
+    # A test checks that no two cards share a name.
     index: dict[str, ModelCard] = {}
     for card in cards():
         for name in (card.name, *card.aliases):

@@ -1,4 +1,4 @@
-"""Fetch an archive over HTTP: interrupted downloads are resumed, and complete ones verified."""
+"""Downloads over HTTP, resumed after interruptions and verified when complete."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from zhbert.zoo.progress import DownloadProgress
 if TYPE_CHECKING:
     from requests import Response, Session
 
-# Bytes written at a time: few enough that those of a very slow server are kept, too.
+# Bytes written at a time: small, so that little is lost when a slow server breaks off.
 _BLOCK = 1 << 13
 _REDIRECTS = 10
-# Bytes of a line between the chunks of a body, which normally has a few hexadecimal digits.
+# The limit, in bytes, of a line between chunks of a body; it normally has a few hex digits.
 _LONGEST_LINE = 1 << 12
 
 _NO_HTTP = "the server sends what is not HTTP"
@@ -40,22 +40,22 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """What is tried again, how often, and after how many seconds."""
+    """The conditions, number and delays of repeated attempts, and the limits of a download."""
 
-    # Seconds before each further attempt. After an attempt that brought new bytes, the count of
-    # attempts starts anew: a large file arrives over a bad line as long as there is any progress.
+    # Seconds before each further attempt. After an attempt that received new bytes, the count
+    # starts again, so that a large file can be downloaded over a bad connection.
     waits: tuple[float, ...] = (1, 2, 4, 8)
-    # A server may ask for a wait (Retry-After); if it is longer than this, the download fails.
+    # The limit, in seconds, of a delay that the server requests (Retry-After).
     longest_wait: float = 120
     statuses: frozenset[int] = frozenset({429, 500, 502, 503, 504})
-    # Seconds: for the connection; then between two pieces of the answer.
+    # Seconds for connecting, and between two parts of the response.
     timeouts: tuple[float, float] = (10, 30)
-    # Seconds until the body begins, redirections included: a server may send headers slowly.
+    # Seconds until the body begins, including redirections and slow headers.
     answer: float = 120
-    # A body that comes more slowly than so many bytes a second, over so many seconds, is given up.
+    # The minimum speed in bytes per second, and the period in seconds over which it is measured.
     slowest: float = 1000
     window: float = 60
-    # Bytes: the largest published archive has 1.3 GB.
+    # The limit of a file in bytes; the largest published archive has 1.3 GB.
     largest: int = 64 << 30
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
@@ -66,7 +66,7 @@ RETRY = RetryPolicy()
 
 @dataclass(frozen=True)
 class DownloadRecord:
-    """What a file was when it was first fetched; later copies are compared with it."""
+    """Size and checksum of a file when it was first downloaded, to compare later copies with."""
 
     url: str
     size: int  # bytes
@@ -76,26 +76,26 @@ class DownloadRecord:
 
 @dataclass(frozen=True)
 class _State:
-    """What the server said of a file that has not arrived completely."""
+    """The server's metadata of a partially downloaded file."""
 
-    validator: str | None = None  # a strong ETag or a date: differs for every version of the file
+    validator: str | None = None  # a strong ETag or a date, different for each version of the file
     total: int | None = None  # bytes
 
 
 class UnreachableError(ZhbertError):
-    """There is no connection; models that were fetched before still work."""
+    """The error of a missing connection; cached models can still be used."""
 
 
 class NotThereError(ZhbertError):
-    """The server does not give this file; another address may."""
+    """The error of a file that the server does not have or does not permit."""
 
 
 class _SlowError(Exception):
-    """The server sends too slowly."""
+    """The error of a server that sends too slowly."""
 
 
 class _BrokenError(Exception):
-    """An attempt failed and may be repeated, after ``wait`` seconds if the server asks for them."""
+    """The error of an attempt that may be repeated; ``wait``: seconds requested by the server."""
 
     def __init__(self, why: str, wait: float | None = None, *, connection: bool = False) -> None:
         super().__init__(why)
@@ -105,7 +105,7 @@ class _BrokenError(Exception):
 
 
 def folder_for(url: str, cache: Path) -> Path:
-    """The folder of the cache for the file of an address, without a user's name and password."""
+    """Return the cache folder for a URL; user name and password in the URL are ignored."""
     address = split_checksum(url)[0]
     place = urlsplit(address).netloc
     address = address.replace(place, place.rpartition("@")[2], 1)
@@ -113,14 +113,14 @@ def folder_for(url: str, cache: Path) -> Path:
 
 
 def read_record(folder: Path) -> DownloadRecord | None:
-    """The record in such a folder; None where there is none, or a damaged one."""
+    """Read the record in a download's folder; return None if it is missing or damaged."""
     record = _noted(folder / "record.json", DownloadRecord)
-    # Its first digits name a folder of the cache.
+    # Checked because its first digits become the name of a cache folder.
     return record if record and re.fullmatch("[0-9a-f]{64}", record.sha256) else None
 
 
 def _noted(path: Path, kind: type[_Note]) -> _Note | None:
-    """What a small JSON file of the cache says; None where it is missing or damaged."""
+    """Read a JSON file of the cache as a ``kind``; return None if it is missing or damaged."""
     try:
         values = read_json(path, dict)
         return build(kind, {k: v for k, v in values.items() if v is not None}, "", str(path))
@@ -129,7 +129,7 @@ def _noted(path: Path, kind: type[_Note]) -> _Note | None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a file that turned out to be useless, so that it is fetched anew the next time."""
+    """Remove a damaged download and its record, so that it is downloaded again next time."""
     record = read_record(folder)
     (folder / "record.json").unlink(missing_ok=True)
     if record:
@@ -143,15 +143,15 @@ def fetch(
     progress: DownloadProgress | None = None,
     policy: RetryPolicy | None = None,
 ) -> Path:
-    """The file at ``url``, in ``folder``, fetched once and verified each time.
+    """Return the path of the file at ``url``, downloaded into ``folder`` unless it is there.
 
-    Size and SHA-256 are recorded when it first arrives. ``url`` may end in ``#sha256=...``, a
-    published checksum. Of an interrupted download all bytes are kept, and the next call resumes
-    it. Processes that fetch the same file wait for each other.
+    Size and SHA-256 are recorded by the first download and verified by every call. ``url`` may end
+    in ``#sha256=...``, a published checksum. An interrupted download is resumed by the next call.
+    Processes that download the same file wait for each other.
 
     Raises:
-        UnreachableError: no connection.
-        ZhbertError: the server has no such file or sends something else, or the disk is full.
+        UnreachableError: there is no connection.
+        ZhbertError: the server does not have the file or sends another one, or the disk is full.
     """
     progress = progress or DownloadProgress()
     try:
@@ -166,7 +166,7 @@ def fetch(
 
 @contextmanager
 def locked(file: Path, doing: str, progress: DownloadProgress) -> Iterator[None]:
-    """Hold a lock; where another process has it, say so and wait."""
+    """Hold a lock file; if another process has it, print a note and wait."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(file)
@@ -182,7 +182,7 @@ def locked(file: Path, doing: str, progress: DownloadProgress) -> Iterator[None]
 
 
 def split_checksum(url: str) -> tuple[str, str | None]:
-    """An address without its fragment, and the checksum in the fragment, if there is one."""
+    """Split a URL into the address and the checksum in its fragment, or None."""
     address, _, fragment = url.partition("#")
     try:
         host = urlsplit(address).hostname
@@ -205,7 +205,7 @@ def _file_name(url: str) -> str:
 
 
 class _Download:
-    """A download into ``NAME.part``, with ``NAME.part.json`` beside it, which becomes ``NAME``."""
+    """A download into ``NAME.part``, with ``NAME.part.json`` beside it; renamed at the end."""
 
     def __init__(
         self, url: str, folder: Path, progress: DownloadProgress, policy: RetryPolicy
@@ -236,7 +236,7 @@ class _Download:
     # --- attempts -------------------------------------------------------------------------------
 
     def obtain(self) -> None:
-        """Repeat attempts until all of the file is in ``part``, or they are used up."""
+        """Repeat attempts until ``part`` is complete; raise ZhbertError after the last one."""
         furthest, failures = self.arrived(), 0
         while True:
             try:
@@ -261,12 +261,12 @@ class _Download:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def attempt(self) -> None:
-        """Ask once for the bytes that are missing, and write them to ``part``."""
+        """Request the missing bytes once and write them to ``part``."""
         import requests
         import urllib3
 
         state = self.read_state()
-        # Without a validator it cannot be told whether the rest is of the same version.
+        # Without a validator, the rest of the file might belong to another version.
         offset = self.arrived() if state.validator else 0
         if offset and offset == state.total:
             return
@@ -296,8 +296,8 @@ class _Download:
             ) from None
 
     def ask(self, session: Session, headers: Mapping[str, str]) -> Response:
-        """The answer at the end of all redirections, its body not read yet."""
-        # requests can follow them, but would read the bodies of those answers, of any length.
+        """Follow redirections and return the final response, with its body unread."""
+        # requests would read the bodies of the redirecting responses, whatever their length.
         session.get_redirect_target = lambda resp: None  # type: ignore[method-assign]
         url = self.url
         for _ in range(_REDIRECTS):
@@ -311,7 +311,7 @@ class _Download:
         raise ZhbertError(f"{self.shown}: more than {_REDIRECTS} redirections, the last to {url}")
 
     def receive(self, response: Response, offset: int, state: _State) -> None:
-        """Check the answer, and write its body: after ``offset``, or from the beginning."""
+        """Check the response and write its body, from ``offset`` or from the beginning."""
         start, total = _content_range(response.headers.get("Content-Range", ""))
         if offset and response.status_code == 416 and total == offset:
             return
@@ -330,7 +330,7 @@ class _Download:
     def check_answer(
         self, response: Response, offset: int, start: int | None, state: _State
     ) -> None:
-        """Raise unless the answer holds the whole file, or its bytes from ``offset`` on."""
+        """Raise an error unless the response has the whole file or its bytes from ``offset`` on."""
         status = response.status_code
         if offset and (
             status == 416
@@ -347,10 +347,10 @@ class _Download:
             raise NotThereError(f"{self.shown}: {_refusal(response)}")
 
     def write(self, response: Response, offset: int, total: int | None) -> int:
-        """Write the answer's bytes to the part, from ``offset`` on; return where they end."""
+        """Write the body to ``part`` from ``offset`` on; return the offset of its end."""
         with self.part.open("r+b" if offset else "wb") as file:
             if not offset:
-                # Not before the part was emptied: its bytes were perhaps of another version.
+                # Written after emptying the part, whose bytes may belong to another version.
                 write_json(self.state, asdict(_State(_validator(response), total)))
             file.seek(offset)
             for block in _body(response, self.policy):
@@ -364,7 +364,7 @@ class _Download:
         return offset
 
     def check_size(self, size: int) -> None:
-        """Raise where a file is larger than any archive of a model."""
+        """Raise ZhbertError if a file is larger than any archive of a model."""
         if size > self.policy.largest:
             self.remove_part()
             raise ZhbertError(
@@ -377,7 +377,7 @@ class _Download:
     # --- the end --------------------------------------------------------------------------------
 
     def accept(self) -> None:
-        """Verify the file, record it, and rename ``part``."""
+        """Verify the file, write its record and rename ``part``."""
         with self.part.open("rb+") as file:
             os.fsync(file.fileno())
         sha256, size = sha256_of(self.part), self.arrived()
@@ -426,7 +426,7 @@ class _Download:
         )
 
     def kept(self) -> str:
-        """How much is kept for the next call, for the end of an error."""
+        """Return how many bytes are kept for the next call, as the end of an error message."""
         state = self.read_state()
         of = f" of {state.total:,}" if state.total else ""
         there = self.arrived() and state.validator
@@ -437,7 +437,7 @@ class _Download:
 
 
 def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
-    """What ``ask`` returns or raises within so many seconds; it is not waited for any longer."""
+    """Call ``ask`` in a thread; return or raise its result, or an error after ``seconds``."""
     ends: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -457,11 +457,11 @@ def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
 
 
 def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:
-    """The body of an answer, in pieces as they arrive."""
+    """Yield the parts of a response's body as they arrive."""
     raw: Any = response.raw
     file: Any = getattr(raw, "_fp", None)
     if hasattr(file, "fp"):
-        # Below http.client and urllib3, which would read a line or a piece of any length.
+        # Replaced because http.client and urllib3 would read lines and chunks of any length.
         file.fp = _Wire(file.fp, policy)
     try:
         yield from raw.stream(_BLOCK, decode_content=False)
@@ -470,7 +470,7 @@ def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:
 
 
 class _Wire:
-    """The bytes of a connection; raises where a line is too long or bytes come too slowly."""
+    """A connection's file object that raises if a line is too long or bytes arrive too slowly."""
 
     def __init__(self, file: IO[bytes], policy: RetryPolicy) -> None:
         self.file: Any = file
@@ -482,7 +482,7 @@ class _Wire:
         return getattr(self.file, name)
 
     def read(self, size: int = -1) -> bytes:
-        """``size`` bytes, or all that are left."""
+        """Read ``size`` bytes, or fewer at the end of the stream."""
         if size < 0:
             raise ValueError("a piece of a length below 0")
         pieces = []
@@ -493,7 +493,7 @@ class _Wire:
         return b"".join(pieces)
 
     def readline(self, limit: int = -1) -> bytes:
-        """A line between two chunks of the body."""
+        """Read a line between two chunks of the body."""
         line = b""
         while not line.endswith(b"\n") and (seen := self.file.peek(1)):
             line += self.file.read1(seen.find(b"\n") + 1 or len(seen))
@@ -503,13 +503,13 @@ class _Wire:
         return line
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, or as much of it as there are bytes left."""
+        """Fill the buffer, or a part of it at the end of the stream; return the number of bytes."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def note(self, count: int) -> None:
-        """Count bytes; raise where they are too few for the time that has passed."""
+        """Count bytes; raise _SlowError if there are too few for the time that has passed."""
         self.come += count
         now = self.policy.clock()
         if now - self.begun >= self.policy.window:
@@ -522,26 +522,26 @@ class _Wire:
 
 
 def _validator(response: Response) -> str | None:
-    """What differs for every version of a file: a strong ETag, or else the date of its change."""
+    """Return an identifier of a file's version: a strong ETag, or else its modification date."""
     etag: str = response.headers.get("ETag", "")
     found = etag if etag.startswith('"') else response.headers.get("Last-Modified")
-    # It is sent back in a header, for which requests refuses other characters.
+    # The value is sent back in a header, in which requests refuses other characters.
     return found if found and found.isascii() and found.isprintable() else None
 
 
 def _content_range(header: str) -> tuple[int | None, int | None]:
-    """First byte and length of the whole, of ``bytes 100-199/200`` or ``bytes */200``."""
+    """Parse ``bytes 100-199/200`` or ``bytes */200`` into the first byte and the total length."""
     found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header.strip())
     return (_number(found[1] or ""), _number(found[2])) if found else (None, None)
 
 
 def _number(text: str) -> int | None:
-    """A number of bytes that a server names; None for anything else, and for absurd numbers."""
+    """Parse a number of bytes sent by a server; return None if it is invalid or absurd."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text.strip()) else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a server asks to wait: Retry-After holds their number, or a date.
+    """Return the seconds to wait according to Retry-After, which is a number or a date.
 
     >>> retry_after({"Retry-After": "7"}), retry_after({})
     (7.0, None)
@@ -570,7 +570,7 @@ def _refusal(response: Response) -> str:
     return f"the server answers {status} {response.reason}; try it in a browser"
 
 
-# The cause of a failed request, by the name of urllib3's or requests' class -> what it means.
+# The class name of an error of urllib3 or requests -> its meaning.
 _CAUSES = {
     "NameResolutionError": "the host's name is not found",
     "ConnectTimeoutError": "the host does not answer",
@@ -580,7 +580,7 @@ _CAUSES = {
 
 
 def _failed(error: Exception) -> _BrokenError:
-    """Why a request failed, and whether there was a connection at all."""
+    """Return the cause of a failed request, and whether it is a missing connection."""
     cause = getattr(error.args[0], "reason", error) if error.args else error
     name = type(cause).__name__
     if name in _CAUSES:

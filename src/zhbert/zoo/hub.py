@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: the files that are needed, in huggingface_hub's own cache."""
+"""Models on the Hugging Face hub: downloading the necessary files into huggingface_hub's cache."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
 from zhbert.zoo.progress import DownloadProgress
 
-# Seconds to wait for a connection to the hub.
+# Seconds to wait for a connection.
 _PATIENCE = 3
 CONFIGS = ("config.json", "bert_config.json")
-# Of these only the first one is fetched: the others hold the same tensors.
+# Only the first existing one is downloaded: all contain the same tensors.
 WEIGHTS = (*SAFETENSORS, *PYTORCH)
 TOKENIZER = (
     "vocab.txt",
@@ -35,11 +35,11 @@ TOKENIZER = (
 
 
 MIRROR = "https://hf-mirror.com"
-"""The usual mirror in China."""
+"""The common mirror in China."""
 
 
 def asks_the_hub_itself() -> bool:
-    """Whether huggingface.co itself is asked: no mirror (HF_ENDPOINT), not only the cache."""
+    """Return True if huggingface.co is used, and not a mirror (HF_ENDPOINT) or only the cache."""
     from huggingface_hub import constants
 
     return "huggingface.co" in constants.ENDPOINT and not constants.HF_HUB_OFFLINE
@@ -48,20 +48,20 @@ def asks_the_hub_itself() -> bool:
 def fetch_files(
     hub_id: str, *, progress: DownloadProgress | None = None, quiet: bool = True
 ) -> list[Path]:
-    """The files of a model on the hub, all in one folder of the hub's cache.
+    """Download a model and return its files, all in one folder of the hub's cache.
 
-    Files that are in the cache are fetched again only if the hub has a newer version; without a
-    connection they are used as they are. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME count.
+    Cached files are downloaded again only if the hub has a newer version; without a connection
+    they are used as they are. HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME are respected.
 
     Raises:
-        UnreachableError: not in the cache, and no way to the hub.
-        ZhbertError: no such model, no access to it, or no weights in it that are known here.
+        UnreachableError: the model is not cached, and the hub cannot be reached.
+        ZhbertError: the model does not exist, is not accessible, or has no supported weights.
     """
     with _one_line(hub_id), _silent(progress or DownloadProgress(), quiet):
         config = _first_of(hub_id, CONFIGS)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
-        # All files are of one version, also if a new one is uploaded meanwhile.
+        # All files are taken from one version, even if a new one is uploaded meanwhile.
         commit = config.parent.name
         weights = _first_of(hub_id, WEIGHTS, commit)
         if weights is None:
@@ -79,7 +79,7 @@ def fetch_files(
 
 
 def cached_hub_ids() -> list[str]:
-    """Models that are complete in the hub's cache and that zhbert can open."""
+    """Return the ids of models that are complete in the hub's cache and supported by zhbert."""
     from huggingface_hub import constants
 
     found = []
@@ -108,8 +108,8 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
                 files.append(file)
         except LocalEntryNotFoundError as error:
             unknown = error
-    # Without a connection it cannot be told which of them the model has. One of these two holds
-    # the vocabulary and is enough.
+    # Without a connection the model's list of files is unknown. One of these two contains the
+    # vocabulary and is sufficient.
     if unknown and not {"vocab.txt", "tokenizer.json"} & {file.name for file in files}:
         raise unknown
     return files
@@ -117,14 +117,14 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
 
 def _first_of(hub_id: str, names: tuple[str, ...], commit: str | None = None) -> Path | None:
     here = (_cached(hub_id, name, commit) for name in names if commit)
-    # A file that is in the cache is taken first, whichever it is: all hold the same tensors.
+    # Any cached file is preferred, as all contain the same tensors.
     if (file := next(filter(None, here), None)) is not None:
         return file
     return next((file for name in names if (file := _file(hub_id, name, commit))), None)
 
 
 def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
-    """A file of that version from the cache; None where it is not there."""
+    """Return a cached file of that version; None if it is not cached."""
     import huggingface_hub
 
     known = huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
@@ -132,7 +132,7 @@ def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
 
 
 def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
-    """One file, fetched if need be; None where the model has no such file."""
+    """Return one file, downloaded if needed; None if the model has no such file."""
     import huggingface_hub
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -140,7 +140,7 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
         LocalEntryNotFoundError,
     )
 
-    # The path in the cache; a mark that the hub has no such file; or None: not known.
+    # The path in the cache, a marker that the hub has no such file, or None (unknown).
     known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
     if known:
         return Path(known) if isinstance(known, str) else None
@@ -153,13 +153,13 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
                 )
             )
         except LocalEntryNotFoundError as error:
-            # A kind of EntryNotFoundError, but the hub has not answered.
+            # A subclass of EntryNotFoundError, raised if the hub does not answer.
             raise error from gone or error.__cause__
         except EntryNotFoundError:
             return None
         except HfHubHTTPError as error:
-            # The library itself tries again after a broken connection, but not where the server
-            # answers that it should come back later.
+            # The library retries after a broken connection, but not if the server asks for a later
+            # attempt.
             asked = download.retry_after(error.response.headers) or wait
             again = wait is not None and error.response.status_code in policy.statuses
             if asked is None or not again or asked > policy.longest_wait:
@@ -181,7 +181,7 @@ def _shards(weights: Path) -> list[str]:
 
 
 def _unreachable() -> OSError | None:
-    """Why the hub cannot be reached, if that can be told at once; else None.
+    """Return the error if the hub is certainly unreachable, else None.
 
     The library would try for twenty seconds. Behind a proxy only the library can tell.
     """
@@ -201,7 +201,7 @@ def _unreachable() -> OSError | None:
 
 
 class _Remark(logging.Handler):
-    """Passes on the only warning of the library that matters to a user: that it takes longer."""
+    """A log handler that shows users one of the library's warnings: that it is retrying."""
 
     def __init__(self, progress: DownloadProgress, hub: str) -> None:
         super().__init__()
@@ -216,11 +216,11 @@ class _Remark(logging.Handler):
 
 @contextmanager
 def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
-    """Within it, the library logs no warnings, and shows its bars only where they are wanted."""
+    """Suppress the library's warnings and, if ``quiet``, its progress bars."""
     from huggingface_hub import constants, utils
 
     library: Any = utils  # it does not declare what it exports
-    # Where the environment variable decides about bars, the library ignores calls.
+    # If the environment variable is set, the library ignores calls about its bars.
     hide = quiet and constants.HF_HUB_DISABLE_PROGRESS_BARS is None
     hide = hide and not library.are_progress_bars_disabled()
     logger = library.logging.get_logger("huggingface_hub")
@@ -238,7 +238,7 @@ def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
 
 @contextmanager
 def _one_line(hub_id: str) -> Iterator[None]:
-    """Turn whatever huggingface_hub raises into one line that says what to do."""
+    """Turn errors of huggingface_hub into a ZhbertError of one line with advice."""
     try:
         yield
     except ZhbertError:
@@ -250,7 +250,7 @@ def _one_line(hub_id: str) -> Iterator[None]:
 
 
 def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
-    """What an error means and what to do about it; None: it is none of huggingface_hub's."""
+    """Return an error with a cause and advice; None if it is not one of huggingface_hub."""
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
@@ -277,7 +277,7 @@ def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
         return ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}")
     if isinstance(error, OSError) and error.errno is not None:
         return describe_os_error(error, f"downloading {hub_id}")
-    # The HTTP libraries below raise errors of their own; which, depends on the version.
+    # The underlying HTTP library, and so its errors, depend on the version of huggingface_hub.
     if isinstance(error, OSError | RuntimeError) or _of_transport(error):
         return ZhbertError(
             f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
@@ -293,7 +293,7 @@ def _of_transport(error: Exception) -> bool:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip()
-    # Somewhere in the text of an HTTP library's error: "... [Errno 111] Connection refused')"
+    # The text of an HTTP library's error contains "... [Errno 111] Connection refused')".
     if number := re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", text):
         return number[1].lower()
     return text.partition("\n")[0].strip().removesuffix(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Which files of a folder are a model: in Hugging Face's layout, Google's, or a mixture of both."""
+"""Finding a model's files in a folder, in Hugging Face's layout, Google's or a mixture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from zhbert.files import read_head
 # In the order in which transformers looks for them.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-# What training programs write beside a model, with torch.save as well.
+# Other files that training programs write with torch.save.
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
 JUNK_FOLDERS = {"__MACOSX"}
-"""Names of folders in archives that never hold a model."""
+"""Names of folders in archives that never contain a model."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class ModelFiles:
 
 
 def find_model(path: str | Path) -> ModelFiles:
-    """The model in a folder, in the one folder inside it, or named by its weights' file.
+    """Find the model in a folder, in its only subfolder with one, or of a weights file.
 
-    TensorFlow checkpoints may be named by their prefix, as TensorFlow does: ``x/bert_model.ckpt``.
+    TensorFlow checkpoints may be given by their prefix, such as ``x/bert_model.ckpt``.
 
     Raises:
-        ZhbertError: nothing there, no model among the files, or several in several folders.
+        ZhbertError: the path does not exist or contains no model or several models.
     """
     path = Path(path)
     if path.is_dir():
@@ -63,10 +63,10 @@ def find_model(path: str | Path) -> ModelFiles:
 
 
 def weights_format(path: Path) -> str:
-    """``safetensors`` or ``pytorch``, by the file's first bytes.
+    """Return ``safetensors`` or ``pytorch``, determined from the file's first bytes.
 
     Raises:
-        ZhbertError: neither; the line says what the file is, as far as its beginning tells.
+        ZhbertError: the file has another format, which the message names if it is known.
     """
     head = read_head(path)
     if (found := signatures.weights_format(head)) is not None:
@@ -76,12 +76,12 @@ def weights_format(path: Path) -> str:
 
 
 def is_weights(path: Path) -> bool:
-    """Whether a file is weights by its first bytes, whatever its name."""
+    """Return True if a file's first bytes are those of a weights file; its name is ignored."""
     return signatures.weights_format(read_head(path)) is not None
 
 
 def is_model_alone(folder: Path) -> bool:
-    """Whether a folder holds a model and no other folder: then it may be replaced."""
+    """Return True if a folder contains a model and no subfolder, so that it may be replaced."""
     if any(path.is_dir() for path in folder.iterdir()):
         return False
     try:
@@ -96,7 +96,7 @@ def _in_folder(folder: Path) -> ModelFiles | None:
             return _described(folder, folder / name)
     if (prefix := _tensorflow_prefix(folder)) is not None:
         return _described(folder, prefix, "tensorflow")
-    # Files of other names, where there is only one that it can be.
+    # A weights file of another name is accepted if it is the only one of its format.
     found: dict[str, list[Path]] = {"safetensors": [], "pytorch": []}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or _NO_MODEL.fullmatch(path.name) or not path.is_file():
@@ -118,7 +118,7 @@ def _tensorflow_prefix(folder: Path) -> Path | None:
         return None
     state = folder / "checkpoint"
     if state.is_file():
-        # TensorFlow writes here which of several checkpoints is the latest.
+        # TensorFlow writes the name of the latest checkpoint to this file.
         text = state.read_text(encoding="utf-8", errors="replace")
         if named := re.search(r'^model_checkpoint_path:\s*"(.*)"', text, re.MULTILINE):
             latest = folder / Path(named[1]).name
@@ -146,7 +146,7 @@ def _in_one_subfolder(folder: Path, depth: int = 2) -> ModelFiles | None:
 
 def _described(folder: Path, weights: Path, kind: str | None = None) -> ModelFiles:
     if kind is None:
-        # A file that is neither is refused when it is opened.
+        # A file of another format is refused when it is opened.
         named = "safetensors" if ".safetensors" in weights.name else "pytorch"
         kind = signatures.weights_format(read_head(weights)) or named
     config = _one_of(folder, ("config.json", "bert_config.json"), "*config*.json")

@@ -1,4 +1,4 @@
-"""What a name stands for: something here, a model of the catalogue, of the hub, or an address."""
+"""Resolving a model's name to a local path, a catalogue entry, a hub id or an address."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from zhbert.zoo.archive import is_archive_name, kind_of
 from zhbert.zoo.catalogue import ModelCard
 from zhbert.zoo.layout import is_weights
 
-# The forms in which a model is published -> the fields of its card that say where.
+# The forms in which a model is published -> the card's fields with the addresses.
 FORMS = {
     "pytorch": ("package_folder", "hugging_face_id", "pytorch_archive"),
     "tensorflow": ("tensorflow_archive",),
 }
-# Those fields that hold no address -> the kind of origin that they name.
+# The fields that are not URLs -> the kind of origin.
 _KINDS = {"package_folder": "package", "hugging_face_id": "hub"}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from."""
+    """The source of a model."""
 
     kind: str
-    """folder, archive, url, hub or package (a part of zhbert itself)."""
+    """folder, archive, url, hub or package (part of zhbert)."""
     address: str
     alternative: str | None = None
-    """The option that asks for another form of the same model, should this one be gone."""
+    """The option for another form of the same model, in case this one is unavailable."""
 
 
 def origin_of(name: str | Path, form: str | None = None) -> Origin:
-    """What a name stands for; nothing is fetched. ``form``: a key of ``FORMS``.
+    """Resolve a name without downloading anything. ``form``: a key of ``FORMS``.
 
     >>> origin_of("RBT3")
     Origin(kind='hub', address='hfl/rbt3', alternative=None)
 
     Raises:
-        ZhbertError: nothing of that name, or not in that form.
+        ZhbertError: nothing of that name exists, or not in that form.
     """
-    # A Path has lost one of an address' slashes.
+    # pathlib.Path removes one of the two slashes of a URL.
     text = re.sub(r"^(https?):/(?!/)", r"\1://", str(name))
     if not text:
         raise ZhbertError("an empty name; name a model ('zhbert models' lists the published ones)")
@@ -62,7 +62,7 @@ def origin_of(name: str | Path, form: str | None = None) -> Origin:
 
 
 def is_here(name: str | Path) -> bool:
-    """Whether a name leads to a model without a download."""
+    """Return True if a name stands for a model that needs no download."""
     try:
         return origin_of(name).kind in ("folder", "archive", "package")
     except ZhbertError:
@@ -70,7 +70,7 @@ def is_here(name: str | Path) -> bool:
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form OWNER/MODEL.
+    """Return True if a name has the form OWNER/MODEL.
 
     >>> is_hub_id("hfl/rbt3"), is_hub_id("rbt3"), is_hub_id("./runs/rbt3")
     (True, False, False)
@@ -80,7 +80,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def origin_of_card(card: ModelCard, form: str | None = None) -> Origin:
-    """Where a model of the catalogue comes from; without ``form``, in the first that there is."""
+    """Return the origin of a model of the catalogue, in ``form`` or in the first existing one."""
 
     def of(form: str) -> list[Origin]:
         fields = [field for field in FORMS[form] if getattr(card, field)]
@@ -99,13 +99,13 @@ def origin_of_card(card: ModelCard, form: str | None = None) -> Origin:
 
 
 def _origin_here(text: str) -> Origin | None:
-    """The folder, archive or file of weights at a path; None where nothing is."""
+    """Return the folder, archive or weights file at a path; None if nothing exists there."""
     path = Path(text).expanduser()
     try:
         if not path.exists() and not Path(f"{path}.index").exists():
             return None
         packed = path.is_file() and (is_archive_name(path.name) or kind_of(path) is not None)
-        # Files of torch.save are zips inside, but no archives of a model.
+        # Files written by torch.save are zip files, but not archives of a model.
         packed = packed and not is_weights(path)
     except OSError as error:
         raise describe_os_error(error, "reading") from None

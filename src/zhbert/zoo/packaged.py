@@ -1,4 +1,4 @@
-"""Models that are part of this package; their files are checked before they are used."""
+"""Models that are part of this package, verified by checksums before they are used."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, sha256_of, write_text
 
 FOLDER = Path(__file__).parents[1] / "assets"
-"""The folder that holds a folder for each such model."""
+"""The folder with a subfolder for each such model."""
 DEFAULT = "zhbert-mini"
-"""The model that a verb takes where it needs one and none is named."""
+"""The model that verbs use if none is given."""
 CHECKSUMS = "SHA256SUMS"
-"""The list of checksums in a model's folder, as sha256sum writes and checks it."""
+"""The list of checksums in a model's folder, in the format of sha256sum."""
 
 
 def packaged_model(name: str) -> Path:
-    """The folder of a model of this package, whose files are as they were published.
+    """Return the folder of a packaged model after verifying its files.
 
     Raises:
-        ZhbertError: it is not in this installation, or one of its files is damaged.
+        ZhbertError: the installation lacks the model, or one of its files is damaged.
     """
     folder = FOLDER / name
     if not folder.is_dir():
@@ -36,12 +36,12 @@ def packaged_model(name: str) -> Path:
 
 
 def is_packaged(name: str | None) -> bool:
-    """Whether this installation has such a model; its files are not checked."""
+    """Return True if this installation contains such a model; its files are not verified."""
     return name is not None and (FOLDER / name).is_dir()
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the list of checksums; to be called last, when the model's files are complete."""
+    """Write the list of checksums. Call this last, when the model's files are complete."""
     files = sorted(path for path in folder.iterdir() if path.name != CHECKSUMS)
     write_text(folder / CHECKSUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files))
 
@@ -49,8 +49,8 @@ def write_checksums(folder: Path) -> None:
 _AGAIN = "; install zhbert again"
 
 
-# Checking 18 MB takes about 15 ms. ``state`` (names and times of change) is in the arguments so
-# that files that have changed since are checked anew.
+# Verifying 18 MB takes about 15 ms. ``state`` (names and modification times) is an argument so that
+# changed files are verified again.
 @functools.cache
 def _check(folder: Path, state: tuple[tuple[str, int], ...]) -> None:
     lines = (folder / CHECKSUMS).read_text(encoding="ascii", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""The progress of a download: a bar with speed and time left, or nothing."""
+"""Progress of downloads: a bar with speed and remaining time, or nothing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class DownloadProgress:
-    """Is called with the progress of the work; this one shows nothing."""
+    """A receiver of progress that shows nothing; the base class of others."""
 
     def advance(self, stage: str, done: int, total: int | None) -> None:
-        """So many bytes of a stage are done; ``total`` is None where it is not known."""
+        """Report ``done`` bytes of a stage; ``total`` is None if unknown."""
 
     def note(self, text: str) -> None:
-        """A remark, such as why it takes longer than expected."""
+        """Report a remark, such as the reason for a delay."""
 
 
 class _Shown(DownloadProgress):
@@ -40,7 +40,7 @@ class _Shown(DownloadProgress):
 
 @contextmanager
 def shown(quiet: bool) -> Iterator[DownloadProgress]:
-    """Progress on stderr: remarks and a bar, in a pipe a line now and then; ``quiet``: neither."""
+    """Show remarks and a bar on stderr, or occasional lines in a pipe; nothing if ``quiet``."""
     if quiet:
         yield DownloadProgress()
         return
