@@ -155,7 +155,7 @@ def _resumed(setup: RunSetup) -> Start | None:
     """The run's newest checkpoint; None if the run ended before its first one."""
     folder, recipe = setup.folder.path, setup.recipe
     former = load_recipe(folder / "recipe.toml")
-    changes = _allowed_changes(recipe, former, folder)
+    changes = allowed_changes(recipe, former, folder)
     checkpoint = _newest_checkpoint(setup, folder)
     if checkpoint is None:
         setup.say(f"{folder}: no complete checkpoint: the run begins anew")
@@ -177,7 +177,7 @@ def _resumed(setup: RunSetup) -> Start | None:
     return start
 
 
-def _allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
+def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
     """The changes of a resumed run's recipe, a line each; ZhbertError for one that may not be."""
     recipe = dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model))
     lines = []

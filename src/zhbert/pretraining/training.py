@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from contextlib import ExitStack
 
+from zhbert.config import Recipe
 from zhbert.data.evaluation import held_out_rows
 from zhbert.data.loader import MaskedBatch
 from zhbert.errors import ZhbertError
@@ -29,7 +30,7 @@ from zhbert.train.checkpoint import KeepBest, load_model_state
 from zhbert.train.cost import Hardware, compile_if_worth_it, micro_batch_rows
 from zhbert.train.log import MetricsFile, ProgressLine, Sink, TensorBoard
 from zhbert.train.loop import EvaluationSet, LoopSettings, NotFiniteError, Outcome, Trainer
-from zhbert.train.optim import Optimizer, make_optimizer, schedule
+from zhbert.train.optim import Optimizer, Schedule, make_optimizer, schedule
 from zhbert.train.signals import write_notice
 
 
@@ -55,26 +56,13 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     held.enter_context(advising(f"run the same command again with --resume{instead}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
     best = _best(setup, start, evaluations) if metrics else None
-    options = recipe.optimizer
     trainer = Trainer(
         start.model,
         objective.PretrainingObjective(objective.candidate_sampler(recipe.softmax, setup.corpus)),
         source=lambda step: loader.steps(step - start.first_step),
         optimizer=optimizer,
-        schedule=schedule(
-            options.schedule,
-            options.learning_rate,
-            options.warmup_steps,
-            options.schedule_steps or last_step,
-        ),
-        settings=LoopSettings(
-            last_step=last_step,
-            seed=recipe.seed,
-            dtype=setup.dtype,
-            clip_norm=options.clip_norm,
-            checkpoint_every=recipe.checkpoint_every,
-            evaluate_every=recipe.evaluate_every,
-        ),
+        schedule=_schedule(recipe, last_step),
+        settings=_loop_settings(setup, last_step),
         save=checkpoint_writer(setup, start, optimizer, metrics, rows),
         sinks=[*sinks, best] if best else sinks,
         evaluations=evaluations,
@@ -151,6 +139,24 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
         say=setup.say,
     )
     return optimizer
+
+
+def _schedule(recipe: Recipe, last_step: int) -> Schedule:
+    options = recipe.optimizer
+    end = options.schedule_steps or last_step
+    return schedule(options.schedule, options.learning_rate, options.warmup_steps, end)
+
+
+def _loop_settings(setup: RunSetup, last_step: int) -> LoopSettings:
+    recipe = setup.recipe
+    return LoopSettings(
+        last_step=last_step,
+        seed=recipe.seed,
+        dtype=setup.dtype,
+        clip_norm=recipe.optimizer.clip_norm,
+        checkpoint_every=recipe.checkpoint_every,
+        evaluate_every=recipe.evaluate_every,
+    )
 
 
 def _open_folder(setup: RunSetup, start: Start, held: ExitStack) -> None:
