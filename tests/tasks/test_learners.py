@@ -1,4 +1,4 @@
-"""The four kinds: rows and targets as transformers' scripts make them, decoding, bad input."""
+"""Learners: rows and targets as transformers' scripts make them, decoding, bad input."""
 
 from __future__ import annotations
 
@@ -52,26 +52,26 @@ def question(context, answer="", start=None, asked="谁在北京？", kind="span
 
 
 def test_labels_become_numbers_in_the_cards_order_and_come_back():
-    kind = ClassifyLearner(OURS, ("neg", "pos"), 16)
+    learner = ClassifyLearner(OURS, ("neg", "pos"), 16)
     examples = [TextExample("0", "好", None, "pos"), TextExample("1", "差", "坏", "neg")]
-    prepared = kind.prepare(examples, training=True)
+    prepared = learner.prepare(examples, training=True)
     assert prepared.rows.targets.tolist() == [1, 0]
-    found = kind.decode(prepared, np.array([[0.0, 1.0], [2.0, 0.0]], np.float32))
+    found = learner.decode(prepared, np.array([[0.0, 1.0], [2.0, 0.0]], np.float32))
     assert [one.value for one in found] == ["pos", "neg"]
     assert found[0].details["probabilities"]["pos"] == pytest.approx(1 / (1 + math.exp(-1)), 1e-5)
     assert KINDS["classify"].each(None, examples, ["pos", "neg"]) == {"score": [1.0, 1.0]}
 
 
 def test_numbers_are_learnt_between_0_and_1_and_said_in_the_files_scale():
-    kind = RegressLearner(OURS, 0.0, 5.0, 16)
+    learner = RegressLearner(OURS, 0.0, 5.0, 16)
     examples = [TextExample("0", "好", "坏", "5", 5.0), TextExample("1", "好", "好", "2.5", 2.5)]
-    prepared = kind.prepare(examples, training=True)
+    prepared = learner.prepare(examples, training=True)
     assert prepared.rows.targets.tolist() == [1.0, 0.5]
-    model = BertForSequenceClassification(CONFIG.with_labels(kind.labels)).eval()
-    before = kind.decode(prepared, run_model(model, prepared.rows, kind.scores))
-    kind.finish(model)
+    model = BertForSequenceClassification(CONFIG.with_labels(learner.labels)).eval()
+    before = learner.decode(prepared, run_model(model, prepared.rows, learner.scores))
+    learner.finish(model)
     # The scale is in the head now: what any program computes is the number itself.
-    after = run_model(model, prepared.rows, kind.scores)[:, 0]
+    after = run_model(model, prepared.rows, learner.scores)[:, 0]
     assert after.tolist() == pytest.approx([one.value for one in before], abs=1e-5)
 
 
@@ -92,23 +92,23 @@ def test_first_pieces_get_the_tags_as_in_transformers(theirs):
 
 
 def test_a_token_without_pieces_is_outside():
-    kind = TagLearner(OURS, TAGS, 16)
+    learner = TagLearner(OURS, TAGS, 16)
     examples = [TagExample("0", ("北", "\u200b", "京"))]
-    prepared = kind.prepare(examples)
+    prepared = learner.prepare(examples)
     scores = np.zeros((len(prepared.rows.ids), 3), np.float32)
     scores[:, 1] = 5
-    assert kind.decode(prepared, scores)[0].value == ("B-LOC", "O", "B-LOC")
+    assert learner.decode(prepared, scores)[0].value == ("B-LOC", "O", "B-LOC")
 
 
 @given(st.lists(st.lists(st.sampled_from(["中", "cats", "a1b2", " "]), max_size=40), max_size=4))
 def test_every_token_is_tagged_however_long_the_sentence(sentences):
-    kind = TagLearner(OURS, TAGS, 8)
+    learner = TagLearner(OURS, TAGS, 8)
     examples = [TagExample(str(n), tuple(one)) for n, one in enumerate(sentences)]
-    prepared = kind.prepare(examples)
+    prepared = learner.prepare(examples)
     assert max(prepared.rows.lengths, default=0) <= 8
     # The scores name each piece's place: the tag of a token tells which piece decided it.
     nothing = np.zeros((len(prepared.rows.ids), 3), np.float32)
-    for sentence, prediction in zip(examples, kind.decode(prepared, nothing), strict=True):
+    for sentence, prediction in zip(examples, learner.decode(prepared, nothing), strict=True):
         assert len(prediction.value) == len(sentence.tokens)
     places = prepared.places
     there = [(n, t) for n, one in enumerate(sentences) for t, x in enumerate(one) if x.strip()]
@@ -120,12 +120,12 @@ def test_every_token_is_tagged_however_long_the_sentence(sentences):
 
 
 def test_entities_are_named_with_their_text():
-    kind = TagLearner(OURS, TAGS, 16)
+    learner = TagLearner(OURS, TAGS, 16)
     one = TagExample("0", ("在", "北", "京"), ("O", "B-LOC", "I-LOC"))
-    prepared = kind.prepare([one])
+    prepared = learner.prepare([one])
     scores = np.zeros((5, 3), np.float32)
     scores[[1, 2, 3], [0, 1, 2]] = 3
-    (found,) = kind.decode(prepared, scores)
+    (found,) = learner.decode(prepared, scores)
     assert found.details["entities"] == [{"type": "LOC", "start": 1, "end": 3, "text": "北京"}]
     card = load_card("ner_peopledaily")
     assert KINDS["tag"].each(card, [one], [found.value]) == {"score": [1.0]}
@@ -169,8 +169,8 @@ def test_windows_and_targets_are_those_of_run_qa(theirs, data):
     start = data.draw(st.integers(0, len(context) - 1))
     end = data.draw(st.integers(start + 1, len(context)))
     one = question(context, context[start:end], start)
-    kind = SpanLearner(OURS, length, stride)
-    prepared = kind.prepare([one], training=True)
+    learner = SpanLearner(OURS, length, stride)
+    prepared = learner.prepare([one], training=True)
     rows, targets = features_of_run_qa(theirs, one, length, stride)
     assert [prepared.rows.row(n).tolist() for n in range(len(prepared.rows))] == rows
     if not context[start:end].isspace():
@@ -212,9 +212,9 @@ def test_a_question_longer_than_the_row_is_cut_with_a_remark():
 
 def test_questions_whose_answer_is_nowhere_are_not_learnt_from():
     lost = question("我在北京。", "上海", -1)
-    kind = SpanLearner(OURS, 32)
-    assert len(kind.prepare([lost, question("我在北京。", "北京")], training=True).rows) == 1
-    assert len(kind.prepare([lost]).rows) == 1
+    learner = SpanLearner(OURS, 32)
+    assert len(learner.prepare([lost, question("我在北京。", "北京")], training=True).rows) == 1
+    assert len(learner.prepare([lost]).rows) == 1
 
 
 def test_a_text_of_100_000_characters_is_read_in_windows():
@@ -251,78 +251,80 @@ def scores_for(prepared, *peaks, low=-5.0):
 
 def test_the_answer_is_the_best_over_all_windows():
     context = "甲乙丙丁" * 10 + "我在北京"
-    kind = SpanLearner(OURS, 24, 4)
-    prepared = kind.prepare([question(context, "北京")], training=True)
+    learner = SpanLearner(OURS, 24, 4)
+    prepared = learner.prepare([question(context, "北京")], training=True)
     last = len(prepared.rows) - 1
     start, end = prepared.rows.targets[last].tolist()
-    (found,) = kind.decode(prepared, scores_for(prepared, (0, 9, 9, 1.0), (last, start, end, 2.0)))
+    (found,) = learner.decode(
+        prepared, scores_for(prepared, (0, 9, 9, 1.0), (last, start, end, 2.0))
+    )
     assert found.value == "北京"
     assert found.details["start"] == context.index("北京")
 
 
 def test_no_answer_is_as_likely_as_in_the_window_that_likes_it_least():
-    kind = SpanLearner(OURS, 24, 4, no_answer=True)
-    prepared = kind.prepare([question("甲乙丙丁" * 12)])
+    learner = SpanLearner(OURS, 24, 4, no_answer=True)
+    prepared = learner.prepare([question("甲乙丙丁" * 12)])
     assert len(prepared.rows) > 2
     scores = scores_for(prepared, (1, 9, 9, 1.0))
     starts = prepared.rows.cu_seqlens[:-1]
     scores[starts] = 4.0
     scores[starts[1]] = 0.5
-    (found,) = kind.decode(prepared, scores)
+    (found,) = learner.decode(prepared, scores)
     assert found.details["null_odds"] == pytest.approx(1.0 - 2.0)
     assert found.value
 
 
 def test_an_answer_lies_in_the_context_and_is_not_too_long():
-    kind = SpanLearner(OURS, 32, max_answer_length=2)
-    prepared = kind.prepare([question("甲乙丙丁", asked="我？")])
+    learner = SpanLearner(OURS, 32, max_answer_length=2)
+    prepared = learner.prepare([question("甲乙丙丁", asked="我？")])
     # [CLS] 我 ？ [SEP] 甲 乙 丙 丁 [SEP]: the question and the last [SEP] score high, in vain.
     scores = scores_for(prepared, (0, 1, 8, 9.0), (0, 5, 5, 3.0))
     scores[7, 1] = 4.0
-    (found,) = kind.decode(prepared, scores)
+    (found,) = learner.decode(prepared, scores)
     assert found.value == "乙"
 
 
 def test_judgements_are_spans_before_the_context():
-    kind = SpanLearner(OURS, 32, scorer="cjrc", yes_no=True, no_answer=True)
+    learner = SpanLearner(OURS, 32, scorer="cjrc", yes_no=True, no_answer=True)
     examples = [
         question("他在北京。", "YES", -1, kind="yes", number="1"),
         question("他在北京。", "NO", -1, kind="no", number="2"),
         question("他在北京。", "", -1, kind="none", number="3"),
         question("他在北京。", "北京", kind="span", number="4"),
     ]
-    prepared = kind.prepare(examples, training=True)
+    prepared = learner.prepare(examples, training=True)
     row = OURS.decode(prepared.rows.row(0))
     assert row.endswith("[SEP]是否他在北京。[SEP]")
     targets = prepared.rows.targets.tolist()
     assert targets == [[7, 7], [8, 8], [0, 0], [11, 12]]
     scores = scores_for(prepared, *((n, a, b, 4.0) for n, (a, b) in enumerate(targets)))
-    found = kind.decode(prepared, scores)
+    found = learner.decode(prepared, scores)
     assert [one.value for one in found] == ["YES", "NO", "", "北京"]
     values = [one.value for one in found]
     assert KINDS["span"].each(load_card("cmrc2018"), examples, values)["em"] == [1.0] * 4
     # A span that begins at 是 and ends in the text is none.
-    (mixed, *_) = kind.decode(prepared, scores_for(prepared, (0, 7, 12, 1.0)))
+    (mixed, *_) = learner.decode(prepared, scores_for(prepared, (0, 7, 12, 1.0)))
     assert mixed.value not in ("是否他在北京", "是")
 
 
 def test_the_threshold_for_no_answer_is_the_best_on_dev():
-    kind = SpanLearner(OURS, 32, scorer="squad2.0", no_answer=True)
+    learner = SpanLearner(OURS, 32, scorer="squad2.0", no_answer=True)
     examples = [
         question("他在北京。", "北京", number="1"),
         SpanExample("2", "谁？", "他在北京。", (), (), "none"),
         question("他在北京。", "北京", number="3"),
     ]
-    prepared = kind.prepare(examples)
-    start = kind.prepare(examples[:1], training=True).rows.targets[0].tolist()
-    other = kind.prepare([question("他在北京。", "北京", asked="谁？")], training=True)
+    prepared = learner.prepare(examples)
+    start = learner.prepare(examples[:1], training=True).rows.targets[0].tolist()
+    other = learner.prepare([question("他在北京。", "北京", asked="谁？")], training=True)
     second = other.rows.targets[0].tolist()
     scores = scores_for(prepared, (0, *start, 1.0), (1, *second, 1.0), (2, *start, 1.0))
     for row, null in enumerate((2.0, 5.0, 3.0)):
         scores[prepared.rows.cu_seqlens[row]] = null / 2
-    plain = kind.decode(prepared, scores)
+    plain = learner.decode(prepared, scores)
     assert [one.value for one in plain] == ["北京", "", ""]
-    tuned = kind.tuned(prepared, scores)
+    tuned = learner.tuned(prepared, scores)
     assert 1.0 < tuned.null_threshold < 3.0
     assert [one.value for one in tuned.decode(prepared, scores)] == ["北京", "", "北京"]
     assert tuned.saved()["null_threshold"] == tuned.null_threshold
@@ -345,12 +347,12 @@ def test_no_threshold_is_better_than_the_chosen_one(questions):
 
 
 def test_the_loss_of_spans_is_that_of_each_row_by_itself():
-    kind = SpanLearner(OURS, 24, 4)
-    prepared = kind.prepare([question("我在北京" * 12, "北京")], training=True)
+    learner = SpanLearner(OURS, 24, 4)
+    prepared = learner.prepare([question("我在北京" * 12, "北京")], training=True)
     model = BertForQuestionAnswering(CONFIG).eval()
     batch = gather(prepared.rows, np.arange(len(prepared.rows)))
     with torch.no_grad():
-        loss = float(kind.loss(model, batch))
+        loss = float(learner.loss(model, batch))
         expected = 0.0
         for number in range(len(prepared.rows)):
             row = torch.tensor(prepared.rows.row(number)[None].astype(np.int64))
@@ -366,7 +368,7 @@ def test_the_loss_of_spans_is_that_of_each_row_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("kind", "model", "examples"),
+    ("learner", "model", "examples"),
     [
         (
             ClassifyLearner(OURS, ("a", "b"), 32),
@@ -380,13 +382,13 @@ def test_the_loss_of_spans_is_that_of_each_row_by_itself():
         ),
     ],
 )
-def test_what_a_row_is_batched_with_changes_rounding_only(kind, model, examples):
-    together = kind.prepare(examples)
-    scores = run_model(model, together.rows, kind.scores)
+def test_what_a_row_is_batched_with_changes_rounding_only(learner, model, examples):
+    together = learner.prepare(examples)
+    scores = run_model(model, together.rows, learner.scores)
     starts = (
         together.rows.cu_seqlens if len(scores) > len(examples) else np.arange(len(examples) + 1)
     )
     for number in (0, 6, 33, 79):
-        alone = run_model(model, kind.prepare([examples[number]]).rows, kind.scores)
+        alone = run_model(model, learner.prepare([examples[number]]).rows, learner.scores)
         mine = scores[starts[number] : starts[number + 1]]
         np.testing.assert_allclose(mine, alone, atol=1e-5)
