@@ -159,7 +159,7 @@ class Span(Kind):
     ) -> Scores:
         """By the card's scorer; a question without a prediction counts 0."""
         gold = {example.id: example.answers for example in examples}
-        # What a scorer wants to know besides.
+        # Further arguments of some scorers.
         more: dict[str, dict[str, object]] = {
             "squad2.0": {"null_odds": null_odds},
             "cjrc": {"domains": {one.id: one.domain for one in examples if one.domain}},

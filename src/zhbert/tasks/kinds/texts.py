@@ -52,7 +52,7 @@ class TextKind(Kind):
         data: TableData = card.data
         seen: set[str] = set()
         for number, (where, record) in enumerate(records(source, data, counts)):
-            # Rows of other splits count: whoever predicts for the whole file counts them, too.
+            # The numbers count rows of other splits, too, as in predictions for the whole file.
             if split is not None and str(record.get(data.split_column, split)) != split:
                 continue
             text = joined_in(record, data.text, where)
