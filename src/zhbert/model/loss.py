@@ -10,6 +10,7 @@ pass makes every gradient from them by matrix products. Shift and normaliser are
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,47 @@ def _walk_block(
     return higher, total, label_logits
 
 
+def _gradients(
+    blocks: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    hidden: Tensor,
+    weight: Tensor,
+    narrow_weight: Tensor,
+    bias: Tensor,
+    *,
+    highest: Tensor,
+    total: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the log normaliser: for hidden (P, H), weight (V, H) and bias (V,).
+
+    Args:
+        blocks: the exponentials, (P, C) each, in the precision of the products.
+        shifts: (P,) for each block, what its logits were shifted by.
+        hidden, weight, bias: as given to the loss; ``narrow_weight`` is the weight in the products'
+            precision.
+        highest, total: (P,), the largest logits, and the sums of the exponentials below them.
+    """
+    dtype = narrow_weight.dtype
+    hidden_gradient = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+    weight_gradient = torch.empty_like(weight)
+    bias_gradient = torch.empty_like(bias)
+    start = 0
+    for shift, block in zip(shifts, blocks, strict=True):
+        stop = start + block.shape[1]
+        scale = ((shift - highest).exp_() / total)[:, None]
+        scaled = (hidden * scale).to(dtype)
+        if dtype == weight.dtype:
+            torch.mm(block.t(), scaled, out=weight_gradient[start:stop])
+            torch.mv(block.t(), scale[:, 0], out=bias_gradient[start:stop])
+        else:
+            weight_gradient[start:stop] = block.t() @ scaled
+            # A product with one column: the half-precision matrix-vector one is slow.
+            bias_gradient[start:stop] = (block.t() @ scale.to(dtype))[:, 0]
+        hidden_gradient.addcmul_(block @ narrow_weight[start:stop], scale)
+        start = stop
+    return hidden_gradient, weight_gradient, bias_gradient
+
+
 class _VocabularyCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -107,21 +149,9 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         if not wants_gradient:
             return loss, correct
 
-        hidden_gradient = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
-        weight_gradient = torch.empty_like(weight)
-        bias_gradient = torch.empty_like(bias)
-        for start, shift, block in zip(starts, shifts, blocks, strict=True):
-            stop = start + block.shape[1]
-            scale = ((shift - highest).exp_() / total)[:, None]
-            scaled = (hidden * scale).to(dtype)
-            if dtype == weight.dtype:
-                torch.mm(block.t(), scaled, out=weight_gradient[start:stop])
-                torch.mv(block.t(), scale[:, 0], out=bias_gradient[start:stop])
-            else:
-                weight_gradient[start:stop] = block.t() @ scaled
-                # A product with one column: the half-precision matrix-vector one is slow.
-                bias_gradient[start:stop] = (block.t() @ scale.to(dtype))[:, 0]
-            hidden_gradient.addcmul_(block @ narrow_weight[start:stop], scale)
+        hidden_gradient, weight_gradient, bias_gradient = _gradients(
+            blocks, shifts, hidden, weight, narrow_weight, bias, highest=highest, total=total
+        )
         own_gradient = None
         # Minus one at each label.
         if own is not None:
