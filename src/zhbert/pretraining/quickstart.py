@@ -29,6 +29,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import json_lines
 from zhbert.folders import Claim
 from zhbert.inference.fill import Filled, fill, open_mask_filler
+from zhbert.model.config import BertConfig
 from zhbert.pretraining.result import PretrainingResult
 from zhbert.pretraining.run import pretrain
 from zhbert.runtime import processors
@@ -277,7 +278,6 @@ class Quickstart:
         return self._fill(self.model or self._untrained(corpus, overrides), clozes)
 
     def _untrained(self, corpus: Corpus, overrides: Sequence[str]) -> BertForPreTraining:
-        from zhbert.model.config import BertConfig
         from zhbert.pretraining.start import new_model
 
         recipe = load_recipe(self.recipe, overrides)
