@@ -38,7 +38,7 @@ VERBS = {
     "download": ("zhbert.jobs.download", "fetch a model by its name, hub id or address"),
     "inspect": ("zhbert.jobs.inspect", "describe a checkpoint and which of its heads are trained"),
     "convert": ("zhbert.jobs.convert", "convert between TensorFlow, safetensors and PyTorch"),
-    "verify": ("zhbert.jobs.verify", "check if two models compute the same"),
+    "verify": ("zhbert.jobs.verify", "check that two models compute the same"),
     "shrink": ("zhbert.jobs.shrink", "make a model smaller: fewer layers, pieces, positions"),
     "extend": ("zhbert.jobs.extend", "give a model more positions, made from the trained ones"),
     "tasks": ("zhbert.jobs.tasks", "list the tasks, or describe one"),

@@ -1,1 +1,1 @@
-"""One file a verb: the wiring between the parts, and the only place that prints."""
+"""The verbs of the command line, one per file: arguments, one call below, printing."""

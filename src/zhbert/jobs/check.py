@@ -1,4 +1,4 @@
-"""Check a recipe and say what it would do, without training.
+"""Check a recipe and describe the run that it defines, without training.
 
 zhbert check tiny
 zhbert check bert-wwm-phase1 batch_size=1024 --corpus corpus
@@ -21,12 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_recipe_arguments(parser)
     parser.add_argument(
-        "--corpus", metavar="DIR", help="also count steps and epochs on this corpus"
+        "--corpus", metavar="DIR", help="also compute the number of epochs on this corpus"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """Check the recipe and print the result."""
     result = check(args.recipe, args.overrides, corpus=args.corpus)
     if args.json:
         console.print_json(result)

@@ -1,12 +1,12 @@
-"""Write a model in another format: safetensors, PyTorch's pickle, TensorFlow.
+"""Convert a model to another format: safetensors, PyTorch's pickle or TensorFlow.
 
 zhbert convert chinese_roberta_wwm_ext_L-12_H-768_A-12.zip rwx --to safetensors
 zhbert convert runs/tiny/final tiny-tf --to tensorflow
 zhbert convert rbt3 rbt3-half --to safetensors --dtype float16
 
-SRC is a folder, an archive of one, or a name ('zhbert models'). Numbers are kept
-bit for bit, unless --dtype asks for another type. Training on masked words
-alone leaves the pooler and the sentence-pair head at their random initial
+SRC is a folder, an archive of one, or a name ('zhbert models'). Values are kept
+bit for bit, unless --dtype is given. If a model was trained on masked words
+only, its pooler and its sentence-pair head still have their random initial
 values; --drop-untrained-heads leaves such heads out.
 """
 
@@ -24,23 +24,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("source", metavar="SRC", help="a model: folder, archive or name")
     parser.add_argument("out", metavar="DST", type=Path, help="the folder to write")
-    parser.add_argument("--to", required=True, choices=FORMATS, help="the form to write")
-    parser.add_argument("--dtype", choices=DTYPES, help="store numbers so (default: as SRC does)")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the format to write")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="the type of the tensors (default: as in SRC)"
+    )
     parser.add_argument(
         "--drop-untrained-heads", action="store_true",
-        help="leave out heads that hold initial random weights (zhbert inspect names them)",
+        help="leave out heads that still have random initial weights (see zhbert inspect)",
     )  # fmt: skip
     parser.add_argument(
         "--max-shard-size", metavar="SIZE",
-        help="safetensors: cut the file into parts of at most SIZE, as 500MB or 2GB",
+        help="safetensors: split the file into parts of at most SIZE, such as 500MB or 2GB",
     )  # fmt: skip
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace a model that stands in DST"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in DST")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say in one line what was written."""
+    """Convert the model and print a line on what was written."""
     from zhbert import console
     from zhbert.export.convert import convert
 

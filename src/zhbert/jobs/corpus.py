@@ -1,4 +1,4 @@
-"""Statistics of a corpus folder, and a few of its documents as a person would read them."""
+"""Show statistics of a corpus folder and a few of its documents as readable text."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``zhbert corpus``."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="what 'zhbert prepare' made")
-    parser.add_argument("--rows", type=int, default=3, help="how many documents to show (3)")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose (default: train)")
-    parser.add_argument("--verify", action="store_true", help="compare every shard's checksum")
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="a folder written by 'zhbert prepare'"
+    )
+    parser.add_argument("--rows", type=int, default=3, help="the number of documents to show (3)")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="train",
+        help="the split to show documents from (default: train)",
+    )
+    parser.add_argument("--verify", action="store_true", help="verify the checksum of every shard")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     corpus = Corpus.open(args.folder)
     if args.verify:
         corpus.verify()
-    # First, since it compares the vocabulary's size, by which pieces are counted.
+    # Called first because it checks the vocabulary size, which describe_corpus relies on.
     documents = sample_documents(corpus, args.split, args.rows)
     report = describe_corpus(corpus) | {"verified": args.verify, "documents": documents}
     if args.json:
@@ -65,7 +72,7 @@ def _print_document(split: str, document: dict[str, Any]) -> None:
 
 
 def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
-    """The table of both splits, and the lines under it."""
+    """Return the table of both splits and the lines below it."""
     table = console.table(str(corpus.folder), *(f">{split.replace('_', ' ')}" for split in SPLITS))
     for name in ("documents", "lines", "sentences", "words", "pieces"):
         table.add_row(name, *(f"{report['totals'][split][name]:,}" for split in SPLITS))

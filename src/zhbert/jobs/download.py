@@ -1,12 +1,12 @@
-"""Get a published model: by a catalogue name, a hub id, a URL, or an archive.
+"""Download a published model, given as a catalogue name, a hub id, a URL or an archive.
 
 zhbert download rbt3 --out models/rbt3
 zhbert download bert_tiny_cn --format tensorflow --out tiny-tf
 zhbert download https://example.org/model.zip
-zhbert download model.tgz --out model       (an archive that is here already)
+zhbert download model.tgz --out model       (a local archive)
 
 An interrupted download is resumed when the command runs again. Without --out
-the model stays in the cache, where every verb finds it by the same name, also
+the model stays in the cache, and every verb can open it by the same name, even
 without a network. The URL of an archive may end in its checksum:
 https://example.org/model.zip#sha256=0f3a... (64 hex digits)
 
@@ -33,20 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=tuple(FORMS),
-        help="of a model that the catalogue knows in both (default: pytorch)",
+        help="for models that the catalogue has in both formats (default: pytorch)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a model that is in DIR")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Get the model, and say where it is."""
+    """Download the model and print its folder."""
     from zhbert import console, terminal
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:
         terminal.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
     if args.out:
-        # Checked before anything is fetched.
+        # Checked before downloading.
         out = check_out(args.out, args.name, overwrite=args.overwrite)
         folder = save(args.name, out, form=args.format, replace=args.overwrite, quiet=quiet)
     else:

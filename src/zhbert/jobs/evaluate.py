@@ -4,13 +4,13 @@
   zhbert evaluate runs/mine/seed-0/final my-task.toml --data test.csv --json
   zhbert evaluate runs/tiny/final --corpus corpus
 
-TASK is a task's name ('zhbert tasks' lists them) or a card; FILE is written as the card says. The
-scores are in per cent, predicted in fp32 unless --precision says otherwise: the card's metrics and,
-of labels and tags, precision, recall and F1 of each, with their averages.
+TASK is a task's name ('zhbert tasks' lists them) or the path of a card, which also describes the
+format of FILE. The scores are in per cent: the card's metrics and, for labels and tags, precision,
+recall and F1 of each class, with averages. Predictions are computed in fp32 by default.
 
-With --corpus: the share of masked pieces of the corpus's held-out documents that MODEL predicts
-right, under the masks that every pretraining run is measured with, and beside it the share that the
-commonest piece alone would get right.
+With --corpus: the share of masked pieces in the corpus's held-out documents that MODEL predicts
+correctly, with the masks that pretraining runs are evaluated on, and for comparison the share that
+always predicting the most frequent piece would get.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ from zhbert.wording import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a model: folder, name or hub id")
-    parser.add_argument("task", metavar="TASK", nargs="?", help="a task's name, or a card's path")
-    parser.add_argument("--data", metavar="FILE", help="the examples, with labels")
+    parser.add_argument(
+        "task", metavar="TASK", nargs="?", help="a task's name, or the path of a card"
+    )
+    parser.add_argument("--data", metavar="FILE", help="labelled examples")
     parser.add_argument(
         "--corpus",
         metavar="DIR",
-        help="instead of TASK and --data: a corpus folder, for masked words of its held-out part",
+        help="instead of TASK and --data: a corpus folder, whose held-out text is masked",
     )
     add_split(parser, "FILE")
     add_encoding(parser, "FILE")

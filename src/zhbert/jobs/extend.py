@@ -1,9 +1,9 @@
-"""Make a model that reads longer rows from one that reads short ones.
+"""Give a model more positions, so that it accepts longer rows.
 
 zhbert extend chinese-roberta-wwm-ext --positions 1024 --out models/long
 zhbert extend MODEL --positions 2048 --new-rows repeat --out models/long
 
-The trained positions stay bit for bit: a row that fitted before gives the same
+The trained positions are kept bit for bit: rows that fitted before give the same
 outputs. The new ones are made from the trained ones and need further training:
 zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
     sequence_length=1024
@@ -11,11 +11,11 @@ zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
 hierarchical  every new row is a different mixture of two of the n trained ones
               (Su Jianlin, https://kexue.fm/archives/7947); up to n x n rows;
               the default
-repeat        the trained rows once more, as Longformer is initialised
+repeat        the trained rows repeated, as Longformer is initialised
               (https://arxiv.org/abs/2004.05150)
 
-MODEL is a folder, an archive or a name ('zhbert models'). More pieces instead
-of longer rows: 'zhbert vocab extend'. Less of either: 'zhbert shrink'.
+MODEL is a folder, an archive or a name ('zhbert models'). 'zhbert vocab extend'
+adds pieces; 'zhbert shrink' removes positions or pieces.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
         "--positions", type=int, required=True, metavar="N",
-        help="the longest row that the new model reads, in pieces",
+        help="the maximum length of the new model's rows, in pieces",
     )  # fmt: skip
     parser.add_argument(
         "--new-rows", choices=NEW_POSITIONS, default=NEW_POSITIONS[0],
-        help=f"how the new rows are made ({NEW_POSITIONS[0]})",
+        help=f"how new positions are made (default {NEW_POSITIONS[0]})",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extend, and say in one line what was written."""
+    """Extend the model and print a line on what was written."""
     from zhbert.console import out, print_json
     from zhbert.surgery.extend_positions import extend_positions
 

@@ -1,6 +1,6 @@
 """Fill the [MASK]s of a text.
 
-zhbert fill "今天天气很[MASK]。"          (by zhbert-mini, the model in this package)
+zhbert fill "今天天气很[MASK]。"          (with zhbert-mini, the model in this package)
 zhbert fill MODEL "使用语言[MASK][MASK]来预测"
 zhbert fill MODEL - < lines.txt          (one text a line)
 """
@@ -20,14 +20,14 @@ from zhbert.wording import without_secrets
 from zhbert.zoo.origin import origin_of
 from zhbert.zoo.packaged import DEFAULT
 
-# Texts that go through the model together when lines are read.
+# The batch size when lines are read.
 _BATCH = 32
-# Masks side by side in a table: six fit into 80 columns.
+# The number of masks side by side in a table: six fit into 80 columns.
 _COLUMNS = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the model, the text and the number of candidates."""
+    """Declare the verb's arguments."""
     parser.add_argument(
         "model", nargs="?", metavar="MODEL",
         help=f"model folder, archive, name or hub id (default: {DEFAULT})",
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_alone(text: str) -> None:
-    """Refuse a TEXT without [MASK] that is given alone: it may be a model's or a file's name."""
+    """Raise ZhbertError if the only argument has no [MASK]: it may be a model or a file name."""
     if text == "-" or "[MASK]" in text:
         return
     try:
@@ -56,7 +56,7 @@ def _check_alone(text: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fill the text or the lines of stdin and print what was found."""
+    """Fill the text or the lines of stdin and print the candidates."""
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
     name, quiet = args.model, args.quiet or args.json

@@ -1,4 +1,4 @@
-"""Fine-tune a model for a task, with one seed or several, and compare two runs.
+"""Fine-tune a model for a task with one or more seeds, or compare two runs.
 
   zhbert finetune lcqmc --model rbt3 --data tasks/lcqmc --out runs/lcqmc
   zhbert finetune lcqmc --model rbt3 --data tasks/lcqmc --out runs/lcqmc --seeds 10
@@ -7,15 +7,15 @@
       optimizer.learning_rate=2e-5,5e-5 batch_size=32,64
   zhbert finetune --compare runs/lcqmc-wwm runs/lcqmc-char
 
-TASK is a name ('zhbert tasks' lists them) or a card of your own. Its settings, by the family of
-the model, are overridden by key=value; values with commas make a grid, whose best point is chosen
-on dev. OUT gets summary.json, task.toml, settings.toml, and seed-K/ with final/, a model folder
-that transformers opens. The same command again goes on where a killed run stopped: seeds that are
-finished are not run again.
+TASK is a name ('zhbert tasks' lists them) or the path of a card. The card has settings for each
+model family; key=value overrides them. Values separated by commas make a grid, whose best point is
+chosen on dev. OUT gets summary.json, task.toml, settings.toml, and seed-K/ with final/, a model
+folder that transformers opens. To resume an interrupted run, run the same command again: finished
+seeds are kept.
 
 Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3 stops after three
 evaluations without a better score; evaluate_every and checkpoint_every, in steps; doc_stride and
-max_answer_length, of spans; precision, compile, threads, micro_batch_size; and
+max_answer_length, for questions; precision, compile, threads, micro_batch_size; and
 optimizer.warmup_share, .weight_decay, .epsilon and .clip_norm.
 """
 
@@ -38,12 +38,14 @@ from zhbert.wording import counted
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("task", metavar="TASK", nargs="?", help="a task's name, or a card's path")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override its settings")
+    parser.add_argument(
+        "task", metavar="TASK", nargs="?", help="a task's name, or the path of a card"
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="override a setting")
     parser.add_argument("--model", metavar="M", help="a folder, an archive, a name or a hub id")
     parser.add_argument("--data", metavar="DIR", help="the folder of the task's files")
     add_encoding(parser, "each of them")
-    parser.add_argument("--out", metavar="RUN", help="the run folder to write, or to go on with")
+    parser.add_argument("--out", metavar="RUN", help="the run folder to write or resume")
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="train with the seeds 0 to N - 1 (1)"
     )
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """Fine-tune, or compare two runs, and print the result."""
     if args.compare:
         others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
         if any(others):

@@ -1,12 +1,11 @@
-"""What a checkpoint holds, and which of its heads were ever trained.
+"""Describe a checkpoint: format, shape, vocabulary, and which of its heads are trained.
 
 zhbert inspect rbt3
 zhbert inspect chinese_L-12_H-768_A-12.zip
 zhbert inspect runs/tiny/final/model.safetensors --json
 
-PATH is a model folder of any format, an archive, a name of the catalogue, a hub
-id, an address, or a file of weights. Tensors are read one at a time, and no
-model is built.
+PATH is a model folder of any format, an archive, a name in the catalogue, a hub
+id, a URL, or a weights file. Tensors are read one at a time; no model is built.
 """
 
 from __future__ import annotations
@@ -32,22 +31,22 @@ _WORDS = {
     "question_answering": "questions",
 }
 _UNITS = ("B", "kB", "MB", "GB", "TB")
-# How many names of a long list are shown; --json has all of them.
+# The number of names shown of a long list; --json has all of them.
 _SHOWN = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the path."""
+    """Declare the verb's arguments."""
     parser.add_argument("path", metavar="PATH", help="model folder, archive, name or weights file")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect and print; the exit code is 0 also where something is wrong with the model."""
+    """Inspect the model and print the result; the exit code is 0 even if the model has faults."""
     from zhbert import console
 
     path = without_secrets(args.path)
     files = find_files(args.path, quiet=args.quiet)
-    # Imported only now: for a wrong path, nobody should have to wait for torch.
+    # Importing torch takes seconds, so a wrong path is reported first.
     from zhbert.model.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(files)
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(path: str, files: ModelFiles, found: Inspection) -> dict[str, Any]:
-    """The whole inspection, for ``--json``."""
+    """Return the whole inspection, for ``--json``."""
     result: dict[str, Any] = {"path": path, "folder": str(files.folder), "bytes": found.size}
     result |= dataclasses.asdict(found)
     for name, head in found.heads.items():
@@ -125,8 +124,7 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.encoder.present:
         yield "encoder", _state(found.encoder)
     for name, head in found.heads.items():
-        # These three are part of every pretrained BERT; of other heads it is no news that they
-        # are missing.
+        # Every pretrained BERT has these three; other heads are mentioned only if present.
         if head.present or name in ("masked_words", "sentence_pair", "pooler"):
             yield _WORDS[name], _state(head) + _remark(name, found)
     if found.decoder != "shared":

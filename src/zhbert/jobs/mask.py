@@ -1,4 +1,4 @@
-"""Show what masking does to a text: as it is, in words, masked by characters and by whole words.
+"""Show a text, its words, and its masks by characters and by whole words.
 
 zhbert mask 使用语言模型来预测下一个词的probability。
 zhbert mask - < lines.txt          (one text a line)
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zhbert.data.mask_text import MaskedText, Masks
     from zhbert.text.tokenizer import Tokenizer
 
-# What a strategy's row is called, as Chinese-BERT-wwm prints it: Chinese, English.
+# The Chinese and English label of each strategy's row, as in Chinese-BERT-wwm.
 _NAMES = {
     "char": ("字掩码", "character masking"),
     "wwm": ("全词掩码", "whole word masking"),
@@ -29,35 +29,37 @@ _NAMES = {
     "ngram": ("N元掩码", "n-gram masking"),
 }
 _STYLES = {"mask": "bold red", "random": "bold yellow", "kept": "bold green"}
-# Below this width the labels stand above the texts, not beside them.
+# In narrower terminals, labels are printed above the texts instead of beside them.
 _NARROW = 72
-# Pieces of the longest row of a published model, without [CLS] and [SEP].
+# The maximum row length of published models, in pieces, without [CLS] and [SEP].
 _LONGEST = 510
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the text and how to cut and mask it."""
+    """Declare the verb's arguments."""
     from zhbert import options
 
-    parser.add_argument("text", metavar="TEXT", help="the text; - reads texts from stdin, by line")
+    parser.add_argument(
+        "text", metavar="TEXT", help="the text; - reads one text per line from stdin"
+    )
     parser.add_argument(
         "--strategy",
         default="wwm",
         metavar="NAME",
-        help=f"{', '.join(STRATEGIES)} (default wwm); char is shown in any case",
+        help=f"{', '.join(STRATEGIES)} (default wwm); char is always shown as well",
     )
     options.add_segmenter_arguments(parser)
     parser.add_argument(
         "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: the shipped one)"
     )
     parser.add_argument(
-        "--rate", type=float, default=0.15, help="share of the pieces to predict (default 0.15)"
+        "--rate", type=float, default=0.15, help="the share of pieces to predict (default 0.15)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws other masks (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the masks (default 0)")
     parser.add_argument(
         "--replace",
         action="store_true",
-        help="show what training sees: 80 %% [MASK], 10 %% a random piece, 10 %% kept",
+        help="replace pieces as in training: 80 %% [MASK], 10 %% a random piece, 10 %% kept",
     )
     options.add_reading_arguments(parser)
 
@@ -122,7 +124,7 @@ def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[Ma
 
 
 def print_table(result: MaskedText) -> None:
-    """The four rows: side by side with their names, or under them on a narrow terminal."""
+    """Print the four rows beside their labels, or below them in a narrow terminal."""
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
@@ -175,7 +177,7 @@ def _coloured(masks: Masks) -> Text:
 
 
 def _remarks(result: MaskedText, special_tokens: Collection[str]) -> Iterator[str]:
-    """What a reader of one table may wonder about."""
+    """Yield explanations of one table."""
     counts = ", ".join(
         f"{len(masks.predicted)} ({strategy})" for strategy, masks in result.masks.items()
     )

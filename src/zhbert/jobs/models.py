@@ -1,4 +1,4 @@
-"""List the published models, or show one: its shape, and how to get and open it.
+"""List the published models, or describe one: its shape, and how to download and open it.
 
 zhbert models
 zhbert models --language cn --size small
@@ -33,7 +33,7 @@ _WHERE = {
     "tensorflow_archive": "TensorFlow",
     "paddlehub_module": "PaddleHub",
 }
-# The width of the column of labels.
+# The width of the label column.
 _LABEL = 11
 _SURE = {
     "published": "",
@@ -46,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
         "name", nargs="?", metavar="NAME",
-        help="show this model: a name, another name of it, or a hub id",
+        help="describe this model: a name, an alias or a hub id",
     )  # fmt: skip
     parser.add_argument(
-        "--language", choices=_choices("language"), help="list only models of this language"
+        "--language", choices=_choices("language"), help="list only models for this language"
     )
     parser.add_argument(
         "--size", choices=SIZES,
-        help="list only this size: large has 24 layers or more, base 12, small fewer; tiny is "
-        "narrower than 768 as well",
+        help="list only this size: large (24 layers or more), base (12 or more), small (fewer), "
+        "tiny (fewer, and hidden size below 768)",
     )  # fmt: skip
     parser.add_argument(
-        "--source", choices=_choices("source"), help="list only what this reference publishes"
+        "--source", choices=_choices("source"), help="list only models from this reference"
     )
 
 
@@ -66,7 +66,7 @@ def _choices(field: str) -> list[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the models that the filters leave, or show one."""
+    """List the models that pass the filters, or describe one."""
     from zhbert import console
 
     filters = {key: getattr(args, key) for key in ("language", "size", "source")}
@@ -92,10 +92,10 @@ def _list(chosen: list[ModelCard], quiet: bool) -> None:
     from zhbert import console
 
     table = console.table("=model", "=lang", ">shape", ">params", "source", "=forms")
-    # In a narrow window this column is shortened.
+    # This column is shortened in narrow windows.
     table.columns[4].overflow = "ellipsis"
     for card in chosen:
-        # zhbert does not fetch Paddle modules; 'zhbert models NAME' shows them.
+        # zhbert does not download Paddle modules; 'zhbert models NAME' shows them.
         forms = " ".join(form for form in card.forms if form != "paddle")
         shape = f"{card.num_layers}x{card.hidden_size}"
         params = f"{count_parameters(card) / 1e6:.1f}M"
@@ -122,7 +122,7 @@ def _show(card: ModelCard) -> None:
     out.print(console.facts(_facts(card), _LABEL))
     for field, label in _WHERE.items():
         if place := getattr(card, field):
-            # Not broken into lines, so that it can be copied.
+            # Not wrapped, so that it can be copied.
             out.print(f"{label:<{_LABEL}}  {place}", soft_wrap=True)
     if warning := head_warning(card):
         out.print(f"\nWARNING {warning}", style="bold red", soft_wrap=False)

@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--vocabulary-size", type=int, default=21128, metavar="N",
-        help="pieces, for a recipe or a shape (21128)",
+        help="the vocabulary size of a recipe or a shape (21128)",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Count, and print the table."""
+    """Count the parameters and print the table."""
     from zhbert import console
     from zhbert.model.parameters import parameters_of
 

@@ -1,9 +1,9 @@
-"""Raw text files -> a corpus folder of words and pieces, ready for pretraining.
+"""Prepare raw text for pretraining: write a corpus folder of words and pieces.
 
-Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and SogouCS' articles (.gz,
-.bz2, .xz, .zst too), folders, and stdin (-). Cuts the text into documents, lines, sentences, words
-and pieces, and writes them to OUT. Work that was interrupted goes on where it stopped: run the same
-command again. The result does not depend on --workers.
+Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and SogouCS' articles (also
+.gz, .bz2, .xz, .zst), folders, and stdin (-). Splits the text into documents, lines, sentences,
+words and pieces, and writes them to OUT. To resume interrupted work, run the same command again.
+The result does not depend on --workers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from zhbert.text.simplify import TRADITIONAL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``zhbert prepare``."""
+    """Declare the verb's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILES", help="files or folders; - is stdin")
-    parser.add_argument("--out", required=True, type=Path, help="the corpus folder to make")
+    parser.add_argument("--out", required=True, type=Path, help="the corpus folder to write")
     parser.add_argument(
         "--vocab",
         type=Path,
@@ -37,38 +37,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--traditional",
         choices=TRADITIONAL,
         default="characters",
-        help="how traditional text is simplified, for finding words only (default: characters)",
+        help="how traditional text is simplified before segmentation; the corpus keeps the "
+        "original text (default: characters)",
     )
     parser.add_argument(
         "--documents",
         choices=DOCUMENTS,
         default="blank",
-        help="in txt, what is a document: the text up to a blank line, a line, a file",
+        help="what a document is in text files: the text up to a blank line, a line, or the whole "
+        "file (default: blank)",
     )
     options.add_reading_arguments(parser)
     parser.add_argument(
         "--held-out",
         type=float,
         default=0.01,
-        help="share of documents set aside (default 0.01; at least one, unless it is 0)",
+        help="the share of documents held out for evaluation (default 0.01; at least one document, "
+        "unless it is 0)",
     )
     parser.add_argument(
-        "--deduplicate", action="store_true", help="drop lines that stood before in the input"
+        "--deduplicate", action="store_true", help="drop lines that occurred earlier in the input"
     )
     parser.add_argument(
         "--on-error",
         choices=ON_ERROR,
         default="skip",
-        help="what cannot be read is skipped and counted, or stops the work (default: skip)",
+        help="skip and count unreadable input, or stop (default: skip)",
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one for each CPU)")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a corpus that stands in OUT"
+        "--workers", type=int, help="the number of processes (default: one per CPU)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a corpus in OUT")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare, and print the account."""
+    """Prepare the corpus and print a summary."""
     begin = time.perf_counter()
     try:
         with progress_bar(args.quiet or args.json) as progress:
@@ -107,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[PrepareProgress]:
-    """A progress bar for each stage: MB, MB/s and the time left."""
+    """Show a progress bar for each stage, with MB, MB/s and the remaining time."""
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
     from rich.progress import TransferSpeedColumn as Speed
 

@@ -1,4 +1,4 @@
-"""Train a masked language model by a recipe.
+"""Train a masked language model from a recipe.
 
   zhbert pretrain tiny --corpus corpus --out runs/tiny
   zhbert pretrain tiny --corpus corpus --out runs/tiny --resume
@@ -6,7 +6,7 @@
   torchrun --nproc-per-node 2 -m zhbert pretrain tiny --corpus corpus --out runs/tiny
 
 OUT gets recipe.toml (with every value), provenance.json, metrics.jsonl, checkpoints/, and final/,
-a model folder that transformers opens. Ctrl-C saves first; --resume goes on.
+a model folder that transformers opens. Ctrl-C saves a checkpoint, from which --resume continues.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ from zhbert.wording import without_secrets
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_recipe_arguments(parser)
-    parser.add_argument("--corpus", required=True, metavar="DIR", help="what 'zhbert prepare' made")
+    parser.add_argument(
+        "--corpus", required=True, metavar="DIR", help="a folder written by 'zhbert prepare'"
+    )
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on from RUN's newest checkpoint")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from RUN's newest checkpoint"
+    )
     parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
-    parser.add_argument("--tensorboard", action="store_true", help="write RUN/tensorboard too")
+    parser.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """Train the model and print its folder."""
     rank = int(os.environ.get("RANK", "0"))
     try:
         result = pretrain(

@@ -1,15 +1,15 @@
-"""The model in the box learns your text: the whole pipeline in some minutes, before and after.
+"""Train the packaged model on your text in minutes, and compare it before and after.
 
-zhbert quickstart                                (the sample text that ships with the package)
+zhbert quickstart                                (the sample text of the package)
 zhbert quickstart my.txt more.jsonl --out runs/mine
 zhbert quickstart my.txt --from chinese-roberta-wwm-ext
 zhbert quickstart my.txt --from scratch
 
-Words and masks, a corpus of which a tenth is held out, training by the recipe 'quickstart' (from
-scratch: 'quickstart-scratch'); masks filled and held-out accuracy, before and after. OUT is then a
-run folder with a model folder in OUT/final; the corpus lies in OUT-corpus. Ctrl-C saves first;
---resume goes on. The exit code is 1 if the model is worse than the one that it began as (from
-scratch: worse than always guessing the most frequent piece).
+This is the whole pipeline: words and masks, a corpus with a tenth held out, training with the
+recipe 'quickstart' (from scratch: 'quickstart-scratch'), and filled masks and held-out accuracy
+before and after. RUN is a run folder with the model in RUN/final; the corpus is in RUN-corpus.
+Ctrl-C saves a checkpoint, from which --resume continues. The exit code is 1 if the model is worse
+than before (from scratch: worse than always predicting the most frequent piece).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _WHAT_HELPS = (
     "in 8, and 160 MB to 46 % in 6 minutes of a GPU"
 )
 
-# The masked sentences, each as it was filled before and after.
+# The masked sentences, each as filled before and after training.
 _BeforeAndAfter = Sequence[tuple[Cloze, Filled, Filled]]
 
 
@@ -58,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         default=DEFAULT,
         metavar="MODEL",
-        help="the model to go on with: a folder, an archive or a name (default: the one in "
-        "the box, zhbert-mini); scratch: a new one",
+        help="the model to start from: a folder, an archive or a name (default: zhbert-mini, the "
+        "model in this package); scratch: a new one",
     )
     parser.add_argument(
         "--out", default="runs/quickstart", metavar="RUN", help="the run folder to write"
     )
-    parser.add_argument("--resume", action="store_true", help="go on where it was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart")
     parser.add_argument(
         "--set",
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run every stage and compare the model with what it was."""
+    """Run every stage and print the comparison of the model before and after."""
     try:
         with advising("run it again with --resume"):
             return _run(args)
@@ -150,7 +150,7 @@ def _to_go_on() -> str:
 def _print_stage(number: int, title: str, silent: bool) -> None:
     if not silent:
         console.out().print(f"\n{number}/5  {title}", style="bold")
-        # The stages' own progress is on stderr: keep the two in order in a log.
+        # Flushed to keep stdout and the progress on stderr in order in a log.
         sys.stdout.flush()
 
 

@@ -1,4 +1,4 @@
-"""List the recipes that ship with zhbert, show one, or copy it to edit.
+"""List the recipes of this package, show one, or copy one to edit.
 
 zhbert recipes
 zhbert recipes show tiny
@@ -21,11 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("action", nargs="?", choices=("list", "show", "copy"), default="list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe's name")
-    parser.add_argument("to", nargs="?", metavar="TO", help="copy: the new file (./NAME.toml)")
+    parser.add_argument(
+        "to", nargs="?", metavar="TO", help="copy: the new file (default ./NAME.toml)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line says."""
+    """List the recipes, show one, or copy one."""
     if args.action == "list":
         if args.name:
             raise ZhbertError(f"'{args.name}': to see one recipe: zhbert recipes show {args.name}")

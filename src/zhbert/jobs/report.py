@@ -1,15 +1,14 @@
-"""Tables and pictures of runs: printed, and as Markdown, CSV and one HTML file.
+"""Report on runs: print tables, and write Markdown, CSV and one HTML file with figures.
 
   zhbert report runs/lcqmc-wwm runs/lcqmc-char --out report
   zhbert report runs/*-wwm runs/*-char --base char --out report
   zhbert report runs/wwm runs/char --out curves --overwrite
 
-A RUN is a folder that 'zhbert finetune' or 'zhbert pretrain' wrote, finished or
-not. Scores are shown as "maximum (mean)" over the seeds, beside the published
-ones where the split is the same, and as shares of a base model's scores. --base
-names that model, one of the runs' or a published one ("RoBERTa-wwm-ext"), and
-adds the differences from it, tested by a paired bootstrap. report.html needs no
-network.
+A RUN is a folder written by 'zhbert finetune' or 'zhbert pretrain', finished or
+not. Scores are shown as "maximum (mean)" over the seeds, with published scores
+on the same split, and as shares of a base model's scores. --base selects that
+model, one of the runs' or a published one ("RoBERTa-wwm-ext"), and adds the
+differences from it, tested by a paired bootstrap. report.html needs no network.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--base", metavar="MODEL", help="measure the others by this model (default: the first)"
+        "--out", type=Path, required=True, metavar="DIR", help="the folder to write"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a report that stands in DIR"
+        "--base", metavar="MODEL", help="compare the others with this model (default: the first)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a report in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, write, and print the scores."""
+    """Read the runs, write the report and print the scores."""
     from zhbert import console
     from zhbert.report.build import gather
     from zhbert.report.write import as_data, check_out, write_report
@@ -81,7 +80,7 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 
 
 def _scores(report: Report) -> Table:
-    """The scores of the models of the runs: a row for each metric of a task and each model."""
+    """Return the runs' scores as a table, with a row for each metric of a task and each model."""
     from zhbert import console
 
     relative = report.relative

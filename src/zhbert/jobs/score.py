@@ -1,17 +1,17 @@
-"""Score predictions as a benchmark's own scorer does, without a model.
+"""Score predictions as the benchmark's official scorer does, without a model.
 
 zhbert score cmrc2018 cmrc2018_dev.json predictions.json
 zhbert score squad2.0 dev-v2.0.json predictions.json --null-odds null_odds.json
 zhbert score rte dev.tsv RTE.tsv --json
 zhbert score ner_peopledaily dev.txt tagged.txt
 
-PREDICTIONS is what the benchmark wants to be handed in:
+PREDICTIONS has the benchmark's submission format:
   questions  JSON, {"id": "answer"}, or CJRC's [{"id": ..., "answer": ...}]
   labels     GLUE's TSV with the columns index and prediction; a CSV; JSON lines
-  numbers    with id and label; or a prediction a line, in the order of GOLD, or
-             as many numbers as labels, of which the largest counts
-  tags       GOLD with other tags in their place, or in one column more;
-             CLUENER's lines
+  numbers    with id and label; or one prediction a line in the order of GOLD,
+             or a score for each label a line, the largest being the prediction
+  tags       GOLD with the predicted tags instead of its own or in a further
+             column; CLUENER's lines
 A question without a prediction counts 0; all other examples must have one.
 """
 
@@ -31,14 +31,14 @@ from zhbert.wording import counted
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "task", metavar="TASK", help="the name of a task ('zhbert tasks' lists them), or a card"
+        "task", metavar="TASK", help="a task's name ('zhbert tasks' lists them), or a card's path"
     )
-    parser.add_argument("gold", type=Path, metavar="GOLD", help="the examples with their labels")
+    parser.add_argument("gold", type=Path, metavar="GOLD", help="labelled examples")
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="see above")
     parser.add_argument(
         "--null-odds", type=Path, metavar="FILE",
-        help="SQuAD 2.0: JSON, {id: how surely there is no answer}, or predict's .jsonl; adds the "
-        "best threshold",
+        help="SQuAD 2.0: JSON of {id: score for no answer}, or predict's .jsonl; adds the best "
+        "threshold",
     )  # fmt: skip
     add_split(parser, "GOLD")
     add_encoding(parser, "GOLD")
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value in result["metrics"].items():
         table.add_row(name, f"{value:.2f}", style="bold")
     for name, value in result["further"].items():
-        # Counts and thresholds are no per cent.
+        # Counts and thresholds are not percentages.
         text = f"{value:,}" if isinstance(value, int) else f"{value:.2f}"
         table.add_row(name, f"{value:g}" if name.endswith("_thresh") else text)
     console.out().print(table)

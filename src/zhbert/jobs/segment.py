@@ -1,9 +1,9 @@
-"""Cut text into words: the text's lines come out with spaces between the words.
+"""Segment text into words: print its lines with spaces between the words.
 
 zhbert segment text.txt
 zhbert segment text.txt --segmenter ltp --segmenter-model LTP/tiny
-zhbert segment text.txt --segmenter jieba --against thulac  (where they differ)
-zhbert segment test.txt --gold test_gold.txt                (how good they are)
+zhbert segment text.txt --segmenter jieba --against thulac  (compare two segmenters)
+zhbert segment test.txt --gold test_gold.txt                (score a segmenter)
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from zhbert.text.segmenters.protocol import describe_segmenter, describe_unalign
 from zhbert.text.simplify import TRADITIONAL
 from zhbert.wording import counted
 
-# A gold line must meet the whole of its own line: only beyond this are lines read in parts.
+# Longer lines are read in parts; a gold line has to be compared with a whole line.
 _LONGEST_LINE = 1 << 26
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``zhbert segment``."""
+    """Declare the verb's arguments."""
     parser.add_argument("file", metavar="FILE", help=f"{options.FILES}; - is stdin")
     options.add_reading_arguments(parser)
     options.add_segmenter_arguments(parser)
@@ -42,26 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         metavar="NAME",
-        help="show where this other segmenter, without --user-words, cuts differently",
+        help="compare with this segmenter, which is used without --user-words",
     )
     parser.add_argument("--against-model", metavar="MODEL", help="the other segmenter's model")
     parser.add_argument(
         "--gold",
         metavar="GOLD",
-        help="score the words: the same lines as FILE's with blanks between the right words (FILE "
-        "may be GOLD itself: its blanks are taken out first)",
+        help="score the words: a file with the lines of FILE and blanks between the correct words "
+        "(FILE may be GOLD itself; its blanks are removed first)",
     )
     parser.add_argument(
         "--top",
         type=int,
         default=10,
         metavar="N",
-        help="with --against or --gold: how many differences and lines to show (10)",
+        help="with --against or --gold: the number of differences and lines to show (10)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the lines of FILE, words apart, or how the words compare with others."""
+    """Print the lines of FILE with separated words, or a comparison of the words."""
     _check(args)
     segmenter = load_segmenter(
         args.segmenter,
@@ -109,7 +109,7 @@ def _say(args: argparse.Namespace, remarks: Iterable[str]) -> None:
 
 
 def _lines_for_gold(args: argparse.Namespace) -> Iterator[list[str]]:
-    """The lines of FILE; if it is GOLD itself, without the blanks that give the words away."""
+    """Yield the lines of FILE, without the blanks between words if FILE is GOLD itself."""
     file = Path(args.file)
     is_gold = args.file != "-" and file.exists() and file.samefile(args.gold)
     for lines in read_lines(args.file, options.reading_of(args), _LONGEST_LINE):
@@ -154,7 +154,7 @@ def _print(
 
 
 def _name(side: dict[str, Any]) -> str:
-    """A segmenter or a gold file for people."""
+    """Return a readable name of a segmenter or a gold file."""
     if "file" in side:
         return f"gold, {side['file']}"
     model = side["options"].get("model", "default")
@@ -162,7 +162,7 @@ def _name(side: dict[str, Any]) -> str:
     return name if model == "default" else f"{name}, model {model}"
 
 
-# What stands before a difference, and the words of both sides.
+# A label for the difference, and the words of both sides.
 _Row = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 

@@ -1,20 +1,19 @@
-"""Make a small model from a large one: fewer layers, fewer pieces, shorter rows.
+"""Make a model smaller: fewer layers, fewer pieces, fewer positions.
 
 zhbert shrink chinese-roberta-wwm-ext --layers 0,1,2 --out models/start
 zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
 zhbert shrink MODEL --vocab-from law.txt --vocab-size 8000 --out models/law
 zhbert shrink MODEL --positions 256 --out models/short
 
-The published small models began as the first layers of a large one
-(https://github.com/ymcui/Chinese-BERT-wwm): RBT3, RBT4 and RBT6 as layers 0-2,
-0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 as layers 0-2 of RoBERTa-wwm-ext-large.
-Then they were trained further, which a model with fewer layers needs:
+The published small models were initialised with the first layers of a large one
+(https://github.com/ymcui/Chinese-BERT-wwm): RBT3, RBT4 and RBT6 with layers 0-2,
+0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 with layers 0-2 of RoBERTa-wwm-ext-large.
+A model with fewer layers needs further training, as these had:
 zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
 
-What is kept is kept bit for bit, heads included. With a smaller vocabulary or
-fewer positions, text that still fits (all its pieces are kept, and no row is
-longer than --positions) gives the same outputs as before. 'zhbert extend' makes
-longer models.
+Weights that remain are the same bit for bit, heads included. With a smaller
+vocabulary or fewer positions, text whose pieces and length are still supported
+gives the same outputs as before. 'zhbert extend' adds positions.
 MODEL is a folder, an archive or a name ('zhbert models').
 """
 
@@ -25,7 +24,7 @@ from typing import Any
 
 from zhbert.model.folder import train_on
 
-# Lost pieces in the table; --json has them all.
+# The number of lost pieces in the table; --json has all of them.
 _SHOWN = 10
 
 
@@ -37,34 +36,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
         "--layers", metavar="LIST",
-        help="what to keep, counted from 0 and in this order: 0,1,2 or 0-2; -1 is the last "
-        "(--layers=-1); without it, all",
+        help="the layers to keep, in this order, counted from 0: 0,1,2 or 0-2; -1 is the last "
+        "(--layers=-1); default: all",
     )  # fmt: skip
     vocabulary = parser.add_mutually_exclusive_group()
     vocabulary.add_argument(
-        "--vocab", metavar="NEW", help="a vocab.txt of pieces of the model: keep these rows"
+        "--vocab", metavar="NEW", help="a vocab.txt with a part of the model's pieces: keep these"
     )
     vocabulary.add_argument(
         "--vocab-from", nargs="+", metavar="FILE",
-        help="text: keep the pieces that it uses most, special tokens and ASCII characters",
+        help="text: keep its most frequent pieces, special tokens and ASCII characters",
     )  # fmt: skip
     parser.add_argument(
         "--vocab-size", type=int, metavar="N",
-        help="with --vocab-from: keep N pieces (without it, all that the text uses)",
+        help="with --vocab-from: keep N pieces (default: all that the text uses)",
     )  # fmt: skip
     parser.add_argument(
-        "--positions", type=int, metavar="N", help="keep the first N positions: the longest row"
+        "--positions",
+        type=int,
+        metavar="N",
+        help="keep the first N positions, the new maximum length of rows",
     )
     parser.add_argument(
         "--corpus", nargs="+", metavar="FILE",
-        help="text: report what it loses by the smaller vocabulary",
+        help="text: report its pieces that the smaller vocabulary lacks",
     )  # fmt: skip
     options.add_reading_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shrink, and print the parameters before and after."""
+    """Shrink the model and print its parameters before and after."""
     from zhbert import options
     from zhbert.console import print_json
     from zhbert.surgery.shrink import shrink

@@ -1,11 +1,11 @@
-"""List the tasks to fine-tune on, or show one: its files, labels, settings and published results.
+"""List the fine-tuning tasks, or describe one: files, labels, settings and published results.
 
 zhbert tasks
 zhbert tasks lcqmc
 zhbert tasks my-task.toml
 zhbert tasks lcqmc --card > my-task.toml
 
-A card is a TOML file; --card prints it, as a start for one of your own.
+A card is a TOML file; --card prints it, so that you can make your own from it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from zhbert.wording import counted
 if TYPE_CHECKING:
     from rich.table import Table
 
-# Columns that the label of a fact takes.
+# The width of the label column.
 _LABEL = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="show this task: a name, or a card's file"
+        "name", nargs="?", metavar="NAME", help="describe this task: a name, or the path of a card"
     )
-    parser.add_argument("--card", action="store_true", help="print NAME's file as it is")
+    parser.add_argument("--card", action="store_true", help="print NAME's card as it is")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the tasks, or show one."""
+    """List the tasks, or describe one."""
     if args.card:
         if args.name is None:
             raise ZhbertError("--card: whose? zhbert tasks NAME --card")
@@ -63,9 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(card: TaskCard) -> dict[str, Any]:
-    """The card as plain data, its name first, for ``--json``."""
+    """Return the card as plain data, with the name first, for ``--json``."""
     table = dataclasses.asdict(card)
-    # How the file is written is nobody's business.
     del table["written"]
     return {"name": table.pop("name"), **table, "path": str(card.path)}
 
@@ -75,7 +74,7 @@ def _print_file(card: TaskCard) -> None:
     if sys.stdout.isatty():
         sys.stdout.write(raw.decode("utf-8-sig"))
     else:
-        # Bytes: the copy must be UTF-8 whatever the environment's encoding is, or it is no card.
+        # Written as bytes, because a card must be UTF-8 whatever the environment's encoding.
         sys.stdout.flush()
         sys.stdout.buffer.write(raw)
 
@@ -83,7 +82,7 @@ def _print_file(card: TaskCard) -> None:
 def _list(cards: list[TaskCard], quiet: bool) -> None:
     table = console.table("=task", "=kind", "=lang", "=metrics", "what")
     for card in cards:
-        # "LCQMC: do two questions mean the same?" stands in a row that begins with the name.
+        # "LCQMC: do two questions mean the same?": the row already begins with the name.
         what = card.title.partition(": ")[2] or card.title
         table.add_row(card.name, card.kind, card.language, ",\n".join(card.metrics), what)
     console.out().print(table)
@@ -163,7 +162,7 @@ def _settings_table(card: TaskCard) -> Table:
 
 
 def _number(value: float) -> str:
-    """A setting in few characters.
+    """Format a setting briefly.
 
     >>> _number(128), _number(0.1), _number(1e-4), _number(2.5e-5)
     ('128', '0.1', '1e-4', '2.5e-5')

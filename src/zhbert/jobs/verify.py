@@ -1,12 +1,12 @@
-"""Do two models compute the same? The same input through both, layer by layer.
+"""Check that two models compute the same by comparing their outputs layer by layer.
 
 zhbert verify chinese_L-12_H-768_A-12 converted/
 zhbert verify runs/tiny/final runs/tiny/final --with transformers
 zhbert verify A B --texts sentences.txt --tolerance 1e-3
 
-A and B are model folders of any format, archives or names. Heads that one of
-them lacks are left out. Exit code 0: the same model; 1: not the same; 2: they
-cannot be compared.
+A and B are model folders of any format, archives or names. Heads that only one
+of them has are left out. The exit code is 0 if the models are the same, 1 if
+they differ, and 2 if they cannot be compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the two models and what they are compared on."""
+    """Declare the verb's arguments."""
     parser.add_argument("one", metavar="A", help="a model: folder, archive or name")
     parser.add_argument("other", metavar="B", help="the model to compare it with")
     parser.add_argument(
@@ -32,17 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--tolerance", type=float, metavar="X",
-        help="how far apart is still the same, as a share of an output's largest number "
-        "or of 1 (2e-6; with transformers 2e-5)",
+        help="the largest accepted difference, as a share of an output's largest number "
+        "or of 1 (default 2e-6; with transformers 2e-5)",
     )  # fmt: skip
     parser.add_argument(
         "--with", dest="runner", choices=PROGRAMS, default=PROGRAMS[0],
-        help="what runs B: zhbert (default), or the transformers library",
+        help="the library that runs B: zhbert (default) or transformers",
     )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print, and answer by the exit code."""
+    """Compare the models, print the result and return it as the exit code."""
     from zhbert import console
     from zhbert.export.parity import compare_models
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(found: ModelComparison) -> dict[str, Any]:
-    """The comparison for ``--json``."""
+    """Return the comparison as plain data, for ``--json``."""
     parity = found.parity
     return {
         "same": found.same,

@@ -1,4 +1,4 @@
-"""Train a vocabulary, see what one covers, or give a model more pieces.
+"""Train a vocabulary, measure its coverage of a text, or give a model more pieces.
 
 zhbert vocab train FILES... --size 21128 --out vocab.txt
 zhbert vocab coverage VOCAB FILES...      (VOCAB: a vocab.txt, a model folder, or 'default')
@@ -25,31 +25,32 @@ zhbert vocab extend MODEL --with words.txt --out DIR
 zhbert vocab extend MODEL --with corpus/ --at-most 500 --out DIR
 zhbert vocab extend MODEL --from-text law.txt --min-frequency 20 --out DIR
 
---with takes a list, with one word or piece (##ing) a line, and adds all of it;
-or a corpus folder of 'zhbert prepare'. --from-text takes prose. Prose and a
-corpus add first the characters that are [UNK], then the words that are cut into
-several pieces, beginning with those that save most pieces. In a corpus, words
-that were [UNK] when it was prepared are lost: its text gives more.
+--with takes a list with one word or piece (##ing) a line, all of which are added,
+or a corpus folder written by 'zhbert prepare'. --from-text takes running text.
+From text and corpora, characters that are [UNK] are added first, then words that
+are split into several pieces, beginning with those that save most pieces. A
+corpus no longer contains the words that were [UNK] when it was prepared; its
+original text does.
 
-A new row is the mean of the rows of the pieces that the word was cut into, and
-so is its bias in the masked-word head. Trained rows stay bit for bit, and text
-without new pieces gives the same outputs as before. New ids come after the old
-ones; where a model has more rows than pieces, the spare rows are used first.
+A new row is the mean of the rows of the pieces that the word was split into, and
+so is its bias in the masked-word head. Trained rows are kept bit for bit, and text
+without new pieces gives the same outputs as before. New ids follow the old ones;
+if a model has more rows than pieces, the spare rows are used first.
 
 Words are normalised as by the model's tokenizer (lower case if uncased). A word
 of several Han characters cannot be a piece: BERT's tokenizer splits it into its
 characters.
 """
-# Rows of the table of new pieces, and words named in a remark; --json has them all.
+# The number of rows in the table of new pieces, and of words in a remark; --json has all.
 _SHOWN = 10
 _NAMED = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``train``, ``coverage`` and ``extend``, each with its options."""
+    """Declare the actions ``train``, ``coverage`` and ``extend`` with their arguments."""
     verbs = parser.add_subparsers(dest="action", required=True, metavar="{train,coverage,extend}")
     common = argparse.ArgumentParser(add_help=False)
-    # Given before or after the action; a default here would undo what stood before it.
+    # Accepted before and after the action; a default here would reset one given before it.
     for option, text in (("--quiet", "print results only"), ("--json", "print results as JSON")):
         common.add_argument(option, action="store_true", default=argparse.SUPPRESS, help=text)
     options.add_reading_arguments(common)
@@ -67,9 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verbs.add_parser(
             "coverage",
             parents=[common],
-            help="what a vocabulary makes of text: [UNK] and its causes",
-            description="Show what share of a text becomes [UNK], for which characters, and what "
-            "to do about it.",
+            help="measure how much of a text becomes [UNK], and why",
+            description="Show the share of a text that becomes [UNK], the characters that cause "
+            "it, and advice.",
             allow_abbrev=False,
         )
     )
@@ -90,28 +91,30 @@ _FILES = f"{options.FILES}, a folder of these, or - for stdin"
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
-    parser.add_argument("--out", required=True, metavar="FILE", help="where vocab.txt is written")
+    parser.add_argument("--out", required=True, metavar="FILE", help="the vocab.txt to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    parser.add_argument("--size", type=int, default=21128, help="pieces, 21128 if not given")
+    parser.add_argument(
+        "--size", type=int, default=21128, help="the number of pieces (default 21128)"
+    )
     parser.add_argument(
         "--min-frequency",
         type=int,
         default=2,
         metavar="N",
-        help="learn nothing that occurs less often (default 2)",
+        help="the minimum frequency of learnt pieces (default 2)",
     )
     parser.add_argument(
         "--characters",
         metavar="SETS",
-        help="characters that must be there: quotes, gb2312, big5-1, letters, none, or a UTF-8 "
-        "file of characters; several with commas (default: of the four sets, in this order, those "
-        "that leave half of the rows to the text; for 21128 pieces, all)",
+        help="required characters: quotes, gb2312, big5-1, letters, none, or a UTF-8 file of "
+        "characters; several are separated by commas (default: as many of the four sets, in this "
+        "order, as leave half of the rows to the text; for 21128 pieces, all)",
     )
     parser.add_argument(
         "--special-tokens",
         default="",
         metavar="TOKENS",
-        help="further special tokens with commas, such as '<S>,<T>', with the ids from 104 on",
+        help="further special tokens, separated by commas, such as '<S>,<T>', with ids from 104 on",
     )
 
 
@@ -119,7 +122,11 @@ def _add_coverage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vocabulary", metavar="VOCAB", help="vocab.txt, model folder or default")
     parser.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
     parser.add_argument(
-        "--top", type=int, default=15, metavar="N", help="characters to list (default 15)"
+        "--top",
+        type=int,
+        default=15,
+        metavar="N",
+        help="the number of characters to list (default 15)",
     )
 
 
@@ -140,14 +147,14 @@ def _add_extend(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--min-frequency", type=int, metavar="K",
-        help="... and nothing that occurs less often: a row that few texts train stays poor "
-        "(default 10)",
+        help="from text or a corpus, add no word that occurs less often, as it would be trained "
+        "too little (default 10)",
     )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a model in DIR")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action and print its result."""
+    """Run the action and print its result."""
     actions = {"train": _run_train, "coverage": _run_coverage, "extend": _run_extend}
     return actions[args.action](args)
 
@@ -254,7 +261,7 @@ def _run_coverage(args: argparse.Namespace) -> int:
 
 
 def _open_tokenizer(vocabulary: str) -> Tokenizer:
-    """The tokenizer of a file or a folder, or of the vocabulary that ships: ``default``."""
+    """Open the tokenizer of a file or a folder; ``default`` is the one of this package."""
     from zhbert.text.tokenizer import Tokenizer
 
     if vocabulary == "default" and not Path("default").exists():
