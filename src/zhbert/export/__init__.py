@@ -1,7 +1,7 @@
-"""Models in other programs' formats, written and compared."""
+"""Export: conversion to the formats of other programs, and comparison of models."""
 
-# What `zhbert.export.convert.convert` writes.
+# The formats and dtypes of `zhbert.export.convert.convert`.
 FORMATS = ("tensorflow", "safetensors", "pytorch")
 DTYPES = ("float32", "float16", "bfloat16")
-# What can run the second model of a comparison: `zhbert.export.parity.RUNNERS` says how.
+# The libraries that can run the second model of a comparison (`zhbert.export.parity.RUNNERS`).
 PROGRAMS = ("zhbert", "transformers")

@@ -1,4 +1,4 @@
-"""A model in another program's format: safetensors, PyTorch's pickle, Google's TensorFlow."""
+"""Conversion of models to safetensors, PyTorch's pickle and Google's TensorFlow format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-# Their tensors have the names of BertForSequenceClassification's.
+# Classes whose tensors have the same names as those of BertForSequenceClassification.
 _CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
 
 
@@ -49,24 +49,24 @@ def convert(
 ) -> dict[str, Any]:
     """Write the model ``source`` into the folder ``out`` in the format ``to``.
 
-    One tensor after the other is read and written: memory does not grow with the model.
+    Tensors are read and written one at a time, so that memory does not grow with the model.
 
     Args:
-        source: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
+        source: a model, given as anything that ``zhbert.zoo.locate`` accepts.
         to: one of ``zhbert.export.FORMATS``.
-        dtype: one of ``zhbert.export.DTYPES``; without it, each tensor keeps its own.
-        drop_untrained_heads: leave out heads that hold initial random weights.
-        max_shard_size: of safetensors: the largest size of a file, in bytes or as "500MB".
-        progress: called with the bytes read so far and in all.
+        dtype: one of ``zhbert.export.DTYPES``; None: each tensor keeps its dtype.
+        drop_untrained_heads: leave out heads that still have random initial weights.
+        max_shard_size: for safetensors: the limit of a file, in bytes or as "500MB".
+        progress: called with the number of bytes read so far and the total.
 
     Returns:
-        ``format``, ``architecture``, ``dtype``, ``tensors``, ``bytes``, ``skipped`` (in the source,
-        but no weights), ``unknown`` (kept, but not BERT's), ``dropped`` (of untrained heads),
-        ``vocabulary`` (its size).
+        ``folder``, ``format``, ``architecture``, ``dtype``, ``tensors`` (their number), ``bytes``,
+        ``skipped`` (entries of the source that are not weights), ``unknown`` (tensors that are
+        kept but not part of BERT), ``dropped`` (tensors of untrained heads), ``vocabulary`` (size).
 
     Raises:
-        ZhbertError: not a BERT, a vocabulary or a configuration that is not this model's, NaN, a
-            damaged file, or an ``out`` that is in use; nothing is left behind then.
+        ZhbertError: the model is not a BERT, its vocabulary or configuration does not match, it
+            contains NaN, a file is damaged, or ``out`` is in use. Nothing is written then.
     """
     out = Path(out)
     if max_shard_size is not None and to != "safetensors":
@@ -123,8 +123,8 @@ def _write_tensorflow(
     folder: Path, entries: Mapping[str, Entry], config: BertConfig, tokenizer: Tokenizer | None
 ) -> None:
     write_tensorflow(folder, entries, config, None if tokenizer is None else tokenizer.vocabulary)
-    # Google's layout has no place for the tokenizer's options. Where vocab.txt alone would be read
-    # with other options, Hugging Face's files beside it hold them.
+    # Google's layout has no tokenizer options. If vocab.txt alone would be read with other options,
+    # Hugging Face's tokenizer files are written as well.
     if tokenizer is not None:
         alone = Tokenizer.from_pretrained(folder)
         if alone.fingerprint() != tokenizer.fingerprint():
@@ -132,7 +132,7 @@ def _write_tensorflow(
 
 
 def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
-    """Check every tensor of BERT's against the configuration; the names that are not BERT's."""
+    """Check BERT's tensors against the configuration; return the names of other tensors."""
     with torch.device("meta"):
         model = BertForPreTraining(config)
     wanted = to_hugging_face(dict(model.named_parameters()))
@@ -142,7 +142,7 @@ def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
 
 
 def _of_untrained_heads(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
-    """The tensors of those heads that hold initial random weights."""
+    """Return the names of the tensors of heads that still have random initial weights."""
     states = head_states(checkpoint.entries, config.initializer_range)
     return [
         name
@@ -153,8 +153,8 @@ def _of_untrained_heads(checkpoint: Checkpoint, config: BertConfig) -> list[str]
 
 
 def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
-    """The configuration with what the file really holds: class, type of the numbers, labels."""
-    # The decoder is the word embeddings themselves here, whatever the source says of it.
+    """Return the configuration with the class, dtype and labels that match the tensors."""
+    # In the output the decoder always shares the word embeddings.
     former_keys = ("torch_dtype", "tie_word_embeddings")
     other = {name: value for name, value in config.other.items() if name not in former_keys}
     name = architecture_of(entries)
@@ -165,7 +165,7 @@ def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
     words = entries["bert.embeddings.word_embeddings.weight"]
     other["dtype"] = str(words.dtype).removeprefix("torch.")
     if "classifier.weight" in entries and "id2label" not in other:
-        # transformers takes the number of classes from the number of their names.
+        # transformers derives the number of classes from the number of label names.
         count = entries["classifier.weight"].shape[0]
         return replace(config, other=other).with_labels([f"LABEL_{n}" for n in range(count)])
     return replace(config, other=other)
@@ -174,7 +174,7 @@ def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
 def _converted(
     checkpoint: Checkpoint, dtype: str | None, progress: Callable[[int, int], object]
 ) -> dict[str, Entry]:
-    """The entries in their new type, which are checked, and call ``progress``, as they are read."""
+    """Return entries of the new dtype that, when read, are checked and call ``progress``."""
     source = checkpoint.checked()
     entries = converted(source, None if dtype is None else getattr(torch, dtype))
     total = sum(entry.size for entry in source.values())
@@ -197,10 +197,9 @@ def _converted(
 
 
 def _give_back_memory() -> None:
-    """Return freed memory to the system: glibc keeps most of it where large blocks alternate with
-    small ones.
+    """Return freed memory to the system.
 
-    In converting a model of 2 GB, it kept 1 GB.
+    glibc keeps most of it if large and small blocks alternate: 1 GB when converting a 2 GB model.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -208,7 +207,7 @@ def _give_back_memory() -> None:
 
 
 def _bytes(text: str) -> int:
-    """A size with its unit, in bytes.
+    """Parse a size with a unit into bytes.
 
     >>> _bytes("500MB"), _bytes("2g")
     (500000000, 2000000000)

@@ -1,6 +1,6 @@
-"""Do two models compute the same? The same batches through both, layer by layer.
+"""Comparison of two models: their outputs for the same batches, layer by layer.
 
-Shapes: B rows, L pieces in a row, H the width, V pieces in the vocabulary.
+Shapes: B = rows, L = pieces in a row, H = hidden size, V = vocabulary size.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
-# Differences, as shares of an output's largest number (or of 1), that rounding in float32 explains.
-# Between this package and transformers at most 3.4e-6 was measured, with 12 layers of width 768 and
-# 512 pieces. Within one program equal weights give equal numbers. Real faults make more: in models
-# of width 32, an approximated gelu or a missing query bias make 4e-6 and more. (A missing key bias
-# changes nothing, since softmax cancels it.) Storage in float16 makes 4e-4.
+# Differences, as shares of an output's largest number (or of 1), that float32 rounding can cause.
+# Between this package and transformers at most 3.4e-6 was measured, with 12 layers of size 768 and
+# 512 pieces. Within one library equal weights give equal numbers. Real faults cause larger
+# differences: in models of hidden size 32, an approximated gelu or a missing query bias causes 4e-6
+# and more. (A missing key bias changes nothing, since softmax cancels it.) Storage in float16
+# causes 4e-4.
 TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
-# Rows in a batch: the logits of more would take much memory.
+# The number of rows in a batch, which limits the memory for logits.
 _ROWS = 4
 _TEXTS = (
     ("使用语言模型来预测下一个词的概率。", "2018年，谷歌发布了BERT。"),
@@ -47,18 +48,18 @@ _TEXTS = (
 
 
 class PaddedBatch(NamedTuple):
-    """The input of both models."""
+    """The input of a model, padded."""
 
     input_ids: Tensor  # (B, L) int64
-    attention_mask: Tensor  # (B, L) int64, 1 where a piece stands
+    attention_mask: Tensor  # (B, L) int64, 1 for pieces, 0 for padding
     token_type_ids: Tensor  # (B, L) int64
 
 
 class Runner(Protocol):
-    """A model as a function from a batch to named tensors.
+    """A function that runs a model on a batch and returns named outputs.
 
     The outputs are "embeddings" and "layer 1", "layer 2", ... (B, L, H), "pooler" (B, H),
-    "masked words" (B, L, V) and "sentence pair" (B, 2), as far as the model has them. Values at
+    "masked words" (B, L, V) and "sentence pair" (B, 2), if the model has these heads. Values at
     padding are not compared.
     """
 
@@ -69,10 +70,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far one output of a model is from that of another model."""
+    """The difference between the outputs of two models."""
 
-    largest: float  # absolute
-    magnitude: float  # the largest absolute number of the first model's output
+    largest: float  # the largest absolute difference
+    magnitude: float  # the largest absolute value in the first model's output
 
     @property
     def relative(self) -> float:
@@ -80,7 +81,7 @@ class OutputDifference:
         return self.largest / self.magnitude if self.magnitude else self.largest
 
     def within(self, tolerance: float) -> bool:
-        """Whether the difference is small enough, for numbers of this magnitude; NaN never is."""
+        """Return True if the difference is at most ``tolerance`` times the magnitude or 1."""
         return self.largest <= tolerance * max(1.0, self.magnitude)
 
 
@@ -88,7 +89,7 @@ class OutputDifference:
 
 
 def zhbert_runner(name: str | Path) -> Runner:
-    """A model (folder, archive or name) run by this package, without heads that its file lacks."""
+    """Return a runner that uses this package; heads that the model's file lacks are left out."""
     model, checkpoint = _opened(name)
     heads = heads_of(checkpoint)
     linear = {
@@ -110,7 +111,7 @@ def zhbert_runner(name: str | Path) -> Runner:
         if "sentence_pair" in heads and "pooler" in heads:
             named["sentence pair"] = output.seq_relationship_logits
         for head, (weight, bias) in linear.items():
-            # Applied to every piece, whether the head classifies texts or pieces.
+            # Applied to every piece, even if the head classifies whole texts.
             named[head.replace("_", " ")] = torch.nn.functional.linear(
                 last, weight.read().float(), bias.read().float()
             )
@@ -128,14 +129,14 @@ def _opened(name: str | Path) -> tuple[BertForPreTraining, Checkpoint]:
 
 
 def heads_of(checkpoint: Checkpoint) -> set[str]:
-    """The heads of which all tensors are in the checkpoint."""
+    """Return the heads whose tensors are all in the checkpoint."""
     return {
         name for name, head in HEADS.items() if all(n in checkpoint.entries for n in head.names)
     }
 
 
 def transformers_runner(name: str | Path) -> Runner:
-    """A Hugging Face folder, run by the transformers library: an independent implementation.
+    """Return a runner that opens a Hugging Face folder with the transformers library.
 
     Raises:
         ZhbertError: transformers is not installed, or cannot open the folder.
@@ -158,7 +159,7 @@ def transformers_runner(name: str | Path) -> Runner:
 
 
 def _opened_by_transformers(name: str | Path) -> tuple[Any, set[str]]:
-    """The library's BertForPreTraining, and the heads that the file has."""
+    """Open transformers' BertForPreTraining; return it and the heads that the file has."""
     try:
         import transformers
     except ImportError:
@@ -185,7 +186,7 @@ def _opened_by_transformers(name: str | Path) -> tuple[Any, set[str]]:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's messages and progress bars; restores its settings."""
+    """Suppress the library's messages and progress bars."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
@@ -201,7 +202,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
 
 
 def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The embeddings' output and each layer's, named."""
+    """Return the outputs of the embeddings and of each layer by name."""
     return {f"layer {n}" if n else "embeddings": state for n, state in enumerate(states)}
 
 
@@ -211,12 +212,11 @@ def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
 def batches(
     config: BertConfig, tokenizer: Tokenizer | None, texts: Iterable[str] | None = None
 ) -> Iterator[PaddedBatch]:
-    """The input to compare on: ``texts``, one a row; else sentences, pairs and random pieces.
+    """Yield the batches to compare on: ``texts``, one a row, or built-in text and random pieces.
 
-    By default a batch of sentences of unequal lengths, some with a second segment (where there is
-    a tokenizer), and one of random pieces from the whole vocabulary: two rows, padded, and one as
-    long as the model takes, so that every position, segment and mask matters. Texts are cut to
-    what the model takes.
+    By default these are sentences of different lengths, some with a second segment, if there is a
+    tokenizer; then two padded rows of random pieces and one of the maximum length, so that every
+    position, segment and mask is used. Texts are truncated to the model's maximum length.
     """
     longest = config.max_position_embeddings
     if texts is not None:
@@ -271,7 +271,7 @@ def _padded(rows: Sequence[_Row], pad: int) -> PaddedBatch:
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison of two models finds."""
+    """The differences between the outputs of two models."""
 
     differences: dict[str, OutputDifference]  # by output, in the order of computation
     only_first: tuple[str, ...]  # outputs that the second model lacks
@@ -283,12 +283,12 @@ class Parity:
         return reduce(_larger, (d.largest for d in self.differences.values()), 0.0)
 
     def same(self, tolerance: float = TWO_PROGRAMS) -> bool:
-        """Whether every output is within the tolerance."""
+        """Return True if every output is within the tolerance."""
         return all(d.within(tolerance) for d in self.differences.values())
 
 
 def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity:
-    """The largest difference, over all batches, of every output that both models have."""
+    """Compute the largest difference over all batches for each output that both models have."""
     found: dict[str, OutputDifference] = {}
     only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     for batch in inputs:
@@ -311,7 +311,7 @@ def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity
 
 
 def _larger(a: float, b: float) -> float:
-    """The larger one; NaN counts as the largest."""
+    """Return the larger number, or NaN if one is NaN."""
     return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
@@ -320,7 +320,7 @@ _SHAPE = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size",
 
 
 def check_shapes(one: BertConfig, other: BertConfig) -> None:
-    """Raise a ZhbertError where two models are of different shapes."""
+    """Raise ZhbertError if two models have different shapes."""
     different = [
         f"{name} {getattr(one, name):,} and {getattr(other, name):,}"
         for name in _SHAPE
@@ -331,7 +331,7 @@ def check_shapes(one: BertConfig, other: BertConfig) -> None:
 
 
 def config_differences(one: BertConfig, other: BertConfig) -> list[str]:
-    """The fields that differ, with both values."""
+    """Return the fields that differ, with both values."""
     return _differences(one, other, [f.name for f in fields(one) if f.name != "other"])
 
 
@@ -341,12 +341,12 @@ def _differences(one: object, other: object, names: Iterable[str]) -> list[str]:
 
 
 def same_pieces(one: Tokenizer | None, other: Tokenizer | None) -> bool:
-    """Whether the same numbers stand for the same pieces, as far as both have a vocabulary."""
+    """Return True if equal ids stand for equal pieces, or if a vocabulary is missing."""
     return one is None or other is None or one.vocabulary == other.vocabulary
 
 
 def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> list[str]:
-    """What differs between two vocabularies and the options they are read with."""
+    """Return the differences between two vocabularies and their tokenizer options."""
     if one is None or other is None:
         return [] if one is other else [f"only the {'second' if one is None else 'first'} has one"]
     found = []
@@ -362,7 +362,7 @@ def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> li
     return found + _differences(one.options, other.options, names)
 
 
-# What runs the second model, and the tolerance: this package runs the first one.
+# The runner of the second model, and the default tolerance; zhbert_runner runs the first model.
 RUNNERS: Mapping[str, tuple[Callable[[str | Path], Runner], float]] = {
     "zhbert": (zhbert_runner, ONE_PROGRAM),
     "transformers": (transformers_runner, TWO_PROGRAMS),
@@ -371,20 +371,20 @@ RUNNERS: Mapping[str, tuple[Callable[[str | Path], Runner], float]] = {
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """What was compared, and what came of it."""
+    """The result of comparing two models, including configuration and vocabulary."""
 
     parity: Parity
     config: list[str]
     """The fields of the configurations that differ, with both values."""
     vocabulary: list[str]
-    """How the vocabularies and the options of the tokenizers differ."""
+    """The differences between the vocabularies and the tokenizer options."""
     same_pieces: bool
-    """Whether equal ids stand for equal pieces, as far as both models have a vocabulary."""
+    """True if equal ids stand for equal pieces, or if a model has no vocabulary."""
     tolerance: float
 
     @property
     def same(self) -> bool:
-        """Whether both compute the same, within the tolerance, from the same pieces."""
+        """True if the outputs agree within the tolerance and equal ids stand for equal pieces."""
         return self.parity.same(self.tolerance) and self.same_pieces
 
 
@@ -397,23 +397,23 @@ def compare_models(
     tolerance: float | None = None,
     quiet: bool = True,
 ) -> ModelComparison:
-    """Compare two models, each of them anything that ``zhbert.zoo.locate`` takes.
+    """Compare two models, each given as anything that ``zhbert.zoo.locate`` accepts.
 
     Args:
-        runner: what runs ``other``, one of ``RUNNERS``.
-        texts: a file of lines to compare on; without it, what `batches` makes.
-        tolerance: how far apart is still the same, as a share of an output's largest number or
-            of 1, whichever is larger; without it, what suits the runner.
+        runner: the runner of ``other``, one of ``RUNNERS``.
+        texts: a file of lines to compare on; None: the default input of `batches`.
+        tolerance: the largest accepted difference, as a share of an output's largest number or of
+            1, whichever is larger; None: the default of the runner.
 
     Raises:
-        ZhbertError: one of them does not open, or their shapes differ.
+        ZhbertError: a model cannot be opened, or the shapes differ.
     """
     open_other, usual = RUNNERS[runner]
     tolerance = usual if tolerance is None else tolerance
     if not tolerance >= 0:
         raise ZhbertError(f"--tolerance {tolerance}: must be 0 or more")
     lines = None if texts is None else _lines(texts)
-    # Fetched once, with progress: the runners locate the folder again, without any.
+    # Downloaded here, with progress; the runners then find the folders in the cache.
     one, other = locate(one, quiet=quiet), locate(other, quiet=quiet)
     configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
     check_shapes(*configs)

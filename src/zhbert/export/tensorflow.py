@@ -1,9 +1,9 @@
 """Model folders in Google's layout (https://github.com/google-research/bert): a TensorFlow 1
 checkpoint, bert_config.json and vocab.txt.
 
-No .meta file is written. It would hold a graph of TensorFlow operations, but the programs that
-open such models build their own (Google's ``init_checkpoint``, transformers, bert4keras) and read
-the variables by name.
+No .meta file is written. It would contain a graph of TensorFlow operations, but the programs that
+open such models (Google's ``init_checkpoint``, transformers, bert4keras) build their own graph and
+read the variables by name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from zhbert.model.entry import Entry, in_shards
 from zhbert.model.formats.tensorflow import import_tensorflow, to_tensorflow_name
 
 NAME = "bert_model.ckpt"
-# The size of a part of the data; one part at a time is in memory.
+# The size of a part of the data; parts are in memory one at a time.
 _PART_BYTES = 64 << 20
-# Keys of Google's own bert_config.json beside those of BertConfig; and the names of labels, without
-# which a classifier is of no use.
+# Keys of Google's bert_config.json besides those of BertConfig, and the label names, which a
+# classifier needs.
 _KEPT = (
     "directionality",
     "pooler_fc_size",
@@ -38,7 +38,8 @@ _KEPT = (
     "id2label",
     "label2id",
 )
-# Keys that only Hugging Face has. Google's code fixes these values; other ones are written.
+# Keys that only Hugging Face has, with the values that Google's code always uses; other values are
+# written.
 _FIXED = {"layer_norm_eps": 1e-12, "pad_token_id": 0}
 
 
@@ -50,7 +51,7 @@ def write_tensorflow(
 ) -> None:
     """Write bert_model.ckpt.*, bert_config.json and vocab.txt into a new folder.
 
-    At most 64 MB of tensors (or one larger tensor) are in memory at a time, and in one data file.
+    At most 64 MB of tensors (or one larger tensor) are in memory at a time and in each data file.
     Tensors without a counterpart in Google's models keep their names.
 
     Raises:
@@ -58,7 +59,7 @@ def write_tensorflow(
     """
     tensorflow = import_tensorflow()
     with suppress(RuntimeError):
-        # TensorFlow refuses this once the calling program has used its devices.
+        # TensorFlow refuses this after the calling program has used its devices.
         tensorflow.config.set_visible_devices([], "GPU")
     parts = in_shards(entries, _PART_BYTES)
     with _writing(tensorflow, folder), tensorflow.device("CPU:0"):
@@ -80,7 +81,7 @@ def write_tensorflow(
 
 
 def google_config(config: BertConfig) -> dict[str, Any]:
-    """What bert_config.json holds, in the order of Google's files.
+    """Return the content of bert_config.json, in the order of Google's files.
 
     >>> "model_type" in google_config(BertConfig(vocab_size=100))
     False
@@ -109,7 +110,7 @@ def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
 
 
 def _shared(tensorflow: Any, tensor: Tensor) -> Any:
-    """The tensor as one of TensorFlow's, in the same memory: through numpy it would be copied."""
+    """Return a TensorFlow tensor that shares the memory; going through NumPy would copy it."""
     capsule = tensor.detach().contiguous().__dlpack__()
     return tensorflow.experimental.dlpack.from_dlpack(capsule)
 

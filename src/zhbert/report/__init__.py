@@ -1,1 +1,1 @@
-"""Reports: tables and pictures made from run folders, which are only read, without torch."""
+"""Reports: tables and figures made from run folders, without torch and without writing to them."""

@@ -1,4 +1,4 @@
-"""The contents of a report, gathered from run folders before anything is written."""
+"""The contents of a report, read from run folders."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from zhbert.report.scores import (
 
 @dataclass(frozen=True)
 class Report:
-    """All of a report but the mistakes, which are read from predictions while the page is made."""
+    """The contents of a report except the mistakes, which are read when the page is written."""
 
     runs: tuple[Run, ...]
     table: ScoreTable
     base: ModelRow | None
     relative: RelativeTable | None
-    """None where there is nothing to compare."""
+    """None if there is nothing to compare."""
     differences: tuple[ScoreDifference, ...]
-    """How the other models differ from the base; empty where no base was named."""
+    """The differences of the other models from the base; empty if no base was named."""
 
     @property
     def fine_tuning(self) -> list[FineTuningRun]:
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def tasks(self) -> dict[str, list[FineTuningRun]]:
-        """Runs by task, in the order in which they were given."""
+        """Runs by task, in the given order."""
         tasks: dict[str, list[FineTuningRun]] = {}
         for run in self.fine_tuning:
             tasks.setdefault(run.task, []).append(run)
@@ -50,12 +50,12 @@ class Report:
 
     @property
     def styles(self) -> dict[str, int]:
-        """A number for each model, by which all pictures draw it in the same colour and dashes."""
+        """A number for each model that selects its colour, dashes and marker in all charts."""
         names = [run.model for run in self.fine_tuning] + [run.name for run in self.pretraining]
         return {name: place for place, name in enumerate(dict.fromkeys(names))}
 
     def scored_elsewhere(self, task: str) -> set[str]:
-        """The models whose scores of a task are on other examples than most models' scores."""
+        """Return the models that were scored on other examples of a task than its reference run."""
         return {
             row.model
             for row in self.table.ours
@@ -69,18 +69,17 @@ def gather(folders: Sequence[str | Path], base: str | None = None) -> Report:
 
     Args:
         folders: runs of 'zhbert finetune' and 'zhbert pretrain', finished or not.
-        base: the model that others are compared with, one of the runs' or a published one. Where
-            it is given, the differences from it are computed as well, with a paired bootstrap.
+        base: the model to compare the others with, one of the runs' or a published one. If it is
+            given, the differences from it are computed as well, with a paired bootstrap.
 
-    Raises ZhbertError where a folder is no run, or there is no such base.
+    Raises ZhbertError if a folder is not a run or ``base`` is not found.
     """
     runs = tuple(read_runs(folders))
     fine_tuning = [run for run in runs if isinstance(run, FineTuningRun)]
     table = score_table(fine_tuning)
     row = choose_base(table, base)
     if row is not None and row.runs:
-        # Where runs of a task were scored on different examples, others are compared with the
-        # base's.
+        # If the runs of a task were scored on different examples, the base's examples are used.
         table = score_table(fine_tuning, first=row.model)
         row = table.find(row.name)
     relative = relative_table(table, row) if row is not None else None

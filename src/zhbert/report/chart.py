@@ -1,8 +1,8 @@
-"""Charts of lines or points as SVG inside the page, with the colours of its style sheet.
+"""Line and scatter charts as inline SVG, in the colours of the page's style sheet.
 
-Coordinates go from 0 to `WIDTH` and `HEIGHT`, which are about pixels on a telephone, so that type
-is legible there; wide screens show several charts in a row instead of larger ones. Series differ by
-colour, dashes and marker, so that they can also be told apart in black and white.
+Coordinates go from 0 to `WIDTH` and `HEIGHT`, about the pixels of a phone's screen, so that text is
+legible there; wide screens show several charts in a row instead of larger ones. Series differ in
+colour, dashes and marker, so that they can be distinguished in black and white.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _FAR = 1e15
 
 @dataclass(frozen=True)
 class Series:
-    """A line, or points where the chart has no lines."""
+    """A line, or points if the chart has no lines."""
 
     name: str
     points: Sequence[tuple[float, float]]
     style: int = 0
-    """The number of its colour, dashes and marker; a model has the same one in all pictures."""
+    """The number of its colour, dashes and marker; the same for a model in all charts."""
     faint: bool = False
-    """A thin line without a place in the legend: one seed of several."""
+    """Draw a thin line without an entry in the legend, for one seed of several."""
     reference: bool = False
-    """A grey line to compare with."""
+    """Draw a grey line for comparison."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Axis:
     """An axis of the chart."""
 
     label: str
-    """What it measures, with its unit."""
+    """The quantity, with its unit."""
     logarithmic: bool = False
     whole: bool = False
-    """It counts things: ticks are at whole numbers only."""
+    """Place ticks at whole numbers only."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class _Scale:
     ticks: tuple[float, ...]
     logarithmic: bool
     start: float
-    """The pixel of ``low``."""
+    """The coordinate of ``low``, in pixels."""
     end: float
 
     def __call__(self, value: float) -> float:
@@ -79,9 +79,9 @@ class _Scale:
 def chart(
     title: str, x: Axis, y: Axis, series: Sequence[Series], number: int, *, lines: bool = True
 ) -> Markup:
-    """A chart with its legend; ``number`` is another one for each chart of a page.
+    """Return a chart with its legend; ``number`` must be unique in the page.
 
-    Series without points are left out; without any series, it is one line that says so.
+    Series without points are left out; if none is left, return a line of text that says so.
     """
     drawn = [shown for one in series if (shown := _within_reach(one, x, y)).points]
     if not drawn:
@@ -92,7 +92,7 @@ def chart(
     left = 10 + max(len(_number(tick)) for tick in y_ticks[2]) * _CHARACTER
     across = _Scale(*_ticks(min(xs), max(xs), x), x.logarithmic, left, WIDTH - _RIGHT)
     down = _Scale(*y_ticks, y.logarithmic, HEIGHT - _BOTTOM, _TOP)
-    # What is drawn first lies below: references, then faint lines, then the others.
+    # Drawn from back to front: references, faint lines, others.
     ordered = sorted(drawn, key=lambda one: (not one.reference, not one.faint))
     picture = element(
         "svg",
@@ -110,7 +110,7 @@ def chart(
 
 
 def _within_reach(one: Series, x: Axis, y: Axis) -> Series:
-    """The series without the points that no axis can show, as of a run that diverged."""
+    """Return the series without points that an axis cannot show, as in a diverged run."""
     points = [
         point
         for point in one.points
@@ -123,7 +123,7 @@ def _within_reach(one: Series, x: Axis, y: Axis) -> Series:
 
 
 def describe(x: Axis, y: Axis, series: Sequence[Series]) -> str:
-    """The picture in words: where each series ends.
+    """Describe a chart in words: the last point of each series.
 
     >>> describe(Axis("steps"), Axis("loss"), [Series("wwm", [(0, 9.9), (100, 6.1)])])
     'loss by steps. wwm: 6.1 at 100.'
@@ -140,7 +140,7 @@ def describe(x: Axis, y: Axis, series: Sequence[Series]) -> str:
 
 
 def _ticks(low: float, high: float, axis: Axis) -> tuple[float, float, tuple[float, ...]]:
-    """The ends of an axis, and its ticks: four to seven round numbers."""
+    """Return the ends of an axis and its ticks: four to seven round numbers."""
     if axis.logarithmic:
         low, high = low / 1.25, high * 1.25
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -163,7 +163,7 @@ def _ticks(low: float, high: float, axis: Axis) -> tuple[float, float, tuple[flo
 
 
 def _number(value: float) -> str:
-    """A tick's label.
+    """Return a tick's label.
 
     >>> _number(12_000), _number(0.25), _number(3_200_000), _number(0)
     ('12k', '0.25', '3.2M', '0')
@@ -209,7 +209,7 @@ def _draw(one: Series, across: _Scale, down: _Scale, lines: bool) -> Markup:
 
 
 def _marked(places: list[tuple[float, float]], style: int) -> list[tuple[float, float]]:
-    """The points with a marker: of a long line only a few, at different places for each style."""
+    """Return the points with a marker: only a few of a long line, differing between styles."""
     if len(places) <= _MOST_MARKERS:
         return places
     step = len(places) / _MOST_MARKERS
@@ -225,14 +225,14 @@ def _classes(one: Series) -> str:
 def _dashes(one: Series) -> str | None:
     if one.reference:
         return "1 4"
-    # In a long, jagged line dashes cannot be seen; its markers tell it apart.
+    # Dashes are not visible in a long, jagged line; markers distinguish it.
     if one.faint or len(one.points) > _MOST_DASHED:
         return None
     return _DASHES[one.style % len(_DASHES)]
 
 
 def _marker(one: Series) -> str:
-    # Where colours repeat, they come with other markers than before.
+    # When colours repeat, they are combined with other markers.
     return _MARKERS[(one.style + one.style // COLOURS) % len(_MARKERS)]
 
 

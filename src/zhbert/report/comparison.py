@@ -1,4 +1,4 @@
-"""Two runs of one task, by a paired bootstrap: is the difference larger than the noise?"""
+"""Comparison of two runs of one task by a paired bootstrap over examples and seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from zhbert.tasks.metrics import Resampled
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """How a model's mean score differs from the base's: the model's minus the base's."""
+    """The difference between a model's mean score and the base's (model minus base)."""
 
     task: str
     metric: str
@@ -26,13 +26,13 @@ class ScoreDifference:
     base: str
     result: PairedComparison | None
     why_not: str = ""
-    """Why there is no result; empty where there is one."""
+    """The reason for a missing result; empty if there is one."""
     examples: int = 0
     """The number of examples that both were scored on."""
 
 
 def differences(rows: Sequence[ModelRow], base: ModelRow) -> list[ScoreDifference]:
-    """Each model's runs against the base's, task by task, in the order of the base's runs."""
+    """Compare each model's runs with the base's, task by task, in the order of the base's runs."""
     result = []
     for theirs in base.runs:
         for row in rows:
@@ -43,7 +43,7 @@ def differences(rows: Sequence[ModelRow], base: ModelRow) -> list[ScoreDifferenc
 
 
 def difference(run: FineTuningRun, base: FineTuningRun) -> ScoreDifference:
-    """How two finished runs of one task differ, or why that cannot be told."""
+    """Compare two finished runs of one task, or give the reason why this is impossible."""
 
     def answer(
         found: PairedComparison | None, why_not: str = "", examples: int = 0
@@ -66,13 +66,13 @@ def difference(run: FineTuningRun, base: FineTuningRun) -> ScoreDifference:
             return answer(None, f"{one.folder}: predictions.jsonl is missing or cut short")
     (first, ids), (second, theirs) = sides
     if ids != theirs:
-        # The file is the same, but the cards leave different rows out.
+        # The file is the same, but the cards leave out different rows.
         return answer(None, f"scored on other examples of one file: {len(ids):,}, {len(theirs):,}")
     return answer(compare(first, second, num_examples=len(ids)), examples=len(ids))
 
 
 def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
-    """The main metric of resampled examples, one for each seed; and the examples' ids."""
+    """Return each seed's main metric, as a function of resampled examples, and the example ids."""
     seeds = [predictions_of(run, seed) for seed in run.seeds]
     ids = [[str(line["id"]) for line in lines] for lines in seeds]
     if not ids or not ids[0] or any(theirs != ids[0] for theirs in ids):
@@ -83,9 +83,9 @@ def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
 
 
 def compare_runs(first: str | Path, second: str | Path) -> dict[str, Any]:
-    """The difference of two runs' mean scores, by a paired bootstrap over examples and seeds.
+    """Compare two runs' mean scores by a paired bootstrap over examples and seeds.
 
-    Raises ZhbertError where a folder is no finished run, or the two were not scored on the same
+    Raises ZhbertError if a folder is not a finished run, or the runs were not scored on the same
     examples.
     """
     a, b = _finished_run(first), _finished_run(second)

@@ -12,12 +12,12 @@ from zhbert.report.markup import Markup
 from zhbert.report.runs import FineTuningRun, HeldOutEvaluation, Points, PretrainingRun
 from zhbert.report.scores import Column, ModelRow, ScoreTable
 
-# Points of a training curve: more cannot be told apart on a page.
+# The number of points in a training curve; more cannot be distinguished.
 CURVE_POINTS = 120
 
 
 def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
-    """The training loss; each point is the mean of equally many successive steps."""
+    """Return the training loss as points, each the mean of equally many consecutive steps."""
     count = len(run.steps)
     groups = np.array_split(np.arange(count), min(points, count)) if count else []
     return tuple(
@@ -28,7 +28,7 @@ def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
 def pretraining_charts(
     runs: Sequence[PretrainingRun], styles: Mapping[str, int], numbers: Iterator[int]
 ) -> list[Markup]:
-    """The training loss, then the figures of held-out text for each way in which it was masked."""
+    """Draw the training loss and, for each masking strategy, the evaluations on held-out text."""
     steps = Axis("steps", whole=True)
     longest = max((len(run.steps) for run in runs), default=0)
     title = "Training loss 训练损失"
@@ -74,7 +74,7 @@ def _per_cent(share: float | None) -> float | None:
 
 
 def mean_curve(curves: Mapping[int, Points]) -> Points:
-    """The mean of the seeds at each epoch that all of them reached."""
+    """Return the mean of the seeds at each epoch that all of them reached."""
     if not curves:
         return ()
     tables = [dict(curve) for curve in curves.values()]
@@ -90,9 +90,9 @@ def fine_tuning_chart(
     elsewhere: Collection[str],
     numbers: Iterator[int],
 ) -> Markup:
-    """The main metric on dev by epoch: a thin line for each seed and a thick one for their mean.
+    """Draw the main metric on dev by epoch: thin lines for seeds, a thick one for their mean.
 
-    ``elsewhere``: models that are marked, since they were scored on other examples.
+    ``elsewhere``: models to mark because they were scored on other examples.
     """
     series = []
     for run in runs:
@@ -116,9 +116,9 @@ def fine_tuning_chart(
 def size_chart(
     table: ScoreTable, base: ModelRow, styles: Mapping[str, int], numbers: Iterator[int]
 ) -> Markup | None:
-    """The mean score by the number of parameters, of models that have all of the base's figures.
+    """Draw the mean score by the number of parameters, for models with all of the base's scores.
 
-    None where there are fewer than two such models.
+    Return None if there are fewer than two such models.
     """
     columns = comparable(base)
     points = {
@@ -142,12 +142,12 @@ def size_chart(
 
 
 def comparable(row: ModelRow) -> set[Column]:
-    """The figures of a model that were scored on the same examples as other models'."""
+    """Return the columns in which a model was scored on the same examples as the others."""
     return {column for column, score in row.scores.items() if not score.elsewhere}
 
 
 def mean_score(row: ModelRow, columns: Collection[Column]) -> float:
-    """The mean over figures of the seeds' means."""
+    """Return the mean over ``columns`` of the seeds' mean scores."""
     scores = [row.scores[column] for column in columns]
     return statistics.fmean(one.max if one.mean is None else one.mean for one in scores)
 

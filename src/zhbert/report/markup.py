@@ -1,4 +1,4 @@
-"""HTML and SVG elements. All text is escaped, unless it is `Markup`."""
+"""HTML and SVG elements; all text except `Markup` is escaped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import html
 import re
 from collections.abc import Iterable
 
-# What an HTML page may not contain: control characters, lone surrogates and noncharacters. And the
-# marks that change the direction of text, which would also affect the page's own words.
+# Characters that HTML forbids (control characters, lone surrogates and noncharacters), and marks
+# that change the direction of text, which would affect the rest of the page.
 _FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
@@ -15,7 +15,7 @@ _VOID = frozenset({"meta", "br"})
 
 
 class Markup(str):
-    """Finished markup, which is not escaped again."""
+    """A string of markup, which is not escaped again."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ Child = str | int | float | None | Iterable["Child"]
 
 
 def element(name: str, /, *children: Child, **attributes: str | int | float | None) -> Markup:
-    """One element. None is left out; ``class_`` becomes class, and ``_`` in a name a hyphen.
+    """Return an element. None is left out; ``class_`` becomes class, other ``_`` a hyphen.
 
     >>> element("p", "a < b ", element("b", "c"), class_="x y", aria_label='"')
     '<p class="x y" aria-label="&quot;">a &lt; b <b>c</b></p>'
@@ -40,7 +40,7 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | No
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """Children one after the other, as markup."""
+    """Concatenate children as markup."""
     parts: list[str] = []
     for child in children:
         if isinstance(child, Markup):
@@ -53,12 +53,12 @@ def join(children: Iterable[Child]) -> Markup:
 
 
 def escape(value: str | int | float) -> str:
-    """A text or a number as it can be put between tags and into an attribute."""
+    """Escape a text or a number for the content of an element or an attribute."""
     return html.escape(clean(str(value)), quote=True)
 
 
 def clean(text: str) -> str:
-    """``text`` without the characters that no page may contain.
+    """Replace the characters that a page must not contain, and normalise line ends.
 
     >>> clean("a\\x00b\\r\\nc")
     'a\ufffdb\\nc'

@@ -1,4 +1,4 @@
-"""What a model gets wrong: which label for which, and the examples that it is most wrong about."""
+"""A model's mistakes: confusion matrices and the examples with the worst predictions."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.base import Line, Mistake
 
 MOST_LABELS = 24
-"""More than these are no picture: the rarest become one."""
+"""The limit of labels in a confusion matrix; the rarest are merged."""
 OTHERS = "…"
 SHOWN_CHARACTERS = 240
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each label was taken for each, over all seeds."""
+    """A confusion matrix over all seeds."""
 
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-    """(labels, labels): what is right in rows, what was predicted in columns."""
+    """(labels, labels): rows are correct labels, columns are predicted ones."""
     class_name: str = "label"
-    """What a class is called: label or entity."""
+    """The word for a class: label or entity."""
 
     def share(self, right: int, predicted: int) -> float:
-        """A cell's share of its row, 0 to 1."""
+        """Return a cell's share of its row, from 0 to 1."""
         total = sum(self.counts[right])
         return self.counts[right][predicted] / total if total else 0.0
 
 
 def predictions_of(run: FineTuningRun, seed: int) -> list[Line]:
-    """What a seed said of each example of dev; nothing where the file is not there."""
+    """Read a seed's predictions on dev; return an empty list if there are none."""
     return list(read_lines(run.folder / f"seed-{seed}" / "predictions.jsonl"))
 
 
 def best_seed(run: FineTuningRun) -> int | None:
-    """The seed with the highest score, the first of equals."""
+    """Return the seed with the highest score, the first one if several have it."""
     spread = run.scores.get(run.main_metric)
     if spread is None or len(spread.values) != len(run.seeds):
         return None
@@ -49,7 +49,7 @@ def best_seed(run: FineTuningRun) -> int | None:
 
 
 def confusion(run: FineTuningRun, predictions: Iterable[Sequence[Line]]) -> Confusion | None:
-    """Labels, or types of entities, right and predicted; None where the kind has none."""
+    """Count correct and predicted labels or entity types; return None if the kind has none."""
     kind, labels = KINDS.get(run.kind), labels_of(run)
     if kind is None:
         return None
@@ -79,7 +79,7 @@ def confusion(run: FineTuningRun, predictions: Iterable[Sequence[Line]]) -> Conf
 
 
 def labels_of(run: FineTuningRun) -> tuple[str, ...]:
-    """The labels of a run's task; none where its card cannot be read."""
+    """Return the labels of a run's task; empty if its card cannot be read."""
     return tuple(run.card.data.labels) if run.card else ()
 
 
@@ -91,7 +91,7 @@ def _names(run: FineTuningRun) -> dict[str, str]:
 
 
 def worst_mistakes(run: FineTuningRun, lines: Sequence[Line], most: int = 8) -> list[Mistake]:
-    """The examples that one seed got most wrong, the worst first, by the measure of their kind."""
+    """Return one seed's worst mistakes, the worst first, by the measure of the task's kind."""
     kind, labels, names = KINDS.get(run.kind), labels_of(run), _names(run)
     if kind is None:
         return []

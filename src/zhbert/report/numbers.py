@@ -1,4 +1,4 @@
-"""Numbers as text, the same in every form of a report."""
+"""Formatting of numbers, the same in all formats of a report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MISSING = "–"
 
 
 def score_text(score: Score | None) -> str:
-    """Maximum (mean), in per cent; published ones with as many decimals as they were printed.
+    """Format maximum (mean) in per cent; published scores keep their number of decimals.
 
     >>> score_text(Score(85.0, 84.6)), score_text(Score(89.4, 89.2, seeds=3)), score_text(None)
     ('85.0 (84.6)', '89.40 (89.20)', '–')
@@ -27,7 +27,7 @@ def score_text(score: Score | None) -> str:
 
 
 def spread_text(score: Score | None, *, seeds: bool = True) -> str:
-    """Standard deviation and, unless ``seeds`` is false, number of seeds.
+    """Format the standard deviation and, unless ``seeds`` is false, the number of seeds.
 
     >>> spread_text(Score(84.25, 83.5, 0.618, 3)), spread_text(Score(84.25, 84.25, None, 1))
     ('± 0.62, 3 seeds', '1 seed')
@@ -39,7 +39,7 @@ def spread_text(score: Score | None, *, seeds: bool = True) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """A share in per cent.
+    """Format a share in per cent.
 
     >>> share_text(97.349), share_text(None)
     ('97.3', '–')
@@ -48,7 +48,7 @@ def share_text(share: float | None) -> str:
 
 
 def count_text(number: float | None) -> str:
-    """A large number, rounded.
+    """Format a large number, rounded.
 
     >>> count_text(950.4), count_text(31_415), count_text(2_718_281), count_text(None)
     ('950', '31.4k', '2.72M', '–')
@@ -63,7 +63,7 @@ def count_text(number: float | None) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """A time span.
+    """Format a duration.
 
     >>> duration_text(42), duration_text(625), duration_text(7300), duration_text(None)
     ('42 s', '10 min 25 s', '2 h 01 min', '–')

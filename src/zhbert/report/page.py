@@ -1,4 +1,4 @@
-"""report.html: a single file without scripts that needs no network."""
+"""The page report.html: a single file without scripts that needs no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from zhbert.wording import counted
 
 
 def page(report: Report) -> str:
-    """The whole page."""
+    """Return the HTML document."""
     numbers = itertools.count(1)
     sections = [
         section
@@ -194,7 +194,7 @@ def _reading(of_entities: bool) -> str:
 
 
 def _mistakes(run: FineTuningRun) -> tuple[Confusion | None, int | None, list[Mistake]]:
-    """A run's confusion matrix, and the best seed with its worst mistakes; reads each seed once."""
+    """Return a run's confusion matrix, its best seed and that seed's worst mistakes."""
     seed = best_seed(run)
     lines = [] if seed is None else predictions_of(run, seed)
     others = (lines if one == seed else predictions_of(run, one) for one in run.seeds)
@@ -246,7 +246,7 @@ def _table(table: Table) -> Markup:
             name_cell = element("th", element("bdi", line.name), scope="row")
             rows.append(element("tr", name_cell, cells, class_="base" if line.base else None))
         bodies.append(element("tbody", rows))
-    # The caption is outside of the box: a <caption> would scroll away with the columns.
+    # The caption is outside the box: a <caption> would be scrolled with the columns.
     return join(
         [
             element("p", table.caption, class_="note"),
@@ -256,7 +256,7 @@ def _table(table: Table) -> Markup:
 
 
 def _box(table: Markup, label: str) -> Markup:
-    """A box in which a wide table is scrolled, by the keyboard too (tabindex)."""
+    """Wrap a wide table in a box that scrolls, also by keyboard (tabindex)."""
     return element("div", table, class_="box", tabindex="0", role="region", aria_label=label)
 
 
@@ -318,7 +318,7 @@ def _worst(run: FineTuningRun, seed: int | None, mistakes: Sequence[Mistake]) ->
     table = element(
         "table",
         element("thead", head),
-        # Which variant of a Han character is drawn depends on the language.
+        # The language selects the variant of Han characters that is drawn.
         element("tbody", rows, lang=run.card.language if run.card else None),
     )
     return element("details", element("summary", title), _box(table, title))

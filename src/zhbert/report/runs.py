@@ -1,4 +1,4 @@
-"""Run folders of 'zhbert pretrain' and 'zhbert finetune', complete or not, as plain values."""
+"""Reading of run folders of 'zhbert pretrain' and 'zhbert finetune', complete or not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Spread:
 
     @property
     def max(self) -> float:
-        """The best seed's."""
+        """The best seed's value."""
         return max(self.values)
 
     @property
@@ -46,13 +46,13 @@ class Spread:
 
     @property
     def std(self) -> float | None:
-        """The standard deviation of the sample; None with one seed."""
+        """The sample standard deviation; None for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningRun:
-    """A run of 'zhbert finetune'; a part that is not there yet is empty or None."""
+    """A run of 'zhbert finetune'; missing parts are empty or None."""
 
     folder: Path
     task: str
@@ -62,34 +62,34 @@ class FineTuningRun:
     model: str
     """The model's name for tables; several runs of one model share it."""
     model_key: str
-    """Equal for runs that began with the same weights."""
+    """A key that is equal for runs that started from the same weights."""
     given_as: str
-    """The model as the command line named it."""
+    """The model's name on the command line."""
     card: TaskCard | None
-    """The task; None where task.toml is damaged."""
+    """The task; None if task.toml is damaged."""
     split: str
     split_note: str
-    """Why scores on this split cannot be compared with published ones; empty if they can."""
+    """The reason why scores on this split cannot be compared with published ones, or ""."""
     further_split_notes: Mapping[str, str]
-    """The same for further splits that cannot be compared, by their names."""
+    """The same for further splits that cannot be compared, by name."""
     dev_sha256: str
     main_metric: str
     scores: Mapping[str, Spread]
-    """By metric; the key of a further split's metric ends in the split's name."""
+    """The scores by metric; the key of a further split's metric ends in the split's name."""
     seeds: tuple[int, ...]
-    """The seeds that are finished."""
+    """The finished seeds."""
     unfinished: tuple[int, ...]
-    """The seeds that have begun and are not finished."""
+    """The started seeds that are not finished."""
     curves: Mapping[int, Points]
-    """By seed: (epoch, main metric on dev)."""
+    """The points (epoch, main metric on dev) by seed."""
     facts: Mapping[str, Any]
-    """summary.json: parameters, seconds, examples_per_second and so on."""
+    """The content of summary.json: parameters, seconds, examples_per_second, ..."""
     remarks: tuple[str, ...]
-    """What is missing."""
+    """Remarks on missing parts."""
 
     @property
     def finished(self) -> bool:
-        """Whether there is a score."""
+        """True if there is a score."""
         return bool(self.scores)
 
     @property
@@ -100,7 +100,7 @@ class FineTuningRun:
         return tuple(self.scores) or (self.main_metric,)
 
     def number(self, fact: str) -> float | None:
-        """A figure of summary.json."""
+        """Return a number of summary.json, or None."""
         return as_number(self.facts.get(fact))
 
 
@@ -111,7 +111,7 @@ class HeldOutEvaluation:
     step: int
     loss: float | None
     accuracy: float | None
-    """The share of masked pieces that were predicted, 0 to 1."""
+    """The share of correctly predicted masked pieces, 0 to 1."""
     baseline: float | None
     """The accuracy of always predicting the most frequent piece."""
     pair_accuracy: float | None
@@ -124,15 +124,15 @@ class PretrainingRun:
     folder: Path
     name: str
     recipe: Mapping[str, Any]
-    """recipe.toml, resolved."""
+    """The content of recipe.toml, resolved."""
     origin: Mapping[str, Any]
-    """provenance.json."""
+    """The content of provenance.json."""
     steps: NDArray[np.float64]
-    """(n,), of ``losses``."""
+    """(n,): the steps of ``losses``."""
     losses: NDArray[np.float64]
     """(n,): the training loss of masked words."""
     evaluations: Mapping[str, tuple[HeldOutEvaluation, ...]]
-    """By the way in which held-out text was masked."""
+    """The evaluations by masking strategy."""
     pieces: int
     seconds: float
     finished: bool
@@ -151,7 +151,7 @@ class PretrainingRun:
 
     @property
     def last_loss(self) -> float | None:
-        """The mean of the last 100 steps."""
+        """The mean loss of the last 100 steps."""
         return float(self.losses[-100:].mean()) if len(self.losses) else None
 
 
@@ -159,9 +159,9 @@ Run = FineTuningRun | PretrainingRun
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[Run]:
-    """Read run folders, in their order, each once.
+    """Read run folders in the given order, each once.
 
-    Raises ZhbertError where a folder is none; whatever else is missing becomes a remark.
+    Raises ZhbertError if a folder is not a run; other missing parts become remarks.
     """
     seen: dict[Path, Path] = {}
     for folder in map(Path, folders):
@@ -187,13 +187,13 @@ def _reader_of(folder: Path) -> Any:
 
 
 def _with_distinct_names(runs: list[Run]) -> list[Run]:
-    """Runs of one model get one name, whatever the command lines called it; no two share one."""
+    """Give runs of the same model the same name, and other runs different ones."""
     import dataclasses
 
     names: dict[str, str] = {}  # of a model's key
     taken: dict[tuple[str, str], Path] = {}  # (name, task) -> the run that has it
     result: list[Run] = []
-    # A run without a score does not know its model's short name, so finished runs come first.
+    # Finished runs come first: the short name of a model is recorded only with a score.
     for run in sorted(runs, key=lambda run: isinstance(run, FineTuningRun) and not run.finished):
         if isinstance(run, FineTuningRun) and run.model_key not in names:
             clash = run.model in names.values()
@@ -203,7 +203,7 @@ def _with_distinct_names(runs: list[Run]) -> list[Run]:
         if isinstance(run, FineTuningRun):
             name = names[run.model_key]
             if (name, run.task) in taken:
-                # The same model and task again, with other settings: a row of its own.
+                # The same model and task with other settings gets a separate row.
                 name = f"{name} ({run.folder.name})"
                 if (name, run.task) in taken:
                     name = f"{names[run.model_key]} ({run.folder})"
@@ -273,7 +273,7 @@ def _seeds_begun(folder: Path) -> set[int]:
 
 
 def _what_is_missing(folder: Path, summary: bool, origin: bool, scores: bool) -> Iterator[str]:
-    """Remarks on a run by what there is of it."""
+    """Yield remarks on missing parts of a run."""
     if summary and not scores:
         yield f"{folder / 'summary.json'}: holds no scores"
     points = len(list(folder.glob("grid/*/summary.json")))
@@ -284,7 +284,7 @@ def _what_is_missing(folder: Path, summary: bool, origin: bool, scores: bool) ->
 
 
 def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
-    """The values of the seeds; `Spread` computes maximum, mean and deviation anew."""
+    """Return the values of the seeds, from which `Spread` computes the statistics."""
     scores = {}
     for name, spread in _object(summary, "metrics").items():
         values = spread.get("values") if isinstance(spread, dict) else None
@@ -301,7 +301,7 @@ def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _task_name(card: TaskCard | None, folder: Path) -> str:
-    """The name of the task. task.toml does not hold it, so the shipped cards' titles tell it."""
+    """Return the task's name, found by its title, as task.toml does not contain the name."""
     if card is None:
         return folder.name
     shipped = (name for name in card_names() if load_card(name).title == card.title)
@@ -309,7 +309,7 @@ def _task_name(card: TaskCard | None, folder: Path) -> str:
 
 
 def _curves(folder: Path, seeds: set[int], metric: str, remarks: list[str]) -> dict[int, Points]:
-    """The curve of each seed that was evaluated, by its number."""
+    """Return the curve of each evaluated seed, by number."""
     curves = {
         seed: _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", metric, remarks)
         for seed in sorted(seeds)
@@ -362,7 +362,7 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
 
 @dataclass
 class _TrainingLog:
-    """Collects what the lines of metrics.jsonl say."""
+    """The values collected from the lines of metrics.jsonl."""
 
     steps: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -388,7 +388,7 @@ class _TrainingLog:
             self.losses.append(loss)
 
 
-# Of a line of metrics.jsonl, in the order of HeldOutEvaluation's fields after ``step``.
+# Keys of a line of metrics.jsonl, in the order of HeldOutEvaluation's fields after ``step``.
 _EVALUATION = (
     "masked_lm_loss",
     "masked_lm_accuracy",
@@ -400,10 +400,10 @@ _EVALUATION = (
 
 
 def read_lines(path: Path, remarks: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON-lines file; none where it is missing.
+    """Yield the objects of a JSON-lines file; nothing if it is missing.
 
-    Damaged lines are left out and become a remark; the end of a file that is being written is not
-    damaged.
+    Damaged lines are left out and become a remark, except an incomplete last line, as the file may
+    be in use.
     """
     damaged = 0
     try:

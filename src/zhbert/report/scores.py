@@ -1,7 +1,7 @@
-"""Tables of scores: models in rows, figures in columns; published scores; shares of a base's.
+"""Tables of scores: models in rows, metrics in columns, with published and relative scores.
 
-A figure is a metric on a split of a task. Two scores are compared, of two runs or of a run and a
-publication, only where both are on the same examples.
+A column is a metric on a split of a task. Two scores, of runs or published, are compared only if
+both are on the same examples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from zhbert.tasks.card import Published
 from zhbert.zoo.catalogue import find_card
 
 RELATIVE_TO = "RoBERTa-wwm-ext"
-"""What small models are compared with at https://github.com/ymcui/Chinese-BERT-wwm."""
+"""The model that small ones are compared with at https://github.com/ymcui/Chinese-BERT-wwm."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Column:
 
     @property
     def key(self) -> str:
-        """The figure's name in summary.json: the metric's, then a further split's.
+        """The key in summary.json: the metric, followed by the name of a further split.
 
         >>> Column("mnli", "accuracy", "dev_mismatched", "classify").key
         'accuracy_mismatched'
@@ -43,15 +43,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Score:
-    """The contents of a cell, in per cent."""
+    """The content of a cell, in per cent."""
 
     max: float
     mean: float | None
     std: float | None = None
     seeds: int | None = None
-    """Their number; None for published scores."""
+    """The number of seeds; None for published scores."""
     elsewhere: bool = False
-    """Scored on other examples than the other scores of the column, so not comparable."""
+    """True if scored on other examples than the rest of the column, so not comparable."""
     note: str = ""
 
 
@@ -61,26 +61,26 @@ class ModelRow:
 
     model: str
     source: str
-    """Who published it; empty for the models of runs."""
+    """The publisher; empty for the models of runs."""
     scores: Mapping[Column, Score]
     runs: tuple[FineTuningRun, ...] = ()
 
     @property
     def name(self) -> str:
-        """The model's name, and who published it."""
+        """The model's name and its publisher."""
         return f"{self.model} ({self.source})" if self.source else self.model
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The models of the runs, then published ones."""
+    """A table of the models of the runs, then published ones."""
 
     columns: tuple[Column, ...]
     rows: tuple[ModelRow, ...]
     notes: tuple[str, ...]
-    """Why figures cannot be compared."""
+    """The reasons why scores cannot be compared."""
     about: tuple[str, ...]
-    """What the cards say of their tasks."""
+    """The cards' notes on their tasks."""
 
     @property
     def ours(self) -> tuple[ModelRow, ...]:
@@ -88,7 +88,7 @@ class ScoreTable:
         return tuple(row for row in self.rows if not row.source)
 
     def find(self, model: str) -> ModelRow:
-        """The row of a model, a run's before a published one; ZhbertError where there is none."""
+        """Return the row of a model, preferably a run's; raise ZhbertError if there is none."""
         for row in self.rows:
             # Its name in the table, or on the command line that trained it.
             if model in (row.model, row.name, *(run.given_as for run in row.runs)):
@@ -103,10 +103,10 @@ class ScoreTable:
 
 
 def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> ScoreTable:
-    """The table of finished runs.
+    """Return the table of finished runs.
 
-    Where the runs of a task were scored on different examples, those of the model ``first`` (by
-    default, of the task's first run) are compared with, and the others are marked.
+    If the runs of a task were scored on different examples, those of the model ``first`` (default:
+    the model of the task's first run) are the reference, and runs with other examples are marked.
     """
     finished = [run for run in runs if run.finished]
     by_task: dict[str, list[FineTuningRun]] = {}
@@ -165,7 +165,7 @@ def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Colum
 def _published_beside(
     run: FineTuningRun, columns: Sequence[Column]
 ) -> Iterable[tuple[Column, Published]]:
-    """Published scores of the same metric and split, where the run has the official split."""
+    """Yield published scores of the same metric and split, if the run has the official split."""
     if run.card is None:
         return
     for one in run.card.published:
@@ -180,7 +180,7 @@ def _split_note(run: FineTuningRun, split: str) -> str:
 
 
 def _notes(run: FineTuningRun, beside: bool) -> Iterable[str]:
-    """Why the scores of a task cannot be compared with published ones, in plain words."""
+    """Yield the reasons why the scores of a task cannot be compared with published ones."""
     published = run.card.published if run.card else ()
     for split in (run.split, *run.further_split_notes):
         if note := _split_note(run, split):
@@ -203,14 +203,14 @@ class RelativeRow:
     row: ModelRow
     shares: Mapping[Column, float]
     mean: float | None
-    """Over all figures; None where one is missing, since means over other tasks differ."""
+    """The mean over all columns; None if one is missing, as the means would not be comparable."""
     mean_of_classification: float | None
-    """Over the figures of classification tasks."""
+    """The mean over the columns of classification tasks."""
 
 
 @dataclass(frozen=True)
 class RelativeTable:
-    """The base, and every model of a run that has figures in common with it."""
+    """The base, and every model of a run that has scores in the same columns."""
 
     base: ModelRow
     columns: tuple[Column, ...]
@@ -218,9 +218,9 @@ class RelativeTable:
 
 
 def choose_base(table: ScoreTable, base: str | None = None) -> ModelRow | None:
-    """The row that the others are compared with: the named one, else the first of several models.
+    """Return the row to compare the others with: ``base``, or else the first of several models.
 
-    A single model is compared with `RELATIVE_TO`, where that was published for its tasks.
+    A single model is compared with `RELATIVE_TO` if scores of that were published for its tasks.
     """
     if base is not None:
         return table.find(base)
@@ -232,10 +232,10 @@ def choose_base(table: ScoreTable, base: str | None = None) -> ModelRow | None:
 
 
 def relative_table(table: ScoreTable, base: ModelRow) -> RelativeTable:
-    """Each score as a share of the base's: mean by mean, or maximum by maximum without means.
+    """Return each score as a share of the base's: of means, or of maxima if a mean is missing.
 
-    In a mean every figure counts once, so a task with F1 and EM counts twice, as in the table of
-    https://github.com/ymcui/Chinese-BERT-wwm.
+    In means over columns each column counts once, so a task with F1 and EM counts twice, as in the
+    table of https://github.com/ymcui/Chinese-BERT-wwm.
     """
     columns = tuple(
         column
@@ -281,7 +281,7 @@ def _mean(shares: Mapping[Column, float], columns: Sequence[Column]) -> float | 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
-    """One score, as in report.csv; ``run`` is empty for a score that is only published."""
+    """A line of report.csv; ``run`` is empty for a score that is only published."""
 
     run: str = ""
     model: str
@@ -299,7 +299,7 @@ class ScoreRecord:
 
 
 def records(table: ScoreTable) -> list[ScoreRecord]:
-    """All scores: the runs', with those published of the same model, then the other published."""
+    """Return all scores: the runs', with published ones of the same model, then other published."""
     of_model = {
         row.model: found for row in table.ours if (found := _published_row(table, row)) is not None
     }
@@ -313,7 +313,7 @@ def records(table: ScoreTable) -> list[ScoreRecord]:
 
 
 def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreRecord | None:
-    """A model's score beside the ``published`` one of it; None where there is neither."""
+    """Return a model's score with its ``published`` score; None if there is neither."""
     ours = None if row.source else row.scores.get(column)
     theirs = published.scores.get(column) if published else None
     if ours is None and theirs is None:
@@ -342,7 +342,7 @@ def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreR
 
 
 def _published_row(table: ScoreTable, row: ModelRow) -> ModelRow | None:
-    """The published row of the model that a run began with, found by the catalogue's names."""
+    """Find the published row of the model that a run started from, by the catalogue's names."""
     names = set()
     for given in {run.given_as for run in row.runs}:
         card = find_card(given)

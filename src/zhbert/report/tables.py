@@ -22,7 +22,7 @@ from zhbert.wording import counted
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a cell, and a smaller one below it."""
+    """The text of a cell, and a smaller text below it."""
 
     text: str
     below: str = ""
@@ -30,29 +30,29 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row."""
+    """A row of a table."""
 
     name: str
     cells: tuple[Cell, ...]
     base: bool = False
-    """Whether it is what the others are compared with."""
+    """True for the row that the others are compared with."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headings; ``lines`` may come in groups."""
+    """A table with headings and groups of rows."""
 
     caption: str
     headings: tuple[Cell, ...]
-    """The first one is that of the rows' names."""
+    """The headings; the first is that of the rows' names."""
     groups: tuple[tuple[str, tuple[Line, ...]], ...]
-    """(What the rows have in common, rows)."""
+    """Pairs of a group's title, or "", and its rows."""
     texts: frozenset[int] = frozenset()
-    """Columns of words instead of numbers; 0 is the first after the names."""
+    """The columns with words instead of numbers; 0 is the first after the names."""
 
 
 def scores(table: ScoreTable) -> Table:
-    """Every model's scores, as maximum (mean)."""
+    """Return the table of all models' scores, as maximum (mean)."""
     counts = {score.seeds for row in table.ours for score in row.scores.values()}
     each = counts.pop() if len(counts) == 1 else None
     lines = [
@@ -81,14 +81,14 @@ def scores(table: ScoreTable) -> Table:
 
 
 def heading(column: Column) -> Cell:
-    """The heading of a figure."""
+    """Return the heading of a column of scores."""
     return Cell(column.task, f"{column.metric}, {column.split}")
 
 
 def relative(table: RelativeTable) -> Table:
-    """Every model's scores as shares of the base's."""
+    """Return the table of all models' scores as shares of the base's."""
     classification = [column for column in table.columns if column.kind == "classify"]
-    # Where all tasks are classification, or none, one mean says it all.
+    # If all tasks are classification, or none, the two means would be the same.
     both = 0 < len(classification) < len(table.columns)
     lines = [
         Line(
@@ -116,7 +116,7 @@ def relative(table: RelativeTable) -> Table:
 
 
 def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
-    """How each model's scores differ from the base's, and whether that is more than noise."""
+    """Return the table of differences from the base, and whether they are larger than noise."""
     groups: dict[str, list[Line]] = {}
     for one in differences:
         result = one.result
@@ -141,7 +141,7 @@ def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
 
 
 def costs(runs: Sequence[FineTuningRun]) -> Table:
-    """The sizes, times and speeds of fine-tuning, by model."""
+    """Return the table of sizes, times and speeds of fine-tuning, by model."""
     groups: dict[str, list[Line]] = {}
     for run in runs:
         layers, hidden = run.number("layers"), run.number("hidden_size")
@@ -173,7 +173,7 @@ _WHERE = ("device", "precision")
 
 
 def pretraining(runs: Sequence[PretrainingRun]) -> Table:
-    """The progress of pretraining runs, and their accuracy on held-out text."""
+    """Return the table of pretraining runs: progress and accuracy on held-out text."""
     strategies = list(dict.fromkeys(name for run in runs for name in run.evaluations))
     names = ("run", "masks", "layers x hidden", "steps", "loss")
     speeds = ("pieces", "time", "pieces/s", "on")
@@ -216,7 +216,7 @@ def _section(run: PretrainingRun, key: str) -> dict[str, object]:
 
 
 def grid(run: FineTuningRun) -> Table | None:
-    """The points of a run's grid, the best mean on dev first; None where there was no grid."""
+    """Return a run's grid points, the best mean on dev first; None if there is no grid."""
     points = run.facts.get("grid")
     lines = []
     for point in points if isinstance(points, list) else ():

@@ -1,4 +1,4 @@
-"""A report's files: report.md, report.csv and report.html; and its contents as plain data."""
+"""Writing of a report: report.md, report.csv and report.html, or plain data for JSON."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|~#&$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write the three files into the folder ``out``; return them.
+    """Write the three files into the folder ``out`` and return them.
 
-    Raises ZhbertError where something else stands there, or a report and not ``overwrite``.
+    Raises ZhbertError if ``out`` exists and is not a report, or is one and not ``overwrite``.
     """
     check_out(out, overwrite=overwrite)
     texts = dict(zip(FILES, (markdown(report), comma_separated(report), page(report)), strict=True))
@@ -40,7 +40,7 @@ def write_report(report: Report, out: Path, *, overwrite: bool = False) -> list[
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Raise a ZhbertError where a report cannot be written to ``out``."""
+    """Raise ZhbertError if a report cannot be written to ``out``."""
 
     def is_report(folder: Path) -> bool:
         return {path.name for path in folder.iterdir()} <= set(FILES)
@@ -52,7 +52,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 
 
 def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
-    """The report as plain data; ``files`` are what was written of it."""
+    """Return the report as plain data; ``files`` are its written files."""
     relative = report.relative
     return {
         "files": [str(file) for file in files],
@@ -93,7 +93,7 @@ def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def comma_separated(report: Report) -> str:
-    """report.csv: a line for each score, with all digits."""
+    """Return the text of report.csv: a line for each score, with all digits."""
     names = [item.name for item in dataclasses.fields(ScoreRecord)]
     text = io.StringIO()
     writer = csv.writer(text)
@@ -110,7 +110,7 @@ def comma_separated(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """report.md: the tables, and the notes on what cannot be compared."""
+    """Return the text of report.md: the tables, and notes on scores that cannot be compared."""
     parts = ["# Report 报告"]
 
     def add(title: str, table: Table, notes: tuple[str, ...] = ()) -> None:
@@ -141,7 +141,7 @@ def markdown(report: Report) -> str:
 
 
 def table_text(table: Table) -> str:
-    """A table with its caption."""
+    """Return a table with its caption, in Markdown."""
     rules = [
         ":---",
         *(":---" if n in table.texts else "---:" for n in range(len(table.headings) - 1)),
@@ -167,7 +167,7 @@ def _cell(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    r"""A text escaped for Markdown, on one line.
+    r"""Escape a text for Markdown and put it on one line.
 
     >>> print(escape("a_b <b>|*x*"))
     a_b \<b\>\|\*x\*

@@ -1,4 +1,4 @@
-"""Models made smaller, longer, or with more pieces."""
+"""Changes to trained models: fewer layers or pieces, more pieces, other numbers of positions."""
 
-# How new positions are made: `zhbert.surgery.entries.resize_positions` describes each.
+# The ways to make new positions, which `zhbert.surgery.entries.resize_positions` describes.
 NEW_POSITIONS = ("hierarchical", "repeat")

@@ -1,6 +1,6 @@
-"""A checkpoint's tensors with other layers, rows or positions: entries in, entries out.
+"""Functions that map a checkpoint's entries to entries with other layers, rows or positions.
 
-Nothing is read until the resulting entries are, one tensor at a time.
+Tensors are read one at a time, and only when the resulting entries are read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from zhbert.model.entry import Entry
 from zhbert.model.names import PER_PIECE, POSITIONS
 
 _LAYER = re.compile(r"(bert\.encoder\.layer\.)(\d+)(\..+)")
-# The beginnings of tensors' names, and the part of the model that they belong to; the first match
-# counts.
+# Prefixes of tensor names -> the part of the model; the first match is used.
 _PARTS = (
     ("bert.embeddings.word_embeddings.", "word embeddings"),
     ("bert.embeddings.position_embeddings.", "position embeddings"),
@@ -33,10 +32,10 @@ _PARTS = (
 
 
 def keep_layers(entries: Mapping[str, Entry], layers: Sequence[int]) -> dict[str, Entry]:
-    """The entries with these layers only, renumbered in the order given; the rest as it is.
+    """Return the entries with only these layers, renumbered in the given order.
 
     Raises:
-        ZhbertError: no layer, one that the model lacks, or one twice.
+        ZhbertError: ``layers`` is empty, or has a layer twice or one that the model lacks.
 
     >>> names = ["bert.encoder.layer.0.a.bias", "bert.encoder.layer.5.a.bias", "cls.b"]
     >>> list(keep_layers(dict.fromkeys(names, Entry.of(torch.ones(1))), [5]))
@@ -64,7 +63,7 @@ def keep_layers(entries: Mapping[str, Entry], layers: Sequence[int]) -> dict[str
 
 
 def select_rows(entries: Mapping[str, Entry], rows: Sequence[int]) -> dict[str, Entry]:
-    """The entries of a model whose piece ``i`` is piece ``rows[i]`` of this one.
+    """Return the entries of a model whose piece ``i`` is piece ``rows[i]`` of this model.
 
     >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
     >>> select_rows({"cls.predictions.bias": bias}, [2, 0])["cls.predictions.bias"].read().tolist()
@@ -82,11 +81,11 @@ def select_rows(entries: Mapping[str, Entry], rows: Sequence[int]) -> dict[str, 
 def extend_rows(
     entries: Mapping[str, Entry], sources: Sequence[Sequence[int]], *, first: int
 ) -> dict[str, Entry]:
-    """The entries with a row for each of ``sources``, from the id ``first`` on.
+    """Return the entries with a new row for each of ``sources``, from the id ``first`` on.
 
-    A new row is the mean of the rows whose ids its source lists, computed in float32 or wider and
-    rounded to the type of the table. Spare rows (a model may have more rows than pieces) are used
-    first; spare rows that are left over stay.
+    A new row is the mean of the rows whose ids are in its source, computed in float32 or wider and
+    rounded to the dtype of the table. Spare rows (a model may have more rows than pieces) are used
+    first; unused spare rows are kept.
 
     >>> bias = Entry.of(torch.tensor([0.5, 0.25, 2.0]))
     >>> grown = extend_rows({"cls.predictions.bias": bias}, [[0, 1], [2]], first=3)
@@ -114,16 +113,18 @@ def _extended(table: Tensor, rows: int, sources: Sequence[Sequence[int]], first:
 def resize_positions(
     entries: Mapping[str, Entry], length: int, by: str = "hierarchical"
 ) -> dict[str, Entry]:
-    """The entries with ``length`` positions: the first ones as they are, new ones made ``by``:
+    """Return the entries with ``length`` positions; the trained ones are kept, from the first on.
 
-    - ``repeat``: the trained rows from the first one on, over and over, as Longformer is
-      initialised (https://arxiv.org/abs/2004.05150, section 5);
-    - ``hierarchical``: of n trained rows, row i n + j becomes a u_i + (1 - a) u_j with a = 0.4,
-      where u is chosen such that rows 0 to n - 1 are the trained ones (Su Jianlin,
-      https://kexue.fm/archives/7947). That gives up to n^2 different rows.
+    ``by`` is the way to make new rows from n trained rows:
+
+    - ``repeat``: the trained rows, repeated, as Longformer is initialised
+      (https://arxiv.org/abs/2004.05150, section 5);
+    - ``hierarchical``: row i n + j is a u_i + (1 - a) u_j with a = 0.4, where u is such that rows 0
+      to n - 1 are the trained ones (Su Jianlin, https://kexue.fm/archives/7947). This gives up to
+      n^2 different rows.
 
     Raises:
-        ZhbertError: no position embeddings, or more rows than can be made so.
+        ZhbertError: there are no position embeddings, or ``length`` exceeds n^2 (hierarchical).
 
     >>> table = Entry.of(torch.tensor([[0.0], [1.0]]))
     >>> longer = resize_positions({POSITIONS: table}, 4, "repeat")
@@ -154,7 +155,7 @@ def _hierarchical(table: Tensor, length: int) -> Tensor:
     bases = (wide - _FIRST * wide[0]) / (1 - _FIRST)
     number = torch.arange(trained, max(trained, length))
     made = _FIRST * bases[number // trained] + (1 - _FIRST) * bases[number % trained]
-    # The trained rows are copied: computed from u, they would be rounded.
+    # The trained rows are copied, because computing them from u would round them.
     return torch.cat([table[:length], made.to(table.dtype)])
 
 
@@ -163,7 +164,7 @@ _NEW_ROWS = {"hierarchical": _hierarchical, "repeat": _repeated}
 
 
 def parameters_by_part(entries: Mapping[str, Entry]) -> dict[str, int]:
-    """The number of parameters of each part of a model, in the order of the model.
+    """Return the number of parameters of each part of a model, in the order of the model.
 
     >>> parameters_by_part({"classifier.weight": Entry.of(torch.ones(2, 8))})
     {'other heads': 16}

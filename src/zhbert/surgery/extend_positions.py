@@ -1,4 +1,4 @@
-"""A model that reads longer rows: more positions, made of the trained ones."""
+"""Models with more positions, made from the trained ones, for longer rows."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ def extend_positions(
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Write a model with more positions to the folder ``out``; return its figures.
+    """Write a model with more positions to the folder ``out``.
 
     Args:
-        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
-        positions: how many positions the new model has, those of ``model`` first.
-        new_rows: how they are made: one of ``zhbert.surgery.NEW_POSITIONS``.
+        model: a model, given as anything that ``zhbert.zoo.locate`` accepts.
+        positions: the number of positions of the new model; those of ``model`` come first.
+        new_rows: how the others are made: one of ``zhbert.surgery.NEW_POSITIONS``.
+
+    Returns:
+        ``model``, ``out``, ``positions``, ``positions_before`` and ``new_rows``.
 
     Raises:
-        ZhbertError: no more positions than the model has, or more than can be made so.
+        ZhbertError: ``positions`` is not larger than the model's number, or too large.
     """
     said, possible = RANGES["model.max_position_embeddings"]
     if not possible(positions):

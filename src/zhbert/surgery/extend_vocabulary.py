@@ -1,4 +1,4 @@
-"""A model with more pieces: from a list of words, from texts, or from a corpus."""
+"""Models with more pieces, taken from a list of words, from texts or from a corpus."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ def extend_vocabulary(
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Write a model with more pieces to the folder ``out``; return what was added.
+    """Write a model with more pieces to the folder ``out``.
 
-    A new row is the mean of the rows of the pieces that its word was cut into before, and so is its
-    bias in the masked-word head. Trained rows stay bit for bit. New ids come after the old ones;
-    where a model has more rows than pieces, these spare rows are used first.
+    A new row is the mean of the rows of the pieces that its word was split into before, and so is
+    its bias in the masked-word head. Trained rows are kept bit for bit. New ids follow the old
+    ones; if a model has more rows than pieces, these spare rows are used first.
 
     Args:
-        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
-        source: a list (a word or a piece a line), all of which is taken, or a corpus folder.
-        from_text: texts. They are iterated over twice, so not a generator.
-        at_most: how many pieces are taken from texts and a corpus (1,000).
-        min_frequency: how often they must occur there (10).
+        model: a model, given as anything that ``zhbert.zoo.locate`` accepts.
+        source: a list (a word or a piece a line), all of which are added, or a corpus folder.
+        from_text: texts; iterated over twice, so a generator does not work.
+        at_most: the limit of pieces from texts and a corpus (default 1,000).
+        min_frequency: their minimum frequency there (default 10).
 
     Returns:
-        ``added`` (each with ``piece``, ``id``, ``count`` in the text, the pieces that it ``was``),
-        ``known`` and ``refused`` words of the list, ``pieces`` and ``rows`` with ``_before``, and
-        ``coverage``, what the old and the new vocabulary make of ``from_text``.
+        ``added`` (each with ``piece``, ``id``, ``count`` in the text, and ``was``, its former
+        pieces), ``known`` and ``refused`` words of the list, ``pieces`` and ``rows``, also with
+        ``_before``, and ``coverage`` of ``from_text`` by the old and the new vocabulary.
 
     Raises:
-        ZhbertError: nothing to add, or something that cannot be read.
+        ZhbertError: there is nothing to add, or a file cannot be read.
     """
     is_corpus = source is not None and Path(source).is_dir()
     if source is None and from_text is None:
@@ -111,7 +111,7 @@ def extend_vocabulary(
 def _added(
     old: Tokenizer, counts: Mapping[str, int | None], former: Sequence[Sequence[int]]
 ) -> list[dict[str, Any]]:
-    """The new pieces, by their counts in the text; ``former`` are the ids that each had before."""
+    """Describe the new pieces; ``former`` contains the ids of each one's former pieces."""
     return [
         {
             "piece": piece,
@@ -135,7 +135,7 @@ def _check_bounds(at_most: int | None, min_frequency: int | None, *, used: bool)
 
 
 def _read_list(path: Path) -> list[str]:
-    """The lines of a list, without blank ones."""
+    """Return the lines of a list, without blank ones."""
     words = [line.strip() for line in read_text(path, "a list of words").splitlines()]
     if not any(words):
         raise ZhbertError(f"{path}: empty; it needs a word or a piece a line")
@@ -158,13 +158,13 @@ def _why_nothing(listed: Admission, model: str | Path, least: int) -> str:
 
 
 def _without_inner_form(tokenizer: Tokenizer) -> list[str]:
-    """Characters inside pieces that have no ``##`` form: a word cut before one becomes [UNK]."""
+    """Return characters inside pieces without a ``##`` form: words split before one are [UNK]."""
     points = code_points()
     inner = {
         character
         for piece in tokenizer.vocabulary
         for character in piece.removeprefix(CONTINUATION)[not piece.startswith(CONTINUATION) :]
-        # Special tokens and [unused1] are cut at their brackets.
+        # Special tokens and [unused1] are left out: text is split at their brackets.
         if points.punctuation.isdisjoint(piece) or piece.startswith(CONTINUATION)
     }
     inner -= points.chinese | points.punctuation | points.spaces
@@ -177,7 +177,7 @@ def _without_inner_form(tokenizer: Tokenizer) -> list[str]:
 def _count_words(
     tokenizer: Tokenizer, corpus: str | Path | None, texts: Iterable[str] | None
 ) -> Counter[str]:
-    """The words of a corpus, and of texts those that the tokenizer cuts or does not know."""
+    """Count the words of a corpus, and those words of texts that are split or become [UNK]."""
     words: Counter[str] = Counter()
     if corpus is not None:
         words += fold_counts(corpus_words(Corpus.open(corpus)), tokenizer.options)
@@ -190,10 +190,10 @@ def _count_words(
 
 
 def corpus_words(corpus: Corpus) -> Counter[str]:
-    """How often each word of a corpus occurs: words as its tokenizer sees them, not a segmenter.
+    """Count the words of a corpus: those of its tokenizer, not of a segmenter.
 
-    A corpus holds pieces; those of a word, joined, are the word as the tokenizer folded it. Words
-    that became [UNK] are lost.
+    A corpus contains pieces; the pieces of a word, joined, are the word as the tokenizer normalised
+    it. Words that became [UNK] are lost.
     """
     tokenizer = corpus.tokenizer()
     plain = [piece.removeprefix(CONTINUATION) or piece for piece in tokenizer.vocabulary]
@@ -214,13 +214,13 @@ def _add_words(
     inside: NDArray[np.bool_],
     plain: Sequence[str],
 ) -> None:
-    """Count the words of a shard; ``inside`` says of each piece whether it continues a word."""
+    """Count the words of a shard; ``inside`` is true for each piece that continues a word."""
     first = np.flatnonzero(~inside[pieces])
     sizes = np.diff(np.append(first, len(pieces)))
     alone = np.bincount(pieces[first[sizes == 1]])
     for piece in np.flatnonzero(alone).tolist():
         words[plain[piece]] += int(alone[piece])
-    # Longer words, all of one size at a time: a table of them, and its distinct rows.
+    # All longer words of one size are counted together, as the distinct rows of a table.
     for size in np.unique(sizes[sizes > 1]).tolist():
         table = pieces[first[sizes == size][:, None] + np.arange(size)]
         rows, counts = np.unique(table, axis=0, return_counts=True)

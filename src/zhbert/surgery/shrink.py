@@ -1,4 +1,4 @@
-"""A smaller model from a large one: fewer layers, fewer pieces, fewer positions."""
+"""Smaller models made from large ones, with fewer layers, pieces or positions."""
 
 from __future__ import annotations
 
@@ -31,27 +31,28 @@ def shrink(
     overwrite: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Write a smaller model to the folder ``out``; return its figures and the large one's.
+    """Write a smaller model to the folder ``out``.
 
-    What is kept is kept bit for bit, heads included.
+    Remaining weights are the same bit for bit, heads included.
 
     Args:
-        model: a folder, an archive or a name: anything that ``zhbert.zoo.locate`` takes.
-        layers: numbers from 0, in the order in which they are kept, or the same as text: "0-2,-1".
-        vocab: a vocab.txt of pieces of the model; they are kept, in its order.
-        vocab_from: texts whose most frequent pieces are kept, beside special tokens and ASCII
-            characters. They are iterated over twice, so not a generator.
-        vocab_size: how many pieces are kept in all; without it all that ``vocab_from`` uses.
-        positions: how many positions are kept, from the first one on.
-        corpus: texts to measure the loss on (without it, ``vocab_from``).
+        model: a model, given as anything that ``zhbert.zoo.locate`` accepts.
+        layers: the layers to keep, from 0, in their new order, as numbers or as text: "0-2,-1".
+        vocab: a vocab.txt with a part of the model's pieces, which are kept in this order.
+        vocab_from: texts whose most frequent pieces are kept, besides special tokens and ASCII
+            characters; iterated over twice, so a generator does not work.
+        vocab_size: the number of pieces to keep; None: all that ``vocab_from`` uses.
+        positions: the number of positions to keep, from the first one on.
+        corpus: texts to report lost pieces of; None: ``vocab_from``.
 
     Returns:
         ``layers``, ``pieces``, ``positions``, ``rows`` (of the word embeddings), ``parameters`` (by
-        part), ``total`` and ``bytes``, each also with ``_before``; and ``corpus``, what the texts
-        lose, where the vocabulary has changed and there are texts.
+        part), ``total`` and ``bytes``, each also with ``_before``; and, if the vocabulary has
+        changed and there are texts, ``corpus``: their coverage and lost pieces.
 
     Raises:
-        ZhbertError: nothing to do, no such layer, a vocabulary that is not part of the model's.
+        ZhbertError: there is nothing to do, a layer does not exist, or the vocabulary has pieces
+            that the model lacks.
     """
     new_vocabulary = vocab is not None or vocab_from is not None
     _check_request(
@@ -117,13 +118,13 @@ def _layers_of(model: ModelFolder, layers: str | Sequence[int] | None) -> list[i
 
 
 def parse_layers(text: str, layers: int) -> list[int]:
-    """The layers that ``0,1,2``, ``0-2`` or ``0,-1`` names, of a model with so many ``layers``.
+    """Parse ``0,1,2``, ``0-2`` or ``0,-1`` for a model with ``layers`` layers.
 
     >>> parse_layers("0-2,-1", 12)
     [0, 1, 2, 11]
 
     Raises:
-        ZhbertError: not such a list, a layer that the model lacks, or one that is named twice.
+        ZhbertError: ``text`` is not such a list, or has a layer twice or one that does not exist.
     """
     found: list[int] = []
     for item in text.split(","):
@@ -145,7 +146,7 @@ def parse_layers(text: str, layers: int) -> list[int]:
 
 
 def _check_positions(positions: int, had: int, model: str) -> None:
-    # [CLS], one piece and [SEP] take three.
+    # [CLS], one piece and [SEP] need three.
     if positions < 3:
         raise ZhbertError(f"--positions {positions}: must be 3 or more")
     if positions > had:
@@ -164,7 +165,7 @@ def _rows_of(
     texts: Iterable[str] | None,
     size: int | None,
 ) -> list[int]:
-    """The ids of the pieces that are kept, in their new order."""
+    """Return the ids of the pieces to keep, in their new order."""
     if vocab is not None:
         return _rows_of_file(tokenizer, Path(vocab))
     assert texts is not None
@@ -172,7 +173,7 @@ def _rows_of(
 
 
 def _rows_of_file(tokenizer: Tokenizer, path: Path) -> list[int]:
-    """The ids of the pieces of a vocab.txt, in its order."""
+    """Return the ids of the pieces of a vocab.txt, in its order."""
     if path.is_dir():
         path = path / "vocab.txt"
     pieces = read_vocabulary(path)
@@ -197,11 +198,11 @@ def _rows_of_file(tokenizer: Tokenizer, path: Path) -> list[int]:
 
 
 def _most_used(tokenizer: Tokenizer, texts: Iterable[str], size: int | None) -> list[int]:
-    """The ids that texts use most, and those that every text needs; in the model's order."""
+    """Return the ids of the texts' most frequent pieces and of required ones, ascending."""
     used: Counter[int] = Counter()
     for text in texts:
         used.update(_ids(tokenizer, text))
-    # A Latin word whose longer pieces are dropped is spelled out in ASCII characters.
+    # Latin words whose longer pieces are dropped are then split into single characters.
     ascii_forms = (form + chr(code) for code in range(33, 127) for form in ("", "##"))
     needed = {row for form in ascii_forms if (row := tokenizer.id_of(form)) is not None}
     needed |= set(tokenizer.added_ids)
@@ -210,7 +211,7 @@ def _most_used(tokenizer: Tokenizer, texts: Iterable[str], size: int | None) -> 
             f"--vocab-size {size:,}: special tokens and ASCII characters take {len(needed):,}; "
             "give more"
         )
-    # The most frequent first; of equals, the one with the smaller id.
+    # Pieces with the same frequency are ordered by id.
     ranking = sorted(used.keys() - needed, key=lambda row: (-used[row], row))
     room = len(ranking) if size is None else size - len(needed)
     return sorted(needed | set(ranking[:room]))
@@ -225,7 +226,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def _loss(old: Tokenizer, new: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
-    """What both vocabularies make of texts, and the pieces of the texts that are gone."""
+    """Return the texts' coverage by both vocabularies, and their pieces that are lost."""
     used: Counter[int] = Counter()
 
     def counted() -> Iterator[str]:
