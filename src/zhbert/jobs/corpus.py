@@ -1,4 +1,4 @@
-"""Show statistics of a corpus folder and a few of its documents as readable text."""
+"""Show statistics of a corpus folder and some of its documents as readable text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Download a published model, given as a catalogue name, a hub id, a URL or an archive.
+"""Download a published model by catalogue name, hub id, URL or archive.
 
 zhbert download rbt3 --out models/rbt3
 zhbert download bert_tiny_cn --format tensorflow --out tiny-tf

@@ -1,16 +1,18 @@
-"""Score a fine-tuned model on a file with labels, or a pretrained one on held-out text.
+"""Score a fine-tuned model on labelled examples, or a pretrained one on text.
 
   zhbert evaluate runs/lcqmc/seed-0/final lcqmc --data dev.tsv
   zhbert evaluate runs/mine/seed-0/final my-task.toml --data test.csv --json
   zhbert evaluate runs/tiny/final --corpus corpus
 
-TASK is a task's name ('zhbert tasks' lists them) or the path of a card, which also describes the
-format of FILE. The scores are in per cent: the card's metrics and, for labels and tags, precision,
-recall and F1 of each class, with averages. Predictions are computed in fp32 by default.
+TASK is a task's name ('zhbert tasks' lists them) or the path of a card, which
+also describes the format of FILE. The scores are in per cent: the card's
+metrics and, for labels and tags, precision, recall and F1 of each class, with
+averages. Predictions are computed in fp32 by default.
 
-With --corpus: the share of masked pieces in the corpus's held-out documents that MODEL predicts
-correctly, with the masks that pretraining runs are evaluated on, and for comparison the share that
-always predicting the most frequent piece would get.
+With --corpus: the share of masked pieces in the corpus's held-out documents
+that MODEL predicts correctly, with the masks that pretraining runs are
+evaluated on, and for comparison the share that always predicting the most
+frequent piece would get.
 """
 
 from __future__ import annotations

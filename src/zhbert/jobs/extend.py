@@ -3,8 +3,9 @@
 zhbert extend chinese-roberta-wwm-ext --positions 1024 --out models/long
 zhbert extend MODEL --positions 2048 --new-rows repeat --out models/long
 
-The trained positions are kept bit for bit: rows that fitted before give the same
-outputs. The new ones are made from the trained ones and need further training:
+The trained positions are kept bit for bit: rows that fitted before give the
+same outputs. The new ones are made from the trained ones and need further
+training:
 zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
     sequence_length=1024
 

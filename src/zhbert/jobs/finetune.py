@@ -7,16 +7,18 @@
       optimizer.learning_rate=2e-5,5e-5 batch_size=32,64
   zhbert finetune --compare runs/lcqmc-wwm runs/lcqmc-char
 
-TASK is a name ('zhbert tasks' lists them) or the path of a card. The card has settings for each
-model family; key=value overrides them. Values separated by commas make a grid, whose best point is
-chosen on dev. OUT gets summary.json, task.toml, settings.toml, and seed-K/ with final/, a model
-folder that transformers opens. To resume an interrupted run, run the same command again: finished
-seeds are kept.
+TASK is a name ('zhbert tasks' lists them) or the path of a card. The card has
+settings for each model family; key=value overrides them. Values separated by
+commas make a grid, whose best point is chosen on dev. OUT gets summary.json,
+task.toml, settings.toml, and seed-K/ with final/, a model folder that
+transformers opens. To resume an interrupted run, run the same command again:
+finished seeds are kept.
 
-Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3 stops after three
-evaluations without a better score; evaluate_every and checkpoint_every, in steps; doc_stride and
-max_answer_length, for questions; precision, compile, threads, micro_batch_size; and
-optimizer.warmup_share, .weight_decay, .epsilon and .clip_norm.
+Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3
+stops after three evaluations without a better score; evaluate_every and
+checkpoint_every, in steps; doc_stride and max_answer_length, for questions;
+precision, compile, threads, micro_batch_size; and optimizer.warmup_share,
+.weight_decay, .epsilon and .clip_norm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Describe a checkpoint: format, shape, vocabulary, and which of its heads are trained.
+"""Describe a checkpoint: format, shape, vocabulary and which heads are trained.
 
 zhbert inspect rbt3
 zhbert inspect chinese_L-12_H-768_A-12.zip

@@ -1,4 +1,4 @@
-"""List the published models, or describe one: its shape, and how to download and open it.
+"""List the published models, or describe one: its shape and how to get it.
 
 zhbert models
 zhbert models --language cn --size small

@@ -4,12 +4,14 @@
   cat titles.txt | zhbert predict runs/thucnews_titles/seed-0/final - --out -
   zhbert predict runs/cmrc2018/seed-0/final questions.json --out answers.json
 
-FILE has the format of the task's own files, or one of these: a text a line (pairs separated by a
-tab); TSV, CSV or JSON lines with text and text_pair; a sentence a line, for tagging; SQuAD's JSON,
-or JSON lines with question and context. OUT is JSON lines (.jsonl, -), a table (.tsv, .csv), tagged
-tokens (.txt, .tsv), CLUENER's lines of entities (.json), or answers by id (.json; for CJRC's
-scorer, a list). Predictions are in the order of FILE; ids are those of the file, or row numbers
-from 0. --submission writes labels and numbers in the format of GLUE (.tsv) or CLUE (.json).
+FILE has the format of the task's own files, or one of these: a text a line
+(pairs separated by a tab); TSV, CSV or JSON lines with text and text_pair; a
+sentence a line, for tagging; SQuAD's JSON, or JSON lines with question and
+context. OUT is JSON lines (.jsonl, -), a table (.tsv, .csv), tagged tokens
+(.txt, .tsv), CLUENER's lines of entities (.json), or answers by id (.json; for
+CJRC's scorer, a list). Predictions are in the order of FILE; ids are those of
+the file, or row numbers from 0. --submission writes labels and numbers in the
+format of GLUE (.tsv) or CLUE (.json).
 """
 
 from __future__ import annotations

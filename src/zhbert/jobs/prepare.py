@@ -1,9 +1,10 @@
 """Prepare raw text for pretraining: write a corpus folder of words and pieces.
 
-Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and SogouCS' articles (also
-.gz, .bz2, .xz, .zst), folders, and stdin (-). Splits the text into documents, lines, sentences,
-words and pieces, and writes them to OUT. To resume interrupted work, run the same command again.
-The result does not depend on --workers.
+Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and
+SogouCS' articles (also .gz, .bz2, .xz, .zst), folders, and stdin (-). Splits
+the text into documents, lines, sentences, words and pieces, and writes them to
+OUT. To resume interrupted work, run the same command again. The result does
+not depend on --workers.
 """
 
 from __future__ import annotations

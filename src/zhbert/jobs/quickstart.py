@@ -1,15 +1,16 @@
-"""Train the packaged model on your text in minutes, and compare it before and after.
+"""Train the packaged model on your text in minutes; compare it before and after.
 
-zhbert quickstart                                (the sample text of the package)
+zhbert quickstart                           (the sample text of the package)
 zhbert quickstart my.txt more.jsonl --out runs/mine
 zhbert quickstart my.txt --from chinese-roberta-wwm-ext
 zhbert quickstart my.txt --from scratch
 
-This is the whole pipeline: words and masks, a corpus with a tenth held out, training with the
-recipe 'quickstart' (from scratch: 'quickstart-scratch'), and filled masks and held-out accuracy
-before and after. RUN is a run folder with the model in RUN/final; the corpus is in RUN-corpus.
-Ctrl-C saves a checkpoint, from which --resume continues. The exit code is 1 if the model is worse
-than before (from scratch: worse than always predicting the most frequent piece).
+This is the whole pipeline: words and masks, a corpus with a tenth held out,
+training with the recipe 'quickstart' (from scratch: 'quickstart-scratch'), and
+filled masks and held-out accuracy before and after. RUN is a run folder with
+the model in RUN/final; the corpus is in RUN-corpus. Ctrl-C saves a checkpoint,
+from which --resume continues. The exit code is 1 if the model is worse than
+before (from scratch: worse than always predicting the most frequent piece).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Report on runs: print tables, and write Markdown, CSV and one HTML file with figures.
+"""Report on runs: print tables, and write Markdown, CSV and HTML with figures.
 
   zhbert report runs/lcqmc-wwm runs/lcqmc-char --out report
   zhbert report runs/*-wwm runs/*-char --base char --out report

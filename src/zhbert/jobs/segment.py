@@ -2,8 +2,8 @@
 
 zhbert segment text.txt
 zhbert segment text.txt --segmenter ltp --segmenter-model LTP/tiny
-zhbert segment text.txt --segmenter jieba --against thulac  (compare two segmenters)
-zhbert segment test.txt --gold test_gold.txt                (score a segmenter)
+zhbert segment text.txt --segmenter jieba --against thulac  (compare the two)
+zhbert segment test.txt --gold test_gold.txt                (score the words)
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@ zhbert shrink MODEL --vocab vocab.txt --corpus law.txt --out models/law
 zhbert shrink MODEL --vocab-from law.txt --vocab-size 8000 --out models/law
 zhbert shrink MODEL --positions 256 --out models/short
 
-The published small models were initialised with the first layers of a large one
-(https://github.com/ymcui/Chinese-BERT-wwm): RBT3, RBT4 and RBT6 with layers 0-2,
-0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 with layers 0-2 of RoBERTa-wwm-ext-large.
-A model with fewer layers needs further training, as these had:
+The published small models were initialised with the first layers of a large
+one (https://github.com/ymcui/Chinese-BERT-wwm): RBT3, RBT4 and RBT6 with
+layers 0-2, 0-3 and 0-5 of RoBERTa-wwm-ext, RBTL3 with layers 0-2 of
+RoBERTa-wwm-ext-large. A model with fewer layers needs further training, as
+these had:
 zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
 
 Weights that remain are the same bit for bit, heads included. With a smaller

@@ -1,4 +1,4 @@
-"""List the fine-tuning tasks, or describe one: files, labels, settings and published results.
+"""List the fine-tuning tasks, or describe one: files, labels, settings, results.
 
 zhbert tasks
 zhbert tasks lcqmc

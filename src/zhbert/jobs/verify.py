@@ -1,4 +1,4 @@
-"""Check that two models compute the same by comparing their outputs layer by layer.
+"""Check that two models compute the same, layer by layer.
 
 zhbert verify chinese_L-12_H-768_A-12 converted/
 zhbert verify runs/tiny/final runs/tiny/final --with transformers

@@ -1,7 +1,7 @@
-"""Train a vocabulary, measure its coverage of a text, or give a model more pieces.
+"""Train a vocabulary, measure its coverage of text, or give a model more pieces.
 
 zhbert vocab train FILES... --size 21128 --out vocab.txt
-zhbert vocab coverage VOCAB FILES...      (VOCAB: a vocab.txt, a model folder, or 'default')
+zhbert vocab coverage VOCAB FILES...      (a vocab.txt, a model or 'default')
 zhbert vocab extend MODEL --with words.txt --out DIR
 """
 

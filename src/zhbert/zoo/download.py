@@ -453,7 +453,7 @@ def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
         raise _BrokenError(f"no answer within {seconds:,.0f} seconds") from None
     if error is not None:
         raise error
-    return result  # type: ignore[return-value]  # there, where there is no error
+    return result  # type: ignore[return-value]  # set if there is no error
 
 
 def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:

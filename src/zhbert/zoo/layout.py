@@ -58,7 +58,7 @@ def find_model(path: str | Path) -> ModelFiles:
     if not path.exists():
         raise ZhbertError(f"{path}: no such model folder or file")
     if not path.name.endswith(".index.json"):
-        weights_format(path)  # raises an error where it is no file of weights
+        weights_format(path)  # raises an error if it is not a weights file
     return _described(path.parent, path)
 
 
