@@ -44,7 +44,9 @@ def run(args: argparse.Namespace) -> int:
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:
-        terminal.say(f"{args.name}: a part of zhbert, nothing to download: every verb knows it")
+        terminal.say(
+            f"{args.name}: a part of zhbert, nothing to download: every verb accepts this name"
+        )
     if args.out:
         # Checked before downloading.
         out = check_out(args.out, args.name, overwrite=args.overwrite)

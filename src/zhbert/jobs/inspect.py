@@ -78,7 +78,7 @@ def _print(path: str, found: Inspection) -> None:
     out.print(path, style="bold")
     out.print(console.facts(_facts(found), 13), soft_wrap=False)
     if found.problems:
-        out.print("\ndoes not fit together", style="bold")
+        out.print("\ncontradictions", style="bold")
         _print_list(found.problems)
     out.print("\nwhat it can be used for", style="bold")
     uses = Table.grid(padding=(0, 2))

@@ -184,14 +184,14 @@ def _remarks(result: MaskedText, special_tokens: Collection[str]) -> Iterator[st
     yield f"Pieces: {len(result.pieces):,}; quota: {result.quota:,}; predicted: {counts}."
     if not all(masks.predicted for masks in result.masks.values()):
         yield (
-            "Nothing is predicted where no word fits the quota, or where none was drawn: try a "
-            "higher --rate or another --seed."
+            "Nothing is predicted if no word fits the quota or none was drawn: try a higher "
+            "--rate or another --seed."
         )
     literal = [token for token in special_tokens if token in result.text]
     if literal:
         yield f"The text's own {', '.join(literal)} is plain text, as in prepare."
     if len(result.pieces) > _LONGEST:
-        yield "When training, a text this long would stand in several rows."
+        yield "In training, a text this long would be put in several rows."
 
 
 def _legend(replace: bool, colours: bool) -> str:

@@ -134,7 +134,7 @@ def _print_loss(loss: dict[str, Any]) -> None:
     console = out()
     print_coverage(loss)
     if not loss["lost"]:
-        console.print("The text uses none of the pieces that go.\n")
+        console.print("The text uses none of the removed pieces.\n")
         return
     lost = table("=lost piece", ">times", "becomes")
     for one in loss["lost"][:_SHOWN]:

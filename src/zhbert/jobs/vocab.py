@@ -254,8 +254,8 @@ def _run_coverage(args: argparse.Namespace) -> int:
         console.out().print(sentence)
     if (rows := unreachable_rows(tokenizer)) and not args.quiet:
         console.out().print(
-            f"{rows:,} of the {len(tokenizer):,} rows are ## + a Han character, which no text "
-            "leads to: Han characters always stand alone."
+            f"{rows:,} of the {len(tokenizer):,} rows are ## and a Han character; no text uses "
+            "them, as every Han character is a separate word."
         )
     return 0
 
@@ -351,7 +351,7 @@ def _print_extended(result: dict[str, Any], quiet: bool) -> None:
     if not quiet:
         folder = result["out"]
         console.out().print(
-            "Train it on, so that the new rows find their place:\n"
+            "Train it further, so that the new rows become useful:\n"
             f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
             f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
         )
@@ -368,17 +368,17 @@ def _remarks(result: dict[str, Any]) -> list[str]:
             f"{', '.join(words[:_NAMED])}{more}"
         )
     if sum(map(len, result["refused"].values())) > len(result["added"]) + len(result["known"]):
-        lines.append("note: most lines are no words; prose goes with --from-text FILE")
+        lines.append("note: most lines are not words; give running text with --from-text FILE")
     if count := result["unknown_before"]:
         lines.append(
-            f"note: {count:,} new pieces were [UNK] before and begin as its row: they mean nothing "
-            "until they are trained"
+            f"note: {count:,} new pieces were [UNK] before and start with its row: they carry no "
+            "meaning until they are trained"
         )
     if forms := result["without_inner_form"]:
         shown = " ".join(f"##{c}" for c in forms[:_NAMED])
         lines.append(
-            f"note: {len(forms):,} characters stand inside pieces and have no ## form, so that a "
-            f"longer word may become [UNK] behind a new piece; to be safe, list these too: {shown}"
+            f"note: {len(forms):,} characters inside pieces have no ## form, so that a longer word "
+            f"may become [UNK] after a new piece; to be safe, add these too: {shown}"
             + (" ..." if len(forms) > _NAMED else "")
         )
     return lines
