@@ -45,9 +45,10 @@ def save_model(folder: Path, kind: type[BertModel], tokenizer: Tokenizer) -> Pat
     model = kind(config, seed=1)
     if isinstance(model, BertForMaskedLM):
         # An untrained head, whose weights are as they were drawn, is refused.
+        generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for parameter in model.mlm_head.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
+                parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -113,8 +114,9 @@ def test_quickstart_shows_every_stage_and_leaves_a_model(
 def test_a_model_learns_its_users_text_and_every_figure_is_told(
     quickstart: Quickstart, text: Path, model: Path, tmp_path: Path
 ) -> None:
-    rate = ["--set", "optimizer.learning_rate=5e-3", "--set", "steps=80"]
-    code, printed, _ = quickstart(text, "--from", model, *rate, *SHORT, "--json")
+    settings = ["optimizer.learning_rate=5e-3", "steps=80", "precision=fp32"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    code, printed, _ = quickstart(text, "--from", model, *words, *SHORT, "--json")
     result = json.loads(printed)
     assert code == 0
     assert result["better"]
@@ -137,7 +139,7 @@ def test_a_model_learns_its_users_text_and_every_figure_is_told(
         for line in masked_accuracy(tmp_path / "run" / "final", tmp_path / "run-corpus")
         if line["evaluation"] == "wwm"
     ]
-    assert wwm["masked_lm_accuracy"] == pytest.approx(result["masked_lm_accuracy"], abs=0.02)
+    assert wwm["masked_lm_accuracy"] == pytest.approx(result["masked_lm_accuracy"], abs=2e-3)
 
 
 def test_the_first_stage_shows_the_users_own_sentence(quickstart: Quickstart, text: Path) -> None:
