@@ -119,9 +119,9 @@ def _one_line(
 def entry() -> NoReturn:
     """Run `main` and end the process with its exit code: the entry point of ``zhbert``."""
     for number in _ENDING:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, _interrupt)
-    several = os.environ.get("WORLD_SIZE", "1") != "1"  # torchrun's
+    several = os.environ.get("WORLD_SIZE", "1") != "1"  # set by torchrun
     warnings.formatwarning = _one_line
     try:
         code = main()
@@ -189,7 +189,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
-        with suppress(OSError):  # the terminal may have gone
+        with suppress(OSError):  # the terminal may be closed
             sys.stderr.write("zhbert: interrupted\n")
         return 128 + getattr(interrupt, "number", signal.SIGINT)
     except OSError as error:

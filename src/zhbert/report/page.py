@@ -185,11 +185,13 @@ def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
 
 def _reading(of_entities: bool) -> str:
     text = (
-        "Matrices: right ones in rows, predicted in columns; per cent of a row, below it the "
-        "number, of all seeds."
+        "Matrices: correct classes in rows, predicted ones in columns; per cent of a row, and "
+        "below it the number, over all seeds."
     )
     if of_entities:
-        text += f" {NOT_FOUND} is no entity with the same ends: one missed, or made up."
+        text += (
+            f" {NOT_FOUND} means that no entity has the same boundaries: it was missed or made up."
+        )
     return text
 
 
