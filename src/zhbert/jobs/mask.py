@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_segmenter_arguments(parser)
     parser.add_argument(
-        "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: the shipped one)"
+        "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: this package's)"
     )
     parser.add_argument(
         "--rate", type=float, default=0.15, help="the share of pieces to predict (default 0.15)"
