@@ -1,4 +1,4 @@
-"""Makes ``src/zhbert/text/_codepoints.py``: what BERT's normaliser does to every code point.
+"""Makes ``src/zhbert/text/_codepoints.py``: BERT's normalisation of every code point.
 
     python tools/codepoints.py > src/zhbert/text/_codepoints.py
 
@@ -181,7 +181,7 @@ def fields(points: CodePoints) -> dict[str, str]:
 def module(points: CodePoints) -> str:
     """The generated module's text."""
     lines = [
-        '"""What BERT\'s normaliser does to every code point; made by tools/codepoints.py.',
+        '"""BERT\'s normalisation of every code point; made by tools/codepoints.py.',
         "",
         f"Derived from the behaviour of tokenizers {tokenizers_version}. All numbers but orders",
         "are hexadecimal. normalize.py reads it.",

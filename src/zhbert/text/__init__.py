@@ -1,1 +1,1 @@
-"""Text to words and pieces; nothing here imports torch."""
+"""Normalisation, tokenization, word segmentation and vocabularies; nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""What BERT's normaliser does to every code point; made by tools/codepoints.py.
+"""BERT's normalisation of every code point; made by tools/codepoints.py.
 
 Derived from the behaviour of tokenizers 0.23.3. All numbers but orders
 are hexadecimal. normalize.py reads it.

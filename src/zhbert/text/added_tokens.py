@@ -1,9 +1,9 @@
-"""Added tokens: strings that are found in a text before it is cut into word pieces.
+"""Added tokens: strings that are searched for in a text before it is cut into word pieces.
 
 As in `tokenizers` (tokenizers/src/tokenizer/added_vocabulary.rs in
-https://github.com/huggingface/tokenizers), those that are not ``normalized`` are found in the text
-as it stands; the others afterwards, in what normalisation made of the rest. Both times the leftmost
-token is taken, and of those that begin there the longest.
+https://github.com/huggingface/tokenizers), tokens that are not ``normalized`` are searched for in
+the original text; the others afterwards, in the normalised rest. Both searches take the leftmost
+match and, of the tokens that match there, the longest.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ SPECIAL_TOKENS: Mapping[str, str] = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-"""BERT's special tokens by Hugging Face's names, in the order in which transformers adds them."""
+"""BERT's special tokens by their Hugging Face names, in the order that transformers adds them."""
 
-# Unicode's White_Space.
+# The characters with Unicode's property White_Space.
 WHITE_SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680"
     + "".join(map(chr, range(0x2000, 0x200B)))
@@ -52,15 +52,15 @@ WHITE_SPACE = (
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A token and how it is found in a text; the names are those of Hugging Face.
+    """A token and the rules for finding it in a text; the fields have Hugging Face's names.
 
     Args:
-        content: the string that is looked for.
-        special: it is not looked for where special tokens are plain text.
-        normalized: look for it after normalisation, in its normalised form.
-        single_word: only where no letter, mark or digit stands beside it.
-        lstrip: white space before it belongs to it.
-        rstrip: white space behind it belongs to it.
+        content: the string to search for.
+        special: it is a special token: not searched for if special tokens are plain text.
+        normalized: search for its normalised form in the normalised text.
+        single_word: it matches only if no letter, mark or digit is next to it.
+        lstrip: white space before it is part of the match.
+        rstrip: white space after it is part of the match.
     """
 
     content: str
@@ -72,7 +72,7 @@ class AddedToken:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a special token with no flag, like [CLS] and [MASK]."""
+        """True for a special token with no other flag, like [CLS] and [MASK]."""
         flags = (self.normalized, self.single_word, self.lstrip, self.rstrip)
         return self.special and not any(flags)
 
@@ -82,7 +82,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def reachable(token: str, options: Options) -> bool:
-    """Whether some text would be cut into ``token`` if it were a word piece.
+    """Return True if some text would be cut into ``token`` if it were a word piece.
 
     >>> [reachable(token, Options()) for token in ("[MASK]", "「", "covid", "COVID", "新冠", "##a")]
     [False, True, True, False, False, True]
@@ -92,7 +92,7 @@ def reachable(token: str, options: Options) -> bool:
 
 
 def parse_token(value: Any, where: str, *, special: bool = False) -> AddedToken:
-    """An added token as JSON files have it: a string, which is a special token, or an object."""
+    """Parse an added token from JSON: a string (a special token) or an object with flags."""
     if isinstance(value, str):
         return AddedToken(value, special=True, normalized=False)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
@@ -108,7 +108,7 @@ def parse_token(value: Any, where: str, *, special: bool = False) -> AddedToken:
 
 
 def parse_tokens_by_id(values: Any, where: str) -> dict[int, AddedToken]:
-    """Added tokens by their ids, of a list of objects with an id or of an object id -> token."""
+    """Parse added tokens by id, from a list of objects with an id or from an object id -> token."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(values, dict):
         pairs = list(values.items())
@@ -133,12 +133,12 @@ def parse_tokens_by_id(values: Any, where: str) -> dict[int, AddedToken]:
     return found
 
 
-# A part of a text: a token's id, or None for what lies between tokens; its start and its end.
+# A part of a text: its token id (None for text between tokens), its start and its end.
 Part = tuple[int | None, int, int]
 
 
 class _Finder:
-    """Finds tokens in a text: the leftmost, and there the longest."""
+    """A search for tokens in a text: the leftmost match and, of several there, the longest."""
 
     def __init__(self, patterns: Mapping[str, tuple[AddedToken, int]], special: set[str]) -> None:
         self._patterns = patterns
@@ -147,7 +147,7 @@ class _Finder:
         self.search = re.compile("|".join(map(re.escape, longest_first))) if patterns else None
 
     def split(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """Cut all of ``text`` into parts, none of them empty."""
+        """Cut ``text`` into non-empty parts that cover it."""
         done = 0
         for match in self.search.finditer(text) if self.search else ():
             token, number = self._patterns[match[0]]
@@ -165,15 +165,15 @@ class _Finder:
             if done < start:
                 yield None, done, start
             yield number, start, end
-            # As in `tokenizers`, a token that begins with white space may overlap the token before
-            # it, which took that white space.
+            # As in `tokenizers`, a token that begins with white space may overlap the previous
+            # token if that one includes the same white space.
             done = end
         if done < len(text):
             yield None, done, len(text)
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
-    """Whether no letter, mark or digit stands beside text[start:end]."""
+    """Return True if no letter, mark or digit is next to text[start:end]."""
     letters = code_points().letters
     before, after = text[start - 1 : start], text[end : end + 1]
     return before not in letters and after not in letters
@@ -197,7 +197,7 @@ class AddedTokens:
         special = {token.content for token in ids if token.special}
         exact: dict[str, tuple[AddedToken, int]] = {}
         folded: dict[str, tuple[AddedToken, int]] = {}
-        # If normalisation makes two equal, the first one counts, special tokens before others.
+        # If two tokens are equal after normalisation, the first is kept, special tokens first.
         for token in sorted(ids, key=lambda token: not token.special):
             if token.normalized:
                 characters, _ = normalize(token.content, options)
@@ -208,22 +208,22 @@ class AddedTokens:
         self._folded = _Finder(folded, special)
 
     def split(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """Cut a text into the tokens that are found before normalisation and what lies between."""
+        """Cut a text into the tokens found before normalisation and the text between them."""
         return self._exact.split(text, special_tokens)
 
     def split_normalized(self, text: str, special_tokens: bool) -> Iterator[Part]:
-        """Cut a normalised text into the tokens that are found in it and what lies between."""
+        """Cut a normalised text into the tokens found in it and the text between them."""
         return self._folded.split(text, special_tokens)
 
     def touched(self, codes: NDArray[np.uint32], ends: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of several texts may hold a token: (texts,) bool; True for some that do not.
+        """Return which texts may contain a token: (texts,) bool, with some false positives.
 
-        ``codes``: the texts' code points, one text after another; ``ends``: where each ends.
+        ``codes``: the code points of all texts, concatenated; ``ends``: the end of each text.
         """
         found = np.zeros(len(ends), np.bool_)
 
         def mark(first: NDArray[np.int64], last: NDArray[np.int64]) -> None:
-            # All texts that a match touches: across the end of a text, it may hide another match.
+            # Mark every text that a match overlaps: a match across a boundary may hide another.
             steps = np.zeros(len(ends) + 2, np.int64)
             np.add.at(steps, np.searchsorted(ends, first, "right"), 1)
             np.add.at(steps, np.searchsorted(ends, last, "right") + 1, -1)
@@ -241,14 +241,14 @@ class AddedTokens:
 
 
 def _spans(pattern: re.Pattern[str], codes: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Where a pattern is found: (matches, 2)."""
+    """Return the start and end of each match of a pattern: (matches, 2) int64."""
     spans = [match.span() for match in pattern.finditer(text_of(codes))]
     return np.array(spans, np.int64).reshape(-1, 2)
 
 
 @lru_cache(maxsize=16)
 def _changes(options: Options) -> NDArray[np.uint32]:
-    """(0x110000,) uint32: what each code point becomes, for those that become one."""
+    """Return what each code point becomes if it becomes one code point: (0x110000,) uint32."""
     table = rules(options)
     becomes = np.arange(len(table.kinds), dtype=np.uint32)
     keys, starts, values = table.changes
@@ -268,13 +268,13 @@ def _chinese() -> NDArray[np.bool_]:
 def fold(
     codes: NDArray[np.uint32], options: Options
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
-    """`normalize` many characters at once, with numpy, except the odd ones among them.
+    """Normalise many characters at once with numpy, like `normalize`, except the odd ones.
 
-    Odd are those that become several characters or change with their neighbours.
+    Odd characters become several characters, or change depending on their neighbours.
 
     Returns:
-        The normalised code points; for each the place in ``codes`` that it came from; and the
-        places of the odd ones, which are not normalised.
+        The normalised code points; the index in ``codes`` that each came from; and the indices
+        of the odd characters, which are not normalised.
     """
     kinds = rules(options).kinds[codes]
     odd = np.flatnonzero(np.isin(kinds, (REORDER, MULTI, HANGUL)))

@@ -12,7 +12,7 @@ from zhbert.files import read_text
 
 
 def _decoded(codec: str, rows: Iterable[int], cells: Iterable[int]) -> Iterator[str]:
-    """The characters of some rows of a two-byte code's table."""
+    """Return the characters in some rows and columns of a two-byte code table."""
     for row, cell in itertools.product(rows, list(cells)):
         try:
             yield bytes([row, cell]).decode(codec)
@@ -21,7 +21,7 @@ def _decoded(codec: str, rows: Iterable[int], cells: Iterable[int]) -> Iterator[
 
 
 def gb2312_han() -> frozenset[str]:
-    """The 6,763 Han characters of GB 2312: rows 16 to 87 of the code table.
+    """Return the 6,763 Han characters of GB 2312: rows 16 to 87 of the code table.
 
     >>> len(gb2312_han())
     6763
@@ -30,7 +30,7 @@ def gb2312_han() -> frozenset[str]:
 
 
 def big5_level1_han() -> frozenset[str]:
-    """The 5,401 frequently used traditional characters: Big5 A440 to C67E.
+    """Return the 5,401 frequently used traditional characters: Big5 A440 to C67E.
 
     >>> len(big5_level1_han())
     5401
@@ -41,10 +41,10 @@ def big5_level1_han() -> frozenset[str]:
 
 
 def quotes_and_punctuation() -> frozenset[str]:
-    """“ ” ‘ ’ — … and every other sign of Chinese print, upright, vertical and full-width.
+    """Return “ ” ‘ ’ — … and the other signs of Chinese print: upright, vertical, full-width.
 
-    GB 2312's row of signs, and the punctuation and symbols of Unicode's blocks for Latin-1,
-    general punctuation, CJK punctuation, vertical and small forms, and full-width forms.
+    They are GB 2312's row of signs, and the punctuation and symbols of Unicode's blocks for
+    Latin-1, general punctuation, CJK punctuation, vertical, small and full-width forms.
 
     >>> quotes_and_punctuation() >= set("“”‘’—…「」『』《》，。！？～￥℃×")
     True
@@ -68,7 +68,7 @@ def quotes_and_punctuation() -> frozenset[str]:
 
 
 def letters_of_gb2312() -> frozenset[str]:
-    """GB 2312's numerals, full-width ASCII, kana, Greek, Cyrillic and bopomofo: rows 2 to 8.
+    """Return rows 2 to 8 of GB 2312: numerals, full-width ASCII, kana, Greek, Cyrillic, bopomofo.
 
     >>> letters_of_gb2312() >= set("①ＡのアαжㄅⅣ")
     True
@@ -86,7 +86,7 @@ CHARACTER_SETS = {
 
 
 def characters_of(names: str) -> frozenset[str]:
-    """The characters of sets and files, named with commas between them; of ``none``, no characters.
+    """Return the characters of comma-separated sets and files; none for ``none``.
 
     >>> len(characters_of("gb2312,big5-1"))
     8836

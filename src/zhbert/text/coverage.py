@@ -1,4 +1,4 @@
-"""What a vocabulary makes of a text: which characters become [UNK], and what to do about it."""
+"""A vocabulary's coverage of a text: which characters become [UNK], and advice."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 from zhbert.text.words import ranked
 from zhbert.wording import counted
 
-# Frequent in Chinese text, and missing in Google's Chinese vocabulary.
+# Frequent in Chinese text, but missing from Google's Chinese vocabulary.
 QUOTES_AND_DASHES = "“”‘’—…"
 
 _LATIN = "a-zA-Z\u00c0-\u024f"
 _latin_words = re.compile(f"[0-9{_LATIN}]*[{_LATIN}][0-9{_LATIN}]*").findall
-# How many characters an example shows on either side of an unknown word.
+# Characters that an example shows on either side of an unknown word.
 _CONTEXT = 8
 
 
 @dataclass
 class Coverage:
-    """What a tokenizer makes of some text, in counts; those of several texts can be added.
+    """Counts of the pieces and unknown characters in some text; the counts of texts can be added.
 
-    ``missing`` counts, for each character without a row, the [UNK] pieces that it causes. A word is
-    one [UNK] even if it has several missing characters; then it counts for each of them.
-    ``examples`` shows each of them in the text.
+    ``missing`` counts the [UNK] pieces that each character without a row causes. A word with
+    several missing characters is one [UNK], which counts for each of them. ``examples`` has a
+    passage of the text for each missing character.
     """
 
     characters: int = 0  # white space not counted
     pieces: int = 0
     unknown: int = 0
     han: int = 0
-    traditional: int = 0  # Han characters of Big5 level 1 that GB 2312 does not have
+    traditional: int = 0  # Han characters in Big5 level 1 but not in GB 2312
     traditional_unknown: int = 0
     latin_words: int = 0
     latin_characters: int = 0
@@ -62,26 +62,26 @@ class Coverage:
 
     @property
     def unknown_share(self) -> float:
-        """[UNK] among all pieces, 0 to 1."""
+        """The share of [UNK] among all pieces, 0 to 1."""
         return self.unknown / max(1, self.pieces)
 
     @property
     def traditional_share(self) -> float:
-        """Traditional characters among all Han characters, 0 to 1."""
+        """The share of traditional characters among all Han characters, 0 to 1."""
         return self.traditional / max(1, self.han)
 
     @property
     def latin_pieces_per_word(self) -> float:
-        """Pieces that a Latin word falls into, on average."""
+        """The mean number of pieces in a Latin word."""
         return self.latin_pieces / max(1, self.latin_words)
 
     @property
     def latin_pieces_per_character(self) -> float:
-        """Pieces for each character of a Latin word, on average; 1 would be spelling it out."""
+        """The mean number of pieces per character of Latin words; 1: every letter is a piece."""
         return self.latin_pieces / max(1, self.latin_characters)
 
     def figures(self) -> dict[str, float]:
-        """The figures by which two vocabularies are compared."""
+        """Return the figures used to compare two vocabularies."""
         return {
             "pieces": self.pieces,
             "pieces_per_character": self.pieces / max(1, self.characters),
@@ -90,7 +90,7 @@ class Coverage:
         }
 
     def as_dict(self, top: int) -> dict[str, Any]:
-        """All figures for JSON, with the ``top`` characters that are missing most often."""
+        """Return all figures for JSON, with the ``top`` characters that are missing most often."""
         missing = ranked(self.missing)
         return {
             "characters": self.characters,
@@ -119,13 +119,13 @@ class Coverage:
         }
 
     def missing_traditional(self) -> dict[str, int]:
-        """The missing characters that are traditional, the most frequent first."""
+        """Return the missing traditional characters with their counts, the most frequent first."""
         return {c: n for c, n in ranked(self.missing) if c in traditional_han()}
 
 
 @cache
 def traditional_han() -> frozenset[str]:
-    """Common traditional-only characters: Big5 level 1 without GB 2312.
+    """Return the common traditional-only characters: Big5 level 1 without GB 2312.
 
     >>> "體" in traditional_han(), "体" in traditional_han(), "中" in traditional_han()
     (True, False, False)
@@ -135,7 +135,7 @@ def traditional_han() -> frozenset[str]:
 
 @cache
 def _code_table(kind: str) -> NDArray[np.bool_]:
-    """(0x110000,) bool: which code points are han, traditional or space."""
+    """Return which code points are of a kind (han, traditional or space): (0x110000,) bool."""
     characters = {
         "han": code_points().chinese,
         "traditional": traditional_han(),
@@ -147,9 +147,9 @@ def _code_table(kind: str) -> NDArray[np.bool_]:
 
 
 def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
-    """Count what ``tokenizer`` makes of ``blocks`` of text; special tokens are plain text here.
+    """Count the pieces and unknown characters in ``blocks``; special tokens are plain text here.
 
-    Blocks end between words. Memory: about 30 bytes a character of the longest block.
+    Blocks end between words. Takes about 30 bytes of memory per character of the longest block.
 
     >>> tokenizer = Tokenizer(["[UNK]", "他", "说", "好", "a", "##b"])
     >>> found = cover(tokenizer, ["他说：“好”。他说“ab”"])
@@ -163,7 +163,7 @@ def cover(tokenizer: Tokenizer, blocks: Iterable[str]) -> Coverage:
 
 
 def compare_coverage(old: Tokenizer, new: Tokenizer, blocks: Iterable[str]) -> dict[str, Any]:
-    """Compare what two tokenizers make of a text.
+    """Compare the coverage of two tokenizers on the same text.
 
     Returns:
         The text's ``characters``, and the figures of its Coverage ``before`` and ``after``.
@@ -221,7 +221,7 @@ def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
 
 
 def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
-    """The characters that make a word [UNK], and whether its length does."""
+    """Return the characters that make a word [UNK], and whether its length does."""
     word = "".join(normalize(surface, tokenizer.options)[0]).strip()
     if len(word) > MAX_CHARACTERS_PER_WORD:
         return set(), True
@@ -231,7 +231,7 @@ def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
 
 
 def _context(text: str, start: int, end: int) -> str:
-    """text[start:end] with what surrounds it on its line, for an example."""
+    """Return text[start:end] with its surroundings on the same line, for an example."""
     begin = max(0, start - _CONTEXT)
     before = text[begin:start].rpartition("\n")[2]
     # An unknown word may have any length; its example should not.
@@ -240,13 +240,13 @@ def _context(text: str, start: int, end: int) -> str:
 
 
 def advice(tokenizer: Tokenizer, found: Coverage) -> list[str]:
-    """What the counts mean and what to do about it, in sentences; empty if nothing is wrong."""
+    """Return sentences that explain the counts and advise; empty if nothing is wrong."""
     found_by = (_dropped_characters, _quotes, _traditional, _other_characters, _long, _latin)
     return [line for say in found_by if (line := say(tokenizer, found))]
 
 
 def missing_quotes(tokenizer: Tokenizer) -> list[str]:
-    """The quotation marks and dashes of Chinese text that a vocabulary lacks."""
+    """Return the quotation marks and dashes of Chinese text that a vocabulary lacks."""
     return [c for c in QUOTES_AND_DASHES if tokenizer.id_of(c) is None]
 
 
@@ -319,7 +319,7 @@ def _occurrences(count: int) -> str:
 
 
 def unreachable_rows(tokenizer: Tokenizer) -> int:
-    """How many rows are ``##`` + Han character, which no text leads to.
+    """Count the rows ``##`` + Han character, which no text can use.
 
     Each Han character is a word of its own, unless ``tokenize_chinese_chars`` is off.
     """

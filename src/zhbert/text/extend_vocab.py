@@ -1,4 +1,4 @@
-"""Extending a vocabulary: which words can become pieces, and which pieces a text would use."""
+"""Extension of a vocabulary: words that can become pieces, and pieces that a text would use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 from zhbert.text.words import ranked
 
-# Why no text leads to a piece.
+# Reasons why no text is ever cut into a piece.
 HAN_STAND_ALONE = "Han characters in a longer piece: each of them always stands alone"
 SEVERAL_WORDS = "several words: cut at spaces and punctuation"
 HOLDS_ADDED = "an added token stands in them, which is found first"
@@ -25,7 +25,7 @@ TOO_LONG = f"over {MAX_CHARACTERS_PER_WORD} characters: always [UNK]"
 
 @dataclass(frozen=True)
 class Admission:
-    """Which words of a list are new pieces, which are known, and which cannot be pieces."""
+    """A list of words, divided into new pieces, known pieces and words that cannot be pieces."""
 
     new: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
@@ -34,10 +34,10 @@ class Admission:
 
 
 def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
-    """The same tokenizer with other pieces.
+    """Return the same tokenizer with other pieces.
 
-    Added tokens at the end of ``pieces`` stay outside the word pieces. Those that pieces follow
-    become rows of vocab.txt, since transformers numbers added tokens after all of its rows.
+    Added tokens at the end of ``pieces`` stay outside the word pieces. Added tokens before further
+    pieces become rows of vocab.txt, since transformers numbers added tokens after all its rows.
 
     >>> from zhbert.text.added_tokens import AddedToken
     >>> old = Tokenizer(["[UNK]", "a"], special_tokens={}, added_tokens=[AddedToken("「")])
@@ -68,7 +68,7 @@ def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
 
 
 def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
-    """The ids that the text of a piece gets: inside a word if it begins with ##, else alone.
+    """Return the ids that a piece's text is cut into; if it begins with ##, inside a word.
 
     >>> ids_of_piece(Tokenizer(["[UNK]", "ab", "##a", "##b"]), "##ba")
     [3, 2]
@@ -90,7 +90,7 @@ def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
 
 
 def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
-    """Which words of a list can become pieces; as the tokenizer folds them, without duplicates.
+    """Normalise words and divide them into new pieces, known pieces and impossible pieces.
 
     >>> found = admit(Tokenizer(["[UNK]", "的"]), ["BERT", "bert", "的", "##Ing", "新冠"])
     >>> found.new, found.known, list(found.refused.values())
@@ -113,11 +113,11 @@ def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
 
 
 def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
-    """The piece that a word would be; or the word and the reason why no text leads to it."""
+    """Return the piece that a word would be; or the word and the reason why it cannot be one."""
     if tokenizer.id_of(word) is not None:
         return word, None
     inside = word.startswith(CONTINUATION) and word != CONTINUATION
-    # With a letter before it, what follows ## is the inside of a word.
+    # A letter in front makes the text after ## the inside of a word.
     before = "a" if inside else ""
     text = before + word.removeprefix(CONTINUATION) if inside else word
     parts = normalized_words(text, tokenizer.options)
@@ -137,10 +137,9 @@ def _as_piece(tokenizer: Tokenizer, word: str) -> tuple[str, str | None]:
 
 @dataclass
 class CutWords:
-    """Counts the words of a text that are not one piece: those cut into several, and [UNK].
+    """Counts of the words that are not one piece: those cut into several, and [UNK].
 
-    At most ``max_words`` distinct spellings are held; when there are more, the rarest are
-    forgotten.
+    At most ``max_words`` distinct spellings are kept; beyond that, the rarest are dropped.
 
     >>> words = CutWords(Tokenizer(["[UNK]", "好", "a", "##b"]))
     >>> words.add("好 AB ab 龘")
@@ -171,12 +170,12 @@ class CutWords:
             self._spellings = Counter(dict(ranked(self._spellings)[: self.max_words // 2]))
 
     def folded(self) -> Counter[str]:
-        """The counts of the words as the tokenizer folds them."""
+        """Return the counts of the normalised words."""
         return fold_counts(self._spellings, self.tokenizer.options)
 
 
 def fold_counts(spellings: Counter[str], options: Options) -> Counter[str]:
-    """Add up the counts of spellings that a tokenizer with these options folds to one word.
+    """Add up the counts of spellings that these options normalise to the same word.
 
     >>> fold_counts(Counter({"Bert": 2, "BERT": 1}), Options())
     Counter({'bert': 3})
@@ -194,16 +193,16 @@ def pieces_for(
 ) -> dict[str, int]:
     """Choose the pieces that help most with some words; return them with their counts.
 
-    First the characters without which words are [UNK], alone or in their ``##`` form, the most
-    frequent first. Then whole words, by the number of pieces that each saves in the text; not
-    parts of words, since a whole word's row can begin as the mean of the pieces that it replaces.
-    A word without a letter (a number, a line of symbols) gets no row.
+    First come the characters whose lack makes words [UNK], alone or in their ``##`` form, the most
+    frequent first; then whole words, by the number of pieces that each saves in the text. Parts of
+    words are not chosen: a whole word's row can be initialised with the mean of the pieces that it
+    replaces. A word without a letter (a number, a line of symbols) gets no row.
 
     Args:
         tokenizer: the tokenizer whose vocabulary is extended.
-        words: folded words and their counts, from `CutWords` or `fold_counts`.
-        at_most: how many pieces to choose at most.
-        min_frequency: what occurs less often is not chosen.
+        words: normalised words and their counts, from `CutWords` or `fold_counts`.
+        at_most: maximum number of pieces.
+        min_frequency: pieces that occur less often are not chosen.
 
     >>> tokenizer = Tokenizer(["[UNK]", "a", "b", "##a", "##b"])
     >>> words = Counter({"ab": 5, "abba": 3, "bc": 2, "aa": 1})

@@ -1,6 +1,6 @@
-"""Learning a vocabulary from text.
+"""Vocabulary learning from text.
 
-A vocabulary is the list of pieces in id order. A learnt one is laid out in this order:
+A vocabulary is a list of pieces in id order. A learnt one has this layout:
 
 ====================  =====================================================================
 ids                   pieces
@@ -10,12 +10,12 @@ ids                   pieces
 100 to 103            ``[UNK]`` ``[CLS]`` ``[SEP]`` ``[MASK]``: where Google's Chinese file has them
 from 104              further special tokens, if asked for
 then                  single characters by code point: ASCII, required, frequent in the text
-then                  the ``##`` form of every character that can stand inside a word
+then                  the ``##`` form of every character that can occur inside a word
 then                  longer pieces in the order in which they were learnt
 ====================  =====================================================================
 
-A Han character has no ``##`` form: the tokenizer makes each Han character a word of its own, so no
-text leads to the 7,322 rows that Google's file spends on ``##`` + Han.
+A Han character has no ``##`` form: the tokenizer makes each Han character a separate word, so no
+text ever uses the 7,322 rows with ``##`` + Han of Google's file.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _is_punctuation(character: str) -> bool:
 
 
 def bert_words(text: str) -> list[str]:
-    """The words that BERT's uncased tokenizer cuts into pieces.
+    """Cut a text into the words that BERT's uncased tokenizer cuts into pieces.
 
     >>> bert_words("Wi-Fi 6E的")
     ['wi', '-', 'fi', '6e', '的']
@@ -63,14 +63,14 @@ def bert_words(text: str) -> list[str]:
 
 @cache
 def _spellings() -> Callable[[str], list[str]]:
-    """A function that finds the runs of text between spaces, punctuation and Han characters."""
+    """Return a function that finds the text between spaces, punctuation and Han characters."""
     points = code_points()
     alone = points.chinese | points.punctuation | points.spaces
     return re.compile(f"[^{_character_class(alone)}]+").findall
 
 
 def _character_class(characters: Iterable[str]) -> str:
-    """What stands between the brackets of a regex's character class, with ranges for runs."""
+    """Return the inside of a regex's character class, with ranges for runs of characters."""
     runs: list[list[int]] = []
     for code in sorted(map(ord, characters)):
         if runs and runs[-1][1] == code - 1:
@@ -85,12 +85,12 @@ def _character_class(characters: Iterable[str]) -> str:
 
 @dataclass
 class TextCounts:
-    """How often each character and each word of a text occurs: all that learning needs to know.
+    """Counts of each character and each word of a text, from which a vocabulary is learnt.
 
-    Memory is bounded: characters take one table of 1.1 million counters, and of words (Han
-    characters apart) at most ``max_words`` distinct spellings are held. When there are more, the
-    rarest are forgotten: the lowest count first, all words of one count together, until at most
-    half of ``max_words`` are left. ``pruned`` is how many occurrences were forgotten.
+    Memory is bounded: characters take one table of 1.1 million counters, and at most ``max_words``
+    distinct spellings of words (other than Han characters) are kept. Beyond that, the rarest are
+    dropped: the lowest count first, all words of one count together, until at most half of
+    ``max_words`` are left. ``pruned`` is the number of dropped occurrences.
 
     >>> counts = TextCounts()
     >>> counts.add(["BERT 模型的 vocabulary，是 BERT 的。"])
@@ -106,7 +106,7 @@ class TextCounts:
     )
     _spellings: Counter[str] = field(default_factory=Counter)
 
-    # A call costs something of its own, so texts are counted in blocks of this many characters.
+    # Texts are counted in blocks of this many characters, to spread the fixed cost of a call.
     _BLOCK = 1 << 20
 
     def add(self, texts: Iterable[str]) -> None:
@@ -146,11 +146,11 @@ class TextCounts:
         )
 
     def han(self) -> Counter[str]:
-        """Occurrences of each Han character; compatibility forms count as the usual ones."""
+        """Return the count of each Han character; compatibility forms count as the usual ones."""
         return self._singles(_is_han)
 
     def punctuation(self) -> Counter[str]:
-        """Occurrences of each punctuation character."""
+        """Return the count of each punctuation character."""
         return self._singles(_is_punctuation)
 
     def _singles(self, wanted: Callable[[str], bool]) -> Counter[str]:
@@ -162,7 +162,7 @@ class TextCounts:
         return found
 
     def words(self) -> Counter[str]:
-        """Occurrences of each word that is neither a Han character nor punctuation, folded."""
+        """Return the count of each normalised word except Han characters and punctuation."""
         found: Counter[str] = Counter()
         for spelling, count in self._spellings.items():
             for word in bert_words(spelling):
@@ -182,14 +182,14 @@ def merge_pairs(words: Mapping[str, int], limit: int, *, min_frequency: int = 2)
     """Learn up to ``limit`` word pieces of two characters or more by merging frequent pairs.
 
     Every word starts as single characters (``t``, ``##h``, ``##e``). The pair of neighbours that
-    occurs most often over all words becomes a piece, again and again: byte pair encoding
-    (https://arxiv.org/abs/1508.07909), as the WordPiece trainer of ``tokenizers`` does it. Ties
-    go to the pair that was known first, so the result depends on ``words``, not on their order.
+    occurs most often over all words becomes a piece, repeatedly: byte pair encoding
+    (https://arxiv.org/abs/1508.07909), as in the WordPiece trainer of ``tokenizers``. Ties go to
+    the pair that was found first, so the result does not depend on the order of ``words``.
 
     Args:
-        words: folded words and their counts.
-        limit: how many pieces to learn at most.
-        min_frequency: a pair that occurs less often is not merged.
+        words: normalised words and their counts.
+        limit: maximum number of pieces.
+        min_frequency: pairs that occur less often are not merged.
 
     >>> merge_pairs({"the": 5, "then": 3, "ten": 2}, limit=2)
     ['##he', 'the']
@@ -204,7 +204,7 @@ def merge_pairs(words: Mapping[str, int], limit: int, *, min_frequency: int = 2)
 
 
 class _Pairs:
-    """Words as lists of symbols, and how often each two symbols are neighbours in them."""
+    """Words as lists of symbols, with the count of each pair of neighbouring symbols."""
 
     def __init__(self, words: Mapping[str, int]) -> None:
         self._texts = sorted({symbol for word in words for symbol in _symbols(word)})
@@ -222,19 +222,19 @@ class _Pairs:
         heapq.heapify(self._heap)
 
     def most_frequent(self, min_frequency: int) -> tuple[int, int] | None:
-        """The pair that occurs most often; None if none occurs ``min_frequency`` times."""
+        """Return the most frequent pair; None if no pair occurs ``min_frequency`` times."""
         while self._heap:
             negative, pair = heapq.heappop(self._heap)
             count = self._counts[pair]
             if count == -negative:
                 return pair if count >= min_frequency else None
-            # An old count: counts fall while a pair waits. (Where one rises, it is pushed anew.)
+            # This count is outdated: it fell after the push. (If a count rises, it is pushed anew.)
             if count > 0:
                 heapq.heappush(self._heap, (-count, pair))
         return None
 
     def merge(self, pair: tuple[int, int]) -> str | None:
-        """Make one symbol of a pair everywhere; return its text, None if that was known already."""
+        """Merge a pair everywhere; return the new symbol's text, or None if it existed already."""
         left, right = pair
         text = self._texts[left] + self._texts[right].removeprefix("##")
         is_new = text not in self._ids
@@ -261,7 +261,7 @@ class _Pairs:
 
 
 def _merge(word: list[int], left: int, right: int, merged: int) -> list[int]:
-    """The word with ``merged`` wherever ``right`` follows ``left``."""
+    """Replace each ``left`` followed by ``right`` with ``merged`` in a word."""
     result: list[int] = []
     position = 0
     while position < len(word):
@@ -275,9 +275,9 @@ def _merge(word: list[int], left: int, right: int, merged: int) -> list[int]:
 
 
 def longest_match(word: str, pieces: Container[str]) -> list[str]:
-    """Cut a word as the tokenizer does: from the left, always the longest piece that fits.
+    """Cut a word as the tokenizer does: from left to right, always the longest piece that fits.
 
-    Single characters are taken to be pieces in any case.
+    Single characters always count as pieces.
 
     >>> longest_match("then", {"t", "the", "##n"})
     ['the', '##n']
@@ -297,9 +297,9 @@ def longest_match(word: str, pieces: Container[str]) -> list[str]:
 def learn_pieces(words: Mapping[str, int], limit: int, *, min_frequency: int = 2) -> list[str]:
     """Learn up to ``limit`` word pieces of two characters or more that the tokenizer will use.
 
-    Merging leaves its intermediate steps behind (``##ansform`` on the way to ``transform``), which
-    longest match hardly ever uses. A piece that is used less than ``min_frequency`` times when
-    ``words`` are cut is dropped, and the next one that was learnt takes its row.
+    Merging also yields intermediate pieces (``##ansform`` on the way to ``transform``) that longest
+    match hardly ever uses. A piece that is used less than ``min_frequency`` times when ``words``
+    are cut is replaced with the next one that was learnt.
 
     >>> learn_pieces({"the": 5, "then": 3, "ten": 2}, limit=2)
     ['the', 'then']
@@ -323,7 +323,7 @@ def learn_pieces(words: Mapping[str, int], limit: int, *, min_frequency: int = 2
 
 @dataclass(frozen=True)
 class LearntVocabulary:
-    """A learnt vocabulary, and how many of its rows each kind of piece takes."""
+    """A learnt vocabulary, with the number of rows of each kind of piece."""
 
     pieces: list[str]
     rows: dict[str, int]
@@ -340,13 +340,13 @@ def _special_rows(special_tokens: Sequence[str]) -> list[str]:
 
 
 def required_characters(characters: Iterable[str] = ()) -> set[str]:
-    """Printable ASCII and ``characters``, all as BERT's uncased normalisation leaves them."""
+    """Return printable ASCII and ``characters`` after BERT's uncased normalisation."""
     printable = map(chr, range(33, 127))
     return {c for text in (*printable, *characters) for c in "".join(bert_words(text))}
 
 
 def rows_of(characters: Iterable[str]) -> int:
-    """How many rows some characters take: two if a character has a ``##`` form.
+    """Count the rows that some characters take: two for a character with a ``##`` form.
 
     >>> rows_of("的，℃")
     4
@@ -355,10 +355,10 @@ def rows_of(characters: Iterable[str]) -> int:
 
 
 def default_character_sets(size: int) -> list[str]:
-    """The names of CHARACTER_SETS that a vocabulary of ``size`` pieces has room for.
+    """Return the names of CHARACTER_SETS that a vocabulary of ``size`` pieces has room for.
 
-    Sets are taken in their order as long as all characters taken fill at most half of the rows;
-    the other half is for what the text holds.
+    Sets are taken in order as long as their characters fill at most half of the rows; the other
+    half is for the pieces learnt from the text.
 
     >>> default_character_sets(21_128), default_character_sets(5000)
     (['quotes', 'gb2312', 'big5-1', 'letters'], ['quotes', 'letters'])
@@ -383,21 +383,21 @@ def learn_vocabulary(
 ) -> LearntVocabulary:
     """Learn a vocabulary of at most ``size`` pieces.
 
-    In this order, until it is full: the special tokens; printable ASCII, letters and digits in
-    their ``##`` form too, so that English and numbers are never [UNK]; ``characters``; every
-    other character that occurs ``min_frequency`` times, the most frequent first; pieces of words.
-    A character that is neither Han nor punctuation comes with its ``##`` form (``25℃``).
+    It is filled in this order: the special tokens; printable ASCII, with the ``##`` forms of
+    letters and digits, so that English and numbers are never [UNK]; ``characters``; every other
+    character that occurs ``min_frequency`` times, the most frequent first; pieces of words.
+    A character that is neither Han nor punctuation also gets its ``##`` form (``25℃``).
 
     Args:
         counts: the counted text.
-        size: how many pieces to learn at most, special tokens among them.
-        characters: characters that must be there; they are folded as text is.
-        min_frequency: what occurs less often gets no row.
+        size: maximum number of pieces, including special tokens.
+        characters: required characters; they are normalised like text.
+        min_frequency: pieces that occur less often get no row.
         special_tokens: special tokens besides BERT's five.
 
     Raises:
-        ZhbertError: ``size`` is too small for what must be there, or a special token is empty,
-            holds spaces, or has a row already.
+        ZhbertError: ``size`` is too small for the required pieces, or a special token is empty,
+            contains spaces, or has a row already.
     """
     specials = _special_rows(special_tokens)
     required = required_characters(characters)
@@ -435,7 +435,7 @@ def learn_vocabulary(
 
 
 def _most_frequent(characters: Counter[str], rows: int) -> set[str]:
-    """The most frequent characters, as many as fit into ``rows``."""
+    """Return the most frequent characters, as many as fit into ``rows``."""
     chosen: set[str] = set()
     for character, _ in ranked(characters):
         rows -= rows_of([character])
@@ -446,9 +446,9 @@ def _most_frequent(characters: Counter[str], rows: int) -> set[str]:
 
 
 def _words_of(words: Counter[str], characters: set[str]) -> dict[str, int]:
-    """The words of which pieces can be learnt."""
-    # A word with a character that has no row is [UNK] as a whole. And symbols stay single: a
-    # table's frame of box-drawing characters would be one long word, but is no language.
+    """Return the words from which pieces can be learnt."""
+    # A word with a character without a row is [UNK]. Symbols stay single: the frame of a table,
+    # drawn with box characters, would be one long word, although it is no language.
     usable = {c for c in characters if unicodedata.category(c)[0] != "S"}
     return {word: count for word, count in words.items() if usable.issuperset(word)}
 

@@ -1,4 +1,4 @@
-"""WordPiece in C++ (``_wordpiece.cpp``), with numpy arrays in and out."""
+"""WordPiece in C++ (``_wordpiece.cpp``), with numpy arrays as arguments and results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from zhbert.text.sentences import codes_of, text_of
 from zhbert.text.wordpiece import Encoded, PythonWordPiece
 from zhbert.text.words import WordPieces, joined, joined_starts, texts_of_run
 
-# Texts of fewer characters together are encoded in plain Python at once: that takes less time than
-# looking for added tokens in them first.
+# Below this total of characters, texts are encoded in plain Python: that takes less time than the
+# search for added tokens.
 _SHORT = 64
 
 
@@ -25,7 +25,7 @@ class NativeWordPiece:
     """WordPiece by greedy longest match, as in `PythonWordPiece`, hundreds of times faster.
 
     Plain special tokens such as [MASK] are found natively. If a tokenizer has other added tokens,
-    the texts that may hold one, which are few, are encoded by `PythonWordPiece`.
+    the few texts that may contain one are encoded by `PythonWordPiece`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class NativeWordPiece:
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, bool]]:
-        """Runs of texts that are encoded together, and whether they may hold an added token."""
+        """Yield runs of texts to encode together, and whether they may contain an added token."""
         if sum(map(len, texts)) < _SHORT:
             yield slice(None), True
             return
@@ -134,11 +134,11 @@ class NativeWordPiece:
 
 
 class _BetweenTokens(PythonWordPiece):
-    """Finds added tokens in plain Python, and encodes what lies between them natively.
+    """WordPiece that finds added tokens in plain Python and encodes the text between them natively.
 
-    What lies between them is normalised by then, and normalising it again changes nothing. A text
-    with characters that become several, or change with their neighbours, is encoded in plain
-    Python as a whole.
+    The text between them is already normalised, and normalising it again changes nothing. A text
+    with characters that become several, or that change depending on their neighbours, is encoded
+    entirely in plain Python.
     """
 
     def __init__(self, encode: Callable[[Sequence[str]], Encoded], *arguments: Any) -> None:

@@ -1,9 +1,9 @@
 """BERT's normalisation with offsets: cleaning, spaces around Chinese, accents, lower case.
 
-`normalize` states the rules stage by stage, as BertNormalizer of `tokenizers` does them
-(https://github.com/huggingface/tokenizers) and BasicTokenizer of Google's
-https://github.com/google-research/bert before it. `rules` condenses them into tables over all code
-points, of which the native tokenizer makes its own.
+`normalize` applies the rules stage by stage, like BertNormalizer of `tokenizers`
+(https://github.com/huggingface/tokenizers) and the original BasicTokenizer of
+https://github.com/google-research/bert. `rules` condenses them into tables over all code points,
+from which the native tokenizer builds its own.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _SURROGATES = "d800-dfff"
 
 @dataclass(frozen=True)
 class Options:
-    """The options of BERT's normalisation, by Hugging Face's names."""
+    """The options of BERT's normalisation, with Hugging Face's names."""
 
     do_lower_case: bool = True
-    strip_accents: bool | None = None  # None: as do_lower_case
+    strip_accents: bool | None = None  # None: same as do_lower_case
     tokenize_chinese_chars: bool = True
 
     @property
     def strips_accents(self) -> bool:
-        """Whether accents are removed: ``strip_accents``, or if it is None ``do_lower_case``."""
+        """True if accents are removed: ``strip_accents``, or ``do_lower_case`` if that is None."""
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
 
 
@@ -65,27 +65,27 @@ def _orders(text: str) -> dict[str, int]:
 
 
 class CodePoints:
-    """Sets of code points, as tools/codepoints.py found them; each is parsed when first used."""
+    """Sets of code points, computed by tools/codepoints.py; each is parsed at its first use."""
 
     @cached_property
     def removed(self) -> frozenset[str]:
-        """What cleaning removes: control, format and private-use characters, NUL and U+FFFD."""
-        # A lone surrogate is no character; it is treated as a control character.
+        """Characters that cleaning removes: control, format and private-use, NUL and U+FFFD."""
+        # A lone surrogate is treated as a control character.
         return _set(_codepoints.REMOVED) | _set(_SURROGATES)
 
     @cached_property
     def spaces(self) -> frozenset[str]:
-        """What cleaning turns into a space."""
+        """Characters that cleaning turns into a space."""
         return _set(_codepoints.SPACES)
 
     @cached_property
     def chinese(self) -> frozenset[str]:
-        """What BERT takes for a Chinese character, which stands alone."""
+        """Chinese characters by BERT's definition; each is a separate word."""
         return _set(_codepoints.CHINESE)
 
     @cached_property
     def punctuation(self) -> frozenset[str]:
-        """What BERT takes for punctuation, which stands alone, too."""
+        """Punctuation by BERT's definition; each mark is a separate word, too."""
         return _set(_codepoints.PUNCTUATION)
 
     @cached_property
@@ -100,7 +100,7 @@ class CodePoints:
 
     @cached_property
     def lower(self) -> Mapping[str, str]:
-        """What lower-casing makes of each character that it changes."""
+        """The lower-case form of each character that has one."""
         return _strings(_codepoints.LOWER)
 
     @cached_property
@@ -116,12 +116,12 @@ class CodePoints:
 
 @cache
 def code_points() -> CodePoints:
-    """The sets, made once."""
+    """Return the sets, which are made once."""
     return CodePoints()
 
 
 def decompose(character: str) -> str:
-    """The full canonical decomposition of one character.
+    """Return the full canonical decomposition of one character.
 
     >>> [hex(ord(c)) for c in decompose("한")]
     ['0x1112', '0x1161', '0x11ab']
@@ -138,8 +138,7 @@ def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
     """Normalise ``text``.
 
     Returns:
-        The characters of the result, and for each the place in ``text`` that it came from;
-        the places increase.
+        The characters of the result, and the index in ``text`` that each came from, increasing.
 
     >>> normalize("É 中", Options())
     (['e', ' ', ' ', '中', ' '], [0, 1, 2, 2, 2])
@@ -166,7 +165,7 @@ def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
 
 
 def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str], list[int]]:
-    """Decompose, bring the marks into canonical order, remove those that count as accents."""
+    """Decompose characters, put the marks into canonical order and remove the accents."""
     points = code_points()
     # (combining class, character, whether it is the first of its original character)
     decomposed: list[tuple[int, str, bool]] = []
@@ -181,8 +180,7 @@ def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str]
     decomposed[sorted_up_to:] = sorted(decomposed[sorted_up_to:], key=lambda d: d[0])
     kept: list[str] = []
     kept_origins: list[int] = []
-    # As in `tokenizers`, origins follow the new order: a mark that was moved gets the offset of the
-    # one whose place it takes.
+    # As in `tokenizers`, a mark that was moved gets the offset of the mark at its new place.
     position = -1
     for _, part, first in decomposed:
         position += first
@@ -202,7 +200,7 @@ def _lower(characters: list[str], origins: list[int]) -> tuple[list[str], list[i
 
 
 def split_words(characters: list[str]) -> Iterator[tuple[int, int]]:
-    """Cut a normalised text into words at blanks and around punctuation: (start, end) each.
+    """Cut a normalised text into words at blanks and around punctuation; yield (start, end).
 
     >>> list(split_words(list("it's  ok")))
     [(0, 2), (2, 3), (3, 4), (6, 8)]
@@ -238,12 +236,12 @@ DROPPED = {
     "zero_width": "zero-width",
     "control": "control",
 }
-"""The kinds of characters that cleaning removes, and what messages call them."""
+"""The kinds of characters that cleaning removes, with their names in messages."""
 
 
 @lru_cache(maxsize=1)
 def _dropped_kinds() -> NDArray[np.uint8]:
-    """(0x110000,) uint8: 0 for what is kept, otherwise the place of its kind in DROPPED, from 1."""
+    """Return (0x110000,) uint8: 0 for kept characters, else the kind's place in DROPPED from 1."""
     by_category = {"Co": 3, "Cf": 4, "Cc": 5}
     kinds = np.zeros(NUM_CODE_POINTS, np.uint8)
     for first, last in _ranges(_codepoints.REMOVED):
@@ -254,9 +252,9 @@ def _dropped_kinds() -> NDArray[np.uint8]:
 
 
 def dropped(codes: NDArray[np.uint32]) -> dict[str, int]:
-    r"""How many characters of a text cleaning removes, by kind; kinds without any are left out.
+    r"""Count the characters of a text that cleaning removes, by kind, without zero counts.
 
-    A replacement character (U+FFFD) stands where a text was once decoded wrongly. Private-use
+    A replacement character (U+FFFD) is the trace of an earlier decoding error. Private-use
     characters are frequent in Chinese text from the web.
 
     >>> dropped(np.array([ord(c) for c in "好\u200b\ufffd\ue5e5\0"], np.uint32))
@@ -267,7 +265,7 @@ def dropped(codes: NDArray[np.uint32]) -> dict[str, int]:
 
 
 def describe_dropped(counts: Mapping[str, int]) -> str:
-    """A sentence about the characters that were removed.
+    """Return a sentence about the removed characters.
 
     >>> describe_dropped({"nul": 10, "replacement": 20})
     '10 NUL and 20 U+FFFD characters were dropped'
@@ -279,23 +277,23 @@ def describe_dropped(counts: Mapping[str, int]) -> str:
     return f"{shown} {'character was' if one else 'characters were'} dropped"
 
 
-# The kinds of code points in `rules`; the native module has the same numbers.
+# The kinds of code points in `rules`; the native module uses the same numbers.
 WORD, REMOVED, SPACE, ALONE, REORDER, ACCENT, MULTI, HANGUL = range(8)
 
-# A table from code points to strings: the code points, sorted; where each one's string starts, and
-# the end of the last; the strings, one after another. All uint32.
+# A table from code points to strings, all uint32: the code points, sorted; the start of each
+# string, and the end of the last; the strings, concatenated.
 Strings = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """All of BERT's normalisation as tables, for given options.
+    """BERT's normalisation with given options, as tables.
 
     ``kinds``: (0x110000,) uint8. ``changes``: what a code point becomes, if not itself: one
     character, or several for kind MULTI. Hangul syllables are decomposed by arithmetic.
-    ``decompositions`` and ``orders`` (code points and their combining classes) are only for texts
-    with a character of kind REORDER: a combining mark that is kept, whose place depends on its
-    neighbours.
+    ``decompositions`` and ``orders`` (code points and their combining classes) are needed only for
+    texts with a character of kind REORDER: a combining mark that is kept and whose place depends
+    on its neighbours.
     """
 
     kinds: NDArray[np.uint8]
@@ -337,7 +335,7 @@ def rules(options: Options) -> Rules:
 
 
 def _basic_kinds(options: Options) -> NDArray[np.uint8]:
-    """(0x110000,): the kind of each code point, before accents and capitals are looked at."""
+    """Return the kind of each code point before accents and capitals are handled: (0x110000,)."""
     kinds = np.full(NUM_CODE_POINTS, WORD, np.uint8)
     for text, kind in (
         (_codepoints.PUNCTUATION, ALONE),
@@ -352,7 +350,7 @@ def _basic_kinds(options: Options) -> NDArray[np.uint8]:
 
 
 def _changed(character: str, options: Options) -> str | None:
-    """What a character becomes; None if that depends on its neighbours: a mark that is kept."""
+    """Return what a character becomes; None for a kept mark, which depends on its neighbours."""
     points = code_points()
     if options.strips_accents:
         parts = [part for part in decompose(character) if part not in points.accents]
@@ -365,7 +363,7 @@ def _changed(character: str, options: Options) -> str | None:
 
 
 def _kind_of(changed: str, kind: int) -> int:
-    """The kind of a character of this ``kind`` that becomes ``changed``."""
+    """Return the final kind of a character of this ``kind`` that becomes ``changed``."""
     if changed == "":
         return ACCENT
     if len(changed) > 1:
@@ -374,7 +372,7 @@ def _kind_of(changed: str, kind: int) -> int:
 
 
 def _pack(strings: Mapping[int, str]) -> Strings:
-    """A mapping as arrays."""
+    """Convert a mapping to arrays."""
     keys = sorted(strings)
     starts = np.zeros(len(keys) + 1, np.uint32)
     np.cumsum([len(strings[key]) for key in keys], out=starts[1:])

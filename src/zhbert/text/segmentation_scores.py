@@ -1,7 +1,7 @@
-"""Two segmentations of one text compared: word boundaries, words, and where they differ.
+"""Comparison of two segmentations of one text: word boundaries, words and differences.
 
-Blanks do not count, so that a text whose words are separated by blanks compares with one without
-any. A line's start and end are no boundaries.
+Blanks are ignored, so that a text with blanks between its words can be compared with one without
+any. The start and end of a line are not boundaries.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.sentences import Array
 
 Difference = tuple[tuple[str, ...], tuple[str, ...]]
-"""The words of a stretch of text that two sides cut differently: A's words, B's words."""
+"""The words of a passage that two sides cut differently: A's words, B's words."""
 
-# How many distinct differences are counted: some 100 MB. Of more, the rarer half is forgotten, so
-# that a count may come out too low; the frequent ones stay.
+# Maximum number of distinct differences that are counted (some 100 MB). Beyond that, the rarer half
+# is dropped, so that a count may be too low; the frequent ones stay.
 _DISTINCT = 200_000
-# Characters of a difference that are kept: a line that one side does not cut at all is one of them.
+# Characters kept of a difference: it may be as long as a line, if one side does not cut that.
 _KEPT = 60
-# Differences of one line that an example keeps: a line may be a megabyte.
+# Differences kept in an example of a line: a line may have a megabyte.
 _OF_A_LINE = 5
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many words or boundaries one side found, the other expected, and both have."""
+    """Counts of words or boundaries: found by one side, expected by the other, common to both."""
 
     found: int
     expected: int
@@ -40,12 +40,12 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """``both`` among ``found``, 0 to 1; 1 if neither side has any."""
+        """The share of ``both`` in ``found``, 0 to 1; 1 if neither side has any."""
         return self.both / self.found if self.found else float(not self.expected)
 
     @property
     def recall(self) -> float:
-        """``both`` among ``expected``, 0 to 1; 1 if neither side has any."""
+        """The share of ``both`` in ``expected``, 0 to 1; 1 if neither side has any."""
         return self.both / self.expected if self.expected else float(not self.found)
 
     @property
@@ -55,7 +55,7 @@ class Agreement:
         return 2 * self.both / total if total else 1.0
 
     def as_dict(self) -> dict[str, int | float]:
-        """All six, for JSON."""
+        """Return the three counts and the three scores for JSON."""
         return {
             "found": self.found,
             "expected": self.expected,
@@ -68,13 +68,13 @@ class Agreement:
 
 @dataclass(frozen=True)
 class _Cuts:
-    """A text without its blanks, and the ends of its words, blank ones apart: int64, increasing."""
+    """A text without blanks, and the ends of its words without blank ones: int64, increasing."""
 
     text: str
     ends: Array
 
     def words(self, start: int, end: int) -> tuple[str, ...]:
-        """The words between two ends, cut off after 60 characters."""
+        """Return the words between two ends, truncated after 60 characters."""
         inner = self.ends[(self.ends > start) & (self.ends < end)].tolist()
         words, left = [], _KEPT
         for a, b in pairwise([start, *inner, end]):
@@ -88,7 +88,7 @@ class _Cuts:
 
 
 def without_blanks(text: str) -> str:
-    """Leave the blanks out of a text.
+    """Remove the blanks from a text.
 
     >>> without_blanks("使用 语言\u3000模型")
     '使用语言模型'
@@ -97,7 +97,7 @@ def without_blanks(text: str) -> str:
 
 
 def cuts(text: str, ends: Array) -> _Cuts:
-    """Move word ends to the text without its blanks.
+    """Convert a text and its word ends to the text without its blanks.
 
     >>> cuts("使用 模型", np.array([2, 3, 5])).ends.tolist()
     [2, 4]
@@ -120,9 +120,9 @@ class DifferingLine(NamedTuple):
 
 @dataclass
 class SegmentationComparison:
-    """Compares two segmentations line by line: ``add`` the lines, then read the scores.
+    """A line-by-line comparison of two segmentations: ``add`` the lines, then read the scores.
 
-    ``top``: of how many lines that differ ``examples`` are kept.
+    ``top``: maximum number of differing lines in ``examples``.
 
     >>> comparison = SegmentationComparison()
     >>> text = "研究生命起源"
@@ -154,10 +154,10 @@ class SegmentationComparison:
         return Agreement(*self._words)
 
     def add(self, text: str, ends: Array, other_text: str, other_ends: Array) -> list[Difference]:
-        """Count a line; return the stretches that the two sides cut differently, in their order.
+        """Count a line; return the passages that the two sides cut differently, in order.
 
-        The two texts may differ in blanks. ``ends`` and ``other_ends`` are what
-        ``Segmenter.segment`` gives for each.
+        The two texts may differ in blanks. ``ends`` and ``other_ends`` are the results of
+        ``Segmenter.segment`` for each.
         """
         found, expected = cuts(text, ends), cuts(other_text, other_ends)
         assert found.text == expected.text
@@ -165,7 +165,7 @@ class SegmentationComparison:
         if not len(found.text):
             return []
         common = np.intersect1d(found.ends, expected.ends, assume_unique=True)
-        # Between two common ends lies a common word if neither side cuts there.
+        # There is a common word between two common ends if neither side cuts there.
         found_at = np.searchsorted(found.ends, common)
         expected_at = np.searchsorted(expected.ends, common)
         found_words = np.diff(found_at, prepend=-1)
@@ -194,11 +194,11 @@ class SegmentationComparison:
         return differences
 
     def most_frequent(self) -> list[tuple[Difference, int]]:
-        """The ``top`` most frequent differences; equally frequent ones in the text's order."""
+        """Return the ``top`` most frequent differences; ties are in the text's order."""
         return self.differences.most_common(self.top)
 
     def as_dict(self) -> dict[str, Any]:
-        """All figures, for JSON; A is the side that was given first, B the other."""
+        """Return all figures for JSON; A is the first side, B the other."""
         return {
             "lines": self.lines,
             "lines_different": self.lines_different,
@@ -226,7 +226,7 @@ def _plus(a: tuple[int, int, int], b: Sequence[int]) -> tuple[int, int, int]:
 def compare_segmenters(
     lines: Iterable[Sequence[str]], segmenter: Segmenter, other: Segmenter, *, top: int = 10
 ) -> SegmentationComparison:
-    """Compare what two segmenters make of lines, which come in batches."""
+    """Compare the words of two segmenters in batches of lines."""
     comparison = SegmentationComparison(top)
     for batch in lines:
         sides = segmenter.segment(batch), other.segment(batch)
@@ -243,12 +243,12 @@ def compare_with_gold(
     names: tuple[str, str] = ("the text", "gold"),
     top: int = 10,
 ) -> SegmentationComparison:
-    """Compare what a segmenter makes of lines with their right words, which blanks separate.
+    """Compare a segmenter's words in some lines with the gold words, separated by blanks.
 
-    ``lines`` and ``gold`` come in batches, whose sizes need not agree.
+    ``lines`` and ``gold`` come in batches, whose sizes may differ.
 
     Raises:
-        ZhbertError: the two are not the same lines but for blanks; ``names`` are theirs.
+        ZhbertError: the lines differ in more than blanks; the error calls the two ``names``.
 
     >>> found = compare_with_gold([["研究生命"]], [["研究 生命"]], load_segmenter("whitespace"))
     >>> found.words.precision, found.boundaries.recall

@@ -1,7 +1,7 @@
-"""Where sentences end, and hashes of documents and lines, for a whole block of text at once.
+"""Sentence ends, and hashes of documents and lines, for a whole block of text at once.
 
-Text is an array of code points. The loops over them are in C++ (``_segment.cpp``); each has a twin
-in Python here, for machines without a compiler and for the tests, which compare the two.
+Text is an array of code points. The loops over them are in C++ (``_segment.cpp``); each has a
+Python version here, for machines without a compiler and for the tests, which compare the two.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ except ImportError:
     _segment = None  # type: ignore[assignment]
 
 native = _segment
-"""The loops over characters in C++; None where they were not built (no compiler)."""
+"""The loops over characters in C++; None if they were not built (no compiler)."""
 
 Array = np.ndarray[Any, Any]
 
-# A sentence of more characters is cut, so that a segmenter's memory stays bounded.
+# Longer sentences (in characters) are cut, so that a segmenter's memory stays bounded.
 LONGEST_SENTENCE = 10_000
 
-# Flags of a sentence: it is the first of its line; the first of its document; it was cut off since
-# it was too long; its document's start was given, not found by a blank line.
+# Flags of a sentence: it is the first of its line; it is the first of its document; it was cut
+# because it was too long; its document's start was given, not found by a blank line.
 STARTS_LINE, STARTS_DOCUMENT, CUT, GIVEN = 1, 2, 4, 8
 
 _MARKS = "。｡！？…⋯!?"
@@ -38,24 +38,24 @@ _MARK = re.compile(f'[{_MARKS}"]')
 
 @dataclass(frozen=True)
 class Sentences:
-    """The sentences of a text, which cover it, line ends included.
+    """The sentences of a text, which cover it including line ends.
 
     Sentence s is ``text[ends[s - 1]:ends[s]]``. Blank lines belong to the sentence before them.
     """
 
     ends: Array  # (sentences,) int32, in characters; the last is the text's length
-    flags: Array  # (sentences,) uint8: bits, as above
+    flags: Array  # (sentences,) uint8: the flags above
     lines: int
     blank_lines: int
 
 
 def codes_of(text: str) -> Array:
-    """The code points of a text: (characters,) uint32."""
+    """Return the code points of a text: (characters,) uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def text_of(codes: Array) -> str:
-    """The text of some code points."""
+    """Return the text of some code points."""
     return codes.tobytes().decode("utf-32-le", "surrogatepass")
 
 
@@ -69,14 +69,14 @@ def split_text(
     r"""Find the lines and sentences of a text whose lines end with ``\n``.
 
     A sentence ends after 。！？… and the closing quotes and brackets that follow, and with its
-    line. An ASCII ! or ? ends one only beside Chinese text, a blank or the line's end. A line of
-    blanks holds no sentence.
+    line. An ASCII ! or ? ends one only next to Chinese text, a blank or the line's end. A line of
+    blanks contains no sentence.
 
     Args:
         codes: the text's code points.
-        document_starts: where documents start: int64, increasing.
+        document_starts: the starts of documents in characters: int64, increasing.
         blank_lines_separate: documents also start after blank lines.
-        longest: a sentence of more characters is cut, if possible at a blank or a comma.
+        longest: longer sentences (in characters) are cut, if possible at a blank or a comma.
 
     >>> text = "他说：“好。”我……不知道！\n\n下一句"
     >>> found = split_text(codes_of(text), np.zeros(1, np.int64), blank_lines_separate=True)
@@ -95,7 +95,7 @@ def split_text(
 def split_text_python(
     codes: Array, document_starts: Array, blank_lines_separate: bool, longest: int
 ) -> Sentences:
-    """`split_text` in Python: the same result, slowly."""
+    """Do the same as `split_text` in plain Python, slowly."""
     text = text_of(codes)
     forced = document_starts.tolist()
     ends: list[int] = []
@@ -130,7 +130,7 @@ def split_text_python(
 
 
 def _line_ends(line: str) -> list[int]:
-    """Where the sentences of a line end; the line is not blank and comes without its line end."""
+    """Return the sentence ends in a line that is not blank and has no line end."""
     ends: list[int] = []
     quoted = False
     at = 0
@@ -162,7 +162,7 @@ def _line_ends(line: str) -> list[int]:
 
 
 def _cuts(text: str, start: int, end: int, longest: int) -> list[int]:
-    """The ends of the parts of text[start:end], none longer than ``longest``."""
+    """Cut text[start:end] into parts of at most ``longest`` characters; return their ends."""
     cuts = []
     while end - start > longest:
         places = range(start + longest, start + longest // 2, -1)
@@ -175,9 +175,9 @@ def _cuts(text: str, start: int, end: int, longest: int) -> list[int]:
 
 
 def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array:
-    """A 64-bit hash of each span of a text without the blanks around it: (spans,) uint64.
+    """Hash each span of a text, without the blanks around it, to 64 bits: (spans,) uint64.
 
-    Its last step is the finaliser of MurmurHash3 (https://github.com/aappleby/smhasher).
+    The last step is the finaliser of MurmurHash3 (https://github.com/aappleby/smhasher).
     """
     starts = np.ascontiguousarray(starts, np.int32)
     ends = np.ascontiguousarray(ends, np.int32)
@@ -187,7 +187,7 @@ def hash_spans(codes: Array, starts: Array, ends: Array, seed: int = 0) -> Array
 
 
 def hash_spans_python(codes: Array, starts: Array, ends: Array, seed: int) -> Array:
-    """`hash_spans` in Python: the same result, slowly."""
+    """Do the same as `hash_spans` in plain Python, slowly."""
     text = text_of(codes)
     everything = (1 << 64) - 1
     hashes = []

@@ -1,6 +1,6 @@
-"""Traditional text made simplified, character for character, so that a segmenter knows its words.
+"""Conversion of traditional to simplified text of the same length, for segmenters.
 
-Only segmenters see the simplified text: the corpus keeps the text as it was written.
+Only segmenters get the simplified text; the corpus contains the original text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zhbert.text.sentences import Array, codes_of, native, text_of
 from zhbert.wording import how_to_install
 
 TRADITIONAL = ("characters", "opencc", "none")
-"""Ways to simplify traditional text: by a table of characters, OpenCC's phrases, not at all."""
+"""Ways to simplify traditional text: with a table of characters, with OpenCC's phrases, none."""
 
 
 @functools.cache
 def _table() -> tuple[Array, str]:
-    """(0x110000,) uint32: each code point's simplified form; and the SHA-256 of the file."""
+    """Return all code points' simplified forms, (0x110000,) uint32, and the file's SHA-256."""
     raw = (resources.files("zhbert") / "assets" / "traditional.txt").read_bytes()
     table = np.arange(0x110000, dtype=np.uint32)
     pairs = [line for line in raw.decode().split("\n") if line and not line.startswith("#")]
@@ -32,7 +32,7 @@ def _table() -> tuple[Array, str]:
 
 
 def simplify_codes(codes: Array) -> tuple[Array, Array] | None:
-    """The simplified code points and the places that differ; None where nothing changes."""
+    """Return the simplified code points and the indices that differ; None if nothing changes."""
     table = _table()[0]
     if native is not None:
         replaced = native.replace(codes, table)
@@ -45,9 +45,9 @@ def simplify_codes(codes: Array) -> tuple[Array, Array] | None:
 
 
 def simplify(text: str) -> str:
-    """Replace each traditional character by its simplified form; the length stays.
+    """Replace each traditional character with its simplified form; the length stays the same.
 
-    乾 stays as it is: simplified text writes 乾隆 and 乾坤 with it, too.
+    乾 is kept: simplified text uses it, too, in 乾隆 and 乾坤.
 
     >>> simplify("語言模型與乾隆")
     '语言模型与乾隆'
@@ -57,7 +57,7 @@ def simplify(text: str) -> str:
 
 
 class _OpenCC:
-    """OpenCC's phrases, or single characters in a line whose length the phrases would change."""
+    """OpenCC's simplification by phrases, or by characters if phrases change a line's length."""
 
     def __init__(self) -> None:
         try:
@@ -80,9 +80,9 @@ class _OpenCC:
 
 
 class Simplifier:
-    """Simplifies text in one of the ways of TRADITIONAL; the text's length stays.
+    """A converter to simplified text in one of the ways of TRADITIONAL; the length stays the same.
 
-    ``options`` describes the way and the version of its data, for corpus.json.
+    ``options`` has the way and the version of its data, for corpus.json.
 
     >>> Simplifier("characters")("語言"), Simplifier("none")("語言")
     ('语言', '語言')
@@ -104,5 +104,5 @@ class Simplifier:
             self.options["opencc"] = metadata.version("opencc")
 
     def __call__(self, text: str) -> str:
-        """The text as a segmenter should see it."""
+        """Return the text to give to a segmenter."""
         return self._convert(text)

@@ -1,4 +1,4 @@
-"""BERT's tokenizer: text to piece ids with offsets into the original text.
+"""BERT's tokenizer, which turns text into piece ids with offsets into the original text.
 
 Ids, pieces and offsets equal those of `transformers`' BertTokenizer on every input.
 """
@@ -67,9 +67,9 @@ class Tokenizer:
     """
 
     vocabulary: tuple[str, ...]
-    """All pieces in id order, added tokens among them."""
+    """All pieces in id order, including added tokens."""
     num_word_pieces: int
-    """How many rows are word pieces; tokens that were only added follow them."""
+    """The number of word pieces; the added tokens that are no word pieces follow them."""
 
     def __init__(
         self,
@@ -82,23 +82,23 @@ class Tokenizer:
         extra_special_tokens: Sequence[str] = (),
         added_tokens: Sequence[AddedToken] = (),
     ) -> None:
-        """Make a tokenizer of pieces in id order.
+        """Make a tokenizer from pieces in id order.
 
-        Tokens that the vocabulary lacks are appended to it, as transformers does, the added tokens
-        first; only [UNK] must be there.
+        Tokens that the vocabulary lacks are appended to it, as in transformers, the added tokens
+        first; only [UNK] is required.
 
         Args:
-            vocabulary: the pieces; of equal ones the last counts.
-            do_lower_case: fold capitals.
-            strip_accents: remove accents; None: if ``do_lower_case``.
-            tokenize_chinese_chars: each Han character is a word of its own.
-            special_tokens: special tokens by Hugging Face's names (``mask_token``, ...).
+            vocabulary: the pieces; if a piece occurs twice, its last id counts.
+            do_lower_case: convert to lower case.
+            strip_accents: remove accents; None: same as ``do_lower_case``.
+            tokenize_chinese_chars: make each Han character a separate word.
+            special_tokens: special tokens by their Hugging Face names (``mask_token``, ...).
             extra_special_tokens: special tokens without a name.
-            added_tokens: what transformers' ``add_tokens`` adds, special ones among them.
+            added_tokens: tokens as added by transformers' ``add_tokens``, including special ones.
 
         Raises:
-            ZhbertError: no [UNK] in the vocabulary, an unknown name, or a token that no text
-                leads to.
+            ZhbertError: no [UNK] in the vocabulary, an unknown name, or a token that is never
+                found in a text.
         """
         ids = {piece: number for number, piece in enumerate(vocabulary) if piece}
         self.options = Options(do_lower_case, strip_accents, tokenize_chinese_chars)
@@ -112,8 +112,8 @@ class Tokenizer:
         self._added = AddedTokens(
             {token: self._ids[token.content] for token in self.added_tokens}, self.options
         )
-        # A token that no text is cut into may as well be a row of vocab.txt, as [MASK] becomes one
-        # where it was missing. Other appended tokens stay outside, as in transformers.
+        # A token that no text is cut into can become a row of vocab.txt, as a missing [MASK] does.
+        # Other appended tokens stay outside, as in transformers.
         harmless = self._added.is_plain and not any(
             reachable(token, self.options) for token in beyond
         )
@@ -128,12 +128,12 @@ class Tokenizer:
     def from_pretrained(cls, path: str | Path) -> Tokenizer:
         """Open a folder with vocab.txt or tokenizer.json, or one of these files.
 
-        ``path`` may also be an archive, a name of the catalogue or a hub id, as for models.
-        Options come from tokenizer_config.json; those that it does not mention from
-        tokenizer.json's normalizer; the others are BERT's defaults.
+        ``path`` may also be an archive, a name in the catalogue or a hub id, as for models.
+        Options are read from tokenizer_config.json, then from tokenizer.json's normalizer; the
+        others are BERT's defaults.
 
         Raises:
-            ZhbertError: nothing there, a damaged file, or a tokenizer that is not BERT's.
+            ZhbertError: no tokenizer exists there, a file is damaged, or it is not BERT's.
         """
         arguments = read_tokenizer(find_tokenizer(Path(path)))
         try:
@@ -143,7 +143,7 @@ class Tokenizer:
 
     @classmethod
     def default(cls) -> Tokenizer:
-        """The tokenizer of the vocabulary that ships with the package: 21,128 pieces, uncased.
+        """Return the tokenizer of the package's vocabulary: 21,128 pieces, uncased.
 
         >>> len(Tokenizer.default())
         21128
@@ -153,7 +153,7 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write vocab.txt, tokenizer_config.json and tokenizer.json for transformers 4 and 5.
 
-        ``model_max_length``: how many pieces transformers keeps when it is asked to truncate.
+        ``model_max_length``: the number of pieces to which transformers truncates if asked to.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -164,11 +164,11 @@ class Tokenizer:
             rows = {token: row for row, token in enumerate(beyond, self.num_word_pieces)}
             write_json(folder / "added_tokens.json", rows)
         fast = to_tokenizer_json(pieces, self.options, self.special_tokens, self._added_by_id())
-        # Without indentation json writes its 21,128 entries in C, 50 times as fast.
+        # Without indentation json uses its C encoder: 50 times as fast.
         write_text(folder / "tokenizer.json", json.dumps(fast, ensure_ascii=False) + "\n")
 
     def encode(self, text: str, *, special_tokens: bool = True) -> Encoding:
-        """Encode one text; with ``special_tokens``, "[MASK]" in it becomes that token.
+        """Encode one text; with ``special_tokens``, "[MASK]" in it becomes the special token.
 
         Otherwise special tokens are plain text.
         """
@@ -179,7 +179,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Iterable[str], *, special_tokens: bool = True
     ) -> list[NDArray[np.int32]]:
-        """Encode many texts to ids: (pieces,) int32 each. The arrays share their memory."""
+        """Encode many texts to ids, (pieces,) int32 each; the arrays share memory."""
         if isinstance(texts, str):
             raise TypeError("a list of texts is expected, not one text")
         return self._core.encode_batch(list(texts), special_tokens)
@@ -187,22 +187,21 @@ class Tokenizer:
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.int32]]
     ) -> WordPieces:
-        """Encode texts and say which pieces start a word; special tokens are plain text here.
+        """Encode texts and mark the pieces that start a word; special tokens are plain text here.
 
-        ``word_ends``: for each text the increasing ends of its words in characters, the last one
-        being the text's length. Where a word ends inside a piece, it is widened to that piece's
-        end.
+        ``word_ends``: the increasing word ends of each text in characters; the last is the text's
+        length. A word that ends inside a piece is extended to the piece's end.
         """
         return self._core.encode_words(texts, word_ends)
 
     def encode_run(
         self, codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
     ) -> WordPieces:
-        """`encode_words` of texts that stand in ``codes`` (code points) one after another.
+        """Do the same as `encode_words` for texts concatenated in ``codes`` (code points).
 
-        Fast for many short texts, since no Python object is made for each of them. Text t is
-        ``codes[text_ends[t - 1]:text_ends[t]]``; ``word_ends`` increases and need not hold the
-        texts' ends.
+        It is fast for many short texts, since no Python object is made per text. Text t is
+        ``codes[text_ends[t - 1]:text_ends[t]]``; ``word_ends`` increases and may leave out the
+        ends of texts.
         """
         return self._core.encode_run(codes, text_ends, word_ends)
 
@@ -230,8 +229,8 @@ class Tokenizer:
         return text
 
     def fingerprint(self) -> str:
-        """SHA-256 over the pieces and all options: tokenizers with the same one give equal ids."""
-        # Sorted, since files may name them in any order.
+        """Return a SHA-256 of the pieces and options; if two tokenizers' agree, so do their ids."""
+        # Sorted, since files may list them in any order.
         tokens = [] if self._is_plain else sorted(self.added_tokens, key=lambda one: one.content)
         added = [asdict(token) for token in tokens]
         content = json.dumps(
@@ -254,18 +253,18 @@ class Tokenizer:
         return len(self.vocabulary)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The native tables cannot be pickled: another process makes its own.
+        # The native tables cannot be pickled: another process builds them again.
         return partial(Tokenizer, **self.settings), (self.vocabulary[: self.num_word_pieces],)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All arguments but the pieces: ``Tokenizer(pieces, **settings)`` has the same rules."""
+        """All arguments except the pieces: ``Tokenizer(pieces, **settings)`` has the same rules."""
         tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
         return asdict(self.options) | tokens
 
     @property
     def _is_plain(self) -> bool:
-        """Whether vocab.txt and the names of the special tokens say all about the added tokens."""
+        """True if vocab.txt and the special tokens' names define all added tokens."""
         return self._added.is_plain and self.num_word_pieces == len(self.vocabulary)
 
     @property
@@ -283,7 +282,7 @@ class Tokenizer:
         return sorted(self._added.ids.items(), key=lambda item: item[1])
 
     def id_of(self, piece: str) -> int | None:
-        """A piece's id, or None if the vocabulary lacks it."""
+        """Return a piece's id, or None if the vocabulary lacks it."""
         return self._ids.get(piece)
 
     @property
@@ -340,7 +339,7 @@ class Tokenizer:
 
 @cache
 def _engine() -> type[PythonWordPiece | NativeWordPiece]:
-    """The native word pieces; if they were not built, the plain ones, and a warning (once)."""
+    """Return the native WordPiece class; if it was not built, warn and return the Python one."""
     if NativeWordPiece is None:
         warnings.warn(
             "zhbert.text._wordpiece was not built (no C++ compiler?): tokenizing in plain Python, "
@@ -353,7 +352,7 @@ def _engine() -> type[PythonWordPiece | NativeWordPiece]:
 
 
 def _named_tokens(special_tokens: Mapping[str, str], ids: Mapping[str, int]) -> dict[str, str]:
-    """The special tokens by name, in Hugging Face's order, [UNK] among them in any case."""
+    """Return the special tokens by name, in Hugging Face's order, always with [UNK]."""
     unknown_names = sorted(set(special_tokens) - set(SPECIAL_TOKENS))
     if unknown_names:
         raise ZhbertError(
@@ -371,7 +370,7 @@ def _named_tokens(special_tokens: Mapping[str, str], ids: Mapping[str, int]) -> 
 
 
 def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken, ...]:
-    """The tokens without repetitions; ZhbertError for one that is never found in a text."""
+    """Return the tokens without duplicates; raise ZhbertError if one is never found in a text."""
     found: dict[str, AddedToken] = {}
     for token in tokens:
         if not token.content:
@@ -393,10 +392,10 @@ def _checked(tokens: Sequence[AddedToken], options: Options) -> tuple[AddedToken
 def _appended(
     vocabulary: Sequence[str], tokens: Sequence[str], ids: Mapping[str, int]
 ) -> tuple[list[str], list[str]]:
-    """The rows of a vocabulary, and the tokens that it lacks, which get the ids that follow.
+    """Return the rows of a vocabulary, and the tokens that it lacks, which get the next ids.
 
-    transformers gives the first of them the number of different pieces, an empty one among them,
-    as its id, not the number of rows. Empty rows at the end are left out if nothing follows them.
+    As in transformers, the first new id is the number of distinct pieces (an empty one included),
+    not the number of rows. Empty rows at the end are dropped if nothing follows them.
     """
     rows = list(vocabulary)
     missing = [token for token in tokens if token not in ids]
@@ -414,6 +413,6 @@ def _appended(
 
 @cache
 def _is_single(piece: str) -> bool:
-    """Whether all characters of a piece are words of their own: Han and punctuation."""
+    """Return True if each character of a piece is a separate word: Han or punctuation."""
     points = code_points()
     return all(c in points.chinese or c in points.punctuation for c in piece)

@@ -1,7 +1,7 @@
-"""Reading the files of a tokenizer: vocab.txt, tokenizer.json and those beside them.
+"""Reading of a tokenizer's files: vocab.txt, tokenizer.json and the files next to them.
 
-transformers 2 to 5 wrote the same things in different places. Which of them count, and the order in
-which added tokens get their ids, follows `_from_pretrained` in transformers'
+transformers 2 to 5 wrote the same things in different places. The precedence of the files and the
+order of the added tokens' ids follow `_from_pretrained` in transformers'
 tokenization_utils_base.py (https://github.com/huggingface/transformers).
 """
 
@@ -28,7 +28,7 @@ from zhbert.zoo.layout import is_weights
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The folder or file of a tokenizer that a path, an archive or a name leads to."""
+    """Return the folder or file of the tokenizer at a path, in an archive or in the catalogue."""
     if path.is_file() and is_weights(path):
         return path.parent
     if path.is_file() and not is_archive_name(path.name):
@@ -39,26 +39,26 @@ def find_tokenizer(path: Path) -> Path:
         return locate(path)
     except ZhbertError:
         if path.is_dir():
-            # The error would be about a missing model; `read_tokenizer` says that a vocabulary is.
+            # This error is about a missing model; `read_tokenizer` raises one about the vocabulary.
             return path
         raise
 
 
 def read_tokenizer(path: Path) -> dict[str, Any]:
-    """The arguments for `Tokenizer` that a folder or a file stands for.
+    """Read the arguments for `Tokenizer` from a folder or a file.
 
     Raises:
-        ZhbertError: no vocabulary there, not BERT's, or files that contradict each other.
+        ZhbertError: there is no vocabulary, it is not BERT's, or files contradict each other.
     """
     vocabulary_file, json_file = _vocabulary_files(path)
     fast = None if json_file is None else TokenizerJson(json_file)
     vocabulary = _read_pieces(path, vocabulary_file, fast)
     folder = path if path.is_dir() else path.parent
-    # tokenizer_config.json describes files of the usual names, not other vocabularies beside it.
+    # tokenizer_config.json describes only files with the usual names in its folder.
     applies = path.is_dir() or path.name in ("vocab.txt", "tokenizer.json")
     config = _TokenizerConfig(folder if applies else None)
     if applies and not config.values and fast is None and (folder / "bert_config.json").is_file():
-        # Google's layout has no place for this option: only the pieces show it.
+        # Google's layout does not store this option, so it is inferred from the pieces.
         config.values = {"do_lower_case": not looks_cased(vocabulary)}
     special = dict(SPECIAL_TOKENS)
     if fast is not None:
@@ -73,7 +73,7 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
 
 
 def _vocabulary_files(path: Path) -> tuple[Path | None, Path | None]:
-    """The vocab.txt and the tokenizer.json of a folder or a file, as far as they exist."""
+    """Return the vocab.txt and the tokenizer.json of a folder or a file, if they exist."""
     if not path.is_dir() and path.suffix != ".json":
         return path, None
     text, fast = (path / "vocab.txt", path / "tokenizer.json") if path.is_dir() else (None, path)
@@ -81,7 +81,7 @@ def _vocabulary_files(path: Path) -> tuple[Path | None, Path | None]:
 
 
 def _read_pieces(path: Path, vocabulary_file: Path | None, fast: TokenizerJson | None) -> list[str]:
-    """The pieces in id order, of two files that must agree or of the one that exists."""
+    """Read the pieces in id order from the file that exists, or from two that must agree."""
     if vocabulary_file is None and fast is None:
         raise ZhbertError(
             f"{path}: neither vocab.txt nor tokenizer.json there; name a model folder, a corpus "
@@ -98,7 +98,7 @@ def _read_pieces(path: Path, vocabulary_file: Path | None, fast: TokenizerJson |
 def _check_ids(
     path: Path, vocabulary: Sequence[str], tokens: Sequence[tuple[AddedToken, int | None]]
 ) -> None:
-    """Raise ZhbertError if a file gives an added token another id than transformers does."""
+    """Raise ZhbertError if a file gives an added token a different id than transformers."""
     ids = {piece: row for row, piece in enumerate(vocabulary) if piece}
     following = len(set(vocabulary))
     for token, number in tokens:
@@ -115,12 +115,12 @@ def _check_ids(
 
 
 class _TokenizerConfig:
-    """The files beside a vocabulary: tokenizer_config.json, and what older versions wrote.
+    """The files next to a vocabulary: tokenizer_config.json, and those of older versions.
 
-    ``values``: what all of them say together, by the keys of tokenizer_config.json.
+    ``values``: the combined settings, by the keys of tokenizer_config.json.
     """
 
-    # In transformers' order. Every other key that ends in _token is a special token for it, too.
+    # In transformers' order. It treats every other key that ends in _token as a special token, too.
     _NAMES = (
         "bos_token",
         "eos_token",
@@ -153,7 +153,7 @@ class _TokenizerConfig:
         return self.values.get("extra_special_tokens")
 
     def _read_older(self, folder: Path) -> None:
-        """Read the files that were written before tokenizer_config.json held the added tokens."""
+        """Read the files from before tokenizer_config.json contained the added tokens."""
         older = folder / "special_tokens_map.json"
         for key, value in (read_json(older, dict) if older.is_file() else {}).items():
             if isinstance(value, dict) and "content" in value:
@@ -175,7 +175,7 @@ class _TokenizerConfig:
                 for token, row in rows.items()
             ]
             self._legacy = parse_tokens_by_id(entries, str(legacy))
-        # Not before added_tokens.json is read: for its tokens these names do not count as special.
+        # Only after added_tokens.json: its tokens do not become special through these names.
         if more := self.values.get("additional_special_tokens"):
             self.values.setdefault("extra_special_tokens", more)
 
@@ -188,7 +188,7 @@ class _TokenizerConfig:
         return list(extra.values()) if isinstance(extra, dict) else extra
 
     def options(self, usual: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of the normalisation; ``usual`` for those that the files do not mention."""
+        """Return the options of the normalisation; ``usual`` has the defaults."""
         found = dict(usual)
         for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
             if name in self.values:
@@ -201,11 +201,11 @@ class _TokenizerConfig:
     def added_tokens(
         self, special: dict[str, str], fast: Mapping[int, AddedToken]
     ) -> tuple[dict[str, str], list[tuple[AddedToken, int | None]]]:
-        """The special tokens by name; and all added tokens with the ids that a file gives them.
+        """Return the special tokens by name, and all added tokens with their ids in the files.
 
         Args:
-            special: the special tokens where the files name no others.
-            fast: the added tokens of tokenizer.json, which count if tokenizer_config.json has none.
+            special: the default special tokens.
+            fast: the added tokens of tokenizer.json, used if tokenizer_config.json has none.
 
         Returns:
             The special tokens, and the added tokens in transformers' order.

@@ -1,4 +1,4 @@
-"""tokenizer.json, the file of the ``tokenizers`` library: read, and written."""
+"""Reading and writing of tokenizer.json, the file of the ``tokenizers`` library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
 
 
 class TokenizerJson:
-    """What a tokenizer.json says; ZhbertError if it is not a BERT tokenizer's."""
+    """The content of a BERT tokenizer's tokenizer.json.
+
+    Raises:
+        ZhbertError: it is not a BERT tokenizer's.
+    """
 
     def __init__(self, path: Path) -> None:
         content = read_json(path, dict, "a tokenizer")
@@ -42,9 +46,10 @@ class TokenizerJson:
             raise self._unlike_bert("pre_tokenizer", splitter)
 
     def agreed_with(self, rows: Sequence[str], vocabulary_file: Path) -> list[str]:
-        """The pieces of both files; vocab.txt fills the holes that repeated pieces left here.
+        """Return the pieces of both files; vocab.txt fills gaps left by repeated pieces.
 
-        Raises ZhbertError if the two differ, since nobody knows which one is right.
+        Raises:
+            ZhbertError: the files differ.
         """
         here = dict(enumerate(self.vocabulary))
         here |= {row: token.content for row, token in self.added_tokens.items()}
@@ -107,12 +112,12 @@ def to_tokenizer_json(
     special_tokens: Mapping[str, str],
     added_tokens: Sequence[tuple[AddedToken, int]],
 ) -> dict[str, Any]:
-    """The content of tokenizer.json.
+    """Return the content of tokenizer.json.
 
     Args:
-        pieces: the word pieces in id order; a blank one is written too, so that ids have no hole.
-        options: of the normalisation.
-        special_tokens: by Hugging Face's names (``unk_token``, ...).
+        pieces: the word pieces in id order; blank ones are written too, so that ids have no gap.
+        options: the options of the normalisation.
+        special_tokens: special tokens by their Hugging Face names (``unk_token``, ...).
         added_tokens: all added tokens with their ids, which increase.
     """
     return {
@@ -148,7 +153,7 @@ def to_tokenizer_json(
 def _post_processor(
     special_tokens: Mapping[str, str], ids: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    """[CLS] A [SEP], and [CLS] A [SEP] B [SEP] for two texts; None without such tokens."""
+    """Return templates: [CLS] A [SEP] and [CLS] A [SEP] B [SEP]; None without these tokens."""
 
     def special(token: str, segment: int) -> dict[str, Any]:
         return {"SpecialToken": {"id": token, "type_id": segment}}

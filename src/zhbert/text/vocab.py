@@ -1,4 +1,4 @@
-"""vocab.txt: a vocabulary as a file, one piece a line; the number of the line is its id."""
+"""vocab.txt, the file of a vocabulary: one piece per line; a piece's id is its line, from 0."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from zhbert.text.wordpiece import CONTINUATION
 
 
 class TokenizerWarning(UserWarning):
-    """Something odd about a vocabulary that does not keep it from being used."""
+    """A warning about a vocabulary that is odd but can be used."""
 
 
 def default_vocabulary() -> Path:
-    """The vocabulary that ships with the package: a folder with vocab.txt in it."""
+    """Return the folder with the vocab.txt that ships with the package."""
     return Path(__file__).resolve().parent.parent / "assets"
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
-    """The pieces of a vocab.txt; white space at the end of a line does not count.
+    """Read the pieces of a vocab.txt; white space at the end of a line is ignored.
 
-    Blank lines at the end are no pieces. Blank lines before stay, as ids without a piece. A piece
-    of nothing but odd white space (Google's Chinese vocabulary has U+2028, alone and behind ##)
-    stays as it is: no text leads to it, but the file can be written again.
+    Blank lines at the end are dropped; other blank lines stay, as ids without a piece. A piece that
+    consists of odd white space (Google's Chinese vocabulary has U+2028, alone and after ##) is
+    kept: it never occurs in a text, but the file can be written again unchanged.
 
     Raises:
-        ZhbertError: no such file, not UTF-8 or with a byte order mark, or no piece in it.
+        ZhbertError: the file does not exist, is not UTF-8, has a byte order mark or has no piece.
     """
     pieces = read_rows(Path(path))
     while not pieces[-1]:
@@ -40,11 +40,11 @@ def read_vocabulary(path: str | Path) -> list[str]:
 
 
 def read_rows(path: Path) -> list[str]:
-    """The lines of a vocab.txt as pieces, with the blank ones at the end."""
+    """Read the lines of a vocab.txt as pieces, including blank ones at the end."""
     text = read_text(path, "a vocabulary")
     with path.open("rb") as file:
         if file.read(3) == codecs.BOM_UTF8:
-            # transformers takes the mark for a part of the first piece.
+            # transformers would read the mark as a part of the first piece.
             raise ZhbertError(
                 f"{path}: starts with a byte order mark; save it as UTF-8 without one, for "
                 "example: sed -i '1s/^\\xef\\xbb\\xbf//'"
@@ -61,7 +61,7 @@ def _piece(line: str) -> str:
 
 
 def warn_of_repeated(vocabulary: Sequence[str], path: Path) -> None:
-    """Warn with TokenizerWarning if a piece stands twice in a vocabulary."""
+    """Warn with TokenizerWarning if a piece occurs twice in a vocabulary."""
     last = {piece: row for row, piece in enumerate(vocabulary) if piece}
     repeated = [piece for row, piece in enumerate(vocabulary) if piece and last[piece] != row]
     if repeated:
@@ -76,12 +76,12 @@ def warn_of_repeated(vocabulary: Sequence[str], path: Path) -> None:
 
 
 def looks_cased(pieces: Iterable[str]) -> bool:
-    """Whether a vocabulary was made for text that keeps its capitals.
+    """Return True if a vocabulary was made for text that keeps its capitals.
 
-    True if lower-casing would change at least 1 in 200 of its pieces with letters that have case.
-    That leaves room for the few capitals of a lower-cased vocabulary: a user's own symbols, letters
-    that an older Unicode did not lower. [Bracketed] and <bracketed> tokens do not count: Google's
-    Chinese vocabulary is lower-cased and has [UNK], <S> and <T>.
+    That is the case if lower-casing would change at least 1 in 200 of its pieces with letters that
+    have case: a lower-cased vocabulary may have a few capitals, in a user's symbols or letters
+    without a lower-case form in older Unicode versions. [Bracketed] and <bracketed> tokens are
+    ignored: Google's Chinese vocabulary is lower-cased and has [UNK], <S> and <T>.
 
     >>> looks_cased(["[UNK]", "<S>", "a", "##b", "的"]), looks_cased(["A", "b", "的"])
     (False, True)

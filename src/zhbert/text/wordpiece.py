@@ -1,4 +1,4 @@
-"""WordPiece in plain Python: slow, for where the native module was not built, and for tests."""
+"""WordPiece in plain Python: slow, used for tests and if the native module was not built."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ MAX_CHARACTERS_PER_WORD = 100  # a longer word is one [UNK], as in the original 
 CONTINUATION = "##"
 
 Encoded = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]
-"""All texts' ids (pieces,); where each text starts in them (texts + 1,); offsets (pieces, 2)."""
+"""All texts' ids (pieces,); the start of each text in them (texts + 1,); offsets (pieces, 2)."""
 
 
 class PythonWordPiece:
-    """WordPiece by greedy longest match from the left, as BERT's WordpieceTokenizer does it.
+    """WordPiece by greedy longest match from the left, like BERT's WordpieceTokenizer.
 
     (https://github.com/google-research/bert/blob/master/tokenization.py)
 
-    ``ids``: the word pieces. ``added``: tokens that are looked for first.
+    ``ids``: the word pieces. ``added``: tokens that are searched for first.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class PythonWordPiece:
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _encode(self, text: str, special_tokens: bool) -> Iterator[tuple[int, int, int]]:
-        """The pieces of a text: (id, start, end)."""
+        """Yield the pieces of a text as (id, start, end)."""
         for token, begin, end in self._added.split(text, special_tokens):
             if token is not None:
                 yield token, begin, end
@@ -111,9 +111,9 @@ class PythonWordPiece:
     def _encode_plain(
         self, text: str, begin: int, special_tokens: bool
     ) -> Iterator[tuple[int, int, int]]:
-        """The pieces of a part without tokens that are found before normalisation.
+        """Yield the pieces of a part without added tokens that are found before normalisation.
 
-        ``begin`` is the part's place in its text, in which the offsets count.
+        ``begin`` is the part's start in its text; the offsets count from the text's start.
         """
         characters, places = normalize(text, self._options)
         origins = [begin + place for place in places]
@@ -128,7 +128,7 @@ class PythonWordPiece:
                     yield piece, origins[place + a], origins[place + b - 1] + 1
 
     def _pieces(self, word: str) -> list[tuple[int, int, int]]:
-        """Greedy longest match from the left: (id, start, end) in the word."""
+        """Cut a word by greedy longest match from the left: (id, start, end) in the word."""
         unknown = [(self._unknown_id, 0, len(word))]
         if len(word) > MAX_CHARACTERS_PER_WORD:
             return unknown

@@ -1,4 +1,4 @@
-"""Words and pieces: which pieces start a word, and a report on how the two fit in a corpus."""
+"""Words and pieces: the pieces that start a word, and a report on their alignment in a corpus."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from numpy.typing import NDArray
 from zhbert.text.sentences import text_of
 from zhbert.wording import counted
 
-# Places of ``pieces_per_word``: words of 1, 2, ... pieces; the last one counts all longer words.
+# Entries of ``pieces_per_word``: words of 1, 2, ... pieces; the last counts all longer words.
 HISTOGRAM_SIZE = 7
 
 
 @dataclass(frozen=True)
 class WordPieces:
-    """The pieces of several texts, one text after another, with their word boundaries."""
+    """The concatenated pieces of several texts, with their word boundaries."""
 
     ids: NDArray[np.int32]
     """(pieces,)"""
     word_starts: NDArray[np.bool_]
-    """(pieces,): whether a piece is the first of its word"""
+    """(pieces,): True for the first piece of a word"""
     starts: NDArray[np.int64]
     """(texts + 1,): text t is ``ids[starts[t]:starts[t + 1]]``"""
     words: int
-    """how many words have at least one piece"""
+    """number of words with at least one piece"""
     widened: int
-    """how many words were widened, since the segmenter's boundary was inside a piece"""
+    """number of words that were widened, since the segmenter's boundary was inside a piece"""
     unknown: int
-    """how many pieces are [UNK]"""
+    """number of [UNK] pieces"""
     pieces_per_word: NDArray[np.int64]
-    """(7,): how many words have 1 to 6 pieces, and 7 or more"""
+    """(7,): number of words with 1 to 6 pieces, and with 7 or more"""
 
 
 def texts_of_run(
     codes: NDArray[np.uint32], text_ends: NDArray[np.int32], word_ends: NDArray[np.int32]
 ) -> tuple[list[str], list[NDArray[np.int32]]]:
-    """The texts that stand in ``codes`` one after another, and the word ends of each.
+    """Split the texts concatenated in ``codes``; return them and the word ends of each.
 
     The arguments are those of ``Tokenizer.encode_run``.
     """
@@ -82,11 +82,11 @@ def joined(parts: Sequence[WordPieces]) -> WordPieces:
 def align(
     offsets: Sequence[tuple[int, int]], word_ends: Sequence[int]
 ) -> tuple[list[bool], list[bool]]:
-    """Which pieces of a text start a word, and which have a word boundary inside.
+    """Return which pieces of a text start a word, and which have a word boundary inside.
 
     ``offsets``: (start, end) of each piece in characters. ``word_ends`` increases. A piece starts a
-    word if it is the first of the text, or if a word ends after the previous piece's first
-    character and not after its own first one: a boundary inside a piece moves to the piece's end.
+    word if it is the first of the text, or if a word ends later than the previous piece's start
+    and not later than its own start: a boundary inside a piece moves to the piece's end.
 
     >>> align([(0, 1), (1, 2), (2, 3)], [2, 3])
     ([True, False, True], [False, False, False])
@@ -109,7 +109,7 @@ def align(
 
 @dataclass
 class AlignmentReport:
-    """How words and pieces fit in some amount of text; reports of parts can be added.
+    """Statistics on the alignment of words and pieces in some text; reports can be added.
 
     >>> report = AlignmentReport(4, pieces=8, widened=1, pieces_per_word=[1, 2, 1, 0, 0, 0, 0])
     >>> print(report.describe())
@@ -126,7 +126,7 @@ class AlignmentReport:
 
     @classmethod
     def of(cls, words: WordPieces) -> AlignmentReport:
-        """The report on some word pieces."""
+        """Return the report on some word pieces."""
         return cls(
             words=words.words,
             pieces=len(words.ids),
@@ -137,7 +137,7 @@ class AlignmentReport:
 
     @classmethod
     def from_dict(cls, counts: Mapping[str, Any]) -> AlignmentReport:
-        """The report that ``to_dict`` has made this of."""
+        """Return the report from the result of ``to_dict``."""
         return cls(
             words=counts["words"],
             pieces=counts["pieces"],
@@ -156,7 +156,7 @@ class AlignmentReport:
         )
 
     def to_dict(self) -> dict[str, int | float | list[int]]:
-        """The counts and the two most important shares, for corpus.json."""
+        """Return the counts and the two most important shares, for corpus.json."""
         return {
             "words": self.words,
             "pieces": self.pieces,
@@ -168,7 +168,7 @@ class AlignmentReport:
         }
 
     def describe(self) -> str:
-        """Three lines for people."""
+        """Return the report as three lines of text."""
         words, pieces = max(1, self.words), max(1, self.pieces)
         shares = " / ".join(f"{100 * n / words:.1f}" for n in self.pieces_per_word)
         return (
@@ -181,5 +181,5 @@ class AlignmentReport:
 
 
 def ranked(counts: Counter[str]) -> list[tuple[str, int]]:
-    """Words and their counts, the most frequent first; equally frequent ones by code points."""
+    """Sort words by their counts, the most frequent first; ties are in code point order."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
