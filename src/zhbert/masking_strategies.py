@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class Word(NamedTuple):
-    """A run of pieces that is predicted as a whole."""
+    """A run of neighbouring pieces of a row: a word of its text, or what is predicted of one."""
 
     start: int
-    """its first piece's position in the row"""
+    """position of its first piece in the row, in which [CLS] stands at 0"""
     length: int
-    """its pieces"""
+    """number of its pieces"""
     part: int
     """number of the row's part that it stands in; special tokens separate the parts"""
 
@@ -35,12 +35,14 @@ class MaskingStrategy(Protocol):
 
         Args:
             words: the row's words by position, at least one; special tokens are in none of them.
-            limit: how many pieces are to be predicted, at least 1.
+            limit: the greatest number of pieces to predict in all of the row, at least 1. (A
+                strategy with the attribute ``limit_is_expected = True`` may choose more: its
+                number varies from row to row, and ``limit`` is what it should be on average.)
             rng: the only source of randomness, so that the same seed gives the same masks.
 
         Returns:
             What is predicted, in any order and without overlap: some of ``words``, or parts of
-            them.
+            them. Fewer pieces than ``limit`` are fine, and so are none.
         """
 
 
@@ -99,6 +101,8 @@ class UnbiasedMasking:
     Google's rule passes long words over when little of the limit is left, so it predicts them less
     often than short ones. Here the number of predicted pieces varies around ``limit`` instead.
     """
+
+    limit_is_expected = True
 
     def choose(self, words: Sequence[Word], limit: int, rng: np.random.Generator) -> list[Word]:
         """Each word by a draw of its own; ``limit`` is the expected number of pieces."""

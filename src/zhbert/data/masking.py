@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from zhbert.errors import ZhbertError
 from zhbert.masking_strategies import (
     STRATEGIES,
     CharacterMasking,
+    MaskingStrategy,
     NgramMasking,
     UnbiasedMasking,
     WholeWordMasking,
@@ -112,6 +114,7 @@ class Masker:
         self, settings: MaskingSettings, vocabulary: Sequence[str] | MaskingVocabulary
     ) -> None:
         check_masking(settings)
+        _strategy_named(settings.strategy)
         self.settings = settings
         if not isinstance(vocabulary, MaskingVocabulary):
             vocabulary = MaskingVocabulary(vocabulary, settings.random_pieces)
@@ -148,6 +151,9 @@ class Masker:
 
         Returns:
             (length,) labels: the piece that stood there, -100 where nothing is predicted.
+
+        Raises:
+            ZhbertError: a strategy from outside chose what ``MaskingStrategy.choose`` rules out.
         """
         settings, vocabulary = self.settings, self.vocabulary
         rate = settings.rate if rate is None else rate
@@ -155,7 +161,7 @@ class Masker:
             strategy = settings.strategy
             if settings.char_share and rng.random() < settings.char_share:
                 strategy = "char"
-        chooser = STRATEGIES[strategy]
+        chooser = _strategy_named(strategy)
         labels = np.full(len(row), IGNORED, dtype=np.int64)
         native = _NATIVE.get(type(chooser))
         if _rows is not None and native is not None:
@@ -164,7 +170,11 @@ class Masker:
         elif words := _find_words(row, word_starts, vocabulary):
             num_pieces = len(row) - int(np.count_nonzero(row == vocabulary.pad_id))
             limit = quota(num_pieces, rate, settings.max_predictions)
-            self._replace(row, labels, chooser.choose(words, limit, rng), rng)
+            if native is None:
+                chosen = _choose_checked(strategy, chooser, words, limit, rng)
+            else:
+                chosen = chooser.choose(words, limit, rng)
+            self._replace(row, labels, chosen, rng)
         return labels
 
     def _replace(
@@ -177,8 +187,6 @@ class Masker:
         for start, length, _ in sorted(chosen):
             draw = rng.random() if settings.per_word else 0.0
             for position in range(start, start + length):
-                if labels[position] != IGNORED:
-                    raise ValueError("a masking strategy chose words that overlap")
                 labels[position] = row[position]
                 if not settings.per_word:
                     draw = rng.random()
@@ -207,6 +215,54 @@ def _find_words(row: IntArray, word_starts: BoolArray, vocabulary: MaskingVocabu
             start, length, _ = words[-1]
             words[-1] = Word(start, length + 1, part)
     return words
+
+
+def _strategy_named(name: str) -> MaskingStrategy:
+    strategy = STRATEGIES[name]
+    if isinstance(strategy, type):
+        raise ZhbertError(
+            f"masking strategy '{name}': its entry in STRATEGIES is a class; "
+            f"add {strategy.__name__}() instead"
+        )
+    return strategy
+
+
+def _choose_checked(
+    name: str,
+    strategy: MaskingStrategy,
+    words: Sequence[Word],
+    limit: int,
+    rng: np.random.Generator,
+) -> list[Word]:
+    """What a strategy from outside chooses; raises ZhbertError where it breaks its contract."""
+    # It gets a list of its own, which it may shuffle in place.
+    chosen = list(strategy.choose(list(words), limit, rng))
+    exact = not getattr(strategy, "limit_is_expected", False)
+    if problem := _problem_of(chosen, words, limit if exact else None):
+        raise ZhbertError(f"masking strategy '{name}': chose {problem}")
+    return chosen
+
+
+def _problem_of(chosen: Sequence[Word], words: Sequence[Word], limit: int | None) -> str | None:
+    """What is wrong with a choice: of which words, or that there are too many pieces."""
+    ends = {
+        position: start + length
+        for start, length, _ in words
+        for position in range(start, start + length)
+    }
+    for word in chosen:
+        if not isinstance(word, Word):
+            return f"{word!r}, which is not a Word"
+        end = ends.get(word.start)
+        if end is None or word.length < 1 or word.start + word.length > end:
+            return f"{word}, which is not inside any of the row's words"
+    for word, following in pairwise(sorted(chosen)):
+        if word.start + word.length > following.start:
+            return f"{word} and {following}, which overlap"
+    total = sum(word.length for word in chosen)
+    if limit is not None and total > limit:
+        return f"{total} pieces, but the limit is {limit}"
+    return None
 
 
 _last: tuple[MaskingSettings, object, Masker] | None = None
