@@ -50,13 +50,17 @@ def test_loss_and_gradients_equal_pytorchs(
         torch.testing.assert_close(x.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
-def test_no_prediction_is_no_loss() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_no_prediction_is_no_loss(half: bool) -> None:
     hidden, weight, bias, labels = _case(2, 9, 1.0)
-    loss, correct = vocabulary_cross_entropy(hidden[:0], weight, bias, labels[:0])
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        states = functional.linear(hidden, torch.eye(16))  # in bfloat16 under autocast
+        loss, correct = vocabulary_cross_entropy(states[:0], weight, bias, labels[:0])
     loss.backward()
+    assert loss.dtype == torch.float32
     assert loss == 0
     assert correct == 0
-    assert torch.equal(weight.grad, torch.zeros_like(weight))
+    assert all(torch.equal(x.grad, torch.zeros_like(x)) for x in (hidden, weight, bias))
 
 
 def test_without_gradients_the_loss_is_the_same() -> None:

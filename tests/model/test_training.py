@@ -64,6 +64,25 @@ def test_the_packed_loss_and_its_gradients_are_those_of_the_padded_forward(
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_rows_without_a_prediction_leave_a_gradient_of_zero(
+    config: BertConfig, packed: dict[str, Any], precision: torch.dtype, pairs: bool
+) -> None:
+    model = BertForPreTraining(config)
+    none = packed["labels"][:0]
+    packed |= {"predicted_positions": none, "labels": none}
+    if not pairs:
+        packed["next_sentence_labels"] = None
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        found = model.pretraining_loss(**packed)
+    found.masked_lm_loss_sum.backward()
+    assert found.masked_lm_loss_sum == found.masked_lm_correct == 0
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert "encoder.embeddings.words.weight" in gradients
+    assert not any(gradient.any() for gradient in gradients.values())
+
+
 def test_losses_equal_those_of_transformers(
     config: BertConfig, packed: dict[str, Any], large: Large, tmp_path: Any
 ) -> None:

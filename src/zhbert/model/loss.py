@@ -258,8 +258,9 @@ def vocabulary_cross_entropy(
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     with torch.autocast(kind, enabled=False):
         if hidden.shape[0] == 0:
-            # Still a part of the graph: every parameter gets a gradient (of zero).
-            loss = functional.linear(hidden, weight, bias).sum()
+            # Still a part of the graph: every parameter gets a gradient (of zero). Under autocast
+            # the weight's type may be another than that of the hidden states.
+            loss = functional.linear(hidden.to(weight.dtype), weight, bias).float().sum()
             return loss, torch.zeros((), dtype=torch.int64, device=hidden.device)
         own = None
         if candidates is not None:
