@@ -52,7 +52,8 @@ def test_errors_name_file_key_value_and_choices():
     assert refusal({"masking": 3}) == "my.toml: masking = 3: must be a section, [masking]"
     assert (
         refusal({"masking": {"strategy": "wmw"}})
-        == "my.toml: masking.strategy = \"wmw\": not a choice; did you mean 'wwm'?"
+        == "my.toml: masking.strategy = \"wmw\": not a choice; did you mean 'wwm'? "
+        "one of your own? run the script that adds it in place of zhbert"
     )
     assert "must be above 0 and at most 1" in refusal({"masking": {"rate": 1.5}})
     assert "must be from 0 to 1" in refusal({"rows": {"warmup_share": 1.5}})

@@ -244,6 +244,9 @@ CHOICES: dict[str, Collection[str]] = {
     "evaluation.strategies": STRATEGIES,
 }
 
+# Keys whose choices anybody may add to.
+_EXTENSIBLE = ("masking.strategy", "optimizer.name", "evaluation.strategies")
+
 _RATE: Range = ("above 0 and at most 1", lambda value: 0 < value <= 1)
 _BELOW_ONE: Range = ("from 0 up to but not 1", lambda value: 0 <= value < 1)
 
@@ -377,7 +380,7 @@ def parse_recipe(
 def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
     """Refuse values out of range and values that contradict each other."""
     for key, value in flatten(recipe).items():
-        check_value(value, f"{where}: {key}", CHOICES.get(key), RANGES.get(key))
+        _check(key, value, f"{where}: {key}")
     shares, lengths = recipe.rows.warmup_share, recipe.rows.warmup_length
     if sorted(set(lengths)) != list(lengths):
         raise ZhbertError(f"{where}: rows.warmup_length = {show(list(lengths))}: must increase")
@@ -411,9 +414,13 @@ def check_masking(masking: MaskingSettings) -> None:
     zhbert.errors.ZhbertError: masking: rate = 0: must be above 0 and at most 1
     """
     for key, value in flatten(masking).items():
-        own = f"masking.{key}"
-        check_value(value, f"masking: {key}", CHOICES.get(own), RANGES.get(own))
+        _check(f"masking.{key}", value, f"masking: {key}")
     _check_shares(masking, "masking")
+
+
+def _check(key: str, value: Any, label: str) -> None:
+    known, within = CHOICES.get(key), RANGES.get(key)
+    check_value(value, label, known, within, extensible=key in _EXTENSIBLE)
 
 
 def _check_shares(masking: MaskingSettings, where: str) -> None:

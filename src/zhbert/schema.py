@@ -135,23 +135,37 @@ ROW_LENGTH: Range = ("8 or more", lambda value: value >= 8)
 """The shortest row that can hold a pair: [CLS] a [SEP] b [SEP] with a few pieces of each."""
 
 
-def check_choice(value: Any, choices: Iterable[str], label: str) -> None:
+def check_choice(
+    value: Any, choices: Iterable[str], label: str, *, extensible: bool = False
+) -> None:
     """Raise a ZhbertError if ``value`` is not among ``choices``; it suggests a similar one.
+
+    If the choices are ``extensible``, it also says how a script's own entries become known.
 
     >>> check_choice("tagg", ("classify", "tag"), "mine.toml: kind")
     Traceback (most recent call last):
     zhbert.errors.ZhbertError: mine.toml: kind = "tagg": not a choice; did you mean 'tag'?
     """
     if value not in choices:
-        raise ZhbertError(f"{label} = {show(value)}: not a choice{suggest(value, choices)}")
+        hint = suggest(value, choices)
+        if extensible:
+            hint += " " if hint.endswith("?") else "; "
+            hint += "one of your own? run the script that adds it in place of zhbert"
+        raise ZhbertError(f"{label} = {show(value)}: not a choice{hint}")
 
 
 def check_value(
-    value: Any, label: str, choices: Iterable[str] | None = None, within: Range | None = None
+    value: Any,
+    label: str,
+    choices: Iterable[str] | None = None,
+    within: Range | None = None,
+    *,
+    extensible: bool = False,
 ) -> None:
     """Raise a ZhbertError if a value is not finite, not a choice, or not ``within`` a range.
 
     Of a tuple, every member is checked. None means that the key is unset, and is accepted.
+    ``extensible`` is that of `check_choice`.
 
     >>> check_value(0, "epochs", within=ABOVE_0)
     Traceback (most recent call last):
@@ -163,7 +177,7 @@ def check_value(
         if isinstance(one, float) and not math.isfinite(one):
             raise ZhbertError(f"{label} = {show(one)}: must be a finite number")
         if choices is not None:
-            check_choice(one, choices, label)
+            check_choice(one, choices, label, extensible=extensible)
         if within is not None and not within[1](one):
             raise ZhbertError(f"{label} = {show(one)}: must be {within[0]}")
 
