@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert.errors import ZhbertError
-from zhbert.train.log import MetricsFile, ProgressLine, cut_metrics
+from zhbert.train.log import MetricsFile, ProgressLine, cut_metrics, describe_evaluation
 
 
 def step_line(step, **more):
@@ -141,3 +141,8 @@ def test_without_a_terminal_there_are_few_plain_lines():
     assert "step 1000/1000" in lines[0]
     assert "wwm masks: accuracy 50.00 %" in lines[1]
     assert "\x1b" not in stream.getvalue()
+
+
+def test_an_evaluation_without_predictions_says_so() -> None:
+    line = {"step": 9, "evaluation": "wwm", "masked_lm_accuracy": None, "masked_lm_loss": None}
+    assert describe_evaluation(line) == "step 9  held out, wwm masks: nothing to predict"

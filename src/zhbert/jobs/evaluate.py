@@ -96,6 +96,9 @@ def _run_on_corpus(args: argparse.Namespace, remark: Callable[[str], None]) -> i
         console.print_json(lines)
         return 0
     for line in lines:
+        if not line["masked_lm_predictions"]:
+            sys.stdout.write(f"{line['evaluation']:<5}nothing to predict\n")
+            continue
         sys.stdout.write(
             f"{line['evaluation']:<5}masked accuracy {line['masked_lm_accuracy']:.2%}, loss "
             f"{line['masked_lm_loss']:.3f}; commonest piece {line['baseline_accuracy']:.2%} "

@@ -218,6 +218,8 @@ def describe_evaluation(line: Mapping[str, Any]) -> str:
     'step 9  held out, wwm masks: accuracy 25.00 % (commonest piece: 5.00 %), loss 5.500'
     """
     text = f"step {line['step']}  held out, {line['evaluation']} masks: "
+    if line["masked_lm_accuracy"] is None:
+        return text + "nothing to predict"
     text += f"accuracy {line['masked_lm_accuracy'] * 100:.2f} %"
     if line.get("baseline_accuracy") is not None:
         text += f" (commonest piece: {line['baseline_accuracy'] * 100:.2f} %)"
