@@ -444,7 +444,7 @@ def test_a_worker_that_dies_is_one_line(tmp_path: Path, vocab: Path, small_block
     [
         ({"held_out": 1.0}, "--held-out 1.0"),
         ({"workers": 0}, "--workers 0"),
-        ({"segmenter": "nope"}, "--segmenter nope: unknown; known: jieba, whitespace"),
+        ({"segmenter": "nope"}, "unknown segmenter 'nope'; known: jieba, whitespace"),
         ({"vocab": "nowhere.txt"}, "nowhere.txt"),
         ({"user_words": "nowhere.txt"}, "reading nowhere.txt: no such file"),
     ],

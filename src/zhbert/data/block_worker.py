@@ -24,6 +24,7 @@ from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.files import atomic_file, read_json_if_sound, sha256_of
 from zhbert.text.segmenters import Segmenter
+from zhbert.text.segmenters.protocol import check_run_ends
 from zhbert.text.sentences import CUT, text_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import AlignmentReport
@@ -195,9 +196,8 @@ class BlockWorker:
             text, codes = sentences.text[begin:end], sentences.codes[begin:end]
             part_ends = ends[first:last] - np.int32(begin)
             self._count_special_tokens(sentences.text, begin, codes, counts)
-            word_ends = self.segmenter.segment_run(
-                text, codes, part_ends, sentences.cut[first:last]
-            )
+            found = self.segmenter.segment_run(text, codes, part_ends, sentences.cut[first:last])
+            word_ends = check_run_ends(self.segmenter, found, len(text))
             words = self.tokenizer.encode_run(codes, part_ends, word_ends)
             parts.append((words.ids.astype(kind), words.word_starts, np.diff(words.starts)))
             alignment += AlignmentReport.of(words)

@@ -13,6 +13,7 @@ from zhbert.config import MaskingSettings
 from zhbert.data.masking import IGNORED, IntArray, Masker, MaskingVocabulary, quota
 from zhbert.errors import ZhbertError
 from zhbert.text.segmenters import Segmenter
+from zhbert.text.segmenters.protocol import word_ends_of
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -74,7 +75,7 @@ def mask_text(
         raise ZhbertError(f"--seed {seed}: must be 0 or more")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
         raise ZhbertError("the text is not UTF-8; convert it first")
-    ends = segmenter.segment([text])[0]
+    ends = word_ends_of(segmenter, [text])[0]
     aligned = tokenizer.encode_words([text], [ends])
     if not len(aligned.ids):
         raise ZhbertError("no text to mask: give a text with at least one character in it")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from multiprocessing.synchronize import Event
 from typing import Any, Protocol
 
 from zhbert.data.block_worker import BlockWorker, PreparationSettings
@@ -45,6 +46,20 @@ class InProcess:
         """There is nothing to stop."""
 
 
+def check_may_start_processes() -> None:
+    """Raise ZhbertError in a process that is only importing the script that started it.
+
+    The script's call has to be under ``if __name__ == "__main__"``: otherwise each worker would
+    make the same call again.
+    """
+    # The flag by which multiprocessing itself refuses to start a process at this time.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ZhbertError(
+            'put the call of prepare under if __name__ == "__main__": (a worker imports the script '
+            "that started it)"
+        )
+
+
 class Processes:
     """Several workers: processes that are started afresh.
 
@@ -60,19 +75,21 @@ class Processes:
                 f"({error}): add a class or function of a module to SEGMENTERS, or use one worker"
             ) from error
         self._workers = workers
+        # Never fork: the caller may hold threads and locks (torch does).
+        context = multiprocessing.get_context("spawn")
+        self._one_started = context.Event()
         self._executor = ProcessPoolExecutor(
             workers,
-            # Never fork: the caller may hold threads and locks (torch does).
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=context,
             initializer=_start_worker,
-            initargs=(settings,),
+            initargs=(settings, self._one_started),
         )
 
     def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
         """A few blocks wait at a time, so that memory stays bounded.
 
         Raises:
-            ZhbertError: a process has died.
+            ZhbertError: a process could not start, or has died.
         """
         waiting: deque[tuple[TextBlock, Future[Any]]] = deque()
         try:
@@ -83,6 +100,12 @@ class Processes:
             while waiting:
                 yield waiting[0][0], waiting.popleft()[1].result()
         except BrokenProcessPool:
+            if not self._one_started.is_set():
+                raise ZhbertError(
+                    "a worker process could not start: put the call, and only the call, under "
+                    'if __name__ == "__main__": (a worker imports the script that started it; its '
+                    "own error is above)"
+                ) from None
             raise ZhbertError(
                 "a worker process died (out of memory?): run the same command again with fewer "
                 "--workers; finished shards are kept"
@@ -98,9 +121,10 @@ class Processes:
 _worker: BlockWorker | None = None
 
 
-def _start_worker(settings: PreparationSettings) -> None:
+def _start_worker(settings: PreparationSettings, started: Event) -> None:
     """Make this process a worker: it leaves signals to its parent, and ends when that ends."""
     global _worker
+    started.set()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # There is a process for each CPU: a neural segmenter's library would start as many threads in

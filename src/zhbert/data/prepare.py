@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,7 @@ from zhbert.data.blocks import Place, TextBlock, read_blocks
 from zhbert.data.corpus_folder import CorpusFolder, CorpusPaths
 from zhbert.data.duplicates import find_duplicates
 from zhbert.data.held_out import divide_document, move_document
-from zhbert.data.pools import InProcess, Pool, Processes
+from zhbert.data.pools import InProcess, Pool, Processes, check_may_start_processes
 from zhbert.data.read_options import DOCUMENTS, ReadOptions
 from zhbert.data.shards import COUNTS, FORMAT, VERSION, merge_shards
 from zhbert.data.sources import Sources, find_sources
@@ -31,8 +31,8 @@ from zhbert.data.texts import refusal
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.folders import locked
-from zhbert.text.segmenters import SEGMENTERS, Segmenter
-from zhbert.text.segmenters.protocol import describe_segmenter
+from zhbert.text.segmenters import Segmenter, segmenter_loader
+from zhbert.text.segmenters.protocol import check_segmenter, describe_segmenter
 from zhbert.text.simplify import TRADITIONAL
 from zhbert.text.tokenizer_files import find_tokenizer
 from zhbert.text.vocab import default_vocabulary
@@ -136,16 +136,14 @@ def _check_options(
         ("documents", documents, DOCUMENTS),
         ("on-error", on_error, ON_ERROR),
     ):
-        _check_choice(name, value, known)
+        if value not in known:
+            raise ZhbertError(f"--{name} {value}: unknown; known: {', '.join(known)}")
     if not 0 <= held_out < 1:
         raise ZhbertError(f"--held-out {held_out}: a share from 0 to less than 1 is expected")
     if workers < 1:
         raise ZhbertError(f"--workers {workers}: at least one is needed")
-
-
-def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ZhbertError(f"--{name} {value}: unknown; known: {', '.join(known)}")
+    if workers > 1:
+        check_may_start_processes()
 
 
 def _loader(
@@ -156,11 +154,9 @@ def _loader(
 ) -> Callable[[], Segmenter]:
     """What makes the segmenter, in each process."""
     if isinstance(segmenter, str):
-        _check_choice("segmenter", segmenter, SEGMENTERS)
         words = None if user_words is None else Path(user_words)
-        # Not the name: what this process has added to SEGMENTERS is not there in others.
-        load = SEGMENTERS[segmenter]
-        return partial(load, user_words=words, traditional=traditional, model=model)
+        return segmenter_loader(segmenter, user_words=words, traditional=traditional, model=model)
+    check_segmenter(segmenter)
     if user_words is not None or model is not None:
         raise ZhbertError(
             f"segmenter {segmenter.name}: is loaded already; give its words and its model when "

@@ -6,18 +6,21 @@ A segmenter from outside of this package needs one entry:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.text.segmenters.hanlp import load_hanlp
 from zhbert.text.segmenters.jieba import JiebaSegmenter
 from zhbert.text.segmenters.ltp import load_ltp
 from zhbert.text.segmenters.pkuseg import load_pkuseg
-from zhbert.text.segmenters.protocol import LoadSegmenter, Segmenter
+from zhbert.text.segmenters.protocol import LoadSegmenter, Segmenter, check_segmenter
 from zhbert.text.segmenters.thulac import load_thulac
 from zhbert.text.segmenters.whitespace import WhitespaceSegmenter
 
-__all__ = ["SEGMENTERS", "LoadSegmenter", "Segmenter", "load_segmenter"]
+__all__ = ["SEGMENTERS", "LoadSegmenter", "Segmenter", "load_segmenter", "segmenter_loader"]
 
 SEGMENTERS: dict[str, LoadSegmenter] = {
     "jieba": JiebaSegmenter,
@@ -54,6 +57,33 @@ def load_segmenter(
     >>> load_segmenter("jieba").segment(["使用語言模型"])[0].tolist()
     [2, 4, 6]
     """
+    return segmenter_loader(name, user_words=user_words, traditional=traditional, model=model)()
+
+
+def segmenter_loader(
+    name: str, *, user_words: Path | None, traditional: str, model: str | Path | None
+) -> Callable[[], Segmenter]:
+    """`load_segmenter` as a function that another process can call.
+
+    It holds the table's entry and not its name: what this process has added to SEGMENTERS is not
+    there in others.
+
+    Raises:
+        ZhbertError: an unknown name, or an entry that cannot be called.
+    """
     if name not in SEGMENTERS:
-        raise ZhbertError(f"unknown segmenter '{name}'; known: {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[name](user_words=user_words, traditional=traditional, model=model)
+        raise ZhbertError(
+            f"unknown segmenter '{name}'; known: {', '.join(SEGMENTERS)}; one of your own? run the "
+            "script that adds it to SEGMENTERS in place of zhbert"
+        )
+    load = SEGMENTERS[name]
+    if not callable(load):
+        raise ZhbertError(
+            f"segmenter {name}: SEGMENTERS takes a class or a function that makes one, not an "
+            f"instance of {type(load).__name__}"
+        )
+    return partial(_load, load, user_words=user_words, traditional=traditional, model=model)
+
+
+def _load(load: LoadSegmenter, **options: Any) -> Segmenter:
+    return check_segmenter(load(**options))
