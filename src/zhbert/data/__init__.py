@@ -1,7 +1,7 @@
 """From raw text to masked batches, in this order:
 
 * files: ``sources`` finds and decodes them, ``records`` finds the texts in them (with
-  ``json_records``, ``tables``, ``articles``, ``parquet``), as ``read_options`` says;
+  ``json_records``, ``tables``, ``articles``, ``parquet``), with the options in ``read_options``;
 * documents: ``blocks`` cuts the input at their ends, ``outline`` finds their lines and sentences;
 * a corpus folder: ``block_worker`` turns a block into a shard, ``prepare`` puts the folder
   together (with ``pools``, ``corpus_folder``, ``duplicates``, ``held_out``, ``account``,
@@ -9,6 +9,6 @@
 * rows: ``examples`` (with ``row_plans`` and ``random_streams``);
 * masked batches: ``masking``, ``loader``, and ``evaluation`` for held-out rows.
 
-The other modules read text for other ends: ``texts``, ``vocabulary``, ``first_look``,
-``mask_text``; or show a corpus: ``corpus_figures``, ``cloze``.
+The other modules read text for other purposes (``texts``, ``vocabulary``, ``first_look``,
+``mask_text``) or show a corpus (``corpus_figures``, ``cloze``).
 """

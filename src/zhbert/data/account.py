@@ -1,4 +1,4 @@
-"""The account of a prepared corpus: where everything that was read has gone, and what to know."""
+"""The account of a prepared corpus: what was read, kept and left out; warnings and remarks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from zhbert.text.segmenters.protocol import describe_unaligned
 from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 
-# Why a document could not be read.
+# Reasons why a document could not be read.
 _SKIPPED = ("broken_utf8", "bad_json", "missing_field", "wrong_type", "too_long")
-# Why a document or a line that was read is in neither split.
+# Reasons why a document or a line that was read is in neither split.
 _NO_DOCUMENT = ("empty", "without_pieces", "duplicates_only")
 _NO_LINE = ("blank", "without_pieces", "duplicate", "broken_utf8")
 
@@ -25,13 +25,13 @@ _NO_LINE = ("blank", "without_pieces", "duplicate", "broken_utf8")
 def account(
     counts: Counter[str], totals: Mapping[str, Mapping[str, int]], sources: Sources
 ) -> dict[str, Any]:
-    """Where everything that was read has gone.
+    """Account for everything that was read.
 
-    Of documents, lines and pieces, what was found equals the sum of all the other numbers.
+    For documents, lines and pieces, the number found is the sum of all the other numbers.
 
     Args:
-        counts: what was counted in the blocks.
-        totals: for each split, how many documents, lines and pieces its shards hold.
+        counts: the sums of the blocks' counts.
+        totals: the number of documents, lines and pieces in the shards of each split.
         sources: the files that were read.
     """
     return {
@@ -77,10 +77,10 @@ def _part(
 
 
 def _characters(counts: Counter[str]) -> dict[str, int]:
-    """The characters that are no text, by kind."""
+    """Return the counts of non-text characters, by kind."""
     lone = counts["characters.lone_surrogates"]
     return {kind: counts[f"characters.{kind}"] for kind in DROPPED} | {
-        # Half a surrogate pair has become a U+FFFD, but is counted once.
+        # Half a surrogate pair has become a U+FFFD; it must be counted once only.
         "replacement": counts["characters.replacement"] - lone,
         "lone_surrogates": lone,
     }
@@ -92,18 +92,18 @@ def _under(prefix: str, counts: Counter[str]) -> dict[str, int]:
     }
 
 
-# If more than this share of the input is lost, that deserves a warning.
+# A larger lost share of the input deserves a warning.
 _MUCH = 0.05
-# More lines in a document, on average, are a book; or lines that are documents themselves.
+# A larger mean number of lines per document means books, or lines that are separate documents.
 _LONG = 5_000
 
 
 def warnings(read: Mapping[str, Any], reading: ReadOptions) -> list[str]:
-    """What must not be overlooked: that much of the input was left out.
+    """Return warnings if much of the input was left out.
 
     Args:
-        read: what ``account`` returned.
-        reading: how the input was read.
+        read: the result of ``account``.
+        reading: the options used to read the input.
     """
     found = []
     lines, documents = read["lines"], read["documents"]
@@ -128,11 +128,11 @@ def _why(documents: Mapping[str, Any]) -> str:
 
 
 def remarks(info: Mapping[str, Any], counts: Counter[str]) -> list[str]:
-    """What can hardly be learnt from a corpus, and why.
+    """Return remarks on what can hardly be learnt from a corpus, and why.
 
     Args:
-        info: what corpus.json holds.
-        counts: what was counted in the blocks.
+        info: the content of corpus.json.
+        counts: the sums of the blocks' counts.
     """
     found = []
     totals = [info["totals"][split] for split in ("train", "held_out")]
@@ -158,7 +158,7 @@ def remarks(info: Mapping[str, Any], counts: Counter[str]) -> list[str]:
 
 
 def describe(report: Mapping[str, Any]) -> str:
-    """The account of a prepared corpus, for people: what ``prepare`` returned, in lines."""
+    """Format the result of ``prepare`` as lines of text: the account of a corpus."""
     lines = [
         f"{report['folder']}: {counted(len(report['shards']['train']), 'shard')} for training, "
         f"{len(report['shards']['held_out'])} held out",
@@ -186,7 +186,7 @@ def describe(report: Mapping[str, Any]) -> str:
 
 
 def _sums(read: Mapping[str, Any]) -> list[str]:
-    """The equalities: what was read, and where it has gone."""
+    """Return lines that add up what was read, kept and left out."""
 
     def splits(part: Mapping[str, int]) -> str:
         return f"{part['train']:,} training + {part['held_out']:,} held out"
@@ -208,7 +208,7 @@ def _sums(read: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(read: Mapping[str, Any], segmenter: str) -> list[str]:
-    """What else was noticed in reading, where there was anything."""
+    """Return notes on what else was noticed while reading."""
     notes = []
     if split := ", ".join(f"{n:,} {what}" for what, n in read["split"].items() if n):
         notes.append(f"split because too long: {split}; nothing of them is lost")

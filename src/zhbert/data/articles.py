@@ -1,4 +1,4 @@
-"""Texts out of WikiExtractor's and SogouCS' files of articles."""
+"""Reading of texts from WikiExtractor's and SogouCS' files of articles."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ WIKI, NEWS = "wiki", "news"
 
 _BEGIN = re.compile(r'<doc\s+id=.*?(?:\stitle="(?P<title>.*)")?[^"]*>\s*')
 _END = "</doc>"
-# A longer line is no article's first line; matching takes time with the square of the length.
+# A longer line cannot begin an article; matching takes time quadratic in the length.
 _LONGEST_BEGIN = 2_000
 
 
 def articles(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The text between <doc ...> and </doc>, without the title if the text begins with it."""
+    """Yield the text between <doc ...> and </doc>, without the title if the text begins with it."""
     first, title, size, inside = 1, "", 0, False
     body: list[str] = []
 
     def article() -> Iterator[NumberedText]:
         nonlocal size
-        # Blank lines outside of <doc> are nothing; inside they are an article without text.
+        # Blank lines outside <doc> are ignored; inside, they are an article without text.
         if inside or any(map(str.strip, body)):
             yield first, "\n".join(body)
         body.clear()
@@ -59,12 +59,12 @@ def articles(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Number
     yield from article()
 
 
-# The parts of a SogouCS article that are no text.
+# The parts of a SogouCS article that are not text.
 _MARKS = re.compile(r"<(url|docno)>[^<]*</\1>|</?content(?:title)?>")
 
 
 def _without_marks(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """SogouCS' lines with WikiExtractor's tags; title and text get lines of their own."""
+    """Yield SogouCS' lines with WikiExtractor's tags; title and text are on separate lines."""
     for number, line in lines:
         for part in _MARKS.sub("\n", line.replace("<doc>", '<doc id="">\n')).split("\n"):
             if part.strip():

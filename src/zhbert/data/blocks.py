@@ -1,9 +1,9 @@
-"""Raw files -> blocks of whole documents, as bytes: about 16 MB to be worked on in one go.
+"""Raw files -> blocks of whole documents: about 16 MB of bytes, processed in one go.
 
 One process reads the input and cuts it at documents' ends; any process can decode a block
-(``zhbert.data.outline``). Memory stays bounded whatever a file holds: a document or a line that
-does not fit into a block is split, and counted. Nothing is dropped silently: what cannot be read
-is counted in ``TextBlock.counts``, with its place.
+(``zhbert.data.outline``). Memory is bounded for every input: a document or a line that does not
+fit into a block is split and counted. Nothing is dropped silently: unreadable input is counted in
+``TextBlock.counts``, with its place.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from zhbert.files import HALF_SURROGATE
 
 _CHUNK = 256 << 10
 _RECORDS = "records"
-# Records of one segment at most.
+# Maximum number of records in a segment.
 _MOST_RECORDS = 4096
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something could not be read, and why. ``line`` is 0 for a file as a whole."""
+    """A place that could not be read, and the reason. ``line`` is 0 for a whole file."""
 
     source: int
     name: str
     line: int
     reason: str
-    error: bool = True  # False: worth telling, but nothing was lost
+    error: bool = True  # False: worth reporting, but nothing was lost
 
     def __str__(self) -> str:
         return (
@@ -61,30 +61,30 @@ class Segment:
     source: int
     name: str
     kind: str
-    """``txt`` or ``jsonl``: lines as they stand in the file; ``records``: texts without a gap."""
+    """``txt`` or ``jsonl``: unchanged lines of the file; ``records``: concatenated texts"""
     raw: bytes
     first_line: int
     lengths: array.array[int] | None = None
-    """of records: the bytes of each text, -1 for a record without one"""
+    """for records: the size of each text in bytes, -1 for a record without text"""
     lines: array.array[int] | None = None
-    """of records: the lines where they begin; None: one after another from ``first_line`` on"""
+    """for records: their first lines; None: one record per line, from ``first_line`` on"""
 
 
 @dataclass
 class TextBlock:
-    """Documents to be worked on in one go, and what reading them brought to light."""
+    """Documents that are processed in one go, with the counts and problems of reading them."""
 
     number: int
     segments: list[Segment] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     places: list[Place] = field(default_factory=list)
     read_to: int = 0
-    """bytes of the files, as they lie on disk, that were read up to this block's end"""
+    """bytes of the files on disk that were read up to this block's end"""
     size: int = 0
     """bytes of the block's segments, decompressed"""
 
     def add(self, found: Segment | Place | Mapping[str, int]) -> None:
-        """Add a part of a file, or something to tell or to count of it."""
+        """Add a part of a file, a place to report, or counts."""
         if isinstance(found, Segment):
             self.segments.append(found)
             self.size += len(found.raw)
@@ -94,7 +94,7 @@ class TextBlock:
             self.counts.update(found)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that the block's documents depend on; file names are not part of it."""
+        """Return a SHA-256 of all that the block's documents depend on; file names do not count."""
         digest = hashlib.sha256()
         for segment in self.segments:
             lengths = b"" if segment.lengths is None else segment.lengths.tobytes()
@@ -105,7 +105,7 @@ class TextBlock:
         return digest.hexdigest()
 
 
-# What reading a file yields: a part of it, something to tell, or something to count.
+# Reading a file yields parts of it, places to report, and counts.
 _Found = Segment | Place | Mapping[str, int]
 
 
@@ -132,7 +132,7 @@ def read_blocks(sources: Iterable[Source], reading: ReadOptions) -> Iterator[Tex
 
 
 def _position(raw: BinaryIO) -> int:
-    """Bytes of the file, as it lies on disk, that were read; 0 for a pipe."""
+    """Return how many bytes of the file on disk were read; 0 for a pipe."""
     try:
         return raw.tell()
     except OSError:
@@ -142,7 +142,7 @@ def _position(raw: BinaryIO) -> int:
 def _read(
     source: Source, raw: BinaryIO, reading: ReadOptions, room: Callable[[], int]
 ) -> Iterator[_Found]:
-    """One file's parts; ``room()`` is what the current block has left, in bytes."""
+    """Yield one file's parts; ``room()`` is the space left in the current block, in bytes."""
     yield {"files.read": 1}
     try:
         content = examine(source, raw, reading)
@@ -168,7 +168,7 @@ def _read(
 
 _BLANK_LINE = re.compile(rb"\n(?:[ \t\r\f\v]|\xe3\x80\x80|\xc2\xa0)*\n")
 _LINE_END = re.compile(rb"\n")
-# A sentence's end: one of these marks, and the closing quotes and brackets after it.
+# A sentence ends with one of these marks and the closing quotes and brackets after it.
 _SENTENCE_ENDS = [mark.encode() for mark in "。！？…"]
 _SENTENCE_END = re.compile(
     rb"(?:\xe3\x80\x82|\xef\xbc[\x81\x9f]|\xe2\x80\xa6)+"
@@ -178,18 +178,18 @@ _BLANK = re.compile(rb"[ \t]")
 
 
 class _LineFile:
-    """A file of lines while it is cut; holds what was read of it and not given out yet."""
+    """A file of lines that is being cut, with a buffer of the bytes not yet yielded."""
 
     def __init__(self, source: Source, stream: Stream, form: str, reading: ReadOptions) -> None:
         self._source, self._stream, self._form, self._reading = source, stream, form, reading
         documents = "line" if form == JSON_LINES else reading.documents
         self._document_end = {"blank": _BLANK_LINE, "line": _LINE_END, "file": None}[documents]
         self._bytes = b""
-        self._line = 1  # the number of the first line in it
+        self._line = 1  # the number of the buffer's first line
         self._damage: DamagedError | None = None  # why the file ends here
 
     def parts(self, room: Callable[[], int]) -> Iterator[_Found]:
-        """Parts that each fill a block and end with a document, if that ends soon enough."""
+        """Yield parts that each fill a block and end with a document, if that ends soon enough."""
         while self._grow((want := room()) + 1):
             limit = want + self._reading.document_bytes
             end = self._boundary(want, limit)
@@ -205,7 +205,7 @@ class _LineFile:
             raise self._damage
 
     def _grow(self, to: int) -> bool:
-        """Read until ``to`` bytes are there; False if the file ends before."""
+        """Read until the buffer has ``to`` bytes; return False if the file ends before."""
         parts, size = [self._bytes], len(self._bytes)
         try:
             while size < to and self._damage is None:
@@ -221,7 +221,7 @@ class _LineFile:
         return size >= to
 
     def _boundary(self, want: int, limit: int) -> int | None:
-        """Where the first document from ``want`` on ends, or the file; None: beyond ``limit``."""
+        """Return the end of the first document from ``want`` on, or of the file; None: too far."""
         pattern = self._document_end
         searched = want - 1
         ended = False
@@ -234,21 +234,21 @@ class _LineFile:
                 return size
             if size >= limit:
                 return None
-            # A blank line may straddle what has been read so far.
+            # A blank line may continue beyond the buffer.
             line_end = self._bytes.rfind(b"\n", searched)
             searched = line_end if line_end >= 0 else size
-            # Twice as much each time: joining what was read takes no more time than reading it.
+            # Twice as much each time, so that joining takes no more time than reading.
             ended = not self._grow(min(size + max(_CHUNK, size - want), limit))
 
     def _take(self, size: int) -> Segment:
-        """Give out the first bytes."""
+        """Remove the first bytes from the buffer and return them."""
         taken, self._bytes = self._bytes[:size], self._bytes[size:]
         first_line = self._line
         self._line += taken.count(b"\n")
         return Segment(self._source.number, self._source.name, self._form, taken, first_line)
 
     def _skip_record(self, want: int) -> Iterator[_Found]:
-        """Give out the whole lines before a record that no block can hold, and pass over it."""
+        """Yield the whole lines before a record that is too large for a block, and skip it."""
         if whole := self._bytes.rfind(b"\n", 0, want) + 1:
             yield self._take(whole)
         yield {"documents.found": 1, "documents.too_long": 1}
@@ -260,7 +260,7 @@ class _LineFile:
         self._take(end + 1)
 
     def _split_document(self, want: int, limit: int) -> Iterator[_Found]:
-        """Give out the beginning of a document that no block can hold."""
+        """Yield the beginning of a document that is too large for a block."""
         end, inside_line = place_to_split(self._bytes, want, limit)
         yield self._take(end)
         yield {"documents.split": 1, "lines.split": int(inside_line)}
@@ -272,15 +272,15 @@ class _LineFile:
 
 
 def place_to_split(buffer: bytes, want: int, limit: int) -> tuple[int, bool]:
-    """Where to split a text that has no boundary, and whether that is inside a line.
+    """Find a place to split a text that has no boundary; return if that is inside a line, too.
 
-    At the first line's end from ``want`` on; else at a sentence's end, a blank, or where a
-    character ends.
+    The place is the first line end from ``want`` on; else a sentence's end, a blank, or the end of
+    a character.
     """
     end = buffer.find(b"\n", want - 1, limit)
     if end >= 0:
         return end + 1, False
-    # Not the pattern alone: over 16 MB without a sentence's end it takes a second, this 10 ms.
+    # The pattern alone takes a second for 16 MB without a sentence's end; this takes 10 ms.
     first = limit
     for mark in _SENTENCE_ENDS:
         at = buffer.find(mark, want, first)
@@ -324,7 +324,7 @@ class _Records:
 def _records(
     source: Source, stream: Stream, form: str, reading: ReadOptions, room: Callable[[], int]
 ) -> Iterator[_Found]:
-    """One file's records, put together to parts that fit into the current block."""
+    """Yield one file's records in parts that fit into the current block."""
     held = _Records()
     try:
         for line, text in READERS[form](stream, form, reading):
@@ -341,7 +341,7 @@ def _records(
                 yield held.segment(source)
                 held = _Records()
     except DamagedError:
-        # What stands before the damage is kept.
+        # The records before the damage are kept.
         if held.lengths:
             yield held.segment(source)
         raise
@@ -358,7 +358,7 @@ def _counts_of(problem: Problem) -> dict[str, int]:
 
 
 def _parquet(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterator[_Found]:
-    """One parquet file's texts, a few hundred rows at a time."""
+    """Yield one parquet file's texts, a few hundred rows at a time."""
     for cells in parquet_cells(source, raw, reading):
         yield Segment(
             source.number, source.name, _RECORDS, bytes(cells.raw), cells.first, cells.lengths

@@ -1,4 +1,4 @@
-"""Sentences of a corpus with one word masked, to show what a model fills in."""
+"""Corpus sentences with one word masked, to show a model's predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from zhbert.data.shards import Array, Corpus
 from zhbert.text.tokenizer import Tokenizer
 
-# Lengths in pieces, least and most: of a sentence that is read at a glance, and of the masked word.
+# Minimum and maximum lengths in pieces, of a sentence that is easy to read and of the masked word.
 _SENTENCE = (8, 32)
 _WORD = (1, 2)
 
@@ -23,7 +23,7 @@ class Cloze:
 
 
 def held_out_clozes(corpus: Corpus, count: int, seed: int = 0) -> list[Cloze]:
-    """At most ``count`` held-out sentences, spread over the documents, each with one word masked.
+    """Choose up to ``count`` held-out sentences, spread over documents; mask one word in each.
 
     The word is one or two Han characters, and no piece of the sentence is [UNK].
     """

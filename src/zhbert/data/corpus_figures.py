@@ -1,4 +1,4 @@
-"""Figures of a corpus folder, and a few of its documents as a person would read them."""
+"""Figures of a corpus folder, and a few of its documents in readable form."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from zhbert.data.shards import SPLITS, Corpus, Shard
 
-# The pieces in use are counted over this many at most: a second's work.
+# Maximum number of pieces in which the used ones are counted: takes a second.
 _COUNTED = 100_000_000
 _SENTENCES_SHOWN = 8
 
 
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """What corpus.json says, and how many pieces of the vocabulary occur.
+    """Return the content of corpus.json, and how many pieces of the vocabulary occur.
 
     Returns:
         corpus.json without its shards, and ``pieces_in_use`` among the first ``pieces_counted``.
@@ -34,11 +34,11 @@ def describe_corpus(corpus: Corpus) -> dict[str, Any]:
 
 
 def sample_documents(corpus: Corpus, split: str, rows: int) -> list[dict[str, Any]]:
-    """Some documents, evenly spread over a split, with blanks between words.
+    """Return some documents, evenly spread over a split, with blanks between words.
 
     Returns:
-        for each of at most ``rows`` documents its ``number`` in the split, how many ``sentences``
-        and ``pieces`` it has, and the ``text`` of its first eight sentences.
+        for each of at most ``rows`` documents its ``number`` in the split, the numbers of its
+        ``sentences`` and ``pieces``, and the ``text`` of its first eight sentences.
     """
     shards = corpus.shards(split)
     firsts = np.cumsum([0] + [shard.documents for shard in shards])
@@ -75,7 +75,7 @@ def _read_document(shard: Shard, number: int, vocabulary: Sequence[str]) -> dict
 
 
 def _readable(pieces: Sequence[str], word_starts: Sequence[bool]) -> str:
-    """A sentence with blanks between its words.
+    """Join pieces to a sentence with blanks between its words.
 
     >>> _readable(["语", "言", "model", "##s"], [True, False, True, False])
     '语言 models'

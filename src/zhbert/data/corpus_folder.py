@@ -1,4 +1,4 @@
-"""A corpus folder while it is being made: what lies where, and how it begins and ends."""
+"""A corpus folder during its preparation: its files, its beginning and its completion."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zhbert.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class CorpusPaths:
-    """Where everything lies that belongs to a corpus folder, finished or not."""
+    """The paths of all files of a corpus folder, finished or not."""
 
     out: Path
 
     @property
     def description(self) -> Path:
-        """corpus.json, which is written last: only a finished corpus has it."""
+        """corpus.json, which is written last: it exists only in a finished corpus."""
         return self.out / "corpus.json"
 
     @property
@@ -36,27 +36,27 @@ class CorpusPaths:
         return self.partial / "settings.json"
 
     def train(self, block: int) -> Path:
-        """The shard of the block's training documents."""
+        """Return the path of the shard of a block's training documents."""
         return self.out / f"train-{block:05d}.arrow"
 
     def held_out(self, block: int) -> Path:
-        """The block's held-out documents; in the end those of all blocks are merged."""
+        """Return the path of a block's held-out documents; at the end, all of them are merged."""
         return self.partial / f"held_out-{block:05d}.arrow"
 
     def result(self, block: int) -> Path:
-        """What became of the block; written after its shards."""
+        """Return the path of a block's result, which is written after its shards."""
         return self.partial / f"{block:05d}.json"
 
     def line_hashes(self, block: int) -> Path:
-        """The hashes of the block's lines, for finding duplicates."""
+        """Return the path of the hashes of a block's lines, used to find duplicates."""
         return self.partial / f"lines-{block:05d}.bin"
 
     def duplicates(self, block: int) -> Path:
-        """Which of the block's lines stand earlier in the input: uint32, increasing."""
+        """Return the path of a block's duplicates: uint32 line numbers, increasing."""
         return self.partial / f"duplicates-{block:05d}.bin"
 
     def shards(self) -> list[Path]:
-        """The shards that there are."""
+        """List the existing shards."""
         return [path for split in SPLITS for path in self.out.glob(f"{split}-*.arrow")]
 
 
@@ -64,8 +64,8 @@ class CorpusFolder:
     """The folder that a preparation writes to.
 
     Args:
-        paths: its place.
-        overwrite: whether a corpus that stands there may be replaced.
+        paths: the paths of its files.
+        overwrite: replace an existing corpus.
     """
 
     def __init__(self, paths: CorpusPaths, overwrite: bool) -> None:
@@ -73,9 +73,9 @@ class CorpusFolder:
         self._overwrite = overwrite
 
     def check(self) -> None:
-        """Refuse a folder that must not be written to, before any work is done."""
+        """Raise an error for a folder that must not be written to, before any work is done."""
         if self._is_finished and self.paths.partial.is_dir():
-            # The process was killed when all was done but this.
+            # A process was killed just before its last clean-up.
             with locked(self.paths.out):
                 if self._is_finished:
                     remove(self.paths.partial)
@@ -99,18 +99,18 @@ class CorpusFolder:
         """Make the folder ready, in a process that has locked it.
 
         Args:
-            described: all that the corpus's content depends on, except the input. Unfinished work
-                of the same settings is gone on with.
+            described: everything that the corpus's content depends on, except the input.
+                Unfinished work with the same settings is resumed.
         """
         paths = self.paths
         wanted = {"format": FORMAT, "version": VERSION, **described}
-        # Another process may have been there since the first check.
+        # Another process may have written to the folder since the first check.
         self._claim().check()
         finished = self._is_finished
         paths.partial.mkdir(exist_ok=True)
         sweep(paths.partial)
         if finished:
-            # corpus.json goes first: what is left is then no corpus, but an unfinished one.
+            # corpus.json is removed first, so that the rest counts as an unfinished corpus.
             paths.description.unlink()
             self._clear()
         elif paths.settings.exists():
@@ -130,7 +130,7 @@ class CorpusFolder:
             path.unlink()
 
     def discard(self) -> None:
-        """Remove the unfinished work: there is nothing to go on with."""
+        """Remove the unfinished work, so that it is not resumed."""
         self._clear()
         remove(self.paths.partial)
 
@@ -145,12 +145,12 @@ class CorpusFolder:
         tokenizer.save_pretrained(paths.out)
         write_json(paths.description, info)
         remove(paths.partial)
-        # What the workers of a killed process have left while this one was at work.
+        # Remove files that workers of a killed process have left in the meantime.
         sweep(paths.out)
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs, by name: ``options.held_out was 0.01, is 0.02``."""
+    """Yield the differences, by name: ``options.held_out was 0.01, is 0.02``."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
             inner = f"{name}.{key}" if name else key

@@ -1,7 +1,7 @@
-"""Lines that stand earlier in the input, found by their hashes, in bounded memory.
+"""Duplicate lines, found through their hashes in bounded memory.
 
-Every block stores the hashes of its lines by the hashes' first byte. Equal lines have equal
-hashes, so each of these 256 partitions can be searched for duplicates on its own.
+Each block stores the hashes of its lines in partitions by the hashes' first byte. Equal lines have
+equal hashes, so each of the 256 partitions can be searched for duplicates separately.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _PARTITIONS = 256
 
 
 def store_hashes(path: Path, hashes: Array) -> None:
-    """Store a block's (lines, 2) uint64 hashes: the partitions' sizes, then their lines.
+    """Store a block's hashes, (lines, 2) uint64: the sizes of the partitions, then their lines.
 
-    A line is three numbers, all uint64: its two hashes, and its number in the block.
+    A line is three uint64: its two hashes and its number in the block.
     """
     partition = (hashes[:, 0] >> np.uint64(56)).astype(np.int64)
     order = np.argsort(partition, kind="stable")
     rows = np.column_stack([hashes[order], order.astype(np.uint64)])
     sizes = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
-    # numpy's tofile does not say why it fails.
+    # The errors of numpy's tofile do not have a reason.
     path.write_bytes(np.concatenate([sizes, rows.ravel()]).data)
 
 
 def find_duplicates(paths: CorpusPaths, blocks: int, most_lines: int = 4_000_000) -> int:
-    """Write for each block which of its lines stand earlier in the input.
+    """Find the lines of each block that occur earlier in the input, and write their numbers.
 
     Args:
-        paths: where the hashes of ``blocks`` blocks lie; they are removed.
+        paths: the paths of the blocks' hashes, which are removed.
         blocks: the number of blocks.
-        most_lines: how many lines are sorted at a time, 50 bytes each (more, if a single partition
-            has more).
+        most_lines: maximum number of lines to sort at a time, 50 bytes each (a larger partition is
+            still sorted at once).
 
     Returns:
         the number of duplicates.
@@ -59,7 +59,7 @@ def find_duplicates(paths: CorpusPaths, blocks: int, most_lines: int = 4_000_000
 
 
 def _groups(sizes: Array, most: int) -> Iterator[tuple[int, int]]:
-    """Runs of partitions, as (first, end), of at most so many lines together, or a single one.
+    """Yield runs of partitions (first, end) with at most ``most`` lines, or of a single partition.
 
     >>> list(_groups(np.array([1, 1, 5, 1, 1]), 2))
     [(0, 2), (2, 3), (3, 5)]
@@ -74,7 +74,7 @@ def _groups(sizes: Array, most: int) -> Iterator[tuple[int, int]]:
 
 
 def _find_in_partitions(paths: CorpusPaths, sizes: Array, begin: int, end: int) -> int:
-    """Add to the blocks' duplicates those of some partitions; return their number."""
+    """Add the duplicates in some partitions to the blocks' files; return their number."""
     firsts = sizes[:, :begin].sum(axis=1)
     lines = sizes[:, begin:end].sum(axis=1)
     rows = np.concatenate(
@@ -88,7 +88,7 @@ def _find_in_partitions(paths: CorpusPaths, sizes: Array, begin: int, end: int) 
             for block in range(len(sizes))
         ]
     )
-    # Stable: of equal lines the first one of the input stays in front.
+    # The sort is stable, so that the first of equal lines stays in front.
     order = np.lexsort((rows[:, 1], rows[:, 0]))
     repeated = np.zeros(len(rows), bool)
     repeated[order[1:]] = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)

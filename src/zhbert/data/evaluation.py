@@ -1,7 +1,7 @@
-"""Held-out rows under masks that never change: what masked language models are measured on.
+"""Held-out rows with fixed masks, for the evaluation of masked language models.
 
-Every run and every model is measured with the same masks, whatever it was trained with, so that
-they can be compared.
+All runs and models are measured with the same masks, however they were trained, so that they can be
+compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class MaskedRows:
     strategy: str
     batches: list[MaskedBatch]
     baseline_accuracy: float | None
-    """The accuracy of always guessing the corpus's commonest piece; None: nothing is masked."""
+    """the accuracy of always guessing the corpus's most frequent piece; None: nothing is masked"""
 
 
 def held_out_rows(
@@ -39,11 +39,11 @@ def held_out_rows(
     sequence_length: int = 128,
     batch_size: int = 32,
 ) -> list[MaskedRows]:
-    """A corpus's held-out rows, masked by each of ``settings.strategies``.
+    """Mask a corpus's held-out rows by each of ``settings.strategies``.
 
-    The list is empty if nothing is held out, or if no rows or strategies are asked for.
+    The list is empty if nothing is held out, or if no rows or strategies are requested.
 
-    The masks depend on ``builder`` and ``sequence_length``, and not on ``batch_size``.
+    The masks depend on ``builder`` and ``sequence_length`` but not on ``batch_size``.
     """
     if not settings.rows or not settings.strategies:
         return []

@@ -1,12 +1,12 @@
-"""Documents -> rows: which pieces of a corpus stand together in one input of the model.
+"""Documents -> rows: the pieces of a corpus that form one input of the model.
 
 There are three builders:
 
 * ``pairs``: sentence pairs for next-sentence prediction, as in Google's
   https://github.com/google-research/bert/blob/master/create_pretraining_data.py. A pair that is too
-  long is cut at its ends as there, but by whole words; what is dropped is counted.
-* ``full-sentences``: consecutive whole sentences, also of several documents, with an extra [SEP]
-  between these: the FULL-SENTENCES of RoBERTa, https://arxiv.org/abs/1907.11692. Drops nothing.
+  long is cut at its ends as there, but by whole words; dropped pieces are counted.
+* ``full-sentences``: consecutive whole sentences, even of several documents, with an extra [SEP]
+  between documents: the FULL-SENTENCES of RoBERTa, https://arxiv.org/abs/1907.11692. Drops nothing.
 * ``lines``: one line of the input is one row. Drops nothing.
 
 With the last two, a sentence longer than a row is cut before the last word that does not fit, and
@@ -32,15 +32,15 @@ BUILDERS = CHOICES["rows.builder"]
 
 
 class ShardLike(Protocol):
-    """What a builder reads of a shard (zhbert.data.shards.Shard has it)."""
+    """The attributes of a shard that builders read (as in zhbert.data.shards.Shard)."""
 
     @property
     def pieces(self) -> npt.NDArray[Any]:
-        """(pieces,) ids, without special tokens. Planning the rows does not read them."""
+        """(pieces,) ids without special tokens; not read while rows are planned."""
 
     @property
     def word_start_bits(self) -> npt.NDArray[np.uint8]:
-        """Arrow bitmap: bit i is set where piece i starts a word."""
+        """Arrow bitmap: bit i is set if piece i starts a word."""
 
     @property
     def document_starts(self) -> IntArray:
@@ -55,38 +55,38 @@ class ShardLike(Protocol):
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One input of the model, not masked yet."""
+    """One input of the model before masking."""
 
     piece_ids: IntArray
     """(length,) with [CLS] and [SEP]"""
     word_starts: BoolArray
-    """(length,) True where a word starts, and at [CLS] and [SEP]"""
+    """(length,) True for the first piece of a word, [CLS] and [SEP]"""
     first_length: int
-    """pieces of the first segment, [CLS] and its [SEP] included: token type 0"""
+    """number of pieces in the first segment (token type 0), with [CLS] and its [SEP]"""
     next_sentence_label: int | None
     """0: B follows A; 1: B is random; None: no pair"""
     dropped: int
-    """pieces that were cut off to make the pair fit"""
+    """number of pieces that were cut off to make the pair fit"""
 
 
 class RowBuilder(Protocol):
-    """The rows of every epoch, by number."""
+    """A source of the rows of every epoch, by number."""
 
     def count(self, epoch: int) -> int:
-        """How many rows the epoch has."""
+        """Return the number of rows in the epoch."""
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
-        """Row ``index`` of the epoch, in arrays of its own, which masking overwrites.
+        """Return row ``index`` of the epoch in new arrays, which masking overwrites.
 
         ``rng`` decides where a long pair is cut.
         """
 
     def random_share(self, epoch: int) -> float | None:
-        """The share of the epoch's pairs whose second segment is random; None: no pairs."""
+        """Return the share of the epoch's pairs with a random second segment; None: no pairs."""
 
 
 class _ShardedPieces:
-    """The shards' pieces under one numbering: position 0 is the first piece of the first shard."""
+    """The concatenated pieces of the shards; position 0 is the first piece of the first shard."""
 
     def __init__(self, shards: Sequence[ShardLike]) -> None:
         self.shards = shards
@@ -96,16 +96,16 @@ class _ShardedPieces:
             self.bases.append(self.bases[-1] + int(shard.document_starts[-1]))
 
     def slice(self, start: int, length: int) -> tuple[npt.NDArray[Any], BoolArray]:
-        """Ids and word starts of some consecutive pieces of one shard."""
+        """Return ids and word starts of some consecutive pieces of one shard."""
         shard = bisect_right(self.bases, start) - 1
         first = start - self.bases[shard]
-        # Asked for only here, since a shard is verified when its pieces are first read.
+        # Accessed only here, since the first access to its pieces verifies a shard.
         pieces = self.shards[shard].pieces[first : first + length]
         return pieces, unpack_bits(self.bits[shard], first, length)
 
 
 def unpack_bits(bits: npt.NDArray[np.uint8], start: int, length: int) -> BoolArray:
-    """Flags ``start`` to ``start + length`` of an Arrow bitmap.
+    """Return flags ``start`` to ``start + length`` of an Arrow bitmap.
 
     >>> unpack_bits(np.array([0b00010110], dtype=np.uint8), 1, 4).tolist()
     [True, True, False, True]
@@ -118,7 +118,7 @@ def unpack_bits(bits: npt.NDArray[np.uint8], start: int, length: int) -> BoolArr
 class PairRows:
     """Sentence pairs, drawn anew every epoch.
 
-    Takes 8 bytes a sentence, and 40 bytes a row of the two newest epochs.
+    Takes 8 bytes per sentence, and 40 bytes per row of the two newest epochs.
     """
 
     def __init__(
@@ -167,15 +167,15 @@ class PairRows:
         return self._plans[epoch]
 
     def count(self, epoch: int) -> int:
-        """How many pairs the epoch has."""
+        """Return the number of pairs in the epoch."""
         return len(self._plan(epoch))
 
     def random_share(self, epoch: int) -> float | None:
-        """The share of pairs whose second segment is random."""
+        """Return the share of pairs with a random second segment."""
         return float(self._plan(epoch)[:, 4].mean())
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
-        """[CLS] A [SEP] B [SEP]"""
+        """Return [CLS] A [SEP] B [SEP]."""
         a_start, a_length, b_start, b_length, is_random = self._plan(epoch)[index].tolist()
         a, a_words = self._data.slice(a_start, a_length)
         b, b_words = self._data.slice(b_start, b_length)
@@ -200,7 +200,7 @@ class PairRows:
 class WholeSentenceRows:
     """Rows of consecutive whole sentences (``full-sentences``, ``lines``), the same every epoch.
 
-    Takes 16 bytes a row.
+    Takes 16 bytes per row.
     """
 
     def __init__(
@@ -233,15 +233,15 @@ class WholeSentenceRows:
         self._rows = np.concatenate(plans) if plans else np.empty((0, 2), dtype=np.int64)
 
     def count(self, epoch: int) -> int:
-        """How many rows there are, in every epoch."""
+        """Return the number of rows, the same in every epoch."""
         return len(self._rows)
 
     def random_share(self, epoch: int) -> float | None:
-        """None: there are no pairs."""
+        """Return None: there are no pairs."""
         return None
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
-        """[CLS] sentences [SEP], with a [SEP] more where a document ends inside the row."""
+        """Return [CLS] sentences [SEP], with an extra [SEP] if a document ends inside the row."""
         start, end = self._rows[index].tolist()
         pieces, words = self._data.slice(start, end - start)
         sep = self._marks[1]
@@ -274,18 +274,18 @@ def make_rows(
     seed: int,
     short_row_probability: float = 0.1,
 ) -> RowBuilder:
-    """The rows of some shards.
+    """Build the rows of some shards.
 
     Args:
         builder: ``pairs``, ``full-sentences`` or ``lines``; see the top of this file.
         shards: the shards, in order.
         cls_id, sep_id: the ids of [CLS] and [SEP].
-        sequence_length: pieces of a row at most, [CLS] and [SEP] included.
-        seed: decides which pairs there are.
-        short_row_probability: share of documents whose pairs aim at a random shorter length.
+        sequence_length: maximum number of pieces in a row, including [CLS] and [SEP].
+        seed: determines the pairs.
+        short_row_probability: share of documents whose pairs have a random shorter target length.
 
     Raises:
-        ZhbertError: no such builder, or rows that are too short for anything.
+        ZhbertError: the builder is unknown, or the rows are too short.
     """
     if builder not in BUILDERS:
         raise ZhbertError(f"rows: builder = {builder!r}; known: {', '.join(BUILDERS)}")

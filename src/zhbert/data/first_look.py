@@ -1,4 +1,4 @@
-"""Checks the beginning of a text before it is trained on: is it readable, Chinese, long enough?"""
+"""Checks of the beginning of a text before training: is it readable, Chinese and long enough?"""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import ranked
 from zhbert.wording import counted
 
-# Bytes of the text that are looked at; the rest is taken to be like them.
+# Bytes of the text that are checked; the rest is assumed to be similar.
 LOOKED_AT = 4 << 20
-# A text with less leaves nothing to measure on: a tenth is held out, and 15 % of that is masked.
+# With less, evaluation has too little text: a tenth is held out, and 15 % of that is masked.
 LEAST_HAN, LEAST_SENTENCES = 1_000, 20
 # The text is refused if less than this share of its lines can be decoded, ...
 _READABLE = 0.95
-# ... if more than this share of its characters are kana, or less than this share are Han, ...
+# ... if more than this share of its characters is kana, or less than this share is Han, ...
 _KANA, _HAN = 0.05, 0.2
 # ... or if more than this share of its pieces would be [UNK].
 _UNKNOWN = 0.1
-# From this share of [UNK] on there is a remark.
+# From this share of [UNK] on, there is a remark.
 _NOTED = 0.005
 # A whole sentence of Han characters and commas that is short enough to be shown.
 _SHOWN = re.compile("(?:^|[。！？])([\u4e00-\u9fff，、]{10,30}[。！？])", re.MULTILINE)
@@ -44,25 +44,25 @@ class FirstLook:
     """The beginning of a Chinese text."""
 
     names: tuple[str, ...]
-    """the files, as they were named"""
+    """the files as given"""
     text: str
     sentences: int
     whole: bool
-    """whether this is all of the text"""
+    """True if this is the whole text"""
 
     @property
     def sentence(self) -> str:
-        """A sentence of the text that is short enough to be shown."""
+        """Return a sentence of the text that is short enough to show."""
         if found := _SHOWN.search(self.text):
             return found[1]
         return next(line.strip() for line in self.text.splitlines() if line.strip())[:30]
 
     def check_vocabulary(self, tokenizer: Tokenizer, way_out: str) -> list[str]:
-        """Refuse a text that the vocabulary does not cover; return remarks on one that it does.
+        """Raise an error if the vocabulary does not cover the text; return remarks otherwise.
 
         Args:
             tokenizer: the vocabulary's tokenizer.
-            way_out: what the user can do about it, for the error.
+            way_out: advice for the user, for the error.
 
         Raises:
             ZhbertError: more than a tenth of the pieces would be [UNK].
@@ -103,8 +103,8 @@ def first_look(names: Iterable[str | Path], reading: ReadOptions) -> FirstLook:
     """Read and check the beginning of files and folders.
 
     Raises:
-        ZhbertError: a file is missing, there is no text in any, much of it cannot be decoded, or
-            it is not Chinese or too short.
+        ZhbertError: a file is missing, there is no text, much of it cannot be decoded, or it is
+            not Chinese or too short.
     """
     named = tuple(map(str, names))
     if "-" in named:

@@ -1,9 +1,9 @@
-"""Sets documents aside for evaluation where their hashes alone have chosen none.
+"""Choice of held-out text if the documents' hashes have chosen none.
 
-``zhbert prepare`` holds out the documents whose hashes are among the lowest 1 % of all hashes, say:
-the choice depends on a document's text alone. Of a hundred documents that may be none. Then the
-document with the lowest hash is held out, which a larger share would choose first; and if there is
-only one document, its end.
+``zhbert prepare`` holds out the documents whose hashes are among the lowest 1 % (say) of all
+possible hashes, so that the choice depends only on a document's text. Of a hundred documents that
+may be none. Then the document with the lowest hash is held out, the first that a larger share would
+choose; if there is only one document, its end is held out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Entry = dict[str, Any]
 
 
 def move_document(shard: Path, number: int, target: Path) -> Entry:
-    """Move one of a shard's documents to a shard of its own; return the entry of what is left."""
+    """Move one of a shard's documents to a new shard; return the entry of the remaining shard."""
     contents = Shard(shard).contents()
     begin, end = contents.document_starts[number : number + 2].tolist()
     write_shard(target, part(contents, begin, end))
@@ -32,16 +32,16 @@ def move_document(shard: Path, number: int, target: Path) -> Entry:
 def divide_document(
     shard: Path, share: float, train: Path, held_out: Path
 ) -> tuple[Entry, str, bool] | None:
-    """Divide a shard's only document: its last lines, or its only line's last sentences, go aside.
+    """Divide a shard's only document: hold out its last lines, or its only line's last sentences.
 
     Args:
         shard: the document's shard.
-        share: how much of it to set aside; at least one line or sentence.
+        share: how much of it to hold out; at least one line or sentence.
         train, held_out: the shards to write.
 
     Returns:
-        the entry of the training shard, a phrase that says what was set aside ("2 lines"), and
-        whether a line was divided; None if the document is a single sentence.
+        the entry of the training shard, a phrase for the held-out part ("2 lines"), and True if a
+        line was divided; None if the document is a single sentence.
     """
     contents = Shard(shard).contents()
     for what, starts in (("line", contents.line_starts), ("sentence", contents.sentence_starts)):
@@ -55,7 +55,7 @@ def divide_document(
 
 
 def part(documents: Documents, begin: int, end: int) -> Documents:
-    """The pieces from ``begin`` to ``end``; documents, lines and sentences end there, too."""
+    """Return the pieces from ``begin`` to ``end``; documents, lines and sentences are cut there."""
 
     def inside(starts: Array) -> Array:
         between = starts[(starts > begin) & (starts < end)] - begin

@@ -1,4 +1,4 @@
-"""Texts out of JSON: one object a line, arrays, and values over several lines."""
+"""Reading of texts from JSON: JSON lines, arrays, and values over several lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_BLANK = re.compile(r"[^ \t\r\n\ufeff]")
 
 
 def text_of(record: Any, reading: ReadOptions) -> str | Problem:
-    """A JSON value's text: its field, or the value itself if it is a string."""
+    """Return a JSON value's text: its field, or the value itself if it is a string."""
     if isinstance(record, str):
         return record
     if not isinstance(record, dict):
@@ -35,9 +35,9 @@ def text_of(record: Any, reading: ReadOptions) -> str | Problem:
 
 
 def json_line(raw: bytes, reading: ReadOptions) -> str | Problem | None:
-    """The text of one line of JSON lines; None for a blank line.
+    """Return the text of one line of JSON lines; None for a blank line.
 
-    Unpaired surrogates stay in the text.
+    Unpaired surrogates are kept.
 
     >>> json_line(b'{"text": "a"}', ReadOptions()), json_line(b" ", ReadOptions())
     ('a', None)
@@ -61,14 +61,14 @@ def _bad_json(error: Exception) -> Problem:
 
 
 def json_lines(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The texts of JSON lines."""
+    """Yield the texts of JSON lines."""
     for number, raw in numbered_lines(stream, reading):
         if (text := json_line(raw, reading)) is not None:
             yield number, text
 
 
 def json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The elements of arrays, and values one after another, which may span lines."""
+    """Yield the texts of array elements or of consecutive values, which may span lines."""
     reader = _JsonReader(stream, reading)
     while (opening := reader.next_character()) is not None:
         if opening == "[":
@@ -78,7 +78,7 @@ def json_values(stream: Stream, form: str, reading: ReadOptions) -> Iterator[Num
 
 
 class _JsonReader:
-    """Reads JSON values from a stream, and holds one of them at a time."""
+    """A reader of JSON values from a stream, with one value in memory at a time."""
 
     def __init__(self, stream: Stream, reading: ReadOptions) -> None:
         self._stream, self._reading = stream, reading
@@ -103,7 +103,7 @@ class _JsonReader:
         self._at = to
 
     def next_character(self) -> str | None:
-        """The next character that is not white space; None at the end."""
+        """Return the next character that is not white space; None at the end."""
         while True:
             found = _NO_BLANK.search(self._text, self._at)
             self.skip(found.start() if found else len(self._text))
@@ -114,7 +114,7 @@ class _JsonReader:
             self._more(1)
 
     def array(self) -> Iterator[NumberedText]:
-        """The elements of the array that begins here."""
+        """Yield the elements of the array that begins here."""
         self.skip()
         while (following := self.next_character()) != "]":
             if following is None:
@@ -127,7 +127,7 @@ class _JsonReader:
         self.skip()
 
     def value(self) -> NumberedText:
-        """The value that begins here, with its line."""
+        """Return the value that begins here, with its line."""
         line = self.line
         while True:
             try:
@@ -144,7 +144,7 @@ class _JsonReader:
                 raise DamagedError(
                     f"line {line}: not JSON, or a record longer than {self._reading.longest}"
                 )
-            # Twice as much each time: a record is looked at a few times only.
+            # Twice as much each time, so that a record is parsed a few times only.
             self._more(max(held, CHUNK))
         source = self._text[self._at : end]
         self.skip(end)

@@ -1,8 +1,8 @@
 """Rows -> masked batches: the batches of a step are a pure function of the seed and the step.
 
-Which rows a step has, and how each is masked, depends only on the seed, the epoch and the row's
-number in it; not on the number of ranks, on micro-batches, or on where a run was interrupted. An
-epoch is a permutation of all rows of the corpus.
+The rows of a step and their masks depend only on the seed, the epoch and the row's number in it;
+not on the number of ranks, the micro-batches, or the step at which a run was interrupted. An epoch
+is a permutation of all rows of the corpus.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from zhbert.packing import PackedBatch, pack_rows
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Masked rows, and the pieces that the masks hide; all tensors are on the CPU."""
+    """Masked rows and the labels of their predicted pieces; all tensors are on the CPU."""
 
     packed: PackedBatch
     """the rows, masked"""
     predicted_positions: Tensor
     """(predictions,) int64 into the packed pieces, increasing"""
     labels: Tensor
-    """(predictions,) int64: the pieces that stood at these positions"""
+    """(predictions,) int64: the original pieces at these positions"""
     next_sentence_labels: Tensor | None
     """(rows,) int64: 0 if segment B follows A, 1 if it is random; None without pairs"""
     dropped_pieces: int
-    """pieces that were cut off to make pairs fit"""
+    """number of pieces that were cut off to make pairs fit"""
     first_row: int = 0
-    """number of the first row among all rows of the step, over all ranks"""
+    """index of the first row among the step's rows of all ranks"""
 
 
 class PretrainingLoader:
@@ -45,15 +45,15 @@ class PretrainingLoader:
 
     Args:
         rows: the rows of every epoch (``zhbert.data.examples.make_rows``).
-        masker: what masks them.
+        masker: masks them.
         batch_size: rows of one optimiser step, over all ranks and micro-batches.
-        micro_batch_size: rows of one forward pass; 0: as many as the rank has.
-        seed: decides the order of the rows and their masks.
-        rank, world_size: this process among those that share each step's rows.
-        total_steps: the length of the run, for a masking rate that changes.
+        micro_batch_size: rows of one forward pass; 0: all rows of the rank.
+        seed: determines the order of the rows and their masks.
+        rank, world_size: this process's number, and how many processes share each step's rows.
+        total_steps: number of steps of the run, for a masking rate that changes.
 
     Raises:
-        ZhbertError: there are no rows, or fewer rows a step than ranks.
+        ZhbertError: there are no rows, or a step has fewer rows than there are ranks.
     """
 
     def __init__(
@@ -83,34 +83,34 @@ class PretrainingLoader:
         self._orders: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
         self.made_pieces = 0
-        """pieces in the rows that ``step`` has made so far"""
+        """number of pieces in the rows that ``step`` has made so far"""
         self.dropped_pieces = 0
-        """pieces that were cut off these rows to make pairs fit"""
+        """number of pieces that were cut off these rows to make pairs fit"""
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the first epoch. (Pairs are drawn anew every epoch, so their number varies.)"""
+        """Number of rows in the first epoch. (The number of pairs varies between epochs.)"""
         return self._rows.count(0)
 
     @property
     def random_share(self) -> float | None:
-        """The share of the first epoch's pairs whose second segment is random; None: no pairs."""
+        """Share of the first epoch's pairs with a random second segment; None: no pairs."""
         return self._rows.random_share(0)
 
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
-        """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
+        """Yield this rank's micro-batches of each step from ``start_step`` on, without end."""
         step = start_step
         while True:
             yield self.step(step)
             step += 1
 
     def step(self, step: int) -> list[MaskedBatch]:
-        """This rank's micro-batches of one step."""
+        """Make this rank's micro-batches of one step."""
         first = step * self._batch_size
         begin = first + self._batch_size * self._rank // self._world_size
         end = first + self._batch_size * (self._rank + 1) // self._world_size
         size = self._micro_batch_size or end - begin
-        # A run of one step has the first rate; a longer one reaches the last rate in its last step.
+        # A run of one step has the first rate; longer runs reach the last rate in their last step.
         rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
         batches = [
             replace(
@@ -124,14 +124,14 @@ class PretrainingLoader:
         return batches
 
     def evaluation(self, rows: int, *, strategy: str | None = None) -> list[MaskedBatch]:
-        """At most ``rows`` rows of the first epoch, masked in the same way in every call.
+        """Make batches of the first epoch's rows, with the same masks in every call.
 
         Args:
-            rows: how many rows; fewer if the split is smaller.
-            strategy: another masking strategy than the masker's, for the same rows.
+            rows: number of rows; fewer if the split is smaller.
+            strategy: masking strategy to use instead of the masker's.
 
         Returns:
-            batches of ``micro_batch_size`` rows (of ``batch_size`` when that is 0).
+            batches of ``micro_batch_size`` rows (of ``batch_size`` rows if that is 0).
         """
         count = min(rows, self._rows.count(0))
         order = self._order(0)[:count].tolist()
@@ -142,7 +142,7 @@ class PretrainingLoader:
         ]
 
     def _locate(self, number: int) -> tuple[int, int]:
-        """Row ``number`` of the endless stream as (epoch, row of the epoch)."""
+        """Convert a row number of the endless stream to (epoch, row of the epoch)."""
         while not self._ends or self._ends[-1] <= number:
             last = self._ends[-1] if self._ends else 0
             self._ends.append(last + self._rows.count(self._repeated(len(self._ends))))
@@ -151,7 +151,7 @@ class PretrainingLoader:
         return epoch, int(self._order(epoch)[within])
 
     def _repeated(self, epoch: int) -> int:
-        """The epoch whose rows and masks this one has: an earlier one where masks are static."""
+        """Return the epoch whose rows and masks are used: an earlier one if masks are static."""
         static = self._masker.settings.static_masks
         return epoch % static if static else epoch
 
@@ -169,7 +169,7 @@ class PretrainingLoader:
         rate: float | None = None,
         strategy: str | None = None,
     ) -> MaskedBatch:
-        """The rows at these (epoch, row of the epoch), masked."""
+        """Mask the rows at these (epoch, row of the epoch) as one batch."""
         rows: list[TrainingRow] = []
         all_labels: list[np.ndarray] = []
         for epoch, index in places:
@@ -196,13 +196,13 @@ class PretrainingLoader:
 
 
 class GrowingRows:
-    """A run that begins with short rows: the first steps come from loaders of their own.
+    """A sequence of loaders for a run that begins with shorter rows.
 
-    Every loader is asked for the run's own step numbers, so that a step's rows do not depend on
-    where a run was interrupted. (A loader's batches of the other loaders' steps are never used.)
+    Each loader gets the run's step numbers, so that a step's rows do not depend on the step at
+    which a run was interrupted. (Each loader skips the batches of the others' steps.)
 
     Args:
-        short: loaders of short rows, each with the step before which it ends; these increase.
+        short: loaders of short rows, each with its first step after the end; these steps increase.
         last: the loader of all later steps.
     """
 
@@ -212,7 +212,7 @@ class GrowingRows:
         self._short, self._last = short, last
 
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
-        """This rank's micro-batches of step ``start_step``, then of the next one, without end."""
+        """Yield this rank's micro-batches of each step from ``start_step`` on, without end."""
         begin = start_step
         for end, loader in self._short:
             for step in range(begin, end):
@@ -222,22 +222,22 @@ class GrowingRows:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Rows of the last loader's first epoch."""
+        """Number of rows in the last loader's first epoch."""
         return self._last.rows_per_epoch
 
     @property
     def random_share(self) -> float | None:
-        """The share of the last loader's pairs whose second segment is random; None: no pairs."""
+        """Share of the last loader's pairs with a random second segment; None: no pairs."""
         return self._last.random_share
 
     @property
     def made_pieces(self) -> int:
-        """Pieces in the rows made so far."""
+        """Number of pieces in the rows made so far."""
         return sum(loader.made_pieces for loader in self._all())
 
     @property
     def dropped_pieces(self) -> int:
-        """Pieces that were cut off these rows to make pairs fit."""
+        """Number of pieces that were cut off these rows to make pairs fit."""
         return sum(loader.dropped_pieces for loader in self._all())
 
     def _all(self) -> list[PretrainingLoader]:

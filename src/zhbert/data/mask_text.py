@@ -1,4 +1,4 @@
-"""One text masked by several strategies, to show what masking does to it."""
+"""One text masked by several strategies, to show the effect of masking."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from zhbert.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Masks:
-    """One strategy's masks over a text's pieces."""
+    """One strategy's masks of a text's pieces."""
 
     pieces: tuple[str, ...]
-    """the pieces as the model would see them"""
+    """the model's input pieces"""
     predicted: tuple[int, ...]
-    """positions of the predicted pieces, among ``pieces``"""
+    """indices of the predicted pieces in ``pieces``"""
     actions: tuple[str, ...]
     """for each of them: ``mask``, ``random`` or ``kept``"""
 
@@ -38,7 +38,7 @@ class MaskedText:
     pieces: tuple[str, ...]
     word_starts: tuple[bool, ...]
     quota: int
-    """how many pieces are to be predicted"""
+    """number of pieces to predict"""
     masks: dict[str, Masks]
 
 
@@ -62,14 +62,14 @@ def mask_text(
         tokenizer: makes the pieces.
         segmenter: finds the words.
         strategies: names in ``zhbert.masking_strategies.STRATEGIES``.
-        rate: share of the pieces to predict; their number has no other limit.
-        seed: each strategy draws from a generator of this seed.
+        rate: share of the pieces to predict; their number is not limited otherwise.
+        seed: the seed of each strategy's generator.
         replace: mask as in training: 80 % [MASK], 10 % a random piece, 10 % kept. Otherwise all
             predicted pieces become [MASK].
-        vocabulary: the tokenizer's, made once where many texts are masked.
+        vocabulary: the tokenizer's, to be made once for many texts.
 
     Raises:
-        ZhbertError: nothing of the text is left as a piece, or an unknown strategy or rate.
+        ZhbertError: the text has no pieces, or a strategy or rate is invalid.
     """
     if seed < 0:
         raise ZhbertError(f"--seed {seed}: must be 0 or more")
@@ -87,7 +87,7 @@ def mask_text(
         settings = MaskingSettings(
             strategy=strategy,
             rate=rate,
-            # The cap of a recipe would leave the end of a long text without masks.
+            # A recipe's limit would leave the end of a long text without masks.
             max_predictions=len(row),
             mask_share=0.8 if replace else 1.0,
             random_share=0.1 if replace else 0.0,
@@ -120,5 +120,5 @@ def _masks(masked: IntArray, labels: IntArray, vocabulary: MaskingVocabulary) ->
 
 
 def without_controls(text: str) -> str:
-    """The text with a blank for each line end and whatever else moves a terminal's cursor."""
+    """Replace line ends and other characters that move a terminal's cursor with blanks."""
     return "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)

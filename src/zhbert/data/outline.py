@@ -1,4 +1,4 @@
-"""A block of raw text -> its decoded text, with the documents, lines and sentences in it."""
+"""A block of raw text -> its decoded text, with its documents, lines and sentences."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from zhbert.text.sentences import (
 
 Array = np.ndarray[Any, Any]
 
-# Empty documents whose places are told, of a block.
+# Maximum number of empty documents per block whose places are reported.
 _MOST_EMPTY = 10
 
 
 @dataclass
 class Outline:
-    """A block's text, its sentences, and what decoding it brought to light."""
+    """A block's text and sentences, with the counts and problems of decoding it."""
 
     text: str
-    """all documents, one after another; every line ends with a line feed"""
+    """all documents, concatenated; every line ends with a line feed"""
     codes: Array
     """(characters,) uint32: the text's code points"""
     sentences: Sentences
@@ -48,16 +48,16 @@ class Outline:
 
     @property
     def documents(self) -> Array:
-        """(sentences,) bool: the sentence is its document's first."""
+        """(sentences,) bool: True for the first sentence of a document."""
         return (self.sentences.flags & STARTS_DOCUMENT).astype(bool)
 
     @property
     def lines(self) -> Array:
-        """(sentences,) bool: the sentence is its line's first."""
+        """(sentences,) bool: True for the first sentence of a line."""
         return (self.sentences.flags & STARTS_LINE).astype(bool)
 
     def spans(self, first: Array) -> tuple[Array, Array]:
-        """Starts and ends, in characters, of the runs that begin at the sentences ``first``."""
+        """Return starts and ends, in characters, of the runs that begin at sentences ``first``."""
         ends = self.sentences.ends
         begins = np.flatnonzero(first)
         starts = np.where(begins > 0, ends[begins - 1], 0)
@@ -65,11 +65,11 @@ class Outline:
         return starts.astype(np.int32), stops.astype(np.int32)
 
     def document_hashes(self) -> Array:
-        """(documents,) uint64, of each document's text."""
+        """Return a hash of each document's text: (documents,) uint64."""
         return hash_spans(self.codes, *self.spans(self.documents))
 
     def line_hashes(self) -> Array:
-        """(lines, 2) uint64: 128 bits of each line's text, blanks at its ends left out."""
+        """Return 128 bits of hashes of each line's text without outer blanks: (lines, 2) uint64."""
         spans = self.spans(self.lines)
         seeds = (0x243F6A8885A308D3, 0x13198A2E03707344)
         return np.stack([hash_spans(self.codes, *spans, seed) for seed in seeds], axis=1)
@@ -115,13 +115,13 @@ def _counts(sentences: Sentences, codes: Array, empty: int) -> Counter[str]:
 
 
 def _empty_documents(sentences: Sentences, starts: Array) -> Array:
-    """Which of the documents that were given by their ``starts`` hold no sentence."""
+    """Return which of the documents with given ``starts`` contain no sentence."""
     ends = sentences.ends
     begins = np.flatnonzero(sentences.flags & GIVEN)
     if len(begins) == len(starts):
         return np.zeros(0, np.int64)
-    # The last given start at or before a document's first sentence is its own. Only the very first
-    # sentence may begin with the blank lines before it, so there its last character counts.
+    # A document's start is the last given start at or before its first sentence. Only the block's
+    # first sentence may begin with blank lines, so for that one its last character counts.
     first = np.where(begins > 0, ends[begins - 1], ends[begins] - 1)
     empty = np.ones(len(starts), bool)
     empty[np.searchsorted(starts, first, "right") - 1] = False
@@ -133,17 +133,17 @@ _BLANK_LINES = re.compile(r"\n\s+")
 
 
 class _DecodedBlock:
-    """Builds a block's text out of its segments."""
+    """A builder of a block's text from its segments."""
 
     def __init__(self, reading: ReadOptions) -> None:
         self.parts: list[str] = []
         self.starts: list[Array] = []
-        """of each segment: where its documents start, in characters of the block's text"""
+        """for each segment: the starts of its documents, in characters of the block's text"""
         self.counts: Counter[str] = Counter()
         self.places: list[Place] = []
         self._reading = reading
         self._size = 0
-        self._lines: list[tuple[Segment, Sequence[int]]] = []  # where these documents stand
+        self._lines: list[tuple[Segment, Sequence[int]]] = []  # these documents' lines
 
     def add_lines(self, segment: Segment) -> None:
         """Decode lines of text."""
@@ -168,9 +168,9 @@ class _DecodedBlock:
         self._lines.append((segment, numbers))
 
     def _decodable(self, segment: Segment, one_a_line: bool) -> Iterator[tuple[int, str]]:
-        """The lines that can be decoded, with their numbers; the others are counted."""
+        """Yield the lines that can be decoded, with their numbers; count the others."""
         *lines, last = segment.raw.split(b"\n")
-        # CR is part of the line's end, also where the line after it is left out.
+        # CR is part of the line's end, even if the next line is left out.
         lines = [*(line.removesuffix(b"\r") for line in lines), last]
         for number, raw in enumerate(lines, segment.first_line):
             try:
@@ -179,7 +179,7 @@ class _DecodedBlock:
                 self._skip(segment, number, self._reading.broken, document=one_a_line)
 
     def add_records(self, segment: Segment) -> None:
-        """Decode records: each is a document."""
+        """Decode records, each of which is a document."""
         starts, numbers = [], []
         texts = self._json_texts if segment.lengths is None else self._texts
         for number, text in texts(segment):
@@ -209,7 +209,7 @@ class _DecodedBlock:
             if isinstance(found, Problem):
                 self._skip(segment, number, found)
             elif found is not None:
-                # Only an escape can bring in half a surrogate pair.
+                # Half a surrogate pair can only come from an escape.
                 if b"\\u" in raw:
                     found, lone = HALF_SURROGATE.subn("\ufffd", found)
                     self.counts["characters.lone_surrogates"] += lone
@@ -226,14 +226,14 @@ class _DecodedBlock:
     def _skip(
         self, segment: Segment, line: int, problem: Problem, *, document: bool = True
     ) -> None:
-        """Count a document, or a line, that is left out, and note its place."""
+        """Count a document or a line that is left out, and record its place."""
         if document:
             self.counts["documents.found"] += 1
         self.counts[f"{'documents' if document else 'lines'}.{problem.what}"] += 1
         self.places.append(Place(segment.source, segment.name, line, problem.reason))
 
     def places_of(self, documents: Sequence[int], reason: str) -> Iterator[Place]:
-        """Where some documents stand, given by their numbers in the block."""
+        """Yield the places of some documents, given by their numbers in the block."""
         base = 0
         for (segment, lines), starts in zip(self._lines, self.starts, strict=True):
             for number in documents:

@@ -1,4 +1,4 @@
-"""Texts out of a column of a parquet file."""
+"""Reading of texts from a column of a parquet file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Cells:
     first: int
     """the number of the first row, from 1"""
     raw: bytearray = field(default_factory=bytearray)
-    """the texts, one after another"""
+    """the texts, concatenated"""
     lengths: array.array[int] = field(default_factory=lambda: array.array("q"))
-    """the bytes of each text; -1: a null"""
+    """the size of each text in bytes; -1: a null"""
 
     def add(self, column: Any) -> None:
         """Add the texts of a pyarrow array."""
@@ -41,15 +41,16 @@ class Cells:
 
 
 _ROWS = 256
-# A chunk of a column that unpacks to more than this, and to a thousand times the file, is refused.
+# A chunk of a column that unpacks to more bytes than this and to a thousand times the file's size
+# is refused.
 _SUSPICIOUS = 256 << 20
 
 
 def parquet_cells(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterator[Cells]:
-    """One parquet file's texts, a few hundred rows at a time.
+    """Yield one parquet file's texts, a few hundred rows at a time.
 
     Raises:
-        DamagedError: no such column of text, not parquet, or it unpacks to what no memory holds.
+        DamagedError: the file is not parquet, lacks the text column, or unpacks to too much data.
     """
     import pyarrow.parquet as pq
 
@@ -69,7 +70,7 @@ def parquet_cells(source: Source, raw: BinaryIO, reading: ReadOptions) -> Iterat
     except DamagedError:
         raise
     except Exception as error:
-        # pyarrow's errors have nothing but Exception in common.
+        # pyarrow's errors have no common base class but Exception.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DamagedError(f"not readable as parquet: {reason_of(error)}") from error
@@ -89,7 +90,7 @@ def _check_text_column(schema: Any, name: str) -> None:
 
 
 def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -> int:
-    """How many rows can be read at a time in bounded memory.
+    """Return how many rows can be read at a time in bounded memory.
 
     Raises:
         DamagedError: a few kilobytes unpack to gigabytes.
@@ -109,7 +110,7 @@ def _rows_at_a_time(metadata: Any, name: str, size: int, reading: ReadOptions) -
                     "no memory holds such texts"
                 )
             if column.has_dictionary_page:
-                # A long text of the dictionary may stand in every row.
+                # A long text in the dictionary may occur in every row.
                 share = column.data_page_offset - column.dictionary_page_offset
                 longest = unpacked * share // max(1, column.total_compressed_size)
                 while rows > 1 and rows * longest > _SUSPICIOUS >> 1:

@@ -1,7 +1,7 @@
-"""Generators of random numbers that depend on what they are for, and not on what was drawn before.
+"""Random number generators that depend on their purpose but not on earlier draws.
 
-They are counter-based (Philox: https://doi.org/10.1145/2063384.2063405): a generator for any epoch
-and row is made without drawing the numbers of the others, so a run can go on at any step.
+They are counter-based (Philox: https://doi.org/10.1145/2063384.2063405): the generator of any epoch
+and row can be made without drawing the numbers of the others, so a run can resume at any step.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 PLAN, ORDER, MASKS = 0, 1, 2
-"""What the numbers are for: which pairs an epoch has, the order of its rows, a row's masks."""
+"""The purposes of the numbers: an epoch's pairs, the order of its rows, a row's masks."""
 
 
 def generator(seed: int, stream: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """The generator of these four numbers; ``stream`` is PLAN, ORDER or MASKS."""
+    """Make the generator of these four numbers; ``stream`` is PLAN, ORDER or MASKS."""
     key = np.array(_key(seed, stream, epoch, index), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 
 
 class ReusableGenerator:
-    """``generator`` without the cost of making one: ten times as fast, for use in every row.
+    """A generator that is reset instead of made anew: ten times as fast, for use in every row.
 
     >>> reused = ReusableGenerator()
     >>> bool(reused.at(1, 2, 3, 4).random() == generator(1, 2, 3, 4).random())
@@ -32,7 +32,7 @@ class ReusableGenerator:
         self._state = self._bits.state
 
     def at(self, seed: int, stream: int, epoch: int, index: int) -> np.random.Generator:
-        """The generator of these four numbers; valid until the next call."""
+        """Return the generator of these four numbers, valid until the next call."""
         key = self._state["state"]["key"]
         key[0], key[1] = _key(seed, stream, epoch, index)
         self._bits.state = self._state
@@ -40,5 +40,5 @@ class ReusableGenerator:
 
 
 def _key(seed: int, stream: int, epoch: int, index: int) -> tuple[int, int]:
-    """Two 64-bit words, one to one for seeds below 2^60, 16 streams, 2^24 epochs, 2^40 rows."""
+    """Pack into two 64-bit words; unique for seeds < 2^60, 16 streams, 2^24 epochs, 2^40 rows."""
     return ((seed << 4) | stream) & 0xFFFFFFFFFFFFFFFF, (epoch << 40 | index) & 0xFFFFFFFFFFFFFFFF

@@ -1,4 +1,4 @@
-"""How the input is to be read: what a document is, where its text stands, how it is encoded."""
+"""Options for reading the input: what a document is, where its text is, and its encoding."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from zhbert.errors import ZhbertError
 
 DOCUMENTS = ("blank", "line", "file")
 BLOCK_BYTES = 16 << 20
-# A block ends with a document, if one ends within so many bytes after BLOCK_BYTES; otherwise a
+# A block ends with a document if one ends at most this many bytes after BLOCK_BYTES; otherwise the
 # document is split. Longer records are skipped.
 DOCUMENT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a record or a line holds no text, or something else to count in reading."""
+    """A reason why a record or a line has no text, or another event to count while reading."""
 
     what: str
-    """the name under which it is counted"""
+    """its name in the counts"""
     reason: str
-    """the same for people"""
+    """its description for people"""
     error: bool = True
     """False: nothing is lost"""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the input is to be read.
+    """Options for reading the input.
 
     Raises:
-        ZhbertError: no such encoding, or nothing would fit into a block.
+        ZhbertError: the encoding is unknown, or nothing would fit into a block.
     """
 
     documents: str = "blank"
-    """what a document is in plain text: "blank" (the text up to a blank line), "line" or "file" """
+    """a document in plain text: "blank" (the text up to a blank line), "line" or "file" """
     field: str | None = None
-    """the field or column of a record that holds the text; None: "text". Where it is given, stdin
-    that does not show what it holds is read as JSON lines"""
+    """the field or column of a record that contains the text; None: "text". If it is given, stdin
+    whose form is not recognised is read as JSON lines"""
     block_bytes: int = BLOCK_BYTES
     document_bytes: int = DOCUMENT_BYTES
     encoding: str | None = None
-    """of files without a byte order mark; None: UTF-8"""
+    """the encoding of files without a byte order mark; None: UTF-8"""
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -52,20 +52,20 @@ class ReadOptions:
 
     @property
     def broken(self) -> Problem:
-        """A line or record that cannot be decoded."""
+        """The problem of a line or record that cannot be decoded."""
         return Problem("broken_utf8", f"not {(self.encoding or 'UTF-8').upper()}")
 
     @property
     def too_long(self) -> Problem:
-        """A record that no block can hold."""
+        """The problem of a record that is too large for a block."""
         return Problem("too_long", f"a record longer than {self.longest} was skipped")
 
     @property
     def longest(self) -> str:
-        """How long a record may be, as a phrase: "16 MB"."""
+        """The maximum size of a record, as a phrase: "16 MB"."""
         return f"{self.document_bytes >> 20} MB"
 
     @property
     def way_out(self) -> str:
-        """What the user can do about text that cannot be decoded."""
+        """Advice for the user about text that cannot be decoded."""
         return way_out(self.encoding)

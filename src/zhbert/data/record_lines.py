@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from zhbert.data.read_options import Problem, ReadOptions
 from zhbert.data.sources import DamagedError, Stream
 
-# Bytes that are read at a time.
+# Bytes to read at a time.
 CHUNK = 256 << 10
 
 NumberedText = tuple[int, str | Problem]
-"""The line where a record begins (from 1), and its text."""
+"""The first line of a record (from 1), and its text."""
 
-# The characters that "surrogateescape" makes of bytes that are not UTF-8.
+# The characters into which "surrogateescape" turns bytes that are not UTF-8.
 ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def numbered_lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, bytes]]:
-    """The lines and their numbers, without line ends."""
+    """Yield the lines and their numbers, without line ends."""
     rest: list[bytes] = []
     size, number = 0, 0
     while chunk := stream.read(CHUNK):
@@ -39,6 +39,6 @@ def numbered_lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, 
 
 
 def text_lines(stream: Stream, reading: ReadOptions) -> Iterator[tuple[int, str]]:
-    """The lines and their numbers, decoded; ESCAPED_BYTE matches what is not UTF-8."""
+    """Yield the decoded lines and their numbers; ESCAPED_BYTE matches what is not UTF-8."""
     for number, raw in numbered_lines(stream, reading):
         yield number, raw.decode(errors="surrogateescape").removesuffix("\r")

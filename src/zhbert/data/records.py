@@ -1,7 +1,7 @@
-"""What a file holds: text, or records of some form; and the readers of the records.
+"""Recognition of a file's form (text or records), and the readers of records.
 
-``examine`` tells by a file's first bytes, or else by its name. ``READERS`` yield the records' texts
-one at a time, in bounded memory.
+``examine`` recognises the form by a file's first bytes or else its name. ``READERS`` yield the
+records' texts one at a time, in bounded memory.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _NEWS = re.compile(rb"<doc>\s*<(?:url|docno|contenttitle|content)>")
 
 
 def form_of(source: Source, head: bytes, field: str | None) -> tuple[str, str]:
-    """What a file that begins with ``head`` holds: a key of READERS, or TEXT.
+    """Return the form of a file that begins with ``head``: a key of READERS, or TEXT.
 
-    The second string names it for people if the file's name does not say it; else it is empty.
+    The second string describes the form if it is not clear from the file's name; else it is empty.
 
     >>> form_of(Source(0, "stdin", None, 0), b'{"text": "..."}', None)
     ('jsonl', 'JSON lines')
@@ -95,27 +95,27 @@ def _begins_with_json(begin: bytes) -> bool:
         return False
 
 
-# A first line that does not end within so many bytes was cut off: it cannot be parsed.
+# A first line that does not end within this many bytes was cut off and cannot be parsed.
 _SURELY_CUT = 4000
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, and its text."""
+    """A file's form and its text."""
 
     form: str
     """a key of READERS, TEXT or PARQUET"""
     stream: Stream | None = None
-    """the text; None for parquet, which is no stream"""
+    """the text; None for parquet, which is not a stream"""
     remarks: tuple[str, ...] = ()
-    """how the file is read, where its name does not say so"""
+    """how the file is read, if that is not clear from its name"""
 
 
 def examine(source: Source, raw: BinaryIO, reading: ReadOptions, enough: int = HEAD) -> Content:
-    """Tell by its first ``enough`` bytes what an opened file holds.
+    """Recognise the form of an opened file by its first ``enough`` bytes.
 
     Raises:
-        DamagedError: it is no text, or in an encoding that has to be named.
+        DamagedError: it is not text, or its encoding has to be given.
     """
     if is_parquet(source, raw):
         return Content(PARQUET)

@@ -1,4 +1,4 @@
-"""Remarks on a corpus before anything is trained: what can hardly be learnt from it."""
+"""Remarks on a corpus before training: what can hardly be learnt from it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from zhbert.wording import counted
 
-# With a larger share of punctuation, or of [UNK], a text is hardly worth training on.
+# With a larger share of punctuation, or of [UNK], a text is of little use for training.
 _MOSTLY, _MANY = 0.5, 0.1
 
 
 def on_text(info: Mapping[str, Any]) -> list[str]:
-    """Remarks on a corpus.json: many of its pieces say nothing.
+    """Return remarks on a corpus.json with many uninformative pieces.
 
     >>> on_text({"alignment": {"pieces": 10, "unknown_pieces": 0}, "read": {"punctuation": 9}})
     ['90% of the pieces are punctuation or symbols: there is little to learn from them']
@@ -36,13 +36,13 @@ def on_text(info: Mapping[str, Any]) -> list[str]:
 
 
 def on_rows(info: Mapping[str, Any], builder: str, rows: int, batch_size: int) -> list[str]:
-    """Remarks on a corpus.json: what its training rows cannot teach.
+    """Return remarks on a corpus.json: what cannot be learnt from its training rows.
 
     Args:
-        info: what corpus.json holds.
-        builder: how rows are made, one of zhbert.data.examples.BUILDERS.
-        rows: rows of an epoch; an estimate will do.
-        batch_size: rows of a step.
+        info: the content of corpus.json.
+        builder: the row builder, one of zhbert.data.examples.BUILDERS.
+        rows: number of rows in an epoch; an estimate is enough.
+        batch_size: number of rows in a step.
     """
     found = []
     entries = info["shards"]["train"]

@@ -1,7 +1,7 @@
-"""Which pieces of a corpus stand together in a row: plans over positions, none over text.
+"""Plans of rows: which pieces of a corpus form a row, by their positions.
 
-The functions call the native module; in Python beside them stands what it does, with the same
-draws of random numbers in the same order.
+The functions call the native module. Python versions next to them do the same, with the same random
+numbers drawn in the same order.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def plan_pairs(
     short_probability: float,
     rng: np.random.Generator,
 ) -> IntArray:
-    """Choose the sentences of every pair of one epoch, as Google does.
+    """Choose the sentences of every pair of one epoch, as in Google's code.
 
-    In each document, sentences are collected until the target length is reached and divided at a
-    random place into A and B. Half of the time, and always if there is only one sentence, B comes
-    from a random other document instead; the sentences it displaces are used for the next pair.
+    In each document, sentences are collected until the target length is reached, and divided into
+    A and B at a random place. Half of the time, and always if there is only one sentence, B is
+    taken from a random other document; the replaced sentences are used for the next pair.
     (``create_instances_from_document`` in
     https://github.com/google-research/bert/blob/master/create_pretraining_data.py)
 
     Args:
         sentences: (sentences + 1,) first piece of each sentence, and the end of the last.
         documents: (documents + 1,) first sentence of each document, and the number of sentences.
-        max_pieces: pieces of A and B together that a row can hold: the target length.
+        max_pieces: maximum number of pieces in A and B together: the target length.
         short_probability: share of documents with a random shorter target, of 2 pieces or more.
-        rng: where the randomness comes from.
+        rng: the generator of random numbers.
 
     Raises:
         ValueError: positions that do not increase, or lead outside of what they count.
@@ -99,14 +99,14 @@ class _PairPlanner:
             first = a_end if is_random else end
 
     def _collect(self, first: int, last: int, target: int) -> int:
-        """The end of the sentences from ``first`` on that reach the target length together."""
+        """Return the end of the sentences from ``first`` on that reach the target length."""
         end = first + 1
         while end < last and self._starts[end] - self._starts[first] < target:
             end += 1
         return end
 
     def _another(self, document: int) -> int:
-        """Another document (the same one, if there is no other)."""
+        """Choose another document (the same one if there is no other)."""
         count = len(self._firsts) - 1
         for _ in range(10):
             other = self._below(count)
@@ -116,7 +116,7 @@ class _PairPlanner:
 
 
 def _check_increasing(values: IntArray, strictly: bool, limit: int, name: str) -> None:
-    """Refuse positions that lead outside of an array, as the native module does."""
+    """Raise ValueError for positions that are out of bounds, like the native module."""
     before, after = values[:-1], values[1:]
     steps = after > before if strictly else after >= before
     if not len(values) or values[0] < 0 or not steps.all() or values[-1] > limit:
@@ -128,14 +128,14 @@ def truncate_pair(
 ) -> tuple[int, int, int, int]:
     """Cut a pair to ``max_pieces`` pieces, word by word.
 
-    Each time the longer segment loses its first or its last word, with equal probability. (Google's
-    ``truncate_seq_pair`` takes single pieces off.) A segment's only word is cut piece by piece:
-    there is nothing better to do.
+    Repeatedly, the longer segment loses its first or its last word, with equal probability.
+    (Google's ``truncate_seq_pair`` removes single pieces.) A segment's only word is cut piece by
+    piece.
 
     Args:
         a_words, b_words: (length,) True where a word starts.
-        max_pieces: how many pieces may be left.
-        rng: where the randomness comes from.
+        max_pieces: maximum number of pieces to keep.
+        rng: the generator of random numbers.
 
     Returns:
         first and end of A, first and end of B.
@@ -179,9 +179,9 @@ def plan_packed(
         sentences: (sentences + 1,) first piece of each sentence, and the end of the last.
         groups: first pieces of the groups (documents or lines), increasing.
         word_start_bits: Arrow bitmap of the shard's word starts.
-        capacity: pieces that a row can hold besides [CLS] and the last [SEP].
-        extra_separators: number of extra [SEP]s where a group ends inside a row; -1 forbids a row
-            to cross the end of a group.
+        capacity: maximum number of pieces in a row besides [CLS] and the last [SEP].
+        extra_separators: number of extra [SEP]s at the end of a group inside a row; -1: no row
+            crosses the end of a group.
 
     Raises:
         ValueError: positions that do not increase or lead outside of the bitmap; no capacity.
@@ -217,7 +217,7 @@ def plan_packed(
 
 
 def _place_to_cut(word_start_bits: npt.NDArray[np.uint8], first: int, last: int) -> int:
-    """The last word start after ``first`` and up to ``last``; ``last``, if there is none."""
+    """Return the last word start after ``first`` and up to ``last``; ``last`` if there is none."""
     for place in range(last, first, -1):
         if word_start_bits[place >> 3] >> (place & 7) & 1:
             return place

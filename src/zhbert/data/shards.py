@@ -1,11 +1,11 @@
-"""The corpus folder: documents of pieces in Arrow files, mapped into memory, with checksums.
+"""The corpus folder: documents of pieces in memory-mapped Arrow files, with checksums.
 
 One row of a file is one document. Positions count pieces; special tokens are not stored. pyarrow,
-polars and ``datasets`` read the files as they are.
+polars and ``datasets`` can read the files.
 
-A corpus may have been altered by a disk, a copy or by hand, and a model trained on it would not
-show it. So a shard's structure is checked when it is opened, and its checksum before its pieces are
-first read: 20 ms for the 36 MB of 16 million pieces, once a run.
+Damage to a corpus, by a disk, a copy or by hand, would not be noticed in training. So a shard's
+structure is checked when it is opened, and its checksum before its pieces are first read: 20 ms for
+the 36 MB of 16 million pieces, once per run.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ COLUMNS = {
     "sentence_starts": (pa.uint32(),),
     "line_starts": (pa.uint32(),),
 }
-"""The columns: each holds a list for every document, of values of one of these types."""
+"""The columns: each has a list for every document, with values of one of these types."""
 
 COUNTS = ("documents", "sentences", "lines", "words", "pieces")
-"""What corpus.json counts in each shard."""
+"""The counts of each shard in corpus.json."""
 
-# The pieces' frequencies are counted in so many of the first training pieces.
+# The pieces' frequencies are counted in this many of the first training pieces.
 COUNTED_PIECES = 20_000_000
 
-# Held-out parts are merged up to this many pieces a shard.
+# Held-out parts are merged into shards of at most this many pieces.
 MERGED_PIECES = 16_000_000
 
 Array = np.ndarray[Any, Any]
@@ -50,7 +50,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Documents:
-    """Some documents as flat arrays: the contents of one shard, in memory."""
+    """Documents as flat arrays in memory: the contents of one shard."""
 
     pieces: Array  # (pieces,) uint16 or uint32
     word_starts: Array  # (pieces,) bool
@@ -60,12 +60,12 @@ class Documents:
 
     @property
     def documents(self) -> int:
-        """How many documents there are."""
+        """The number of documents."""
         return len(self.document_starts) - 1
 
 
 def piece_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The type that pieces are stored in.
+    """Return the type in which pieces are stored.
 
     >>> piece_type(21128).__name__, piece_type(65537).__name__
     ('uint16', 'uint32')
@@ -74,7 +74,7 @@ def piece_type(vocabulary_size: int) -> type[np.uint16] | type[np.uint32]:
 
 
 def concatenate(parts: Iterable[Documents]) -> Documents:
-    """Put documents one after another."""
+    """Concatenate documents."""
     listed = list(parts)
     bases = np.cumsum([0] + [len(part.pieces) for part in listed])
     return Documents(
@@ -98,14 +98,14 @@ def _lists(offsets: Array, values: pa.Array) -> pa.ListArray:
 
 
 def _within(starts: Array, documents: Array) -> pa.ListArray:
-    """For each document the positions within it, from positions in the shard."""
+    """Convert positions in the shard to positions within each document."""
     offsets = np.searchsorted(starts, documents)
     base = np.repeat(documents[:-1], np.diff(offsets))
     return _lists(offsets, pa.array((starts - base).astype(np.uint32)))
 
 
 class _HashingFile:
-    """A file to write to, with the checksum of what was written."""
+    """A file to write to, with the checksum of the written data."""
 
     closed = False
 
@@ -127,8 +127,8 @@ class _HashingFile:
 def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
     """Write one shard, atomically; return its entry for corpus.json.
 
-    It is not flushed to disk, so that the next block need not wait: in the end ``flush_shards``
-    flushes all of them, and until then the checksum shows if a power cut has spoilt one.
+    It is not flushed to disk, so that the next block is not delayed: at the end ``flush_shards``
+    flushes all shards, and until then the checksum detects damage by a power cut.
     """
     pieces = len(documents.pieces)
     bits = np.packbits(documents.word_starts, bitorder="little")
@@ -167,7 +167,7 @@ def flush_shards(paths: Iterable[Path]) -> None:
 
 
 class Shard:
-    """One shard, mapped into memory: its arrays are read-only views, and nothing is copied.
+    """One memory-mapped shard: its arrays are read-only views without copies.
 
     Attributes:
         word_start_bits: uint8; piece i starts a word if bit ``i & 7`` of byte ``i >> 3`` is set.
@@ -176,10 +176,10 @@ class Shard:
     Args:
         path: the file.
         entry: its entry in corpus.json, to compare with; missing keys are not compared.
-        vocabulary_size: every id must be lower.
+        vocabulary_size: all ids must be lower.
 
     Raises:
-        ZhbertError: no such file, or it is no shard.
+        ZhbertError: the file does not exist or is not a shard.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class Shard:
                 raise ValueError("as many marks of words as pieces were expected")
 
     def _check_columns(self) -> None:
-        """Every column must hold lists of its type, without nulls and without unused values."""
+        """Check that every column has lists of its type, without nulls and unused values."""
         for name, kinds in COLUMNS.items():
             column = self._batch.column(name)
             if not pa.types.is_list(column.type) or column.type.value_type not in kinds:
@@ -232,7 +232,7 @@ class Shard:
 
     @property
     def documents(self) -> int:
-        """How many documents the shard holds."""
+        """The number of documents."""
         return len(self.document_starts) - 1
 
     @property
@@ -248,7 +248,7 @@ class Shard:
         Further calls do nothing.
 
         Raises:
-            ZhbertError: the file is not what was written.
+            ZhbertError: the file was changed after it was written.
         """
         if self._verified:
             return
@@ -265,11 +265,11 @@ class Shard:
         self._verified = True
 
     def sentence_starts(self) -> Array:
-        """(sentences,) int64: where each sentence starts in ``pieces``; increasing."""
+        """(sentences,) int64: the start of each sentence in ``pieces``; increasing."""
         return self._starts("sentence_starts")
 
     def line_starts(self) -> Array:
-        """(lines,) int64: where each line of the input starts in ``pieces``; increasing."""
+        """(lines,) int64: the start of each line of the input in ``pieces``; increasing."""
         return self._starts("line_starts")
 
     def word_starts(self) -> Array:
@@ -278,7 +278,7 @@ class Shard:
         return bits.view(bool)
 
     def contents(self) -> Documents:
-        """The shard's documents as flat arrays."""
+        """Return the shard's documents as flat arrays."""
         return Documents(
             self.pieces,
             self.word_starts(),
@@ -316,7 +316,7 @@ def _values(batch: pa.RecordBatch, name: str) -> Array:
 
 
 class Corpus:
-    """An opened corpus folder; ``info`` is what its corpus.json holds."""
+    """An opened corpus folder; ``info`` is the content of its corpus.json."""
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
         self.folder = folder
@@ -329,8 +329,8 @@ class Corpus:
         """Open a corpus folder.
 
         Raises:
-            ZhbertError: the folder, corpus.json or a shard is missing, or a shard has not the size
-                that was written.
+            ZhbertError: the folder, corpus.json or a shard is missing, or a shard's size differs
+                from corpus.json.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -364,10 +364,10 @@ class Corpus:
         return cls(folder, info)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that made the corpus.
+        """Return the tokenizer that made the corpus.
 
         Raises:
-            ZhbertError: the folder's tokenizer is another one now, which has other pieces.
+            ZhbertError: the folder's tokenizer has changed and no longer gives the same ids.
         """
         tokenizer = Tokenizer.from_pretrained(self.folder)
         found = tokenizer.fingerprint()
@@ -392,7 +392,7 @@ class Corpus:
 
     @cached_property
     def piece_counts(self) -> Array:
-        """(vocabulary,) int64: how often each piece occurs in the first 20 M training pieces."""
+        """Count each piece in the first 20 M training pieces: (vocabulary,) int64."""
         counts = np.zeros(self.vocabulary_size, dtype=np.int64)
         left = COUNTED_PIECES
         for shard in self.shards("train"):
@@ -404,7 +404,7 @@ class Corpus:
         return counts
 
     def shards(self, split: str) -> list[Shard]:
-        """The shards of ``train`` or ``held_out``, in order; of ``held_out`` there may be none."""
+        """Return the shards of ``train`` or ``held_out`` in order; ``held_out`` may have none."""
         if split not in SPLITS:
             raise ZhbertError(f"no split '{split}' in a corpus; known: {', '.join(SPLITS)}")
         return self._shards[split]
@@ -413,7 +413,7 @@ class Corpus:
         """Verify the tokenizer and all shards.
 
         Raises:
-            ZhbertError: something was altered; the first such file is named.
+            ZhbertError: a file was altered; the error names the first one.
         """
         self.tokenizer()
         for split in SPLITS:
@@ -422,10 +422,10 @@ class Corpus:
 
 
 def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
-    """The entries of all shards.
+    """Return the entries of all shards.
 
     Raises:
-        ZhbertError: corpus.json lacks something that readers need.
+        ZhbertError: corpus.json lacks a key that readers need.
     """
     try:
         entries = [entry for split in SPLITS for entry in info["shards"][split]]
@@ -453,7 +453,7 @@ def merge_shards(
         parts: the shards to merge.
         folder: where to write name-00000.arrow, name-00001.arrow, ...
         name: the beginning of their names.
-        limit: pieces of a merged shard at most; so many, and one part, are held in memory.
+        limit: maximum number of pieces in a merged shard; these and one part are in memory.
     """
     entries: list[dict[str, Any]] = []
     waiting: list[Documents] = []

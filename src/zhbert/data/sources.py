@@ -1,4 +1,4 @@
-"""Which files to read, and each file's text as UTF-8, however it is compressed and encoded."""
+"""The files to read, and each file's text as UTF-8: decompressed and decoded."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SUFFIXES = {
     ".csv": CSV,
     ".tsv": TSV,
 }
-"""What a file with this ending holds, unless its first bytes say otherwise."""
+"""The form of a file by its name's ending, unless its first bytes show another form."""
 PACKED = dict(zip((".gz", ".bz2", ".xz", ".zst"), COMPRESSIONS, strict=True))
-"""The compression that a name's ending promises."""
+"""The compression by a name's ending."""
 
 _MARK = codecs.BOM_UTF8
-# Read by the larger encoding, as browsers do: files said to be GBK often hold GB18030.
+# The larger encoding is used, as in browsers: files declared as GBK often contain GB18030.
 _READ_AS = {"gbk": "gb18030", "gb2312": "gb18030", "big5": "big5hkscs"}
 
 
@@ -59,12 +59,12 @@ class Source:
 
     @property
     def suffix(self) -> str:
-        """The ending that says what the file holds, without that of its compression."""
+        """The ending of the name that shows the file's form, without that of its compression."""
         return suffixes(self.name)[0] if self.path is not None else ""
 
 
 class Sources(list[Source]):
-    """The files to read, in order; ``left_out`` names those that were found in folders only."""
+    """The files to read, in order; ``left_out`` lists the skipped files in the given folders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Sources(list[Source]):
         self.append(Source(len(self), name, path, size))
 
     def describe_left_out(self) -> str:
-        """One line about the files that were left out; empty if there are none.
+        """Return one line about the files that were left out; empty if there are none.
 
         >>> sources = Sources()
         >>> sources.left_out = ["a.bin", "b.md"]
@@ -92,21 +92,21 @@ class Sources(list[Source]):
 
 
 class DamagedError(Exception):
-    """A file that cannot be read, or not any further."""
+    """The error of a file that cannot be read, or not beyond some place."""
 
 
 # ---------------------------------------------------------------- finding files
 
 
 def find_sources(inputs: Iterable[str | Path], *, leave_out: Path | None = None) -> Sources:
-    """The files that ``inputs`` name: files as given, folders recursively and sorted, "-" stdin.
+    """Find the files of ``inputs``: files as given, folders recursively and sorted, "-" for stdin.
 
-    In a folder, a file is read if SUFFIXES has its name's ending (before .gz, .bz2, .xz or .zst),
+    In a folder, a file is read if its name's ending (before .gz, .bz2, .xz or .zst) is in SUFFIXES,
     or if it begins with Chinese text. Other files, hidden files and linked folders are
     ``left_out``. The folder ``leave_out`` is not searched.
 
     Raises:
-        ZhbertError: a file is missing or cannot be read, or a folder is without text.
+        ZhbertError: a file is missing or cannot be read, or a folder has no text.
     """
     sources = Sources()
     own = leave_out.resolve() if leave_out is not None else None
@@ -144,7 +144,7 @@ def _add_folder(sources: Sources, folder: Path, own: Path | None) -> None:
 
 
 def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
-    """What lies in a folder and the folders in it, and whether it is to be read."""
+    """Yield the files in a folder and its subfolders, with True for those to read."""
     for entry in folder.iterdir():
         hidden = entry.name.startswith(".")
         if entry.is_dir():
@@ -161,7 +161,7 @@ def _scan(folder: Path, own: Path | None) -> Iterator[tuple[Path, bool]]:
 
 
 def _is_chinese(path: Path) -> bool:
-    """Whether at least half of a file's first characters are Han, not counting blanks."""
+    """Return True if at least half of a file's first characters, without blanks, are Han."""
     with path.open("rb") as raw, suppress(DamagedError):
         head = Stream(Source(0, path.name, path, 0), raw).head.decode(errors="ignore")
         characters = [character for character in head if not character.isspace()]
@@ -171,7 +171,7 @@ def _is_chinese(path: Path) -> bool:
 
 
 def suffixes(name: str) -> tuple[str, str]:
-    """A file name's ending, and that of its compression.
+    """Return a file name's ending, and that of its compression.
 
     >>> suffixes("news.jsonl.gz"), suffixes("wiki_00")
     (('.jsonl', '.gz'), ('', ''))
@@ -187,15 +187,15 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def check_encoding(encoding: str | None, where: str = "--encoding") -> str | None:
-    """The name of the codec that reads files in an encoding; None: UTF-8.
+    """Return the name of the codec that reads files in an encoding; None: UTF-8.
 
-    ``where`` is the option that named the encoding, for the error.
+    ``where`` is the option with the encoding, for the error.
 
     >>> check_encoding("GBK"), check_encoding("utf-8"), check_encoding(None)
     ('gb18030', None, None)
 
     Raises:
-        ZhbertError: Python knows no such encoding of text.
+        ZhbertError: Python has no such text encoding.
     """
     if encoding is None:
         return None
@@ -210,7 +210,7 @@ def check_encoding(encoding: str | None, where: str = "--encoding") -> str | Non
 
 
 def way_out(encoding: str | None) -> str:
-    """What the user can do about text that this encoding (None: UTF-8) does not decode."""
+    """Return advice about text that this encoding (None: UTF-8) does not decode."""
     if encoding is not None:
         return "another --encoding may be right"
     return (
@@ -221,7 +221,7 @@ def way_out(encoding: str | None) -> str:
 
 @contextmanager
 def opened(source: Source) -> Iterator[BinaryIO]:
-    """The bytes of a file or of stdin."""
+    """Open a file or stdin as bytes."""
     try:
         if source.path is None:
             if sys.stdin is None:
@@ -236,10 +236,10 @@ def opened(source: Source) -> Iterator[BinaryIO]:
 
 
 def is_parquet(source: Source, raw: BinaryIO) -> bool:
-    """Whether a file's name or its first bytes say that it is parquet.
+    """Return True if a file is parquet by its name or its first bytes.
 
     Raises:
-        DamagedError: it is, and comes through a pipe.
+        DamagedError: it is parquet from a pipe.
     """
     magic = raw.peek(4)[:4] if hasattr(raw, "peek") else b""
     if magic != b"PAR1":
@@ -252,17 +252,17 @@ def is_parquet(source: Source, raw: BinaryIO) -> bool:
 class Stream:
     r"""The text of one file, as UTF-8: decompressed, decoded, without a byte order mark.
 
-    Bytes that cannot be decoded become bytes that are not UTF-8 either, so that the reader notices
-    them. If only carriage returns end the lines, each becomes ``\n`` (``old_line_ends``).
+    Bytes that cannot be decoded become bytes that are not UTF-8 either, so that the reader detects
+    them. If lines end with carriage returns only, each becomes ``\n`` (``old_line_ends``).
 
     Args:
         source: the file.
         raw: its bytes.
-        encoding: what ``check_encoding`` returned.
-        enough: how many bytes to look at, to find out what the file holds.
+        encoding: the result of ``check_encoding``.
+        enough: number of bytes to inspect to recognise the encoding and form.
 
     Raises:
-        DamagedError: the file is no text, or is damaged from here on.
+        DamagedError: the file is not text, or is damaged from here on.
     """
 
     def __init__(
@@ -290,7 +290,7 @@ class Stream:
         self._ready = self.head
 
     def read(self, size: int) -> bytes:
-        """About ``size`` bytes, at least one, as soon as they arrive; none at the end."""
+        """Read about ``size`` bytes, at least one, as soon as they arrive; none at the end."""
         if self._ready:
             ready, self._ready = self._ready, b""
             return ready
@@ -304,7 +304,7 @@ class Stream:
 
     def _first(self, enough: int) -> bytes:
         head = b""
-        # What stands before the damage is read all the same.
+        # The data before the damage is still read.
         with suppress(DamagedError):
             while len(head) < enough and (part := self._pull(256 << 10)):
                 head += part
@@ -314,14 +314,14 @@ class Stream:
         if self._damage is not None:
             raise self._damage
         try:
-            # read1, not read: read would lose what stands before the place where a file is damaged,
-            # and wait for more of a pipe than is needed.
+            # read1, not read: read would lose the data before the damaged place of a file, and wait
+            # for more data from a pipe than is needed.
             data: bytes = self._file.read1(size)
             return data
         except DamagedError as error:
             self._damage = error
         except Exception as error:
-            # zlib.error, LZMAError and ZstdError have nothing but Exception in common.
+            # zlib.error, LZMAError and ZstdError have no common base class but Exception.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             self._damage = DamagedError(f"damaged: {reason_of(error)}")
@@ -340,12 +340,12 @@ class Stream:
 
 
 def encoding_of(head: bytes, given: str | None) -> str | None:
-    """The codec for a file that begins with ``head``; None: UTF-8.
+    """Return the codec for a file that begins with ``head``; None: UTF-8.
 
-    ``given`` is the codec that was asked for, as ``check_encoding`` returned it.
+    ``given`` is the requested codec, from ``check_encoding``.
 
     Raises:
-        DamagedError: it is no text, or in an encoding that has to be named.
+        DamagedError: it is not text, or its encoding has to be given.
     """
     if (what := no_text(head)) is not None:
         raise DamagedError(what)
@@ -354,8 +354,8 @@ def encoding_of(head: bytes, given: str | None) -> str | None:
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     wide = utf_16_or_32(head)
     if given is not None:
-        # A byte order mark counts more than the option; without one, UTF-16's byte order is found
-        # out from the bytes.
+        # A byte order mark takes precedence over the option; without one, UTF-16's byte order is
+        # inferred from the bytes.
         return wide if wide is not None and (marked or given == "utf-16") else given
     if marked or utf_16_by_its_han(head) or head.count(0) * 5 > len(head):
         if wide is None:
@@ -367,15 +367,15 @@ def encoding_of(head: bytes, given: str | None) -> str | None:
 
 
 _BROKEN = "zhbert.broken"
-# What a decoder cannot read becomes this surrogate, and that the byte FF, which UTF-8 never has.
+# Undecodable bytes become this surrogate, and then the byte FF, which never occurs in UTF-8.
 codecs.register_error(_BROKEN, lambda error: ("\udcff", error.end))  # type: ignore[attr-defined]
 
 
 class _Decompressed:
-    """The content of a compressed file, which may consist of several, one after another.
+    """The content of a compressed file, which may be a concatenation of several.
 
-    Unlike the libraries' own readers it notices a file that was cut short, whatever its format, and
-    bounds the memory that a file can ask for.
+    Unlike the libraries' readers, it detects truncated files in all formats and bounds the memory
+    that a file can require.
     """
 
     def __init__(self, raw: BinaryIO, make: Callable[[], Any]) -> None:
@@ -387,7 +387,7 @@ class _Decompressed:
 
     def read1(self, size: int) -> bytes:
         while self._at == len(self._ready):
-            # Small steps: 4 KB of zstandard can hold as much as 128 MB.
+            # Small steps, since 4 KB of zstandard can unpack to 128 MB.
             data = self._rest or self._raw.read(4096)
             self._rest = b""
             if not data:
@@ -395,7 +395,7 @@ class _Decompressed:
                     raise DamagedError("cut short: the compressed data ends too early")
                 return b""
             if self._frame is None:
-                # Tapes and xz pad with NULs.
+                # Tape archives and xz pad with NULs.
                 data = data.lstrip(b"\0")
                 if not data:
                     continue
@@ -412,14 +412,14 @@ class _Decompressed:
 def _zstandard() -> Any:
     import zstandard
 
-    # Long-distance files (zstd --long) ask for windows up to 2 GB; 128 MB is zstd's own limit.
+    # Long-distance files (zstd --long) require windows up to 2 GB; 128 MB is zstd's default limit.
     return zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
 
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
     "gzip": lambda: zlib.decompressobj(wbits=31),
     "bzip2": bz2.BZ2Decompressor,
-    # xz -9 asks for 65 MB.
+    # xz -9 needs 65 MB.
     "xz": lambda: lzma.LZMADecompressor(memlimit=1 << 28),
     "zstd": _zstandard,
 }

@@ -1,4 +1,4 @@
-"""Texts out of a column of a csv or tsv file."""
+"""Reading of texts from a column of a csv or tsv file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from zhbert.data.record_lines import ESCAPED_BYTE, NumberedText, text_lines
 from zhbert.data.sources import CSV, DamagedError, Stream, way_out
 from zhbert.wording import listed
 
-# A cell in quotes, or one that does not begin with a quote; {0} stands for the delimiter.
+# A cell in quotes, or one that does not begin with a quote; {0} is the delimiter.
 _CELL = '(?:"[^"]*(?:""[^"]*)*"|[^"{0}\\r\\n][^{0}\\r\\n]*|)'
 READ_AS = "read_as"
 
 
 def table(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedText]:
-    """The cells of one column, which a header names or which is the only one."""
+    """Yield the cells of the column that the header names, or of the only column."""
     rows = _cells(text_lines(stream, reading), form, reading)
     first = next(rows, None)
     if first is None:
@@ -46,7 +46,7 @@ def table(stream: Stream, form: str, reading: ReadOptions) -> Iterator[NumberedT
 
 
 def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str]:
-    """The text's column, whether the first line is a header, and a phrase that says both.
+    """Return the text's column, True if the first line is a header, and a phrase with both.
 
     >>> _column_of(["id", "text"], None), _column_of(["1", "好"], "2")
     ((1, True, "the column 'text'"), (1, False, 'column 2; no header'))
@@ -67,9 +67,9 @@ def _column_of(header: Sequence[str], field: str | None) -> tuple[int, bool, str
 def _cells(
     lines: Iterator[tuple[int, str]], form: str, reading: ReadOptions
 ) -> Iterator[tuple[int, list[str], str]]:
-    """Each record's first line, its cells, and the record as it stands in the file.
+    """Yield each record's first line, its cells, and the raw record.
 
-    Quotes enclose cells where they can be paired; where they cannot, they are text.
+    Quotes that can be paired enclose cells; others are text.
     """
     delimiter = "\t"
     whole: re.Pattern[str] | None = None
@@ -81,7 +81,7 @@ def _cells(
             continue
         if whole is None:
             if form == CSV:
-                # Excel writes semicolons where a comma is the decimal sign.
+                # Excel writes semicolons in locales with a decimal comma.
                 delimiter = max(",", "\t", ";", key=record.count)
             whole = re.compile(f"{_CELL}(?:{delimiter}{_CELL})*".format(delimiter))
         if '"' not in record:
@@ -105,7 +105,7 @@ def _next(
 def _up_to_the_next_quote(
     record: str, waiting: deque[tuple[int, str]], lines: Iterator[tuple[int, str]], longest: int
 ) -> list[tuple[int, str]]:
-    """The lines that a record with an odd number of quotes would span, if it spans any."""
+    """Return the further lines that a record with an odd number of quotes spans, if any."""
     added: list[tuple[int, str]] = []
     size = len(record)
     odd = record.count('"') % 2 == 1

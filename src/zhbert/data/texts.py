@@ -1,4 +1,4 @@
-"""Raw text without its documents: for counting over it, or line by line as it arrives."""
+"""Raw text without its documents: in large parts for counting, or line by line as it arrives."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from zhbert.data.records import READERS, examine
 from zhbert.data.sources import TEXT, DamagedError, Source, Stream, find_sources, opened
 from zhbert.errors import ZhbertError
 
-# Bytes that are counted at once.
+# Bytes to count at a time.
 _BLOCK = 1 << 21
 
 Advance = Callable[[Source, int], None]
-"""Told the file, and how many of its bytes were read since the last call."""
+"""A progress callback: gets the file and the number of its bytes read since the last call."""
 
 
 def silent(source: Source, read: int) -> None:
-    """Tell nobody of the progress."""
+    """Do nothing: the callback if no progress is shown."""
 
 
 def read_texts(
     sources: Iterable[Source], reading: ReadOptions, advance: Advance = silent
 ) -> Iterator[str]:
-    """The text of some files, in parts of whole lines.
+    """Yield the text of some files, in parts of whole lines.
 
     Raises:
-        ZhbertError: a file cannot be read, holds no text, or some of it is broken: nothing is
+        ZhbertError: a file cannot be read, has no text, or is broken in places: nothing is
             skipped.
     """
     # Documents do not matter here, so a part may end at any line.
@@ -52,7 +52,7 @@ def read_texts(
 
 
 def refusal(place: Place, reading: ReadOptions) -> ZhbertError:
-    """The error about a place that cannot be read; it names a way out."""
+    """Return the error about a place that cannot be read, with advice."""
     broken = place.reason == reading.broken.reason
     return ZhbertError(f"{place}; {reading.way_out}" if broken else str(place))
 
@@ -60,12 +60,12 @@ def refusal(place: Place, reading: ReadOptions) -> ZhbertError:
 def read_lines(
     file: str | Path, reading: ReadOptions | None = None, longest: int = 1 << 20
 ) -> Iterator[list[str]]:
-    """The lines of one file (or "-"), as soon as they arrive; of records, those of their texts.
+    """Yield the lines of one file (or "-"), or of its records' texts, as soon as they arrive.
 
-    A line of plain text that is longer than ``longest`` bytes comes in parts.
+    A line of plain text that is longer than ``longest`` bytes is yielded in parts.
 
     Raises:
-        ZhbertError: it is a folder, or something in the file cannot be read.
+        ZhbertError: it is a folder, or a part of the file cannot be read.
     """
     reading = reading or ReadOptions()
     if str(file) != "-" and Path(file).is_dir():
@@ -97,7 +97,7 @@ def _record_texts(source: Source, stream: Stream, form: str, reading: ReadOption
 def _text_lines(
     source: Source, stream: Stream, reading: ReadOptions, longest: int
 ) -> Iterator[list[str]]:
-    number = 1  # of the line that ``parts`` begin with
+    number = 1  # of the first line in ``parts``
     parts: list[bytes] = []
     size = 0
     ended = False

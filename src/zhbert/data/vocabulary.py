@@ -1,4 +1,4 @@
-"""A vocabulary and files of text: learning one from them, and what one makes of them."""
+"""Vocabularies and text files: learning a vocabulary, and its coverage of files."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def train_vocabulary(
     """Learn a vocabulary from files, write it to ``out`` and return its figures.
 
     Args:
-        sources: what ``zhbert.data.sources.find_sources`` finds.
+        sources: the result of ``zhbert.data.sources.find_sources``.
         out: the vocab.txt to write.
-        size: how many pieces to learn at most.
-        min_frequency: learn nothing that occurs less often.
-        characters: names of sets that must be there
-            (``zhbert.text.character_sets.CHARACTER_SETS``), ``none``, or files of characters, with
-            commas between them; None stands for the sets that leave half of the rows to the text.
+        size: maximum number of pieces.
+        min_frequency: pieces that occur less often are not learnt.
+        characters: comma-separated names of required sets
+            (``zhbert.text.character_sets.CHARACTER_SETS``) or files of characters, or ``none``;
+            None: the sets that leave half of the rows to the text.
         special_tokens: special tokens besides BERT's five.
-        reading: how the files are to be read.
+        reading: options for reading the files.
         overwrite: replace the file ``out``.
-        advance: told of the progress.
+        advance: callback for the progress.
 
     Raises:
-        ZhbertError: files that cannot be read, a size too small for what must be there, or a
-            file at ``out`` without ``overwrite``.
+        ZhbertError: a file cannot be read, the size is too small for the required pieces, or
+            ``out`` exists without ``overwrite``.
     """
     if min_frequency < 1:
         raise ZhbertError(f"--min-frequency {min_frequency}: must be 1 or more")
@@ -63,7 +63,7 @@ def train_vocabulary(
         characters = ",".join(default_character_sets(size)) or "none"
     required = characters_of(characters)
     counts = TextCounts()
-    # Before anything is read: is the size large enough for what must be there?
+    # Before reading, check that the size is large enough for the required pieces.
     learn_vocabulary(counts, size=size, characters=required, special_tokens=special_tokens)
     for source in sources:
         counts.add(read_texts([source], reading or ReadOptions(), advance))
@@ -96,7 +96,7 @@ def coverage_of_files(
     reading: ReadOptions | None = None,
     advance: Advance = silent,
 ) -> dict[str, Coverage]:
-    """What ``tokenizer`` makes of each file, by the file's name.
+    """Count the pieces and unknown characters of each file, by the file's name.
 
     Raises:
         ZhbertError: a file is missing, empty, or not UTF-8.
