@@ -119,9 +119,21 @@ def test_a_submission_is_what_score_reads(tmp_path, tuned):
     found = read_predictions(card, out, read_examples(card, dev, "dev"), dev, "dev")
     lines = lines_of(tuned / "classify" / "run" / "seed-0" / "predictions.jsonl")
     assert found == {line["id"]: line["predicted"] for line in lines}
-    assert "tags are handed in as .txt" in refusal(
-        model_of(tuned, "tag"), dev_of(tuned, "tag"), tmp_path / "x.tsv", submission=True
-    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "submission", "forms"),
+    [
+        ("classify", True, ".tsv, .json or .jsonl, as submissions of the kind classify do"),
+        ("tag", True, ".txt, as submissions of the kind tag do"),
+        ("classify", False, ".jsonl, .tsv or .csv; with --submission, in .tsv, .json or .jsonl"),
+        ("tag", False, ".jsonl, .txt, .tsv or .json"),
+    ],
+)
+def test_a_wrong_suffix_is_answered_with_the_kinds_forms(tmp_path, tuned, kind, submission, forms):
+    both = model_of(tuned, kind), dev_of(tuned, kind)
+    line = refusal(*both, tmp_path / "x.rank", submission=submission)
+    assert line.endswith(f"x.rank: name a file that ends in {forms}")
 
 
 def test_sentences_are_tagged_by_character(tmp_path, tuned):

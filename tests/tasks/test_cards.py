@@ -173,7 +173,7 @@ def test_labels_may_stand_in_a_file_beside_the_card(write):
         ('title = "Mine"', 'name = "Mine"',
          "mine.toml: unknown key 'name'; the card's name is its file's"),
         ('title = "Mine"', 'title = "Mine"\nlabels = ["0"]',
-         "mine.toml: unknown key 'labels'; did you mean 'labels' in [data]?"),
+         "mine.toml: 'labels' belongs in [data]"),
         ('text = "text"', 'txt = "text"',
          "mine.toml: data: unknown key 'txt'; did you mean 'text'?"),
         ('text = "text"', "", "mine.toml: data: 'text' is missing: the column of the text"),

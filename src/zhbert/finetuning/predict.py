@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -49,7 +49,8 @@ def predict(
         out: the file to write, whose suffix selects the format; ``-`` is stdout, as JSON lines.
         precision: ``fp32`` or ``bf16``.
         encoding: the encoding of ``file``; None: UTF-8.
-        submission: write a benchmark submission: .tsv for GLUE, .json for CLUE.
+        submission: write one of the forms of `Kind.submissions`, which the suffix of ``out``
+            selects: for labels and numbers, .tsv for GLUE and .json for CLUE.
         overwrite: replace an existing ``out``.
         quiet: print no remarks on stderr.
         say: called with each remark, one line each; None: print to stderr, unless ``quiet``.
@@ -109,19 +110,25 @@ def _writer(target: str, opened: FineTuned, submission: bool) -> PredictionWrite
     """Return the writer for the format that the suffix of ``target`` selects."""
     kind, labels = opened.kind, opened.learner.labels or ()
     suffix = ".jsonl" if target == STREAM else Path(target).suffix.lower()
+    submissions = kind.submissions(opened.card, labels)
     if submission:
-        forms = kind.submissions(opened.card, labels)
-        if suffix not in forms or kind.problem_type is None:
+        if suffix not in submissions:
             raise ZhbertError(
-                "--submission: for labels and numbers, in a .tsv (GLUE) or a .json (CLUE); tags "
-                "are handed in as .txt, answers as .json"
+                f"--submission: --out {target}: name a file that ends in {_either(submissions)}, "
+                f"as submissions of the kind {kind.name} do"
             )
-        return forms[suffix]
+        return submissions[suffix]
     forms = kind.writers(opened.card, labels)
     if suffix not in forms:
-        *others, last = forms
-        raise ZhbertError(f"--out {target}: name a file that ends in {', '.join(others)} or {last}")
+        more = submissions.keys() - forms.keys()
+        also = f"; with --submission, in {_either(submissions)}" if more else ""
+        raise ZhbertError(f"--out {target}: name a file that ends in {_either(forms)}{also}")
     return forms[suffix]
+
+
+def _either(suffixes: Iterable[str]) -> str:
+    *others, last = suffixes
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 @contextmanager

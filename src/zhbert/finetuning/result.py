@@ -16,7 +16,13 @@ from zhbert.inference.rows import padding_share
 from zhbert.inference.run_model import run_model
 from zhbert.tasks.examples import Prediction
 from zhbert.tasks.learners.base import Learner, Prepared
-from zhbert.tasks.scoring import metrics_of, prediction_lines, report, write_submission
+from zhbert.tasks.scoring import (
+    check_submission,
+    metrics_of,
+    prediction_lines,
+    report,
+    write_submission,
+)
 from zhbert.train.loop import Outcome
 
 RESULT = "result.json"
@@ -81,7 +87,8 @@ def _write_dev(folder: Path, task: TrainingTask, predictions: list[Prediction]) 
     card, examples = task.card, task.dev.examples
     lines = prediction_lines(card, examples, predictions)
     write_text(folder / "predictions.jsonl", "".join(to_json(line) + "\n" for line in lines))
-    write_submission(card, examples, predictions, folder / "submission")
+    path = write_submission(card, examples, predictions, folder / "submission")
+    check_submission(card, examples, predictions, path, task.say)
     pairs = zip(examples, predictions, strict=True)
     by_id = {one.id: prediction.value for one, prediction in pairs}
     return report(card, examples, by_id)

@@ -13,6 +13,7 @@ from zhbert.runs.folder import RunFolder
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card, with_encoding
 from zhbert.tasks.read import data_file, find_file, read_examples
+from zhbert.tasks.scoring import check_metrics
 from zhbert.tasks.settings import distinct_points
 from zhbert.wording import without_secrets
 from zhbert.zoo import locate
@@ -66,10 +67,12 @@ def finetune(
     run_folder.check()
     if say is None:
         say = terminal.say_nothing if quiet else terminal.say
+    # Read first: checking the data takes a second, downloading a model may take minutes.
+    splits = _read_splits(card, None if data is None else Path(data), say)
+    check_metrics(card, splits["dev"].examples)
     request = FineTuningRequest(
         card=card,
-        # Read first: checking the data takes a second, downloading a model may take minutes.
-        splits=_read_splits(card, None if data is None else Path(data), say),
+        splits=splits,
         model_name=without_secrets(os.fspath(model)),
         model=find_model(locate(os.fspath(model), quiet=quiet)).folder,
         run_folder=run_folder,

@@ -12,7 +12,7 @@ from zhbert.report.mistakes import labels_of, predictions_of
 from zhbert.report.runs import FineTuningRun, read_runs
 from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
-from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.kinds import KINDS, kind_named
 from zhbert.tasks.metrics import Resampled
 
 
@@ -57,6 +57,10 @@ def difference(run: FineTuningRun, base: FineTuningRun) -> ScoreDifference:
         return answer(None, "scored by other metrics")
     sides = []
     for one in (run, base):
+        try:
+            kind_named(one.kind, str(one.folder))
+        except ZhbertError as error:
+            return answer(None, str(error))
         try:
             sides.append(_resampled(one))
         except (KeyError, TypeError, ValueError, ZhbertError) as error:

@@ -17,14 +17,19 @@ CARDS_FOLDER = Path(__file__).with_name("cards")
 SPLITS = ("train", "dev", "test")
 
 Column = tuple[str | int, ...]
-"""A column's possible names, tried in order; a number counts columns from 0."""
+"""A column's possible names, tried in order; a number counts columns from 0.
+
+In a card, a single name or number stands for a list of one.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Where the examples are: the keys of [data] that every kind of task has.
 
-    A kind adds the keys of its own in a subclass, with their checks.
+    A kind adds the keys of its own in a subclass, with their checks. In a card, a single text
+    stands for a list of one in ``train``, ``dev``, ``test`` and the splits of ``more``; in a
+    subclass, also in every key of the type `Column`.
     """
 
     format: str
@@ -82,7 +87,16 @@ class Data:
         return self.could_be(text)
 
     def completed(self, folder: Path, where: str) -> Self:
-        """These values, completed from other files in ``folder``, such as a list of labels."""
+        """These values, completed from each other or from other files; `check` comes afterwards.
+
+        Labels may be listed in a file in ``folder``, the card's. A kind of texts whose card names
+        its columns by keys of its own returns them here under the keys that `TextKind` reads::
+
+            return dataclasses.replace(self, text=self.first, text_pair=self.second)
+
+        A model folder holds the completed values: completing them again must change nothing.
+        Raises ZhbertError, which begins with ``where``, the card's file.
+        """
         return self
 
     def check(self, where: str) -> None:
@@ -157,7 +171,8 @@ class TaskCard:
     title: str
     """One line: the data set and its question."""
     kind: str
-    """classify, multi_label, regress, tag or span."""
+    """A name in `zhbert.tasks.kinds.KINDS`: classify, multi_label, regress, tag, span, or one that
+    was added."""
     metrics: tuple[str, ...]
     """The first decides which checkpoint and which setting is best."""
     data: Any

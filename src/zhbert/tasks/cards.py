@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,23 @@ from zhbert.config import named_file
 from zhbert.data.sources import check_encoding
 from zhbert.errors import ZhbertError
 from zhbert.files import read_toml
-from zhbert.schema import Hint, build, check_choice, check_value, suggest
+from zhbert.schema import build, check_choice, check_value, suggest
 from zhbert.tasks.card import (
     CARDS_FOLDER,
     SPLITS,
     CardSettings,
+    Column,
     Data,
     Published,
     TaskCard,
 )
-from zhbert.tasks.kinds import KINDS, Kind
+from zhbert.tasks.kinds import KINDS, Kind, kind_named
 from zhbert.tasks.settings import RANGES
 from zhbert.wording import counted, show
 
 FAMILIES = ("bert", "ernie", "small")
 # Fields of TaskCard that are no keys of its file.
 _NO_KEYS = ("name", "path", "families", "written")
-# Keys of [data] of which a single value stands for a list of one.
-_LISTS = ("text", "text_pair", "label", "id", *SPLITS)
 
 
 def card_names() -> list[str]:
@@ -78,11 +78,10 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
     for key in _NO_KEYS:
         if key in table:
             raise ZhbertError(f"{where}: unknown key '{key}'; the card's name is its file's")
-    kind = None
-    if "kind" in table:
-        # Before the rest: what else must be there depends on it.
-        check_choice(table["kind"], tuple(KINDS), f"{where}: kind")
-        kind = KINDS[table["kind"]]
+    # Before the rest: what else must be there depends on it.
+    kind = kind_named(table["kind"], where) if "kind" in table else None
+    if kind is not None:
+        _check_places(kind, table, where)
     section = table.pop("settings", {})
     settings, families = _settings(section, where)
     published = table.pop("published", [])
@@ -90,7 +89,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
         raise ZhbertError(f"{where}: published must be sections, [[published]]")
     if kind is not None and "data" in table:
         table["data"] = _data(kind, table["data"], where)
-    card = build(TaskCard, table, "", where, _hint(kind))
+    card = build(TaskCard, table, "", where, _hint)
     card = dataclasses.replace(
         card,
         name=where.removesuffix(".toml"),
@@ -108,6 +107,14 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
     return card
 
 
+def _check_places(kind: Kind, table: Mapping[str, Any], where: str) -> None:
+    """Refuse keys of [data] outside of it."""
+    own = {item.name for item in dataclasses.fields(TaskCard)}
+    for key in table:
+        if key in _keys(kind) - own:
+            raise ZhbertError(f"{where}: '{key}' belongs in [data]")
+
+
 def _data(kind: Kind, table: Any, where: str) -> Data:
     """The section [data] of a kind; a key of another kind, or of other formats, is a mistake."""
     if not isinstance(table, Mapping):
@@ -118,7 +125,9 @@ def _data(kind: Kind, table: Any, where: str) -> Data:
             raise ZhbertError(
                 f"{where}: data.{key}: is for {' and '.join(of)}, not for kind {kind.name}"
             )
-    values = {key: _listed(key, value) for key, value in table.items()}
+    hints = typing.get_type_hints(kind.data_class)
+    lists = {*SPLITS, *(key for key, hint in hints.items() if hint == Column)}
+    values = {key: _listed(value, key, lists) for key, value in table.items()}
     data: Data = build(kind.data_class, values, "data.", where)
     check_choice(data.format, kind.formats, f"{where}: data.format")
     for key in table:
@@ -134,24 +143,18 @@ def _keys(kind: Kind) -> set[str]:
     return {item.name for item in dataclasses.fields(kind.data_class)}
 
 
-def _listed(key: str, value: Any) -> Any:
+def _listed(value: Any, key: str, lists: Collection[str]) -> Any:
     """A single column or file name stands for a list of one."""
-    if key in _LISTS:
+    if key in lists:
         return [value] if type(value) in (str, int) else value
     if key == "more" and isinstance(value, Mapping):
         return {name: [one] if isinstance(one, str) else one for name, one in value.items()}
     return value
 
 
-def _hint(kind: Kind | None) -> Hint:
-    """For an unknown key: the near one, the section it belongs to, or the list."""
-
-    def hint(key: str, prefix: str, known: Iterable[str]) -> str:
-        if not prefix and kind is not None and key in _keys(kind):
-            return f"; did you mean '{key}' in [data]?"
-        return suggest(key, [name for name in known if name not in _NO_KEYS])
-
-    return hint
+def _hint(key: str, prefix: str, known: Iterable[str]) -> str:
+    """For an unknown key: a similar one, or the list."""
+    return suggest(key, [name for name in known if name not in _NO_KEYS])
 
 
 def check_card(card: TaskCard) -> None:

@@ -352,7 +352,13 @@ def entity_counts(
 # -- together ----------------------------------------------------------------------------------
 
 Metric = Callable[[Any, Any, Sequence[str]], Resampled]
-"""(what is right, what was predicted, the task's labels) -> the metric of any resample."""
+"""A metric, called with what is right, what was predicted (a list of (examples,) each, in the same
+order) and the task's labels. It returns no number but a function, `Resampled`: from weights of
+shape (resamples, examples) to scores of shape (resamples,), in per cent.
+
+`resampled_mean` makes it for a mean over the examples, `of_pairs` for one that needs no labels.
+Before a run is trained, each is tried with the right answers of dev as its predictions.
+"""
 
 
 def of_pairs(metric: Callable[[Any, Any], Resampled]) -> Metric:

@@ -36,7 +36,8 @@ def texts_in(
     Without a ``card`` both are taken, as they come. Raises ZhbertError, with file and line, where
     something is not what the model reads.
     """
-    data = _Form(source, None if card is None else card.data, _plain(kind)).data()
+    own = None if card is None else card.data
+    data = _Form(source, own, _plain(kind) if own is None else own).data()
     if data is not None:
         card = card or TaskCard(title="a text", kind=kind.name, metrics=(), data=data)
         table = dataclasses.replace(card, data=data)
@@ -67,7 +68,8 @@ class _Form:
     source: Source
     own: TableData | None
     """How the task's own files are written, where that is known."""
-    plain: TableData
+    usual: TableData
+    """The same; where it is not known, a plain table."""
 
     def data(self) -> TableData | None:
         """What says how the table is written; None: it is no table, but a text a line."""
@@ -89,7 +91,7 @@ class _Form:
 
     def _plainer(self, form: str, columns: Sequence[str]) -> TableData:
         """A table with the columns text and text_pair, or without the names of its columns."""
-        own, data = self.own, self.own or self.plain
+        own, data = self.own, self.usual
         compares = own is not None and own.pairs
         # "sentence": GLUE's CoLA names its columns in the test set alone.
         if "text" in columns or (form == data.format and "sentence" in columns and not compares):
@@ -151,7 +153,7 @@ class _Form:
             if record is None and self.source.name.lower().endswith((".jsonl", ".json")):
                 raise ZhbertError(f"{self.source}: not JSON lines: write one object a line")
             return list(record or ())
-        return look_at_row(self.source, dataclasses.replace(self.own or self.plain, format=form))
+        return look_at_row(self.source, dataclasses.replace(self.usual, format=form))
 
 
 def _texts(data: TableData) -> list[tuple[str | int, ...]]:

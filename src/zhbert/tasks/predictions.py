@@ -37,6 +37,8 @@ class PredictionFile:
     def ids_of(self, rows: Sequence[PredictionRow], *, drops: bool = False) -> list[str]:
         """The ids of the rows, or those of the examples, in whose order the rows then are.
 
+        Rows without ids of examples are taken in the order of ``gold``, with a remark.
+
         ``drops``: the card leaves rows of ``gold`` out, which may be predicted all the same.
         """
         ids = [row.id for row in rows if row.id is not None]
@@ -50,15 +52,15 @@ class PredictionFile:
             numbers = [str(number) for number in range(len(ids) + 1)]
             if len(ids) != len(examples) or ids not in (numbers[:-1], numbers[1:]):
                 return ids
-            self.remark(
-                f"{self.path.name}: no id is in {self.gold.name}, and they count its rows: taken "
-                "in its order"
-            )
+            why = f"no id is in {self.gold.name}, and they count its rows: taken in its order"
+        else:
+            why = f"no ids in it: its rows are taken in the order of {self.gold.name}"
         if len(rows) != len(examples):
             raise ZhbertError(
                 f"{self.path}: {counted(len(rows), 'prediction')}, but {self.gold} has "
                 f"{counted(len(examples), 'example')}"
             )
+        self.remark(f"{self.path.name}: {why}")
         return [example.id for example in examples]
 
 

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from zhbert.errors import ZhbertError
 from zhbert.files import write_text
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
-from zhbert.tasks.examples import Example, Prediction, Value
-from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.examples import Example, Prediction, Remark, Value
+from zhbert.tasks.kinds import KINDS, Kind
 from zhbert.tasks.metrics import Scores
-from zhbert.tasks.predictions import read_null_odds
+from zhbert.tasks.predictions import PredictionFile, read_null_odds
 from zhbert.tasks.read import read_examples, read_predictions
-from zhbert.wording import counted
+from zhbert.wording import counted, shortly, show
 
 
 def score(
@@ -63,6 +65,30 @@ def prediction_lines(
         }
 
 
+def check_metrics(card: TaskCard, examples: Sequence[Example]) -> None:
+    """Try each metric on what is right, so that a wrong one fails before the training, not after.
+
+    Raises ZhbertError if a metric does not return a function from weights (resamples, examples) to
+    scores (resamples,). A kind that scores in a way of its own is left alone.
+    """
+    kind = KINDS[card.kind]
+    if type(kind).score is not Kind.score:
+        return
+    gold = [example.gold for example in examples]
+    for name in card.metrics:
+        found: Any = kind.metrics[name](gold, gold, card.data.labels)
+        what = "returned"
+        if callable(found):
+            found = found(np.ones((2, len(gold))))
+            what = f"of weights of shape (2, {len(gold)}) is"
+            if np.shape(found) == (2,):
+                continue
+        raise ZhbertError(
+            f"the metric {name} of the kind {kind.name} {what} {shortly(found)}; it must return a "
+            "function from weights (resamples, examples) to scores (resamples,)"
+        )
+
+
 def write_submission(
     card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction], stem: Path
 ) -> Path:
@@ -72,6 +98,54 @@ def write_submission(
     path = stem.with_name(stem.name + suffix)
     write_text(path, writer.text(examples, predictions))
     return path
+
+
+def check_submission(
+    card: TaskCard,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    path: Path,
+    remark: Remark,
+) -> None:
+    """Read a submission for dev back; remark if that gives other predictions or scores."""
+    written = {one.id: found.value for one, found in zip(examples, predictions, strict=True)}
+    file = PredictionFile(card, path, examples, Path("dev"), lambda: examples, remark)
+    try:
+        read = KINDS[card.kind].read_predictions(file)
+        if difference := _difference(card, examples, written, read):
+            remark(f"{path}: 'zhbert score' reads {difference}")
+    except ZhbertError as error:
+        remark(f"'zhbert score' cannot read this submission: {error}")
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        remark(f"{path}: 'zhbert score' cannot read it ({type(error).__name__}: {error})")
+
+
+def _difference(
+    card: TaskCard,
+    examples: Sequence[Example],
+    written: Mapping[str, Value],
+    read: Mapping[str, Value],
+) -> str:
+    """The first difference between predictions; "" if there is none that changes a score."""
+    for id_ in read:
+        if id_ not in written:
+            return f"the id {show(id_)}, which no example has"
+    for id_ in written:
+        if id_ not in read:
+            return f"no prediction for the example {show(id_)}"
+    if all(_as_list(read[id_]) == _as_list(value) for id_, value in written.items()):
+        return ""
+    # CLUENER's lines hold the entities, and not every tag: what differs may score alike.
+    sides = ([side[one.id] for one in examples] for side in (written, read))
+    before, after = (KINDS[card.kind].each(card, examples, side) for side in sides)
+    for place, (id_, value) in enumerate(written.items()):
+        if any(before[name][place] != after[name][place] for name in before):
+            return f"{shortly(read[id_])} for the example {show(id_)}, not {shortly(value)}"
+    return ""
+
+
+def _as_list(value: Value) -> Value:
+    return value if isinstance(value, str | float) else list(value)
 
 
 def report(

@@ -143,7 +143,9 @@ class Kind(ABC):
     ) -> dict[str, PredictionWriter]:
         """The forms that benchmarks accept, by the suffix of the file; a run writes the first.
 
-        `read_predictions` must read them.
+        ``zhbert score`` reads them by `read_predictions`, which must find the ids in them, too: see
+        `zhbert.tasks.prediction_rows` for the forms that it knows for texts. A run reads its
+        submission for dev back and says where that gives other predictions, or none by id.
         """
         return self.writers(card, labels)
 
