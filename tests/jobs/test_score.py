@@ -496,7 +496,7 @@ def test_predictions_given_as_gold_are_told_in_a_short_line(
         ('{"id": 0}\n', "p.tsv:1: no prediction or label; there: id"),
         (json.dumps({f"{n}\n": n for n in range(5_000)}) + "\n", 'the label "0" is not in the'),
         ('{"id": 0, "label"\n', "p.tsv:1: not JSON"),
-        ("[0, 1]\n", "p.tsv: 2 predictions, but"),
+        ('["entailment", "entailment"]\n', "p.tsv: 2 predictions, but"),
         ('{"id": 0, "label": "entailment"}\n{"label": "entailment"}\n', "p.tsv:2: no id, although"),
         ('{"id": 0, "label": ["' + "x" * 500 + '"]}\n', "…"),
     ],

@@ -86,8 +86,8 @@ class TextKind(Kind):
         data: TableData = file.card.data
         rows = file.rows(self.scored_labels(data))
         drops = bool(data.drop_labels)
-        ids = file.ids_of(rows, drops=drops)
         values = [self.predicted(row, data, f"{file.path}:{row.line}") for row in rows]
+        ids = file.ids_of(rows, drops=drops)
         found = dict(zip(ids, values, strict=True))
         if self.scored_labels(data) and any(isinstance(row.value, list) for row in rows):
             file.remark(
