@@ -197,7 +197,7 @@ def test_without_its_script_it_is_unknown(trained: tuple[Path, list[str]]) -> No
 @pytest.mark.usefixtures("kind")
 def test_a_submission_without_ids_that_are_read_is_said(trained: tuple[Path, list[str]]) -> None:
     run, said = trained
-    order = "submission.rank: no ids in it: its rows are taken in the order of dev"
+    order = "submission.rank: no ids found in it: its rows are taken in the order of dev"
     assert [line for line in said if "submission" in line] == [order]
     remarks: list[str] = []
     files = run.with_name("dev.tsv"), run / "seed-0" / "submission.rank"

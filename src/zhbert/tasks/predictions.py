@@ -54,7 +54,7 @@ class PredictionFile:
                 return ids
             why = f"no id is in {self.gold.name}, and they count its rows: taken in its order"
         else:
-            why = f"no ids in it: its rows are taken in the order of {self.gold.name}"
+            why = f"no ids found in it: its rows are taken in the order of {self.gold.name}"
         if len(rows) != len(examples):
             raise ZhbertError(
                 f"{self.path}: {counted(len(rows), 'prediction')}, but {self.gold} has "
