@@ -1,4 +1,4 @@
-"""Rows of different lengths side by side, without padding: what every model here computes on.
+"""Batches of rows of different lengths without padding, the input of all models here.
 
 Shapes: R = rows, T = pieces of all rows together.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Some rows, one after another in each tensor; all tensors lie on one device."""
+    """Rows concatenated in each tensor; all tensors are on one device."""
 
     input_ids: Tensor
     """(T,) int64"""
@@ -25,25 +25,25 @@ class PackedBatch:
     position_ids: Tensor
     """(T,) int64: counted from 0 in every row"""
     cu_seqlens: Tensor
-    """(R + 1,) int32: where each row begins among the pieces, and T (the cumulative lengths)"""
+    """(R + 1,) int32: the cumulative lengths, that is, the start of each row, and T"""
     max_length: int
-    """pieces of the longest row"""
+    """number of pieces in the longest row"""
 
     @property
     def num_rows(self) -> int:
-        """R."""
+        """R"""
         return self.cu_seqlens.shape[0] - 1
 
     @property
     def num_pieces(self) -> int:
-        """T."""
+        """T"""
         return self.input_ids.shape[0]
 
 
 def pack_rows(
     pieces: NDArray[Any], lengths: NDArray[Any], first_lengths: NDArray[Any] | None = None
 ) -> PackedBatch:
-    """Describe rows whose piece ids already stand one after another.
+    """Make a batch from the concatenated piece ids of rows.
 
     >>> batch = pack_rows(np.array([2, 7, 3, 2, 8, 9, 3]), np.array([3, 4]))
     >>> batch.position_ids.tolist(), batch.cu_seqlens.tolist(), batch.max_length
@@ -51,8 +51,9 @@ def pack_rows(
 
     Args:
         pieces: (T,) ids.
-        lengths: (R,) pieces of each row.
-        first_lengths: (R,) pieces of each row's first segment; None: no row has a second one.
+        lengths: (R,) number of pieces in each row.
+        first_lengths: (R,) number of pieces in each row's first segment; None: all rows have only
+            one segment.
     """
     cu_seqlens = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=cu_seqlens[1:])

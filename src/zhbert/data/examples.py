@@ -47,10 +47,10 @@ class ShardLike(Protocol):
         """(documents + 1,) first piece of each document, and the end of the last."""
 
     def sentence_starts(self) -> IntArray:
-        """(sentences,) first piece of each sentence, increasing."""
+        """Return the first piece of each sentence: (sentences,), increasing."""
 
     def line_starts(self) -> IntArray:
-        """(lines,) first piece of each line, increasing."""
+        """Return the first piece of each line: (lines,), increasing."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class FirstLook:
 
     @property
     def sentence(self) -> str:
-        """Return a sentence of the text that is short enough to show."""
+        """A sentence of the text that is short enough to show."""
         if found := _SHOWN.search(self.text):
             return found[1]
         return next(line.strip() for line in self.text.splitlines() if line.strip())[:30]

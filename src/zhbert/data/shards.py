@@ -265,15 +265,15 @@ class Shard:
         self._verified = True
 
     def sentence_starts(self) -> Array:
-        """(sentences,) int64: the start of each sentence in ``pieces``; increasing."""
+        """Return the start of each sentence in ``pieces``: (sentences,) int64, increasing."""
         return self._starts("sentence_starts")
 
     def line_starts(self) -> Array:
-        """(lines,) int64: the start of each line of the input in ``pieces``; increasing."""
+        """Return the start of each input line in ``pieces``: (lines,) int64, increasing."""
         return self._starts("line_starts")
 
     def word_starts(self) -> Array:
-        """(pieces,) bool: ``word_start_bits`` unpacked."""
+        """Unpack ``word_start_bits``: (pieces,) bool."""
         bits = np.unpackbits(self.word_start_bits, count=len(self.pieces), bitorder="little")
         return bits.view(bool)
 
@@ -392,7 +392,7 @@ class Corpus:
 
     @cached_property
     def piece_counts(self) -> Array:
-        """Count each piece in the first 20 M training pieces: (vocabulary,) int64."""
+        """(vocabulary,) int64: the count of each piece in the first 20 M training pieces."""
         counts = np.zeros(self.vocabulary_size, dtype=np.int64)
         left = COUNTED_PIECES
         for shard in self.shards("train"):

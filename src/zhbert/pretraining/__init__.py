@@ -1,1 +1,1 @@
-"""Pretraining: what is learnt, from what, where a run starts, and what it writes."""
+"""Pretraining: its objective, data, starting points, runs and results."""

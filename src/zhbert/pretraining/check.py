@@ -1,4 +1,4 @@
-"""What a recipe would do: its model, memory, operations and epochs, without training."""
+"""Validation of a recipe and estimates of its memory, operations and epochs, without training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zhbert.wording import without_secrets
 from zhbert.zoo.catalogue import find_card
 from zhbert.zoo.origin import is_here
 
-# That of most published models; a corpus says how large its own vocabulary is.
+# The size of most published models' vocabulary, used if no corpus is given.
 DEFAULT_VOCABULARY_SIZE = 21128
 
 
@@ -40,15 +40,15 @@ def check(
     Args:
         recipe: a recipe's name or path.
         overrides: ``key=value`` texts.
-        corpus: a corpus folder, to count its epochs.
+        corpus: a corpus folder, to count the epochs.
 
     Returns:
-        ``values``: every key of the recipe, the model's shape resolved; ``initial_shape``: that of
-        the model to start from, if there is one; ``notes``: remarks, a line each; and numbers by
-        name. Memory and micro-batches are those of training on this machine's CPU in fp32.
+        ``values``: every key of the recipe, with the model's resolved shape; ``initial_shape``: the
+        shape of the model to start from, if any; ``notes``: remarks, one line each; and numbers by
+        name. Memory and micro-batches are for training on this machine's CPU in fp32.
 
     Raises:
-        ZhbertError: whatever ``pretrain`` would refuse in the recipe itself.
+        ZhbertError: ``pretrain`` would not accept the recipe.
     """
     settings = load_recipe(recipe, overrides)
     notes: list[str] = []
@@ -101,7 +101,7 @@ def _costs(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> dict[str,
 def _corpus_sizes(
     folder: str | os.PathLike[str], recipe: Recipe, notes: list[str]
 ) -> tuple[int, int]:
-    """The pieces of a corpus's vocabulary, and of its text to train on."""
+    """Return the numbers of pieces in a corpus's vocabulary and in its training text."""
     from zhbert.data.shards import Corpus
 
     corpus = Corpus.open(Path(folder))
@@ -118,7 +118,7 @@ def _corpus_sizes(
 
 
 def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
-    """The shape of the model to start from; None where there is none, or none yet."""
+    """Return the shape of the model to start from; None if there is none (yet)."""
     if recipe.continue_from:
         former = Path(recipe.continue_from) / "recipe.toml"
         if former.is_file():

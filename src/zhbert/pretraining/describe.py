@@ -1,4 +1,4 @@
-"""What a run tells its user before it begins, and when it fails."""
+"""Messages of a run for the user: before it begins, and if it diverges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zhbert.wording import counted
 
 
 def schedule_warnings(recipe: Recipe, last_step: int) -> Iterator[str]:
-    """A warning for each mistake in the schedule of a run that ends at ``last_step``."""
+    """Yield a warning for each mistake in the schedule of a run that ends at ``last_step``."""
     options = recipe.optimizer
     if options.warmup_steps > last_step:
         yield (
@@ -33,7 +33,7 @@ def schedule_warnings(recipe: Recipe, last_step: int) -> Iterator[str]:
 def describe_run(
     setup: RunSetup, start: Start, loader: GrowingRows, micro_batch_rows: int
 ) -> Iterator[str]:
-    """The model, the data and the stages, a line each."""
+    """Describe the model, the data and the stages, one line each."""
     yield _describe_model(setup, start)
     yield _describe_data(setup, start, loader, micro_batch_rows)
     recipe, info = setup.recipe, setup.corpus.info
@@ -79,7 +79,7 @@ def _describe_data(
 
 
 def after_divergence(setup: RunSetup, kept: list[int]) -> str:
-    """What to do about a loss that is not finite; ``kept`` are the steps that have a checkpoint."""
+    """Return advice after a loss that is not finite; ``kept``: the steps with a checkpoint."""
     gently = "a lower optimizer.learning_rate or a longer optimizer.warmup_steps"
     if not kept:
         return f"nothing was saved yet; begin again with {gently}, and --overwrite"

@@ -1,4 +1,4 @@
-"""What a pretraining run writes into its folder: the recipe, checkpoints, and the final model."""
+"""The files of a pretraining run's folder: the recipe, checkpoints, and the final model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from zhbert.wording import without_secrets
 
 
 def write_beginning(setup: RunSetup, start: Start) -> None:
-    """Write recipe.toml and provenance.json into the run's folder, which this process holds."""
+    """Write recipe.toml and provenance.json to the run's folder, which this process has locked."""
     origin = {
         **provenance(setup.ranks.device, setup.dtype, setup.ranks.world_size),
         "recipe": setup.recipe_file,
@@ -35,7 +35,7 @@ def write_beginning(setup: RunSetup, start: Start) -> None:
 
 
 def checkpoints_of(setup: RunSetup) -> Checkpoints:
-    """The run's own checkpoints."""
+    """Return the run's own checkpoints."""
     return Checkpoints(
         setup.folder.path / "checkpoints", keep=setup.recipe.keep_checkpoints, say=setup.say
     )
@@ -48,7 +48,7 @@ def checkpoint_writer(
     metrics: MetricsFile | None,
     micro_batch_rows: int,
 ) -> Callable[[TrainState], None]:
-    """What writes a checkpoint of a state, in the process that has ``metrics``."""
+    """Return a function that writes a checkpoint of a state, in the process with ``metrics``."""
     checkpoints = checkpoints_of(setup)
     info = {
         "first_step": start.first_step,
@@ -56,14 +56,14 @@ def checkpoint_writer(
         "vocabulary": setup.corpus.fingerprint,
         "corpus": setup.corpus_hash,
         "shape": flatten(start.shape),
-        # Kept only where it was chosen by memory: other micro-batches differ by rounding.
+        # Stored only if it was chosen by memory: results of other micro-batches differ by rounding.
         "micro_batch_rows": 0 if setup.recipe.micro_batch_size else micro_batch_rows,
     }
 
     def save(state: TrainState) -> None:
         if metrics is None:
             return
-        # All shards, read or not: together they decided which rows there are.
+        # All shards, even unread ones, since together they determine the rows.
         for shard in setup.corpus.shards("train"):
             shard.verify()
         metrics.sync()
@@ -74,7 +74,7 @@ def checkpoint_writer(
 
 
 def write_final(setup: RunSetup, model: BertForPreTraining) -> None:
-    """Write the finished model, with its tokenizer, to ``final``."""
+    """Write the finished model and its tokenizer to ``final``."""
     positions = model.config.max_position_embeddings
     with atomic_folder(setup.folder.path / "final") as temporary:
         model.save_pretrained(temporary)

@@ -1,7 +1,7 @@
 """The accuracy of a pretrained model on the masked pieces of a corpus's held-out documents.
 
-The masks are those of every pretraining run's own evaluations (by default ``char`` and ``wwm``), on
-rows of 128 pieces packed from full sentences, so that any model can be compared with any other.
+The masks are the same as in the evaluations of all pretraining runs (by default ``char`` and
+``wwm``), on rows of 128 pieces packed from full sentences, so that all models can be compared.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def masked_accuracy(
     precision: str = "fp32",
     remark: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Measure ``model``, whatever ``zhbert.zoo.locate`` opens, on the corpus folder ``corpus``.
+    """Measure ``model``, in any form that ``zhbert.zoo.locate`` opens, on a corpus folder.
 
     Returns:
-        a line for each masking strategy, with the keys of an evaluation in metrics.jsonl:
+        a dict for each masking strategy, with the keys of an evaluation in metrics.jsonl:
         ``evaluation`` (the strategy), ``masked_lm_accuracy``, ``masked_lm_loss``,
         ``masked_lm_predictions``, ``baseline_accuracy`` (of the most frequent piece).
 
     Raises:
-        ZhbertError: no model, no corpus, nothing held out, or another vocabulary.
+        ZhbertError: there is no model, no corpus or nothing held out, or the vocabularies differ.
     """
     from zhbert.data.shards import Corpus
     from zhbert.zoo import locate
@@ -68,7 +68,7 @@ def masked_accuracy(
         )
     dtype = choose_dtype(precision, ranks.device)
     lines = evaluate(bert, PretrainingObjective(), evaluations_of(masked), 0, dtype, ranks)
-    # Rows of full sentences have no pairs, and a model of any origin has no step.
+    # Rows of full sentences have no pairs, and a model does not have a step.
     return [
         {key: value for key, value in line.items() if not key.startswith(("step", "next_"))}
         for line in lines
@@ -76,7 +76,7 @@ def masked_accuracy(
 
 
 def _open(folder: Path, remark: Callable[[str], None]) -> BertForPreTraining:
-    """The model of a folder; ``remark`` gets a warning if a part that fills masks is untrained."""
+    """Open a folder's model; warn with ``remark`` if a part needed to fill masks is untrained."""
     from zhbert.model.names import OF_PAIRS
     from zhbert.model.pretrained import BertForPreTraining
 

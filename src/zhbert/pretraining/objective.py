@@ -1,4 +1,4 @@
-"""What pretraining teaches: masked pieces, and whether two segments follow each other."""
+"""The objective of pretraining: masked language modelling and next-sentence prediction."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from zhbert.train.loop import EvaluationSet
 
 
 class PretrainingObjective:
-    """The losses of masked language modelling and of sentence pairs, for the training loop.
+    """The losses of masked pieces and of sentence pairs, for the training loop.
 
     Args:
-        sampler: draws the pieces that a training step's softmax is over; None: it is over all.
+        sampler: draws the pieces in a training step's softmax; None: all pieces.
     """
 
     parts = ("masked_lm", "next_sentence")
@@ -28,23 +28,23 @@ class PretrainingObjective:
         self._sampler = sampler
 
     def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
-        """Masked pieces, and rows that are labelled pairs."""
+        """Count the masked pieces and the labelled pairs."""
         pairs = batch.next_sentence_labels
         return len(batch.labels), 0 if pairs is None else len(pairs)
 
     def pieces(self, batch: MaskedBatch) -> int:
-        """All pieces: a batch has no padding."""
+        """Count all pieces; a batch has no padding."""
         return batch.packed.num_pieces
 
     def __call__(
         self, model: torch.nn.Module, batch: MaskedBatch, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(2,) sums of both losses, and (2,) counts of correct predictions."""
+        """Return (2,) sums of both losses, and (2,) counts of correct predictions."""
         assert isinstance(model, BertForPreTraining)
         model.set_dropout_seed(seed, batch.first_row)
         candidates = None
         if self._sampler is not None and model.training:
-            # The seed is the step's: all its micro-batches and ranks draw the same candidates.
+            # All micro-batches and ranks of a step have the same seed and so the same candidates.
             candidates = self._sampler.draw(seed).to(batch.labels.device)
         loss = model.pretraining_loss(
             batch.packed,
@@ -64,14 +64,14 @@ class PretrainingObjective:
 
 
 def candidate_sampler(softmax: SoftmaxSettings, corpus: Corpus) -> CandidateSampler | None:
-    """The sampler that the settings ask for; None where all pieces take part."""
+    """Make the sampler for these settings; None if the softmax is over all pieces."""
     if not 0 < softmax.frequent < corpus.vocabulary_size:
         return None
     return CandidateSampler(corpus.piece_counts, softmax.frequent, softmax.sampled)
 
 
 def evaluations_of(masked: Iterable[MaskedRows]) -> list[EvaluationSet[MaskedBatch]]:
-    """Held-out rows as the training loop evaluates them."""
+    """Convert held-out rows to evaluation sets of the training loop."""
     return [
         EvaluationSet(rows.strategy, rows.batches, {"baseline_accuracy": rows.baseline_accuracy})
         for rows in masked

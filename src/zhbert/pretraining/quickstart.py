@@ -1,8 +1,8 @@
-"""The stages of `zhbert quickstart`: a model learns a user's text, compared before and after.
+"""The stages of `zhbert quickstart`: train a model on a user's text; compare before and after.
 
-A `Quickstart` is used in the order of its methods. It goes on from a model by the recipe
-``quickstart``, or from random weights by ``quickstart-scratch``; what the recipes leave open, such
-as the number of steps, is chosen by the amount of text and the size of the model.
+The methods of a `Quickstart` are called in their order. It continues from a model with the recipe
+``quickstart``, or starts from random weights with ``quickstart-scratch``; the number of steps and
+other settings depend on the amount of text and the size of the model.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
 SCRATCH = "scratch"
 
-# A small text leaves few documents aside at the usual 1 %: too few to measure anything.
+# The usual 1 % of a small text is too few documents for an evaluation.
 HELD_OUT = 0.1
-# Where documents are few and unlike in length, chance sets another share aside: it must lie here.
+# The held-out share varies if documents are few and of different lengths; these are its limits.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.03, 0.4
 
-# Masked sentences that are filled.
+# Number of masked sentences to fill.
 SHOWN = 5
 
-# A model that goes on learns a text by heart in more passes than these.
+# In more passes than these, a pretrained model memorises a text.
 PASSES = 8
-# From scratch a model needs more. Beyond so many passes it learns short rows by heart, and fewer
+# From scratch a model needs more. In more passes than these it memorises short rows, and fewer
 # steps of long rows are better.
 PASSES_FROM_SCRATCH = 40
 _WITH_LITTLE_TEXT = ("steps=400", "rows.warmup_share=[0.0]", "evaluate_every=100")
 
-# The recipe's steps and learning rate suit a model of this size. A larger one gets the steps that
-# take as long on a CPU, and the lower rate that large models need.
+# The recipe's steps and learning rate suit a model of this size. A larger model gets the number of
+# steps that takes as long on a CPU, and the lower rate that large models need.
 _RECIPE_SIZE = Workload(
     hidden_size=256,
     num_hidden_layers=4,
@@ -78,10 +78,10 @@ class HeldOutScore:
     """Held-out accuracies, 0 to 1, with masks of one kind."""
 
     before: float | None
-    """None: the model was not measured before, as its weights were random."""
+    """None: the weights were random, so the model was not evaluated before."""
     after: float
     baseline: float
-    """That of always guessing the most frequent piece."""
+    """The accuracy of always guessing the most frequent piece."""
     predictions: int
 
     @property
@@ -91,12 +91,12 @@ class HeldOutScore:
 
     @property
     def better(self) -> bool:
-        """Whether it beats the reference, by however little."""
+        """True if it beats the reference by any amount."""
         return self.after > self.reference
 
     @property
     def worse(self) -> bool:
-        """Whether it is below the reference by more than two standard errors."""
+        """True if it is below the reference by more than two standard errors."""
         p, q = self.after, self.reference
         return q - p > 2 * math.sqrt((p * (1 - p) + q * (1 - q)) / max(1, self.predictions))
 
@@ -106,19 +106,19 @@ class Quickstart:
     """One quickstart, stage by stage."""
 
     folder: Path
-    """The run folder; the corpus lies beside it, in FOLDER-corpus."""
+    """The run folder; the corpus is in FOLDER-corpus."""
     texts: Sequence[str | Path] = (SAMPLE,)
     source: str = DEFAULT
-    """The model to go on with, or ``scratch``."""
+    """The model to continue from, or ``scratch``."""
     resume: bool = False
     overwrite: bool = False
     overrides: Sequence[str] = ()
     """``key=value`` texts for the recipe."""
     reading: ReadOptions = field(default_factory=ReadOptions)
     say: Callable[[str], None] = lambda line: None
-    """Takes remarks."""
+    """Called with each remark."""
     quiet: bool = True
-    """No progress on stderr while a model is fetched."""
+    """Show no progress on stderr while a model is downloaded."""
 
     def __post_init__(self) -> None:
         self.corpus_folder = Path(f"{self.folder}-corpus")
@@ -126,15 +126,16 @@ class Quickstart:
         self.recipe = "quickstart-scratch" if self.scratch else "quickstart"
         self.tokenizer = Tokenizer.default()
         self.model: BertForMaskedLM | None = None
-        """The model to go on with, once `open` has read it."""
+        """The model to continue from, after `open` has read it."""
         self._model_folder: Path | None = None
 
     # -- before any work -------------------------------------------------------------------------
 
     def open(self) -> FirstLook:
-        """Check folders, recipe, text and model, and open the model; return the look at the text.
+        """Check folders, recipe, text and model, and open the model; return the checked text.
 
-        Raises ZhbertError for all that can be wrong before any work is done.
+        Raises:
+            ZhbertError: any of them is not usable.
         """
         self._check_folders()
         evaluation = load_recipe(self.recipe, self.overrides).evaluation
@@ -179,7 +180,7 @@ class Quickstart:
 
     def _open_model(self, folder: Path) -> BertForMaskedLM:
         with warnings.catch_warnings():
-            # What this would warn of is an error here.
+            # Conditions that this would warn of are errors here.
             warnings.simplefilter("ignore")
             model, _ = open_mask_filler(folder)
         if (head := model.loading.masked_words_head) not in ("trained", "unclear"):
@@ -192,7 +193,7 @@ class Quickstart:
     # -- the stages ------------------------------------------------------------------------------
 
     def mask(self, sentence: str) -> MaskedText:
-        """A sentence under masks of all strategies, of which chance leaves none without a mask."""
+        """Mask a sentence by all strategies, with a seed that gives each of them a mask."""
         segmenter = load_segmenter("jieba")
         drawn = [mask_text(sentence, self.tokenizer, segmenter, seed=seed) for seed in range(9)]
         masked = (one for one in drawn if all(masks.predicted for masks in one.masks.values()))
@@ -201,9 +202,9 @@ class Quickstart:
     def prepare(
         self, progress_bar: Callable[[], AbstractContextManager[PrepareProgress | None]]
     ) -> tuple[Corpus, dict[str, Any] | None]:
-        """The text as a corpus, and what `prepare` reported; None where it had been made before.
+        """Make the text's corpus; return it and `prepare`'s report (None if it existed already).
 
-        A text without blank lines would be one document: then each line is one.
+        In a text without blank lines, which would be one document, each line is a document.
         """
         if self.resume and (self.corpus_folder / "corpus.json").is_file():
             corpus = Corpus.open(self.corpus_folder)
@@ -241,7 +242,7 @@ class Quickstart:
         )
 
     def plan(self, corpus: Corpus) -> list[str]:
-        """The overrides of the recipe: where to start, how long so much text is good for."""
+        """Choose overrides of the recipe: the model to start from, and steps to suit the text."""
         recipe, given = (load_recipe(self.recipe, more) for more in ((), self.overrides))
         rows = corpus.info["totals"]["train"]["pieces"] / recipe.sequence_length
         if self.model is None:
@@ -268,13 +269,13 @@ class Quickstart:
         ]
 
     def clozes(self, corpus: Corpus) -> Sequence[Cloze]:
-        """Sentences of the held-out documents, each with a word masked."""
+        """Return sentences of the held-out documents, each with one word masked."""
         return held_out_clozes(corpus, SHOWN)
 
     def fill_before(
         self, corpus: Corpus, overrides: Sequence[str], clozes: Sequence[Cloze]
     ) -> list[Filled]:
-        """The masks filled by the model, or by the random weights, with which training begins."""
+        """Fill the masks with the initial model or the initial random weights."""
         return self._fill(self.model or self._untrained(corpus, overrides), clozes)
 
     def _untrained(self, corpus: Corpus, overrides: Sequence[str]) -> BertForPreTraining:
@@ -290,7 +291,7 @@ class Quickstart:
         return fill(model.eval(), self.tokenizer, [cloze.text for cloze in clozes])
 
     def train(self, overrides: Sequence[str], *, quiet: bool = True) -> PretrainingResult:
-        """Train; ``quiet`` as in `pretrain`."""
+        """Train the model; ``quiet`` as in `pretrain`."""
         return pretrain(
             self.recipe,
             self.corpus_folder,
@@ -302,13 +303,13 @@ class Quickstart:
         )
 
     def fill_after(self, result: PretrainingResult, clozes: Sequence[Cloze]) -> list[Filled]:
-        """The masks filled by the trained model."""
+        """Fill the masks with the trained model."""
         assert result.final is not None
         return self._fill(open_mask_filler(result.final)[0], clozes)
 
 
 def scores_of(result: PretrainingResult) -> dict[str, HeldOutScore]:
-    """By masking strategy, how a finished run's model scores, and how it did when it began."""
+    """Return a finished run's final and initial scores, by masking strategy."""
     lines = [line for _, line in json_lines(result.folder / "metrics.jsonl")]
     evaluations = [line for line in lines if line and "evaluation" in line]
     before = {
@@ -331,7 +332,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_enough(corpus: Corpus) -> bool:
-    """Whether there is something to measure on, and something to learn from."""
+    """Return True if there is enough text both for evaluation and for training."""
     train, held_out = (corpus.info["totals"][split] for split in ("train", "held_out"))
     share = held_out["pieces"] / (train["pieces"] + held_out["pieces"])
     enough = 2 if corpus.info["options"]["documents"] == "blank" else 1

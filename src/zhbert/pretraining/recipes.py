@@ -1,4 +1,4 @@
-"""The recipes that ship with the package, as files to copy and in a line each."""
+"""The recipes that ship with the package: copying and describing them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from zhbert.folders import check_file
 
 
 def copy_recipe(name: str, to: str | Path | None = None) -> Path:
-    """Copy a recipe's file, to ``to`` or into that folder (the current one), and return its path.
+    """Copy a recipe's file to the file or folder ``to`` (default: here); return its path.
 
-    Raises ZhbertError where a file is there already.
+    Raises:
+        ZhbertError: the file exists already.
     """
     source = recipe_path(name)
     target = Path(to) if to else Path(source.name)
@@ -25,7 +26,7 @@ def copy_recipe(name: str, to: str | Path | None = None) -> Path:
 
 
 def describe_recipe(name: str) -> dict[str, Any]:
-    """A recipe's name, its first comment line, and the values that tell it apart."""
+    """Return a recipe's name, its first comment line, and its most important values."""
     text = recipe_path(name).read_text(encoding="utf-8")
     recipe = load_recipe(name)
     first = text.split("\n", 1)[0]

@@ -1,4 +1,4 @@
-"""`zhbert.pretrain`: train a masked language model by a recipe."""
+"""`zhbert.pretrain`: training of a masked language model with a recipe."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ def pretrain(
     tensorboard: bool = False,
     quiet: bool = True,
 ) -> PretrainingResult:
-    """Train by ``recipe`` on the corpus folder ``corpus`` and write the run folder ``out``.
+    """Train with ``recipe`` on the corpus folder ``corpus`` and write the run folder ``out``.
 
     Args:
         recipe: a recipe's name or path, or a Recipe.
-        corpus: what ``prepare`` made.
-        out: the run folder. It must not exist yet, except with ``resume`` or ``overwrite``.
+        corpus: a folder made by ``prepare``.
+        out: the run folder. It must not exist, except with ``resume`` or ``overwrite``.
         overrides: ``key=value`` texts.
-        resume: go on from the newest complete checkpoint in ``out``. The overrides that the run was
-            begun with are remembered.
+        resume: resume from the newest complete checkpoint in ``out``, with the overrides of the
+            original run.
         overwrite: remove ``out`` first, if it is a run folder.
         tensorboard: write event files to ``out/tensorboard``.
-        quiet: neither remarks nor progress on stderr.
+        quiet: show no remarks and no progress on stderr.
 
     Raises:
-        ZhbertError: anything that is wrong with the recipe, the corpus or the folders; a loss that
-            is not finite.
+        ZhbertError: the recipe, the corpus or a folder is not usable, or the loss is not finite.
     """
     if resume and overwrite:
         raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
-    # It takes a second to import torch: what is wrong with folders and recipes is said before.
+    # Folders and recipes are checked before torch is imported, which takes a second.
     folder = RunFolder(
         path=Path(out),
         what="a run folder",
@@ -66,8 +65,8 @@ def pretrain(
 
     from zhbert.data.shards import Corpus
 
-    # Of several processes, one that lacks the corpus says so only when all have joined: those that
-    # wait for it to join would not hear of it.
+    # One of several processes must not fail for lack of the corpus before all are connected: the
+    # others would wait for its connection.
     opened = None if "RANK" in os.environ else Corpus.open(Path(corpus))
 
     from zhbert.pretraining.setup import RunSetup
@@ -94,8 +93,8 @@ def pretrain(
 
 
 def _check(folder: RunFolder) -> None:
-    """ZhbertError where the run's folder may not be written, or holds no run to resume."""
-    # Of several processes the first one makes the folder, perhaps before the others look.
+    """Raise ZhbertError if the run's folder may not be written or has no run to resume."""
+    # The first of several processes makes the folder, perhaps before the others check it.
     if not folder.goes_on and int(os.environ.get("RANK", "0")):
         return
     folder.check()
@@ -106,14 +105,14 @@ def _check(folder: RunFolder) -> None:
 
 
 def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:
-    """The files and folders that the run is made from, by name."""
+    """Return the input files and folders of the run, by name."""
     named = {"initial model": recipe.initial_model, "earlier phase": recipe.continue_from}
     there = {what: Path(name) for what, name in named.items() if name and Path(name).exists()}
     return {"corpus": corpus, **there}
 
 
 def _as_table(recipe: Recipe) -> dict[str, Any]:
-    """A Recipe as the table that ``parse_recipe`` reads: unset keys left out."""
+    """Convert a Recipe to the table that ``parse_recipe`` reads, without unset keys."""
     return dataclasses.asdict(
         recipe,
         dict_factory=lambda pairs: {

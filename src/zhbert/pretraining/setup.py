@@ -1,4 +1,4 @@
-"""What every part of a pretraining run looks at: its recipe, corpus, folder and processes."""
+"""The set-up of a pretraining run: its recipe, corpus, folder and processes."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from zhbert.train.distributed import Ranks
 
 @dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """One run, before it begins."""
+    """The settings and resources of one run."""
 
     recipe: Recipe
     recipe_file: str
     """The name of the recipe's file, for errors."""
     overrides: list[str]
-    """Everything that was overridden in it, as ``key=value``."""
+    """All its overrides, as ``key=value``."""
     corpus: Corpus
     folder: RunFolder
     ranks: Ranks
     say: Callable[[str], None]
-    """Takes remarks for the user."""
+    """Called with each remark for the user."""
     quiet: bool
-    """No progress on stderr."""
+    """Show no progress on stderr."""
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The corpus's."""
+        """The corpus's tokenizer."""
         return self.corpus.tokenizer()
 
     @cached_property
     def corpus_hash(self) -> str:
-        """The SHA-256 of what corpus.json says, the shards' checksums included."""
+        """The SHA-256 of corpus.json's content, which includes the shards' checksums."""
         return hashlib.sha256(json.dumps(self.corpus.info, sort_keys=True).encode()).hexdigest()
 
     @property
     def resumes(self) -> bool:
-        """Whether a run that was interrupted goes on."""
+        """True if an interrupted run is resumed."""
         return self.folder.goes_on
 
     @cached_property
@@ -57,5 +57,5 @@ class RunSetup:
         return choose_dtype(self.recipe.precision, self.ranks.device)
 
     def workload(self, shape: ModelShape) -> Workload:
-        """The sizes that decide memory and operations; ``shape`` is resolved."""
+        """Return the sizes that determine memory and operations; ``shape`` is resolved."""
         return Workload.of_recipe(self.recipe, shape, self.corpus.vocabulary_size)

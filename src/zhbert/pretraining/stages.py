@@ -13,23 +13,23 @@ from zhbert.pretraining.setup import RunSetup
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps of short rows: as many pieces a step as later, in more rows."""
+    """Steps of short rows: more rows per step, with the same number of pieces as later."""
 
     end: int
-    """The step at which it ends, counted from the run's first."""
+    """The step at which it ends, counted from the start of the run."""
     length: int
-    """The longest row in pieces."""
+    """The maximum length of a row in pieces."""
     rows: int
-    """Rows of a step."""
+    """Number of rows in a step."""
     times: int
-    """How many of them there are for each row of the full length."""
+    """Number of short rows per row of the full length."""
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
-    """The recipe's stages of short rows, in order.
+    """Return the recipe's stages of short rows, in order.
 
-    A stage is left out if its length is more than half of the full one, or if its share of the
-    steps is less than one. A later phase has none.
+    A stage is left out if its length is more than half of the full length, or if its share of the
+    steps is less than one step. A later phase has none.
 
     >>> from zhbert.config import load_recipe
     >>> stages_of(load_recipe("tiny", ["rows.warmup_share=0.5", "steps=10", "batch_size=8"]))
@@ -46,13 +46,13 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 
 
 def training_rows(setup: RunSetup, micro_batch_rows: int, done: int) -> GrowingRows:
-    """What this process trains on after ``done`` steps of the run.
+    """Make the loader of this process's training rows after ``done`` steps of the run.
 
     Args:
         setup: the run.
-        micro_batch_rows: rows of the full length in a micro-batch; short rows make micro-batches of
-            as many pieces.
-        done: the steps of this run, without those of an earlier phase.
+        micro_batch_rows: rows of the full length in a micro-batch; micro-batches of short rows
+            have as many pieces.
+        done: completed steps of this run, without those of an earlier phase.
     """
     recipe = setup.recipe
     short = [

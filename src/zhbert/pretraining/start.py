@@ -1,4 +1,4 @@
-"""Where a run begins: at random weights, a model, an earlier phase, or its own last checkpoint."""
+"""The start of a run: random weights, a model, an earlier phase, or its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from zhbert.wording import counted, without_secrets
 from zhbert.zoo import locate
 from zhbert.zoo.catalogue import find_card
 
-# The keys that may change when a run is resumed: they do not decide what was computed so far. More
-# steps stretch a schedule that ends with the run, and that is said.
+# The keys that may change when a run is resumed, since they do not affect the steps so far. More
+# steps stretch a schedule that ends with the run, which is reported.
 FREE_ON_RESUME = {
     "steps", "micro_batch_size", "precision", "compile", "keep_checkpoints", "checkpoint_every",
     "evaluate_every", "threads", "evaluation.rows", "evaluation.strategies",
@@ -41,27 +41,28 @@ FREE_ON_RESUME = {
 
 @dataclass
 class Start:
-    """Where a run begins."""
+    """The starting point of a run."""
 
     shape: ModelShape
-    """Resolved."""
+    """The model's resolved shape."""
     model: BertForPreTraining
     checkpoint: TrainingCheckpoint | None = None
-    """What ``model`` was read from, with the optimiser's state; None at the first phase's start."""
+    """The source of ``model`` and the optimiser's state; None at the start of a first phase."""
     state: TrainState = BEGINNING
     first_step: int = 0
-    """The step at which this run, or phase, began."""
+    """The step at which this run or phase began."""
 
     @property
     def done(self) -> int:
-        """Steps of this run that are done."""
+        """Completed steps of this run."""
         return self.state.step - self.first_step
 
 
 def begin(setup: RunSetup) -> Start:
-    """The start that the recipe names, or the newest checkpoint of a run that is resumed.
+    """Return the start given by the recipe, or the newest checkpoint of a resumed run.
 
-    Raises ZhbertError where that does not exist, or does not fit the recipe or the corpus.
+    Raises:
+        ZhbertError: it does not exist, or does not fit the recipe or the corpus.
     """
     if setup.resumes and (start := _resumed(setup)):
         return start
@@ -74,7 +75,7 @@ def begin(setup: RunSetup) -> Start:
 
 
 def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
-    """The random weights at which a run begins that starts from no other model."""
+    """Make the random weights of a run that does not start from another model."""
     model = BertForPreTraining(config, seed=recipe.seed)
     if recipe.initial_weights == "scaled":
         model.scale_initial_weights(corpus.piece_counts)
@@ -106,7 +107,7 @@ def _from_model(setup: RunSetup) -> Start:
 
 
 def _initial_folder(setup: RunSetup, name: str) -> Path:
-    """The folder of the model to start from; a known name is fetched."""
+    """Return the folder of the model to start from; download it if it is a known name."""
     path = Path(name)
     where = f"{setup.recipe_file}: initial_model = {name}"
     if (path / "final").is_dir() and not (path / "config.json").is_file():
@@ -116,13 +117,13 @@ def _initial_folder(setup: RunSetup, name: str) -> Path:
         )
     card = find_card(path.name)
     if card is not None and not path.exists() and find_card(name) is None:
-        # models/rbt3 has the form of an id on a hub, but is meant as a folder.
+        # models/rbt3 looks like a hub id but means a folder.
         raise ZhbertError(
             f"{where}: no such folder; 'zhbert download {card.name} --out {name}' makes it, or "
             f"take the model by its name: initial_model={card.name}"
         )
     try:
-        # The first process fetches it; the others then find it.
+        # The first process downloads it; then the others find it.
         setup.ranks.on_first(lambda: locate(name, quiet=setup.quiet))
         return locate(name)
     except ZhbertError as error:
@@ -141,7 +142,7 @@ def _set_dropout(model: BertForPreTraining, shape: ModelShape) -> None:
     if wanted == (config.hidden_dropout_prob, config.attention_probs_dropout_prob):
         return
     config.hidden_dropout_prob, config.attention_probs_dropout_prob = wanted
-    # The layers read their rates when they are built.
+    # Layers read their rates when they are constructed.
     fresh = BertForPreTraining(config)
     for name, module in model.named_modules():
         if hasattr(module, "rate"):
@@ -152,7 +153,7 @@ def _set_dropout(model: BertForPreTraining, shape: ModelShape) -> None:
 
 
 def _resumed(setup: RunSetup) -> Start | None:
-    """The run's newest checkpoint; None if the run ended before its first one."""
+    """Return the run's newest checkpoint; None if the run ended before its first one."""
     folder, recipe = setup.folder.path, setup.recipe
     former = load_recipe(folder / "recipe.toml")
     changes = allowed_changes(recipe, former, folder)
@@ -178,16 +179,16 @@ def _resumed(setup: RunSetup) -> Start | None:
 
 
 def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
-    """The changes of a resumed run's recipe, a line each; ZhbertError for one that may not be."""
+    """Describe a resumed run's recipe changes, one line each; raise ZhbertError if forbidden."""
     recipe = dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model))
     lines = []
     for key, (value, was) in changed_settings(recipe, former).items():
-        # In the run's own recipe.toml each key of [model] is resolved.
+        # In the run's recipe.toml all keys of [model] are resolved.
         if key.startswith("model.") and value is None:
             continue
         if key not in FREE_ON_RESUME:
             way = f"continue_from={folder} takes this one's state along"
-            if key == "optimizer.name":  # another optimiser has no use for this one's state
+            if key == "optimizer.name":  # the state fits this optimiser only
                 way = f"initial_model={folder / 'final'} takes its weights along"
             raise ZhbertError(
                 f"--resume: {key} = {value!r}, but {folder} was begun with {was!r}; change it "
@@ -244,7 +245,7 @@ def _from_checkpoint(
 ) -> Start:
     info = checkpoint.info
     model = BertForPreTraining(_configuration(setup, shape), seed=setup.recipe.seed)
-    # DistributedDataParallel gives the other processes the first one's weights.
+    # DistributedDataParallel copies the first process's weights to the others.
     if setup.ranks.first:
         load_model_state(model, current_names(checkpoint.tensors("model")), checkpoint.path)
     state = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
@@ -252,7 +253,7 @@ def _from_checkpoint(
 
 
 def _configuration(setup: RunSetup, shape: ModelShape) -> BertConfig:
-    """The configuration of a new model; ZhbertError where memory cannot hold it."""
+    """Return the configuration of a new model; raise ZhbertError if it exceeds the memory."""
     config = BertConfig(
         vocab_size=setup.corpus.vocabulary_size,
         pad_token_id=setup.tokenizer.pad_id,

@@ -1,4 +1,4 @@
-"""One pretraining run, from its first check to its final model."""
+"""A pretraining run, from its first check to its final model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from zhbert.train.signals import write_notice
 
 
 def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> PretrainingResult:
-    """Train as ``setup`` says; the run's folder is held until ``held`` is closed."""
+    """Train with ``setup``; the run's folder is locked until ``held`` is closed."""
     recipe, ranks = setup.recipe, setup.ranks
     prepare_threads(recipe.threads)
     if tensorboard:
@@ -90,7 +90,7 @@ def _micro_batch_rows(setup: RunSetup, start: Start) -> int:
         return min(recipe.micro_batch_size, rows)
     hardware = Hardware.of(ranks.device, setup.dtype, ranks.world_size)
     most = micro_batch_rows(rows, setup.workload(start.shape), hardware)
-    # A run that goes on on another machine stays the same to the bit, if that has the memory.
+    # A run resumed on another machine is identical to the bit, if that has enough memory.
     info = start.checkpoint.info if setup.resumes and start.checkpoint else {}
     return min(info.get("micro_batch_rows") or most, most)
 
@@ -114,10 +114,10 @@ def _evaluations(setup: RunSetup, batch_size: int) -> list[EvaluationSet[MaskedB
 
 
 def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
-    """Put the model on its device and compile it; return its optimiser, resumed if there is one."""
+    """Move the model to its device and compile it; return its optimiser, with any saved state."""
     recipe, ranks, model = setup.recipe, setup.ranks, start.model
     if recipe.rows.builder != "pairs":
-        # Nothing trains them, and DDP waits for the gradient of every trained parameter.
+        # They are not trained, and DDP waits for the gradient of every trainable parameter.
         model.pooler.requires_grad_(False)
         model.nsp_head.requires_grad_(False)
     model.to(ranks.device)
@@ -160,7 +160,7 @@ def _loop_settings(setup: RunSetup, last_step: int) -> LoopSettings:
 
 
 def _open_folder(setup: RunSetup, start: Start, held: ExitStack) -> None:
-    """Hold the run's folder and write its beginning, now that everything it needs is there."""
+    """Lock the run's folder and write its first files, after all requirements were checked."""
     held.enter_context(setup.folder.held())
     write_beginning(setup, start)
 
@@ -168,7 +168,7 @@ def _open_folder(setup: RunSetup, start: Start, held: ExitStack) -> None:
 def _sinks(
     setup: RunSetup, start: Start, last_step: int, tensorboard: bool
 ) -> tuple[MetricsFile | None, list[Sink]]:
-    """Where the first process writes the log's lines, metrics.jsonl first; None in the others."""
+    """Open the sinks of the log, metrics.jsonl first, in the first process; none in others."""
     if not setup.ranks.first:
         return None, []
     after = start.state.step if setup.resumes else None
@@ -184,14 +184,14 @@ def _sinks(
 def _best(
     setup: RunSetup, start: Start, evaluations: list[EvaluationSet[MaskedBatch]]
 ) -> KeepBest | None:
-    """What keeps the best weights, if the recipe says so and anything is evaluated."""
+    """Return the keeper of the best weights, if the recipe has one and there are evaluations."""
     if not (setup.recipe.evaluation.keep_best and evaluations):
         return None
     return KeepBest(setup.folder.path / "best", start.model, len(evaluations), start.state.step)
 
 
 def _evaluated(setup: RunSetup, start: Start, metrics: MetricsFile | None) -> frozenset[str] | None:
-    """The evaluations of the first step that the log holds; None: the first step has none."""
+    """Return the first step's evaluations in the log; None: the first step has none."""
     evaluated = setup.ranks.on_first(lambda: metrics.evaluated if metrics else frozenset())
     recipe = setup.recipe
     measures_start = recipe.evaluation.keep_best and bool(recipe.initial_model)
@@ -215,7 +215,7 @@ def _train(setup: RunSetup, trainer: Trainer[MaskedBatch]) -> Outcome:
 def _finish(
     setup: RunSetup, model: BertForPreTraining, outcome: Outcome, best: KeepBest | None
 ) -> PretrainingResult:
-    """Write the final model of a run that is complete: the last weights, or the best ones."""
+    """Write the final model of a complete run: the last weights or the best ones."""
     kept, evaluations = outcome.step, outcome.evaluations
     if setup.ranks.first and not outcome.signal:
         if best and (found := best.best()):

@@ -1,1 +1,1 @@
-"""Optimisers, the training loop, checkpoints and logs; knows neither BERT nor Chinese."""
+"""Optimisers, the training loop, checkpoints and logs; independent of BERT and of Chinese."""

@@ -1,7 +1,7 @@
-"""Training checkpoints: RUN/checkpoints/step-000123/, each written completely or not at all.
+"""Training checkpoints, RUN/checkpoints/step-000123/, each written atomically.
 
-A checkpoint is a folder of safetensors files and ``checkpoint.json``, which holds their checksums
-and is written last. The newest few are kept.
+A checkpoint is a folder of safetensors files and ``checkpoint.json``, which contains their
+checksums and is written last. Only the newest few are kept.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class TrainingCheckpoint:
 
     @property
     def step(self) -> int:
-        """The number of optimiser steps done."""
+        """The number of completed optimiser steps."""
         return int(self.info["step"])
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors saved under ``name`` ("model", "optimizer"), on the CPU."""
+        """Read the tensors saved under ``name`` ("model", "optimizer") to the CPU."""
         return load_file(self.path / f"{name}.safetensors")
 
 
@@ -56,8 +56,8 @@ class Checkpoints:
 
     Args:
         folder: the run's folder of checkpoints; it need not exist.
-        keep: how many of the newest stay when another is saved.
-        say: gets a line about each checkpoint that is damaged and skipped.
+        keep: how many of the newest to keep when another is saved.
+        say: called with a line about each damaged checkpoint, which is skipped.
     """
 
     def __init__(
@@ -66,22 +66,23 @@ class Checkpoints:
         self.folder, self.keep, self.say = folder, keep, say
 
     def steps(self) -> list[int]:
-        """The steps that have a folder, whether complete or not, in ascending order."""
+        """Return the steps that have a folder, complete or not, in ascending order."""
         if not self.folder.is_dir():
             return []
         matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
-        """The folder of a step's checkpoint."""
+        """Return the folder of a step's checkpoint."""
         return self.folder / f"step-{step:06d}"
 
     def save(
         self, step: int, groups: Mapping[str, Mapping[str, Tensor]], info: Mapping[str, Any]
     ) -> Path:
-        """Write one checkpoint atomically, then remove those that are older than the kept ones.
+        """Write one checkpoint atomically, then remove all but the newest ``keep``.
 
-        Raises ZhbertError where the disk is full or not writable; older checkpoints then stay.
+        Raises:
+            ZhbertError: the disk is full or not writable; older checkpoints then stay.
         """
         path = self.path(step)
         try:
@@ -103,7 +104,7 @@ class Checkpoints:
         return path
 
     def newest(self) -> TrainingCheckpoint | None:
-        """The newest checkpoint whose files are all there and unchanged, or None."""
+        """Return the newest checkpoint whose files are complete and unchanged, or None."""
         for step in reversed(self.steps()):
             try:
                 return _complete(self.path(step))
@@ -132,16 +133,16 @@ class Checkpoints:
 
 
 class KeepBest:
-    """A sink of the log's lines that keeps, on disk, the weights that evaluated best.
+    """A log sink that keeps the weights with the best evaluation on disk.
 
-    Those with the lowest masked language modelling loss, as the mean over the evaluations of a
-    step. The lines of a step's evaluations come before the next step changes the model.
+    The best weights have the lowest masked language modelling loss, averaged over the evaluations
+    of a step. The lines of a step's evaluations are written before the next step changes the model.
 
     Args:
-        folder: where the one checkpoint stands.
+        folder: the folder of the one kept checkpoint.
         model: the model that is trained.
-        evaluations: how many there are at a step.
-        after: the step that the run goes on from. What was kept of later steps is removed.
+        evaluations: number of evaluations per step.
+        after: the step from which the run resumes; a kept checkpoint of a later step is removed.
     """
 
     def __init__(self, folder: Path, model: torch.nn.Module, evaluations: int, after: int) -> None:
@@ -153,7 +154,7 @@ class KeepBest:
         self._lowest = float(best.info["loss"]) if best else math.inf
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Take one line; after a step's last evaluation, keep the weights if they are the best."""
+        """Read one line; after a step's last evaluation, keep the weights if they are the best."""
         if "evaluation" not in line:
             return
         others = [one for one in self._lines if one["step"] == line["step"]]
@@ -168,15 +169,15 @@ class KeepBest:
             self._kept.save(line["step"], {"model": model_state(self._model)}, info)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
     def best(self) -> TrainingCheckpoint | None:
-        """The kept checkpoint: tensors "model", and in its info the lines, "evaluations"."""
+        """Return the kept checkpoint: tensors "model", and in its info the lines, "evaluations"."""
         return self._kept.newest()
 
 
 def _complete(path: Path) -> TrainingCheckpoint:
-    """The checkpoint in a folder; ZhbertError, saying why, where it cannot be used."""
+    """Open the checkpoint in a folder; raise ZhbertError with the reason if it cannot be used."""
     if not (path / "checkpoint.json").exists():
         raise ZhbertError("incomplete (no checkpoint.json)")
     try:
@@ -197,7 +198,7 @@ def _complete(path: Path) -> TrainingCheckpoint:
 
 
 def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; a tensor that is shared comes once."""
+    """Return parameters and persistent buffers by name; a shared tensor is included once."""
     state: dict[str, Tensor] = dict(model.named_parameters())
     lasting = model.state_dict(keep_vars=True)
     state.update((name, value) for name, value in model.named_buffers() if name in lasting)
@@ -205,7 +206,11 @@ def model_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def load_model_state(model: torch.nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
-    """Copy a state of `model_state` into the model; ZhbertError where names or shapes differ."""
+    """Copy a state of `model_state` into the model.
+
+    Raises:
+        ZhbertError: names or shapes differ.
+    """
     mine = model_state(model)
     for name, value in mine.items():
         if name not in state:
@@ -227,7 +232,7 @@ def _of_another_shape(where: Path, what: str) -> ZhbertError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder's own entries, so that a rename outlives a power cut."""
+    """Flush a folder's entries, so that a rename survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

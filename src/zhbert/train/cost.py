@@ -1,7 +1,7 @@
-"""What training and predicting cost: memory, operations, and the choices that follow from them.
+"""Estimates of the memory and operations of training and prediction, and choices based on them.
 
-Everything here is estimated from a model's shape alone, before the model exists; nothing imports
-torch. The estimates are counts of the large tensors and products, right within a third or so.
+Everything is estimated from a model's shape alone, before the model exists; nothing imports torch.
+The estimates count the large tensors and products, and are right to within about a third.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from zhbert.runtime import has_compiler, total_memory
 # Weights, gradients and the optimiser's two running means, each in single precision.
 BYTES_PER_PARAMETER = 16
 
-# Google's masking rate: used where nothing says which share of the pieces is predicted.
+# Google's masking rate: the default share of predicted pieces.
 PREDICTED_SHARE = 0.15
 
-# Compiling takes up to a minute on two cores, and gains 5 to 20 % on a CPU: there it pays from
-# about 15 minutes of training on, which is about so many operations.
+# Compiling takes up to a minute on two cores and gains 5 to 20 % on a CPU. There it pays off from
+# about 15 minutes of training on, which corresponds to this many operations.
 COMPILE_FROM_STEPS = 500
 COMPILE_FROM_OPERATIONS_ON_CPU = 1e14
 
@@ -28,27 +28,27 @@ COMPILE_FROM_OPERATIONS_ON_CPU = 1e14
 CPU_TRAINING_BYTES = 2**31
 
 # On a CPU no activation of a batch should be larger than this: from 32 MiB on, glibc's malloc maps
-# fresh pages for each tensor, and that costs more than a larger batch gains.
+# fresh pages for each tensor, which costs more than a larger batch gains.
 CPU_TENSOR_BYTES = 16 << 20
 
-# Rows times the longest row's length, at most, of a batch that a model predicts: larger ones are
-# no faster, and long rows would need much memory.
+# Maximum size of a prediction batch, as rows times the longest row's length: larger ones are no
+# faster, and long rows would need much memory.
 MAX_PADDED_TOKENS = 8192
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The sizes that decide a training step's memory and operations."""
+    """The sizes that determine the memory and operations of a training step."""
 
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
     intermediate_size: int
     vocabulary_size: int
-    """Pieces that each prediction is compared with; 0: there is no masked language model's head."""
+    """Number of pieces in the softmax of a prediction; 0: there is no masked-word head."""
     sequence_length: int
     predicted_share: float = PREDICTED_SHARE
-    """The largest share of the pieces that is predicted."""
+    """The largest share of the pieces to predict."""
 
     @classmethod
     def of(
@@ -59,7 +59,7 @@ class Workload:
         sequence_length: int,
         predicted_share: float = PREDICTED_SHARE,
     ) -> Workload:
-        """The sizes of ``shape``: a BertConfig, or a recipe's resolved ModelShape."""
+        """Return the sizes of ``shape``: a BertConfig, or a recipe's resolved ModelShape."""
         return cls(
             hidden_size=shape.hidden_size,
             num_hidden_layers=shape.num_hidden_layers,
@@ -72,7 +72,7 @@ class Workload:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> Workload:
-        """The sizes of a pretraining run; ``shape`` is the recipe's, resolved."""
+        """Return the sizes of a pretraining run; ``shape`` is the recipe's, resolved."""
         softmax, masking = recipe.softmax, recipe.masking
         if softmax.frequent:
             vocabulary_size = min(vocabulary_size, softmax.frequent + softmax.sampled)
@@ -84,12 +84,12 @@ class Workload:
         )
 
     def activation_bytes(self, bytes_per_number: int = 4, stored_attention: bool = True) -> int:
-        """Bytes that the forward pass keeps for the backward pass, for each piece.
+        """Return the bytes per piece that the forward pass keeps for the backward pass.
 
         Args:
             bytes_per_number: 4 in float32, 2 in bfloat16.
-            stored_attention: whether the attention weights are kept, as on a CPU; flash attention
-                on a GPU computes them again.
+            stored_attention: attention weights are kept, as on a CPU; flash attention on a GPU
+                computes them again.
         """
         layer = 14 * self.hidden_size + 3 * self.intermediate_size
         if stored_attention:
@@ -98,7 +98,7 @@ class Workload:
         return int(self.num_hidden_layers * layer * bytes_per_number + logits)
 
     def operations(self) -> float:
-        """Floating-point operations for each piece, forward and backward (three times forward)."""
+        """Return the floating-point operations per piece, forward and backward (3 x forward)."""
         layer = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
         layer += 4 * self.sequence_length * self.hidden_size
         head = (
@@ -111,19 +111,19 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """What the choices below need to know about the device that computes."""
+    """The properties of the device that the choices below depend on."""
 
     memory: int
-    """Bytes: of the GPU, or of the whole machine."""
+    """Memory of the GPU, or of the whole machine, in bytes."""
     on_gpu: bool = False
     processes: int = 1
-    """Processes that share the machine's memory; each has a GPU of its own."""
+    """Number of processes that share the machine's memory; each has its own GPU."""
     bytes_per_number: int = 4
     """4 in float32, 2 in bfloat16."""
 
     @classmethod
     def of(cls, device: Any, dtype: Any, processes: int = 1) -> Hardware:
-        """That of a torch.device, for computing in a torch.dtype."""
+        """Return the properties of a torch.device, for computing in a torch.dtype."""
         return cls(
             memory=total_memory(device),
             on_gpu=device.type == "cuda",
@@ -132,7 +132,7 @@ class Hardware:
         )
 
     def pieces_at_once(self, work: Workload) -> int:
-        """How many pieces, padding included, a forward and backward pass has memory for."""
+        """Return how many pieces, including padding, one forward and backward has memory for."""
         if self.on_gpu:
             budget = self.memory // 3
         else:
@@ -141,9 +141,9 @@ class Hardware:
 
 
 def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
-    """Rows of one micro-batch when ``rows`` make a step of this process.
+    """Return the rows of one micro-batch if this process has ``rows`` per step.
 
-    There are as few micro-batches as memory allows, all about equally large.
+    The step is cut into as few micro-batches as memory allows, of about equal size.
 
     >>> base = Workload(
     ...     hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
@@ -160,7 +160,7 @@ def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
 
 
 def max_padded_tokens(work: Workload, hardware: Hardware) -> int:
-    """The largest micro-batch of fine-tuning, as rows times the longest row's length."""
+    """Return the largest micro-batch of fine-tuning, as rows times the longest row's length."""
     pieces = hardware.pieces_at_once(work)
     if not hardware.on_gpu:
         widest = max(work.intermediate_size, work.num_attention_heads * work.sequence_length)
@@ -169,7 +169,7 @@ def max_padded_tokens(work: Workload, hardware: Hardware) -> int:
 
 
 def max_predicted_tokens(intermediate_size: int, on_cpu: bool) -> int:
-    """The largest batch of prediction, as rows times the longest row's length.
+    """Return the largest batch of prediction, as rows times the longest row's length.
 
     >>> max_predicted_tokens(3072, on_cpu=False), max_predicted_tokens(3072, on_cpu=True)
     (8192, 1365)
@@ -180,13 +180,13 @@ def max_predicted_tokens(intermediate_size: int, on_cpu: bool) -> int:
 
 
 def worth_compiling(choice: str, *, steps: int, operations: float, on_cpu: bool) -> bool:
-    """Whether a run compiles its layers: ``choice`` is "yes", "no", or "auto" for the rule.
+    """Decide if a run compiles its layers: ``choice`` is "yes", "no", or "auto" for the rule.
 
     Args:
         choice: the recipe's ``compile``.
         steps: optimiser steps of the run.
         operations: floating-point operations of the whole run.
-        on_cpu: whether it computes on a CPU.
+        on_cpu: True if the run uses a CPU.
 
     >>> worth_compiling("auto", steps=1000, operations=1e13, on_cpu=True)
     False
@@ -209,7 +209,7 @@ def compile_if_worth_it(
     on_cpu: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Compile a model's layers by ``worth_compiling``; ``say`` hears of a missing compiler."""
+    """Compile a model's layers if ``worth_compiling``; report a missing compiler with ``say``."""
     if not worth_compiling(choice, steps=steps, operations=operations, on_cpu=on_cpu):
         return
     if on_cpu and not has_compiler():

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them: joined by gloo on CPUs and NCCL on GPUs."""
+"""The processes of one run, started by torchrun and connected by gloo (CPUs) or NCCL (GPUs)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 
-# How long a process waits for the others in one exchange: longer than the first process needs to
-# write a large checkpoint, but not hours, if another process hangs.
+# Timeout of one exchange: long enough for the first process to write a large checkpoint, but not
+# hours if a process hangs.
 PATIENCE = timedelta(minutes=10)
 
 _Value = TypeVar("_Value")
@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those of a run. With one process, exchanges do nothing."""
+    """This process's rank among those of a run. With one process, exchanges do nothing."""
 
     rank: int = 0
     world_size: int = 1
@@ -34,11 +34,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True for the process that writes and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums of all ranks' ``values``, position by position; exact for integers to 2^53."""
+        """Return the elementwise sums of all ranks' ``values``, exact for integers to 2^53."""
         if self.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -46,7 +46,7 @@ class Ranks:
         return [float(value) for value in tensor.tolist()]
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
-        """The sum of all ranks' tensors, in place. Does not synchronise with the GPU."""
+        """Sum all ranks' tensors in place, without synchronising with the GPU."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -60,7 +60,7 @@ class Ranks:
     def on_first(self, work: Callable[[], _Value]) -> _Value:
         """Run ``work`` on the first rank alone and give all ranks its value or its ZhbertError.
 
-        If it only raised an error there, the others would wait for it in their next exchange.
+        Without this, an error there would leave the others waiting in their next exchange.
         """
         outcome: list[Any] = [None, None]
         if self.first:
@@ -78,20 +78,20 @@ class Ranks:
         return value
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the ranks after every backward pass."""
+        """Wrap a module so that every backward pass averages its gradients over the ranks."""
         if self.world_size == 1:
             return module
         return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
 def _is_of_an_exchange(error: RuntimeError) -> bool:
-    """Whether an exchange failed: NCCL's errors have a type, gloo's only name its source files."""
+    """Return True if an exchange failed (NCCL's errors have a type; gloo's name source files)."""
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
 @contextmanager
 def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
-    """Join the processes that torchrun started; without torchrun, there is only this one.
+    """Connect the processes that torchrun started; without torchrun, use only this one.
 
     ``choose_device`` maps a process's number on its machine to a device.
     """
@@ -116,7 +116,7 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
             f"process {dist.get_rank()} of {world_size}: another process of this run has gone or no"
             " longer answers; its own message, or its launcher's, says why"
         ) from error
-    # Only after success: if a process has gone, the others would wait for it here. And all at the
-    # same time: gloo may abort a process while another closes its connections.
+    # Only after success, since the others would wait here for a process that has ended. All at the
+    # same time, since gloo may abort a process while another closes its connections.
     dist.barrier()
     dist.destroy_process_group()

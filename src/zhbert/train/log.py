@@ -1,4 +1,4 @@
-"""Where a run logs while it trains: metrics.jsonl, TensorBoard, and a line of progress."""
+"""The logs of a training run: metrics.jsonl, TensorBoard, and a line of progress."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from zhbert.wording import how_to_install
 
 
 class Sink(Protocol):
-    """Takes the log's lines: a mapping for each optimiser step and for each evaluation."""
+    """A receiver of log lines: a mapping for each optimiser step and for each evaluation."""
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Take one line."""
+        """Receive one line."""
 
     def close(self) -> None:
         """Finish."""
 
 
 class MetricsFile:
-    """metrics.jsonl: a JSON object in each line, with floats in full; no line is held back.
+    """metrics.jsonl: one JSON object per line, with unrounded floats, written without delay.
 
     Args:
-        path: the file; it is appended to.
-        after: the step of the checkpoint that the run goes on from. Lines of later steps are cut
-            off, as these steps come again. None: nothing is cut off.
-        say: gets a line if there are damaged lines.
+        path: the file to append to.
+        after: the step from which the run resumes. Lines of later steps are removed, as these
+            steps are repeated. None: nothing is removed.
+        say: called with a line if there are damaged lines.
     """
 
     def __init__(
@@ -42,20 +42,20 @@ class MetricsFile:
     ) -> None:
         self.path = path
         self.evaluated: frozenset[str] = frozenset()
-        """The names of the evaluations of step ``after`` that are in the file."""
+        """The names of the evaluations of step ``after`` in the file."""
         if after is not None and path.exists():
             self.evaluated = cut_metrics(path, after, say)
         self._file = path.open("a", encoding="utf-8", newline="\n", buffering=1)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Append one line; raises ZhbertError where the disk is full."""
+        """Append one line; raise ZhbertError if the disk is full."""
         try:
             self._file.write(to_json(line) + "\n")
         except OSError as error:
             raise describe_os_error(error, f"writing {self.path}") from None
 
     def sync(self) -> None:
-        """Flush to the disk, so that after a power cut no checkpoint is newer than the log."""
+        """Flush to the disk, so that no checkpoint is newer than the log after a power cut."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -64,10 +64,10 @@ class MetricsFile:
 
 
 def cut_metrics(path: Path, step: int, say: Callable[[str], None]) -> frozenset[str]:
-    """Cut the lines of later steps off; return the names of the evaluations of ``step`` that stay.
+    """Remove lines of later steps; return the names of the remaining evaluations of ``step``.
 
-    The lines that stay keep every byte. A line without a step, or of a later step but before lines
-    that stay, is damaged: it is moved to a file beside this one, and ``say`` gets its number.
+    The remaining lines are unchanged. A line without a step, or of a later step but before
+    remaining lines, is damaged: it is moved to a separate file, and its number goes to ``say``.
     """
     last, evaluated = 0, set()
     for number, (_, entry) in enumerate(json_lines(path), 1):
@@ -94,13 +94,13 @@ def cut_metrics(path: Path, step: int, say: Callable[[str], None]) -> frozenset[
 
 
 def _step_of(entry: Mapping[str, Any]) -> int:
-    """The step of a line; -1 where it has none."""
+    """Return the step of a line; -1 if it has none."""
     step = entry.get("step")
     return step if type(step) is int else -1
 
 
 class TensorBoard:
-    """The same numbers as event files of TensorBoard, in RUN/tensorboard."""
+    """A sink that writes the same numbers as TensorBoard event files, in RUN/tensorboard."""
 
     def __init__(self, folder: Path, after: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -110,7 +110,7 @@ class TensorBoard:
 
     @staticmethod
     def check() -> None:
-        """ZhbertError where the library is missing; called before a run makes its folder."""
+        """Raise ZhbertError if the library is missing; called before a run makes its folder."""
         try:
             import torch.utils.tensorboard  # noqa: F401
         except ImportError:
@@ -131,7 +131,10 @@ class TensorBoard:
 
 
 class ProgressLine:
-    """A line of progress: updated in place on a terminal, elsewhere printed now and then."""
+    """A line of progress: updated in place on a terminal, elsewhere printed now and then.
+
+    ``describe`` formats the line of an evaluation; the default is for pretraining.
+    """
 
     LIVE_SECONDS = 0.2
     PLAIN_SECONDS = 15.0
@@ -143,8 +146,8 @@ class ProgressLine:
         last_step: int,
         describe: Callable[[Mapping[str, Any]], str] | None = None,
     ) -> None:
-        """``describe`` puts an evaluation's line into words; by default, one of pretraining."""
-        # This line moves the cursor with control characters; those in what it shows are escaped.
+        """Set up the line; ``describe`` formats an evaluation (default: one of pretraining)."""
+        # Control characters move the cursor here; those in the text are escaped.
         self.stream, self.last_step = unescaped(stream), last_step
         self._evaluation = describe or describe_evaluation
         self.live = stream.isatty()
@@ -177,7 +180,7 @@ class ProgressLine:
             self._line(self._describe(line), passing=self.live and line["step"] != self.last_step)
 
     def say(self, text: str) -> None:
-        """A remark on a line of its own."""
+        """Print a remark on a separate line."""
         self._line(text)
 
     def close(self) -> None:
@@ -203,7 +206,7 @@ class ProgressLine:
             self.stream.write(text + "\n")
         else:
             columns = shutil.get_terminal_size().columns - 1
-            # A line that stays is wrapped between words; one that is overwritten must be one line.
+            # A permanent line is wrapped between words; a line to be overwritten must be one line.
             lines = [text[:columns]] if passing else textwrap.wrap(text, columns) or [""]
             self.stream.write("\r\x1b[K" + "\n".join(lines) + ("" if passing else "\n"))
             self._open = passing
@@ -211,7 +214,7 @@ class ProgressLine:
 
 
 def describe_evaluation(line: Mapping[str, Any]) -> str:
-    """An evaluation of pretraining in words.
+    """Format an evaluation of pretraining.
 
     >>> describe_evaluation({"step": 9, "evaluation": "wwm", "masked_lm_accuracy": 0.25,
     ...     "masked_lm_loss": 5.5, "baseline_accuracy": 0.05, "next_sentence_accuracy": None})
@@ -230,7 +233,7 @@ def describe_evaluation(line: Mapping[str, Any]) -> str:
 
 
 def count(number: float) -> str:
-    """A rounded number.
+    """Format a number, rounded.
 
     >>> count(950), count(31_415), count(2_718_281)
     ('950', '31.4k', '2.72M')
@@ -243,7 +246,7 @@ def count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span.
+    """Format a time span.
 
     >>> duration(42), duration(625), duration(7300)
     ('42 s', '10 min 25 s', '2 h 01 min')

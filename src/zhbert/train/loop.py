@@ -1,11 +1,11 @@
-"""The only training loop: it knows neither BERT nor Chinese.
+"""The training loop of all runs, independent of BERT and of Chinese.
 
 A `Trainer` gets a model, an objective that turns a micro-batch into sums of losses, a source of
-steps, and what to evaluate on; it makes the optimiser steps, the lines of the log, and checkpoints.
+steps, and evaluation sets; it makes the optimiser steps, the lines of the log, and checkpoints.
 
-The loss of a step is, for each of the objective's parts, the mean over all predictions of the
-global batch. All micro-batches and ranks add up their counts before the first backward pass, so
-that each prediction weighs the same, however the batch is cut.
+For each of the objective's parts, the loss of a step is the mean over all predictions of the global
+batch. The counts of all micro-batches and ranks are added up before the first backward pass, so
+that each prediction has the same weight, however the batch is divided.
 """
 
 from __future__ import annotations
@@ -34,47 +34,47 @@ ALONE = Ranks()
 
 
 class Objective(Protocol[BatchIn]):
-    """What is learnt, in parts: each has a loss and, in evaluation, an accuracy."""
+    """A training objective in parts, each with a loss and, in evaluation, an accuracy."""
 
     @property
     def parts(self) -> tuple[str, ...]:
         """The parts' names; ``masked_lm`` is logged as ``masked_lm_loss``."""
 
     def counts(self, batch: BatchIn) -> tuple[int, ...]:
-        """The predictions of each part in a micro-batch. Must not synchronise with the GPU."""
+        """Return each part's number of predictions, without synchronising with the GPU."""
 
     def pieces(self, batch: BatchIn) -> int:
-        """The pieces in a micro-batch, without padding."""
+        """Return the number of pieces in a micro-batch, without padding."""
 
     def __call__(self, model: nn.Module, batch: BatchIn, seed: int) -> tuple[Tensor, Tensor]:
-        """(parts,) sums of losses, with gradients, and (parts,) counts of correct predictions.
+        """Return (parts,) summed losses with gradients, and (parts,) counts of right predictions.
 
-        ``seed`` is the same for all micro-batches of a step. Dropout is drawn from it and from each
-        row's place in the global batch, which the micro-batch knows.
+        ``seed`` is the same for all micro-batches of a step. Dropout depends on it and on each
+        row's index in the global batch, which the micro-batch contains.
         """
 
 
 @dataclass(frozen=True)
 class EvaluationSet(Generic[Batch]):
-    """Batches that are evaluated under one name."""
+    """Named batches for evaluation."""
 
     name: str
     batches: Sequence[Batch]
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further entries of each of its lines in the log, such as what a trivial guess scores."""
+    """Further entries of each of its lines in the log, such as the score of a trivial guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How long, how often, and in which number format."""
+    """The length, intervals and number format of training."""
 
     last_step: int
-    """The step at which training ends, counted from the first phase's beginning."""
+    """The step at which training ends, counted from the start of the first phase."""
     seed: int = 0
     dtype: torch.dtype = torch.float32
     """float32, or bfloat16 for automatic mixed precision."""
     clip_norm: float = 1.0
-    """The largest global norm of the gradient; 0: it is not clipped."""
+    """The maximum global norm of the gradient; 0: no clipping."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: only the last step has one."""
     evaluate_every: int = 0
@@ -83,14 +83,14 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class TrainState:
-    """How far a run has come: what a checkpoint holds beside tensors."""
+    """The progress of a run, stored in a checkpoint in addition to the tensors."""
 
     step: int = 0
-    """Optimiser steps done."""
+    """Completed optimiser steps."""
     pieces: int = 0
-    """Pieces that these steps read, on all ranks."""
+    """Pieces read in these steps, on all ranks."""
     seconds: float = 0.0
-    """Time that these steps took, without evaluating and saving."""
+    """Duration of these steps, without evaluation and saving."""
 
 
 BEGINNING = TrainState()
@@ -98,32 +98,32 @@ BEGINNING = TrainState()
 
 @dataclass(frozen=True)
 class Judgement:
-    """The result of a judge, which evaluates in a way of the caller's own."""
+    """The result of a judge, the caller's evaluation function."""
 
     lines: Sequence[Mapping[str, Any]]
-    """For the log."""
+    """Lines for the log."""
     enough: bool = False
-    """Training ends after this step's checkpoint."""
+    """True: training ends after this step's checkpoint."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the loop ended."""
+    """The result of the loop."""
 
     step: int
     pieces: int
     seconds: float
-    """As in TrainState: over all resumptions."""
+    """As in TrainState: the total over all resumptions."""
     signal: int | None
-    """SIGINT, SIGTERM or SIGHUP where one ended the run early; its state is saved."""
+    """SIGINT, SIGTERM or SIGHUP if one ended the run early; its state is saved."""
     evaluations: list[dict[str, Any]]
     """The lines of the last evaluation."""
     late_signal: int | None = None
-    """A signal that came when the run was complete: the caller should do nothing further."""
+    """A signal that arrived after the run was complete: the caller should do nothing further."""
 
 
 class NotFiniteError(ZhbertError):
-    """The loss or the gradient's norm has become infinite or NaN."""
+    """The error of a loss or gradient norm that is infinite or NaN."""
 
     def __init__(self, what: str, step: int, learning_rate: float) -> None:
         super().__init__(f"{what} at step {step} (learning rate {learning_rate:.3g})")
@@ -132,7 +132,7 @@ class NotFiniteError(ZhbertError):
 
 @dataclass
 class Trainer(Generic[Batch]):
-    """Trains a model from one state to ``settings.last_step``: ``Trainer(...).train()``.
+    """The training of a model from one state to ``settings.last_step``: ``Trainer(...).train()``.
 
     SIGINT, SIGTERM and SIGHUP end a run after the current micro-batch (with several processes: the
     current step) and a checkpoint; a second signal ends it at once.
@@ -149,19 +149,19 @@ class Trainer(Generic[Batch]):
     save: Callable[[TrainState], object]
     """Writes a checkpoint of the state."""
     sinks: Sequence[Sink] = ()
-    """Take the log's lines."""
+    """Receive the log's lines."""
     evaluations: Sequence[EvaluationSet[Batch]] = ()
     judge: Callable[[TrainState], Judgement] | None = None
     """Evaluates whenever ``evaluations`` are due, before the checkpoint. Signals do not interrupt
-    it, so that what it decides is in the checkpoint, and the same after a resumption."""
+    it, so that its decision is in the checkpoint and the same after a resumption."""
     ranks: Ranks = ALONE
     start: TrainState = BEGINNING
     evaluated: Collection[str] | None = None
-    """None: nothing is evaluated before the first step. Otherwise the evaluations that the log
-    holds of the step ``start``: others that are due there come first, since a signal interrupted
-    them or the log was damaged. At the very beginning all are due, to measure the initial model."""
+    """None: nothing is evaluated before the first step. Otherwise the names of the evaluations of
+    the step ``start`` in the log. Others that are due at that step are made first: a signal
+    interrupted them, or the log was damaged. At step 0 all are due, to measure the first model."""
     notice: Callable[[str], None] = lambda line: None
-    """Gets a line when a signal arrives."""
+    """Called with a line when a signal arrives."""
 
     def __post_init__(self) -> None:
         self.state = self.start
@@ -169,14 +169,14 @@ class Trainer(Generic[Batch]):
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._forward = self.ranks.wrap(_Forward(self.model, self.objective))
         self._alone = self.ranks.world_size == 1
-        # A GPU's numbers are read while it computes the next step, so that it never waits for us.
+        # A GPU's numbers are read while it computes the next step, so that it is never idle.
         self._lag = 1 if self.ranks.device.type == "cuda" else 0
         self._pending: list[_StepRecord] = []
         self._last_evaluation: list[dict[str, Any]] = []
         self._enough = False
 
     def train(self) -> Outcome:
-        """Train; raises NotFiniteError, without a checkpoint, if loss or gradient is not finite."""
+        """Train to the end; raise NotFiniteError, without a checkpoint, if it diverges."""
         self.model.train()
         source = self.source(self.start.step)
         with (
@@ -192,7 +192,7 @@ class Trainer(Generic[Batch]):
         return Outcome(at.step, at.pieces, at.seconds, stop, self._last_evaluation, late)
 
     def _all_steps(self, batches: Prefetcher[Batch]) -> bool:
-        """Train to the last step; False where a signal ended the run before."""
+        """Train to the last step; return False if a signal ended the run before."""
         self._clock = time.perf_counter()
         while self.state.step < self.settings.last_step and not self._enough:
             if self._alone and self._signals.received:
@@ -202,9 +202,9 @@ class Trainer(Generic[Batch]):
         return True
 
     def _step(self, batches: Prefetcher[Batch]) -> bool:
-        """Make one optimiser step; False where a signal prevented it."""
+        """Make one optimiser step; return False if a signal prevented it."""
         micro_batches, waited = batches.take()
-        # One exchange before the step: what the whole batch predicts, and who wants to stop.
+        # One exchange before the step: the whole batch's counts, and which ranks got a signal.
         mine = [
             sum(column) for column in zip(*map(self.objective.counts, micro_batches), strict=True)
         ]
@@ -214,7 +214,7 @@ class Trainer(Generic[Batch]):
             return False
         learning_rate = self.schedule(self.state.step)
         sums = self._backward(micro_batches, counts)
-        if sums is None:  # the step is made again when the run goes on
+        if sums is None:  # the step is repeated when the run resumes
             self._drop_gradients()
             return False
         norm = global_norm(self._parameters)
@@ -235,7 +235,7 @@ class Trainer(Generic[Batch]):
         return True
 
     def _after_step(self) -> bool:
-        """Log, judge, save and evaluate as is due; False where a signal cut an evaluation short."""
+        """Log, judge, save and evaluate as due; return False if a signal stopped an evaluation."""
         self._write_steps(self._lag)
         evaluate_now = self._evaluation_is_due()
         if evaluate_now and self.judge is not None:
@@ -256,10 +256,10 @@ class Trainer(Generic[Batch]):
     def _backward(self, micro_batches: Sequence[Batch], counts: Sequence[float]) -> Tensor | None:
         """Accumulate the gradient of the global batch's mean losses; return this rank's sums.
 
-        Returns None if a signal arrives meanwhile and there are no other ranks.
+        Return None if a signal arrives meanwhile and there are no other ranks.
         """
         ranks, seed = self.ranks, mix(self.settings.seed, self.state.step)
-        # DDP averages over the ranks what is to be added up.
+        # The sums over ranks are needed, but DDP averages: multiply by the world size.
         weights = torch.tensor([ranks.world_size / count if count else 0.0 for count in counts])
         weights = weights.to(ranks.device, non_blocking=True)
         total = torch.zeros(len(counts), device=ranks.device)
@@ -281,20 +281,20 @@ class Trainer(Generic[Batch]):
         for parameter in self._parameters:
             parameter.grad = None
 
-    # -- evaluating, saving, writing ---------------------------------------------------------------
+    # -- evaluation, checkpoints, log --------------------------------------------------------------
 
     def _evaluation_is_due(self) -> bool:
         step = self.state.step
         return step == self.settings.last_step or _is_multiple(step, self.settings.evaluate_every)
 
     def _evaluate_start(self) -> bool:
-        """Make the evaluations that are due before the first step; False: a signal prevented it."""
+        """Evaluate if due before the first step; return False if a signal prevented it."""
         if self.evaluated is None or not (self.start == BEGINNING or self._evaluation_is_due()):
             return True
         return self._evaluate([one for one in self.evaluations if one.name not in self.evaluated])
 
     def _evaluate(self, sets: Sequence[EvaluationSet[Batch]]) -> bool:
-        """Evaluate and log; False where a signal cut it short: it is made when the run goes on."""
+        """Evaluate and log; return False if a signal stopped it: it is repeated on resuming."""
         self._write_steps()
         lines = evaluate(
             self.model,
@@ -316,7 +316,7 @@ class Trainer(Generic[Batch]):
         self._saved_step = self.state.step
 
     def _write_steps(self, left: int = 0) -> None:
-        """Write the lines of all steps but the newest ``left``, which a GPU may still compute."""
+        """Write the lines of all steps but the newest ``left``, which may still be running."""
         while len(self._pending) > left:
             self._write(self._pending.pop(0).line(self.objective.parts))
 
@@ -334,11 +334,11 @@ def evaluate(
     ranks: Ranks = ALONE,
     signals: StopSignals | None = None,
 ) -> list[dict[str, Any]]:
-    """Measure the model on every set, without dropout; the ranks share the batches.
+    """Evaluate the model on every set, without dropout; the ranks share the batches.
 
     Returns:
-        a line for the log for each set: each part's mean loss, accuracy and number of predictions.
-        If a stop signal arrives in ``signals`` during the evaluation: [].
+        a log line for each set: each part's mean loss, accuracy and number of predictions;
+        [] if a stop signal arrives in ``signals`` during the evaluation.
     """
     lines: list[dict[str, Any]] = []
     parts = objective.parts
@@ -371,9 +371,9 @@ def evaluate(
 
 
 def mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, any of which changes all of its bits.
+    """Mix several numbers into one 63-bit seed; each number affects all of its bits.
 
-    This is splitmix64: https://prng.di.unimi.it/splitmix64.c
+    The method is splitmix64: https://prng.di.unimi.it/splitmix64.c
     """
     state = 0
     for number in numbers:
@@ -385,7 +385,7 @@ def mix(*numbers: int) -> int:
 
 
 class _Forward(nn.Module, Generic[Batch]):
-    """Model and objective as one module, so that DDP sees the whole forward pass."""
+    """Model and objective as one module, so that DDP wraps the whole forward pass."""
 
     def __init__(self, model: nn.Module, objective: Objective[Batch]) -> None:
         super().__init__()
@@ -397,7 +397,7 @@ class _Forward(nn.Module, Generic[Batch]):
 
 
 class _Numbers:
-    """A step's few numbers on their way from the device."""
+    """A step's numbers, which are being copied from the device."""
 
     def __init__(self, values: Tensor) -> None:
         self._event: torch.cuda.Event | None = None
@@ -415,7 +415,7 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _StepRecord:
-    """One optimiser step, to be logged once its numbers have arrived."""
+    """One optimiser step, to be logged when its numbers have been copied."""
 
     at: TrainState
     numbers: _Numbers
@@ -448,9 +448,10 @@ class _StepRecord:
 
 
 def _clip_divisor(norm: Tensor, clip_norm: float) -> Tensor | None:
-    """What the gradient must be divided by so that its norm is at most ``clip_norm``.
+    """Return the divisor that makes the gradient's norm at most ``clip_norm``.
 
-    None: it stays as it is. On a GPU never None: comparing here would wait for it.
+    None: the gradient stays unchanged. On a GPU the result is never None, since a comparison here
+    would wait for the GPU.
     """
     if not clip_norm or (not norm.is_cuda and not norm.item() > clip_norm):
         return None

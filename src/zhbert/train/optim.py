@@ -1,12 +1,12 @@
 """Optimisers (AdamW as in Google's BERT, LAMB, Muon), schedules, and the gradient's global norm.
 
-All optimisers keep their state by parameter name, so that a checkpoint loads whatever the order
-or grouping of the parameters. Biases and normalisation (all parameters of fewer than two
-dimensions) get no weight decay.
+All optimisers keep their state by parameter name, so that the order and grouping of the parameters
+do not matter for loading a checkpoint. Biases and normalisation (all parameters of fewer than two
+dimensions) have no weight decay.
 
-`zhbert.config.OPTIMIZERS` is the table of them, and anybody may add to it: a class whose first
-argument is the model's named parameters, and whose keyword arguments are those keys of a recipe's
-[optimizer] that it uses.
+`zhbert.config.OPTIMIZERS` is their table, to which any program may add a class: its first argument
+is the model's named parameters, and its keyword arguments are the keys of a recipe's [optimizer]
+that it uses.
 """
 
 from __future__ import annotations
@@ -25,30 +25,29 @@ from zhbert.config import OPTIMIZERS, OptimizerSettings, flatten
 from zhbert.errors import ZhbertError
 
 Schedule = Callable[[int], float]
-"""The learning rate of a step, by the number of steps done before it (0 at the first)."""
+"""The learning rate of a step, from the number of steps before it (0 at the first)."""
 
 
 class Optimizer(Protocol):
-    """What training needs of an optimiser."""
+    """The interface of optimisers."""
 
     def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """Update every parameter that has a ``grad``, which is first divided by the scalar tensor
-        ``gradient_divisor``."""
+        """Update all parameters with a ``grad``, divided by the scalar ``gradient_divisor``."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state as named tensors, for a checkpoint."""
+        """Return the state as named tensors, for a checkpoint."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state that ``state_dict`` gave."""
+        """Restore a state from ``state_dict``."""
 
 
 def make_optimizer(
     settings: OptimizerSettings, model: torch.nn.Module, dtype: torch.dtype
 ) -> Optimizer:
-    """The optimiser of a recipe's [optimizer] for all parameters of ``model``.
+    """Make the optimiser of a recipe's [optimizer] for all parameters of ``model``.
 
-    It is called with the keys of ``settings`` that it has an argument for, and, if it wants them,
-    with ``matrices``, the model's hidden matrices, and ``dtype``, the model's number format.
+    The class gets those keys of ``settings`` that it has an argument for and, if it has such
+    arguments, ``matrices``, the model's hidden matrices, and ``dtype``, the model's number format.
     """
     factory = OPTIMIZERS[settings.name]
     if isinstance(factory, str):
@@ -65,7 +64,7 @@ def make_optimizer(
 
 
 class _Moments:
-    """The running means of each parameter's gradient and of its square.
+    """The running means of each parameter's gradient and of its squared gradient.
 
     Parameters are updated in two groups: matrices with weight decay, all others without.
     """
@@ -89,7 +88,7 @@ class _Moments:
         self.steps = 0
 
     def _groups(self) -> list[tuple[bool, list[str]]]:
-        """(decayed, names) of the parameters that have both means and a gradient in this step."""
+        """Return (decayed, names) of the parameters with both means and a gradient in this step."""
         ready = [name for name in self.square if self.named[name].grad is not None]
         decayed = [name for name in ready if self.named[name].ndim >= 2]
         others = [name for name in ready if self.named[name].ndim < 2]
@@ -99,14 +98,14 @@ class _Moments:
         return [cast(Tensor, self.named[name].grad) for name in names]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """``NAME.mean`` and ``NAME.square`` of every parameter that has them, and ``steps``."""
+        """Return ``NAME.mean`` and ``NAME.square`` of all parameters with these, and ``steps``."""
         state = {f"{name}.mean": value for name, value in self.mean.items()}
         state.update({f"{name}.square": value for name, value in self.square.items()})
         state["steps"] = torch.tensor(self.steps, dtype=torch.int64)
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a state, by names; raises ZhbertError where names or shapes differ."""
+        """Restore a state by names; raise ZhbertError if names or shapes differ."""
         mine = self.state_dict()
         for name, value in mine.items():
             if name not in state:
@@ -124,7 +123,7 @@ class _Moments:
 
 
 class AdamW(_Moments):
-    """Google's AdamW, which corrects no bias: ``p -= lr * (m / (sqrt(v) + eps) + decay * p)``.
+    """Google's AdamW without bias correction: ``p -= lr * (m / (sqrt(v) + eps) + decay * p)``.
 
     Source: https://github.com/google-research/bert/blob/master/optimization.py ; decoupled weight
     decay: https://arxiv.org/abs/1711.05101
@@ -134,9 +133,9 @@ class AdamW(_Moments):
     def _endless(self) -> dict[str, Tensor]:
         """A step number for each parameter, so large that the bias correction is exactly 1.
 
-        PyTorch's fused kernel corrects by 1 - beta^step, and is otherwise Google's rule. It passes
-        once over memory where separate operations pass ten times (BERT-Tiny on two cores: 1.1 ms
-        against 5.4).
+        PyTorch's fused kernel corrects by 1 - beta^step, and otherwise follows Google's rule. It
+        reads the memory once, separate operations ten times (BERT-Tiny on two cores: 1.1 ms
+        instead of 5.4 ms).
         """
         return {name: torch.full((), 1e12, device=p.device) for name, p in self.named.items()}
 
@@ -167,8 +166,8 @@ class Lamb(_Moments):
     """LAMB, for very large batches: Algorithm 2 of its paper, with phi the identity.
 
     The running means are corrected for their bias. Each matrix has a trust ratio |p| / |update|,
-    which is 1 where either norm is 0. Biases and normalisation have neither trust ratio nor decay,
-    as in Google's exclude list.
+    which is 1 if either norm is 0. Biases and normalisation have no trust ratio and no decay, as
+    in Google's exclude list.
 
     Source: https://arxiv.org/abs/1904.00962
     """
@@ -208,7 +207,7 @@ class Muon(AdamW):
     """Muon for the matrices of the hidden layers, AdamW for all other parameters.
 
     A matrix moves along its gradient's running mean, whose singular values are first made about
-    equal, by five Newton-Schulz iterations: a step then changes every direction equally, and not
+    equal by five Newton-Schulz iterations: a step then changes all directions equally instead of
     only the few that dominate the gradient. It is scaled to the size of AdamW's steps
     (``0.2 * sqrt(longer side)``), so that both share a learning rate and a weight decay. This is
     the rule of ``torch.optim.Muon`` with ``adjust_lr_fn="match_rms_adamw"``.
@@ -216,10 +215,10 @@ class Muon(AdamW):
     Source: https://kellerjordan.github.io/posts/muon/ ; the scale: https://arxiv.org/abs/2502.16982
 
     Args:
-        parameters: (name, parameter) of everything that is trained.
+        parameters: (name, parameter) of all trained parameters.
         matrices: the names of the hidden matrices, each with the number of maps that are stacked in
-            it (3 for fused queries, keys and values); each map is made orthogonal by itself.
-        momentum: decay of the running mean, with Nesterov's look ahead.
+            it (3 for fused queries, keys and values); each map is orthogonalised separately.
+        momentum: decay of the running mean, with Nesterov's lookahead.
         dtype: the number format of the iterations; bfloat16 is exact enough.
         weight_decay, beta1, beta2, epsilon: as AdamW's.
     """
@@ -258,7 +257,7 @@ class Muon(AdamW):
         super().step(learning_rate, gradient_divisor)
 
     def _move(self, names: list[str], updates: list[Tensor], learning_rate: float) -> None:
-        # Matrices of one shape go through the iterations together: few large products.
+        # Matrices of one shape are processed together, in few large products.
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for name, update in zip(names, updates, strict=True):
             parts = self.matrices[name]
@@ -276,10 +275,10 @@ class Muon(AdamW):
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """(B, rows, columns) matrices with singular values between about 0.7 and 1.2.
+    """Move the singular values of (B, rows, columns) matrices to between about 0.7 and 1.2.
 
-    These are five steps of the quintic Newton-Schulz iteration. Its coefficients have the steepest
-    slope at 0 and do not converge to 1, which is not needed.
+    It does five steps of the quintic Newton-Schulz iteration. The coefficients maximise the slope
+    at 0; the values do not converge to 1, which is not needed.
 
     Source: https://kellerjordan.github.io/posts/muon/
     """
@@ -296,7 +295,7 @@ def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Ten
 
 
 def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
-    """The Euclidean norm of all gradients together, a scalar tensor (0 where there are none)."""
+    """Return the Euclidean norm of all gradients together, a scalar tensor (0 without any)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
@@ -305,9 +304,9 @@ def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
 
 
 def schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> Schedule:
-    """A linear rise over ``warmup_steps``, then ``linear`` or ``cosine`` to zero, or ``constant``.
+    """Return a schedule: a linear warm-up, then ``linear`` or ``cosine`` to zero, or ``constant``.
 
-    The first step has 1/warmup_steps of the peak (Google's has zero, so that it has no effect).
+    The first step has 1/warmup_steps of the peak (Google's has zero and so no effect).
     The decay starts at the peak and would reach zero one step after the last.
 
     >>> rate = schedule("linear", 1.0, warmup_steps=2, total_steps=6)

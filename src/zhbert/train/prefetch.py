@@ -1,4 +1,4 @@
-"""Batches on their way to the model: made ahead in a thread, pinned, and moved to the device."""
+"""Prefetching of batches: made ahead in a thread, pinned, and moved to the device."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Batch = TypeVar("Batch")
 
 
 class Prefetcher(Generic[Batch]):
-    """The next steps' batches, made in a thread of their own while the model computes.
+    """A thread that makes the batches of the next steps while the model computes.
 
     Args:
-        source: each step's micro-batches; it is advanced in the thread.
+        source: yields each step's micro-batches; it is advanced in the thread.
         device: for a GPU, the batches are put into pinned memory.
-        depth: how many steps are made ahead.
+        depth: how many steps to make ahead.
     """
 
     def __init__(self, source: Iterator[list[Batch]], device: torch.device, depth: int = 2) -> None:
@@ -41,9 +41,9 @@ class Prefetcher(Generic[Batch]):
         self._thread.join(timeout=10)
 
     def take(self) -> tuple[list[Batch], float]:
-        """The next step's micro-batches, and the seconds spent waiting for them.
+        """Return the next step's micro-batches, and the seconds spent waiting for them.
 
-        Raises whatever the source raised, and ZhbertError when the source has ended.
+        Raise the source's exception, or ZhbertError if the source has ended.
         """
         begun = time.perf_counter()
         item = self._queue.get()
@@ -75,9 +75,9 @@ class Prefetcher(Generic[Batch]):
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """``batch``, a dataclass of tensors and of further such dataclasses, on ``device``.
+    """Move ``batch``, a dataclass of tensors and of further such dataclasses, to ``device``.
 
-    On the CPU it is returned as it is.
+    For the CPU it is returned unchanged.
     """
     if device.type == "cpu":
         return batch

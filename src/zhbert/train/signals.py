@@ -1,4 +1,4 @@
-"""Signals that end a run: the first is remembered, so that the run is saved; the second kills."""
+"""Signals that end a run: the first is recorded, so that the run is saved; the second aborts."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from zhbert.errors import Interrupted
 
 
 class StopSignals:
-    """While entered, remembers the first SIGINT, SIGTERM or SIGHUP; a second raises Interrupted.
+    """A context that records the first SIGINT, SIGTERM or SIGHUP; a second raises Interrupted.
 
     Args:
-        notice: gets a line when the first signal arrives. It runs inside the signal's handler.
-        alone: whether this is the run's only process. Otherwise a second signal counts only if it
-            is SIGINT: on Ctrl-C, torchrun sends its processes a SIGTERM besides.
+        notice: called with a line in the signal handler when the first signal arrives.
+        alone: this is the run's only process. Otherwise a second signal counts only if it is
+            SIGINT, since torchrun sends an additional SIGTERM on Ctrl-C.
     """
 
     def __init__(self, notice: Callable[[str], None], alone: bool = True) -> None:
@@ -29,7 +29,7 @@ class StopSignals:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        # Python gives signals to the main thread only.
+        # Python delivers signals to the main thread only.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -51,10 +51,10 @@ class StopSignals:
 
 
 def write_notice(line: str) -> None:
-    """Write a line to stderr from inside a signal's handler."""
+    """Write a line to stderr inside a signal handler."""
     try:
         # sys.stderr may be in the middle of a write, and is not reentrant.
         os.write(2, f"\n{line}\n".encode())
     except OSError:
-        # The terminal has gone: what the run prints while it saves must not end it.
+        # The terminal is closed: further output must not end the run before it is saved.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
