@@ -1,1 +1,1 @@
-"""The encoder, its heads, and reading and writing model folders."""
+"""The encoder, its heads, and the reading and writing of model folders."""

@@ -16,14 +16,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(functional.gelu, approximate="tanh"),
     "relu": functional.relu,
 }
-"""What ``BertConfig.hidden_act`` may name. Add a function of one tensor to use it in a model."""
+"""The choices of ``BertConfig.hidden_act``. Add a function of one tensor to use it in a model."""
 
 
 def activation_named(name: str) -> Callable[[Tensor], Tensor]:
-    """The function of that name.
+    """Return the activation function of that name.
 
     Raises:
-        ZhbertError: the table has no such name.
+        ZhbertError: the name is not in the table.
     """
     if name not in ACTIVATIONS:
         raise ZhbertError(f"hidden_act = {name!r} is not known; known: {listed(ACTIVATIONS)}")

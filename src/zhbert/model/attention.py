@@ -1,7 +1,7 @@
-"""Attention over packed rows: no padding is computed outside of it.
+"""Attention over packed rows, so that the rest of the model computes no padding.
 
-Shapes: T = pieces of all rows together, H = hidden size, R = rows, L = the longest row, Q = pieces
-whose new state is wanted (all T, or a ``QuerySubset``).
+Shapes: T = pieces of all rows together, H = hidden size, R = rows, L = length of the longest row,
+Q = queries: the pieces whose new state is computed (all T, or a ``QuerySubset``).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from zhbert.packing import PackedBatch
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where each row lies among the packed pieces, and how to pad the rows inside attention."""
+    """The places of the rows among the packed pieces, and indices to pad them for attention."""
 
     cu_seqlens: Tensor  # (R + 1,) int64
     max_length: int
     equal: bool  # every row has max_length pieces: padding is a change of shape
-    pad_index: Tensor  # (R * L,) int64 into the packed pieces; T where nothing stands
+    pad_index: Tensor  # (R * L,) int64 into the packed pieces; T at padding
     unpad_index: Tensor  # (T,) int64 into the padded grid
-    bias: Tensor  # (R, 1, 1, L) float: 0 where a piece stands, very low elsewhere
+    bias: Tensor  # (R, 1, 1, L) float: 0 for a piece, very low for padding
 
     @classmethod
     def of(cls, cu_seqlens: Tensor, max_length: int, total: int) -> RowLayout:
-        """Describe ``total`` packed pieces. Must not synchronise with the GPU."""
+        """Describe ``total`` packed pieces, without synchronising with the GPU."""
         starts = cu_seqlens.long()
         rows = starts.shape[0] - 1
         grid = torch.arange(max_length, device=starts.device)
@@ -42,7 +42,7 @@ class RowLayout:
         piece = torch.arange(total, device=starts.device)
         row = torch.searchsorted(starts[1:], piece, right=True)
         unpad_index = row * max_length + piece - starts[row]
-        # Finite, so that a row without any piece gives numbers and not NaN.
+        # Finite, so that a row without any piece does not give NaN.
         bias = torch.zeros(there.shape, device=starts.device).masked_fill_(~there, -1e30)
         return cls(
             cu_seqlens=starts,
@@ -59,16 +59,16 @@ class RowLayout:
         return cls.of(batch.cu_seqlens, batch.max_length, batch.num_pieces)
 
     def places(self) -> tuple[Tensor, Tensor]:
-        """(T,) int64 each: the row of every piece, and its place in the row."""
+        """Return each piece's row and its position in the row: (T,) int64 each."""
         return self.unpad_index // self.max_length, self.unpad_index % self.max_length
 
 
 @dataclass(frozen=True)
 class QuerySubset:
-    """The pieces whose last state is wanted: each row's first piece, and the predicted ones."""
+    """The pieces whose last state is computed: each row's first piece, and the predicted ones."""
 
     positions: Tensor  # (Q,) int64 into the packed pieces, increasing
-    layout: RowLayout  # of these pieces as rows of their own
+    layout: RowLayout  # of these pieces as rows
     first: Tensor | None  # (R,) int64 into positions: the rows' first pieces
     predicted: Tensor  # (P,) int64 into positions
 
@@ -89,8 +89,8 @@ class QuerySubset:
             positions = predicted.new_empty(rows + predicted.shape[0])
             positions[first] = starts[:-1]
             positions[places] = predicted
-        # The most queries in one row. On a GPU an upper bound: the exact number would have to be
-        # waited for.
+        # The maximum number of queries in one row. On a GPU an upper bound is used, since the
+        # exact number would need a synchronisation.
         longest = layout.max_length
         if device.type == "cpu":
             longest = max(int(query_starts.diff().max()), 1) if rows else 1
@@ -105,7 +105,7 @@ class QuerySubset:
 
 
 class _Pad(torch.autograd.Function):
-    """(T, ...) -> (R * L, ...). Each piece has one place, so the backward pass is a look-up too."""
+    """(T, ...) -> (R * L, ...). Each piece has one place, so its gradient is a look-up, too."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pad_index: Tensor, unpad_index: Tensor) -> Tensor:
@@ -132,15 +132,15 @@ class _Unpad(torch.autograd.Function):
 
 
 def pad(x: Tensor, layout: RowLayout) -> Tensor:
-    """(T, C) -> (R, L, C), zeros where no piece stands."""
-    # Compiled, the look-up is part of a copy that is made anyway, and one graph serves all rows.
+    """Pad rows with zeros: (T, C) -> (R, L, C)."""
+    # Compiled, the look-up is fused into a copy that is needed anyway, and one graph fits all rows.
     if torch.compiler.is_compiling() or not layout.equal:
         x = _Pad.apply(x, layout.pad_index, layout.unpad_index)  # type: ignore[no-untyped-call]
     return x.view(layout.bias.shape[0], layout.bias.shape[3], -1)
 
 
 def unpad(x: Tensor, layout: RowLayout) -> Tensor:
-    """(R, L, C) -> (T, C)."""
+    """Remove the padding of rows: (R, L, C) -> (T, C)."""
     x = x.reshape(layout.bias.shape[0] * layout.bias.shape[3], -1)
     if not torch.compiler.is_compiling() and layout.equal:
         return x
@@ -159,18 +159,17 @@ def attend(
     rate: float = 0.0,
     key: DropoutKey | None = None,
 ) -> Tensor:
-    """Each row's queries over its own keys and values: (Q, H), (T, H), (T, H) -> (Q, H).
+    """Attend from each row's queries to its keys and values: (Q, H), (T, H), (T, H) -> (Q, H).
 
-    The way there depends on the device, the precision and on whether gradients are wanted; the
-    results differ by rounding.
+    The method depends on the device, the precision and on whether gradients are needed; the
+    results differ only by rounding.
 
     Args:
         query, keys, values: may be columns of one wider tensor.
-        layout: where the rows of keys and values lie.
-        subset: where the queries lie; None: they are all T pieces.
-        heads: H is a multiple of it.
-        rate, key: which share of the probabilities is dropped out, and which of them; no dropout
-            without a key.
+        layout: the rows of keys and values.
+        subset: the queries; None: all T pieces.
+        heads: number of heads, a divisor of H.
+        rate, key: dropout rate of the probabilities, and its key; no dropout without a key.
     """
     own = layout if subset is None else subset.layout
     rate = rate if key is not None else 0.0
@@ -185,7 +184,7 @@ def attend(
     return unpad(padded_attention(*padded, bias, heads, rate, key), own)
 
 
-# Pieces up to which training in half precision computes attention by plain products (on a CPU).
+# Maximum row length for which half-precision training on a CPU uses plain products in attention.
 _SHORT_ROW = 256
 
 
@@ -198,7 +197,10 @@ def padded_attention(
     rate: float,
     key: DropoutKey | None,
 ) -> Tensor:
-    """(R, L', H), (R, L, H), (R, L, H) -> (R, L', H), by products over batches of heads."""
+    """Attend in padded rows, by products batched over heads.
+
+    (R, L', H), (R, L, H), (R, L, H) -> (R, L', H)
+    """
     rows, queries, hidden = query.shape
     size = hidden // heads
     query = query.view(rows, queries, heads, size).transpose(1, 2)
@@ -206,7 +208,7 @@ def padded_attention(
     values = values.view(rows, -1, heads, size).transpose(1, 2)
     key = key if rate else None
     # In half precision the fused backward pass of short rows takes three to five times as long as
-    # the products; long rows have too many scores to be written and read again.
+    # the products; for long rows, writing and reading the scores would take longer.
     short = query.dtype != torch.float32 and keys.shape[2] <= _SHORT_ROW
     if key is None and not (short and query.requires_grad):
         mask = None if bias is None else bias.to(query.dtype)
@@ -222,8 +224,8 @@ def padded_attention(
     return context.transpose(1, 2).reshape(rows, queries, hidden)
 
 
-# torch.compiler.disable would import the whole compiler here, which doubles every verb's start-up;
-# this is what PyTorch uses inside: it imports the compiler when the function is first called.
+# torch.compiler.disable would import the whole compiler here, which doubles every verb's start-up
+# time; this internal function of PyTorch imports the compiler at the first call.
 @torch._disable_dynamo  # type: ignore[attr-defined]
 def jagged_attention(
     query: Tensor,
@@ -234,18 +236,18 @@ def jagged_attention(
     heads: int,
     rate: float,
 ) -> Tensor:
-    """(Q, H), (T, H), (T, H) -> (Q, H) without any padding, for a GPU.
+    """Attend without padding, for a GPU: (Q, H), (T, H), (T, H) -> (Q, H).
 
-    In half precision this is PyTorch's flash attention for rows of different lengths. With dropout,
-    which that does not offer, and in float32, jagged tensors lead to the same kernel or to the
-    memory-efficient one, after thousands of calls in Python; on a CPU to a slow loop, which is how
-    the tests run it. Dropout there is the kernel's own, from CUDA's generator.
+    In half precision without dropout this is PyTorch's flash attention for rows of different
+    lengths. Otherwise jagged tensors are used, which call the same kernel or the memory-efficient
+    one, with much overhead in Python; on a CPU (in tests) they use a slow loop. Their dropout is
+    that of the kernel, from CUDA's generator.
     """
     size = query.shape[1] // heads
     if query.is_cuda and rate == 0.0 and query.dtype != torch.float32:
         from torch.nn.attention.varlen import varlen_attn
 
-        flash: Any = varlen_attn  # what it returns depends on an argument that is not given here
+        flash: Any = varlen_attn  # the result's type depends on an argument not used here
         flat: Tensor = flash(
             query.reshape(-1, heads, size),
             keys.reshape(-1, heads, size),
@@ -258,7 +260,7 @@ def jagged_attention(
         return flat.reshape(query.shape)
 
     def jagged(x: Tensor, where: RowLayout) -> Tensor:
-        # A smallest length of 1 is only a promise that keeps PyTorch from asking the GPU for it.
+        # A minimum length of 1 avoids a synchronisation, in which PyTorch would compute it.
         nested = torch.nested.nested_tensor_from_jagged(
             x.reshape(-1, heads, size),
             where.cu_seqlens,
@@ -277,8 +279,8 @@ def jagged_attention(
 class Attention(nn.Module):
     """BERT's multi-head self-attention; queries, keys and values come from one linear map.
 
-    A module that takes its place has the same ``forward``, and a linear map ``output`` (H -> H),
-    which the block applies to the result, since it can add the block's input in the same step.
+    A replacement needs the same ``forward``, and a linear map ``output`` (H -> H), which the block
+    applies to the result, since it can add the block's input in the same step.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -297,13 +299,13 @@ class Attention(nn.Module):
         subset: QuerySubset | None = None,
         key: DropoutKey | None = None,
     ) -> Tensor:
-        """Attention from ``own`` (Q, H) to ``x`` (T, H) -> (Q, H), before the output's map.
+        """Attend from ``own`` (Q, H) to ``x`` (T, H) -> (Q, H), before the output map.
 
         Args:
-            own: the states of the pieces that ask: ``x`` itself, or those of ``subset``.
+            own: the states of the queries: ``x`` itself, or those of ``subset``.
             x: the states of all pieces.
-            layout: where the rows of ``x`` lie.
-            subset: which pieces ask; None: all.
+            layout: the rows of ``x``.
+            subset: the queries; None: all pieces.
             key: of the probabilities' dropout.
         """
         if subset is None:
@@ -322,29 +324,29 @@ class Attention(nn.Module):
         )
 
     def _mapped(self, x: Tensor, columns: slice) -> Tensor:
-        """Some columns of queries, keys and values, of a plain map."""
+        """Compute some columns of queries, keys and values by a plain linear map."""
         return functional.linear(x, self.qkv.weight[columns], self.qkv.bias[columns])
 
     def _takes_states(self, x: Tensor, key: DropoutKey | None) -> bool:
-        """Whether ``_attend_to_states`` can be called: predicting, without autocast."""
-        # Autocast leaves x in full precision, though keys and values would not be.
+        """Return True if ``_attend_to_states`` can be used: in prediction without autocast."""
+        # With autocast, x has full precision, but keys and values would not have it.
         exact = (key is None or self.rate == 0.0) and not torch.is_autocast_enabled("cpu")
         return exact and native.serves_attention(x, x.shape[1])
 
     def _attend_to_states(
         self, query: Tensor, x: Tensor, layout: RowLayout, subset: QuerySubset
     ) -> Tensor:
-        """The same for few queries, without the keys and values of all pieces.
+        """Attend with few queries, without computing the keys and values of all pieces.
 
-        q . (K x) = (K' q) . x, and a weighted mean of V x is V of the weighted mean of x: so each
-        head's query goes through the transposed keys' map, looks at the states themselves, and
-        what it takes from them goes through the values' map. The keys' bias adds the same to all
-        scores of a query and falls out of the softmax; the values' bias is added to the mean.
+        q . (K x) = (K' q) . x, and the weighted mean of V x is V of the weighted mean of x. So each
+        head's query is mapped by the transposed key matrix and attends to the states themselves;
+        the value matrix maps the result. The keys' bias adds the same number to all scores of a
+        query and so cancels in the softmax; the values' bias is added to the mean.
         """
         count, hidden = query.shape
         weight = self.qkv.weight.view(3, self.heads, self.size, hidden)
         query = query.view(count, self.heads, self.size).transpose(0, 1)
-        # The scores will be divided by the root of this head's size, which is H.
+        # The kernel divides scores by the root of the head size, here H, instead of H / heads.
         asked = (query * math.sqrt(self.heads)) @ weight[1]
         mixed = native.packed_attention(
             asked.transpose(0, 1).reshape(-1, hidden),

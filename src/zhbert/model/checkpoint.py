@@ -1,6 +1,6 @@
-"""Checkpoints: a model's tensors in any format, by Hugging Face's names, each read when asked for.
+"""Checkpoints: a model's tensors in any format, by their Hugging Face names, read on demand.
 
-A model of several gigabytes passes through in the memory of its largest tensor (and, of a pickle, a
+A model of several gigabytes needs only the memory of its largest tensor (and, for a pickle, of a
 window of the file).
 """
 
@@ -27,24 +27,24 @@ READERS: Mapping[str, Callable[[Path], tuple[dict[str, Entry], list[str]]]] = {
     "pytorch": read_pickle,
     "tensorflow": read_tensorflow,
 }
-"""By format: a file's entries under the names in it, and the names of what is left aside."""
+"""By format: the reader of a file's entries, with the names in it, and of skipped names."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a model in any format, by today's Hugging Face names (``bert.`` prefixed)."""
+    """The tensors of a model in any format, by current Hugging Face names (with ``bert.``)."""
 
     file: Path  # to name in errors
     format: str  # "safetensors", "pytorch" or "tensorflow"
     entries: dict[str, Entry]
-    # Second names of tensors that stand among the entries: the decoder's matrix and bias.
+    # Second names of tensors that are among the entries: the decoder's matrix and bias.
     aliases: dict[str, Entry] = field(default_factory=dict)
-    # What else the file holds: optimiser state, the step, constants, other objects.
+    # Other content of the file: optimiser state, the step, constants, other objects.
     skipped: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, file: Path, format: str, raw: Mapping[str, Entry]) -> Checkpoint:
-        """Rename the tensors of a file, which any program may have written."""
+        """Rename the tensors of a file of any program to Hugging Face's names."""
         entries: dict[str, Entry] = {}
         names: dict[str, str] = {}
         modern_name = modern_names(raw, file)
@@ -69,7 +69,7 @@ class Checkpoint:
         return cls(file, format, entries, aliases, skipped)
 
     def checked(self) -> dict[str, Entry]:
-        """The entries; reading one that holds NaN or infinity raises a ZhbertError."""
+        """Return the entries; reading one with NaN or infinity raises a ZhbertError."""
 
         def read(name: str) -> Tensor:
             tensor = self.entries[name].read()
@@ -87,7 +87,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """Open a model folder (or one of its files) of any format; only names and shapes are read.
 
     Raises:
-        ZhbertError: no model there, a damaged file, or a pickle that holds more than tensors.
+        ZhbertError: there is no model, a file is damaged, or a pickle contains more than tensors.
     """
     files = find_model(path)
     entries: dict[str, Entry] = {}
@@ -102,10 +102,10 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def weight_files(weights: Path) -> list[Path]:
-    """The files that hold the tensors: ``weights`` itself, or those that an index names.
+    """Return the files with the tensors: ``weights`` itself, or the files in an index.
 
     Raises:
-        ZhbertError: no index of weights, or a file that it names is missing.
+        ZhbertError: it is not an index of weights, or one of its files is missing.
     """
     if weights.suffix != ".json":
         return [weights]
@@ -115,7 +115,7 @@ def weight_files(weights: Path) -> list[Path]:
     parts = []
     for name in sorted({str(name) for name in names.values()}):
         path = weights.parent / name
-        # A name with folders in it could lead out of the model folder; one too long is no name.
+        # A name with folders could lead out of the model folder; a too long name cannot exist.
         if Path(name).name != name or len(name) > 255 or not path.is_file():
             raise ZhbertError(
                 f"{weights.parent / name[:255]}: missing, though {weights.name} names it; fetch it "

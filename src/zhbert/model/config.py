@@ -1,4 +1,4 @@
-"""The configuration of a BERT in Hugging Face's field names, and its number of parameters."""
+"""The configuration of a BERT, with Hugging Face's field names, and its number of parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zhbert.wording import listed, shortly
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
-# Other architectures that Chinese models come in, and the class that opens them.
+# Other architectures of Chinese models, and the class that opens them.
 _OTHERS = {
     "albert": "AlbertModel",
     "deberta-v2": "DebertaV2Model",
@@ -27,7 +27,7 @@ _OTHERS = {
     "xlm-roberta": "XLMRobertaModel",
 }
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-# Keys that are accepted with these values only.
+# Keys for which only these values are accepted.
 _ONLY: Mapping[str, Sequence[Any]] = {
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -37,7 +37,7 @@ _ONLY: Mapping[str, Sequence[Any]] = {
 
 @dataclass(kw_only=True)
 class BertConfig:
-    """The architecture of one model: ``config.json`` in Hugging Face's names.
+    """The architecture of a model: ``config.json``, with Hugging Face's names.
 
     Keys of a config.json that are not fields here are kept in ``other`` and written back.
 
@@ -70,7 +70,7 @@ class BertConfig:
         self.check("model configuration")
 
     def check(self, where: str) -> None:
-        """Raise a ZhbertError that names the first value that no model can have."""
+        """Raise a ZhbertError that names the first impossible value, if there is one."""
         for name, value in _checked(vars(self), where).items():
             setattr(self, name, value)
         if self.hidden_size % self.num_attention_heads:
@@ -86,7 +86,7 @@ class BertConfig:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of a fine-tuned model in the order of their ids, from ``id2label``.
+        """The labels of a fine-tuned model in id order, from ``id2label``.
 
         >>> BertConfig(other={"id2label": {"0": "neutral", "1": "entailment"}}).labels
         ['neutral', 'entailment']
@@ -122,11 +122,11 @@ class BertConfig:
 
     @property
     def problem_type(self) -> str | None:
-        """What a sequence classification predicts, in transformers' words; None: not stated."""
+        """The type of a sequence classification, in transformers' terms; None: not stated."""
         return self.other.get("problem_type")
 
     def with_labels(self, labels: Sequence[str]) -> BertConfig:
-        """The same architecture with these labels, as transformers keeps them."""
+        """Return the same architecture with these labels, stored as in transformers."""
         other = {name: value for name, value in self.other.items() if name != "num_labels"}
         other["id2label"] = {str(number): label for number, label in enumerate(labels)}
         other["label2id"] = {label: number for number, label in enumerate(labels)}
@@ -137,11 +137,11 @@ class BertConfig:
         """Read the values of a config.json; ``where`` names it in errors.
 
         Raises:
-            ZhbertError: another architecture, a missing size, or a value that no model can have.
+            ZhbertError: another architecture, a missing size, or an impossible value.
         """
         check_is_bert(values, where)
         known = {f.name for f in fields(cls)} - {"other"}
-        # None is Hugging Face's way to leave a key out.
+        # Hugging Face writes None for a key that is not set.
         given = {n: value for n, value in values.items() if n in known and value is not None}
         known_acts = CHOICES["model.hidden_act"]
         if given.get("hidden_act", "gelu") not in known_acts:
@@ -166,7 +166,7 @@ class BertConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """What config.json holds; the model type is always there, so that transformers opens it."""
+        """Return the content of config.json, always with the model type (for transformers)."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "other"}
         return {"model_type": "bert", **own, **self.other}
 
@@ -194,7 +194,7 @@ _Check = tuple[str, Callable[[Any], bool]]
 _RANGES: dict[str, _Check] = {
     **{name.removeprefix("model."): check for name, check in RANGES.items() if "model." in name},
     "vocab_size": VOCABULARY_SIZE,
-    # A model of one segment is read; a new one would have no pairs.
+    # Models with one segment can be read, although new ones need two for pairs.
     "type_vocab_size": ("from 1 to 65,536", lambda value: 1 <= value <= 65_536),
     "pad_token_id": ("0 or more", lambda value: value >= 0),
 }
@@ -202,14 +202,14 @@ _MOST_LABELS = 100_000
 
 
 def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Those of the values that are fields of BertConfig, each of its type and in its range."""
+    """Return the values that are fields of BertConfig, with their types and ranges checked."""
     found: dict[str, Any] = {}
     for item in fields(BertConfig):
         if item.name not in values or item.name == "other":
             continue
         value, label = values[item.name], f"{where}: {item.name}"
         if isinstance(item.default, str):
-            # The table of activations, which any program may add to, says whether there is one.
+            # Only the type is checked here: any program may add to the table of activations.
             if not isinstance(value, str):
                 raise ZhbertError(f"{label} = {shortly(value)}: must be a name")
             found[item.name] = value
@@ -226,7 +226,7 @@ def _in_range(value: Any, kind: type, check: _Check, label: str) -> Any:
 
 
 def _number(value: Any, kind: type, label: str) -> Any:
-    """The number that a value stands for: programs write 768 as "768" and 768.0, too.
+    """Convert a value to a number: some programs write 768 as "768" or 768.0.
 
     >>> _number("768", int, "hidden_size"), _number("1e-12", float, "layer_norm_eps")
     (768, 1e-12)
@@ -239,7 +239,7 @@ def _number(value: Any, kind: type, label: str) -> Any:
             number = None
     if not isinstance(number, (int, float)) or isinstance(number, bool):
         number = math.nan
-    # Above 64 bits no size is meant, and a float may not hold it.
+    # No size has more than 64 bits, and a float may not be able to represent it.
     if not abs(number) < 2**63 or (kind is int and number != int(number)):
         name = "a whole number" if kind is int else "a number"
         raise ZhbertError(f"{label} = {shortly(value)}: must be {name}")
@@ -249,7 +249,7 @@ def _number(value: Any, kind: type, label: str) -> Any:
 def check_is_bert(values: Mapping[str, Any], where: str) -> None:
     """Raise a ZhbertError for the configuration of another architecture.
 
-    Chinese "RoBERTa" models (RoBERTa-wwm-ext, RBT3, ...) are BERTs: their model_type says bert.
+    Chinese "RoBERTa" models (RoBERTa-wwm-ext, RBT3, ...) are BERTs: their model_type is bert.
     """
     architectures = values.get("architectures") or []
     if not isinstance(architectures, list) or not all(isinstance(a, str) for a in architectures):
@@ -282,10 +282,10 @@ def check_is_bert(values: Mapping[str, Any], where: str) -> None:
 def count_parameters_by_part(
     config: BertConfig, *, masked_words: bool = True, sentence_pair: bool = True
 ) -> dict[str, int]:
-    """Parameters of each part of BertForPreTraining, counted from the shape alone.
+    """Count the parameters of each part of BertForPreTraining from the shape alone.
 
-    The decoder shares the word embeddings, so only its bias counts. Without ``sentence_pair`` the
-    pooler, which serves nothing else, still counts: Hugging Face's BertModel has it.
+    The decoder shares the word embeddings, so only its bias is counted. The pooler is counted even
+    without ``sentence_pair``, since Hugging Face's BertModel has it.
 
     >>> parts = count_parameters_by_part(BertConfig())
     >>> parts["word embeddings"], parts["layers"]

@@ -1,11 +1,11 @@
-"""Dropout by counter: whether an element is kept is a hash of (seed, site, row, place in the row).
+"""Counter-based dropout: a hash of (seed, site, row, place in the row) decides on each element.
 
-There is no state of random numbers, so what a step drops is a function of its seed alone: the same
-after a restart, eager or compiled. A compiler fuses the hash with the operations around it, and
+There is no generator state, so the elements dropped in a step depend on its seed alone: the same
+after a restart, eager or compiled. A compiler fuses the hash with the surrounding operations and
 computes it again in the backward pass instead of storing a mask. Rows are numbered in the global
-batch, so the process and the micro-batch that a row is computed in do not matter.
+batch, so the process and the micro-batch of a row do not matter.
 
-Counters instead of states: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. The hashes
+Counter-based generators: Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405. The hashes
 are splitmix64 (https://prng.di.unimi.it/splitmix64.c) on the host and lowbias32
 (https://github.com/skeeto/hash-prospector) for each element.
 
@@ -27,20 +27,20 @@ _SPREAD = -1640531527  # 0x9E3779B9
 _FIRST = 0x7FEB352D
 _SECOND = -2073254261  # 0x846CA68B
 
-# Attention's weights are numbered as if every row had this many pieces, so that padding does not
-# change their numbers.
+# Attention weights are numbered as if every row had this many pieces, so that their numbers do not
+# depend on the padding.
 _PIECES_OF_A_ROW = 4096
 
-# Sites are numbered from 0, rows from here.
+# Sites are numbered from 0, rows from this number.
 _ROWS = 1 << 32
 
 Words = tuple[Tensor, Tensor]
-"""Two int32 tensors that broadcast against what is dropped out: the first is added to an element's
+"""Two int32 tensors that broadcast against the input of dropout: the first is added to an element's
 index in the last dimension, the second enters the hash after its first multiplication."""
 
 
 def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64: 64 well-mixed bits of each 64-bit counter."""
+    """Mix each 64-bit counter by one step of splitmix64."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -49,23 +49,23 @@ def _mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """What one dropout site of the network drops in some rows."""
+    """The hash key of one dropout site for some rows."""
 
     site: Tensor  # (2,) int32: the site's two words
-    rows: Tensor  # (R, 2) int32: every row's
-    # (T, 2) int32: those of each piece's row, the first advanced to where the piece begins.
+    rows: Tensor  # (R, 2) int32: every row's two words
+    # (T, 2) int32: the words of each piece's row, the first one advanced to the piece's start.
     pieces: Tensor
 
     def of_pieces(self) -> Words:
-        """For elements (T, width)."""
+        """Return the words for elements (T, width)."""
         return self._words(self.pieces)
 
     def of_rows(self) -> Words:
-        """For elements (R, width)."""
+        """Return the words for elements (R, width)."""
         return self._words(self.rows)
 
     def of_queries(self, heads: int, queries: int) -> Words:
-        """For attention's weights, (R, heads, queries, keys)."""
+        """Return the words for attention weights (R, heads, queries, keys)."""
         head, query = (
             torch.arange(count, dtype=torch.int32, device=self.rows.device)
             for count in (heads, queries)
@@ -81,18 +81,19 @@ class DropoutKey:
 def dropout_keys(
     seed: int, sites: int, row: Tensor, position: Tensor, *, rows: int, width: int, first_row: int
 ) -> tuple[DropoutKey, ...]:
-    """The keys of ``sites`` dropout sites, for some rows of the global batch.
+    """Make the keys of ``sites`` dropout sites for some rows of the global batch.
 
     Args:
-        seed: the step's.
+        seed: the seed of the step.
+        sites: number of dropout sites.
         row: (T,) int64, the row of each piece, counted from 0.
-        position: (T,) int64, the place of each piece in its row.
-        rows: how many rows there are.
-        width: elements of a piece.
-        first_row: the number of the first row in the global batch.
+        position: (T,) int64, the position of each piece in its row.
+        rows: number of rows.
+        width: number of elements of a piece.
+        first_row: the index of the first row in the global batch.
     """
-    # Hashed twice: seed and number are combined by xor below, which is symmetric, and must not be
-    # exchangeable.
+    # Hashed twice, since seed and number are combined by xor below, which is symmetric: exchanging
+    # the two must give another result.
     start = _mix64(_mix64(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)))
     first = _ROWS + first_row
     numbers = np.concatenate([np.arange(sites), np.arange(first, first + rows)])
@@ -101,19 +102,19 @@ def dropout_keys(
     of_rows = table[sites:].clone()
     pieces = of_rows[row]
     pieces[:, 0] += position * width
-    # Copies: given views, the compiler would compile a layer again for each offset in the table.
+    # Copies, since the compiler would compile a layer again for each offset of a view.
     return tuple(DropoutKey(site.clone(), of_rows, pieces) for site in table[:sites])
 
 
 def keep_mask(length: int, rate: float, words: Words) -> Tensor:
-    """Which elements are kept: bool, the words' shape but for ``length`` in the last dimension.
+    """Return which elements to keep: bool, the words' shape with ``length`` as last dimension.
 
-    Two words enter, before and after a multiplication: with one alone the sequences of two keys
+    One word enters before and one after a multiplication: with one word, the sequences of two keys
     would be shifted copies of each other.
     """
     start, word = words
-    # Added first, then spread: a product of the index alone would be computed at compile time, in
-    # numbers too wide for the GPU's 32 bits.
+    # Addition before multiplication: the compiler would compute a product of the index alone at
+    # compile time, in numbers too wide for the GPU's 32 bits.
     bits = (torch.arange(length, dtype=torch.int32, device=start.device) + start) * _SPREAD
     bits = (bits ^ ((bits >> 16) & 0xFFFF)) * _FIRST ^ word
     bits = (bits ^ ((bits >> 15) & 0x1FFFF)) * _SECOND
@@ -122,7 +123,7 @@ def keep_mask(length: int, rate: float, words: Words) -> Tensor:
 
 
 class _Dropout(torch.autograd.Function):
-    """The eager form: one byte an element is kept for the backward pass."""
+    """Dropout in eager mode; keeps one byte per element for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rate: float, start: Tensor, word: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class _Dropout(torch.autograd.Function):
 
 
 def dropout(x: Tensor, rate: float, words: Words | None) -> Tensor:
-    """Zero a share ``rate`` of ``x`` and scale the rest by 1 / (1 - rate); no words, no dropout."""
+    """Zero a share ``rate`` of ``x``; scale the rest by 1 / (1 - rate). None: no dropout."""
     if words is None or rate == 0.0:
         return x
     if torch.compiler.is_compiling():

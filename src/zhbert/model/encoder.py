@@ -1,4 +1,4 @@
-"""The encoder: embeddings, then the blocks. Composition only."""
+"""The encoder: embeddings and a sequence of blocks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from zhbert.packing import PackedBatch
 
 
 class Calls(NamedTuple):
-    """How the encoder calls its parts. No function belongs to one block: compiled, it serves every
-    block whose parameters have the same shapes."""
+    """The functions with which the encoder calls its parts. They are not bound to one block, so
+    that a compiled function serves all blocks whose parameters have the same shapes."""
 
     finish: Callable[..., Tensor]
     block: Callable[..., Tensor]
@@ -37,7 +37,7 @@ def _block(block: nn.Module, *inputs: Any) -> Any:
     return block(*inputs)
 
 
-# A function of its own: PyTorch counts how often one is compiled, and gives up at eight times.
+# A separate function, since PyTorch stops compiling a function after eight times.
 def _last_block(block: nn.Module, *inputs: Any) -> Any:
     return block(*inputs)
 
@@ -46,7 +46,7 @@ EAGER = Calls(Embeddings.finish, _block, _last_block)
 
 
 class Encoder(nn.Module):
-    """Packed piece ids to one vector a piece."""
+    """BERT's encoder: from packed piece ids to one vector per piece."""
 
     def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
     @property
     def dropout_sites(self) -> int:
-        """How many keys ``forward`` takes: one for the embeddings, then three a block."""
+        """Number of keys that ``forward`` takes: one for the embeddings, then three per block."""
         return 1 + DROPOUT_SITES_PER_LAYER * len(self.layers)
 
     def forward(
@@ -68,15 +68,15 @@ class Encoder(nn.Module):
         subset: QuerySubset | None = None,
         states: list[Tensor] | None = None,
     ) -> Tensor:
-        """T packed pieces -> (T, H), or -> (Q, H) of ``subset`` alone.
+        """Encode T packed pieces -> (T, H), or -> (Q, H) of ``subset`` alone.
 
         Args:
             batch: the pieces.
-            layout: where their rows lie, if that has been computed already.
-            keys: of every dropout site; None for no dropout.
-            subset: compute the last block for these pieces only. Exact: after the last attention
-                no piece needs another.
-            states: the embeddings and each block's output are appended here.
+            layout: the layout of their rows, if it was computed already.
+            keys: the keys of all dropout sites; None: no dropout.
+            subset: compute the last block for these pieces only. The result is exact, since
+                pieces are independent after the last attention.
+            states: a list to which the embeddings and each block's output are appended.
         """
         layout = layout or RowLayout.of_batch(batch)
         compiled = self._worth_compiling(layout, subset)
@@ -99,20 +99,20 @@ class Encoder(nn.Module):
         return x
 
     def compile_layers(self) -> None:
-        """From now on train with compiled functions; they are compiled when first called."""
+        """Train with compiled functions from now on; they are compiled at their first call."""
         with warnings.catch_warnings():
-            # PyTorch's compiler uses a deprecated part of PyTorch when it is imported.
+            # The import of PyTorch's compiler uses a deprecated part of PyTorch.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._compiled = Calls(*(torch.compile(call, dynamic=True) for call in EAGER))
 
     def _calls(self, part: nn.Module, compiled: bool) -> Calls:
-        """The compiled functions where they are wanted and do all that calling ``part`` would."""
+        """Return the compiled functions if ``compiled`` and ``part`` has no hooks."""
         return self._compiled if compiled and not has_hooks(part) else EAGER
 
     def _worth_compiling(self, layout: RowLayout, subset: QuerySubset | None) -> bool:
-        """Whether this is training, of a shape that the compiled functions were made for.
+        """Return True if this is training with a shape for which the functions were compiled.
 
-        The compiler makes other code for sizes of 1 and for evaluation: half a minute each.
+        Sizes of 1 and evaluation would need another compilation, of half a minute each.
         """
         sizes = [layout.cu_seqlens.shape[0] - 1, layout.max_length]
         if subset is not None:
@@ -121,7 +121,7 @@ class Encoder(nn.Module):
 
 
 def _only(keys: Sequence[DropoutKey | None], subset: QuerySubset) -> Sequence[DropoutKey | None]:
-    """A block's keys for some pieces only."""
+    """Restrict a block's keys to some pieces."""
     if keys[0] is None:
         return keys
     pieces = keys[0].pieces[subset.positions]
@@ -129,7 +129,7 @@ def _only(keys: Sequence[DropoutKey | None], subset: QuerySubset) -> Sequence[Dr
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a module or one in it has hooks: compiled code would not look for them again."""
+    """Return True if a module or one in it has hooks, which compiled code might ignore."""
     return any(
         part._forward_hooks
         or part._forward_pre_hooks

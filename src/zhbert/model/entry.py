@@ -1,4 +1,4 @@
-"""A tensor of a model file that is read when it is asked for, and what all formats share."""
+"""Entries, the tensors of a model file that are read on demand, and functions of all formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a checkpoint. ``read`` reads it anew at each call; nothing is kept."""
+    """One tensor of a checkpoint. Each call of ``read`` reads it again, without a cache."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -20,16 +20,16 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes in its own dtype."""
+        """Size in bytes, in its stored dtype."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @classmethod
     def of(cls, tensor: Tensor) -> Entry:
-        """An entry of a tensor in memory."""
+        """Return the entry of a tensor in memory."""
         return cls(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
     def then(self, change: Callable[[Tensor], Tensor]) -> Entry:
-        """This entry with ``change`` applied when it is read; the new shape is found without data.
+        """Return an entry that applies ``change`` when read; its shape is inferred without data.
 
         >>> Entry.of(torch.ones(2, 3)).then(torch.t).shape
         (3, 2)
@@ -39,24 +39,24 @@ class Entry:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity.
+    """Return True if a tensor contains neither NaN nor infinity.
 
-    This needs no memory; torch.isfinite needs twice that of the tensor.
+    This needs no additional memory; torch.isfinite needs twice the tensor's.
     """
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    # aminmax returns NaN for both where there is one.
+    # aminmax returns NaN for both if there is any.
     low, high = torch.aminmax(tensor)
     return math.isfinite(low) and math.isfinite(high)
 
 
 def entries_of(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]) -> dict[str, Entry]:
-    """Entries of tensors in memory, by name."""
+    """Return the entries of tensors in memory, by name."""
     return {name: Entry.of(tensor) for name, tensor in dict(tensors).items()}
 
 
 def in_shards(entries: Mapping[str, Entry], most_bytes: int | None) -> list[dict[str, Entry]]:
-    """The entries in parts of at most ``most_bytes`` (or one larger entry), in their order."""
+    """Divide entries, in order, into parts of at most ``most_bytes`` (or one larger entry)."""
     shards: list[dict[str, Entry]] = [{}]
     filled = 0
     for name, entry in entries.items():
@@ -69,7 +69,7 @@ def in_shards(entries: Mapping[str, Entry], most_bytes: int | None) -> list[dict
 
 
 def converted(entries: Mapping[str, Entry], dtype: torch.dtype | None) -> dict[str, Entry]:
-    """Floating point tensors as ``dtype`` when they are read; None keeps each one's own."""
+    """Convert floating-point tensors to ``dtype`` when they are read; None: no conversion."""
     if dtype is None:
         return dict(entries)
     return {
@@ -79,6 +79,6 @@ def converted(entries: Mapping[str, Entry], dtype: torch.dtype | None) -> dict[s
 
 
 def bytes_of(tensor: Tensor) -> memoryview:
-    """A tensor's numbers as they lie in memory, row after row."""
+    """Return a tensor's numbers as bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

@@ -1,4 +1,4 @@
-"""A model folder: opened with a check that its parts belong together, and written as a whole."""
+"""Model folders: opening with a check that the parts belong together, and atomic writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zhbert.model.entry import Entry
     from zhbert.text.tokenizer import Tokenizer
 
-# transformers' class of a model: the first one whose tensors are all there.
+# A model's class in transformers is the first one whose tensors all exist.
 _CLASSES = (
     ("BertForQuestionAnswering", ("qa_outputs.weight",)),
     ("BertForSequenceClassification", ("classifier.weight",)),
@@ -32,7 +32,7 @@ _SPARE_ROWS = 512
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model in any format. A tensor is read, and checked for NaN, when it is asked for."""
+    """A model in any format. Tensors are read, and checked for NaN, on demand."""
 
     folder: Path
     config: BertConfig
@@ -41,7 +41,7 @@ class ModelFolder:
 
     @property
     def rows(self) -> int:
-        """Rows of the word embeddings: as many as pieces, or more."""
+        """Number of rows of the word embeddings: as many as pieces, or more."""
         return self.config.vocab_size
 
     def changed(
@@ -51,14 +51,14 @@ class ModelFolder:
         tokenizer: Tokenizer | None = None,
         num_layers: int | None = None,
     ) -> ModelFolder:
-        """The model with other pieces, positions or layers, and the configuration of these."""
+        """Return the model with other pieces, positions or layers, and a configuration to match."""
         from zhbert.model.names import PER_PIECE, POSITIONS
 
         config, tokenizer = self.config, tokenizer or self.tokenizer
         other = dict(config.other)
         architectures = other.get("architectures") or []
         if not architectures or not str(architectures[0]).startswith("Bert"):
-            # Google's files name no class; and a BERT saved under Roberta's names becomes a BERT.
+            # Google's files have no class name, and a BERT with Roberta's names becomes a BERT.
             other["architectures"] = [architecture_of(entries)]
         has_padding = "pad_token" in tokenizer.special_tokens
         config = replace(
@@ -72,7 +72,7 @@ class ModelFolder:
         return replace(self, config=config, entries=entries, tokenizer=tokenizer)
 
     def write(self, out: Path, *, overwrite: bool) -> None:
-        """Write config.json, model.safetensors and the tokenizer's files: all of them or none."""
+        """Write config.json, model.safetensors and the tokenizer's files atomically."""
         from zhbert.model.formats.safetensors import write_safetensors
 
         with atomic_folder(out, replace=overwrite) as temporary:
@@ -83,10 +83,10 @@ class ModelFolder:
 
 
 def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
-    """Open what ``zhbert.zoo.locate`` understands.
+    """Open a model by any name that ``zhbert.zoo.locate`` accepts.
 
     Raises:
-        ZhbertError: no BERT, no vocabulary, or parts that disagree.
+        ZhbertError: it is not a BERT, has no vocabulary, or has inconsistent parts.
     """
     from zhbert.model.checkpoint import open_checkpoint
     from zhbert.model.config import BertConfig
@@ -119,7 +119,7 @@ def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:
 
 
 def tokenizer_beside(files: ModelFiles) -> Tokenizer | None:
-    """The tokenizer beside a model's weights; None: it has no files."""
+    """Open the tokenizer next to a model's weights; None if it has no files."""
     from zhbert.text.tokenizer import Tokenizer
 
     path = files.vocabulary
@@ -129,7 +129,7 @@ def tokenizer_beside(files: ModelFiles) -> Tokenizer | None:
 
 
 def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
-    """The tokenizer beside a model with ``rows`` word embeddings; refused if it is another's."""
+    """Open the tokenizer next to a model with ``rows`` word embeddings; check that they fit."""
     tokenizer = tokenizer_beside(files)
     if tokenizer is not None:
         check_vocabulary(files.folder, tokenizer, rows)
@@ -137,9 +137,9 @@ def tokenizer_of(files: ModelFiles, rows: int) -> Tokenizer | None:
 
 
 def check_vocabulary(where: str | Path, tokenizer: Tokenizer, rows: int) -> None:
-    """Raise a ZhbertError where a vocabulary cannot be that of a model with ``rows`` rows.
+    """Raise a ZhbertError if a vocabulary does not fit a model with ``rows`` rows.
 
-    Some models have more rows than pieces, padded to a round number; never hundreds more.
+    Some models have more rows than pieces, padded to a round number, but never hundreds more.
     """
     if not 0 <= rows - len(tokenizer) < _SPARE_ROWS:
         raise ZhbertError(
@@ -149,7 +149,7 @@ def check_vocabulary(where: str | Path, tokenizer: Tokenizer, rows: int) -> None
 
 
 def check_corpus_vocabulary(model: Path, corpus: Corpus, say: Callable[[str], None]) -> None:
-    """Raise a ZhbertError where a corpus was not made with the vocabulary of a model's folder."""
+    """Raise a ZhbertError if a corpus was not made with the vocabulary of a model's folder."""
     from zhbert.model.config import BertConfig
 
     tokenizer = tokenizer_beside(find_model(model))
@@ -171,7 +171,7 @@ def check_corpus_vocabulary(model: Path, corpus: Corpus, say: Callable[[str], No
 def other_vocabulary(
     corpus: Corpus, what: str, theirs: str, size: int | None, folder: Path
 ) -> ZhbertError:
-    """The error of a corpus made with another vocabulary than that of ``what``."""
+    """Return the error about a corpus made with another vocabulary than that of ``what``."""
     pieces = f"{size:,} pieces, " if size is not None else ""
     return ZhbertError(
         f"{corpus.folder}: made with another vocabulary ({corpus.vocabulary_size:,} pieces, hash "
@@ -183,9 +183,9 @@ def other_vocabulary(
 def check_out(
     out: str | Path, source: str | Path, *, overwrite: bool, option: str = "--out"
 ) -> Path:
-    """The folder to write, which is empty, new, or a model that may be replaced.
+    """Return the folder to write, which must be empty, new, or a model that may be replaced.
 
-    ``source`` is what the new model is made from, where that is a file or a folder here.
+    ``source`` is the input of the new model, if it is a local file or folder.
     """
     out, source = Path(out), Path(source)
     if out.is_dir() and source.is_dir() and out.samefile(source):
@@ -202,11 +202,11 @@ def check_out(
 
 
 def train_on(out: str | Path, *overrides: str) -> str:
-    """The advice to train a changed model on, with the command."""
+    """Return the advice to continue training a changed model, with the command."""
     command = f"zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={out}"
     return " ".join(("Train it on before use:", command, *overrides))
 
 
 def architecture_of(entries: Mapping[str, Entry]) -> str:
-    """transformers' class of these tensors; that of a classifier cannot be told from them."""
+    """Return transformers' class of these tensors; classifiers cannot be distinguished by them."""
     return next(name for name, heads in _CLASSES if all(head in entries for head in heads))

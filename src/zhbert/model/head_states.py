@@ -1,39 +1,39 @@
-"""Whether the heads of a checkpoint were ever trained, by their numbers alone.
+"""Detection of untrained heads in a checkpoint, from their numbers alone.
 
-**When a head counts as never trained.** Training leaves marks that no initialiser makes, and the
-rule looks for them. Every step of every optimiser moves every bias and every norm's shift, since
-their gradients are exactly zero for no input that occurs; initialisers set them to exactly zero,
-and rounding to float16 or bfloat16 keeps zero zero. So, for a head with a norm (masked words):
+**When a head counts as never trained.** Training leaves traces that no initialiser leaves. Every
+step of every optimiser changes every bias and every norm's shift, since their gradients are never
+exactly zero in practice; initialisers set them to exactly zero, and rounding to float16 or bfloat16
+keeps zeros. So, for a head with a norm (masked words):
 
-- *random* if the norm's shifts are all exactly 0 and its scales all equal (1; or less, where
-  weight decay alone shrank them), and its output bias is exactly zero or its matrix looks drawn;
-  *unclear* if neither is so;
-- *random* if the norm's scale lies around 0 (mean of its absolute values below 0.1, or mean below
-  half its spread): it was drawn like a matrix, as the first PyTorch versions of BERT did;
+- *random* if the norm's shifts are all exactly 0 and its scales all equal (1; or less, if weight
+  decay alone shrank them), and its output bias is exactly zero or its matrix looks drawn;
+  *unclear* if the norm is so, but neither the bias nor the matrix;
+- *random* if the norm's scales are around 0 (mean of absolute values below 0.1, or mean below half
+  their spread): they were drawn like a matrix, as in the first PyTorch versions of BERT;
 - *trained* otherwise.
 
 For a head of one matrix and one bias (pooler, sentence pair, classifier, question answering):
 
 - with a bias of exact zeros: *random* if the matrix looks drawn, *unclear* if not. The bias of
-  question answering adds the same number to every position, so that softmax cancels it and it need
-  not move: there the matrix must also have the initialiser's spread or less;
-- with another bias: *random* if the matrix looks drawn as PyTorch draws by default, and the bias
-  with it: uniform within 1 / sqrt(inputs), with the spread of that; or if the matrix looks drawn
-  with the spread of ``initializer_range`` and the norm of the masked-word head was drawn around 0
-  (or, in a file without that head, the bias has that spread too, to three standard errors);
+  question answering adds the same number to every position, so that it cancels in the softmax and
+  may stay zero: there the matrix must also have at most the initialiser's spread;
+- with another bias: *random* if matrix and bias look drawn by PyTorch's default: uniform within
+  1 / sqrt(inputs), with the corresponding spread; or if the matrix looks drawn with the spread
+  ``initializer_range`` and the norm of the masked-word head was drawn around 0 (or, in a file
+  without that head, the bias has that spread, too, to three standard errors);
 - *trained* otherwise.
 
 A matrix *looks drawn* if its mean is 0 and its excess kurtosis is that of a normal distribution
-(0), of one cut at two sigma (-0.63: Google's initialiser), or of a uniform one (-1.2), each to
-five standard errors (sigma / sqrt(n), sqrt(24 / n)) and a little for rounding. Below 100 numbers
-nothing can be told apart, and everything looks drawn.
+(0), of one truncated at two sigma (-0.63: Google's initialiser), or of a uniform one (-1.2), each
+to five standard errors (sigma / sqrt(n), sqrt(24 / n)) and a tolerance for rounding. Fewer than
+100 numbers cannot be distinguished and always look drawn.
 
-Measured at widths 32, 128 and 768, each in float32, float16 and bfloat16: of heads drawn as
-transformers or Google's code draw (440 files), none was called trained, and none unclear; of those
-trained from there for 1, 10 or 100 steps of AdamW at 1e-6 to 1e-4, none was called random. Where
-biases were drawn too (PyTorch's default), a pooler or classifier trained for few steps still counts
-as random, and a fresh matrix below 100 numbers as trained; the masked-word head was never mistaken,
-as its norm tells. A question-answering head in float16, trained by plain SGD, counts as random.
+This was measured at widths 32, 128 and 768 in float32, float16 and bfloat16. Of heads initialised
+by transformers or Google's code (440 files), none was classified as trained or unclear; after 1, 10
+or 100 steps of AdamW at 1e-6 to 1e-4, none was classified as random. If biases were drawn, too
+(PyTorch's default), a pooler or classifier after few steps still counts as random, and a fresh
+matrix of fewer than 100 numbers as trained; the masked-word head was always right, due to its norm.
+A question-answering head in float16, trained by plain SGD, counts as random.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from torch import Tensor, finfo
 
 from zhbert.model.entry import Entry, is_finite
 
-# The standard normal distribution cut at two sigma: its standard deviation and excess kurtosis.
+# Standard deviation and excess kurtosis of the standard normal distribution truncated at 2 sigma.
 _CUT_SPREAD = 0.879626
 _CUT_KURTOSIS = -0.634310
 HARDLY = "(a few steps only)"
-# Standard errors that a statistic of a fresh draw may be away from its expectation.
+# Tolerance for the statistics of a fresh draw, in standard errors.
 _ERRORS = 5.0
 
 
 @dataclass(frozen=True)
 class HeadState:
-    """Whether a head is in the file, looks trained (None: cannot be told), and the evidence."""
+    """A head's state: if it is in the file, if it looks trained (None: unclear), and why."""
 
     present: bool
     trained: bool | None
@@ -64,7 +64,7 @@ class HeadState:
 
     @property
     def word(self) -> str:
-        """One word: missing, trained, random or unclear."""
+        """The state in one word: missing, trained, random or unclear."""
         if not self.present:
             return "missing"
         return {True: "trained", False: "random", None: "unclear"}[self.trained]
@@ -72,7 +72,7 @@ class HeadState:
 
 @dataclass(frozen=True)
 class _Head:
-    """Names of a head's tensors; a norm and an output bias only where it has them."""
+    """The names of a head's tensors; some heads have no norm and no output bias."""
 
     weight: str
     bias: str
@@ -105,9 +105,9 @@ HEADS: Mapping[str, _Head] = {
 def head_states(
     entries: Mapping[str, Entry], initializer_range: float = 0.02
 ) -> dict[str, HeadState]:
-    """Each head of HEADS: is it among ``entries``, and does it look trained?
+    """Return the state of each head of HEADS: is it among ``entries``, does it look trained?
 
-    The rule stands at the top of this module. ``initializer_range`` is the config's.
+    The rules are at the top of this module. ``initializer_range`` is from the config.
 
     >>> import torch
     >>> fresh = {"classifier.weight": torch.zeros(2, 64), "classifier.bias": torch.zeros(2)}
@@ -115,7 +115,7 @@ def head_states(
     HeadState(present=True, trained=False, why='weights and bias are exactly zero')
     """
     states: dict[str, HeadState] = {}
-    # Of the masked-word head; None: no such head to tell from.
+    # The state of the masked-word head's norm; None: there is no such head.
     norm_drawn: bool | None = None
     for name, head in HEADS.items():
         missing = [n for n in head.names if n not in entries]
@@ -190,12 +190,12 @@ def _state_without_norm(
         if norm_drawn is None and alike:
             return HeadState(True, False, f"{draw.text}, and the bias too")
     moved = f"bias has moved from zero: up to {largest(bias)}"
-    # How far the bias of question answering moved does not tell how long it was trained.
+    # The change of a question-answering bias does not show how long it was trained.
     return HeadState(True, True, moved + (hardly(bias) if head.bias_moves else ""))
 
 
 def hardly(moved: Tensor) -> str:
-    """A remark where the numbers are those of a few steps, which leave a head as good as random."""
+    """Return a remark if a head was trained for a few steps only and so is almost random."""
     return f" {HARDLY}" if _most(moved) < 1e-3 else ""
 
 
@@ -204,12 +204,12 @@ def _most(tensor: Tensor) -> float:
 
 
 def largest(tensor: Tensor) -> str:
-    """The largest absolute number, for people."""
+    """Format the largest absolute number."""
     return f"{_most(tensor):.2g}"
 
 
 def untouched(scale: Tensor, shift: Tensor) -> bool:
-    """Whether a norm is as its initialiser made it: no shift, and one scale everywhere."""
+    """Return True if a norm is unchanged since initialisation: zero shifts and equal scales."""
     return not bool(shift.any()) and bool((scale == scale[0]).all())
 
 
@@ -221,7 +221,7 @@ def _around_zero(scale: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class _Draw:
-    """The distribution that numbers look drawn from; ``kind`` is None where they look like none."""
+    """The distribution that numbers look drawn from; ``kind`` is None if they do not look drawn."""
 
     kind: str | None  # "normal", "cut normal", "uniform"
     spread: float  # standard deviation
@@ -230,7 +230,7 @@ class _Draw:
 
     @classmethod
     def of(cls, numbers: Tensor) -> _Draw:
-        """Look at the mean and the excess kurtosis of ``numbers``."""
+        """Classify ``numbers`` by their mean and excess kurtosis."""
         count = numbers.numel()
         flat = numbers.reshape(-1)
         mean, spread = float(flat.mean()), float(flat.std(correction=0))
@@ -255,7 +255,7 @@ class _Draw:
         return cls(kind if near[kind] <= tolerance else None, spread, kurtosis, count)
 
     def has_spread(self, initializer_range: float, errors: float = _ERRORS) -> bool:
-        """Whether the spread is the initialiser's, to ``errors`` standard errors and 1 %."""
+        """Return True if the spread is the initialiser's, to ``errors`` standard errors and 1 %."""
         tolerance = errors / math.sqrt(2 * self.count) + 0.01
         return any(
             abs(self.spread / (initializer_range * part) - 1) <= tolerance
@@ -264,12 +264,12 @@ class _Draw:
 
     @property
     def text(self) -> str:
-        """In a few words."""
+        """The distribution in a few words."""
         if self.spread == 0:
             return "weights all equal"
         names = {"cut normal": "normal cut at two sigma", None: "like no fresh draw"}
         if self.count < 100:
             return f"weights too few to judge (std {self.spread:.3g})"
-        # Adding 0.0 makes 0.0 of -0.0.
+        # Adding 0.0 turns -0.0 into 0.0.
         numbers = f"std {self.spread:.3g}, excess kurtosis {round(self.kurtosis, 2) + 0.0}"
         return f"weights {names.get(self.kind, self.kind)} ({numbers})"

@@ -13,19 +13,19 @@ from zhbert.model.loss import Candidates, vocabulary_cross_entropy
 
 
 class Pooler(nn.Module):
-    """A row as one vector: the tanh of a linear map of its first piece's state."""
+    """BERT's pooler: the tanh of a linear map of a row's first state."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """(R, H) -> (R, H)."""
+        """Pool first states: (R, H) -> (R, H)."""
         return torch.tanh(self.dense(first))
 
 
 class MaskedLMHead(nn.Module):
-    """Scores every piece of the vocabulary at a position; its matrix is the word embeddings."""
+    """The head that scores all pieces at a position; its matrix is the word embeddings."""
 
     def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
@@ -36,12 +36,12 @@ class MaskedLMHead(nn.Module):
         self._workspace: Tensor | None = None
 
     def transformed(self, hidden: Tensor) -> Tensor:
-        """(P, H) -> (P, H): the vectors that are multiplied with every word embedding."""
+        """Transform states to the vectors to multiply by the embeddings: (P, H) -> (P, H)."""
         normalised: Tensor = self.norm(self.activation(self.transform(hidden)))
         return normalised
 
     def forward(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
-        """(P, H) and the word embeddings (V, H) -> logits (P, V)."""
+        """Compute logits (P, V) from states (P, H) and the word embeddings (V, H)."""
         return functional.linear(self.transformed(hidden), embeddings, self.bias)
 
     def loss(
@@ -51,7 +51,7 @@ class MaskedLMHead(nn.Module):
         labels: Tensor,
         candidates: Candidates | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Summed cross entropy at (P, H) for (P,) labels, and the count of right guesses."""
+        """Return the summed cross entropy of (P, H) for (P,) labels, and the count of hits."""
         transformed = self.transformed(hidden)
         columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
         wanted = labels.shape[0] * columns
@@ -61,7 +61,7 @@ class MaskedLMHead(nn.Module):
         )
 
     def _room(self, like: Tensor, size: int) -> Tensor | None:
-        """Memory for the loss, kept from step to step (CUDA's allocator does that by itself)."""
+        """Return memory for the loss, reused in each step (CUDA's allocator does so anyway)."""
         if like.device.type != "cpu":
             return None
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else like.dtype
@@ -73,13 +73,13 @@ class MaskedLMHead(nn.Module):
 
 
 class NextSentenceHead(nn.Module):
-    """Does the second segment follow the first (0) or not (1)?"""
+    """The head that predicts if the second segment follows the first (0) or not (1)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, 2)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(R, H) -> (R, 2) logits."""
+        """Compute logits: (R, H) -> (R, 2)."""
         logits: Tensor = self.dense(pooled)
         return logits

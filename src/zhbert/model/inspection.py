@@ -1,4 +1,4 @@
-"""What a checkpoint holds: its shape, its heads, its vocabulary, and what it can be used for.
+"""Inspection of a checkpoint: its shape, heads, vocabulary, problems and possible uses.
 
 Tensors are read one at a time; no model is made.
 """
@@ -44,66 +44,66 @@ _DECODER = "cls.predictions.decoder.weight"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The pieces beside the weights."""
+    """The vocabulary next to the weights."""
 
     file: str
     pieces: int
     rows: int | None  # of the word embeddings
     cased: bool
-    lower_cases: bool  # what the tokenizer does to text
+    lower_cases: bool  # True: the tokenizer lower-cases text
     special_tokens: dict[str, int | None]  # piece -> id; None: the vocabulary lacks it
     unused: int  # pieces of the form [unused7]
 
     @property
     def missing(self) -> list[str]:
-        """Special tokens that have no piece."""
+        """Special tokens that the vocabulary lacks."""
         return [token for token, number in self.special_tokens.items() if number is None]
 
 
 @dataclass(frozen=True)
 class Use:
-    """Something that a checkpoint could be used for."""
+    """A possible use of a checkpoint."""
 
     what: str
-    answer: bool | None  # None: it cannot be told
+    answer: bool | None  # None: unclear
     why: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What ``inspect_checkpoint`` finds."""
+    """The result of ``inspect_checkpoint``."""
 
     format: str  # "safetensors", "pytorch" or "tensorflow"
     files: dict[str, int]  # of the weights: name -> bytes
-    shape: dict[str, int | None]  # in the config's field names, by the tensors; None: not told
-    parameters: int  # a decoder that shares the word embeddings does not count again
+    shape: dict[str, int | None]  # by the config's field names, from the tensors; None: unknown
+    parameters: int  # a decoder that shares the word embeddings is not counted again
     dtypes: dict[str, float]  # name -> share of the parameters
     vocabulary: Vocabulary | None
     encoder: HeadState
     heads: dict[str, HeadState]
-    classifier: str | None  # what the classifier classifies, where there is one
+    classifier: str | None  # the purpose of the classifier, if there is one
     labels: dict[str, str]  # of the classifier, by number
     decoder: str  # "shared", "shared, kept twice" or "its own"
     missing: tuple[str, ...]  # names that BertForPreTraining has and the file has not
     unused: tuple[str, ...]  # names that no BERT of this config has
     skipped: tuple[str, ...]  # optimiser slots and constants
     not_finite: tuple[str, ...]  # tensors with NaN or infinity
-    problems: tuple[str, ...]  # what does not fit together
-    refusal: str | None  # why zhbert does not open it
+    problems: tuple[str, ...]  # inconsistencies
+    refusal: str | None  # the reason why zhbert does not open it
     uses: tuple[Use, ...]
 
     @property
     def foreign(self) -> bool:
-        """Whether this is another architecture, by its names."""
+        """True if this is another architecture by its names."""
         return foreign_architecture(self.unused) is not None
 
     @property
     def size(self) -> int:
-        """Bytes of all files of the weights."""
+        """Total size of the weights' files in bytes."""
         return sum(self.files.values())
 
 
-# Sizes of the config, and where the tensors tell them: a name, and the axis of its shape.
+# Sizes in the config, and the tensor and axis that they are read from.
 _SIZES = {
     "hidden_size": ("bert.embeddings.word_embeddings.weight", 1),
     "intermediate_size": ("bert.encoder.layer.*.intermediate.dense.weight", 0),
@@ -111,7 +111,7 @@ _SIZES = {
     "type_vocab_size": ("bert.embeddings.token_type_embeddings.weight", 0),
     "vocab_size": ("bert.embeddings.word_embeddings.weight", 0),
 }
-# Shapes of tensors by the end of their name; the first that fits counts.
+# Shapes of tensors by the end of their names; the first match counts.
 _SHAPES = (
     ("word_embeddings.weight", "vocab_size hidden_size"),
     ("position_embeddings.weight", "max_position_embeddings hidden_size"),
@@ -134,10 +134,10 @@ _KINDS = {
 
 
 def inspect_checkpoint(files: ModelFiles) -> Inspection:
-    """Look at a model's files; one tensor is in memory at a time.
+    """Inspect a model's files, with one tensor in memory at a time.
 
     Raises:
-        ZhbertError: the weights cannot be read at all. What is merely strange is told instead.
+        ZhbertError: the weights cannot be read at all. Other problems are in the result.
     """
     checkpoint = open_checkpoint(files.weights)
     entries = checkpoint.entries
@@ -184,11 +184,11 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
 
 @dataclass(frozen=True)
 class _Stated:
-    """What the configuration beside the weights says."""
+    """The configuration next to the weights."""
 
     values: Mapping[str, Any]  # empty without a file that can be read
     config: BertConfig | None  # None: not that of a BERT
-    trouble: str | None  # why it is not
+    trouble: str | None  # the reason why it is not
 
     @classmethod
     def of(cls, files: ModelFiles, problems: list[str]) -> _Stated:
@@ -208,7 +208,7 @@ class _Stated:
 
 
 def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
-    """Sizes in the config's field names, by the tensors; None where no tensor tells.
+    """Return sizes by the config's field names, from the tensors; None: no tensor shows it.
 
     >>> words = Entry.of(torch.ones(21, 8))
     >>> sizes_of({"bert.embeddings.word_embeddings.weight": words})["vocab_size"]
@@ -224,7 +224,7 @@ def sizes_of(entries: Mapping[str, Entry]) -> dict[str, int | None]:
 
 
 def quantised_tensor(entries: Mapping[str, Entry]) -> str | None:
-    """What is wrong with a model whose numbers were made whole ones; None where they were not."""
+    """Return the problem of a model quantised to integers; None if it is not quantised."""
     for name, entry in entries.items():
         if name.startswith("bert.") and not entry.dtype.is_floating_point:
             kind = str(entry.dtype).removeprefix("torch.")
@@ -235,7 +235,7 @@ def quantised_tensor(entries: Mapping[str, Entry]) -> str | None:
 def _shape(
     entries: Mapping[str, Entry], values: Mapping[str, Any]
 ) -> tuple[dict[str, int | None], list[str]]:
-    """Sizes by the tensors (by the config where no tensor tells), and what disagrees."""
+    """Return sizes from the tensors (or else from the config), and disagreements."""
     problems = []
     told = sizes_of(entries)
     told["num_attention_heads"] = None
@@ -255,7 +255,7 @@ def _shape(
 
 
 def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int, ...] | None:
-    """The shape of a tensor of BertForPreTraining; None where that is not known.
+    """Return the shape of a tensor of BertForPreTraining; None if it is unknown.
 
     >>> _expected_shape("cls.seq_relationship.weight", {"hidden_size": 768})
     (2, 768)
@@ -270,7 +270,7 @@ def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int
 def _missing_and_unused(
     entries: Mapping[str, Entry], layers: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of BertForPreTraining that the file lacks, and names in it that no head has either."""
+    """Return names of BertForPreTraining that the file lacks, and names of no known part."""
     expected = list(_expected_names(layers))
     known = {*expected, *(name for head in HEADS.values() for name in head.names)}
     missing = tuple(name for name in expected if name not in entries)
@@ -278,7 +278,7 @@ def _missing_and_unused(
 
 
 def _expected_names(layers: int) -> Iterator[str]:
-    """The names of BertForPreTraining's tensors."""
+    """Yield the names of BertForPreTraining's tensors."""
     templates = sorted(name for name in TEMPLATES if name.startswith(("bert.", "cls.")))
     yield from (name for name in templates if "*" not in name)
     for number in range(layers):
@@ -286,7 +286,7 @@ def _expected_names(layers: int) -> Iterator[str]:
 
 
 def _encoder_state(entries: Mapping[str, Entry], problems: list[str]) -> HeadState:
-    """Whether the encoder was trained, by its norms; ``problems`` gets the layers that were not."""
+    """Return the encoder's state by its norms; add untrained layers to ``problems``."""
     norms: dict[str, tuple[Tensor, Tensor]] = {}
     for name in entries:
         norm = name.removesuffix(".weight")
@@ -320,7 +320,7 @@ def _decoder(checkpoint: Checkpoint) -> str:
 
 
 def _dtypes(entries: Iterable[Entry]) -> dict[str, float]:
-    """Shares of the parameters, the largest first."""
+    """Return each dtype's share of the parameters, the largest first."""
     sizes: Counter[str] = Counter()
     for entry in entries:
         sizes[str(entry.dtype).removeprefix("torch.")] += math.prod(entry.shape)
@@ -336,9 +336,9 @@ def _weight_files(files: ModelFiles) -> list[Path]:
 
 
 def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Vocabulary | None:
-    """The vocabulary beside the weights, if there is one; ``problems`` gets what is wrong with it.
+    """Return the vocabulary next to the weights, if any; add what is wrong to ``problems``.
 
-    ``rows`` are those of the word embeddings.
+    ``rows``: number of rows of the word embeddings.
     """
     file = files.vocabulary
     if file is None:
@@ -356,7 +356,7 @@ def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Voc
             tokenizer = Tokenizer.from_pretrained(files.folder if usual else file)
         problems += [str(warning.message) for warning in caught]
         special_tokens, lower_cases = tokenizer.special_tokens, tokenizer.options.do_lower_case
-        # A special token that the file lacks is missing, not added by the user.
+        # A special token that the file lacks counts as missing, not as added by the user.
         named = special_tokens.values()
         pieces += [piece for piece in tokenizer.vocabulary[len(pieces) :] if piece not in named]
     except ZhbertError as error:
@@ -378,7 +378,7 @@ def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Voc
 
 
 def _disagreements(found: Vocabulary, pieces: Iterable[str]) -> Iterator[str]:
-    """What does not fit together in a vocabulary, the weights and the tokenizer's options."""
+    """Yield the inconsistencies of a vocabulary, the weights and the tokenizer's options."""
     if found.rows is not None and found.rows != found.pieces:
         more = found.rows > found.pieces
         what = "rows without a piece" if more else "this is another model's list"
@@ -399,7 +399,7 @@ def _disagreements(found: Vocabulary, pieces: Iterable[str]) -> Iterator[str]:
 def _classifier(
     values: Mapping[str, Any], entries: Mapping[str, Entry], problems: list[str]
 ) -> tuple[str | None, dict[str, str]]:
-    """What the classifier is for, and its labels, by the config."""
+    """Return the purpose of the classifier, and its labels, from the config."""
     head = entries.get(HEADS["classifier"].weight)
     if head is None:
         return None, {}
@@ -424,7 +424,7 @@ def _reasons_against(
     spoilt: Iterable[str],
     decoder: str,
 ) -> Iterator[str]:
-    """Why ``from_pretrained`` refuses this checkpoint, in the order in which it looks."""
+    """Yield the reasons why ``from_pretrained`` raises an error, in the order of its checks."""
     if foreign := foreign_architecture(checkpoint.entries):
         yield foreign
     if stated.trouble:
@@ -434,7 +434,7 @@ def _reasons_against(
     trunk = [n for n in missing if n.startswith(("bert.embeddings.", "bert.encoder."))]
     if trunk:
         yield f"the file lacks {len(trunk)} tensors of the encoder, first {trunk[0]}"
-    # Layers beyond those of the config stay unused; other sizes must agree.
+    # Layers beyond the config's number are not used; other sizes must agree.
     yield from (problem for problem in wrong_sizes if "num_hidden_layers" not in problem)
     for name in spoilt:
         yield f"NaN or infinite numbers in {name}: take an earlier checkpoint"
@@ -485,9 +485,9 @@ def _use_of(what: str, head: HeadState, otherwise: str) -> Use:
 
 
 def summary_line(checkpoint: Checkpoint, heads: Mapping[str, HeadState] | None = None) -> str:
-    """One line on a BERT checkpoint, by its tensors: shape, type, format, and its two heads.
+    """Summarise a BERT checkpoint in a line: shape, type, format, and the two heads.
 
-    ``heads`` are its head_states, where they are known already.
+    ``heads``: its head_states, if they were computed already.
 
     >>> from pathlib import Path
     >>> one = {"bert.embeddings.word_embeddings.weight": torch.ones(21128, 768)}
@@ -500,7 +500,7 @@ sentence-pair head missing'
     heads = head_states(entries) if heads is None else heads
     sizes = {name: size or 0 for name, size in sizes_of(entries).items()}
     dtype = next(iter(_dtypes(entries.values())), "float32")
-    # Constants that older checkpoints carry along are no news.
+    # Constants in older checkpoints are not worth a remark.
     aside = sum(name not in CONSTANTS for name in checkpoint.skipped)
     left = f"; {counted(aside, 'item')} left aside (no weights)" if aside else ""
     return (

@@ -1,6 +1,6 @@
 """The parts of the encoder, over packed rows: embeddings, and blocks made of replaceable layers.
 
-Shapes: T = pieces of all rows together, H = hidden size, Q = pieces whose new state is wanted.
+Shapes: T = pieces of all rows together, H = hidden size, Q = pieces whose new state is computed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ NO_DROPOUT = (None,) * DROPOUT_SITES_PER_LAYER
 
 
 def layer_norm(config: BertConfig) -> nn.Module:
-    """BERT's norm: https://arxiv.org/abs/1607.06450."""
+    """Make BERT's norm: https://arxiv.org/abs/1607.06450."""
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What a model's layers are made by; each maker gets the configuration.
+    """The functions that make a model's layers; each gets the configuration.
 
     >>> rms = Layers(norm=lambda config: nn.RMSNorm(config.hidden_size))
     >>> rms.norm(BertConfig(hidden_size=24))
@@ -39,17 +39,17 @@ class Layers:
     attention: Callable[[BertConfig], Any] = Attention
     """makes a module with the ``forward`` and the ``output`` of ``Attention``"""
     norm: Callable[[BertConfig], nn.Module] = layer_norm
-    """makes a module (..., H) -> (..., H): after the embeddings, twice in a block, in a head"""
+    """makes a module (..., H) -> (..., H), used after the embeddings, in blocks and in a head"""
 
 
 BERT_LAYERS = Layers()
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """An uninitialised embedding: the model initialises all parameters itself, or reads them.
+    """Make an uninitialised embedding, since the model initialises or reads all parameters.
 
-    nn.Embedding would draw numbers that are not used; on the device "meta" this even imports
-    PyTorch's compiler, which takes as long as importing PyTorch.
+    nn.Embedding would draw unused numbers; on the device "meta" this even imports PyTorch's
+    compiler, which takes as long as importing PyTorch.
     """
     blank = torch.empty(rows, width)
     table: nn.Embedding = nn.Embedding.from_pretrained(blank, freeze=False)  # type: ignore[no-untyped-call]
@@ -76,21 +76,21 @@ class Embeddings(nn.Module):
         key: DropoutKey | None = None,
         finish: Callable[[Embeddings, Tensor, DropoutKey | None], Tensor] | None = None,
     ) -> Tensor:
-        """(T,) ids -> (T, H); ``finish`` stands for the method of that name, compiled perhaps."""
-        # Looking up stays outside of what is compiled: compiled, its backward pass adds rows with
-        # atomics, in an order that changes from run to run.
+        """Embed (T,) ids -> (T, H); ``finish``: the method of that name, or its compiled form."""
+        # Look-ups are not compiled, since their compiled backward pass adds rows by atomics, in an
+        # order that changes from run to run.
         total = (
             self.words(input_ids) + self.positions(position_ids) + self.token_types(token_type_ids)
         )
         return (finish or Embeddings.finish)(self, total, key)
 
     def finish(self, total: Tensor, key: DropoutKey | None = None) -> Tensor:
-        """(T, H) -> (T, H), normalised and dropped out."""
+        """Apply the norm and dropout: (T, H) -> (T, H)."""
         return dropout(self.norm(total), self.rate, key.of_pieces() if key else None)
 
 
 class FeedForward(nn.Module):
-    """A linear map to more dimensions and an activation; the block applies the map back."""
+    """A linear map to more dimensions and an activation; the block applies the second map."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -100,12 +100,12 @@ class FeedForward(nn.Module):
         activation_named(self.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(Q, H) -> (Q, intermediate size)."""
+        """Map (Q, H) -> (Q, intermediate size)."""
         return native.linear(self.inner, x, activation=self.activation)
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each added to its input and normalised after."""
+    """Attention and feed-forward, each added to its input and then normalised."""
 
     def __init__(self, config: BertConfig, layers: Layers = BERT_LAYERS) -> None:
         super().__init__()
@@ -122,13 +122,13 @@ class Block(nn.Module):
         keys: Sequence[DropoutKey | None] = NO_DROPOUT,
         subset: QuerySubset | None = None,
     ) -> Tensor:
-        """(T, H) -> (T, H), or -> (Q, H) of ``subset`` alone.
+        """Compute new states: (T, H) -> (T, H), or -> (Q, H) of ``subset`` alone.
 
         Args:
             x: the states of all pieces.
-            layout: where their rows lie.
-            keys: of the block's dropout sites: attention, its output, the feed-forward's.
-            subset: the pieces whose new state is wanted; None: all.
+            layout: the layout of their rows.
+            keys: keys of the dropout sites: attention, its output, the feed-forward's output.
+            subset: the pieces whose new state is computed; None: all.
         """
         own = x if subset is None else x[subset.positions]
         context = self.attention(own, x, layout, subset, keys[0])
@@ -140,7 +140,7 @@ class Block(nn.Module):
         return normalised
 
     def _added(self, x: Tensor, layer: nn.Linear, change: Tensor, key: DropoutKey | None) -> Tensor:
-        """x + the layer's map of ``change``, dropped out."""
+        """Compute x + dropout(layer(change))."""
         if key is None or self.rate == 0.0:
             return native.linear(layer, change, added_to=x)
         return x + dropout(layer(change), self.rate, key.of_pieces())

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors as a model's parameters, and what is to be said about them."""
+"""Reading a checkpoint's tensors as a model's parameters, with checks and warnings."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from zhbert.wording import listed
 
 
 class UntrainedWeightsWarning(UserWarning):
-    """Part of a loaded model was never trained: what it computes is noise."""
+    """A warning that a part of a loaded model was never trained and computes noise."""
 
 
 class UnusedWeightsWarning(UserWarning):
-    """A checkpoint holds tensors that the model has no place for."""
+    """A warning that a checkpoint contains tensors that the model does not use."""
 
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """What a checkpoint held and what became of its tensors, in Hugging Face's names."""
+    """A report on a checkpoint's tensors and their use, with Hugging Face's names."""
 
     missing: tuple[str, ...] = ()
-    """parameters of the model that are not in the file: random now"""
+    """parameters of the model that are not in the file and so are random"""
     unused: tuple[str, ...] = ()
-    """tensors of the file that the model has no place for"""
+    """tensors of the file that the model does not use"""
     heads: Mapping[str, HeadState] = field(default_factory=dict)
-    """every head that a file may hold: is it there, and was it trained?"""
+    """the state of every head that a file may contain"""
     summary: str = ""
     """one line: shape, format, heads"""
 
@@ -57,13 +57,13 @@ class LoadingReport:
 def read_parameters(
     checkpoint: Checkpoint, wanted: Mapping[str, Tensor], config: BertConfig
 ) -> tuple[dict[str, Tensor], LoadingReport]:
-    """The ``wanted`` parameters (ours, by name) that are in a checkpoint, each tensor read once.
+    """Read the ``wanted`` parameters (our names) of a checkpoint, each tensor once.
 
     Raises:
-        ZhbertError: the encoder is not all there, shapes differ, or a number is not finite.
+        ZhbertError: the encoder is not complete, shapes differ, or a number is not finite.
     """
     check_tensors(checkpoint, to_hugging_face(wanted))
-    # The heads are looked at, too.
+    # The heads are inspected, too.
     held = {
         name: Entry.of(checkpoint.entries[name].read())
         for head in HEADS.values()
@@ -86,13 +86,13 @@ def read_parameters(
 
 
 def without_head(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint without the head of a fine-tuned model."""
+    """Return the checkpoint without the head of a fine-tuned model."""
     kept = {n: e for n, e in checkpoint.entries.items() if not n.startswith(FINE_TUNED)}
     return replace(checkpoint, entries=kept)
 
 
 def set_layers(checkpoint: Checkpoint, config: BertConfig, wanted: int | None) -> Iterator[Warning]:
-    """Make ``config`` that of the first ``wanted`` layers; what is to be said about those left out.
+    """Change ``config`` to the first ``wanted`` layers; yield warnings about the others.
 
     Raises:
         ZhbertError: the model has fewer layers.
@@ -113,7 +113,7 @@ def set_layers(checkpoint: Checkpoint, config: BertConfig, wanted: int | None) -
 def warnings_of(
     checkpoint: Checkpoint, config: BertConfig, report: LoadingReport, *, has_mlm_head: bool
 ) -> Iterator[Warning]:
-    """What whoever opened a model should know before using it."""
+    """Yield warnings to show before a model is used."""
     file, state = checkpoint.file, report.masked_words_head if has_mlm_head else ""
     if report.missing and not _alone_by_design(config, report.missing):
         what = "no trained mask-filling head" if state == "missing" else "untrained parts"
@@ -132,7 +132,7 @@ def warnings_of(
 
 
 def _alone_by_design(config: BertConfig, missing: Iterable[str]) -> bool:
-    """Whether a model says of itself that it has none of the ``missing`` heads."""
+    """Return True if the ``missing`` heads do not belong to the model's class."""
     said = config.other.get("architectures") == ["BertForMaskedLM"]
     return said and all(name.startswith(OF_PAIRS) for name in missing)
 
@@ -142,17 +142,17 @@ def _is_strange(unused: str) -> bool:
     return template not in TEMPLATES or unused.startswith(FINE_TUNED)
 
 
-# -- what keeps a checkpoint from being a model ----------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------
 
 
 def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
-    """Raise a ZhbertError where the tensors are of another model than the configuration's."""
+    """Raise a ZhbertError if tensors and configuration are of different models."""
     entries, file = checkpoint.entries, checkpoint.file
     if foreign := foreign_architecture(entries):
         raise ZhbertError(f"{file}: {foreign}")
     for name, size in sizes_of(entries).items():
         said = getattr(config, name)
-        # Fewer layers than there are means the first ones.
+        # A smaller number of layers means the first ones.
         fits = said <= (size or 0) if name == "num_hidden_layers" else said == size
         if size is not None and not fits:
             raise ZhbertError(
@@ -172,9 +172,9 @@ def check_architecture(checkpoint: Checkpoint, config: BertConfig) -> None:
 
 
 def check_tensors(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> None:
-    """Raise a ZhbertError where the encoder's tensors are not all there, or shapes differ.
+    """Raise a ZhbertError if tensors of the encoder are missing, or shapes differ.
 
-    ``wanted`` are a model's parameters by Hugging Face's names; heads may be missing.
+    ``wanted``: a model's parameters by Hugging Face's names; heads may be missing.
     """
     file, entries = checkpoint.file, checkpoint.entries
     missing = [n for n in wanted if n not in entries]

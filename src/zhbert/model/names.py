@@ -1,7 +1,7 @@
-"""Our parameter names and Hugging Face's: one table, read in both directions.
+"""Our parameter names and Hugging Face's, in one table for both directions.
 
-``*`` stands for a layer's number. Where one parameter of ours holds several of theirs (queries,
-keys and values), theirs are its equal parts from the first row down, in the order given.
+``*`` is a layer's number. If one of our parameters contains several of theirs (queries, keys and
+values), theirs are its equal parts from the first row down, in the given order.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from zhbert.errors import ZhbertError
 from zhbert.model.entry import Entry
 
 POSITIONS = "bert.embeddings.position_embeddings.weight"
-# The tensors with one row (or one number) for each piece. The decoder of the masked-word head is
-# the matrix of the word embeddings.
+# The tensors with one row (or one number) per piece. The decoder of the masked-word head shares the
+# matrix of the word embeddings.
 PER_PIECE = ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias")
 
-# Beginnings of Hugging Face's names, so that the table fits a page.
+# Abbreviated beginnings of Hugging Face's names, to keep the table narrow.
 _BEGINNINGS = {
     "E.": "bert.embeddings.",
     "L.": "bert.encoder.layer.*.",
@@ -63,30 +63,30 @@ _TABLE: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qa_outputs.weight",                           ("qa_outputs.weight",)),
     ("qa_outputs.bias",                             ("qa_outputs.bias",)),
 )  # fmt: skip
-# Earlier versions' beginnings of our names, in training checkpoints that are still read.
+# Former beginnings of our names, in older training checkpoints.
 _RENAMED = (("masked_words.", "mlm_head."), ("sentence_pair.", "nsp_head."))
-# Second names of a tensor, and its first name.
+# Second names of tensors, and their first names.
 ALIASES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
 }
-# Heads of fine-tuned models. A model that has no such head warns that it does not use them.
+# Heads of fine-tuned models. A model without such a head warns that it does not use them.
 FINE_TUNED = ("classifier.", "qa_outputs.")
-# Parts that only sentence pairs need: a BertForMaskedLM of transformers lacks them.
+# Parts that only sentence pairs need, which transformers' BertForMaskedLM lacks.
 OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
-# Constants that older checkpoints hold; they are not read.
+# Constants in older checkpoints, which are not read.
 CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
 
-# UER-py and TencentPretrain. The first row of their segment embeddings belongs to padding.
+# UER-py and TencentPretrain, where the first row of the segment embeddings is for padding.
 _SEGMENTS_OF_UER = r"^embedding\.(segment_embedding|seg\.embedding)\."
 
 
 def _in_parts(pattern: str) -> re.Pattern[str]:
-    """A pattern in which ^ is the beginning of any part of a dotted name."""
+    """Compile a pattern in which ^ matches the beginning of any part of a dotted name."""
     return re.compile(pattern.replace("^", r"(?<![^.])"))
 
 
-# How other programs spell these names, after any prefix; applied in this order.
+# Replacements for other programs' names, after any prefix; applied in this order.
 _SPELLINGS = tuple(
     (_in_parts(pattern), replacement)
     for pattern, replacement in (
@@ -116,7 +116,7 @@ _SPELLINGS = tuple(
         (r"^lm_head\.(dense\.|decoder\.|bias$)", r"cls.predictions.\1"),
         (r"^lm_head\.layer_norm\.", "cls.predictions.LayerNorm."),
         (r"cls\.predictions\.(dense|LayerNorm)\.", r"cls.predictions.transform.\1."),
-        # NVIDIA's DeepLearningExamples, and whoever translates Google's names word by word.
+        # NVIDIA's DeepLearningExamples, and literal translations of Google's names.
         (r"\.dense_act\.", ".dense."),
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
@@ -132,7 +132,7 @@ _FOREIGN = tuple(
         f"{what}, not a BERT: zhbert cannot open it; transformers' {opener} does",
     )
     for mark, what, opener in (
-        # In TensorFlow's names / stands for the dot.
+        # TensorFlow's names have / instead of the dot.
         (r"albert_layer_groups|inner_group_", "an ALBERT", "AlbertModel"),
         (r"discriminator_predictions|electra[./]", "an ELECTRA", "ElectraModel"),
         (r"embeddings_project", "an ELECTRA with narrow embeddings", "ElectraModel"),
@@ -150,7 +150,7 @@ _FOREIGN = tuple(
         (r"attn\.Wqkv", "a ModernBERT or another BERT with fused attention", "AutoModel"),
     )
 ) + tuple(
-    # Perhaps a BERT, but in another program's layout.
+    # Possibly a BERT, but in another program's layout.
     (re.compile(mark), f"{what}: zhbert cannot open it; {way}")
     for mark, what, way in (
         (
@@ -180,12 +180,12 @@ _BY_OURS = {
     ours: tuple(_BEGINNINGS.get(name[:2], name[:2]) + name[2:] for name in theirs)
     for ours, theirs in _TABLE
 }
-# Every name of theirs that the table knows, ``*`` for a layer's number.
+# All Hugging Face names in the table, with ``*`` for a layer's number.
 TEMPLATES = frozenset(name for theirs in _BY_OURS.values() for name in theirs)
 
 
 def hugging_face_names(ours: str) -> tuple[str, ...]:
-    """Hugging Face's names of our parameter, in order.
+    """Return Hugging Face's names of our parameter, in order.
 
     >>> hugging_face_names("encoder.layers.7.attention.output.bias")
     ('bert.encoder.layer.7.attention.output.dense.bias',)
@@ -197,7 +197,7 @@ def hugging_face_names(ours: str) -> tuple[str, ...]:
 
 
 def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A training checkpoint's tensors, those of the optimiser too, under today's names of ours.
+    """Rename a training checkpoint's tensors, including the optimiser's, to our current names.
 
     >>> list(current_names({"masked_words.bias": torch.ones(2)}))
     ['mlm_head.bias']
@@ -212,14 +212,14 @@ def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str, str]:
-    """A checkpoint's names, and each as Hugging Face writes it today, with the ``bert.`` prefix.
+    """Map a checkpoint's names to Hugging Face's current names, with the ``bert.`` prefix.
 
-    Whatever all names of the encoder begin with is left off; so is what a head's name shares with
-    it, or has before ``cls.`` and the like. Names that are none of BERT's stay as they are, as do
-    all names of another architecture.
+    The common prefix of the encoder's names is removed; so is the part of it in a head's name, or
+    a prefix before ``cls.`` and the like. Names that are not BERT's stay unchanged, as do all names
+    of another architecture.
 
     Raises:
-        ZhbertError: two models, that is, two tables of word embeddings.
+        ZhbertError: there are two models, that is, two matrices of word embeddings.
 
     >>> modern_names(["module.bert.encoder.layer.0.output.LayerNorm.gamma", "module.qa_outputs.x"])
     {'module.bert.encoder.layer.0.output.LayerNorm.gamma': \
@@ -230,7 +230,7 @@ def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str
         return {name: name for name in spelt}
     prefix = shared_prefix(spelt.values(), where)
     modern = {name: _without_prefix(new, prefix) for name, new in spelt.items()}
-    # A head is looked for only beside an encoder.
+    # Heads are only searched for if there is an encoder.
     if any(new.startswith("bert.") for new in modern.values()):
         for head in _HEADS:
             modern = _with_head_at_top(modern, head)
@@ -238,7 +238,7 @@ def modern_names(names: Iterable[str], where: object = "checkpoint") -> dict[str
 
 
 def _with_head_at_top(names: dict[str, str], head: str) -> dict[str, str]:
-    """The names, with a head moved to the top that is inside of one module beside the encoder."""
+    """Move a head that is inside one module next to the encoder to the top of the names."""
     owners = {
         new.partition(f".{head}")[0]
         for new in names.values()
@@ -254,12 +254,12 @@ def _with_head_at_top(names: dict[str, str], head: str) -> dict[str, str]:
 
 
 def holds_bert(names: Iterable[str]) -> bool:
-    """Whether a BERT's word embeddings are among these names of any program."""
+    """Return True if these names of any program include a BERT's word embeddings."""
     return any(_WORDS.fullmatch(_respelt(name)) for name in names)
 
 
 def segments_of_uer(name: str) -> bool:
-    """Whether a tensor is UER-py's segment embeddings, whose first row is that of padding."""
+    """Return True for UER-py's segment embeddings, whose first row is for padding."""
     return _in_parts(_SEGMENTS_OF_UER).search(name) is not None
 
 
@@ -270,7 +270,7 @@ def _respelt(name: str) -> str:
 
 
 def shared_prefix(names: Iterable[str], where: object = "checkpoint") -> str:
-    """What stands before every name of the encoder, in PyTorch's names or TensorFlow's.
+    """Return the common prefix of the encoder's names, in PyTorch's or TensorFlow's form.
 
     >>> shared_prefix(["model.bert.embeddings.word_embeddings.weight", "model.lstm.bias"])
     'model.bert.'
@@ -286,13 +286,13 @@ def shared_prefix(names: Iterable[str], where: object = "checkpoint") -> str:
             "alone"
         )
     if not found:
-        # No word embeddings, a shard perhaps: the other tensors tell, if they agree.
+        # Without word embeddings, as in a shard, the other tensors' prefix counts if it is unique.
         found = {name[: match.start()] for name in names if (match := _TRUNK.search(name))}
     return found.pop() if len(found) == 1 else ""
 
 
 def of_encoder(name: str) -> bool:
-    """Whether a name without its prefix is the encoder's, in PyTorch's names or TensorFlow's."""
+    """Return True if a name without its prefix is the encoder's (PyTorch's or TensorFlow's)."""
     return _TRUNK.match(name) is not None
 
 
@@ -300,7 +300,7 @@ def _without_prefix(name: str, prefix: str) -> str:
     rest = name.removeprefix(prefix)
     if name.startswith(prefix) and of_encoder(rest):
         return f"bert.{rest}"
-    # A head belongs to some module above the encoder: module.cls beside module.bert.
+    # A head belongs to a module above the encoder: module.cls next to module.bert.
     for end in range(len(prefix), 0, -1):
         if prefix[end - 1] == "." and name.startswith(prefix[:end]):
             return name[end:] if name.startswith(_HEADS, end) else name
@@ -308,7 +308,7 @@ def _without_prefix(name: str, prefix: str) -> str:
 
 
 def foreign_architecture(names: Iterable[str]) -> str | None:
-    """Which other architecture these names belong to, and what opens it; None: no other.
+    """Describe the other architecture of these names, and what opens it; None: it is a BERT.
 
     >>> foreign_architecture(["albert.encoder.albert_layer_groups.0.bias"])
     "an ALBERT, not a BERT: zhbert cannot open it; transformers' AlbertModel does"
@@ -322,7 +322,7 @@ def foreign_architecture(names: Iterable[str]) -> str | None:
 
 
 def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our parameters under Hugging Face's names; fused ones cut into contiguous parts."""
+    """Rename our parameters to Hugging Face's names; cut fused ones into contiguous parts."""
     theirs: dict[str, Tensor] = {}
     for name, tensor in ours.items():
         names = hugging_face_names(name)
@@ -334,7 +334,7 @@ def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_hugging_face(
     theirs: Mapping[str, Entry], wanted: Iterable[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """``wanted`` parameters of ours, read from theirs (modern names), and those missing there."""
+    """Read our ``wanted`` parameters from theirs (current names); return them and missing names."""
     found: dict[str, Tensor] = {}
     missing: list[str] = []
     for name in wanted:

@@ -1,9 +1,9 @@
 """Faster prediction on CPUs with AVX-512: attention over packed rows, and fused linear maps.
 
-``_attention.cpp`` is our attention: PyTorch's needs padded rows, and is no faster in bfloat16 than
-in float32. A linear map fused with its activation or with an addition is oneDNN's; PyTorch ships it
-for its own compiler. Without these (another processor, no compiler at installation), or with
-gradients, PyTorch's usual operations are used; the results are equal to rounding (tested).
+``_attention.cpp`` is our attention; PyTorch's needs padded rows, and is no faster in bfloat16 than
+in float32. Linear maps fused with an activation or an addition are from oneDNN, which PyTorch ships
+for its compiler. Without these (another processor, no compiler at installation), or with gradients,
+PyTorch's usual operations are used; the results are equal up to rounding (tested).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ SUPPORTED: dict[torch.dtype, bool] = dict(
         strict=True,
     )
 )
-"""Whether this processor has what the native attention needs, by type."""
+"""True if this processor has the instructions for the native attention, by dtype."""
 
 LANES = 16
-_FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names for how the activation is computed
+_FUSED = {"gelu": "none", "gelu_new": "tanh"}  # oneDNN's names of the algorithms
 _HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 _PACKED = "packed_weight"
 
@@ -44,7 +44,7 @@ def _serves(x: Tensor) -> bool:
 
 
 def serves_attention(x: Tensor, size: int) -> bool:
-    """Whether `packed_attention` can be called with tensors like ``x`` and heads of ``size``."""
+    """Return True if `packed_attention` supports tensors like ``x`` and heads of ``size``."""
     return size % LANES == 0 and _serves(x)
 
 
@@ -56,19 +56,19 @@ def packed_attention(
     cu_seqlens: Tensor,
     heads: int,
 ) -> Tensor:
-    """(Q, H), (T, H), (T, H) -> (Q, H): each row's queries over its own keys and values.
+    """Attend from each row's queries to its keys and values: (Q, H), (T, H), (T, H) -> (Q, H).
 
     Args:
-        query, keys, values: float32 or bfloat16, alike; columns of one wider tensor will do.
+        query, keys, values: all float32 or all bfloat16; may be columns of one wider tensor.
         query_cu_seqlens, cu_seqlens: (R + 1,) int64, of the queries' rows and of the keys'.
-        heads: H is a multiple of 16 times this.
+        heads: number of heads; H is a multiple of 16 times it.
     """
     assert _attention is not None
     out = torch.empty(query.shape, dtype=query.dtype)
     bits = 8 * query.element_size()
 
     def buffer(x: Tensor) -> object:
-        # NumPy knows no bfloat16.
+        # NumPy has no bfloat16.
         return (x.view(torch.int16) if bits == 16 else x).numpy()
 
     _attention.attention(
@@ -88,7 +88,7 @@ def packed_attention(
 def linear(
     layer: nn.Linear, x: Tensor, *, activation: str | None = None, added_to: Tensor | None = None
 ) -> Tensor:
-    """(T, in) -> (T, out): the layer, then an activation, or the sum with (T, out)."""
+    """Apply a layer, then an activation or an addition of (T, out): (T, in) -> (T, out)."""
     if not (_HAS_ONEDNN and _serves(x) and is_plain(layer)) or torch.is_autocast_enabled("cpu"):
         mapped: Tensor = layer(x)
         if activation is not None:
@@ -108,10 +108,10 @@ def linear(
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether the layer computes x @ weight.T + bias and nothing else: it need not be called then.
+    """Return True if the layer only computes x @ weight.T + bias, so that it need not be called.
 
-    False for other classes (an adapter, a quantized layer, a parametrized weight), for layers with
-    hooks, and where ``forward`` was replaced.
+    The result is False for other classes (an adapter, a quantized layer, a parametrized weight),
+    for layers with hooks, and if ``forward`` was replaced.
     """
     if type(layer) is not nn.Linear:
         return False
@@ -126,9 +126,9 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def pack(module: nn.Module, rows: int) -> None:
-    """Keep a copy of each linear weight in oneDNN's own layout, made for about ``rows`` rows.
+    """Store a copy of each linear weight in oneDNN's layout, optimised for about ``rows`` rows.
 
-    Only for a module that is used for prediction alone: the copies do not follow later changes.
+    Use it for prediction only, since the copies are not updated if the weights change.
     """
     for layer in module.modules():
         if _HAS_ONEDNN and type(layer) is nn.Linear and SUPPORTED.get(layer.weight.dtype, False):

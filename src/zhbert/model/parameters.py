@@ -1,4 +1,4 @@
-"""The number of parameters of whatever names a shape: a recipe, a model, or LAYERSxWIDTH."""
+"""The number of parameters of a recipe, a model, or a shape (LAYERSxWIDTH)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _SHAPE = re.compile(r"(\d{1,9})[xX×](\d{1,9})")
 
 
 def parameters_of(what: str, *, vocabulary_size: int = 21128) -> dict[str, Any]:
-    """Parameters by part, and their total, of a recipe, a model or a shape (LAYERSxWIDTH).
+    """Count the parameters of a recipe, a model or a shape (LAYERSxWIDTH), by part and in total.
 
-    ``vocabulary_size`` is that of a recipe or a shape, which have none of their own.
+    ``vocabulary_size`` is used for a recipe or a shape, which do not have one.
 
     >>> parameters_of("2x128")["total"]
     3221642
 
     Raises:
-        ZhbertError: none of these, or a vocabulary of an impossible size.
+        ZhbertError: it is none of these, or the vocabulary's size is impossible.
     """
     config = _config(what, vocabulary_size)
     parts = count_parameters_by_part(config)
@@ -52,7 +52,7 @@ def _config(what: str, vocabulary_size: int) -> BertConfig:
     path = Path(what)
     if match := _SHAPE.fullmatch(what):
         layers, width = int(match[1]), int(match[2])
-        # One head fits every width; the count does not depend on the number of heads.
+        # One head is valid for every width; the count does not depend on the number of heads.
         shape = resolve_shape(
             ModelShape(num_hidden_layers=layers, hidden_size=width, num_attention_heads=1)
         )

@@ -1,8 +1,8 @@
 """BERT and its heads, with the arguments, outputs and folders of Hugging Face's classes.
 
-BERT: https://arxiv.org/abs/1810.04805. ``forward`` takes padded batches, as transformers does;
-training and prediction call the methods that take a PackedBatch. Shapes: R rows, T pieces of all
-rows together, P predicted pieces, H hidden size, V vocabulary.
+BERT: https://arxiv.org/abs/1810.04805. ``forward`` takes padded batches, as in transformers;
+training and prediction call the methods that take a PackedBatch. Shapes: R = rows, T = pieces of
+all rows together, P = predicted pieces, H = hidden size, V = vocabulary size.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BERT_PARTS = {
 
 
 class PretrainingLoss(NamedTuple):
-    """Sums over one micro-batch; the training loop divides by the counts of the global batch."""
+    """Sums over a micro-batch; the training loop divides by the counts of the global batch."""
 
     masked_lm_loss_sum: Tensor
     masked_lm_correct: Tensor
@@ -62,7 +62,7 @@ class PretrainingLoss(NamedTuple):
 
 @dataclass
 class ModelOutput:
-    """What ``forward`` returns: zeros at padding; None for what a model does not compute."""
+    """The result of ``forward``: zeros at padding; None for outputs that a model does not have."""
 
     loss: Tensor | None = None
     last_hidden_state: Tensor | None = None  # (batch, length, hidden)
@@ -77,7 +77,7 @@ class ModelOutput:
 
 @dataclass
 class _Encoded:
-    """The encoder's output for a padded batch, before the padding is put back."""
+    """The encoder's output for a padded batch, before the padding is restored."""
 
     hidden: Tensor  # (T, H)
     places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
@@ -87,7 +87,7 @@ class _Encoded:
     states: list[Tensor] = field(default_factory=list)
 
     def padded(self, x: Tensor) -> Tensor:
-        """(T, ...) -> (batch, length, ...), zeros at the padding."""
+        """Restore the padding with zeros: (T, ...) -> (batch, length, ...)."""
         if self.places is not None:
             grid = x.new_zeros(self.batch * self.length, *x.shape[1:])
             x = grid.index_copy(0, self.places, x)
@@ -100,7 +100,7 @@ def _without_padding(
     token_type_ids: Tensor | None,
     position_ids: Tensor | None,
 ) -> tuple[PackedBatch, Tensor | None]:
-    """A (batch, length) input as packed rows, and ``_Encoded.places`` of its pieces."""
+    """Convert a (batch, length) input to packed rows; return them and ``_Encoded.places``."""
     batch, length = input_ids.shape
     if token_type_ids is None:
         token_type_ids = torch.zeros_like(input_ids)
@@ -127,15 +127,15 @@ def _without_padding(
 
 
 class _Bert(nn.Module):
-    """What all models share: weights, dropout seeds, padded inputs, reading and writing."""
+    """The base of all models: weights, dropout seeds, padded inputs, reading and writing."""
 
     def __init__(self, config: BertConfig, seed: int = 0, *, layers: Layers = BERT_LAYERS) -> None:
         """Make a model with fresh weights.
 
         Args:
-            config: its sizes.
-            seed: of the weights and of dropout.
-            layers: what makes its attention and its norms, where they are not BERT's.
+            config: its configuration.
+            seed: the seed of the weights and of dropout.
+            layers: functions that make its attention and norms, if they are not BERT's.
         """
         super().__init__()
         self.config = config
@@ -151,7 +151,7 @@ class _Bert(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Fresh weights from ``seed``: normal of initializer_range, zero biases, unit norms."""
+        """Set fresh weights: normal with initializer_range, zero biases, unit norms."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in self.named_parameters():
             self._initialize_one(name, parameter, generator)
@@ -173,27 +173,27 @@ class _Bert(nn.Module):
     def scale_initial_weights(self, counts: NDArray[np.int64]) -> None:
         """Scale fresh linear maps to a spread of 1 / sqrt(inputs), and set the decoder's bias.
 
-        BERT's initialiser has one spread for all widths, so that the layers of a narrow model
-        begin by passing on almost nothing. The bias becomes the log frequency of each piece, which
-        a model needs hundreds of steps to learn.
+        BERT's initialiser has one spread for all widths, so that the outputs of a narrow model's
+        layers are close to zero at first. The bias is set to the log frequency of each piece,
+        which otherwise takes hundreds of steps to learn.
 
         Args:
-            counts: (V,) how often each piece occurs in the text.
+            counts: (V,) the count of each piece in the text.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                # Not drawn anew: a generator of the same seed would repeat the embeddings' numbers.
+                # Not drawn again, since the same seed would repeat the embeddings' numbers.
                 module.weight.mul_(module.in_features**-0.5 / self.config.initializer_range)
             elif isinstance(module, MaskedLMHead):
-                # A piece that never occurs counts as half an occurrence: its log must be finite.
+                # Half an occurrence is added to each count, so that all logs are finite.
                 smoothed = torch.from_numpy(counts).double() + 0.5
                 module.bias.copy_((smoothed / smoothed.sum()).log())
 
     def hidden_matrices(self) -> dict[str, int]:
-        """Weights of the linear maps between hidden states, by name: how many maps each one fuses.
+        """Return the names of weights between hidden states, and how many maps each one fuses.
 
-        These are what Muon orthogonalises. Embeddings, which are looked up, and the last layers of
-        heads are not among them.
+        These are the weights that Muon orthogonalises. Embeddings and the last layers of heads are
+        not included.
         """
         inner = ("encoder.", "pooler.", "mlm_head.")
         return {
@@ -203,18 +203,18 @@ class _Bert(nn.Module):
         }
 
     def set_dropout_seed(self, seed: int, first_row: int = 0) -> None:
-        """Determine what the next forward in training mode drops: a pure function of ``seed``.
+        """Set the seed that determines the dropout of the next forward in training mode.
 
-        What a row drops depends on its number, counted from ``first_row``. So a batch that is cut
-        into several forwards drops the same, if each gets the seed and the number of its first
-        row. (On CUDA, attention's dropout is PyTorch's own and does depend on the cut.) Forwards
-        after the first one drop other elements, even without a new seed.
+        A row's dropout depends on its number, counted from ``first_row``. So it is the same if a
+        batch is divided into several forwards with the same seed and the numbers of their first
+        rows. (On CUDA, attention uses PyTorch's dropout, which does depend on the division.)
+        Later forwards drop other elements, even without a new seed.
         """
         self._dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
     def _keys(self, layout: RowLayout) -> tuple[DropoutKey, ...] | None:
-        """What each dropout site drops in this forward; None: nothing is dropped."""
+        """Return the key of each dropout site for this forward; None: no dropout."""
         config = self.config
         if not self.training:
             return None
@@ -224,11 +224,11 @@ class _Bert(nn.Module):
         seed = self._dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
         if layout.cu_seqlens.is_cuda:
-            # Attention on CUDA drops inside a library kernel, which draws from CUDA's generator.
+            # On CUDA, attention's dropout is inside a library kernel, which uses CUDA's generator.
             torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
         return dropout_keys(
             seed,
-            # The encoder's, and one for the dropout before a fine-tuned head.
+            # The encoder's sites, and one for the dropout before a fine-tuned head.
             self.encoder.dropout_sites + 1,
             *layout.places(),
             rows=len(layout.cu_seqlens) - 1,
@@ -244,7 +244,7 @@ class _Bert(nn.Module):
         position_ids: Tensor | None,
         output_hidden_states: bool,
     ) -> _Encoded:
-        """Drop the padding of a (batch, length) input and encode what remains."""
+        """Remove the padding of a (batch, length) input and encode it."""
         batch, length = input_ids.shape
         if length > self.config.max_position_embeddings:
             raise ZhbertError(
@@ -263,11 +263,11 @@ class _Bert(nn.Module):
         return ModelOutput(hidden_states=states, **fields)
 
     def compile_layers(self) -> None:
-        """From now on, train with torch.compile; evaluation and parts with hooks stay eager.
+        """Train with torch.compile from now on; evaluation and parts with hooks stay eager.
 
-        The first step compiles for any number and length of rows, once for all layers: under a
-        minute on two cores, and 15 s from the second run on, since PyTorch keeps the result on
-        disk. It needs a C++ compiler.
+        The first step compiles once for all layers and for any number and length of rows. That
+        takes under a minute on two cores, and 15 s from the second run on, since PyTorch caches
+        the result on disk. A C++ compiler is required.
         """
         self.encoder.compile_layers()
 
@@ -285,7 +285,7 @@ class _Bert(nn.Module):
     ) -> Self:
         """Open a model by its folder, archive or name, in float32, in evaluation mode.
 
-        ``loading`` says what the checkpoint held; parts that were never trained are warned of.
+        ``loading`` is a report on the checkpoint. Parts that were never trained cause a warning.
 
         >>> model = BertForMaskedLM.from_pretrained("mini")
         >>> model.config.num_hidden_layers, model.loading.masked_words_head
@@ -295,20 +295,20 @@ class _Bert(nn.Module):
             name: a folder with config.json and weights (safetensors, pytorch_model.bin, shards of
                 either, or a TensorFlow checkpoint, which TensorFlow reads), an archive of one, a
                 name of the catalogue (``zhbert models``), a hub id, or a URL.
-            num_hidden_layers: take only the first so many layers, as RBT3 does.
-            labels: of a new head, instead of those that the folder has.
-            seed: initialises what the folder lacks.
+            num_hidden_layers: use only this many of the first layers, as in RBT3.
+            labels: labels of a new head, instead of the folder's.
+            seed: the seed of parameters that the folder lacks.
             quiet: show no progress of a download.
 
         Raises:
-            ZhbertError: anything that keeps the folder from being this model.
+            ZhbertError: the folder cannot be opened as this model.
         """
         folder = locate(name, quiet=quiet)
         config = BertConfig.from_pretrained(folder)
         checkpoint = open_checkpoint(folder)
         if labels is not None:
             if list(labels) != config.labels:
-                # A head of other labels, even of as many, is another one.
+                # A head with other labels, even with as many, is a new one.
                 checkpoint = without_head(checkpoint)
             config = config.with_labels(labels)
         check_architecture(checkpoint, config)
@@ -326,7 +326,7 @@ class _Bert(nn.Module):
 
     @torch.no_grad()
     def _take(self, found: Mapping[str, Tensor], seed: int) -> None:
-        """Replace all parameters: by those that were found, or by fresh ones."""
+        """Replace all parameters with those that were found, or with fresh ones."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in dict(self.named_parameters()).items():
             if name in found:
@@ -338,11 +338,11 @@ class _Bert(nn.Module):
             setattr(self.get_submodule(module), leaf, nn.Parameter(tensor))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, in Hugging Face's names, each atomically.
+        """Write config.json and model.safetensors, with Hugging Face's names, each atomically.
 
         Raises:
-            ZhbertError: a part of the model is none of BERT's, so that no other program would open
-                the files as what it is: another attention, norm or activation, an adapter.
+            ZhbertError: a part of the model is not BERT's (another attention, norm or activation,
+                an adapter), so that other programs could not open it correctly.
         """
         if (part := self._foreign_part()) is not None:
             raise ZhbertError(
@@ -358,7 +358,7 @@ class _Bert(nn.Module):
         write_safetensors(folder, entries_of(tensors))
 
     def _foreign_part(self) -> str | None:
-        """The first part that Hugging Face's BERT does not have; None: they are the same."""
+        """Return the first part that Hugging Face's BERT does not have; None if there is none."""
         for name, part in self.named_modules():
             if name and type(part) not in _BERT_PARTS:
                 return f"{name} is a {type(part).__module__}.{type(part).__qualname__}"
@@ -380,7 +380,7 @@ class BertModel(_Bert):
         position_ids: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids, mask 1 where a piece stands -> last_hidden_state, pooler_output."""
+        """Encode (batch, length) ids (mask: 1 for pieces) -> last_hidden_state, pooler_output."""
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
@@ -403,7 +403,7 @@ class BertForMaskedLM(_Bert):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids -> logits; the mean loss over labels other than -100, where given."""
+        """Compute logits of (batch, length) ids; with labels, the mean loss, ignoring -100."""
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
@@ -429,9 +429,9 @@ class BertForPreTraining(_Bert):
         next_sentence_label: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids -> prediction_logits, seq_relationship_logits.
+        """Compute prediction_logits and seq_relationship_logits of (batch, length) ids.
 
-        ``loss`` is the sum of the mean losses of those labels that are given.
+        ``loss`` is the sum of the mean losses of the given labels.
         """
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
@@ -456,15 +456,15 @@ class BertForPreTraining(_Bert):
         next_sentence_labels: Tensor | None = None,
         candidates: Candidates | None = None,
     ) -> PretrainingLoss:
-        """Losses of packed rows; the vocabulary matrix is multiplied at predicted positions only.
+        """Compute the losses of packed rows, with logits at predicted positions only.
 
         Args:
-            batch: R rows of together T pieces.
+            batch: R rows with T pieces in total.
             predicted_positions: (P,) int64 into the T pieces.
-            labels: (P,) int64, the pieces that stood there.
+            labels: (P,) int64, the original pieces at these positions.
             next_sentence_labels: (R,) int64, 0: B follows A, 1: B is random; None: the pooler and
                 the next-sentence head are not computed.
-            candidates: the pieces that the softmax is estimated from; None: the whole vocabulary.
+            candidates: the pieces used to estimate the softmax; None: the whole vocabulary.
         """
         layout = RowLayout.of_batch(batch)
         pairs = next_sentence_labels is not None
@@ -481,7 +481,7 @@ class BertForPreTraining(_Bert):
 
 
 class _FineTuned(_Bert):
-    """What fine-tuned models share: encoding packed rows, and the dropout before the head."""
+    """The base of fine-tuned models: encoding of packed rows, and dropout before the head."""
 
     def _dropped(self, x: Tensor, words: Words | None) -> Tensor:
         rate = self.config.other.get("classifier_dropout")
@@ -490,7 +490,7 @@ class _FineTuned(_Bert):
     def _encode_packed(
         self, batch: PackedBatch, *, first_only: bool = False
     ) -> tuple[Tensor, DropoutKey | None]:
-        """(T, H), or (R, H) of the first pieces; and the key of the head's dropout."""
+        """Encode to (T, H), or (R, H) of the first pieces; return it and the head's dropout key."""
         layout = RowLayout.of_batch(batch)
         subset = QuerySubset.of_first(layout) if first_only else None
         keys = self._keys(layout)
@@ -513,11 +513,11 @@ class BertForSequenceClassification(_FineTuned):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids -> logits (batch, labels); with labels the mean loss.
+        """Compute logits (batch, labels) of (batch, length) ids; with labels, the mean loss.
 
-        The loss is that of the config's ``problem_type``: cross entropy; the mean binary cross
-        entropy of all (batch, labels) marks, of several labels; the squared error, of a number
-        (where none is stated, of one label).
+        The loss depends on the config's ``problem_type``: cross entropy for a single label; the
+        mean binary cross entropy of all (batch, labels) targets for several labels; the squared
+        error for regression (also the default if there is one label).
         """
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
@@ -535,7 +535,7 @@ class BertForSequenceClassification(_FineTuned):
         return self._output(packed, logits=logits, loss=loss)
 
     def row_logits(self, batch: PackedBatch) -> Tensor:
-        """R rows -> (R, labels); the last layer sees the first pieces only."""
+        """Compute logits (R, labels) of R rows; the last layer computes first pieces only."""
         first, key = self._encode_packed(batch, first_only=True)
         pooled = self.pooler(first.to(self.pooler.dense.weight.dtype))
         logits: Tensor = self.classifier(self._dropped(pooled, key.of_rows() if key else None))
@@ -557,7 +557,7 @@ class BertForTokenClassification(_FineTuned):
         labels: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids -> logits (batch, length, labels); labels of -100 are left out."""
+        """Compute logits (batch, length, labels) of (batch, length) ids; the loss ignores -100."""
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
@@ -566,7 +566,7 @@ class BertForTokenClassification(_FineTuned):
         return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
-        """T pieces -> (T, labels)."""
+        """Compute logits (T, labels) of T pieces."""
         hidden, key = self._encode_packed(batch)
         states = self._dropped(hidden, key.of_pieces() if key else None)
         logits: Tensor = self.classifier(states.to(self.classifier.weight.dtype))
@@ -574,7 +574,7 @@ class BertForTokenClassification(_FineTuned):
 
 
 class BertForQuestionAnswering(_FineTuned):
-    """The encoder with two scores a piece: does the answer start here, does it end here?"""
+    """The encoder with two scores per piece: for the start and for the end of the answer."""
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
@@ -587,7 +587,7 @@ class BertForQuestionAnswering(_FineTuned):
         position_ids: Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> ModelOutput:
-        """(batch, length) ids -> start_logits and end_logits (batch, length)."""
+        """Compute start_logits and end_logits (batch, length) of (batch, length) ids."""
         packed = self._encode(
             input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
         )
@@ -595,7 +595,7 @@ class BertForQuestionAnswering(_FineTuned):
         return self._output(packed, start_logits=logits[..., 0], end_logits=logits[..., 1])
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
-        """T pieces -> (T, 2): the scores of a start and of an end."""
+        """Compute the scores (T, 2) of a start and an end at T pieces."""
         hidden, _ = self._encode_packed(batch)
         logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits

@@ -1,4 +1,4 @@
-"""What follows from the card of a published model: its parameters, scores, and how it is opened."""
+"""Facts from the card of a published model: its parameters, scores, and how to open it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHINESE_PIECES = 21128
 
 
 def count_parameters(card: ModelCard, *, heads: bool = False) -> int:
-    """Parameters of the card's shape with the pooler; with ``heads``, also of both heads.
+    """Count the parameters of the card's shape with the pooler; with ``heads``, both heads, too.
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> count_parameters(known_card("rbt3")), count_parameters(known_card("rbt3"), heads=True)
@@ -40,7 +40,7 @@ def count_parameters(card: ModelCard, *, heads: bool = False) -> int:
 
 
 def compare_parameters(card: ModelCard) -> str:
-    """One or two sentences that compare the published count with that of the shape.
+    """Compare the published count with that of the shape, in one or two sentences.
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> compare_parameters(known_card("rbt3"))
@@ -73,7 +73,7 @@ def compare_parameters(card: ModelCard) -> str:
 
 
 def _figure(text: str) -> tuple[int, int]:
-    """A printed count, and the value of its last digit: "102.3M" -> (102_300_000, 100_000)."""
+    """Parse a count; return it and the unit of its last digit: "102.3M" -> 102300000, 100000."""
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?M", text)
     assert match, text
     decimals = match[2] or ""
@@ -82,7 +82,7 @@ def _figure(text: str) -> tuple[int, int]:
 
 
 def _vocabularies(card: ModelCard, published: int, step: int) -> tuple[int, int]:
-    """The fewest and the most pieces with which the shape rounds to the published count."""
+    """Return the fewest and the most pieces with which the published count is right."""
     rest = count_parameters(card) - card.vocab_size * card.hidden_size
     least, most = published - step // 2 - rest, published + step // 2 - rest
     return -(-least // card.hidden_size), (most - 1) // card.hidden_size
@@ -93,7 +93,7 @@ def _millions(count: int) -> str:
 
 
 def class_remark(card: ModelCard) -> str:
-    """Which classes open it, where its name or the catalogue suggests other ones; else empty.
+    """Return which classes open it, if its name or the catalogue suggests others; else "".
 
     >>> from zhbert.zoo.catalogue import known_card
     >>> class_remark(known_card("bert-base-chinese"))
@@ -108,7 +108,7 @@ def class_remark(card: ModelCard) -> str:
 
 
 def head_warning(card: ModelCard) -> str:
-    """A warning where the published mask-filling head is known not to be trained; else empty."""
+    """Return a warning if the published mask-filling head is known to be untrained; else ""."""
     if card.fills_masks is not False:
         return ""
     return (
@@ -119,7 +119,7 @@ def head_warning(card: ModelCard) -> str:
 
 
 def commands_here(card: ModelCard) -> list[str]:
-    """How to get and open it with zhbert: lines for a shell, and for Python (``>>>``)."""
+    """Return lines for a shell and for Python (``>>>``) that get and open it with zhbert."""
     lines = [f"zhbert download {card.name} --out {card.name}"]
     if card.opens_here:
         english = card.language == "en"
@@ -132,7 +132,7 @@ def commands_here(card: ModelCard) -> list[str]:
 
 
 def commands_in_transformers(card: ModelCard) -> list[str]:
-    """How to open it with transformers: from the hub, or else from the downloaded folder."""
+    """Return lines that open it with transformers, from the hub or the downloaded folder."""
     place = card.hugging_face_id or card.name
     return [
         f'>>> transformers.{name}.from_pretrained("{place}")' for name in CLASSES[card.architecture]
@@ -140,14 +140,14 @@ def commands_in_transformers(card: ModelCard) -> list[str]:
 
 
 def scores_of(card: ModelCard) -> dict[str, Any] | None:
-    """What was measured of a model that is part of this package; None for other models."""
+    """Return the measured scores of a model in this package; None for other models."""
     if card.package_folder is None or not is_packaged(card.package_folder):
         return None
     return read_json(packaged_model(card.package_folder) / "scores.json", dict, "scores")
 
 
 def score_facts(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The measurements of `scores_of` for people: what was measured, and the result.
+    """Format the measurements of `scores_of` as pairs: what was measured, and the result.
 
     >>> score_facts({"set_phrases": {"phrases": 100, "top1": 7, "top5": 9}})
     [('set phrases, one character masked', '7 of 100; among the first five candidates 9')]
@@ -175,7 +175,7 @@ def score_facts(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def describe(card: ModelCard) -> dict[str, Any]:
-    """The card and what follows from it, for ``--json``."""
+    """Return the card and the facts derived from it, for ``--json``."""
     return {
         **dataclasses.asdict(card),
         "size": card.size,

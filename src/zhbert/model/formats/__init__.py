@@ -1,1 +1,1 @@
-"""The formats of model files: what is in one by name, and how one is written."""
+"""The formats of model files: readers of named tensors, and writers."""

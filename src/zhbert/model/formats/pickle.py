@@ -1,7 +1,7 @@
-"""Files of torch.save (pytorch_model.bin): no code in them is run; written tensor by tensor.
+"""Files of torch.save (pytorch_model.bin): read without running their code; written by tensors.
 
-PyTorch unpickles tensors alone (``weights_only``). Of everything else that training programs save
-beside them, some harmless classes are stood in for, and whatever remains is refused.
+PyTorch unpickles only tensors (``weights_only``). Of the other objects that training programs save,
+some harmless classes are replaced with placeholders; all others are an error.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from zhbert.model.formats.safetensors import DTYPE_NAMES
 from zhbert.model.names import holds_bert
 
 _WHAT = "a file of torch.save"
-# Pages of a mapped file stay in memory until it is unmapped: it is mapped anew after so many bytes.
+# Pages of a mapped file stay in memory until it is unmapped, so it is mapped again after this many
+# bytes.
 _WINDOW = 64 << 20
-# Keys that training programs keep the model under, beside its average or its teacher.
+# Training programs store the model under these keys, next to its average or its teacher.
 _USUAL = ("state_dict", "model_state_dict", "model", "module", "net")
-# Tables are searched for tables to this depth.
+# Maximum depth of nested tables that is searched.
 _DEEPEST = 6
-# What training programs save beside tensors. Objects of these classes are skipped, not unpickled.
+# Classes that training programs save with tensors. Their objects are skipped, not unpickled.
 _HARMLESS = (
     "argparse.Namespace",
     "builtins.list",
@@ -59,7 +60,7 @@ _TABLES = (
 
 
 class _Window:
-    """A mapped pickle; opened again after ``_WINDOW`` bytes, so that its pages leave memory."""
+    """A mapped pickle, which is opened again after ``_WINDOW`` bytes to free its pages."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,7 +71,7 @@ class _Window:
         with refused(self._path, _WHAT):
             if self._tensors is None:
                 self._tensors, self._left = _load_pickle(self._path, mapped=True)[0], _WINDOW
-            # A copy: what is returned must not keep the mapping alive.
+            # A copy, so that the result does not keep the mapping alive.
             tensor = self._tensors[name].clone()
         self._left -= size
         if self._left <= 0:
@@ -79,9 +80,9 @@ class _Window:
 
 
 def read_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
-    """The entries of one file by their names in it, and the names of what it holds beside them."""
+    """Return the entries of one file by their names in it, and the names of its other content."""
     with refused(path, _WHAT):
-        # Files of PyTorch before 1.6 are no zip archives: they cannot be mapped.
+        # Files of PyTorch before 1.6 are not zip archives and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         if mapped:
             with zipfile.ZipFile(path) as archive:
@@ -97,7 +98,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
             kind = tensor.dtype if tensor.layout == torch.strided else tensor.layout
             raise ZhbertError(f"{path}: {name} is kept as {kind}, which no BERT is")
         if entry.size > size:
-            # A stride of 0 repeats one number: a copy could be of any size.
+            # A stride of 0 repeats one number, so a copy could have any size.
             raise ZhbertError(f"{path}: {name}, {entry.size:,} bytes, is larger than the file")
         if mapped:
             entry = Entry(entry.shape, entry.dtype, partial(window.read, name, entry.size))
@@ -106,7 +107,7 @@ def read_pickle(path: Path) -> tuple[dict[str, Entry], list[str]]:
 
 
 class _LeftAside:
-    """Takes the place of an object that is not needed: its class is not imported or called."""
+    """A placeholder for a skipped object, whose class is not imported or called."""
 
     def __new__(cls, *_: Any) -> Any:
         return object.__new__(cls)
@@ -116,14 +117,14 @@ class _LeftAside:
 
 
 class _PlainTable:
-    """Takes the place of a subclass of dict: a plain dict with the same items."""
+    """A placeholder for a subclass of dict: a plain dict with the same items."""
 
     def __new__(cls, *_: Any) -> Any:
         return {}
 
 
 def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a file of torch.save by name, and the names of what stands beside them."""
+    """Load the tensors of a torch.save file by name, and the names of its other content."""
     found = _unpickled(path, mapped)
     tables = dict(_tables(found, ()))
     if not tables:
@@ -143,11 +144,11 @@ def _load_pickle(path: Path, mapped: bool) -> tuple[dict[str, Tensor], list[str]
 
 
 def _unpickled(path: Path, mapped: bool) -> Any:
-    """What a file of torch.save holds; of objects other than tensors only the tables are kept."""
+    """Unpickle a file of torch.save; of objects other than tensors, only tables are kept."""
     stands_for: list[Any] = [(_LeftAside, name) for name in _HARMLESS]
     stands_for += [(_PlainTable, name) for name in _TABLES]
     with warnings.catch_warnings(), torch.serialization.safe_globals(stands_for):
-        # An unusual pickle protocol: it loads or it fails.
+        # PyTorch warns of an unusual pickle protocol, but the file either loads or fails.
         warnings.simplefilter("ignore", UserWarning)
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -167,11 +168,11 @@ def _unpickled(path: Path, mapped: bool) -> Any:
 
 
 _Place = tuple[str, ...]
-"""Keys that lead to a table inside the tables of a training program."""
+"""The keys of a nested table in a training program's file."""
 
 
 def _tables(found: Any, place: _Place) -> Iterator[tuple[_Place, dict[str, Tensor]]]:
-    """Every table of tensors by name, with the keys that lead to it."""
+    """Yield every table of named tensors, with its keys."""
     if not isinstance(found, Mapping) or len(place) > _DEEPEST:
         return
     named = {key: value for key, value in found.items() if isinstance(key, str)}
@@ -182,7 +183,7 @@ def _tables(found: Any, place: _Place) -> Iterator[tuple[_Place, dict[str, Tenso
 
 
 def _the_model(path: Path, tables: Mapping[_Place, Mapping[str, Tensor]]) -> _Place | None:
-    """Where the model is among several tables; None: in all of them together, as it seems."""
+    """Find the model among several tables; None: it seems to be spread over all of them."""
     if len(tables) == 1:
         return next(iter(tables))
     berts = [place for place, table in tables.items() if holds_bert(table)]
@@ -197,9 +198,9 @@ def _the_model(path: Path, tables: Mapping[_Place, Mapping[str, Tensor]]) -> _Pl
 
 
 def _beside(found: Mapping[Any, Any], chosen: _Place | None) -> Iterator[str]:
-    """The names of what is not the model: all that stands beside its table or is no tensor in it.
+    """Yield the names of what is not the model: content outside its table, and non-tensors in it.
 
-    Without a chosen table every tensor is the model's.
+    Without a chosen table all tensors belong to the model.
     """
     for key, value in found.items():
         if chosen and key == chosen[0]:
@@ -209,17 +210,17 @@ def _beside(found: Mapping[Any, Any], chosen: _Place | None) -> Iterator[str]:
 
 
 def write_pickle(folder: Path, entries: Mapping[str, Entry]) -> None:
-    """Write pytorch_model.bin as torch.save does, one tensor in memory at a time."""
+    """Write pytorch_model.bin like torch.save, with one tensor in memory at a time."""
     path = folder / "pytorch_model.bin"
     with atomic_file(path) as temporary, scratch(path) as (_, skeleton):
         _write_file(temporary, skeleton, entries)
 
 
 def _write_file(path: Path, skeleton: Path, entries: Mapping[str, Entry]) -> None:
-    """torch.save writes ``skeleton``, all but the data (a sparse file); its records are copied to
-    ``path`` and the data filled in.
+    """Write ``skeleton`` by torch.save without the data (a sparse file); copy its records to
+    ``path`` and fill in the data.
 
-    Filling the sparse file itself would leave the archive's checksums wrong.
+    If the sparse file itself were filled, the archive's checksums would be wrong.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.serialization import skip_data
@@ -232,12 +233,12 @@ def _write_file(path: Path, skeleton: Path, entries: Mapping[str, Entry]) -> Non
     except RuntimeError as error:
         why = str(error).split("\n")[0]
         raise ZhbertError(f"writing {path}: torch.save failed ({why}); is the disk full?") from None
-    # torch.save numbers the data's records in the order of the table.
+    # torch.save numbers the data records in the order of the table.
     data = iter(entries.values())
     with zipfile.ZipFile(skeleton) as source, zipfile.ZipFile(path, "w") as target:
         for record in source.infolist():
-            # torch.save names the folder inside by its file: the skeleton's name is another each
-            # time, and the same model is to be the same bytes.
+            # torch.save names the inner folder after the file. The skeleton's name varies, but the
+            # same model must give the same bytes.
             inside = record.filename.partition("/")[2]
             is_data = re.fullmatch(r"data/\d+", inside)
             content = bytes_of(next(data).read()) if is_data else source.read(record)
@@ -247,7 +248,7 @@ def _write_file(path: Path, skeleton: Path, entries: Mapping[str, Entry]) -> Non
 def _add_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
     info = zipfile.ZipInfo(name)
     info.file_size = len(content)
-    # Data begins at multiples of 64 bytes, as torch.save has it, so that it can be mapped.
+    # Data begins at multiples of 64 bytes, as in torch.save, so that it can be mapped.
     assert archive.fp is not None
     header = archive.fp.tell() + 30 + len(name.encode()) + 4
     padding = -header % 64

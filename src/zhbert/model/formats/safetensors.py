@@ -32,15 +32,15 @@ DTYPE_NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What the header calls the types that a model may be kept in."""
+"""The header's names of the dtypes that a model may have."""
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Entry], list[str]]:
-    """The entries of one file by their names in it, and what it holds beside them: nothing."""
+    """Return the entries of one file by their names in it, and no names of other content."""
     from safetensors import safe_open
 
     kinds = {name: dtype for dtype, name in DTYPE_NAMES.items()}
-    # Opened by the library, too, for its checks of the header, which are strict.
+    # The library opens it, too, for its strict checks of the header.
     with refused(path, _WHAT), path.open("rb") as file, safe_open(path, "pt"):
         length = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(length))
@@ -57,7 +57,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Entry], list[str]]:
 
 
 def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor's bytes, read and not mapped: pages of a mapped file count as memory in use."""
+    """Read a tensor without mapping the file, since mapped pages count as memory in use."""
     tensor = torch.empty(shape, dtype=dtype)
     room = bytes_of(tensor)
     with refused(path, _WHAT), path.open("rb") as file:
@@ -75,7 +75,7 @@ def write_safetensors(
 ) -> None:
     """Write model.safetensors, or shards of at most ``max_shard_bytes`` and their index.
 
-    One tensor is in memory at a time. A single tensor above the bound gets a shard of its own.
+    One tensor is in memory at a time. A single tensor above the limit gets a separate shard.
     """
     shards = in_shards(entries, max_shard_bytes)
     if len(shards) == 1:
@@ -104,7 +104,7 @@ def _write_file(path: Path, entries: Mapping[str, Entry]) -> None:
             "data_offsets": [start, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    # Padded so that the tensors begin at a multiple of eight.
+    # Padding, so that the tensors begin at a multiple of eight bytes.
     text += b" " * (-len(text) % 8)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
         file.write(struct.pack("<Q", len(text)))

@@ -1,4 +1,4 @@
-"""TensorFlow 1 checkpoints, as Google's BERT writes them, under Hugging Face's names."""
+"""Reading of TensorFlow 1 checkpoints, as written by Google's BERT, with Hugging Face's names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from zhbert.model.entry import Entry
 from zhbert.model.names import of_encoder, shared_prefix
 from zhbert.wording import how_to_install
 
-# Beginnings of names, so that the table fits a page; ``*`` stands for a layer's number.
+# Abbreviated beginnings of names, to keep the table narrow; ``*`` is a layer's number.
 _BEGINNINGS = {
     "E": ("bert/embeddings", "bert.embeddings"),
     "L": ("bert/encoder/layer_*", "bert.encoder.layer.*"),
@@ -60,7 +60,7 @@ _TABLE: tuple[tuple[str, str, bool], ...] = (
     ("P/transform/LayerNorm/gamma",    "P.transform.LayerNorm.weight",          False),
     ("P/transform/LayerNorm/beta",     "P.transform.LayerNorm.bias",            False),
     ("P/output_bias",                  "P.bias",                                False),
-    # Google's code multiplies by these with transpose_b=True: they stand as Hugging Face's do.
+    # Google's code uses these with transpose_b=True, so they are stored like Hugging Face's.
     ("cls/seq_relationship/output_weights", "cls.seq_relationship.weight",      False),
     ("cls/seq_relationship/output_bias", "cls.seq_relationship.bias",           False),
     # run_classifier.py and run_squad.py
@@ -69,7 +69,7 @@ _TABLE: tuple[tuple[str, str, bool], ...] = (
     ("cls/squad/output_weights",       "qa_outputs.weight",                     False),
     ("cls/squad/output_bias",          "qa_outputs.bias",                       False),
 )  # fmt: skip
-# What optimisers keep beside the weights, by the last part of the name.
+# Optimiser state, by the last part of the name.
 _OPTIMISER = re.compile(
     r"global_step(_\d+)?|(beta\d|.+)_power(_\d+)?|(current_)?loss_scale(_\d+)?|(good|bad)_steps"
     r"|(adam|lamb)_[mv](_\d+)?|Adam(_\d+)?|Momentum|ExponentialMovingAverage|accum(ulator)?(_\d+)?"
@@ -97,7 +97,7 @@ _TO = {name: (theirs, flip) for theirs, (name, flip) in _FROM.items()}
 
 
 def from_tensorflow_name(name: str) -> tuple[str, bool] | None:
-    """Hugging Face's name of a variable, and whether its matrix is transposed there.
+    """Return Hugging Face's name of a variable, and True if its matrix is transposed there.
 
     >>> from_tensorflow_name("bert/encoder/layer_7/output/dense/kernel")
     ('bert.encoder.layer.7.output.dense.weight', True)
@@ -108,7 +108,7 @@ def from_tensorflow_name(name: str) -> tuple[str, bool] | None:
 
 
 def to_tensorflow_name(name: str) -> tuple[str, bool] | None:
-    """The way back of ``from_tensorflow_name``.
+    """Do the inverse of ``from_tensorflow_name``.
 
     >>> to_tensorflow_name("cls.seq_relationship.weight")
     ('cls/seq_relationship/output_weights', False)
@@ -125,11 +125,11 @@ def _look_up(table: dict[str, tuple[str, bool]], name: str, layer: str) -> tuple
 
 
 def import_tensorflow() -> Any:
-    """TensorFlow, without its chatter; a ZhbertError that says how to get it where it is missing.
+    """Import TensorFlow without its messages; raise a ZhbertError with advice if it is missing.
 
-    Takes three seconds and half a gigabyte, so only what needs its checkpoints does it.
+    The import takes three seconds and half a gigabyte, so it is done only for its checkpoints.
     """
-    # Hides its notes at run time, unless the user has set this.
+    # Hides its messages at run time, unless the user has set this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         with _without_chatter(), _without_keras(), warnings.catch_warnings():
@@ -146,7 +146,7 @@ def import_tensorflow() -> Any:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Cut from stderr the notes that TensorFlow prints on import whatever the settings are."""
+    """Hide the messages on stderr that TensorFlow prints on import regardless of settings."""
     sys.stderr.flush()
     real = os.dup(2)
     with tempfile.TemporaryFile() as caught:
@@ -162,9 +162,9 @@ def _without_chatter() -> Iterator[None]:
 
 @contextmanager
 def _without_keras() -> Iterator[None]:
-    """Keep TensorFlow from importing Keras, and that scikit-learn: 80 MB and a second.
+    """Keep TensorFlow from importing Keras and, with it, scikit-learn: 80 MB and a second.
 
-    TensorFlow loads ``tensorflow.keras`` by itself when a program asks for it later.
+    TensorFlow still loads ``tensorflow.keras`` when a program uses it later.
     """
     if "keras" in sys.modules:
         yield
@@ -177,20 +177,20 @@ def _without_keras() -> Iterator[None]:
 
 
 def read_tensorflow(prefix: Path) -> tuple[dict[str, Entry], list[str]]:
-    """The entries of ``prefix.index``, ``prefix.data-*``, and the names of what is left aside.
+    """Return the entries of ``prefix.index``, ``prefix.data-*``, and the names of skipped ones.
 
-    Names are Hugging Face's; those that the table does not know stay as they are. Optimiser state
-    is left aside.
+    Names are Hugging Face's; names that are not in the table stay unchanged. Optimiser state is
+    skipped.
 
     Raises:
         ZhbertError: TensorFlow is missing, a file is missing or damaged, or TensorFlow 2 wrote it.
     """
     reader, shapes, kinds = _opened(prefix)
-    # Programs may build the model inside a variable scope of their own.
+    # Programs may build the model inside another variable scope.
     scope = shared_prefix(shapes, prefix).removesuffix("bert/")
     entries: dict[str, Entry] = {}
     aside = []
-    # TensorFlow's map has no order of its own.
+    # TensorFlow's map has no defined order.
     for name in sorted(shapes, key=_in_order):
         if _is_optimiser(name, shapes) or kinds[name] not in _DTYPES:
             aside.append(name)
@@ -207,7 +207,7 @@ def read_tensorflow(prefix: Path) -> tuple[dict[str, Entry], list[str]]:
 
 
 def _opened(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]], dict[str, str]]:
-    """TensorFlow's reader of a whole checkpoint, and the shape and type of each variable."""
+    """Open TensorFlow's reader of a checkpoint; return it and each variable's shape and type."""
     available = _check_files(prefix)
     tensorflow = import_tensorflow()
     with refused(prefix, _CHECKPOINT):
@@ -228,7 +228,7 @@ def _opened(prefix: Path) -> tuple[Any, dict[str, tuple[int, ...]], dict[str, st
 
 
 def _check_files(prefix: Path) -> int:
-    """The bytes of all the parts of the data; every part must be there."""
+    """Return the size of all data parts in bytes; check that every part exists."""
     parts = {}
     try:
         for path in prefix.parent.glob(f"{prefix.name}.data-*"):
@@ -249,17 +249,17 @@ def _read(reader: Any, prefix: Path, name: str) -> Tensor:
     with refused(prefix, _CHECKPOINT):
         array = reader.get_tensor(name)
     if array.dtype.name == "bfloat16":
-        # NumPy's and PyTorch's bfloat16 cannot be converted, but have the same bits.
+        # NumPy's bfloat16 cannot be converted to PyTorch's, but has the same bits.
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def _is_optimiser(name: str, names: Iterable[str]) -> bool:
     parent, _, last = name.rpartition("/")
-    # Every optimiser's slots are named VARIABLE/SLOT.
+    # The slots of all optimisers are named VARIABLE/SLOT.
     return parent in names or _OPTIMISER.fullmatch(last) is not None
 
 
 def _in_order(name: str) -> list[int | str]:
-    """Sorted so that layer_2 comes before layer_10."""
+    """Return a sort key that puts layer_2 before layer_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
