@@ -128,7 +128,7 @@ def _why(documents: Mapping[str, Any]) -> str:
 
 
 def remarks(info: Mapping[str, Any], counts: Counter[str]) -> list[str]:
-    """Return remarks on what can hardly be learnt from a corpus, and why.
+    """Return remarks on a corpus from which little can be learnt.
 
     Args:
         info: the content of corpus.json.
@@ -208,7 +208,7 @@ def _sums(read: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(read: Mapping[str, Any], segmenter: str) -> list[str]:
-    """Return notes on what else was noticed while reading."""
+    """Return notes on other observations while reading."""
     notes = []
     if split := ", ".join(f"{n:,} {what}" for what, n in read["split"].items() if n):
         notes.append(f"split because too long: {split}; nothing of them is lost")

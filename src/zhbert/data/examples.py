@@ -78,7 +78,7 @@ class RowBuilder(Protocol):
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return row ``index`` of the epoch in new arrays, which masking overwrites.
 
-        ``rng`` decides where a long pair is cut.
+        ``rng`` determines where a long pair is cut.
         """
 
     def random_share(self, epoch: int) -> float | None:

@@ -202,7 +202,7 @@ class GrowingRows:
     which a run was interrupted. (Each loader skips the batches of the others' steps.)
 
     Args:
-        short: loaders of short rows, each with its first step after the end; these steps increase.
+        short: loaders of short rows, each with the (increasing) step before which it ends.
         last: the loader of all later steps.
     """
 

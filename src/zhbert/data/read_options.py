@@ -1,4 +1,4 @@
-"""Options for reading the input: what a document is, where its text is, and its encoding."""
+"""Options for reading the input: the unit of a document, the text's field, and the encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Remarks on a corpus before training: what can hardly be learnt from it."""
+"""Remarks on a corpus before training, if little can be learnt from it."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def plan_pairs(
         rng: the generator of random numbers.
 
     Raises:
-        ValueError: positions that do not increase, or lead outside of what they count.
+        ValueError: positions do not increase or are out of bounds.
 
     Returns:
         (rows, 5): first piece and length of A, first piece and length of B, 1 if B is random.
@@ -133,7 +133,7 @@ def truncate_pair(
     piece.
 
     Args:
-        a_words, b_words: (length,) True where a word starts.
+        a_words, b_words: (length,) True for the first piece of a word.
         max_pieces: maximum number of pieces to keep.
         rng: the generator of random numbers.
 
@@ -184,7 +184,7 @@ def plan_packed(
             crosses the end of a group.
 
     Raises:
-        ValueError: positions that do not increase or lead outside of the bitmap; no capacity.
+        ValueError: positions do not increase or exceed the bitmap, or there is no capacity.
 
     Returns:
         (rows, 2): first piece and end of each row. Rows follow each other without a gap.

@@ -68,7 +68,7 @@ class QuerySubset:
     """The pieces whose last state is computed: each row's first piece, and the predicted ones."""
 
     positions: Tensor  # (Q,) int64 into the packed pieces, increasing
-    layout: RowLayout  # of these pieces as rows
+    layout: RowLayout  # of these pieces alone, grouped by rows
     first: Tensor | None  # (R,) int64 into positions: the rows' first pieces
     predicted: Tensor  # (P,) int64 into positions
 

@@ -171,7 +171,7 @@ def check_corpus_vocabulary(model: Path, corpus: Corpus, say: Callable[[str], No
 def other_vocabulary(
     corpus: Corpus, what: str, theirs: str, size: int | None, folder: Path
 ) -> ZhbertError:
-    """Return the error about a corpus made with another vocabulary than that of ``what``."""
+    """Return the error about a corpus with a different vocabulary than ``what``."""
     pieces = f"{size:,} pieces, " if size is not None else ""
     return ZhbertError(
         f"{corpus.folder}: made with another vocabulary ({corpus.vocabulary_size:,} pieces, hash "

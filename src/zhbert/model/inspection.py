@@ -270,7 +270,7 @@ def _expected_shape(template: str, sizes: Mapping[str, int | None]) -> tuple[int
 def _missing_and_unused(
     entries: Mapping[str, Entry], layers: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return names of BertForPreTraining that the file lacks, and names of no known part."""
+    """Return names of BertForPreTraining that the file lacks, and names that are not BERT's."""
     expected = list(_expected_names(layers))
     known = {*expected, *(name for head in HEADS.values() for name in head.names)}
     missing = tuple(name for name in expected if name not in entries)

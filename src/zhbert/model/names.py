@@ -334,7 +334,7 @@ def to_hugging_face(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_hugging_face(
     theirs: Mapping[str, Entry], wanted: Iterable[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Read our ``wanted`` parameters from theirs (current names); return them and missing names."""
+    """Read our ``wanted`` parameters from theirs (current names); return missing names, too."""
     found: dict[str, Tensor] = {}
     missing: list[str] = []
     for name in wanted:

@@ -221,7 +221,7 @@ def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
 
 
 def _culprits(tokenizer: Tokenizer, surface: str) -> tuple[set[str], bool]:
-    """Return the characters that make a word [UNK], and whether its length does."""
+    """Return the characters that make a word [UNK], and True if its length does."""
     word = "".join(normalize(surface, tokenizer.options)[0]).strip()
     if len(word) > MAX_CHARACTERS_PER_WORD:
         return set(), True
@@ -321,7 +321,7 @@ def _occurrences(count: int) -> str:
 def unreachable_rows(tokenizer: Tokenizer) -> int:
     """Count the rows ``##`` + Han character, which no text can use.
 
-    Each Han character is a word of its own, unless ``tokenize_chinese_chars`` is off.
+    Each Han character is a separate word, unless ``tokenize_chinese_chars`` is off.
     """
     if not tokenizer.options.tokenize_chinese_chars:
         return 0

@@ -90,7 +90,7 @@ def ids_of_piece(tokenizer: Tokenizer, piece: str) -> list[int]:
 
 
 def admit(tokenizer: Tokenizer, words: Iterable[str]) -> Admission:
-    """Normalise words and divide them into new pieces, known pieces and impossible pieces.
+    """Normalise words; divide them into new pieces, known pieces and words that cannot be pieces.
 
     >>> found = admit(Tokenizer(["[UNK]", "的"]), ["BERT", "bert", "的", "##Ing", "新冠"])
     >>> found.new, found.known, list(found.refused.values())

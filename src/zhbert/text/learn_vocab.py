@@ -7,8 +7,8 @@ ids                   pieces
 ====================  =====================================================================
 0                     ``[PAD]``
 1 to 99               ``[unused1]`` to ``[unused99]``, free for a user's own symbols
-100 to 103            ``[UNK]`` ``[CLS]`` ``[SEP]`` ``[MASK]``: where Google's Chinese file has them
-from 104              further special tokens, if asked for
+100 to 103            ``[UNK]`` ``[CLS]`` ``[SEP]`` ``[MASK]``, as in Google's Chinese file
+from 104              further special tokens, if any are given
 then                  single characters by code point: ASCII, required, frequent in the text
 then                  the ``##`` form of every character that can occur inside a word
 then                  longer pieces in the order in which they were learnt

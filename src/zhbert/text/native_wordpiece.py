@@ -122,7 +122,7 @@ class NativeWordPiece:
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, bool]]:
-        """Yield runs of texts to encode together, and whether they may contain an added token."""
+        """Yield runs of texts to encode together, with True if they may have an added token."""
         if sum(map(len, texts)) < _SHORT:
             yield slice(None), True
             return

@@ -167,7 +167,7 @@ def normalize(text: str, options: Options) -> tuple[list[str], list[int]]:
 def _strip_accents(characters: list[str], origins: list[int]) -> tuple[list[str], list[int]]:
     """Decompose characters, put the marks into canonical order and remove the accents."""
     points = code_points()
-    # (combining class, character, whether it is the first of its original character)
+    # (combining class, character, True for the first part of an original character)
     decomposed: list[tuple[int, str, bool]] = []
     sorted_up_to = 0
     for character in characters:

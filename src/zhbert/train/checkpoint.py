@@ -154,7 +154,7 @@ class KeepBest:
         self._lowest = float(best.info["loss"]) if best else math.inf
 
     def write(self, line: Mapping[str, Any]) -> None:
-        """Read one line; after a step's last evaluation, keep the weights if they are the best."""
+        """Receive one line; after a step's last evaluation, keep the weights if they are best."""
         if "evaluation" not in line:
             return
         others = [one for one in self._lines if one["step"] == line["step"]]

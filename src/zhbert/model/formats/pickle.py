@@ -198,7 +198,7 @@ def _the_model(path: Path, tables: Mapping[_Place, Mapping[str, Tensor]]) -> _Pl
 
 
 def _beside(found: Mapping[Any, Any], chosen: _Place | None) -> Iterator[str]:
-    """Yield the names of what is not the model: content outside its table, and non-tensors in it.
+    """Yield the names of content outside the model's table, and of non-tensors in it.
 
     Without a chosen table all tensors belong to the model.
     """
