@@ -6,13 +6,15 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zhbert import console, terminal
-from zhbert.data.read_options import ReadOptions
-from zhbert.data.sources import Source, find_sources
-from zhbert.data.texts import Advance, read_lines, read_texts
 from zhbert.errors import ZhbertError
-from zhbert.text.segmenters import SEGMENTERS
+
+if TYPE_CHECKING:
+    from zhbert.data.read_options import ReadOptions
+    from zhbert.data.sources import Source
+    from zhbert.data.texts import Advance
 
 FILES = "text, jsonl, csv, tsv, parquet, WikiExtractor's or SogouCS' articles, compressed or not"
 
@@ -35,6 +37,9 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --segmenter, --segmenter-model and --user-words."""
+    # Imported late, here and below: most verbs that share options read no text before they run.
+    from zhbert.text.segmenters import SEGMENTERS
+
     parser.add_argument(
         "--segmenter",
         default="jieba",
@@ -58,6 +63,8 @@ def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
 
 def reading_of(args: argparse.Namespace) -> ReadOptions:
     """Return the values of --field and --encoding as options for reading."""
+    from zhbert.data.read_options import ReadOptions
+
     return ReadOptions(field=args.field, encoding=args.encoding)
 
 
@@ -93,6 +100,8 @@ class Texts:
         self.files, self.reading, self.quiet = files, reading, quiet
 
     def __iter__(self) -> Iterator[str]:
+        from zhbert.data.texts import read_texts
+
         sources = find(self.files)
         with progress(sources, "reading", self.quiet) as advance:
             yield from read_texts(sources, self.reading, advance)
@@ -100,6 +109,8 @@ class Texts:
 
 def find(files: Sequence[str | Path]) -> Sequence[Source]:
     """Return the files to read; print which files of a folder are left out."""
+    from zhbert.data.sources import find_sources
+
     sources = find_sources(files)
     if left_out := sources.describe_left_out():
         terminal.say(left_out)
@@ -108,6 +119,8 @@ def find(files: Sequence[str | Path]) -> Sequence[Source]:
 
 def lines_of_stdin(reading: ReadOptions) -> Iterator[tuple[str, str]]:
     """Yield each non-blank line of stdin after a prefix for errors, such as "stdin, line 3: "."""
+    from zhbert.data.texts import read_lines
+
     number = 0
     found = False
     for lines in read_lines("-", reading, longest=1 << 26):

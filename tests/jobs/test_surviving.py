@@ -157,7 +157,7 @@ def test_predict_leaves_the_former_file_when_a_signal_ends_it(
     def interrupted(*arguments: object, **options: object) -> int:
         raise Interrupted(signal.SIGTERM)
 
-    monkeypatch.setattr("zhbert.jobs.predict.predict", interrupted)
+    monkeypatch.setattr("zhbert.finetuning.predict.predict", interrupted)
     assert main(["predict", "model", "in.txt", "--out", "x.jsonl"]) == 128 + signal.SIGTERM
     said = capsys.readouterr().err
     assert said == (

@@ -11,9 +11,7 @@ import dataclasses
 import sys
 
 from zhbert import console
-from zhbert.config import load_recipe, recipe_to_toml, resolve_shape
 from zhbert.options import add_recipe_arguments
-from zhbert.pretraining.check import check
 from zhbert.wording import counted
 
 
@@ -27,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the recipe and print the result."""
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.config import load_recipe, recipe_to_toml, resolve_shape
+    from zhbert.pretraining.check import check
+
     result = check(args.recipe, args.overrides, corpus=args.corpus)
     if args.json:
         console.print_json(result)

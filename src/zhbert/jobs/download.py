@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import argparse
 
-from zhbert.model.folder import check_out
 from zhbert.wording import without_secrets
-from zhbert.zoo import locate, save
-from zhbert.zoo.layout import find_model
 from zhbert.zoo.origin import FORMS, origin_of
 
 
@@ -40,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Download the model and print its folder."""
+    # Imported late, so that --help and refused arguments stay fast.
     from zhbert import console, terminal
+    from zhbert.model.folder import check_out
+    from zhbert.zoo import locate, save
+    from zhbert.zoo.layout import find_model
 
     quiet = args.quiet or args.json
     if origin_of(args.name, args.format).kind == "package" and not quiet:

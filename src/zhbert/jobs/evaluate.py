@@ -23,11 +23,7 @@ from collections.abc import Callable
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
-from zhbert.finetuning.evaluate import evaluate
 from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
-from zhbert.pretraining.masked_accuracy import masked_accuracy
-from zhbert.tasks.cards import load_card
-from zhbert.tasks.kinds import KINDS
 from zhbert.wording import counted
 
 
@@ -62,6 +58,11 @@ def run(args: argparse.Namespace) -> int:
         raise ZhbertError(
             "give TASK and --data FILE (a fine-tuned model), or --corpus DIR (a pretrained one)"
         )
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.finetuning.evaluate import evaluate
+    from zhbert.tasks.cards import load_card
+    from zhbert.tasks.kinds import KINDS
+
     result = evaluate(
         args.model,
         args.task,
@@ -91,6 +92,8 @@ def _run_on_corpus(args: argparse.Namespace, remark: Callable[[str], None]) -> i
     given = [name for name, value in {**others, "--encoding": args.encoding}.items() if value]
     if given:
         raise ZhbertError(f"--corpus: {given[0]} does not go with it; leave one of the two away")
+    from zhbert.pretraining.masked_accuracy import masked_accuracy
+
     lines = masked_accuracy(args.model, args.corpus, precision=args.precision, remark=remark)
     if args.json:
         console.print_json(lines)

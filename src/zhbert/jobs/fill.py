@@ -11,14 +11,15 @@ import argparse
 import dataclasses
 import warnings
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options
 from zhbert.errors import ZhbertError
-from zhbert.inference.fill import Candidate, Filled, fill, no_mask, open_mask_filler
 from zhbert.wording import without_secrets
-from zhbert.zoo.origin import origin_of
 from zhbert.zoo.packaged import DEFAULT
+
+if TYPE_CHECKING:
+    from zhbert.inference.fill import Candidate, Filled
 
 # The batch size when lines are read.
 _BATCH = 32
@@ -42,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check_alone(text: str) -> None:
     """Raise ZhbertError if the only argument has no [MASK]: it may be a model or a file name."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.inference.fill import no_mask
+    from zhbert.zoo.origin import origin_of
+
     if text == "-" or "[MASK]" in text:
         return
     try:
@@ -57,6 +62,8 @@ def _check_alone(text: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print the candidates."""
+    from zhbert.inference.fill import fill, open_mask_filler
+
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
     name, quiet = args.model, args.quiet or args.json

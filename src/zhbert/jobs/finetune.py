@@ -26,16 +26,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
-from zhbert.finetuning.describe import describe_summary
-from zhbert.finetuning.request import FineTuningResult
-from zhbert.finetuning.run import finetune
 from zhbert.options import add_encoding, take_positionals_anywhere
-from zhbert.report.comparison import compare_runs
 from zhbert.wording import counted
+
+if TYPE_CHECKING:
+    from zhbert.finetuning.request import FineTuningResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +63,17 @@ def run(args: argparse.Namespace) -> int:
         others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
         if any(others):
             raise ZhbertError("--compare takes two run folders and nothing else")
+        # Imported late, here and below, so that --help and refused arguments stay fast.
+        from zhbert.report.comparison import compare_runs
+
         _print_comparison(compare_runs(*args.compare), as_json=args.json)
         return 0
     for name in ("task", "model", "out"):
         if not getattr(args, name):
             option = "TASK" if name == "task" else f"--{name}"
             raise ZhbertError(f"{option} is missing: zhbert finetune TASK --model M --out RUN")
+    from zhbert.finetuning.run import finetune
+
     result = finetune(
         args.task,
         args.model,
@@ -92,6 +96,8 @@ def _print_result(result: FineTuningResult, args: argparse.Namespace) -> int:
     if args.json:
         console.print_json(result.summary)
     else:
+        from zhbert.finetuning.describe import describe_summary
+
         for line in describe_summary(result.summary, result.folder):
             console.out().print(line)
     return 0

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from zhbert.wording import counted, without_secrets
-from zhbert.zoo import find_files
 
 if TYPE_CHECKING:
     from zhbert.model.head_states import HeadState
@@ -42,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect the model and print the result; the exit code is 0 even if the model has faults."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
+    from zhbert.zoo import find_files
 
     path = without_secrets(args.path)
     files = find_files(args.path, quiet=args.quiet)

@@ -20,7 +20,6 @@ import argparse
 import sys
 
 from zhbert.files import to_json
-from zhbert.finetuning.predict import STREAM, predict
 from zhbert.options import add_encoding, add_precision
 from zhbert.wording import counted
 
@@ -31,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the examples; - for stdin")
     parser.add_argument(
         "--out",
-        default=STREAM,
+        default="-",
         metavar="FILE",
         help="the file to write (.jsonl, .tsv, .csv, .txt, .json); - for stdout (default)",
     )
@@ -47,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the predictions and print their number."""
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.finetuning.predict import predict
+
     try:
         count = predict(
             args.model,
@@ -59,10 +61,10 @@ def run(args: argparse.Namespace) -> int:
             quiet=args.quiet,
         )
     except KeyboardInterrupt:
-        if args.out != STREAM:
+        if args.out != "-":
             sys.stderr.write(f"stopped; {args.out} is as it was: the same command begins anew\n")
         raise
-    if args.out != STREAM:
+    if args.out != "-":
         if args.json:
             sys.stdout.write(to_json({"out": args.out, "predictions": count}) + "\n")
         elif not args.quiet:

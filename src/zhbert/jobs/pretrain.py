@@ -17,13 +17,15 @@ import dataclasses
 import os
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from zhbert import console
 from zhbert.errors import ZhbertError
 from zhbert.options import add_recipe_arguments
-from zhbert.pretraining.result import PretrainingResult
-from zhbert.pretraining.run import pretrain
 from zhbert.wording import without_secrets
+
+if TYPE_CHECKING:
+    from zhbert.pretraining.result import PretrainingResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the model and print its folder."""
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.pretraining.run import pretrain
+
     rank = int(os.environ.get("RANK", "0"))
     try:
         result = pretrain(

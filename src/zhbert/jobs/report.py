@@ -18,8 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zhbert.report.numbers import MISSING, count_text, duration_text, score_text, share_text
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -42,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the report and print the scores."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
     from zhbert.report.build import gather
     from zhbert.report.write import as_data, check_out, write_report
@@ -82,6 +81,7 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
 def _scores(report: Report) -> Table:
     """Return the runs' scores as a table, with a row for each metric of a task and each model."""
     from zhbert import console
+    from zhbert.report.numbers import score_text, share_text
 
     relative = report.relative
     rows = relative.rows if relative else ()
@@ -115,6 +115,8 @@ def _scores(report: Report) -> Table:
 
 
 def _add_means(table: Table, label: str, means: Mapping[str, float | None]) -> None:
+    from zhbert.report.numbers import share_text
+
     for model, mean in means.items():
         if mean is not None:
             table.add_row(label, model, "", "", "", share_text(mean), style="bold")
@@ -122,12 +124,16 @@ def _add_means(table: Table, label: str, means: Mapping[str, float | None]) -> N
 
 
 def _verdict(result: PairedComparison | None) -> str:
+    from zhbert.report.numbers import MISSING
+
     if result is None:
         return MISSING
     return f"{result.difference:+.2f}{'*' if result.is_larger_than_noise else ' '}"
 
 
 def _pretraining_line(run: PretrainingRun) -> str:
+    from zhbert.report.numbers import count_text, duration_text
+
     parts = [f"{run.name}: step {run.last_step:,}"]
     if run.last_loss is not None:
         parts.append(f"loss {run.last_loss:.3f}")

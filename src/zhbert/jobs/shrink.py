@@ -23,8 +23,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zhbert.model.folder import train_on
-
 # The number of lost pieces in the table; --json has all of them.
 _SHOWN = 10
 
@@ -68,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Shrink the model and print its parameters before and after."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import options
     from zhbert.console import print_json
     from zhbert.surgery.shrink import shrink
@@ -100,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(result: dict[str, Any], quiet: bool) -> None:
     from zhbert.console import out, table
+    from zhbert.model.folder import train_on
 
     console = out()
     parts = table("=part", ">before", ">after")

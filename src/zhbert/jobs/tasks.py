@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert import console
 from zhbert.errors import ZhbertError
-from zhbert.tasks.card import CardSettings, Data, TaskCard
-from zhbert.tasks.cards import card_names, load_card
-from zhbert.tasks.kinds import KINDS
-from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS, settings_for
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from zhbert.tasks.card import Data, TaskCard
 
 # The width of the label column.
 _LABEL = 10
@@ -40,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the tasks, or describe one."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.tasks.cards import card_names, load_card
+
     if args.card:
         if args.name is None:
             raise ZhbertError("--card: whose? zhbert tasks NAME --card")
@@ -95,6 +96,8 @@ def _list(cards: list[TaskCard], quiet: bool) -> None:
 
 
 def _show(card: TaskCard) -> None:
+    from zhbert.tasks.settings import BASE_HIDDEN_SIZE, BASE_LAYERS
+
     out = console.out()
     out.print(card.title, style="bold", soft_wrap=False)
     out.print(console.facts(_facts(card), _LABEL))
@@ -116,6 +119,8 @@ def _show(card: TaskCard) -> None:
 
 
 def _facts(card: TaskCard) -> list[tuple[str, str]]:
+    from zhbert.tasks.kinds import KINDS
+
     data: Data = card.data
     files = [
         f"{split}: {' or '.join(names)}"
@@ -142,6 +147,10 @@ def _facts(card: TaskCard) -> list[tuple[str, str]]:
 
 
 def _settings_table(card: TaskCard) -> Table:
+    from zhbert.tasks.card import CardSettings
+    from zhbert.tasks.kinds import KINDS
+    from zhbert.tasks.settings import settings_for
+
     small = settings_for(card, "small")
     families = {
         "others": card.settings,
