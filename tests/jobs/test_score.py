@@ -612,7 +612,7 @@ def test_withheld_answers_are_refused(refusal: Callable[..., str], write: Write)
 def test_torch_is_not_loaded_to_score(write: Write) -> None:
     gold, predictions = write("dev.tsv", RTE), write("p.tsv", "entailment\n" * 4)
     code = (
-        "import sys; from pathlib import Path; from zhbert.jobs.score import score_files; "
+        "import sys; from pathlib import Path; from zhbert.tasks.scoring import score_files; "
         "score_files('rte', Path(sys.argv[1]), Path(sys.argv[2])); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, gold, predictions], check=True)

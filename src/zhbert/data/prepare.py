@@ -24,7 +24,7 @@ from zhbert.data.corpus_folder import CorpusFolder, CorpusPaths
 from zhbert.data.duplicates import find_duplicates
 from zhbert.data.held_out import divide_document, move_document
 from zhbert.data.pools import InProcess, Pool, Processes, check_may_start_processes
-from zhbert.data.read_options import DOCUMENTS, ReadOptions
+from zhbert.data.read_options import DOCUMENTS, ON_ERROR, ReadOptions
 from zhbert.data.shards import COUNTS, FORMAT, VERSION, merge_shards
 from zhbert.data.sources import Sources, find_sources
 from zhbert.data.texts import refusal
@@ -40,8 +40,6 @@ from zhbert.text.words import AlignmentReport
 
 PrepareProgress = Callable[[str, int, int], None]
 """Told the stage's name, the bytes of the input that were read, and all there are (0: unknown)."""
-
-ON_ERROR = ("skip", "fail")
 
 
 def _silent(stage: str, read: int, total: int) -> None:

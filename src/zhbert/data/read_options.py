@@ -8,6 +8,7 @@ from zhbert.data.sources import check_encoding, way_out
 from zhbert.errors import ZhbertError
 
 DOCUMENTS = ("blank", "line", "file")
+ON_ERROR = ("skip", "fail")
 BLOCK_BYTES = 16 << 20
 # A block ends with a document if one ends at most this many bytes after BLOCK_BYTES; otherwise the
 # document is split. Longer records are skipped.

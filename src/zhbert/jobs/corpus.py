@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert import console
-from zhbert.data.corpus_figures import describe_corpus, sample_documents
 from zhbert.data.shards import SPLITS, Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import refused
-from zhbert.text.words import AlignmentReport
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -37,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the statistics and some documents."""
     if args.rows < 0:
         raise ZhbertError(f"--rows {args.rows}: a number from 0 on is expected")
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.data.corpus_figures import describe_corpus, sample_documents
+
     corpus = Corpus.open(args.folder)
     if args.verify:
         corpus.verify()
@@ -73,6 +74,8 @@ def _print_document(split: str, document: dict[str, Any]) -> None:
 
 def _figures(corpus: Corpus, report: dict[str, Any]) -> tuple[Table, list[str]]:
     """Return the table of both splits and the lines below it."""
+    from zhbert.text.words import AlignmentReport
+
     table = console.table(str(corpus.folder), *(f">{split.replace('_', ' ')}" for split in SPLITS))
     for name in ("documents", "lines", "sentences", "words", "pieces"):
         table.add_row(name, *(f"{report['totals'][split][name]:,}" for split in SPLITS))

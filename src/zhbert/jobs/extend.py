@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 
-from zhbert.model.folder import train_on
 from zhbert.surgery import NEW_POSITIONS
 
 
@@ -44,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extend the model and print a line on what was written."""
+    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.console import out, print_json
+    from zhbert.model.folder import train_on
     from zhbert.surgery.extend_positions import extend_positions
 
     result = extend_positions(

@@ -11,17 +11,6 @@ import argparse
 from itertools import chain, repeat
 
 from zhbert.errors import ZhbertError
-from zhbert.model.published import (
-    class_remark,
-    commands_here,
-    commands_in_transformers,
-    compare_parameters,
-    count_parameters,
-    describe,
-    head_warning,
-    score_facts,
-    scores_of,
-)
 from zhbert.wording import counted
 from zhbert.zoo.catalogue import CLASSES, SIZES, ModelCard, cards, known_card
 from zhbert.zoo.packaged import is_packaged, packaged_model
@@ -67,7 +56,9 @@ def _choices(field: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """List the models that pass the filters, or describe one."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
+    from zhbert.model.published import describe
 
     filters = {key: getattr(args, key) for key in ("language", "size", "source")}
     filters = {key: value for key, value in filters.items() if value}
@@ -90,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(chosen: list[ModelCard], quiet: bool) -> None:
     from zhbert import console
+    from zhbert.model.published import count_parameters
 
     table = console.table("=model", "=lang", ">shape", ">params", "source", "=forms")
     # This column is shortened in narrow windows.
@@ -116,6 +108,7 @@ def _list(chosen: list[ModelCard], quiet: bool) -> None:
 
 def _show(card: ModelCard) -> None:
     from zhbert import console
+    from zhbert.model.published import commands_here, commands_in_transformers, head_warning
 
     out = console.out()
     out.print(card.display_name or card.name, style="bold")
@@ -137,6 +130,14 @@ def _show(card: ModelCard) -> None:
 
 
 def _facts(card: ModelCard) -> list[tuple[str, str]]:
+    from zhbert.model.published import (
+        class_remark,
+        compare_parameters,
+        count_parameters,
+        score_facts,
+        scores_of,
+    )
+
     model, tokenizer = CLASSES[card.architecture]
     heads = "both heads" if card.opens_here else "the head"
     measured = [f"{what}: {figure}" for what, figure in score_facts(scores_of(card) or {})]

@@ -14,14 +14,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options, terminal
-from zhbert.data.account import describe
-from zhbert.data.prepare import ON_ERROR, PrepareProgress, prepare
-from zhbert.data.read_options import DOCUMENTS
-from zhbert.runtime import processors
+from zhbert.data.read_options import DOCUMENTS, ON_ERROR
 from zhbert.text.simplify import TRADITIONAL
+
+if TYPE_CHECKING:
+    from zhbert.data.prepare import PrepareProgress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the corpus and print a summary."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.data.account import describe
+    from zhbert.data.prepare import prepare
+    from zhbert.runtime import processors
+
     begin = time.perf_counter()
     try:
         with progress_bar(args.quiet or args.json) as progress:

@@ -21,29 +21,28 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options, terminal
-from zhbert.data.account import describe
-from zhbert.data.cloze import Cloze
-from zhbert.data.shards import Corpus
 from zhbert.files import advising
-from zhbert.inference.fill import Filled
-from zhbert.jobs.mask import print_table
-from zhbert.jobs.prepare import progress_bar
-from zhbert.pretraining.quickstart import SAMPLE, HeldOutScore, Quickstart, scores_of
-from zhbert.pretraining.result import PretrainingResult
 from zhbert.wording import counted, without_secrets
 from zhbert.zoo.packaged import DEFAULT
+
+if TYPE_CHECKING:
+    from zhbert.data.cloze import Cloze
+    from zhbert.data.shards import Corpus
+    from zhbert.inference.fill import Filled
+    from zhbert.pretraining.quickstart import HeldOutScore, Quickstart
+    from zhbert.pretraining.result import PretrainingResult
+
+    # The masked sentences, each as filled before and after training.
+    _BeforeAndAfter = Sequence[tuple[Cloze, Filled, Filled]]
 
 _WHAT_HELPS = (
     "More text helps most, then more minutes (--set steps=...) or a GPU. By docs/results.md, 0.2 "
     "MB of prose brought 2 points in 2 CPU-minutes; from scratch, 1.5 MB of statutes came to 36 % "
     "in 8, and 160 MB to 46 % in 6 minutes of a GPU"
 )
-
-# The masked sentences, each as filled before and after training.
-_BeforeAndAfter = Sequence[tuple[Cloze, Filled, Filled]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +88,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.data.account import describe
+    from zhbert.jobs.mask import print_table
+    from zhbert.jobs.prepare import progress_bar
+    from zhbert.pretraining.quickstart import scores_of
+
     begun, silent = time.monotonic(), args.quiet or args.json
     stages = _quickstart(args, silent)
     look = stages.open()
@@ -128,6 +133,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _quickstart(args: argparse.Namespace, silent: bool) -> Quickstart:
+    from zhbert.pretraining.quickstart import SAMPLE, Quickstart
+
     folder = Path(args.out)
     return Quickstart(
         folder=folder.resolve() if folder.name in ("", "..") else folder,

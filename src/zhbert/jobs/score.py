@@ -22,9 +22,6 @@ from pathlib import Path
 
 from zhbert import console, terminal
 from zhbert.options import add_encoding, add_split
-from zhbert.tasks.cards import load_card
-from zhbert.tasks.kinds import KINDS
-from zhbert.tasks.scoring import score_files
 from zhbert.wording import counted
 
 
@@ -46,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.tasks.cards import load_card
+    from zhbert.tasks.kinds import KINDS
+    from zhbert.tasks.scoring import score_files
 
     def remark(line: str) -> None:
         if not args.quiet:

@@ -13,21 +13,16 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options, terminal
-from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.text.segmentation_scores import (
-    SegmentationComparison,
-    compare_segmenters,
-    compare_with_gold,
-    without_blanks,
-)
-from zhbert.text.segmenters import Segmenter, load_segmenter
-from zhbert.text.segmenters.protocol import describe_segmenter, describe_unaligned, words_of
 from zhbert.text.simplify import TRADITIONAL
 from zhbert.wording import counted
+
+if TYPE_CHECKING:
+    from zhbert.text.segmentation_scores import SegmentationComparison
+    from zhbert.text.segmenters import Segmenter
 
 # Longer lines are read in parts; a gold line has to be compared with a whole line.
 _LONGEST_LINE = 1 << 26
@@ -63,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the lines of FILE with separated words, or a comparison of the words."""
     _check(args)
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.data.texts import read_lines
+    from zhbert.text.segmentation_scores import compare_segmenters, compare_with_gold
+    from zhbert.text.segmenters import load_segmenter
+    from zhbert.text.segmenters.protocol import describe_segmenter, describe_unaligned
+
     segmenter = load_segmenter(
         args.segmenter,
         user_words=args.user_words,
@@ -110,6 +111,9 @@ def _say(args: argparse.Namespace, remarks: Iterable[str]) -> None:
 
 def _lines_for_gold(args: argparse.Namespace) -> Iterator[list[str]]:
     """Yield the lines of FILE, without the blanks between words if FILE is GOLD itself."""
+    from zhbert.data.texts import read_lines
+    from zhbert.text.segmentation_scores import without_blanks
+
     file = Path(args.file)
     is_gold = args.file != "-" and file.exists() and file.samefile(args.gold)
     for lines in read_lines(args.file, options.reading_of(args), _LONGEST_LINE):
@@ -117,6 +121,9 @@ def _lines_for_gold(args: argparse.Namespace) -> Iterator[list[str]]:
 
 
 def _print_words(args: argparse.Namespace, segmenter: Segmenter) -> None:
+    from zhbert.data.texts import read_lines
+    from zhbert.text.segmenters.protocol import words_of
+
     for lines in read_lines(args.file, options.reading_of(args)):
         for words in words_of(segmenter, lines):
             line = json.dumps(words, ensure_ascii=False) if args.json else " ".join(words)
