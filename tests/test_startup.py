@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
+from zhbert.cli import VERBS
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气很好"]
 # Run each line, and tell of each on the last one which of the named modules it has imported.
@@ -63,3 +64,10 @@ WRONG = (
 
 def test_a_wrong_path_is_said_before_torch_is_imported() -> None:
     assert imported("torch", *WRONG) == {line: [2, []] for line in WRONG}
+
+
+def test_declaring_arguments_imports_no_numpy_unless_the_choices_need_it() -> None:
+    # The names of the segmenters and of a corpus's splits stand in modules that compute.
+    others = [verb for verb in VERBS if verb not in ("mask", "segment", "prepare", "corpus")]
+    lines = [f"{verb} --nosuch" for verb in others]
+    assert imported("numpy pyarrow torch", *lines) == {line: [2, []] for line in lines}

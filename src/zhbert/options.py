@@ -37,7 +37,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_segmenter_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --segmenter, --segmenter-model and --user-words."""
-    # Imported late, here and below: most verbs that share options read no text before they run.
+    # Imported late, here and below, so that --help stays fast.
     from zhbert.text.segmenters import SEGMENTERS
 
     parser.add_argument(

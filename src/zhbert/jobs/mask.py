@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from zhbert import options
 from zhbert.errors import ZhbertError
 from zhbert.masking_strategies import STRATEGIES
 
@@ -37,8 +38,6 @@ _LONGEST = 510
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    from zhbert import options
-
     parser.add_argument(
         "text", metavar="TEXT", help="the text; - reads one text per line from stdin"
     )
@@ -66,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.console import err, out, print_json
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary
@@ -95,7 +95,6 @@ def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[Ma
     from zhbert.console import err
     from zhbert.data.mask_text import mask_text
     from zhbert.data.masking import MaskingVocabulary
-    from zhbert.options import lines_of_stdin, reading_of
     from zhbert.text.segmenters import load_segmenter
 
     segmenter = load_segmenter(
@@ -105,7 +104,7 @@ def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[Ma
         err().print(remark, style="dim")
     texts: Iterable[tuple[str, str]] = [("", args.text)]
     if args.text == "-":
-        texts = lines_of_stdin(reading_of(args))
+        texts = options.lines_of_stdin(options.reading_of(args))
     vocabulary = MaskingVocabulary(tokenizer.vocabulary)
     for where, text in texts:
         try:

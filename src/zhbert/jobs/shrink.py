@@ -23,14 +23,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from zhbert import options
+
 # The number of lost pieces in the table; --json has all of them.
 _SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    from zhbert import options
-
     parser.add_argument("model", metavar="MODEL", help="a folder, an archive or a name")
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
@@ -67,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Shrink the model and print its parameters before and after."""
     # Imported late, here and below, so that --help and refused arguments stay fast.
-    from zhbert import options
     from zhbert.console import print_json
     from zhbert.surgery.shrink import shrink
 
