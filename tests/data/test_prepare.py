@@ -23,11 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zhbert import cli
+from zhbert.data import SPLITS
 from zhbert.data import prepare as job
 from zhbert.data.account import describe
 from zhbert.data.prepare import prepare
 from zhbert.data.read_options import ReadOptions
-from zhbert.data.shards import SPLITS, Corpus
+from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.text.sentences import _line_ends
 from zhbert.text.simplify import simplify

@@ -12,3 +12,6 @@
 The other modules read text for other purposes (``texts``, ``vocabulary``, ``first_look``,
 ``mask_text``) or show a corpus (``corpus_figures``, ``cloze``).
 """
+
+SPLITS = ("train", "held_out")
+"""The two parts of a corpus."""

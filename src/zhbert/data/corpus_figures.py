@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from zhbert.data.shards import SPLITS, Corpus, Shard
+from zhbert.data import SPLITS
+from zhbert.data.shards import Corpus, Shard
 
 # Maximum number of pieces in which the used ones are counted: takes a second.
 _COUNTED = 100_000_000

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zhbert.data.shards import FORMAT, SPLITS, VERSION, flush_shards
+from zhbert.data import SPLITS
+from zhbert.data.shards import FORMAT, VERSION, flush_shards
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json, remove, sweep, write_json
 from zhbert.folders import Claim, locked

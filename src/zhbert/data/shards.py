@@ -21,13 +21,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from zhbert.data import SPLITS
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, read_json, refused, sha256_of
 from zhbert.text.tokenizer import Tokenizer
 
 FORMAT = "zhbert corpus"
 VERSION = 1
-SPLITS = ("train", "held_out")
 COLUMNS = {
     "pieces": (pa.uint16(), pa.uint32()),
     "word_starts": (pa.bool_(),),

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert import console
-from zhbert.data.shards import SPLITS, Corpus
+from zhbert.data import SPLITS
 from zhbert.errors import ZhbertError
 from zhbert.files import refused
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from zhbert.data.shards import Corpus
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
         raise ZhbertError(f"--rows {args.rows}: a number from 0 on is expected")
     # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.data.corpus_figures import describe_corpus, sample_documents
+    from zhbert.data.shards import Corpus
 
     corpus = Corpus.open(args.folder)
     if args.verify:

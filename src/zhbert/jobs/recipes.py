@@ -12,9 +12,7 @@ import dataclasses
 import sys
 
 from zhbert import console
-from zhbert.config import load_recipe, recipe_names, recipe_path
 from zhbert.errors import ZhbertError
-from zhbert.pretraining.recipes import copy_recipe, describe_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the recipes, show one, or copy one."""
+    # Imported late, here and below, so that --help and refused arguments stay fast.
+    from zhbert.config import recipe_names
+    from zhbert.pretraining.recipes import copy_recipe
+
     if args.action == "list":
         if args.name:
             raise ZhbertError(f"'{args.name}': to see one recipe: zhbert recipes show {args.name}")
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(name: str, as_json: bool) -> None:
+    from zhbert.config import load_recipe, recipe_path
+
     if as_json:
         console.print_json({"name": name, "values": dataclasses.asdict(load_recipe(name))})
     else:
@@ -56,6 +60,9 @@ def _show(name: str, as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
+    from zhbert.config import recipe_names
+    from zhbert.pretraining.recipes import describe_recipe
+
     entries = [describe_recipe(name) for name in recipe_names()]
     if as_json:
         console.print_json(entries)

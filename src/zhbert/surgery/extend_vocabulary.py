@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zhbert.data.shards import SPLITS, Corpus
+from zhbert.data import SPLITS
+from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
 from zhbert.model.folder import check_out, open_model_folder
