@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import zhbert
+
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(zhbert.__file__).parent
 PAGE = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 STEPS = re.findall(r"^\d+\. `([\w/.]+\.(?:py|cpp))` `([\w.]+)`", PAGE, re.MULTILINE)
 
@@ -18,7 +21,7 @@ STEPS = re.findall(r"^\d+\. `([\w/.]+\.(?:py|cpp))` `([\w.]+)`", PAGE, re.MULTIL
 @cache
 def definitions(file: str) -> set[str]:
     names: set[str] = set()
-    for node in ast.parse((ROOT / "src" / "zhbert" / file).read_text(encoding="utf-8")).body:
+    for node in ast.parse((PACKAGE / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
             if isinstance(node, ast.ClassDef):
