@@ -113,7 +113,7 @@ class MaskingSettings:
     """0: new masks in every epoch; k: the same k masks in turn (the published models: 5)."""
 
     def rate_at(self, progress: float) -> float:
-        """The masking rate when ``progress`` (0 to 1) of the run is done."""
+        """Return the masking rate when ``progress`` (0 to 1) of the run is done."""
         if self.final_rate is None:
             return self.rate
         return self.rate + (self.final_rate - self.rate) * min(max(progress, 0.0), 1.0)
@@ -317,12 +317,12 @@ BASE_MODEL: dict[str, Any] = {
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that ship with the package."""
+    """Return the names of the recipes that ship with the package."""
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.toml"))
 
 
 def recipe_path(name: str | os.PathLike[str]) -> Path:
-    """The file of a recipe named by its stem (``tiny``) or by a path (``my/tiny.toml``).
+    """Return the file of a recipe named by its stem (``tiny``) or by a path (``my/tiny.toml``).
 
     Raises ZhbertError where there is none, naming the recipes that there are.
     """
@@ -336,9 +336,9 @@ def recipe_path(name: str | os.PathLike[str]) -> Path:
 
 
 def named_file(text: str, folder: Path, what: str) -> Path | None:
-    """The TOML file in ``folder`` with this stem, or at this path; None: ``text`` is no path.
+    """Return the TOML file in ``folder`` with this stem, or at this path; None if not a path.
 
-    Raises ZhbertError for a path where no file is, saying that of ``what`` ("recipe").
+    Raises ZhbertError, which uses the noun ``what`` ("recipe"), if a path leads to no file.
     """
     shipped, path = folder / f"{text}.toml", Path(text)
     if os.sep not in text and shipped.is_file():
@@ -478,8 +478,8 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
 
 
 def recipe_to_toml(recipe: Recipe) -> str:
-    """The recipe as TOML that ``parse_recipe`` reads back identically; unset keys are left out.
+    """Return the recipe as TOML, which ``parse_recipe`` reads back identically.
 
-    So is a password in the address of a model: who has the file must not have it.
+    Unset keys are left out, and so is a password in the address of a model.
     """
     return to_toml(dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model)))

@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 
 def shuffled(items: Sequence[_T], rng: np.random.Generator) -> Iterator[_T]:
-    """The items in random order; an item costs one draw, and only if it is asked for.
+    """Return the items in random order; an item costs one draw, and only if it is asked for.
 
     (Fisher and Yates' shuffle from the front.)
     """
@@ -105,7 +105,7 @@ class UnbiasedMasking:
     limit_is_expected = True
 
     def choose(self, words: Sequence[Word], limit: int, rng: np.random.Generator) -> list[Word]:
-        """Each word by a draw of its own; ``limit`` is the expected number of pieces."""
+        """Choose each word by an independent draw; ``limit`` is the expected number of pieces."""
         probability = limit / sum(word.length for word in words)
         return [word for word in words if rng.random() < probability]
 

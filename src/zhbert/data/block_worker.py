@@ -62,7 +62,7 @@ class _Sentences:
 
     @classmethod
     def of(cls, found: Outline) -> _Sentences:
-        """All sentences of a block."""
+        """Return all sentences of a block."""
         sentences = found.sentences
         return cls(
             found.text,
@@ -74,7 +74,7 @@ class _Sentences:
         )
 
     def without_lines(self, dropped: Array) -> _Sentences:
-        """The sentences that do not stand on the ``dropped`` lines."""
+        """Return the sentences that do not stand on the ``dropped`` lines."""
         keep = ~np.isin(self.lines, dropped)
         lengths = np.diff(self.ends, prepend=0)
         codes = self.codes[np.repeat(keep, lengths)]
@@ -183,7 +183,7 @@ class BlockWorker:
         }
 
     def _encode(self, sentences: _Sentences, counts: Counter[str]) -> _EncodedSentences:
-        """The pieces of the sentences, a part of the text at a time."""
+        """Return the pieces of the sentences, a part of the text at a time."""
         kind = piece_type(len(self.tokenizer.vocabulary))
         ends = sentences.ends
         parts: list[tuple[Array, Array, Array]] = []
@@ -236,7 +236,7 @@ def _write(
 
 
 def _select(sentences: _Sentences, pieces: _EncodedSentences, selected: Array) -> Documents:
-    """The selected sentences' pieces as documents."""
+    """Return the selected sentences' pieces as documents."""
     ends = np.cumsum(pieces.lengths)
     sizes = pieces.lengths[selected]
     starts = np.cumsum(sizes) - sizes
@@ -253,7 +253,7 @@ def _select(sentences: _Sentences, pieces: _EncodedSentences, selected: Array) -
 
 
 def _changes(numbers: Array) -> Array:
-    """Which of some numbers differ from the one before; the first one always does.
+    """Return which of some numbers differ from the one before; the first one always does.
 
     >>> _changes(np.array([3, 3, 4, 4])).tolist()
     [True, False, True, False]
@@ -268,12 +268,12 @@ def _count_runs(numbers: Array) -> int:
 
 
 def _below(hashes: Array, share: float) -> Array:
-    """Which hashes belong to the lowest ``share`` of all possible ones."""
+    """Return which hashes belong to the lowest ``share`` of all possible ones."""
     return (hashes >> np.uint64(11)) < np.uint64(round(share * (1 << 53)))
 
 
 def _lowest(hashes: Array) -> tuple[int, int] | None:
-    """The lowest hash of some documents, and the number of its document.
+    """Return the lowest hash of some documents, and the number of its document.
 
     If a larger share were held out, this document would be the first of them.
 
@@ -287,7 +287,7 @@ def _lowest(hashes: Array) -> tuple[int, int] | None:
 
 
 def _finished(paths: CorpusPaths, number: int, fingerprint: str) -> dict[str, Any] | None:
-    """The result of a block that an earlier run has finished, if its shards are whole."""
+    """Return the result of a block that an earlier run has finished, if its shards are whole."""
     # There may be none, and a power cut may have spoilt it.
     result = read_json_if_sound(paths.result(number))
     if result.get("fingerprint") != fingerprint:
@@ -300,6 +300,6 @@ def _finished(paths: CorpusPaths, number: int, fingerprint: str) -> dict[str, An
 
 
 def peak_memory() -> int:
-    """The most memory that this process ever held, in bytes."""
+    """Return the most memory that this process ever held, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

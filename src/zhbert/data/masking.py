@@ -91,7 +91,7 @@ class MaskingVocabulary:
 
 
 def quota(num_pieces: int, rate: float, max_predictions: int) -> int:
-    """How many pieces of a row of ``num_pieces`` (with [CLS] and [SEP]) are to be predicted.
+    """Return the number of pieces to predict in a row of ``num_pieces``, [CLS] and [SEP] included.
 
     >>> quota(128, 0.15, 20), quota(512, 0.15, 77), quota(3, 0.15, 20)
     (19, 77, 1)
@@ -197,7 +197,7 @@ class Masker:
 
 
 def _find_words(row: IntArray, word_starts: BoolArray, vocabulary: MaskingVocabulary) -> list[Word]:
-    """The words of a row by position; special tokens belong to none, and end the one before."""
+    """Return the words of a row by position; special tokens separate words and belong to none."""
     words: list[Word] = []
     part = 0
     new_part = True
@@ -234,7 +234,7 @@ def _choose_checked(
     limit: int,
     rng: np.random.Generator,
 ) -> list[Word]:
-    """What a strategy from outside chooses; raises ZhbertError where it breaks its contract."""
+    """Return the choice of a strategy from outside; raise ZhbertError if it breaks the contract."""
     # It gets a list of its own, which it may shuffle in place.
     chosen = list(strategy.choose(list(words), limit, rng))
     exact = not getattr(strategy, "limit_is_expected", False)
@@ -244,7 +244,7 @@ def _choose_checked(
 
 
 def _problem_of(chosen: Sequence[Word], words: Sequence[Word], limit: int | None) -> str | None:
-    """What is wrong with a choice: of which words, or that there are too many pieces."""
+    """Return what is wrong with a choice: its words, or that it has too many pieces; or None."""
     ends = {
         position: start + length
         for start, length, _ in words
@@ -269,7 +269,7 @@ _last: tuple[MaskingSettings, object, Masker] | None = None
 
 
 def _masker(settings: MaskingSettings, vocabulary: Sequence[str] | MaskingVocabulary) -> Masker:
-    """The last call's masker, unless something differs: many rows are masked in the same way."""
+    """Return the last call's masker if its arguments are equal, else a new one."""
     global _last
     if not isinstance(vocabulary, MaskingVocabulary):
         vocabulary = tuple(vocabulary)

@@ -38,12 +38,12 @@ class InProcess:
         self._worker = worker
 
     def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
-        """Each block when its result is asked for."""
+        """Yield each block with its result, which is computed only when it is asked for."""
         for block in blocks:
             yield block, getattr(self._worker, method)(block)
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing, as there are no processes to stop."""
 
 
 def check_may_start_processes() -> None:
@@ -86,7 +86,7 @@ class Processes:
         )
 
     def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
-        """A few blocks wait at a time, so that memory stays bounded.
+        """Return a few blocks wait at a time, so that memory stays bounded.
 
         Raises:
             ZhbertError: a process could not start, or has died.
@@ -112,7 +112,7 @@ class Processes:
             ) from None
 
     def close(self) -> None:
-        """Kill the processes: after an error or Ctrl-C nobody waits for unfinished blocks."""
+        """Kill the processes: after an error or Ctrl-C, unfinished blocks are not needed."""
         for process in list((getattr(self._executor, "_processes", None) or {}).values()):
             process.kill()
         self._executor.shutdown(cancel_futures=True)

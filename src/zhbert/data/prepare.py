@@ -170,7 +170,7 @@ def _itself(segmenter: Segmenter) -> Segmenter:
 def _describe(
     settings: PreparationSettings, worker: BlockWorker, deduplicate: bool
 ) -> dict[str, Any]:
-    """All that the corpus's content depends on, except the input."""
+    """Return all that the corpus's content depends on, except the input."""
     tokenizer, segmenter, reading = worker.tokenizer, worker.segmenter, settings.reading
     options = {
         "documents": reading.documents,

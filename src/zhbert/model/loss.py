@@ -73,7 +73,7 @@ def _gradients(
     highest: Tensor,
     total: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the log normaliser: for hidden (P, H), weight (V, H) and bias (V,).
+    """Return the gradients of the log normaliser: for hidden (P, H), weight (V, H) and bias (V,).
 
     Args:
         blocks: the exponentials, (P, C) each, in the precision of the products.
@@ -186,7 +186,7 @@ class Candidates:
     """(C,) float32: the log of how many pieces each stands for, 0 for the frequent ones"""
 
     def to(self, device: torch.device) -> Candidates:
-        """The same on a device."""
+        """Return the same on a device."""
         return Candidates(
             self.pieces.to(device, non_blocking=True),
             self.log_weights.to(device, non_blocking=True),
@@ -214,7 +214,7 @@ class CandidateSampler:
         self._sampled = min(sampled, len(self._rest))
 
     def draw(self, seed: int) -> Candidates:
-        """The candidates of one step."""
+        """Return the candidates of one step."""
         generator = np.random.Generator(np.random.Philox(key=seed))
         drawn = generator.choice(self._rest, self._sampled, replace=False, shuffle=False)
         log_weights = np.zeros(len(self._frequent) + self._sampled, dtype=np.float32)
@@ -232,7 +232,7 @@ def vocabulary_cross_entropy(
     workspace: Tensor | None = None,
     candidates: Candidates | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Summed cross entropy of ``hidden @ weight.T + bias`` and the count of right guesses.
+    """Return summed cross entropy of ``hidden @ weight.T + bias`` and the count of right guesses.
 
     Equal to ``functional.cross_entropy(..., reduction="sum")`` and its gradients. Under autocast
     the products are done in its precision, sums and the softmax's normaliser in float32.

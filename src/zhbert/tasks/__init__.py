@@ -1,1 +1,1 @@
-"""Tasks: a card says what the data is and how it is scored; a kind says how it is learnt."""
+"""Tasks: a card describes the data and the metrics, a kind how a model learns and predicts."""

@@ -1,8 +1,8 @@
-"""Is one model better than another, or is it the luck of examples and seeds? A paired bootstrap.
+"""Paired bootstrap: is one model better than another, or do examples and seeds explain it?
 
 As in Koehn 2004 (https://aclanthology.org/W04-3250/), a resample draws examples with replacement,
-the same ones for both models; here it draws the seeds of each model, too. Seeds are not paired:
-seed 3 of one model has nothing in common with seed 3 of another, and their numbers may differ.
+the same ones for both models. In addition, it draws the seeds of each model. Seeds are not paired:
+seed 3 of one model is unrelated to seed 3 of another, and their numbers may differ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from zhbert.errors import ZhbertError
 from zhbert.tasks.metrics import Floats, Resampled
 
-# Weights held at once: 16 MB of float64, whatever the number of examples.
+# Weights in memory at a time: 16 MB of float64, however many examples there are.
 _WEIGHTS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """The first model's mean score minus the second's, and how certain that is."""
+    """The difference between two models' mean scores (first minus second) and its certainty."""
 
     difference: float
     """In percentage points, the unit of the scores."""
@@ -37,7 +37,7 @@ class PairedComparison:
 
     @property
     def is_larger_than_noise(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """True if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -50,7 +50,7 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PairedComparison:
-    """Compare two models by any metric: one `Resampled` for each of their seeds.
+    """Compare two models by any metric, given one `Resampled` for each of their seeds.
 
     >>> from zhbert.tasks.metrics import resampled_matthews
     >>> gold = ["0", "1"] * 50
@@ -76,7 +76,7 @@ def compare(
             _draw(rng_first, len(part), len(first)),
             _draw(rng_second, len(part), len(second)),
         )
-    # Equal scores that were summed in a different order differ in their last bits.
+    # Equal scores may differ in their last bits if they were summed in another order.
     drawn, difference = drawn.round(9), round(difference, 9)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return PairedComparison(
@@ -90,12 +90,12 @@ def compare(
 
 
 def _by_seed(model: Sequence[Resampled], weights: Floats) -> Floats:
-    """The score of each seed on each resample of examples: (resamples, seeds)."""
+    """Return the score of each seed on each resample of examples: (resamples, seeds)."""
     return np.stack([score(weights) for score in model], axis=1)
 
 
 def _differences(first: Floats, second: Floats, in_first: Floats, in_second: Floats) -> Floats:
-    """Differences of the mean scores, each seed weighted by how often it was drawn."""
+    """Return differences of the mean scores, with each seed weighted by how often it was drawn."""
     return np.asarray(
         (first * in_first).sum(axis=1) / in_first.sum(axis=1)
         - (second * in_second).sum(axis=1) / in_second.sum(axis=1)
@@ -103,7 +103,7 @@ def _differences(first: Floats, second: Floats, in_first: Floats, in_second: Flo
 
 
 def _draw(rng: np.random.Generator, count: int, size: int) -> Floats:
-    """How often each of ``size`` things is drawn in ``size`` draws: (count, size)."""
+    """Return how often each of ``size`` items is drawn in ``size`` draws: (count, size)."""
     drawn: NDArray[np.int64] = rng.integers(size, size=(count, size))
     drawn += np.arange(count)[:, None] * size
     return np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size).astype(float)

@@ -1,4 +1,4 @@
-"""The contents of a task's card; `zhbert.tasks.cards` reads and checks it."""
+"""The contents of a task card; `zhbert.tasks.cards` reads and checks it."""
 
 from __future__ import annotations
 
@@ -17,84 +17,84 @@ CARDS_FOLDER = Path(__file__).with_name("cards")
 SPLITS = ("train", "dev", "test")
 
 Column = tuple[str | int, ...]
-"""A column's possible names, tried in order; a number counts columns from 0.
+"""A column's possible names, tried in order; a number is the column's index, from 0.
 
-In a card, a single name or number stands for a list of one.
+In a card, a single name or number may replace a list of one.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where the examples are: the keys of [data] that every kind of task has.
+    """The location and format of the examples: the keys of [data] that every kind of task has.
 
-    A kind adds the keys of its own in a subclass, with their checks. In a card, a single text
-    stands for a list of one in ``train``, ``dev``, ``test`` and the splits of ``more``; in a
-    subclass, also in every key of the type `Column`.
+    A kind adds keys, with their checks, in a subclass. In a card, a single string may replace a
+    list of one in ``train``, ``dev``, ``test``, the splits of ``more`` and, in a subclass, every
+    key of the type `Column`.
     """
 
     format: str
-    """tsv, csv, jsonl or parquet; squad (its JSON and CMRC's, DRCD's, CJRC's); bio: a character
-    and its tag a line, a blank line between sentences. To tag, jsonl: spans of texts, as CLUENER,
-    Doccano and Label Studio write them."""
+    """tsv, csv, jsonl or parquet; squad (the JSON of SQuAD, CMRC, DRCD and CJRC); bio: one
+    character and its tag per line, with a blank line between sentences. For tagging, jsonl contains
+    spans of texts, as CLUENER, Doccano and Label Studio write them."""
     encoding: str = ""
-    """What the files are encoded in, where it is not UTF-8: gb18030, big5, utf-16, …"""
+    """The files' encoding if it is not UTF-8: gb18030, big5, utf-16, …"""
     train: tuple[str, ...] = ()
-    """Names of the training file, tried in order inside the folder of the data."""
+    """Possible names of the training file, tried in order, in the data folder."""
     dev: tuple[str, ...] = ()
-    """Names of the file that decides between checkpoints and settings."""
+    """Possible names of the file that checkpoints and settings are chosen on."""
     test: tuple[str, ...] = ()
-    """Names of the file to score once, at the end, with ``zhbert evaluate``: training leaves it
-    alone."""
+    """Possible names of the file that ``zhbert evaluate`` scores once, at the end. Training does
+    not read it."""
     more: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Further splits by name, for example CMRC 2018's challenge set."""
     scored_with_dev: tuple[str, ...] = ()
-    """Splits of ``more`` that are scored whenever dev is, where their files are there."""
+    """Splits of ``more`` that are scored whenever dev is, if their files exist."""
     folder: str = ""
-    """The name of the task's own folder in a collection of tasks, beside the card's name."""
+    """Another name of the task's folder in a collection of tasks, besides the card's."""
 
     @property
     def splits(self) -> dict[str, tuple[str, ...]]:
-        """Every split's file names: train, dev, test and ``more``, where the card names them."""
+        """The possible file names of every split in the card: train, dev, test and ``more``."""
         named = {split: getattr(self, split) for split in SPLITS}
         return {split: names for split, names in {**named, **self.more}.items() if names}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels in the order of their ids; none where a kind has no labels."""
+        """The labels in the order of their ids; empty if the kind has no labels."""
         return ()
 
     @property
     def shown_labels(self) -> dict[str, str]:
-        """What people call each label."""
+        """Each label with the name that is shown to people."""
         return {}
 
     @property
     def pairs(self) -> bool:
-        """Whether an example is a pair of texts."""
+        """True if an example is a pair of texts."""
         return False
 
     @property
     def split_column(self) -> str:
-        """The column that says of which split a row is, where one file holds all splits."""
+        """The column that contains each row's split, if one file contains all splits."""
         return ""
 
     def could_be(self, text: str) -> bool:
-        """Whether a text can be a prediction."""
+        """Return whether a text can be a prediction."""
         return False
 
     def is_gold(self, text: str) -> bool:
-        """Whether a text may stand where a file of examples says what is right."""
+        """Return whether a text is valid as the gold value in a file of examples."""
         return self.could_be(text)
 
     def completed(self, folder: Path, where: str) -> Self:
-        """These values, completed from each other or from other files; `check` comes afterwards.
+        """Return a copy with values derived from each other or from other files, before `check`.
 
-        Labels may be listed in a file in ``folder``, the card's. A kind of texts whose card names
-        its columns by keys of its own returns them here under the keys that `TextKind` reads::
+        Labels may be listed in a file in ``folder``, the card's folder. A kind of texts whose card
+        names its columns by other keys returns them here under the keys that `TextKind` reads::
 
             return dataclasses.replace(self, text=self.first, text_pair=self.second)
 
-        A model folder holds the completed values: completing them again must change nothing.
+        A model folder contains the completed values, so completing them again must change nothing.
         Raises ZhbertError, which begins with ``where``, the card's file.
         """
         return self
@@ -116,7 +116,7 @@ class Data:
                     f"{where}: data.more: {show(split)}: a split's name is made of letters, "
                     "digits, '_' and '-'"
                 )
-        # Scores are named by their splits, those of dev_hard and of hard alike.
+        # Scores are named by their splits: both dev_hard and hard would give the same names.
         short = [split.removeprefix("dev_") for split in self.scored_with_dev]
         if twice := next((name for name in short if short.count(name) > 1), None):
             raise ZhbertError(
@@ -126,7 +126,7 @@ class Data:
 
 @dataclass(frozen=True, kw_only=True)
 class CardSettings:
-    """How the task is fine-tuned unless ``key=value`` says otherwise."""
+    """Settings for fine-tuning, which ``key=value`` overrides."""
 
     epochs: int = 3
     """Passes over the training examples."""
@@ -135,33 +135,33 @@ class CardSettings:
     batch_size: int = 32
     """Rows in one optimiser step."""
     learning_rate: float = 3e-5
-    """The peak, reached at the end of the warm-up."""
+    """The peak learning rate, reached at the end of the warm-up."""
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises."""
     doc_stride: int = 128
-    """Spans: pieces that neighbouring windows of a long text share."""
+    """For spans: the number of pieces that neighbouring windows of a long text share."""
     source: str = ""
     """Who published these values, or why they were chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One figure that somebody printed."""
+    """One published result."""
 
     source: str
-    """Where it stands: the project that printed it."""
+    """The paper or project that published it."""
     model: str
-    """The model's name there."""
+    """The model's name in the source."""
     split: str
-    """The split that was scored, by the card's names."""
+    """The split that was scored, as the card names it."""
     metric: str
-    """The metric by our names, or ``unstated``."""
+    """The metric as zhbert names it, or ``unstated``."""
     max: float
-    """The best of the seeds, or the only figure there is, in per cent."""
+    """The best of the seeds, or the only figure published, in per cent."""
     mean: float | None = None
-    """The mean of the seeds, in per cent; unset: not printed."""
+    """The mean of the seeds, in per cent; unset: not published."""
     note: str = ""
-    """What is presumed or differs."""
+    """Assumptions and differences from this card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,30 +169,30 @@ class TaskCard:
     """A task: everything about it except the examples."""
 
     title: str
-    """One line: the data set and its question."""
+    """The data set and its question, in one line."""
     kind: str
     """A name in `zhbert.tasks.kinds.KINDS`: classify, multi_label, regress, tag, span, or one that
     was added."""
     metrics: tuple[str, ...]
-    """The first decides which checkpoint and which setting is best."""
+    """The metrics; the first one decides which checkpoint and which setting is best."""
     data: Any
-    """Where the examples are: the ``data_class`` of the card's kind."""
+    """The location of the examples: the ``data_class`` of the card's kind."""
     language: str = "zh"
     """zh or en."""
     licence: str = ""
-    """As its owner states it; unset: none stated."""
+    """The licence, as the owner states it; unset: none stated."""
     note: str = ""
-    """What differs from the papers' protocol, what to know."""
+    """Differences from the papers' protocol, and other remarks."""
     settings: CardSettings = field(default_factory=CardSettings)
-    """The settings for models of every family that ``families`` does not name."""
+    """The settings for all models whose family is not in ``families``."""
     families: dict[str, CardSettings] = field(default_factory=dict)
     """Other settings for a family of models, for example ``ernie``."""
     official: dict[str, int] = field(default_factory=dict)
-    """Examples in each split of the official distribution, for those that are known."""
+    """The number of examples in each split of the official distribution, if known."""
     published: tuple[Published, ...] = ()
-    """Results that were printed, as they were printed."""
+    """Published results, unchanged."""
     written: frozenset[str] = frozenset()
-    """The keys that its [settings] states; the others have their defaults."""
+    """The keys that [settings] sets; the others have their defaults."""
     name: str = ""
     """The stem of the card's file."""
     path: Path = Path()
@@ -200,25 +200,25 @@ class TaskCard:
 
     @property
     def ships(self) -> bool:
-        """Whether this is one of the package's own cards."""
+        """True if this card is part of the package."""
         return self.path.parent == CARDS_FOLDER
 
     def settings_for(self, family: str | None = None) -> CardSettings:
-        """The settings for a family of models ("ernie"), else the card's."""
+        """Return the settings for a family of models (such as "ernie"), or else the card's."""
         return self.families.get(family or "", self.settings)
 
     def files_of(self, split: str) -> tuple[str, ...] | None:
-        """The possible names of a split's file, tried in order; None without such a split."""
+        """Return the possible names of a split's file, in order; None if there is no such split."""
         data: Data = self.data
         return data.splits.get(split)
 
     def with_data(self, **values: Any) -> TaskCard:
-        """This card with other values in [data]."""
+        """Return this card with changed values in [data]."""
         return dataclasses.replace(self, data=dataclasses.replace(self.data, **values))
 
 
 def finite_number(text: str) -> float | None:
-    """The number that a text spells; None where it spells none, or an infinite one."""
+    """Return the finite number that a text contains, or None."""
     try:
         number = float(text)
     except ValueError:

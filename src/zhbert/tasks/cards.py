@@ -1,4 +1,4 @@
-"""Task cards: a TOML file says where a task's examples are, how they are scored, what is published.
+"""Task cards: TOML files that describe a task's data, metrics and published results.
 
 A card is named by the stem of a file that ships with the package (``lcqmc``) or by a path.
 """
@@ -31,22 +31,22 @@ from zhbert.tasks.settings import RANGES
 from zhbert.wording import counted, show
 
 FAMILIES = ("bert", "ernie", "small")
-# Fields of TaskCard that are no keys of its file.
+# Fields of TaskCard that are not keys of its file.
 _NO_KEYS = ("name", "path", "families", "written")
 
 
 def card_names() -> list[str]:
-    """The names of the cards that ship with the package."""
+    """Return the names of the cards that ship with the package."""
     return sorted(path.name.removesuffix(".toml") for path in CARDS_FOLDER.glob("*.toml"))
 
 
 def card_path(name: str | os.PathLike[str]) -> Path:
-    """The file of a card named by its stem (``lcqmc``) or by a path (``my/task.toml``).
+    """Return the file of a card, given its stem (``lcqmc``) or a path (``my/task.toml``).
 
-    Raises ZhbertError where there is none, naming the cards that there are.
+    Raises ZhbertError, which lists the available cards, if there is none.
     """
     text = os.fspath(name)
-    # Its own name in any case; a path as it stands.
+    # The name of a card is matched in any case; a path is used as it is.
     own = text.lower() if text.lower() in card_names() else text
     path = named_file(own, CARDS_FOLDER, "task")
     if path is None:
@@ -78,7 +78,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
     for key in _NO_KEYS:
         if key in table:
             raise ZhbertError(f"{where}: unknown key '{key}'; the card's name is its file's")
-    # Before the rest: what else must be there depends on it.
+    # The kind is checked first: it decides which other keys are required.
     kind = kind_named(table["kind"], where) if "kind" in table else None
     if kind is not None:
         _check_places(kind, table, where)
@@ -108,7 +108,7 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
 
 
 def _check_places(kind: Kind, table: Mapping[str, Any], where: str) -> None:
-    """Refuse keys of [data] outside of it."""
+    """Refuse keys of [data] that are outside of it."""
     own = {item.name for item in dataclasses.fields(TaskCard)}
     for key in table:
         if key in _keys(kind) - own:
@@ -116,7 +116,7 @@ def _check_places(kind: Kind, table: Mapping[str, Any], where: str) -> None:
 
 
 def _data(kind: Kind, table: Any, where: str) -> Data:
-    """The section [data] of a kind; a key of another kind, or of other formats, is a mistake."""
+    """Return the section [data] of a kind; refuse keys of other kinds or formats."""
     if not isinstance(table, Mapping):
         raise ZhbertError(f"{where}: data = {show(table)}: must be a section, [data]")
     for key in table.keys() - _keys(kind):
@@ -144,7 +144,7 @@ def _keys(kind: Kind) -> set[str]:
 
 
 def _listed(value: Any, key: str, lists: Collection[str]) -> Any:
-    """A single column or file name stands for a list of one."""
+    """Return the value, as a list if it is a single column or file name."""
     if key in lists:
         return [value] if type(value) in (str, int) else value
     if key == "more" and isinstance(value, Mapping):
@@ -153,7 +153,7 @@ def _listed(value: Any, key: str, lists: Collection[str]) -> Any:
 
 
 def _hint(key: str, prefix: str, known: Iterable[str]) -> str:
-    """For an unknown key: a similar one, or the list."""
+    """Return a hint for an unknown key: a similar key, or the list of keys."""
     return suggest(key, [name for name in known if name not in _NO_KEYS])
 
 
@@ -181,7 +181,7 @@ def check_card(card: TaskCard) -> None:
 
 
 def with_encoding(card: TaskCard, encoding: str | None) -> TaskCard:
-    """A card whose files are encoded otherwise (--encoding); None: as the card says."""
+    """Return a card with another encoding (--encoding), or unchanged if ``encoding`` is None."""
     if encoding is None:
         return card
     if encoding:
@@ -190,9 +190,9 @@ def with_encoding(card: TaskCard, encoding: str | None) -> TaskCard:
 
 
 def is_official_split(card: TaskCard, split: str, examples: int) -> bool | None:
-    """Whether a split of so many examples can be the official one; None where that is not known.
+    """Return whether a split of this size can be the official one; None if that is unknown.
 
-    One in a thousand may be missing: distributions drop a few broken rows differently.
+    One example in a thousand may be missing, as distributions drop different broken rows.
 
     >>> is_official_split(load_card("lcqmc"), "dev", 8802)
     True
@@ -204,14 +204,14 @@ def is_official_split(card: TaskCard, split: str, examples: int) -> bool | None:
 
 
 def split_of(card: TaskCard, path: Path, named: str | None = None) -> str:
-    """The split that somebody named; else the one that the card knows this file's name for; dev.
+    """Return the named split, or else the one whose file has this name, or else dev.
 
     Raises ZhbertError where the card has no split of that name.
     """
     splits = card.data.splits
     if named is not None and named not in splits:
         raise ZhbertError(f"--split {named}: not in {card.name}{suggest(named, splits)}")
-    # A name may hold folders.
+    # The card's file names may contain folders.
     theirs = [
         split
         for split, names in splits.items()
@@ -221,7 +221,7 @@ def split_of(card: TaskCard, path: Path, named: str | None = None) -> str:
 
 
 def split_remark(card: TaskCard, split: str, examples: int) -> str:
-    """Where a split is a cut of the official one: a sentence that says so; else nothing."""
+    """Return a remark if a split is smaller than the official one; otherwise ""."""
     if is_official_split(card, split, examples) is not False:
         return ""
     return (
@@ -231,7 +231,7 @@ def split_remark(card: TaskCard, split: str, examples: int) -> str:
 
 
 def _settings(table: Any, where: str) -> tuple[CardSettings, dict[str, CardSettings]]:
-    """The values at the top of [settings] are everyone's; a section in it is one family's."""
+    """Split [settings] into the values for all models and one section for each family."""
     if not isinstance(table, Mapping):
         raise ZhbertError(f"{where}: settings = {show(table)}: must be a section, [settings]")
     common = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
@@ -256,11 +256,11 @@ def _check_settings(settings: CardSettings, label: str) -> None:
 
 
 def card_table(card: TaskCard) -> dict[str, Any]:
-    """A card as the table that ``parse_card`` reads back; what is at its default is left out."""
+    """Return a card as a table that ``parse_card`` reads back; default values are left out."""
     table = _changed(card)
     for key in ("name", "path", "families", "written"):
         table.pop(key, None)
-    # Read already, and gone with the card's folder.
+    # The labels were read already, and the card's folder may no longer exist.
     table.get("data", {}).pop("labels_file", None)
     table["language"] = card.language
     table["settings"] = {

@@ -36,19 +36,19 @@ _TYPE, _SURFACE = ("label", "labels", "type", "entity_type", "tag"), ("text", "e
 
 @dataclass(frozen=True)
 class EntitySpan:
-    """An entity as its file has it."""
+    """An entity as it was read from a file."""
 
     kind: str
     start: int
     end: int
-    """Not included."""
+    """Exclusive."""
     surface: str | None = None
-    """Its text, where the file repeats it."""
+    """The entity's text, if the file repeats it."""
 
 
 @dataclass(frozen=True)
 class SpanRecord:
-    """A sentence as its file has it: with spans or with tags; with neither, it is unlabelled."""
+    """A sentence as it was read, with spans or tags; with neither, it is unlabelled."""
 
     tokens: tuple[str, ...]
     spans: tuple[EntitySpan, ...] | None = None
@@ -56,7 +56,7 @@ class SpanRecord:
 
 
 class SpanReader:
-    """Reads the objects of one file; ``counts`` takes what is left out or repaired."""
+    """Reads the objects of one file; ``counts`` counts what is left out or repaired."""
 
     def __init__(self, language: str, labels: Sequence[str], counts: Counter[str]) -> None:
         self._language, self._labels, self._counts = language, labels, counts
@@ -65,9 +65,9 @@ class SpanReader:
     def read(
         self, table: Mapping[Any, Any], where: str, *, labelled: bool = True
     ) -> SpanRecord | None:
-        """The sentence of one object; None if it is left out.
+        """Return the sentence in one object; None if it is left out.
 
-        Raises ZhbertError, which begins with ``where``, for what is none of the known forms.
+        Raises ZhbertError, which begins with ``where``, if it has none of the known forms.
         """
         tokens = first_of(table, _TOKENS)
         if isinstance(tokens, list):
@@ -98,7 +98,7 @@ class SpanReader:
         return SpanRecord(characters, tuple(kept))
 
     def _found(self, span: EntitySpan, included: bool, text: str, where: str) -> EntitySpan:
-        """The span in code points; if the file repeats its text, where that text stands."""
+        """Return the span in code points; if the file repeats its text, at that text's position."""
         start, end, surface = span.start, span.end, span.surface
         inside = 0 <= start < end <= len(text)
         if surface is None:
@@ -119,17 +119,17 @@ class SpanReader:
 
 
 def tokens_of(text: str, language: str) -> list[str]:
-    """Characters in Chinese, so that a token's number is its character's offset; else words."""
+    """Return the tokens: characters in Chinese, so that indices are offsets; otherwise words."""
     return list(text) if language == "zh" else text.split()
 
 
 def joint_of(tokens: Sequence[str]) -> str:
-    """What separates tokens in their text: nothing between characters, otherwise a space."""
+    """Return the separator of tokens: "" between characters, otherwise a space."""
     return "" if all(len(token) == 1 for token in tokens) else " "
 
 
 def tags_of(record: SpanRecord, scheme: TagScheme, where: str) -> tuple[str, ...] | None:
-    """A tag for each token; None if the record is not labelled."""
+    """Return a tag for each token; None if the record is not labelled."""
     if record.spans is None:
         return record.tags
     try:
@@ -142,7 +142,7 @@ def tags_of(record: SpanRecord, scheme: TagScheme, where: str) -> tuple[str, ...
 def cluener_label(
     tokens: Sequence[str], found: Iterable[Entity]
 ) -> dict[str, dict[str, list[list[int]]]]:
-    """Entities as CLUENER's ``label`` has them: type, text, and the first and last character.
+    """Return entities in the form of CLUENER's ``label``: type, text, first and last character.
 
     >>> cluener_label("李白到成都", [("name", 0, 2), ("address", 3, 5)])
     {'name': {'李白': [[0, 1]]}, 'address': {'成都': [[3, 4]]}}
@@ -157,7 +157,7 @@ def cluener_label(
     return label
 
 
-# -- what a record holds ---------------------------------------------------------------------------
+# -- contents of a record --------------------------------------------------------------------------
 
 
 def _tags(tags: Any, count: int, labels: Sequence[str], where: str) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def _tags(tags: Any, count: int, labels: Sequence[str], where: str) -> tuple[str
 
 
 def _text_of_task(data: Mapping[Any, Any], where: str) -> Any:
-    """The text of Label Studio's task: under the usual name, or the only one that there is."""
+    """Return the text of a Label Studio task: under the usual key, or the only text there is."""
     text = first_of(data, _TEXT)
     if text is None:
         texts = [value for value in data.values() if isinstance(value, str)]
@@ -186,7 +186,7 @@ def _text_of_task(data: Mapping[Any, Any], where: str) -> Any:
 
 
 def _annotation(task: Mapping[Any, Any], where: str, counts: Counter[str]) -> list[Any] | None:
-    """The spans of Label Studio's first annotation that was not cancelled."""
+    """Return the spans of Label Studio's first annotation that was not cancelled."""
     every = _list(task.get("annotations", task.get("completions")), "annotations", where)
     done = [one for one in every if isinstance(one, Mapping) and not one.get("was_cancelled")]
     if cancelled := len(every) - len(done):
@@ -205,14 +205,14 @@ def _annotation(task: Mapping[Any, Any], where: str, counts: Counter[str]) -> li
 
 
 def _list(value: Any, key: str, where: str) -> list[Any]:
-    """What a key holds; a list, or nothing."""
+    """Return the list under a key, or an empty list if the key is missing."""
     if value is not None and not isinstance(value, list):
         raise ZhbertError(f"{where}: {key} = {shortly(value)}: must be a list")
     return value or []
 
 
 def _spans(given: Any, where: str, counts: Counter[str]) -> Iterator[tuple[EntitySpan, bool]]:
-    """The spans, and whether their ends were included."""
+    """Yield the spans, and whether their ends are inclusive."""
     if isinstance(given, Mapping):
         for kind, surfaces in given.items():
             if not isinstance(surfaces, Mapping):
@@ -257,11 +257,11 @@ def _offset(value: Any, where: str) -> int:
     return number
 
 
-# -- where it stands -------------------------------------------------------------------------------
+# -- positions -------------------------------------------------------------------------------------
 
 
 def _apart(spans: Iterable[EntitySpan], counts: Counter[str]) -> Iterator[EntitySpan]:
-    """The spans in order; one that begins inside another is left out, as a token has one tag."""
+    """Yield the spans in order, without those that overlap: a token has only one tag."""
     end = 0
     for span in sorted(dict.fromkeys(spans), key=lambda one: (one.start, -one.end)):
         if span.start < end:
@@ -272,7 +272,7 @@ def _apart(spans: Iterable[EntitySpan], counts: Counter[str]) -> Iterator[Entity
 
 
 def _in_words(spans: Sequence[EntitySpan], text: str, counts: Counter[str]) -> Iterator[EntitySpan]:
-    """The spans in words, which white space separates, instead of characters."""
+    """Yield the spans with offsets in words, separated by white space, not in characters."""
     words = [match.span() for match in re.finditer(r"\S+", text)]
     free = 0
     for span in spans:

@@ -1,4 +1,4 @@
-"""Examples of each kind of task, and predictions."""
+"""Examples and predictions of each kind of task."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Remark = Callable[[str], None]
-"""Takes one line about what was left out or repaired."""
+"""Called with one line about what was left out or repaired."""
 
 Value = str | float | Sequence[str]
 """A label, a number, several labels, the tags of a sentence, or an answer."""
 
 
 class Example(Protocol):
-    """What every kind of example has."""
+    """The members that examples of every kind have."""
 
     @property
     def id(self) -> str:
-        """Its id in the file, or its number there, from 0."""
+        """The example's id in the file, or its number from 0."""
 
     @property
     def gold(self) -> Any:
-        """What is to be predicted, as it is scored; None where the file does not say."""
+        """The value to be predicted, in the form that is scored; None if the file has none."""
 
     @property
     def size(self) -> int:
-        """About how many characters it has, by which memory is estimated."""
+        """The approximate number of characters, used to estimate memory."""
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The id and the texts, by their keys in JSON; they are written with a prediction."""
+        """The id and the texts, under their JSON keys in files of predictions."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Prediction:
 
     value: Value
     details: Mapping[str, Any] = field(default_factory=dict)
-    """How sure it is, and more; plain data."""
+    """Plain data about the prediction, such as its probability."""
 
 
 @dataclass(frozen=True)
@@ -50,34 +50,34 @@ class TextExample:
     text: str
     text_pair: str | None = None
     label: str | None = None
-    """To regress: the number as it stands in the file; None where the file has no labels."""
+    """For regression: the number as it is spelled in the file. None if the file has no labels."""
     value: float | None = None
-    """To regress: the number."""
+    """For regression: the number."""
     labels: tuple[str, ...] | None = None
-    """Of several labels: those that the text has, in the card's order."""
+    """For several labels: those that the text has, in the card's order."""
 
     @property
     def gold(self) -> str | float | tuple[str, ...] | None:
-        """What is to be predicted, as it is scored; None where the file does not say."""
+        """The value to be predicted, in the form that is scored; None if the file has none."""
         if self.labels is not None:
             return self.labels
         return self.label if self.value is None else self.value
 
     @property
     def size(self) -> int:
-        """The characters of both texts."""
+        """The number of characters in both texts."""
         return len(self.text) + len(self.text_pair or "")
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The id, the text and, of a pair, the second text."""
+        """The id, the text and, for a pair, the second text."""
         pair = {} if self.text_pair is None else {"text_pair": self.text_pair}
         return {"id": self.id, "text": self.text, **pair}
 
 
 @dataclass(frozen=True)
 class TagExample:
-    """A sentence of tokens (characters, in Chinese) with a tag for each."""
+    """A sentence of tokens (in Chinese, characters) with one tag each."""
 
     id: str
     tokens: tuple[str, ...]
@@ -101,19 +101,19 @@ class TagExample:
 
 @dataclass(frozen=True)
 class SpanExample:
-    """A question about a text, with every answer that counts as right."""
+    """A question about a text, with every answer that is accepted."""
 
     id: str
     question: str
     context: str
     answers: tuple[str, ...] = ()
-    """As they are scored; '' means that there is no answer, YES and NO are judgements."""
+    """The answers in the form that is scored; '' means no answer, YES and NO are judgements."""
     starts: tuple[int, ...] = ()
-    """Where each answer begins in ``context``, in characters; -1: it does not stand there."""
+    """Where each answer begins in ``context``, in characters; -1: it does not occur there."""
     kind: str | None = None
-    """span, yes, no or none, as most answers say; None where the file has no answers."""
+    """span, yes, no or none, as most answers are; None if the file has no answers."""
     domain: str | None = None
-    """CJRC: civil or criminal."""
+    """For CJRC: civil or criminal."""
 
     @property
     def gold(self) -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class SpanExample:
 
     @property
     def size(self) -> int:
-        """The characters of the context, of which the question is a small part."""
+        """The number of characters in the context; the question is short in comparison."""
         return len(self.context)
 
     @property
@@ -132,7 +132,7 @@ class SpanExample:
 
     @property
     def training_span(self) -> tuple[int, int] | None:
-        """Begin and end, in characters, of the first answer that stands in the text.
+        """Begin and end, in characters, of the first answer that occurs in the text.
 
         >>> SpanExample("1", "几个？", "有三个。", ("3个", "三个"), (-1, 1), "span").training_span
         (1, 3)

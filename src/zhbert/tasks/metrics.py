@@ -1,11 +1,11 @@
-"""Scores of labels, numbers and tags, in per cent, as GLUE's and seqeval's scorers compute them.
+"""Metrics of labels, numbers and tags, in per cent, as GLUE's and seqeval's scorers define them.
 
 GLUE: https://arxiv.org/abs/1804.07461. seqeval: https://github.com/chakki-works/seqeval.
 
 Every metric is written once, for resamples of the examples: ``resampled_x(gold, predicted)``
-returns a function from weights of shape ``(resamples, examples)``, which say how often each
-resample holds each example, to scores of shape ``(resamples,)``. The plain score is that of the one
-resample that holds every example once; the paired bootstrap draws thousands.
+returns a function from weights of shape ``(resamples, examples)``, which count each example in each
+resample, to scores of shape ``(resamples,)``. The plain score is that of the one resample that
+contains every example once; the paired bootstrap draws thousands.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Resampled = Callable[[Floats], Floats]
 """Weights (resamples, examples) -> scores (resamples,), in per cent."""
 
 Labels = str | Sequence[str]
-"""What an example is labelled with: one label, or several."""
+"""The gold or predicted value of an example: one label, or several."""
 Rows = Sequence[Sequence[str]]
-"""Rows of tags."""
+"""One sequence of tags for each sentence."""
 
 
 def of_all(metric: Resampled, num_examples: int) -> float:
-    """The plain score, in which every example counts once.
+    """Return the plain score, in which every example counts once.
 
     >>> of_all(resampled_accuracy(["0", "1", "1", "0"], ["0", "1", "0", "0"]), 4)
     75.0
@@ -45,7 +45,7 @@ def of_all(metric: Resampled, num_examples: int) -> float:
 
 
 def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
-    """The mean of per-example values, in the unit of the values."""
+    """Return the mean of per-example values, in the unit of the values."""
     values = np.asarray(values, dtype=np.float64)
 
     def score(weights: Floats) -> Floats:
@@ -55,7 +55,7 @@ def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
 
 
 def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> Resampled:
-    """The share of examples whose label is right."""
+    """Return the share of examples whose label is right."""
     _check(gold, predicted)
     return resampled_mean([100.0 * (a == b) for a, b in zip(gold, predicted, strict=True)])
 
@@ -63,7 +63,7 @@ def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> R
 def resampled_exact_match(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> Resampled:
-    """The share of examples whose sets of labels are right as a whole."""
+    """Return the share of examples whose set of labels is entirely right."""
     return resampled_accuracy(
         [frozenset(row) for row in gold], [frozenset(row) for row in predicted]
     )
@@ -72,7 +72,7 @@ def resampled_exact_match(
 def resampled_f1_binary(
     gold: Sequence[str], predicted: Sequence[str], positive: str = "1"
 ) -> Resampled:
-    """F1 of one class, as MRPC and QQP use it; 0 where that class never occurs.
+    """Return the F1 of one class, as for MRPC and QQP; 0 if the class never occurs.
 
     >>> of_all(resampled_f1_binary(["1", "1", "0", "0"], ["1", "0", "1", "0"]), 4)
     50.0
@@ -84,7 +84,7 @@ def resampled_f1_binary(
 
 
 def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampled:
-    """Matthews' correlation of two classes or more; 0 where one side is constant.
+    """Return Matthews' correlation of two or more classes; 0 if gold or predictions are constant.
 
     For more than two classes it is Gorodkin's generalisation:
     https://doi.org/10.1016/j.compbiolchem.2004.09.006.
@@ -112,19 +112,19 @@ AVERAGES = ("micro", "macro", "weighted")
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Correct predictions, all predictions and all gold labels of each class: (3, ..., classes)."""
+    """The correct, predicted and gold labels of each class: (3, ..., classes)."""
 
     counts: Floats
     absent: bool = False
-    """Whether a class without predictions and gold labels counts as 0 in the macro average."""
+    """True if a class without predictions and gold labels counts as 0 in the macro average."""
 
     def scores(self) -> tuple[Floats, Floats, Floats]:
-        """Precision, recall and F1 of each class, in [0, 1]."""
+        """Return precision, recall and F1 of each class, in [0, 1]."""
         right, found, there = self.counts
         return _ratio(right, found), _ratio(right, there), _ratio(2 * right, found + there)
 
     def averaged(self, average: str) -> tuple[Floats, Floats, Floats]:
-        """An average (see AVERAGES) of precision, recall and F1 over the classes: (...)."""
+        """Return an average (see AVERAGES) of precision, recall and F1 over the classes: (...)."""
         if average == "micro":
             return ClassCounts(self.counts.sum(-1, keepdims=True), True).averaged("macro")
         _, found, there = self.counts
@@ -142,7 +142,7 @@ class ClassCounts:
 def resampled_averaged_f1(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = (), *, average: str
 ) -> Resampled:
-    """The ``micro``, ``macro`` or ``weighted`` average of the classes' F1.
+    """Return the ``micro``, ``macro`` or ``weighted`` average of the classes' F1.
 
     As scikit-learn's ``f1_score(average=...)`` computes it: micro sums the counts of all classes,
     macro is the mean of the classes' F1, and weighted is their mean by the number of gold labels.
@@ -164,11 +164,11 @@ def resampled_averaged_f1(
 def class_report(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Precision, recall, F1 (in per cent) and support of each class, and their averages.
+    """Return precision, recall, F1 (in per cent) and support of each class, and their averages.
 
-    Plain data, with the numbers of scikit-learn's ``classification_report``. If examples have one
-    label each, ``confusion`` says how often each class was predicted for each gold class; zeros are
-    left out.
+    The result is plain data, with the numbers of scikit-learn's ``classification_report``. If
+    examples have one label each, ``confusion`` counts each predicted class for each gold class,
+    without zeros.
 
     >>> report = class_report(["a", "a", "b"], ["a", "b", "b"], ["a", "b"])
     >>> {name: round(value, 2) for name, value in report["classes"]["a"].items()}
@@ -190,7 +190,7 @@ def class_report(
 
 
 def entity_report(gold: Rows, predicted: Rows, labels: Sequence[str]) -> dict[str, Any]:
-    """The same for the types of entities, as seqeval's ``classification_report`` has it."""
+    """Return the report for types of entities, as seqeval's ``classification_report``."""
     scheme = scheme_of(labels)
     _check_rows(gold, predicted)
     right: Counter[str] = Counter()
@@ -227,7 +227,7 @@ def _report(classes: Sequence[str], counts: ClassCounts) -> dict[str, Any]:
 def _classes(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str]
 ) -> list[str]:
-    """The classes in the order of ``labels``: those that occur or, of several labels, all."""
+    """Return the classes in the order of ``labels``: all for several labels, else those seen."""
     _check(gold, predicted)
     if not isinstance(gold[0], str):
         return list(labels)
@@ -236,7 +236,7 @@ def _classes(
 
 
 def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequence[str]) -> Floats:
-    """1 where a class is correct, predicted, gold: (3, examples, classes)."""
+    """Return 1 if a class is correct, predicted, gold, else 0: (3, examples, classes)."""
     place = {label: number for number, label in enumerate(classes)}
     marks = np.zeros((3, len(gold), len(classes)))
     for which, side in ((1, predicted), (2, gold)):
@@ -251,7 +251,7 @@ def _marks(gold: Sequence[Labels], predicted: Sequence[Labels], classes: Sequenc
 
 
 def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
-    """Pearson's correlation; 0 where one side is constant, for which it is undefined.
+    """Return Pearson's correlation; 0 if one side is constant, as it is then undefined.
 
     >>> round(of_all(resampled_pearson([0, 1, 2, 5], [0, 2, 4, 10]), 4), 6)
     100.0
@@ -263,9 +263,9 @@ def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resa
 
 
 def resampled_spearman(gold: Sequence[float], predicted: Sequence[float]) -> Resampled:
-    """Pearson's correlation of the ranks, equal values sharing their mean rank.
+    """Return Spearman's correlation: Pearson's of the ranks; equal values share their mean rank.
 
-    Each resample has ranks of its own.
+    The ranks are computed within each resample.
     """
     _check(gold, predicted)
     ranks_of_gold, ranks_of_predicted = _ranks(gold), _ranks(predicted)
@@ -275,7 +275,7 @@ def resampled_spearman(gold: Sequence[float], predicted: Sequence[float]) -> Res
 
 
 def _ranks(values: Sequence[float]) -> Callable[[Floats], Floats]:
-    """Mean ranks of the examples within each resample: (resamples, examples) from its weights."""
+    """Return a function from weights to mean ranks in each resample: (resamples, examples)."""
     distinct, which = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True)
     order = np.argsort(which, kind="stable")
     starts = np.searchsorted(which[order], np.arange(len(distinct)))
@@ -288,7 +288,7 @@ def _ranks(values: Sequence[float]) -> Callable[[Floats], Floats]:
 
 
 def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
-    """Weighted correlation of rows; x and y are (1 or resamples, examples)."""
+    """Return the weighted correlation of rows; x and y are (1 or resamples, examples)."""
     total = weights.sum(axis=1)
     mean_x = np.einsum("rn,rn->r", weights, np.broadcast_to(x, weights.shape)) / total
     mean_y = np.einsum("rn,rn->r", weights, np.broadcast_to(y, weights.shape)) / total
@@ -297,7 +297,7 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     covariance = np.einsum("rn,rn->r", weighted_x, from_y)
     norm_x = np.sqrt(np.einsum("rn,rn->r", weighted_x, from_x))
     norm_y = np.sqrt(np.einsum("rn,rn,rn->r", weights, from_y, from_y))
-    # The mean of equal numbers may differ from them in the last bits: that is no spread.
+    # The mean of equal numbers may differ from them in the last bits, which is no variance.
     constant = (norm_x <= 1e-13 * np.abs(mean_x)) | (norm_y <= 1e-13 * np.abs(mean_y))
     correlation = np.clip(_ratio(covariance, norm_x * norm_y), -1.0, 1.0)
     return np.where(constant, 0.0, 100.0 * correlation)
@@ -311,10 +311,10 @@ def resampled_entity_f1(
     predicted: Sequence[Sequence[str]],
     scheme: TagScheme | None = None,
 ) -> Resampled:
-    """Micro F1 over entities of all types; an entity is correct if its type and both ends are.
+    """Return micro F1 over all entities; an entity is correct if its type and both ends are.
 
-    As seqeval's ``f1_score``: for BIO, and without a ``scheme``, in its default mode, otherwise in
-    its strict mode; 0 where there are no entities at all. An example is a sentence.
+    As seqeval's ``f1_score``: in its default mode for BIO and without a ``scheme``, otherwise in
+    its strict mode; 0 if there are no entities. An example is a sentence.
 
     >>> gold, found = [["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "B-ORG"]]
     >>> of_all(resampled_entity_f1(gold, found), 1)
@@ -327,7 +327,7 @@ def resampled_entity_f1(
 def resampled_tag_accuracy(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> Resampled:
-    """The share of tokens whose tag is right; an example is a sentence."""
+    """Return the share of tokens whose tag is right; an example is a sentence."""
     _check_rows(gold, predicted)
     pairs = list(zip(gold, predicted, strict=True))
     right = np.array([sum(map(str.__eq__, true, found)) for true, found in pairs])
@@ -349,20 +349,20 @@ def entity_counts(
     return counts
 
 
-# -- together ----------------------------------------------------------------------------------
+# -- all metrics -----------------------------------------------------------------------------------
 
 Metric = Callable[[Any, Any, Sequence[str]], Resampled]
-"""A metric, called with what is right, what was predicted (a list of (examples,) each, in the same
-order) and the task's labels. It returns no number but a function, `Resampled`: from weights of
-shape (resamples, examples) to scores of shape (resamples,), in per cent.
+"""A metric, called with the gold values, the predictions (a list of (examples,) each, in the same
+order) and the task's labels. It does not return a number but a `Resampled`: a function from weights
+of shape (resamples, examples) to scores of shape (resamples,), in per cent.
 
-`resampled_mean` makes it for a mean over the examples, `of_pairs` for one that needs no labels.
-Before a run is trained, each is tried with the right answers of dev as its predictions.
+`resampled_mean` makes one from per-example values, and `of_pairs` makes a metric that needs no
+labels. Before training, each metric is tried with dev's gold values as predictions.
 """
 
 
 def of_pairs(metric: Callable[[Any, Any], Resampled]) -> Metric:
-    """A metric that needs no labels."""
+    """Return a metric that ignores the labels."""
     return lambda gold, predicted, labels: metric(gold, predicted)
 
 
@@ -373,25 +373,25 @@ AVERAGED_F1: Mapping[str, Metric] = {
 
 @dataclass(frozen=True)
 class Scores:
-    """What one set of predictions scores."""
+    """The scores of one set of predictions."""
 
     metrics: Mapping[str, float]
-    """In per cent, by the card's names and in its order."""
+    """The metrics in per cent, by the card's names and in its order."""
     resampled: Mapping[str, Resampled]
     """The same metrics as functions of resamples, which `bootstrap.compare` takes."""
     num_examples: int
     parts: Mapping[str, float] = field(default_factory=dict)
-    """The metrics of parts of the examples, such as the questions that have no answer."""
+    """The metrics of parts of the examples, such as the questions without an answer."""
     further: Mapping[str, float] = field(default_factory=dict)
-    """What else the benchmark's scorer prints."""
+    """Other figures that the benchmark's scorer prints."""
     missing: tuple[str, ...] = ()
-    """Questions without a prediction: they count 0."""
+    """The ids of questions without a prediction, which count 0."""
     unknown: tuple[str, ...] = ()
-    """Predictions whose ids belong to no example: they are left out."""
+    """The ids of predictions without an example, which are ignored."""
 
 
 def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any]) -> Resampled:
-    """F1 from each example's counts of what is correct, predicted and gold."""
+    """Return F1 from each example's counts of correct, predicted and gold items."""
     counts = np.stack([right, found, there], axis=1).astype(np.float64)
 
     def score(weights: Floats) -> Floats:
@@ -402,7 +402,7 @@ def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any])
 
 
 def _ratio(upper: Floats, lower: Floats) -> Floats:
-    """A quotient; 0 where the divisor is 0."""
+    """Return the quotient, or 0 if the divisor is 0."""
     upper, lower = np.broadcast_arrays(upper, lower)
     return np.divide(upper, lower, out=np.zeros(upper.shape), where=lower != 0)
 

@@ -1,4 +1,4 @@
-"""Finding a quotation in its context, in whatever unit its file counts offsets."""
+"""Positions of quotations in their contexts, in whatever unit a file counts offsets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any
 
 UNITS = {"UTF-16 units": ("utf-16-le", 2), "bytes": ("utf-8", 1)}
-"""Units of offsets, other than code points: the encoding, and the bytes of one unit."""
+"""Units of offsets other than code points: the encoding, and the bytes of one unit."""
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, however it is spelled; None for all else.
+    """Return a whole number in any spelling, or None.
 
     >>> [whole_number(value) for value in (25, "25", 25.0, "25.0", 2.5, True, "x", None)]
     [25, 25, 25, 25, None, None, None, None]
@@ -24,10 +24,10 @@ def whole_number(value: Any) -> int | None:
 
 
 class Offsets:
-    """Finds the quotations of one file, and counts those that are not where the file says.
+    """Finds a file's quotations, and counts those that are not at the stated offset.
 
-    An offset is read as UTF-16 units (JavaScript's, Java's) or as bytes of UTF-8 if the quotation
-    stands there, unless an earlier quotation has shown that the file counts code points.
+    An offset is read as UTF-16 units (as in JavaScript and Java) or bytes of UTF-8 if the quotation
+    is at that position, unless an earlier quotation has shown that the file counts code points.
 
     >>> offsets = Offsets(counts := Counter(), "answers")
     >>> offsets.place("😀甲乙甲乙", "乙", 5), dict(counts)
@@ -39,7 +39,7 @@ class Offsets:
         self._possible = list(UNITS)
 
     def place(self, context: str, quoted: str, start: int) -> int:
-        """Where a quotation begins, in code points: at ``start`` or near it; -1: nowhere."""
+        """Return a quotation's begin in code points, at or near ``start``; -1: not found."""
         place = nearest_place(context, quoted, start)
         if place < 0:
             self._counts[f"{self._what} that do not stand in their text"] += 1
@@ -59,7 +59,7 @@ class Offsets:
 
 
 def place_in(text: str, place: int, unit: str) -> int:
-    """An offset that is counted in one of UNITS, in code points; -1: inside a character.
+    """Convert an offset from one of UNITS to code points; -1: inside a character.
 
     >>> place_in("😀甲", 2, "UTF-16 units"), [place_in("甲乙", place, "bytes") for place in (3, 4)]
     (1, [1, -1])
@@ -73,7 +73,7 @@ def place_in(text: str, place: int, unit: str) -> int:
 
 
 def nearest_place(context: str, quoted: str, start: int) -> int:
-    """Where a quotation begins: at ``start``, else the nearest occurrence, else -1.
+    """Return a quotation's begin: ``start``, or the nearest occurrence, or -1.
 
     >>> [nearest_place("甲乙甲乙", "乙", start) for start in (1, 4)], nearest_place("甲", "丙", 0)
     ([1, 3], -1)

@@ -1,7 +1,7 @@
-"""Texts to predict for: a table as the task's own files are, a plainer one, or a text a line.
+"""Inputs to predict: tables in the form of the task's files, plainer tables, or texts in lines.
 
-A file's form is told by its suffix, and that of stdin, or of a file called otherwise, by its first
-line: what the task's own files look like is read as such, so that labels never become texts.
+The suffix determines a file's form; for stdin and other suffixes, the first line does. If it looks
+like the task's own files, the file is read as such, so that labels never become texts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SUFFIXES = {
 def texts_in(
     kind: TextKind, card: TaskCard | None, source: Source, remark: Remark
 ) -> Iterator[Example]:
-    """The texts or pairs of a file or of stdin, one after the other.
+    """Yield the texts or pairs of a file or of stdin.
 
-    Without a ``card`` both are taken, as they come. Raises ZhbertError, with file and line, where
-    something is not what the model reads.
+    Without a ``card``, both texts and pairs are accepted. Raises ZhbertError, with file and line,
+    if a row does not fit the model.
     """
     own = None if card is None else card.data
     data = _Form(source, own, _plain(kind) if own is None else own).data()
@@ -63,16 +63,16 @@ def _plain(kind: TextKind) -> TableData:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a file is written, by its name and its beginning."""
+    """The form of a file, derived from its name and its beginning."""
 
     source: Source
     own: TableData | None
-    """How the task's own files are written, where that is known."""
+    """The form of the task's own files, if known."""
     usual: TableData
-    """The same; where it is not known, a plain table."""
+    """The form of the task's own files or, if unknown, of a plain table."""
 
     def data(self) -> TableData | None:
-        """What says how the table is written; None: it is no table, but a text a line."""
+        """Return the description of the table; None if the file contains a text per line."""
         form = SUFFIXES.get(Path(self.source.name).suffix.lower())
         if is_parquet(self.source):
             form = "parquet"
@@ -90,10 +90,10 @@ class _Form:
         return self._plainer(form, columns)
 
     def _plainer(self, form: str, columns: Sequence[str]) -> TableData:
-        """A table with the columns text and text_pair, or without the names of its columns."""
+        """Return a table with the columns text and text_pair, or with unnamed columns."""
         own, data = self.own, self.usual
         compares = own is not None and own.pairs
-        # "sentence": GLUE's CoLA names its columns in the test set alone.
+        # "sentence": GLUE's CoLA has column names only in the test set.
         if "text" in columns or (form == data.format and "sentence" in columns and not compares):
             pairs = "text_pair" in columns
             if compares and not pairs:
@@ -115,10 +115,10 @@ class _Form:
         raise ZhbertError(f"{self.source}: no column {named}; there: {listed(columns)}")
 
     def _looks_like(self, own: TableData) -> bool:
-        """Whether a file whose name does not say it is a table of the task's own.
+        """Return whether a file with an unknown suffix is in the form of the task's tables.
 
-        Names of columns are sure. Numbers are not: a text may hold a comma or a tab. There the
-        first row must hold a label, which a text does not have.
+        Column names are sufficient evidence. Column numbers are not, as a text may contain a comma
+        or a tab: then the first row must contain a label.
         """
         if own.format not in (*DELIMITERS, "jsonl"):
             return False
@@ -130,19 +130,19 @@ class _Form:
         return len(row) > max(numbers) and bool(labels) and own.is_gold(labels[0])
 
     def _form_with_a_text(self) -> str | None:
-        """The form of a table that names the columns text (and text_pair), or JSON lines."""
+        """Return the form of a table with the column text (and text_pair), or JSON lines."""
         if first_record(self.source) is not None:
             return "jsonl"
         compares = self.own is not None and self.own.pairs
         for form in DELIMITERS:
             columns = self._columns(form)
-            # A line that is "text" and nothing else may be a text.
+            # A line that is only the word "text" may be a text.
             if len(columns) > 1 and "text" in columns and (not compares or "text_pair" in columns):
                 return form
         return None
 
     def _columns(self, form: str) -> list[str]:
-        """The names in a file's first row, as far as it has such."""
+        """Return the names in a file's first row, if it has any."""
         if form == "parquet":
             import pyarrow.parquet as pq
 

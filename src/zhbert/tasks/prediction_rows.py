@@ -1,4 +1,4 @@
-"""Files of predictions as rows of an id and what was predicted, in whatever form they are written.
+"""Files of predictions in many forms, read as rows of an id and a prediction.
 
 ====================== ============================================================================
 JSON lines, JSON lists objects with an id and a prediction, as ``zhbert predict`` writes them; or a
@@ -43,28 +43,28 @@ from zhbert.tasks.tables import cut_rows
 from zhbert.wording import counted, listed, shortly
 
 ID_NAMES = ("index", "id", "qid", "query_id")
-# Of zhbert predict, of a run, of others.
+# The keys of predictions that zhbert predict, a run, and other programs write.
 VALUE_NAMES = ("prediction", "predicted", "label", "prediction_text", "answer")
 
 
 @dataclass(frozen=True)
 class PredictionRow:
-    """One prediction."""
+    """A prediction with its id."""
 
     line: int
     id: str | None
-    """None where the file has no ids: the order says whose it is."""
+    """None if the file has no ids: the order then determines the example."""
     value: Any
-    """A text, or whatever else JSON holds; numbers, as many as labels."""
+    """A text or another JSON value, or a list of numbers with one per label."""
 
     @property
     def text(self) -> str:
-        """The value as a text, without the space around it."""
+        """The value as a text, stripped."""
         return (self.value if isinstance(self.value, str) else json.dumps(self.value)).strip()
 
     @property
     def numbers(self) -> list[float] | None:
-        """The value as a list of numbers; None where it is no such list."""
+        """The value as a list of numbers; None if it is something else."""
         if not isinstance(self.value, list) or not self.value:
             return None
         for one in self.value:
@@ -80,16 +80,16 @@ def prediction_rows(
     *,
     probabilities: Sequence[str] = (),
 ) -> list[PredictionRow]:
-    """The rows of a file, not empty, all with an id or none.
+    """Return the rows of a file: at least one, and either all have ids or none.
 
     Args:
         path: the file.
-        data: tells what can be a prediction, and the encoding.
-        names: under which of these an object holds its prediction.
-        probabilities: the labels each of which may have a column with its probability.
+        data: decides which values are predictions, and the encoding.
+        names: possible keys of the prediction in an object.
+        probabilities: labels that may have a column with their probability.
 
     Raises:
-        ZhbertError: with file and line, where it is none of the forms.
+        ZhbertError: the file has none of the forms; names file and line.
     """
     source = predictions_source(path, data.encoding)
     if first_line(source).startswith(("{", "[")):
@@ -108,7 +108,7 @@ def prediction_rows(
 
 
 def predictions_source(path: Path, encoding: str = "") -> Source:
-    """A file that is UTF-8, as zhbert writes it, or else in the examples' ``encoding``."""
+    """Return a file as UTF-8, which zhbert writes, or else in the examples' ``encoding``."""
     try:
         if is_parquet(path):
             raise ZhbertError(f"{path}: it is a parquet file; write JSON, TSV, CSV or lines")
@@ -162,17 +162,17 @@ def _object(
 
 @dataclass(frozen=True)
 class _Table:
-    """Tables and lines of predictions of one task."""
+    """Tables and lines of predictions for one task."""
 
     data: Data
     labels: Sequence[str]
-    """Those that may have a column of probabilities each."""
+    """Labels that may have a column with their probability."""
 
     def rows(self, path: Source) -> list[PredictionRow]:
         rows = self._cells(path)
         heading = [cell.strip().lower() for cell in rows[0][1]]
         if len(heading) == 1:
-            # A heading is what could not be a prediction.
+            # A row is a heading if it cannot be a prediction.
             if heading[0] in VALUE_NAMES and not self.data.could_be(rows[0][1][0]):
                 rows = rows[1:]
             return [PredictionRow(number, None, cells[0]) for number, cells in rows]
@@ -198,7 +198,7 @@ class _Table:
     def _columns(
         self, path: Source, heading: list[str]
     ) -> tuple[int | None, int | None, list[int]]:
-        """Where the id stands, the prediction or, without one, each label's probability."""
+        """Return the columns of the id and the prediction or, without one, of the probabilities."""
         id_column = next((heading.index(one) for one in ID_NAMES if one in heading), None)
         value_column = next((heading.index(one) for one in VALUE_NAMES if one in heading), None)
         chances = [] if value_column is not None else self._columns_of_labels(heading)
@@ -212,7 +212,7 @@ class _Table:
         return id_column, value_column, chances
 
     def _cells(self, source: Source) -> list[tuple[int, list[str]]]:
-        """Numbered rows: between their cells tabs, else commas, else a row is one cell."""
+        """Return numbered rows, cut at tabs, else at commas, else with one cell each."""
         first = head(source, 1)[0]
         if "\t" in first:
             rows = cut_rows(source, "tsv", quoted=False)
@@ -226,7 +226,7 @@ class _Table:
     def _is_heading(self, heading: list[str], rows: list[tuple[int, list[str]]]) -> bool:
         if {*ID_NAMES, *VALUE_NAMES} & {*heading} or self._columns_of_labels(heading):
             return True
-        # Of two columns with other names: no prediction stands in the first row, but in the next.
+        # Two columns with other names are a heading if only the next row contains a prediction.
         return (
             len(heading) == 2
             and len(rows) > 1
@@ -252,10 +252,10 @@ class _Table:
         return [PredictionRow(number, cells[0].strip(), cells[1]) for number, cells in rows]
 
     def _columns_of_labels(self, heading: list[str]) -> list[int]:
-        """Where each label's probability stands: under its name, or as ``p(name)``."""
+        """Return the columns of the probabilities, named after the labels or ``p(label)``."""
         found = []
         for label in map(str.lower, self.labels):
-            # A number may be an id or a prediction as well.
+            # A number may also be an id or a prediction.
             names = [f"p({label})", *([label] if finite_number(label) is None else [])]
             spelled = [one for one in names if one in heading]
             if not spelled:

@@ -1,4 +1,4 @@
-"""One file of predictions, and how its rows belong to the examples that they are for."""
+"""A file of predictions, and the assignment of its rows to examples."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ class PredictionFile:
     card: TaskCard
     path: Path
     examples: Sequence[Any]
-    """What is scored, with its labels."""
+    """The examples to be scored, with their labels."""
     gold: Path
     """The file of the examples."""
     every_example: Callable[[], Sequence[Example]]
-    """Reads all rows of ``gold``, those too whose label the card leaves out."""
+    """Reads all rows of ``gold``, including those with labels that the card drops."""
     remark: Remark
 
     def rows(self, probabilities: Sequence[str] = ()) -> list[PredictionRow]:
-        """The rows, as `prediction_rows` reads them."""
+        """Return the rows, as `prediction_rows` reads them."""
         data = self.card.data
         return prediction_rows(self.path, data, probabilities=probabilities)
 
     def ids_of(self, rows: Sequence[PredictionRow], *, drops: bool = False) -> list[str]:
-        """The ids of the rows, or those of the examples, in whose order the rows then are.
+        """Return the rows' ids; if they are not the examples' ids, those of the examples, in order.
 
-        Rows without ids of examples are taken in the order of ``gold``, with a remark.
-
-        ``drops``: the card leaves rows of ``gold`` out, which may be predicted all the same.
+        In the second case there is a remark. If ``drops``, the card leaves rows of ``gold`` out,
+        for which there may be predictions.
         """
         ids = [row.id for row in rows if row.id is not None]
         own = {example.id for example in self.examples}
@@ -65,9 +64,9 @@ class PredictionFile:
 
 
 def read_null_odds(path: Path, card: TaskCard) -> dict[str, float]:
-    """SQuAD 2.0's second file: a number for each question, the higher the surer of no answer.
+    """Return SQuAD 2.0's second file: a number per question, higher if no answer is likelier.
 
-    JSON by id or JSON lines with the ``null_odds`` that a run and ``zhbert predict`` write.
+    It is JSON by id, or JSON lines with ``null_odds``, as a run and ``zhbert predict`` write them.
     """
     found: dict[str, float] = {}
     for row in prediction_rows(path, card.data, ("null_odds",)):

@@ -1,6 +1,6 @@
-"""A task's files: its examples, what to predict for, and predictions.
+"""Reading a task's files: examples, inputs to predict, and predictions.
 
-Everything is checked while it is read: a problem is one line with file and line.
+All values are checked while they are read; an error is one line that names file and line.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def read_examples(
     labelled: bool = True,
     remark: Remark = lambda line: None,
 ) -> list[Example]:
-    """All examples of a split, checked; ``data`` is a file, a folder, or None: the card's folder.
+    """Return the checked examples of a split; ``data`` is a file, a folder or None (the card's).
 
-    Raises ZhbertError where a label is unknown, a column missing, the file empty, and so on.
+    Raises ZhbertError for an unknown label, a missing column, an empty file and so on.
     """
     path = data_file(card, data, split)
     examples = list(iterate_examples(card, path, split=split, labelled=labelled, remark=remark))
@@ -46,10 +46,10 @@ def iterate_examples(
     labelled: bool = True,
     remark: Remark = lambda line: None,
 ) -> Iterator[Example]:
-    """One example after the other, with no more than one in memory (but SQuAD's JSON).
+    """Yield examples with only one in memory at a time, except from SQuAD's JSON.
 
-    Not ``labelled``: labels may be absent, and none is checked or leaves a row out. A ``split`` is
-    needed where the card names a ``split_column``.
+    Unless ``labelled``, labels may be missing, are not checked and never cause a row to be skipped.
+    A ``split`` is required if the card names a ``split_column``.
     """
     try:
         source = as_text(path, card.data.encoding)
@@ -67,18 +67,18 @@ def read_inputs(
     encoding: str | None = None,
     remark: Remark = lambda line: None,
 ) -> Iterator[Example]:
-    """What a model predicts for: of a file or of stdin, one after the other.
+    """Yield the examples of a file or of stdin that a model predicts for.
 
     Args:
-        kind: the model's.
-        card: what it was fine-tuned for; None where another program did that.
-        labels: the model's.
+        kind: the model's kind.
+        card: the model's task; None if another program fine-tuned the model.
+        labels: the model's labels.
         source: the file or stdin.
-        encoding: what it is encoded in; None: UTF-8.
-        remark: takes a line for people about what was left out.
+        encoding: the file's encoding; None: UTF-8.
+        remark: called with a line for people about what was left out.
 
     Raises:
-        ZhbertError: with file and line, where something cannot be read as the model wants it.
+        ZhbertError: something does not fit the model; names file and line.
     """
     check_encoding(encoding)
     try:
@@ -95,9 +95,9 @@ def read_predictions(
     split: str,
     remark: Remark = lambda line: None,
 ) -> dict[str, Value]:
-    """Predictions by their examples' ids; ``gold`` is the file of the ``examples``.
+    """Return predictions by their examples' ids; ``gold`` is the file of the ``examples``.
 
-    Raises ZhbertError with file and line where it is not such a file, or none for this task.
+    Raises ZhbertError with file and line if the file is not one of predictions for this task.
     """
 
     def every_example() -> list[Example]:
@@ -112,7 +112,7 @@ def read_predictions(
 
 
 def data_file(card: TaskCard, data: Path | None, split: str) -> Path:
-    """The file of a split; raises ZhbertError, with the names tried, where there is none."""
+    """Return the file of a split; raise ZhbertError, with the names tried, if there is none."""
     names = card.files_of(split)
     if data is not None and data.is_file():
         return data
@@ -131,7 +131,7 @@ def data_file(card: TaskCard, data: Path | None, split: str) -> Path:
 
 
 def find_file(card: TaskCard, data: Path | None, split: str) -> Path | None:
-    """The file of a split inside a folder, or in the task's own folder there; else None.
+    """Return a split's file in a folder, or in the task's own folder there, or None.
 
     ``data`` None means the folder of the card itself.
     """

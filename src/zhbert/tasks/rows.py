@@ -1,4 +1,4 @@
-"""Rows for fine-tuned models, with what is to be predicted, and their batches.
+"""Rows with targets for fine-tuning, and their batches.
 
 Shapes: T = pieces of all rows together, R = rows.
 """
@@ -25,27 +25,27 @@ NOT_A_TARGET = -100
 
 @dataclass(frozen=True)
 class LabelledRows(PieceRows):
-    """Rows of one data set and what is to be predicted of them."""
+    """The rows of a data set with their targets."""
 
     targets: NDArray[Any] | None = None
-    """(R, ...), or (T,) where pieces are labelled; None: unknown."""
+    """(R, ...), or (T,) if pieces have targets; None: unknown."""
     of_pieces: bool = False
-    """Whether targets belong to pieces."""
+    """True if pieces, not rows, have targets."""
     cut: int = 0
-    """How many rows hold less than their texts."""
+    """The number of rows whose texts were truncated."""
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """A few rows and their targets; tensors are on the CPU until the loop moves them."""
+    """Some rows and their targets; tensors are on the CPU until the loop moves them."""
 
     packed: PackedBatch
     targets: Tensor | None
-    """as in ``LabelledRows``, of these rows"""
+    """The targets of these rows, as in ``LabelledRows``."""
     predictions: int
-    """how many targets there are"""
+    """The number of targets."""
     first_row: int = 0
-    """the place of the first row in the step's batch, which may be cut into several of these"""
+    """The index of the first row in the step's batch, which may be split into several of these."""
 
 
 def text_rows(
@@ -54,9 +54,9 @@ def text_rows(
     pairs: Sequence[str | None],
     sequence_length: int,
 ) -> LabelledRows:
-    """Rows ``[CLS] text [SEP]``, or ``[CLS] text [SEP] pair [SEP]``, cut to ``sequence_length``.
+    """Return rows ``[CLS] text [SEP]`` or ``[CLS] text [SEP] pair [SEP]``, truncated.
 
-    Of a pair the longer text is cut first, as transformers' ``longest_first`` does.
+    The longer text of a pair is truncated first, as transformers' ``longest_first`` does.
     """
     first = tokenizer.encode_batch(texts)
     there = [place for place, pair in enumerate(pairs) if pair is not None]
@@ -75,10 +75,10 @@ def text_rows(
 
 
 def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """How much of each pair fits into ``room`` when the longer one is cut first: (R, 2) -> (R, 2).
+    """Return the lengths of pairs after the longer text was truncated first: (R, 2) -> (R, 2).
 
-    The rule of Hugging Face's tokenizers; two texts that are both too long get half each, and an
-    odd piece goes to the longer one.
+    As in Hugging Face's tokenizers, two texts that are both too long get half of ``room`` each, and
+    an odd piece goes to the longer one.
 
     >>> longest_first(np.array([[3, 4], [9, 2], [9, 8], [8, 8]]), 7).tolist()
     [[3, 4], [5, 2], [4, 3], [3, 4]]
@@ -95,7 +95,7 @@ def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
 
 
 def pack(tokenizer: Tokenizer, segments: Sequence[tuple[Ids, ...]]) -> LabelledRows:
-    """One row for each one or two segments, with [CLS] before them and [SEP] after each."""
+    """Return a row for each one or two segments, with [CLS] before them and [SEP] after each."""
     cls, sep = _special_pieces(tokenizer)
     parts: list[Ids] = []
     lengths = np.empty(len(segments), np.int64)
@@ -120,7 +120,7 @@ def _special_pieces(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
 
 
 def gather(rows: LabelledRows, chosen: NDArray[np.int64], first_row: int = 0) -> LabelledBatch:
-    """The chosen rows and their targets; ``first_row`` is their first one's place in the step."""
+    """Return a batch of the chosen rows; ``first_row`` is the first one's index in the step."""
     packed, pieces = rows.pack(chosen)
     targets, predictions = None, 0
     if rows.targets is not None:

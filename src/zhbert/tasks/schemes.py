@@ -39,17 +39,17 @@ _LETTERS = {
     "BILOU": "BILOU",
 }
 SCHEMES = (*_LETTERS, "IO")
-# What each letter says of a token: it begins an entity, continues it, ends it, or is all of it.
+# The meaning of each letter: the token begins, continues or ends an entity, or is all of it.
 _PLACES = dict(zip("BIMELSWUO", "BIIEESSSO", strict=True))
 _BEFORE = re.compile(r"([BIMELSWU])(?:[-_](.*))?|(O)", re.DOTALL | re.IGNORECASE)
 _AFTER = re.compile(r"(.+)[-_]([BIMELSWU])|(O)", re.DOTALL | re.IGNORECASE)
 
 Entity = tuple[str, int, int]
-"""Type, begin and end, the end not included."""
+"""Type, begin and end (exclusive)."""
 
 
 class SchemeError(ZhbertError):
-    """A label that is not of its scheme."""
+    """An error about a label that does not belong to its scheme."""
 
     def __init__(self, message: str, label: str) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class SchemeError(ZhbertError):
 
 @dataclass(frozen=True)
 class TagScheme:
-    """What each label of a task means; made by `scheme_of`."""
+    """The meaning of each label of a task; `scheme_of` makes it."""
 
     name: str
     places: Mapping[str, tuple[str, str]]
@@ -66,21 +66,21 @@ class TagScheme:
 
     @property
     def outside(self) -> str | None:
-        """The label of tokens in no entity, where there is one."""
+        """The label of tokens outside of entities, or None."""
         return next((label for label, (place, _) in self.places.items() if place == "O"), None)
 
     @property
     def has_ends(self) -> bool:
-        """Whether an entity of several tokens must end with a tag that says so."""
+        """True if the last token of an entity of several tokens has a tag of its own."""
         return any(_PLACES[letter] == "E" for letter in _LETTERS.get(self.name, ""))
 
     @property
     def strict(self) -> bool:
-        """Whether tokens whose tags break the scheme belong to no entity."""
+        """True if tokens whose tags break the scheme belong to no entity."""
         return self.name not in ("BIO", "IO")
 
     def entities(self, tags: Sequence[str]) -> list[Entity]:
-        """The entities of a row of tags, in order.
+        """Return the entities of a sequence of tags, in order.
 
         >>> scheme_of(["O", "B-A", "M-A", "E-A", "S-A"]).entities(["B-A", "E-A", "B-A", "S-A"])
         [('A', 0, 2), ('A', 3, 4)]
@@ -88,9 +88,9 @@ class TagScheme:
         return _entities([self.places[tag] for tag in tags], self.strict, self.has_ends)
 
     def tags(self, length: int, found: Iterable[Entity]) -> list[str]:
-        """The tags of ``length`` tokens, from their entities, which must not overlap.
+        """Return the tags of ``length`` tokens, given their entities, which must not overlap.
 
-        Raises ZhbertError where the task has no label for one.
+        Raises ZhbertError if the task lacks a label for an entity.
 
         >>> scheme_of(["O", "B-A", "I-A"]).tags(4, [("A", 0, 2), ("A", 2, 3)])
         ['B-A', 'I-A', 'B-A', 'O']
@@ -120,7 +120,7 @@ class TagScheme:
         return f"the card has no label {letter}-{kind}, which {self.name} needs here"
 
     def broken(self, tags: Sequence[str]) -> int:
-        """How many tokens have the tag of an entity but, as it breaks the scheme, are in none.
+        """Return the number of tokens that have an entity's tag but are in no valid entity.
 
         >>> scheme_of(["O", "B-A", "M-A", "E-A"]).broken(["B-A", "E-A", "M-A", "O", "B-A"])
         2
@@ -131,9 +131,9 @@ class TagScheme:
 
 
 def scheme_of(labels: Sequence[str], name: str = "") -> TagScheme:
-    """The scheme of a task's labels: the one that is named, or the smallest one that fits them.
+    """Return the named scheme of a task's labels, or the smallest scheme that fits them.
 
-    Raises `SchemeError` for the first label that is not of it.
+    Raises `SchemeError` for the first label that does not belong to the scheme.
 
     >>> scheme_of(["o", "b-per", "i-per"]).name, scheme_of(["B", "M", "E", "S"]).name
     ('BIO', 'BMES')
@@ -168,7 +168,7 @@ scheme = "BIOES"
 
 
 def scheme_name(name: str) -> str | None:
-    """This module's name for a scheme, in whatever order its letters are given; else None.
+    """Return this module's name for a scheme, given its letters in any order; else None.
 
     >>> scheme_name("IOBES"), scheme_name("iob2"), scheme_name("bmeso"), scheme_name("conll")
     ('BIOES', 'BIO', 'BMES', None)
@@ -180,7 +180,7 @@ def scheme_name(name: str) -> str | None:
 
 
 def tags_of_types(types: Sequence[str], name: str = "") -> tuple[str, ...]:
-    """The labels that types of entities need; labels that are tags already stay as they are.
+    """Return the labels for types of entities; labels that are already tags are unchanged.
 
     >>> tags_of_types(["PER", "LOC"]), tags_of_types(["O", "B-PER"])
     (('O', 'B-PER', 'I-PER', 'B-LOC', 'I-LOC'), ('O', 'B-PER'))
@@ -192,7 +192,7 @@ def tags_of_types(types: Sequence[str], name: str = "") -> tuple[str, ...]:
 
 
 def _letters(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Letter and type of the labels that have both; the letter may follow the type in all."""
+    """Return letter and type of the labels that have both, in either order."""
     found = {}
     for label in labels:
         if match := _BEFORE.fullmatch(label):
@@ -210,7 +210,7 @@ def _letters(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _check_complete(scheme: TagScheme) -> None:
-    """Refuse labels of an entity that no tag can end: it would never be found."""
+    """Refuse labels of an entity that no tag can end: it would never be recognised."""
     if not scheme.has_ends:
         return
     for label, (place, kind) in scheme.places.items():
@@ -223,7 +223,7 @@ def _check_complete(scheme: TagScheme) -> None:
 
 @lru_cache
 def scheme_of_model(labels: tuple[str, ...]) -> TagScheme | None:
-    """The scheme of the labels that a model has; None if they do not mark entities.
+    """Return the scheme of a model's labels; None if they do not mark entities.
 
     Labels of no known scheme are read as transformers' token classification pipeline aggregates
     them: ``B-`` begins an entity, and every other label except O continues one of its own name.
@@ -241,7 +241,7 @@ def scheme_of_model(labels: tuple[str, ...]) -> TagScheme | None:
 
 
 def entities(tags: Sequence[str], scheme: TagScheme | None = None) -> list[Entity]:
-    """The entities of a row of tags; without a scheme, as seqeval's default mode reads them.
+    """Return the entities of a sequence of tags; without a scheme, in seqeval's default mode.
 
     Raises `SchemeError` for a text that is not a tag.
 

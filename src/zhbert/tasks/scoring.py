@@ -1,4 +1,4 @@
-"""A card's metrics of predictions: what every verb that prints a score calls."""
+"""The metrics of a card, computed from predictions: shared by all commands that print scores."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def score(
 ) -> Scores:
     """Score predictions, by the ids of their examples, as the card's benchmark does.
 
-    ``null_odds``: of SQuAD 2.0, for `squad20`. Raises `ZhbertError` where there are no examples, an
-    example has no label, or, but for questions, no prediction.
+    ``null_odds`` are for SQuAD 2.0 (`squad20`). Raises `ZhbertError` if there are no examples, or
+    if an example has no label or (except for questions) no prediction.
 
     >>> from zhbert.tasks.examples import TextExample
     >>> examples = [TextExample("0", "好看", label="1"), TextExample("1", "难看", label="0")]
@@ -43,7 +43,7 @@ def score(
 def metrics_of(
     card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> dict[str, float]:
-    """The card's metrics of a model's predictions, and those of parts of the examples."""
+    """Return the card's metrics of predictions, over all and over parts of the examples."""
     values = {one.id: p.value for one, p in zip(examples, predictions, strict=True)}
     scores = score(card, examples, values)
     return {**scores.metrics, **scores.parts}
@@ -52,7 +52,7 @@ def metrics_of(
 def prediction_lines(
     card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> Iterator[dict[str, Any]]:
-    """What a run's predictions.jsonl holds of each example."""
+    """Yield the objects of a run's predictions.jsonl, one per example."""
     kind = KINDS[card.kind]
     each = kind.each(card, examples, [prediction.value for prediction in predictions])
     for place, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
@@ -66,10 +66,10 @@ def prediction_lines(
 
 
 def check_metrics(card: TaskCard, examples: Sequence[Example]) -> None:
-    """Try each metric on what is right, so that a wrong one fails before the training, not after.
+    """Try each metric on the gold values, so that a faulty one fails before the training.
 
     Raises ZhbertError if a metric does not return a function from weights (resamples, examples) to
-    scores (resamples,). A kind that scores in a way of its own is left alone.
+    scores (resamples,). Kinds that override `score` are not checked.
     """
     kind = KINDS[card.kind]
     if type(kind).score is not Kind.score:
@@ -92,7 +92,7 @@ def check_metrics(card: TaskCard, examples: Sequence[Example]) -> None:
 def write_submission(
     card: TaskCard, examples: Sequence[Example], predictions: Sequence[Prediction], stem: Path
 ) -> Path:
-    """Write predictions as they are handed in to ``stem`` with a suffix; return the file."""
+    """Write a submission to ``stem`` with a suffix and return the file."""
     forms = KINDS[card.kind].submissions(card, card.data.labels)
     suffix, writer = next(iter(forms.items()))
     path = stem.with_name(stem.name + suffix)
@@ -107,7 +107,7 @@ def check_submission(
     path: Path,
     remark: Remark,
 ) -> None:
-    """Read a submission for dev back; remark if that gives other predictions or scores."""
+    """Read a submission for dev back; remark if its predictions or scores differ."""
     written = {one.id: found.value for one, found in zip(examples, predictions, strict=True)}
     file = PredictionFile(card, path, examples, Path("dev"), lambda: examples, remark)
     try:
@@ -126,7 +126,7 @@ def _difference(
     written: Mapping[str, Value],
     read: Mapping[str, Value],
 ) -> str:
-    """The first difference between predictions; "" if there is none that changes a score."""
+    """Return the first difference between predictions; "" if none changes a score."""
     for id_ in read:
         if id_ not in written:
             return f"the id {show(id_)}, which no example has"
@@ -135,7 +135,7 @@ def _difference(
             return f"no prediction for the example {show(id_)}"
     if all(_as_list(read[id_]) == _as_list(value) for id_, value in written.items()):
         return ""
-    # CLUENER's lines hold the entities, and not every tag: what differs may score alike.
+    # CLUENER's lines contain entities instead of tags: different tags may have equal scores.
     sides = ([side[one.id] for one in examples] for side in (written, read))
     before, after = (KINDS[card.kind].each(card, examples, side) for side in sides)
     for place, (id_, value) in enumerate(written.items()):
@@ -151,9 +151,9 @@ def _as_list(value: Value) -> Value:
 def report(
     card: TaskCard, examples: Sequence[Example], predictions: Mapping[str, Value]
 ) -> dict[str, Any]:
-    """Scores of each label or type of entity, as plain data; nothing where a kind has no classes.
+    """Return scores of each label or entity type as plain data; empty if there are no classes.
 
-    Takes what `score` took; see `metrics.class_report` for what it holds.
+    The arguments are those of `score`; the contents are described in `metrics.class_report`.
     """
     kind = KINDS[card.kind]
     gold = [example.gold for example in examples]
@@ -170,10 +170,10 @@ def score_files(
     encoding: str | None = None,
     remark: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Score a file of predictions: ``metrics``, ``further``, and what is missing or unknown.
+    """Score a file of predictions; return ``metrics``, ``further``, missing and unknown ids.
 
-    ``remark`` takes a line for people about each thing worth one. Raises `ZhbertError` where a file
-    cannot be read or does not fit the task.
+    ``remark`` is called with a line for people about each irregularity. Raises `ZhbertError` if a
+    file cannot be read or does not fit the task.
     """
     card = with_encoding(load_card(task), encoding)
     kind = KINDS[card.kind]
@@ -203,7 +203,7 @@ def score_files(
 
 
 def _remark_on_gaps(scores: Scores, remark: Callable[[str], None]) -> None:
-    """Say which examples have no prediction, and which predictions no example."""
+    """Remark on examples without a prediction, and on predictions without an example."""
     count = scores.num_examples
     for ids, one, several in (
         (

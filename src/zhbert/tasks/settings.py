@@ -1,4 +1,4 @@
-"""The settings of fine-tuning: the card's, for the model's family, with the user's overrides."""
+"""Fine-tuning settings: those of the card for the model's family, with overrides."""
 
 from __future__ import annotations
 
@@ -21,63 +21,63 @@ from zhbert.schema import (
 from zhbert.tasks.card import TaskCard
 from zhbert.wording import show
 
-# Models with fewer layers than BERT-base, or narrower ones, learn too slowly at its learning rates.
+# Models with fewer or narrower layers than BERT-base learn too slowly at its learning rates.
 BASE_LAYERS, BASE_HIDDEN_SIZE = 12, 768
 SMALL_LEARNING_RATE = 1e-4
 SMALL_EPOCHS = 5
-# Answers of one in a hundred questions of CMRC 2018 are longer than 90 characters, and of one in
-# twenty longer than 60; run_qa's limit, made for English words, would lose one in five.
+# In CMRC 2018, 1 % of the answers are longer than 90 characters and 5 % longer than 60. run_qa's
+# limit, which is made for English words, would lose 20 %.
 MAX_ANSWER_LENGTH = {"zh": 64, "en": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdamWSettings:
-    """AdamW, with a linear rise of the learning rate and a linear fall to zero."""
+    """Settings of AdamW, whose learning rate rises linearly and then falls linearly to zero."""
 
     learning_rate: float = 3e-5
-    """The peak."""
+    """The peak learning rate."""
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = 0.01
-    """Of all parameters except biases and normalisation."""
+    """Weight decay of all parameters except biases and normalisation."""
     epsilon: float = 1e-8
-    """Added to the root of the gradient's mean square. Google's 1e-6 is as large as that root for
-    rarely seen pieces, which then hardly learn: one epoch of LCQMC from random weights gave 51.8 %
-    with it and 69.7 % with 1e-8, which is also transformers' value."""
+    """Added to the square root of the gradient's mean square. With Google's 1e-6, which is as large
+    as that root for rare pieces, these hardly learn: one epoch of LCQMC from random weights gave
+    51.8 %, and 69.7 % with 1e-8, which is also transformers' value."""
     clip_norm: float = 1.0
-    """The gradient is scaled down to at most this norm; 0: never."""
+    """The gradient's largest norm, to which it is scaled down; 0: no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningSettings:
-    """Every key of ``zhbert finetune … key=value``."""
+    """The keys of ``zhbert finetune … key=value``."""
 
     epochs: int = 3
     """Passes over the training examples."""
     sequence_length: int = 128
     """The longest row in pieces, [CLS] and [SEP] included."""
     batch_size: int = 32
-    """Examples in one optimiser step; spans: rows."""
+    """Examples (for spans: rows) in one optimiser step."""
     doc_stride: int = 128
     """Spans: pieces that neighbouring windows of a long text share."""
     max_answer_length: int = 30
     """Spans: the longest answer in pieces."""
     patience: int = 0
-    """Evaluations without a better score after which training ends; 0: it never ends early."""
+    """Evaluations without a better score after which training ends; 0: no early end."""
     evaluate_every: int = 0
-    """Steps between evaluations on dev; 0: an epoch."""
+    """Steps between evaluations on dev; 0: one epoch."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0: one at each evaluation."""
     micro_batch_size: int = 0
-    """At most so many rows are computed at once; 0: as many as memory allows."""
+    """The most rows in one forward pass; 0: as many as memory allows."""
     precision: str = "auto"
     """auto, fp32 or bf16, for training; dev is always predicted in fp32."""
     compile: str = "auto"
-    """auto, yes or no: torch.compile."""
+    """torch.compile: auto, yes or no."""
     threads: int = 0
-    """Of the CPU; 0: PyTorch's choice."""
+    """CPU threads; 0: PyTorch's choice."""
     optimizer: AdamWSettings = field(default_factory=AdamWSettings)
-    """How the weights are changed."""
+    """The settings of the optimiser."""
 
 
 CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "yes", "no")}
@@ -100,14 +100,14 @@ RANGES: dict[str, Range] = {
 }
 
 FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
-"""Keys that may change between a run and its continuation: they do not decide what is learnt."""
+"""Keys that may change when a run is resumed, because they do not affect the result."""
 
 
 def family_of(name: str, num_layers: int, hidden_size: int) -> str:
-    """The family of a model, by which a card chooses its settings: ernie, small or bert.
+    """Return the family of a model, for which a card has settings: ernie, small or bert.
 
     Args:
-        name: the model's own, without the folders that it lies in.
+        name: the model's name without its parent folders.
 
     >>> family_of("ernie-1.0", 12, 768), family_of("tiny", 2, 128), family_of("bernie", 12, 768)
     ('ernie', 'small', 'bert')
@@ -119,11 +119,11 @@ def family_of(name: str, num_layers: int, hidden_size: int) -> str:
 
 
 def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
-    """The card's settings for a family of models.
+    """Return the card's settings for a family of models.
 
     If the card has none for small models, the learning rate is at least 1e-4 and there are at least
-    five epochs. But what a user's own card states is kept: it is meant for the user's own model,
-    whereas the cards that ship repeat what was published for BERT-base.
+    five epochs. Values set in a user's own card are kept, as they are meant for the user's model,
+    whereas the cards in the package repeat values published for BERT-base.
     """
     values = card.settings_for(family)
     epochs, learning_rate = values.epochs, values.learning_rate
@@ -144,7 +144,7 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
 
 
 def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
-    """The points of a grid: every combination of the values that overrides list with commas.
+    """Return every combination of the comma-separated values in the overrides.
 
     If a key is given twice, the last one counts.
 
@@ -165,7 +165,7 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def distinct_points(overrides: Iterable[str]) -> list[tuple[str, ...]]:
-    """The grid's points, checked; of points with equal values, the first.
+    """Return the grid's checked points; of points with equal values, the first.
 
     >>> distinct_points(["optimizer.learning_rate=1e-4,0.0001"])
     [('optimizer.learning_rate=1e-4',)]
@@ -177,7 +177,7 @@ def distinct_points(overrides: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> FineTuningSettings:
-    """``settings`` with ``key=value`` texts applied, checked."""
+    """Return ``settings`` with ``key=value`` texts applied, checked."""
     for override in overrides:
         settings = overridden(settings, override)
     check_settings(settings)
@@ -191,7 +191,7 @@ def check_settings(settings: FineTuningSettings) -> None:
 
 
 def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[str]:
-    """Keys that decide what is learnt and differ, as ``key = theirs, now mine``."""
+    """Return the keys that affect the result and differ, as ``key = theirs, now mine``."""
     before = flatten(theirs)
     return [
         f"{key} = {show(before[key])}, now {show(value)}"

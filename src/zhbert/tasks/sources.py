@@ -20,7 +20,7 @@ from zhbert.wording import name, shortly
 
 
 class Lines:
-    """Lines that can be read as those of a file: all of them, each time it is opened."""
+    """Lines that can be read like a file's, from the beginning each time they are opened."""
 
     def __init__(self, name: str, shown: str, lines: Callable[[], Iterable[bytes]]) -> None:
         self.name, self._shown, self._lines = name, shown, lines
@@ -30,12 +30,12 @@ class Lines:
 
     @contextmanager
     def open(self, mode: Literal["rb"]) -> Iterator[Iterable[bytes]]:
-        """All lines."""
+        """Yield all lines."""
         yield self._lines()
 
 
 class StandardInput(Lines):
-    """A stream that can be read only once, but whose first lines can be looked at before that.
+    """A stream that can be read only once, but whose first lines can be examined before.
 
     >>> stdin = StandardInput(io.BytesIO("一\\n二\\n".encode()))
     >>> head(stdin, 1), [text for _, text in numbered_lines(stdin)]
@@ -48,7 +48,7 @@ class StandardInput(Lines):
         self._stream = stream
 
     def kept(self) -> Iterator[bytes]:
-        """All lines, read only as they are asked for, and kept to be read again."""
+        """Yield all lines, read on demand and kept to be read again."""
         yield from self._seen
         for line in self._stream:
             self._seen.append(line)
@@ -59,16 +59,16 @@ Source = Path | Lines
 
 
 def ahead(source: Source) -> Source:
-    """A view of a source to look ahead in: stdin can then still be read from its beginning."""
+    """Return a view to look ahead in; afterwards stdin can be read from its beginning."""
     if isinstance(source, StandardInput):
         return Lines(source.name, str(source), source.kept)
     return source
 
 
 def in_encoding(source: Source, encoding: str | None) -> Source:
-    """A source converted to UTF-8; None and '' stand for UTF-8, in which nothing is converted.
+    """Return a source converted to UTF-8; unchanged if ``encoding`` is None or ''.
 
-    Other encodings are read as a whole. A byte order mark overrides the encoding that was named.
+    Other encodings are read whole. A byte order mark overrides ``encoding``.
     """
     codec = check_encoding(encoding or None)
     if codec is None:
@@ -87,18 +87,18 @@ def in_encoding(source: Source, encoding: str | None) -> Source:
 
 
 def beginning(source: Source) -> bytes:
-    """The first bytes of a file, or the first line of stdin, which can then be read again."""
+    """Return the first bytes of a file, or the first line of stdin, which stays readable."""
     with ahead(source).open("rb") as file:
         return file.read(HEAD) if isinstance(file, io.BufferedReader) else next(iter(file), b"")
 
 
 def is_parquet(source: Source) -> bool:
-    """Whether a file is a parquet file, which is opened by its path and not read as text."""
+    """Return whether a file is parquet, which is opened by its path, not read as text."""
     return isinstance(source, Path) and beginning(source).startswith(b"PAR1")
 
 
 def as_text(source: Source, encoding: str | None) -> Source:
-    """A source as UTF-8, parquet as it is.
+    """Return a source as UTF-8; parquet is unchanged.
 
     Raises ZhbertError if its first bytes show that it is not text.
     """
@@ -111,17 +111,17 @@ def as_text(source: Source, encoding: str | None) -> Source:
 
 
 def numbered_lines(path: Source, *, ends: bool = False) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends, unless ``ends``; a line feed ends a line, or CR and LF.
+    """Yield numbered lines, without their ends unless ``ends``; LF or CR LF ends a line.
 
-    Chinese text holds U+2028, U+0085 and form feeds, at which str.splitlines would cut. Where a
-    whole file has no line feed, carriage returns alone end its lines, as in files of old Macs.
+    Chinese text contains U+2028, U+0085 and form feeds, at which str.splitlines would cut. If a
+    whole file has no line feed, single carriage returns end its lines, as in old Mac files.
     """
     with path.open("rb") as file:
         yield from _decoded(path, file, ends)
 
 
 def plain_lines(source: Source, remark: Callable[[str], None]) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1; blank ones are left out, and counted."""
+    """Yield the lines that are not blank with their numbers, from 1; blank ones are counted."""
     blank = 0
     for number, line in numbered_lines(source):
         if line.strip():
@@ -133,13 +133,13 @@ def plain_lines(source: Source, remark: Callable[[str], None]) -> Iterator[tuple
 
 
 def head(path: Source, count: int) -> list[str]:
-    """The first lines that are not blank; stdin can be read from its beginning after that."""
+    """Return the first lines that are not blank; stdin stays readable from its beginning."""
     lines = (text for _, text in numbered_lines(ahead(path)) if text.strip())
     return list(islice(lines, count))
 
 
 def first_line(path: Source) -> str:
-    """The first line that is not blank, without the space around it; '' where there is none."""
+    """Return the first line that is not blank, stripped; '' if there is none."""
     return next(iter(head(path, 1)), "").strip()
 
 
@@ -165,18 +165,18 @@ def _decoded(path: Source, lines: Iterable[bytes], ends: bool) -> Iterator[tuple
 
 
 def whole_text(path: Source) -> str:
-    """The whole text of a source."""
+    """Return the whole text of a source."""
     return "".join(line for _, line in numbered_lines(path, ends=True))
 
 
 def holds_json(path: Source) -> bool:
-    """Whether a file is JSON: objects, or a list of them."""
+    """Return whether a file contains JSON: objects, or a list of them."""
     first = first_line(path)
     return re.fullmatch(r"\[\s*(\{.*)?|\{", first) is not None or _object(first) is not None
 
 
 def first_object(path: Source) -> dict[str, Any] | None:
-    """The JSON object that the first line holds, where it holds one."""
+    """Return the JSON object in the first line, or None."""
     return _object(first_line(path))
 
 
@@ -189,7 +189,7 @@ def _object(text: str) -> dict[str, Any] | None:
 
 
 def first_record(path: Source) -> dict[Any, Any] | None:
-    """The object that the first line holds, or the first of a list of objects."""
+    """Return the object in the first line, or the first of a list of objects."""
     try:
         return next(json_records(ahead(path)))[1] if holds_json(path) else None
     except ZhbertError:
@@ -197,9 +197,9 @@ def first_record(path: Source) -> dict[Any, Any] | None:
 
 
 def json_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
-    """The objects of JSON lines, or of a list of objects, each with its line's number from 1.
+    """Yield the objects of JSON lines, or of a list of objects, with their lines' numbers from 1.
 
-    JSON lines are read one by one; a list, or an object that holds one, is read as a whole.
+    JSON lines are read one by one; a list, or an object that contains one, is read whole.
     """
     first = first_line(path)
     if first.startswith("[") or first == "{":
@@ -221,7 +221,7 @@ def _listed_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
     text = whole_text(path)
     table = parse_json(text, path, hint="; write one object a line, or a list of objects")
     if isinstance(table, Mapping):
-        # {"data": [{...}, ...]}: of its values exactly one is a list of objects.
+        # {"data": [{...}, ...]}: exactly one of the values is a list of objects.
         lists = [one for one in table.values() if isinstance(one, list) and _are_objects(one)]
         if len(lists) != 1:
             raise ZhbertError(f"{path}: an object alone; write an object a line, or a list of them")
@@ -229,7 +229,7 @@ def _listed_records(path: Source) -> Iterator[tuple[int, dict[str | int, Any]]]:
         return
     if not _are_objects(table):
         raise ZhbertError(f"{path}: not a list of objects; write one object a line, or such a list")
-    # Scan the text a second time to find the line of each record.
+    # A second scan of the text finds the line of each record.
     decoder, at, line = json.JSONDecoder(), text.index("[") + 1, 1
     counted_to = 0
     for record in table:
@@ -249,12 +249,12 @@ def _are_objects(values: list[Any]) -> bool:
 
 
 def first_of(record: Mapping[Any, Any], names: Sequence[str]) -> Any:
-    """What stands under the first of the names that is there and not null; else None."""
+    """Return the value of the first of the names that is present and not null, or None."""
     return next((record[name] for name in names if record.get(name) is not None), None)
 
 
 def scalar(value: Any, where: str) -> str:
-    """A text, or a number as a text; 1.0 is 1.
+    """Return a text, or a number as a text; 1.0 becomes 1.
 
     >>> scalar("a", "x"), scalar(1, "x"), scalar(1.0, "x"), scalar(0.5, "x")
     ('a', '1', '1', '0.5')
@@ -269,7 +269,7 @@ def scalar(value: Any, where: str) -> str:
 
 
 def check_new(identity: str, seen: set[str], where: str) -> None:
-    """Refuse an id that was there already; ``seen`` holds those, and takes this one."""
+    """Refuse an id that is in ``seen``, and add it there."""
     if identity in seen:
         raise ZhbertError(f"{where}: the id '{name(identity)}' stands there twice")
     seen.add(identity)

@@ -1,8 +1,8 @@
-"""Reading comprehension scored as the benchmarks score it: CMRC 2018 (DRCD too), CJRC, SQuAD.
+"""The official scores of reading comprehension: CMRC 2018 (also for DRCD), CJRC and SQuAD.
 
 Every scorer takes the gold answers and the prediction of each question, by the questions' ids. A
-question without a prediction counts 0; a prediction without a question is left out. The rules of
-the official scripts differ:
+question without a prediction counts 0; a prediction without a question is ignored. The rules of the
+official scripts differ:
 
 ========= ======================== ===========================================================
 scorer    before comparing         F1
@@ -43,18 +43,18 @@ class SpanScores:
 
     ids: tuple[str, ...]
     per_question_em: Floats
-    """0 to 100 each, in the order of `ids`: (questions,)."""
+    """The exact match of each question, 0 to 100, in the order of `ids`: (questions,)."""
     per_question_f1: Floats
     missing: tuple[str, ...] = ()
-    """Questions without a prediction: they count 0."""
+    """The ids of questions without a prediction, which count 0."""
     unknown: tuple[str, ...] = ()
-    """Predictions whose ids belong to no question: they are left out."""
+    """The ids of predictions without a question, which are ignored."""
     further: Mapping[str, float] = field(default_factory=dict)
-    """What else the scorer prints, by its own names."""
+    """Other figures that the scorer prints, by its own names."""
 
     @property
     def em(self) -> float:
-        """Exact matches: the mean over all questions."""
+        """Exact match: the mean over all questions."""
         return float(self.per_question_em.mean())
 
     @property
@@ -64,7 +64,7 @@ class SpanScores:
 
 
 Gold = Mapping[str, Sequence[str]]
-"""A question's id -> its answers. No answers, or an empty one, where there is no answer."""
+"""A question's id -> its answers. A question without an answer has no answers or an empty one."""
 
 
 def _each(
@@ -72,7 +72,7 @@ def _each(
     predictions: Mapping[str, str],
     one: Callable[[Sequence[str], str], tuple[float, float]],
 ) -> Floats:
-    """Exact match and F1 of every question, in [0, 1], by ``one(answers, prediction)``: (n, 2)."""
+    """Return exact match and F1 of every question, in [0, 1]: (n, 2)."""
     if not gold:
         raise ZhbertError("no questions to score")
     scores = np.zeros((len(gold), 2))
@@ -104,13 +104,13 @@ _HAN_OR_REST = re.compile("[\u4e00-\u9fa5]|[^\u4e00-\u9fa5]+")
 
 
 def cmrc2018(gold: Gold, predictions: Mapping[str, str]) -> SpanScores:
-    """Score as CMRC 2018 does; ``further`` holds the ``average`` of exact match and F1.
+    """Score as CMRC 2018 does; ``further`` has the ``average`` of exact match and F1.
 
     The official scorer splits text that is not Chinese with NLTK's ``word_tokenize``, which splits
     sentences first. That step needs a data file to be downloaded and is left out here: if an answer
     has several English sentences, every full stop but the last stays part of its word.
 
-    Raises `ZhbertError` where there are no questions, a question has no answer, or NLTK is missing.
+    Raises `ZhbertError` if there are no questions, a question has no answer, or NLTK is missing.
 
     >>> scores = cmrc2018({"1": ["《音乐全书》"], "2": ["8世纪"]}, {"1": "音乐全书", "2": "世纪时"})
     >>> scores.em, scores.f1
@@ -156,7 +156,7 @@ def _words(text: str) -> tuple[str, ...]:
 @cache
 def _word_tokenizer() -> Callable[[str], list[str]]:
     try:
-        # This import takes a second; it is needed only for answers that are not all Chinese.
+        # This import takes a second and is needed only for answers that are not entirely Chinese.
         from nltk.tokenize import NLTKWordTokenizer
     except ImportError:
         raise ZhbertError(
@@ -174,9 +174,9 @@ def cjrc(
 ) -> SpanScores:
     """Score as CJRC does. YES and NO are compared as texts; no answer is the empty string.
 
-    If a question has several answers, each is left out once, the best score over the others is
-    taken, and the mean of these is the question's score. A person who is measured against the other
-    annotators is scored in the same way.
+    If a question has several answers, each is left out once and the best score over the others is
+    taken; the question's score is the mean of these. The scores of human annotators are computed in
+    the same way, against the other annotators.
 
     ``domains`` (a question's id -> ``civil`` or ``criminal``) adds ``civil_em``, ``civil_f1``, …
     and ``average`` to ``further``.
@@ -203,7 +203,7 @@ def _cjrc_question(answers: Sequence[str], prediction: str) -> tuple[float, floa
     scores = []
     for answer in map(_cjrc_text, answers or [""]):
         same = (Counter(answer) & letters).total()
-        # An empty prediction for an empty answer is right.
+        # An empty prediction is right for an empty answer.
         f1 = _f1(same, len(text), len(answer)) if answer or text else 1.0
         scores.append((float(answer == text), f1))
     if len(scores) == 1:
@@ -212,12 +212,12 @@ def _cjrc_question(answers: Sequence[str], prediction: str) -> tuple[float, floa
 
 
 def _leave_one_out(scores: Sequence[float]) -> float:
-    """The mean, over the scores that are left out in turn, of the best of the others.
+    """Return the mean, over each score left out in turn, of the best of the others.
 
     >>> _leave_one_out([1.0, 0.5, 0.5])
     0.8333333333333334
     """
-    # The best of the others is the best of all, except when that is the one left out.
+    # The best of the others is the best of all, unless that one is left out.
     second, best = sorted(scores)[-2:]
     return (best * (len(scores) - 1) + second) / len(scores)
 
@@ -235,7 +235,7 @@ _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 def squad11(gold: Gold, predictions: Mapping[str, str]) -> SpanScores:
     """Score as SQuAD 1.1 does.
 
-    Raises `ZhbertError` where there are no questions or a question has no answer.
+    Raises `ZhbertError` if there are no questions or a question has no answer.
 
     >>> scores = squad11({"1": ["the Broncos", "Denver Broncos"]}, {"1": "Broncos!"})
     >>> scores.em, scores.f1
@@ -258,17 +258,17 @@ def squad20(
     null_odds: Mapping[str, float] | None = None,
     threshold: float = 1.0,
 ) -> SpanScores:
-    """Score as SQuAD 2.0 does: the right prediction is empty where there is no answer.
+    """Score as SQuAD 2.0 does: the right prediction is empty if there is no answer.
 
-    ``null_odds`` says for each question how sure the model is that it has no answer: above
-    ``threshold``, the prediction counts as empty. ``further`` holds the scores of the questions
-    with an answer (``HasAns_exact``, ``HasAns_f1``, ``HasAns_total``) and of those without
-    (``NoAns_…``). With ``null_odds`` it also holds the best scores over all thresholds
-    (``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh``), as the official script
-    finds them: it also cuts between questions of equal odds, so that the best score may be one that
-    no threshold reaches.
+    ``null_odds`` has a number for each question, higher if no answer is likelier: above
+    ``threshold``, the prediction counts as empty. ``further`` has the scores of the questions with
+    an answer (``HasAns_exact``, ``HasAns_f1``, ``HasAns_total``) and of those without
+    (``NoAns_…``). With ``null_odds`` it also has the best scores over all thresholds
+    (``best_exact``, ``best_exact_thresh``, ``best_f1``, ``best_f1_thresh``). As in the official
+    script, the search also separates questions with equal odds, so that the best score may be one
+    that no threshold reaches.
 
-    Raises `ZhbertError` where there are no questions, or one that was answered has no odds.
+    Raises `ZhbertError` if there are no questions, or one that was answered has no odds.
 
     >>> scores = squad20({"1": ["Paris"], "2": []}, {"1": "in Paris", "2": "Rome"})
     >>> scores.em, round(scores.f1, 2), scores.further["NoAns_exact"]
@@ -296,7 +296,7 @@ def squad20(
 
 def _squad20_question(answers: Sequence[str], prediction: str) -> tuple[float, float]:
     words = _squad_words(prediction)
-    # Answers without a word do not count; if there are no others, the right prediction is empty.
+    # Answers without a word are ignored; if there are no others, the right prediction is empty.
     theirs = [answer for answer in map(_squad_words, answers) if answer] or [[]]
     best = max(_bag_f1(words, answer) if words and answer else float(words == answer)
                for answer in theirs)  # fmt: skip
@@ -306,7 +306,7 @@ def _squad20_question(answers: Sequence[str], prediction: str) -> tuple[float, f
 def _best_scores(
     gold: Gold, predictions: Mapping[str, str], each: Floats, null_odds: Mapping[str, float]
 ) -> dict[str, float]:
-    """The best exact match and F1 over all thresholds, and these thresholds."""
+    """Return the best exact match and F1 over all thresholds, with these thresholds."""
     answered = {id_: row for row, id_ in enumerate(gold) if id_ in predictions}
     for id_ in answered:
         if id_ not in null_odds:
@@ -314,7 +314,7 @@ def _best_scores(
     all_empty = float(sum(not gold[id_] for id_ in answered))
     best = {}
     for column, name in enumerate(("exact", "f1")):
-        # What answering a question adds to the score of leaving it empty.
+        # The gain in score from answering a question instead of leaving it empty.
         gains = {
             id_: each[row, column] if gold[id_] else -bool(predictions[id_])
             for id_, row in answered.items()
@@ -328,10 +328,10 @@ def _best_scores(
 def _best_threshold(
     all_empty: float, gains: Mapping[str, float], odds: Mapping[str, float]
 ) -> tuple[float, float]:
-    """The best sum and its threshold: first all are empty, then they are answered one by one.
+    """Return the best sum and its threshold.
 
-    Questions with the lowest odds are answered first; equal odds keep the order of ``odds``, as in
-    the official script.
+    At first all predictions are empty; then they are restored one by one, from the lowest odds.
+    Equal odds keep the order of ``odds``, as in the official script.
     """
     total, best, threshold = all_empty, all_empty, 0.0
     for id_ in sorted(odds, key=lambda one: odds[one]):
@@ -349,7 +349,7 @@ def _bag_f1(ours: list[str], theirs: list[str]) -> float:
     return _f1((Counter(ours) & Counter(theirs)).total(), len(ours), len(theirs))
 
 
-# -- all of them ---------------------------------------------------------------------------------
+# -- all scorers -----------------------------------------------------------------------------------
 
 
 def _answers_are_there(id_: str, answers: Sequence[str]) -> None:
@@ -365,4 +365,4 @@ SCORERS: Mapping[str, Callable[..., SpanScores]] = {
 }
 """A card's ``scorer`` -> the function of (gold, predictions, …)."""
 SCORERS_OF_NO_ANSWER = ("cjrc", "squad2.0")
-"""Those that have a score for a question without an answer."""
+"""The scorers that support questions without an answer."""

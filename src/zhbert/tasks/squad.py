@@ -1,8 +1,8 @@
-"""Questions of SQuAD's JSON, of its relatives, and of rows with one question each.
+"""Questions in the JSON of SQuAD and related formats, or in rows with one question each.
 
-Read are the files of SQuAD, CMRC 2018 (its first form, too), DRCD and CJRC, in which articles hold
-paragraphs and these questions; and what the datasets library keeps of them and ``to_json`` writes:
-an object with id, context, question and answers a line, or a list of such.
+The files of SQuAD, CMRC 2018 (also its first form), DRCD and CJRC contain articles, paragraphs and
+questions. Files that the datasets library makes of them with ``to_json`` contain an object with id,
+context, question and answers per line, or a list of such objects.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _TRUE = (True, "true", "True", "TRUE", "1")
 
 @dataclass(frozen=True)
 class SquadQuestion:
-    """A question as its file has it."""
+    """A question as it was read from a file."""
 
     id: str
     text: str
     context: str
     answers: list[tuple[str, int]] | None
-    """Texts, and where the file says that they begin (-1: it does not say); None: not given."""
+    """Each answer with its begin in the file (-1: not given); None: the file has no answers."""
     domain: str | None
     marked_impossible: bool
-    """Whether its file says that it has no answer, beside what it says of answers."""
+    """True if the file marks the question as having no answer, besides its list of answers."""
     where: str
     """File and question, for errors."""
 
 
 def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]:
-    """One question after the other; without their answers where not ``labelled``.
+    """Yield the questions of a file, without answers unless ``labelled``.
 
-    JSON lines are read one after the other, all else is read whole.
+    JSON lines are read one at a time; other files are read whole.
     """
     number = 0
     for where, table in _tables(path):
@@ -58,7 +58,7 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
             if given is None and question is not table:
                 given = _first({k: v for k, v in question.items() if v is not None}, _ID,
                                f"{at}: a question")  # fmt: skip
-            # Rows of one question each may go without an id: their numbers do.
+            # Rows with one question each may lack ids: their numbers are used.
             identity = str(number) if given is None else scalar(given, f"{at}: a question's id")
             number += 1
             at = f"{at}: question '{name(identity)}'"
@@ -74,7 +74,7 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
 
 
 def _tables(path: Source) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Articles, paragraphs or questions, with the file and, of JSON lines, the line."""
+    """Yield articles, paragraphs or questions, with the file and, for JSON lines, the line."""
     record = first_object(path)
     rows = path.name.lower().endswith(".jsonl") or len(head(path, 2)) > 1
     if record is not None and "data" not in record and (rows or _holds_questions(record)):
@@ -105,12 +105,12 @@ def _holds_questions(table: Mapping[Any, Any]) -> bool:
 def _questions(
     article: Mapping[Any, Any], where: str
 ) -> Iterator[tuple[str | None, Any, Mapping[Any, Any], str]]:
-    """Domain, text, question and where it stands, of an article, a paragraph or a question."""
+    """Yield domain, context, question and its place, for an article, a paragraph or a question."""
     domain = article.get("domain")
     if not {"paragraphs", "qas"} & article.keys() and _holds_questions(article):
         yield domain, _first(article, _CONTEXT, where), article, where
         return
-    # CMRC 2018's first form has no paragraphs: an article is one.
+    # CMRC 2018's first form has no paragraphs: an article is used as one.
     paragraphs = article.get("paragraphs", [article])
     if not isinstance(paragraphs, list):
         raise ZhbertError(f"{where}: {_title(article)}: paragraphs must be a list")
@@ -143,13 +143,13 @@ def _first(table: Mapping[Any, Any], names: tuple[str, ...], where: str) -> Any:
 
 
 def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
-    """Texts and beginnings: of SQuAD's list, of one answer alone, or of columns of both.
+    """Return answers and begins from SQuAD's list, a single answer, or columns of both.
 
     >>> _answers({"text": ["甲", "乙"], "answer_start": [0, 5]}, "x"), _answers("甲", "x")
     ([('甲', 0), ('乙', 5)], [('甲', -1)])
     """
     if isinstance(answers, Mapping) and isinstance(texts := answers.get("text"), list):
-        # As the datasets library spells it.
+        # The datasets library stores two columns.
         starts = answers.get("answer_start")
         if not isinstance(starts, list):
             starts = [starts] * len(texts) if len(texts) < 2 else [starts]
@@ -163,7 +163,7 @@ def _answers(answers: Any, where: str) -> list[tuple[str, int]]:
 
 
 def _answer(answer: Any, where: str) -> tuple[str, int]:
-    """An answer's text and where the file says it begins; -1: it does not say."""
+    """Return an answer's text and its begin in the file; -1 if there is none."""
     start = None
     if isinstance(answer, Mapping):
         if "text" not in answer:
@@ -177,15 +177,15 @@ def _answer(answer: Any, where: str) -> tuple[str, int]:
 
 
 def _start(value: Any, where: str) -> int:
-    """Where an answer begins, however its file spells the number.
+    """Return where an answer begins, in any spelling of the number.
 
     >>> [_start(value, "x") for value in (25, "25", 25.0, "25.0", [25], None, -1, "", [])]
     [25, 25, 25, 25, 25, -1, -1, -1, -1]
     """
     if isinstance(value, list):
-        # Of one text at several places the first is as good as any.
+        # If one text occurs at several places, the first is as good as any.
         value = value[0] if value else None
-    # pandas writes NaN for what is missing.
+    # pandas writes NaN for missing values.
     if value is None or value == "" or value != value:
         return -1
     number = whole_number(value)

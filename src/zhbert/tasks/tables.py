@@ -1,4 +1,4 @@
-"""Tables of texts: TSV, CSV, JSON lines and parquet, a row an example."""
+"""Tables of texts in TSV, CSV, JSON lines or parquet, with one row per example."""
 
 from __future__ import annotations
 
@@ -26,70 +26,71 @@ from zhbert.tasks.sources import (
 from zhbert.wording import listed, shortly, show
 
 Record = Mapping[str | int, Any]
-"""A row: what stands in each column, by the column's name and, where asked for, its number."""
+"""A row: the value of each column, by the column's name and, if asked for, its number."""
 
 DELIMITERS = {"tsv": "\t", "csv": ","}
 LOOKED_AT = 50
-"""So many lines, the most, are looked at to see how a file is written."""
+"""The most lines that are examined to find out a file's form."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableData(Data):
-    """Which columns hold the texts and what is to be predicted."""
+    """The keys of [data] for tables: the columns of texts and gold values."""
 
     text: Column = ()
-    """The column of the text, or of the first text of a pair; bio: of the character, from 0."""
+    """The column of the text or of a pair's first text; for bio, of the character, from 0."""
     text_pair: Column = ()
     """The column of a pair's second text; unset: single texts."""
     label: Column = ()
-    """The column of the label or, to regress, of the number; bio: of the tag, from 0. Of several
-    labels: of their list, or of a text with ``label_delimiter`` between them; unset: each label has
-    a column, 0 or 1."""
+    """The column of the label, of the number (regression) or of the tag (bio). For several labels:
+    the column of their list or of one text, separated by ``label_delimiter``; unset: each label has
+    a column of 0 and 1."""
     id: Column = ()
     """The column of the example's id; unset: the row's number, from 0."""
     header: bool = True
-    """tsv and csv: the first line holds the columns' names."""
+    """For tsv and csv: the first line contains the columns' names."""
     quoting: bool | None = None
-    """Quotes hold a field together; unset: in csv they do, in tsv they are text."""
+    """Fields may be quoted; unset: true for csv, while quotes in tsv are text."""
     where: dict[str, str] = field(default_factory=dict)
-    """Only rows with this value in that column; a file without the column is read whole."""
+    """Only rows with this value in that column are read; a file without the column is read
+    whole."""
     split_column: str = ""
-    """Where one file holds all splits: only rows with the split's name in this column."""
+    """The column with each row's split, if one file contains all splits."""
     skip_broken_rows: bool = False
-    """Rows with too many or too few columns are left out, and counted; unset: an error."""
+    """Rows with too many or too few columns are left out and counted; unset: an error."""
 
     @property
     def drop_labels(self) -> tuple[str, ...]:
-        """Rows with these labels are left out."""
+        """The labels whose rows are left out."""
         return ()
 
     @property
     def label_columns(self) -> Sequence[str | int]:
-        """The names of the columns that hold what is to be predicted."""
+        """The possible names of the columns of the gold value."""
         return self.label
 
     @property
     def quoted(self) -> bool:
-        """Whether quotes hold the fields of a row together."""
+        """True if fields may be quoted."""
         return self.format == "csv" if self.quoting is None else self.quoting
 
     @property
     def pairs(self) -> bool:
-        """Whether an example is a pair of texts."""
+        """True if an example is a pair of texts."""
         return bool(self.text_pair)
 
     @property
     def without_names(self) -> bool:
-        """Whether the columns have numbers alone."""
+        """True if columns have numbers instead of names."""
         return self.format in DELIMITERS and not self.header
 
     def must_have(self, key: str, where: str) -> None:
-        """Refuse a card without a column that it must name."""
+        """Refuse a card without a required column."""
         if not getattr(self, key):
             raise ZhbertError(f"{where}: data: '{key}' is missing: the column of the {key}")
 
     def check(self, where: str) -> None:
-        """Each column is a name or, in a table without a header, a number."""
+        """Require that each column is a name or, in a table without a header, a number."""
         super().check(where)
         self.must_have("text", where)
         for key in ("where", "split_column"):
@@ -113,7 +114,7 @@ class TableData(Data):
 
 
 def columns_in_words(data: Data, *keys: str) -> str:
-    """Which columns a card names: ``text sentence or text, label 1``."""
+    """Return the columns that a card names: ``text sentence or text, label 1``."""
     columns = {key: getattr(data, key) for key in keys}
     return ", ".join(
         f"{key} {' or '.join(map(str, column))}" for key, column in columns.items() if column
@@ -124,9 +125,9 @@ def columns_in_words(data: Data, *keys: str) -> str:
 
 
 def records(source: Source, data: TableData, counts: Counter[str]) -> Iterator[tuple[str, Record]]:
-    """The rows that the card means, each with where it stands, for errors: ``dev.tsv:7``.
+    """Yield the rows of the card's split, each with its place for errors: ``dev.tsv:7``.
 
-    The format is told by the file itself (`form_of`). ``counts`` takes what is left out.
+    The file itself determines the format (`form_of`). ``counts`` counts what is left out.
     """
     form = form_of(source, data)
     data = dataclasses.replace(data, format=form)
@@ -137,19 +138,19 @@ def records(source: Source, data: TableData, counts: Counter[str]) -> Iterator[t
 
 
 def form_of(path: Source, data: TableData) -> str:
-    """The format of a table, by its first bytes and its first row, whatever the card calls it."""
+    """Return a table's format, determined from its beginning, whatever the card says."""
     if is_parquet(path):
         return "parquet"
     if holds_json(path):
         return "jsonl"
     fitting = {form: _fits(path, data, form) for form in DELIMITERS}
-    # Of two that fit alike, what the card says.
+    # If two formats fit equally well, the card's is used.
     best = max(DELIMITERS, key=lambda form: (*fitting[form], form == data.format))
     return best if fitting[best][0] else data.format
 
 
 def _fits(path: Source, data: TableData, form: str) -> tuple[bool, bool]:
-    """Whether the first row has the columns of the texts, and of the label, cut as a format is."""
+    """Return whether the first row in this format has the columns of texts, and of the label."""
     row = look_at_row(path, dataclasses.replace(data, format=form))
     there = dict.fromkeys([*(row if data.header else ()), *range(len(row))])
     texts = all(not column or has(there, column) for column in (data.text, data.text_pair))
@@ -157,23 +158,23 @@ def _fits(path: Source, data: TableData, form: str) -> tuple[bool, bool]:
 
 
 def look_at_row(path: Source, data: TableData, number: int = 0) -> list[str]:
-    """A table's row, from 0, as its reader cuts it; nothing where there is none.
+    """Return a table's row, counted from 0; empty if there is none.
 
-    A field in quotes may go on in the next lines; `LOOKED_AT` lines are looked at.
+    A quoted field may span several lines; at most `LOOKED_AT` lines are read.
     """
     try:
         rows = cut_rows(ahead(path), data.format, quoted=data.quoted, most=LOOKED_AT)
         return next(islice(rows, number, None), (0, []))[1]
-    except ZhbertError:  # quotes that do not pair up
+    except ZhbertError:  # unbalanced quotes
         return []
 
 
 def cut_rows(
     path: Source, form: str, *, quoted: bool, most: int | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows of TSV or CSV, each with the number of its first line; of ``most`` lines at most.
+    """Yield the rows of TSV or CSV, at most ``most`` lines, with their first line's numbers.
 
-    Raises ZhbertError where quotes do not pair up.
+    Raises ZhbertError if quotes are unbalanced.
     """
     delimiter = DELIMITERS[form]
     lines = islice(numbered_lines(path, ends=quoted), most)
@@ -253,7 +254,7 @@ READERS: dict[str, Callable[[Source, TableData, Counter[str]], Iterator[tuple[in
 
 
 def _check_columns(path: Source, names: Sequence[str], data: TableData) -> None:
-    """The texts' columns must be there; the label's is looked for row by row."""
+    """Require the columns of the texts; that of the label is looked for row by row."""
     record = dict.fromkeys([*names, *range(len(names))])
     for column in (data.text, data.text_pair):
         if column and not has(record, column):
@@ -270,12 +271,12 @@ def _check_columns(path: Source, names: Sequence[str], data: TableData) -> None:
 
 
 def has(record: Record, column: Column) -> bool:
-    """Whether one of a column's possible names is there."""
+    """Return whether a record has one of a column's possible names."""
     return any(name in record for name in column)
 
 
 def cell(record: Record, column: Column, where: str) -> tuple[str | int, Any]:
-    """The first of a column's possible names that is there, and what stands there."""
+    """Return the first of a column's possible names that the record has, and its value."""
     for name in column:
         if name in record:
             return name, record[name]
@@ -283,7 +284,7 @@ def cell(record: Record, column: Column, where: str) -> tuple[str | int, Any]:
 
 
 def text_in(record: Record, column: Column, where: str, *, null: bool = False) -> str:
-    """A text, or a number as it is spelled; with ``null``, what is null is ''."""
+    """Return a text, or a number as it is spelled; with ``null``, '' for null."""
     name, value = cell(record, column, where)
     if isinstance(value, str):
         return value
@@ -295,7 +296,7 @@ def text_in(record: Record, column: Column, where: str, *, null: bool = False) -
 
 
 def joined_in(record: Record, column: Column, where: str) -> str:
-    """A text; of a list of texts, such as keywords, all with spaces between them."""
+    """Return a text; items of a list, such as keywords, are joined with spaces."""
     _, value = cell(record, column, where)
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return " ".join(value)
@@ -306,7 +307,7 @@ _MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "tru
 
 
 def mark_in(record: Record, column: Column, where: str) -> bool:
-    """Whether 1 stands there, and not 0."""
+    """Return True for 1 and False for 0."""
     name, value = cell(record, column, where)
     mark = _MARKS.get(spelled(value).strip().lower())
     if mark is None:
@@ -315,13 +316,13 @@ def mark_in(record: Record, column: Column, where: str) -> bool:
 
 
 def spelled(value: Any) -> str:
-    """A value as JSON spells it, a text as it is.
+    """Return a value as JSON spells it; a text is unchanged.
 
     >>> spelled("a"), spelled(True), spelled(0.5), spelled(Decimal("1.50"))
     ('a', 'true', '0.5', '1.5')
     """
     if isinstance(value, Decimal):
-        # Parquet's; its zeros are of its column.
+        # In parquet, the column's type decides the number of trailing zeros.
         return format(value.normalize(), "f")
     return value if isinstance(value, str) else json.dumps(value, default=str)
 

@@ -1,6 +1,7 @@
-"""Sentences with tags: a token a line, a sentence a line (``李/B-PER 白/I-PER``), or spans in JSON.
+"""Sentences with tags: one token per line, one sentence per line, or spans in JSON.
 
-What a file holds is told by its first line, whatever the card calls its format.
+The sentence form is ``李/B-PER 白/I-PER``. The first line determines the form, whatever the card
+says.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from zhbert.tasks.sources import (
 )
 from zhbert.wording import show
 
-# A token and its tag in one, as in 李/B-PER.
+# A token and its tag joined, as in 李/B-PER.
 _JOINED = re.compile(r"(.+)/([^/ \t]+)", re.DOTALL)
 COLUMNS_APART = re.compile("[ \t]+")
-"""Not str.split(): U+3000 and its like are tokens, not space between columns."""
+"""Not str.split(): U+3000 and similar spaces are tokens, not separators."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """Tokens, and their tags where all are the card's."""
+    """Tokens, with their tags if all of them are the card's."""
 
     id: str | None
     tokens: tuple[str, ...]
@@ -43,7 +44,7 @@ class Sentence:
 def sentences(
     card: TaskCard, path: Source, counts: Counter[str], *, labelled: bool = True
 ) -> Iterator[Sentence]:
-    """One sentence after the other; where not ``labelled`` tags may be absent, or others.
+    """Yield the sentences of a file; unless ``labelled``, tags may be missing or unknown.
 
     Raises ZhbertError with file and line for a tag that is not in the card, and so on.
     """
@@ -61,9 +62,9 @@ def sentences(
 
 
 def token_and_tag(text: str, where: str, card: TaskCard) -> tuple[str, str]:
-    """A line's token and tag, between them spaces or a tab; without a tag: ''.
+    """Return a line's token and tag, separated by spaces or a tab; without a tag: ''.
 
-    A card's ``text`` and ``label`` choose among several columns, by their numbers.
+    The card's ``text`` and ``label`` choose among several columns, by number.
     """
     text = text.rstrip(" \t")
     if card.data.label:
@@ -77,7 +78,7 @@ def token_and_tag(text: str, where: str, card: TaskCard) -> tuple[str, str]:
     cut = max(text.rfind(" "), text.rfind("\t"))
     if cut < 0:
         return text, ""
-    # Nothing but space before the tag: the token is a space.
+    # Only space precedes the tag: the token is a space.
     token = text[:cut].strip(" \t") or " "
     if len(token) > 1 and (" " in token or "\t" in token):
         raise ZhbertError(
@@ -100,25 +101,25 @@ def _of_lines(
 
 
 def sentence_lines(path: Source, counts: Counter[str]) -> Iterator[list[tuple[int, str]]]:
-    """The numbered lines of each sentence; between sentences blank lines stand."""
+    """Yield the numbered lines of each sentence; blank lines separate sentences."""
     found: list[tuple[int, str]] = []
     for line, text in numbered_lines(path):
         if text.startswith("-DOCSTART-"):
             counts["-DOCSTART- lines, of no sentence"] += 1
-        # Not every white space: the ideographic one is a character that may have a tag.
+        # Other white space is no separator: an ideographic space is a token that may have a tag.
         elif text.strip(" \t"):
             found.append((line, text))
             continue
         if found:
             yield found
             found = []
-    # The end of the file ends a sentence, too.
+    # The end of the file also ends a sentence.
     if found:
         yield found
 
 
 def is_joined(card: TaskCard, path: Source) -> bool:
-    """Whether each token of the first line has one of the card's tags after a stroke."""
+    """Return whether each token of the first line ends with a slash and a tag of the card."""
     fields = first_line(path).split()
     matches = [_JOINED.fullmatch(field) for field in fields]
     return bool(fields) and all(m is not None and m[2] in card.data.labels for m in matches)
@@ -159,7 +160,7 @@ def _known(token: str, tag: str, card: TaskCard, where: str, labelled: bool) -> 
 
 
 def without_place(token: str, card: TaskCard) -> str:
-    """A token without its place in its word, where the card's files have such (``科0``)."""
+    """Return a token without its index in its word, if the files have one (``科0``)."""
     return token[0] if card.data.drop_word_places and token[1:].isdigit() else token
 
 

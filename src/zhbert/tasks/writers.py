@@ -21,16 +21,16 @@ _LINE_END = re.compile(r"[\r\n]")
 
 @dataclass(frozen=True)
 class PredictionWriter:
-    """One form: its lines, and what stands around and between them."""
+    """A form of files with predictions: its lines, and the text around and between them."""
 
     line: Callable[[Any, Prediction], str]
-    """From an example and what was predicted of it."""
+    """Turns an example and its prediction into a line."""
     head: str = ""
     separator: str = ""
     tail: str = ""
 
     def text(self, examples: Iterable[Any], predictions: Iterable[Prediction]) -> str:
-        """A whole file."""
+        """Return the content of a file."""
         pairs = zip(examples, predictions, strict=True)
         lines = [self.line(one, prediction) for one, prediction in pairs]
         return self.head + self.separator.join(lines) + self.tail
@@ -40,7 +40,7 @@ class PredictionWriter:
 
 
 def json_line(example: Any, prediction: Prediction) -> str:
-    """An example and all that was predicted of it, as a JSON object on a line."""
+    """Return an example and its prediction as a line of JSON."""
     table = {
         **example.shown,
         "prediction": prediction.value,
@@ -51,7 +51,7 @@ def json_line(example: Any, prediction: Prediction) -> str:
 
 
 def _probability(prediction: Prediction) -> dict[str, float]:
-    """That of the one label that was predicted; of several labels each has its own."""
+    """Return the predicted label's probability; empty if each label has its own."""
     chances = prediction.details.get("probabilities")
     if isinstance(chances, dict) and isinstance(prediction.value, str):
         return {"probability": max(chances.values())}
@@ -61,12 +61,12 @@ def _probability(prediction: Prediction) -> dict[str, float]:
 def tables(
     *, probability: bool = False, labels: Sequence[str] = (), delimiter: str = ","
 ) -> dict[str, PredictionWriter]:
-    """TSV and CSV with the columns id and prediction.
+    """Return TSV and CSV with the columns id and prediction.
 
     Args:
-        probability: with a column of that of what was predicted.
-        labels: each has a column with its probability.
-        delimiter: stands between several predicted labels.
+        probability: add a column with the prediction's probability.
+        labels: add a column with the probability of each of these.
+        delimiter: the separator of several predicted labels.
     """
 
     def writer(row: Callable[[Iterable[Any]], str]) -> PredictionWriter:
@@ -96,7 +96,7 @@ def _csv_row(cells: Iterable[Any]) -> str:
 
 
 def in_one(value: Value, delimiter: str) -> str:
-    """A prediction as one text; several labels with ``delimiter`` between them.
+    """Return a prediction as one text; ``delimiter`` separates several labels.
 
     >>> in_one(("a", "b"), ","), in_one("a", ","), in_one(0.5, ",")
     ('a,b', 'a', '0.5')
@@ -104,11 +104,11 @@ def in_one(value: Value, delimiter: str) -> str:
     return str(value) if isinstance(value, str | float) else delimiter.join(value)
 
 
-# -- labels and numbers, as they are handed in -----------------------------------------------------
+# -- labels and numbers in submissions -------------------------------------------------------------
 
 
 def handed_in(delimiter: str = ",") -> dict[str, PredictionWriter]:
-    """GLUE's TSV of index and prediction, and CLUE's lines of id and label.
+    """Return GLUE's TSV of index and prediction, and CLUE's lines of id and label.
 
     GLUE: https://arxiv.org/abs/1804.07461. CLUE: https://github.com/CLUEbenchmark/CLUE.
     """
@@ -125,7 +125,7 @@ def _clue_line(example: Any, prediction: Prediction) -> str:
 
 
 def json_id(identity: str) -> int | str:
-    """An id as CLUE's own baselines write it: a number where it is one."""
+    """Return an id as CLUE's baselines write it: as a number if it is one."""
     return int(identity) if identity.isdecimal() and identity.isascii() else identity
 
 
@@ -133,7 +133,7 @@ def json_id(identity: str) -> int | str:
 
 
 def cluener_line(example: Any, found: Iterable[Entity]) -> str:
-    """A sentence with its entities, as CLUENER wants it handed in.
+    """Return a sentence with its entities as a line of a submission to CLUENER.
 
     https://github.com/CLUEbenchmark/CLUENER2020
 
@@ -147,9 +147,9 @@ def cluener_line(example: Any, found: Iterable[Entity]) -> str:
 
 
 def tagged_lines(example: Any, prediction: Prediction) -> str:
-    """A sentence's tokens with their tags, one a line; a token that ends a line becomes a space.
+    """Return a sentence's tokens and tags, one per line; a line end becomes a space.
 
-    Raises ZhbertError where there is no token: such a sentence cannot be told from none.
+    Raises ZhbertError for a sentence without tokens, which a reader could not recognise.
 
     >>> from zhbert.tasks.examples import TagExample
     >>> tagged_lines(TagExample("0", ("京", "\\n")), Prediction(("B-LOC", "O")))
@@ -176,6 +176,6 @@ def _answer_object(example: Any, prediction: Prediction) -> str:
 
 
 ANSWERS_BY_ID = PredictionWriter(_answer_by_id, "{\n", ",\n", "\n}\n")
-"""SQuAD's and CMRC 2018's form: ``{id: answer}``."""
+"""The form of SQuAD and CMRC 2018: ``{id: answer}``."""
 ANSWER_OBJECTS = PredictionWriter(_answer_object, "[\n", ",\n", "\n]\n")
-"""CJRC's: ``[{"id": …, "answer": …}]``."""
+"""CJRC's form: ``[{"id": …, "answer": …}]``."""

@@ -1,4 +1,4 @@
-"""The kinds of task: a table, to which anybody may add one of their own."""
+"""The table of task kinds, which can be extended."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from zhbert.wording import nearest, show
 KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (Classify(), MultiLabel(), Regress(), Tag(), Span())
 }
-"""Each kind by the name that cards call it."""
+"""The kinds by their names in cards."""
 
 __all__ = ["KINDS", "Kind", "kind_named"]
 
 
 def kind_named(name: Any, where: str) -> Kind:
-    """The kind that a card calls ``name``; raises ZhbertError, which begins with ``where``."""
+    """Return the kind called ``name``.
+
+    Raises ZhbertError, which begins with ``where``, if there is none.
+    """
     if name not in tuple(KINDS):
         of_ones_own = "one of your own? run the script that adds it to KINDS in place of zhbert"
         choices = nearest(name, KINDS, f"{of_ones_own}; known", math.inf)

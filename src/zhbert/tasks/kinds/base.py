@@ -1,7 +1,7 @@
-"""What a kind of task is: everything in which one kind differs from another.
+"""The base class of task kinds, which contains everything in which one kind differs from another.
 
-The modules of the kinds do not import torch, so that cards are read and predictions are scored
-without it. `Kind.learner` imports the part of a kind that computes.
+The modules of the kinds do not import torch, so that cards can be read and predictions scored
+without it. `Kind.learner` imports the part of a kind that needs torch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from zhbert.text.tokenizer import Tokenizer
 
 Line = Mapping[str, Any]
-"""An object of a run's predictions.jsonl."""
+"""One object of a run's predictions.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -36,43 +36,43 @@ class Mistake:
     """An example whose prediction is wrong."""
 
     badness: tuple[float, float]
-    """Mistakes are ranked by it; the worst has the greatest."""
+    """The sort key of mistakes: the worst mistake has the greatest."""
     texts: tuple[str, ...]
-    """The text, or both of a pair; question and context."""
+    """The text, both texts of a pair, or question and context."""
     right: str
     predicted: str
     how_wrong: str
-    """In figures, for people: ``p 0.987`` or ``F1 33 %``."""
+    """The size of the error, for people: ``p 0.987`` or ``F1 33 %``."""
 
 
 class Kind(ABC):
-    """A kind of task. `zhbert.tasks.kinds.KINDS` is the table of all kinds; others may be added.
+    """A kind of task. `zhbert.tasks.kinds.KINDS` is the table of all kinds and can be extended.
 
-    Where ``card`` may be None, it is None for a model that another program fine-tuned.
+    ``card`` is None for a model that was fine-tuned by another program.
     """
 
     name: ClassVar[str]
-    """Its name in cards."""
+    """The name in cards."""
     data_class: ClassVar[type[Data]]
     """The keys of a card's section [data], with their checks."""
     formats: ClassVar[tuple[str, ...]]
-    """The choices for its key ``format``."""
+    """The possible values of ``format`` in [data]."""
     keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Keys of [data] that are allowed in these formats only."""
+    """Keys of [data] that only some formats have, with these formats."""
     metrics: ClassVar[Mapping[str, Metric]]
-    """What a card's ``metrics`` may name."""
+    """The metrics that a card's ``metrics`` may name."""
     metric_names: ClassVar[tuple[str, ...]]
-    """The names of ``metrics``, or those that `score` computes by itself."""
+    """The names in ``metrics``, or those that `score` computes itself."""
     architecture: ClassVar[str]
-    """The class of `zhbert.model.pretrained`."""
+    """The name of a class in `zhbert.model.pretrained`."""
     problem_type: ClassVar[str | None] = None
-    """``problem_type`` in config.json, for sequence classification; None for others."""
+    """``problem_type`` in config.json for sequence classification; None for other kinds."""
     own_settings: ClassVar[frozenset[str]] = frozenset()
-    """Settings of fine-tuning that only this kind reads."""
+    """Fine-tuning settings that only this kind reads."""
     remarks_on_scores: ClassVar[bool] = True
-    """Whether remarks of `read` concern scores; those of spans concern training only."""
+    """True if remarks of `read` affect scores; for spans they affect training only."""
     class_name: ClassVar[str] = "label"
-    """What people call the classes of `report`: label or entity."""
+    """The name for the classes of `report` in output for people: label or entity."""
 
     def __init_subclass__(cls) -> None:
         if getattr(cls, "metrics", None):
@@ -81,7 +81,7 @@ class Kind(ABC):
     # -- files -------------------------------------------------------------------------------------
 
     def check(self, card: TaskCard) -> None:  # noqa: B027 - most kinds have nothing to add
-        """Refuse a card whose values contradict each other; [data] checks itself before that."""
+        """Refuse a card whose values contradict each other; [data] was checked before."""
 
     @abstractmethod
     def read(
@@ -93,17 +93,17 @@ class Kind(ABC):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """The examples of one of the task's files, one after the other.
+        """Yield the examples of one of the task's files.
 
         Args:
             card: the task.
-            source: in UTF-8.
-            split: which rows to read if the card names a ``split_column``.
-            counts: takes what is left out or repaired.
-            labelled: if False, labels may be missing or wrong, and no row is left out for one.
+            source: the file, in UTF-8.
+            split: the rows to read if the card names a ``split_column``.
+            counts: counts what is left out or repaired.
+            labelled: if False, labels may be missing or wrong, and every row is kept.
 
         Raises:
-            ZhbertError: with file and line, for what cannot be read.
+            ZhbertError: something cannot be read; names file and line.
         """
 
     def examples(
@@ -115,7 +115,7 @@ class Kind(ABC):
         labelled: bool = True,
         remark: Remark = lambda line: None,
     ) -> Iterator[Example]:
-        """What `read` reads; at the end ``remark`` takes what was left out or repaired."""
+        """Yield the examples of `read`; at the end, remark on what was left out or repaired."""
         counts: Counter[str] = Counter()
         yield from self.read(card, source, split, counts, labelled=labelled)
         for what, count in counts.items():
@@ -125,27 +125,27 @@ class Kind(ABC):
     def read_inputs(
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
-        """Examples to predict for: a file like the task's own, or a simpler one, such as lines.
+        """Yield examples to predict, from a file in the task's form or a simpler one.
 
         ``labels`` are the model's.
         """
 
     @abstractmethod
     def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
-        """What a file predicts of each example, by its id."""
+        """Return a file's predictions by the ids of their examples."""
 
     @abstractmethod
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """The forms in which predictions can be written, by the suffix of the file."""
+        """Return the forms in which predictions can be written, by the file's suffix."""
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """The forms that benchmarks accept, by the suffix of the file; a run writes the first.
+        """Return the forms that benchmarks accept, by suffix; a run writes the first one.
 
-        ``zhbert score`` reads them by `read_predictions`, which must find the ids in them, too: see
-        `zhbert.tasks.prediction_rows` for the forms that it knows for texts. A run reads its
-        submission for dev back and says where that gives other predictions, or none by id.
+        ``zhbert score`` reads them with `read_predictions`, which must find the ids in them: see
+        `zhbert.tasks.prediction_rows` for the forms of texts. A run reads its dev submission back
+        and remarks if predictions or ids differ.
         """
         return self.writers(card, labels)
 
@@ -158,7 +158,7 @@ class Kind(ABC):
         predictions: Mapping[str, Any],
         null_odds: Mapping[str, float] | None = None,
     ) -> Scores:
-        """Score predictions, which are given by the ids of their examples, as the benchmark does.
+        """Score predictions, given by the ids of their examples, as the benchmark does.
 
         ``null_odds`` are for SQuAD 2.0 only. Raises ZhbertError if an example has no label or no
         prediction.
@@ -176,13 +176,13 @@ class Kind(ABC):
         )
 
     def takes_null_odds(self, card: TaskCard) -> bool:
-        """Whether `score` accepts ``null_odds`` for this card."""
+        """Return whether `score` accepts ``null_odds`` for this card."""
         return False
 
     def paired(
         self, examples: Sequence[Example], predictions: Mapping[str, Any]
     ) -> tuple[list[Any], list[Any]]:
-        """The gold values and the predictions, in order; raises ZhbertError if one is missing."""
+        """Return gold values and predictions in order; raise ZhbertError if one is missing."""
         missing = [example.id for example in examples if example.id not in predictions]
         if missing:
             raise ZhbertError(
@@ -198,59 +198,59 @@ class Kind(ABC):
     def each(
         self, card: TaskCard, examples: Sequence[Any], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """Per-example metrics in [0, 1]: always ``score``; spans also ``em``.
+        """Return per-example metrics in [0, 1]: always ``score``; for spans also ``em``.
 
-        By default 1 if the prediction is right.
+        The default is 1 if the prediction is right, else 0.
         """
         pairs = zip(examples, predictions, strict=True)
         return {"score": [float(one.gold == found) for one, found in pairs]}
 
     def resampled(self, metric: str, lines: Sequence[Line], labels: Sequence[str]) -> Resampled:
-        """A metric of the predictions of one seed; ``labels`` are the task's."""
+        """Return a metric of the predictions of one seed; ``labels`` are the task's."""
         gold, found = ([line[key] for line in lines] for key in ("gold", "predicted"))
         return self.metrics[metric](gold, found, labels)
 
     def report(
         self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
     ) -> dict[str, Any]:
-        """Scores of each class as plain data; empty if the kind has no classes.
+        """Return scores of each class as plain data; empty if the kind has no classes.
 
-        See `metrics.class_report` for what it holds.
+        The contents are described in `metrics.class_report`.
         """
         return {}
 
     # -- for people --------------------------------------------------------------------------------
 
     def shown(self, example: Any) -> dict[str, Any]:
-        """The keys of an example in predictions.jsonl, without those of its prediction."""
+        """Return an example's keys in predictions.jsonl, without those of its prediction."""
         return {**example.shown, "gold": example.gold}
 
     @abstractmethod
     def describe(self, card: TaskCard, example: Any) -> str:
-        """The gold value of one example, for people: ``label 1``."""
+        """Return the gold value of one example, for people: ``label 1``."""
 
     @abstractmethod
     def describe_all(self, card: TaskCard, examples: Sequence[Any]) -> str:
-        """The gold values of many examples, for people: ``labels: 0 (12), 1 (34)``."""
+        """Return the gold values of many examples, for people: ``labels: 0 (12), 1 (34)``."""
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """Lines of ``zhbert tasks NAME``, by their labels; they override the usual ones."""
+        """Return lines of ``zhbert tasks NAME``, by their labels; they replace the usual ones."""
         return {}
 
     def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """Pairs of a gold and a predicted class; empty if the kind has no confusion matrix."""
+        """Return pairs of gold and predicted class; empty if there is no confusion matrix."""
         return []
 
     def classes(self, labels: Sequence[str], seen: Collection[str]) -> list[str]:
-        """The rows and columns of the confusion matrix: the labels, then other classes ``seen``."""
+        """Return the classes of the confusion matrix: the labels, then others in ``seen``."""
         return [*labels, *sorted(set(seen) - set(labels))]
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """How wrong a prediction is; None if it is right, or if that cannot be told.
+        """Return how wrong a prediction is; None if it is right or cannot be judged.
 
-        ``names`` are what people call the labels.
+        ``names`` are the names of the labels for people.
         """
         return None
 
@@ -264,14 +264,14 @@ class Kind(ABC):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """How a model learns the task.
+        """Return the learner for a task.
 
         Args:
             card: the task.
-            tokenizer: the model's.
-            settings: of the run; of a model that another program fine-tuned, the length of its
-                rows.
-            labels: the card's or, of a model that was fine-tuned before, those of its head.
+            tokenizer: the model's tokenizer.
+            settings: the run's settings; for a model that was fine-tuned by another program, they
+                contain the row length.
+            labels: the card's labels or, for a fine-tuned model, those of its head.
         """
 
     def restored(
@@ -282,20 +282,21 @@ class Kind(ABC):
         labels: tuple[str, ...],
         saved: Mapping[str, Any],
     ) -> Learner:
-        """The learner of a model that was fine-tuned before.
+        """Return the learner of a model that was fine-tuned before.
 
-        ``saved`` is what `Learner.saved` gave then; empty where another program fine-tuned it.
+        ``saved`` is the result of `Learner.saved`, or empty if another program fine-tuned the
+        model.
         """
         made = self.learner(card, tokenizer, settings, labels)
         return made.resumed(saved) if saved else made
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:
-        """A model's learner, for predictions that are scored by another card of this kind."""
+        """Return a learner adapted to another card of this kind, which scores its predictions."""
         return learner
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number, else None: logs of a run that went wrong hold NaN.
+    """Return a finite number, or None: logs of a failed run contain NaN.
 
     >>> as_number(3), as_number(float("nan")), as_number(True), as_number("3")
     (3.0, None, None, None)
@@ -310,13 +311,13 @@ def as_number(value: Any) -> float | None:
 
 
 def imperfect_score(line: Line) -> float | None:
-    """The score of a line of predictions.jsonl if it is below 1, else None."""
+    """Return the score of a line of predictions.jsonl if it is below 1, else None."""
     score = as_number(line.get("score"))
     return None if score is None or score >= 1 else score
 
 
 def counts_in_words(counts: Mapping[Any, int]) -> str:
-    """How often each thing is there.
+    """Return each item with its count, in order.
 
     >>> counts_in_words(Counter(["1", "0", "1"])), counts_in_words({})
     ('0 (1), 1 (2)', 'none')

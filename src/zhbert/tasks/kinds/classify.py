@@ -1,4 +1,4 @@
-"""Which label does a text, or a pair of texts, have?"""
+"""Classification: one label for a text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 def _f1_of_the_second(
     gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
 ) -> Resampled:
-    # The check of a card has seen to it that there are two labels.
+    # The card's check guarantees that there are two labels.
     return resampled_f1_binary(gold, predicted, *labels[1:2])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyData(TextLabelData):
-    """One label of several."""
+    """The keys of [data] for single labels."""
 
     drop_labels: tuple[str, ...] = ()
-    """Rows with these labels are left out, and counted."""
+    """Rows with these labels are left out and counted."""
 
     @property
     def written_labels(self) -> dict[str, tuple[str, ...]]:
-        """The labels that the card writes, by their keys."""
+        """The labels that the card contains, by their keys."""
         return {**super().written_labels, "drop_labels": self.drop_labels}
 
     def is_gold(self, text: str) -> bool:
-        """Whether a text may stand in the label's column."""
+        """Return whether a text is valid in the label column."""
         return text.strip() in self.drop_labels or super().is_gold(text)
 
     def check(self, where: str) -> None:
-        """There must be a column of the label."""
+        """Require a label column, besides the other checks."""
         super().check(where)
         self.must_have("label", where)
 
@@ -74,7 +74,7 @@ class Classify(LabelKind):
     problem_type = "single_label_classification"
 
     def check(self, card: TaskCard) -> None:
-        """Binary F1 is of the second of two labels."""
+        """Refuse binary F1 unless there are two labels; it is the F1 of the second one."""
         if "f1" in card.metrics and len(card.data.labels) != 2:
             raise ZhbertError(
                 f"{card.path.name}: metrics: f1 needs two labels, the second the positive one; "
@@ -86,7 +86,7 @@ class Classify(LabelKind):
     def gold(
         self, record: Record, data: ClassifyData, where: str, labelled: bool
     ) -> dict[str, Any]:
-        """The row's label, by the card's spelling."""
+        """Return the row's label, as the card spells it."""
         if not labelled and not has(record, data.label):
             return {}
         text = text_in(record, data.label, where, null=not labelled).strip()
@@ -101,11 +101,11 @@ class Classify(LabelKind):
         raise ZhbertError(f"{where}: {data.not_a_label(label)}{hint}")
 
     def scored_labels(self, data: ClassifyData) -> Sequence[str]:
-        """All of them."""
+        """Return all labels."""
         return data.labels
 
     def predicted(self, row: PredictionRow, data: ClassifyData, where: str) -> Value:
-        """The label that is named, or the one with the largest number."""
+        """Return the named label, or the one with the largest number."""
         if row.numbers is not None:
             if len(row.numbers) != len(data.labels):
                 raise ZhbertError(
@@ -116,28 +116,28 @@ class Classify(LabelKind):
         return data.predicted_label(row.text, where)
 
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """JSON lines, and tables with the probability of each label."""
+        """Return JSON lines, and tables with the probability of each label."""
         return {".jsonl": PredictionWriter(json_line), **tables(probability=True, labels=labels)}
 
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TextExample) -> str:
-        """The label."""
+        """Return the label."""
         return f"label {example.label}"
 
     def describe_all(self, card: TaskCard, examples: Sequence[TextExample]) -> str:
-        """How often each label is there."""
+        """Return the count of each label."""
         return "labels: " + counts_in_words(Counter(one.label for one in examples))
 
     def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """The right label and the one that was predicted."""
+        """Return the gold label with the predicted one."""
         right, predicted = line.get("gold"), line.get("predicted")
         return [] if right is None or predicted is None else [(str(right), str(predicted))]
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """The more probable the wrong label, the worse."""
+        """Return a mistake, ranked by the probability of the wrong label."""
         if imperfect_score(line) is None:
             return None
         chances = line.get("probabilities")
@@ -159,7 +159,7 @@ class Classify(LabelKind):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """Cross entropy over the labels."""
+        """Return a learner that minimises the cross entropy over the labels."""
         from zhbert.tasks.learners.texts import ClassifyLearner
 
         return ClassifyLearner(tokenizer, labels, settings.sequence_length)

@@ -1,4 +1,4 @@
-"""Labels: the keys of a card whose task has them, and what the kinds with labels share."""
+"""Labels: their keys in a card, and the code that kinds with labels share."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from zhbert.wording import listed, nearest, shortly, show
 
 @dataclass(frozen=True, kw_only=True)
 class LabelData(Data):
-    """What the labels are."""
+    """The keys of [data] for labels."""
 
     labels: tuple[str, ...] = ()
-    """The labels, in the order of their ids; to tag: the tags, or the types of entities alone."""
+    """The labels in the order of their ids; for tagging, the tags or only the types of entities."""
     labels_file: str = ""
-    """A file beside the card with a label a line, instead of ``labels``."""
+    """A file beside the card with one label per line, instead of ``labels``."""
     label_names: tuple[str, ...] = ()
-    """What to call the labels in print, in the same order; unset: as they are."""
+    """The names of the labels in output for people, in the same order; unset: the labels."""
 
     def completed(self, folder: Path, where: str) -> Self:
-        """With the labels of ``labels_file``."""
+        """Return a copy that contains the labels of ``labels_file``."""
         if not self.labels_file:
             return self
         if self.labels:
@@ -45,16 +45,16 @@ class LabelData(Data):
 
     @property
     def spellings(self) -> Mapping[str, str]:
-        """Each label by every text that stands for it in a file of examples."""
+        """Each label, by all its spellings in files of examples."""
         return {label: label for label in self.labels}
 
     def could_be(self, text: str) -> bool:
-        """Whether a text is a label, in any of its spellings."""
+        """Return whether a text is a label, in any of its spellings."""
         text = text.strip()
         return text in self.spellings or text in self.label_names
 
     def not_a_label(self, text: Any, what: str = "label") -> str:
-        """What to say of a label that the card does not have."""
+        """Return an error message for a label that the card does not have."""
         if text == "":
             return f"the {what} is empty; the card's labels: {listed(self.labels)}"
         hint = nearest(text, self.labels, "the card's labels")
@@ -62,24 +62,24 @@ class LabelData(Data):
 
     @property
     def shown_labels(self) -> dict[str, str]:
-        """What people call the labels: the labels and, beside them, ``label_names``."""
+        """The name of each label for people, from ``label_names`` or the label itself."""
         names = self.label_names or self.labels
         pairs = zip(self.labels, names, strict=True)
         return {label: label if name == label else f"{label} {name}" for label, name in pairs}
 
     @property
     def labels_in_words(self) -> str:
-        """The labels in a line: ``0 = different, 1 = same``."""
+        """The labels in one line: ``0 = different, 1 = same``."""
         pairs = zip(self.labels, self.label_names or self.labels, strict=True)
         return ", ".join(label if label == name else f"{label} = {name}" for label, name in pairs)
 
     @property
     def written_labels(self) -> dict[str, tuple[str, ...]]:
-        """The labels that the card writes, by their keys."""
+        """The labels that the card contains, by their keys."""
         return {"labels": self.labels}
 
     def check(self, where: str) -> None:
-        """There are two labels or more, all different, that a line can hold."""
+        """Require two or more different labels, each of which fits in one line."""
         super().check(where)
         labels = self.labels
         if len(labels) < 2:
@@ -89,7 +89,7 @@ class LabelData(Data):
             )
         for key, values in self.written_labels.items():
             for label in values:
-                # Files' labels are read without what stands around them.
+                # Labels in files are read without surrounding space.
                 if label != label.strip() or re.search(r"[\t\r\n]", label):
                     raise ZhbertError(
                         f"{where}: data.{key}: {show(label)}: no tab or line end in a label, and "
@@ -105,23 +105,23 @@ class LabelData(Data):
 
 @dataclass(frozen=True, kw_only=True)
 class TextLabelData(LabelData, TableData):
-    """The labels of texts in a table."""
+    """The keys of [data] for labels of texts in a table."""
 
     rename_labels: dict[str, str] = field(default_factory=dict)
     """Other spellings of a label in the files."""
 
     @property
     def spellings(self) -> Mapping[str, str]:
-        """Each label by every text that stands for it in a file of examples."""
+        """Each label, by all its spellings in files of examples."""
         return {**self.rename_labels, **super().spellings}
 
     @property
     def written_labels(self) -> dict[str, tuple[str, ...]]:
-        """The labels that the card writes, by their keys."""
+        """The labels that the card contains, by their keys."""
         return {**super().written_labels, "rename_labels": tuple(self.rename_labels)}
 
     def known_label(self, text: str) -> str | None:
-        """The label that is spelled so, or renamed from it, or the same number; else None.
+        """Return the label with this spelling, renaming or numeric value; else None.
 
         >>> data = TextLabelData(format="tsv", labels=("0", "1"), rename_labels={"yes": "1"})
         >>> [data.known_label(text) for text in ("1", "1.0", "yes", "2")]
@@ -135,17 +135,17 @@ class TextLabelData(LabelData, TableData):
         return next((spelled[one] for one in spelled if finite_number(one) == number), None)
 
     def renamed_to(self, label: str) -> tuple[str, ...]:
-        """The other spellings of a label."""
+        """Return the other spellings of a label."""
         return tuple(other for other, meant in self.rename_labels.items() if meant == label)
 
     def could_be(self, text: str) -> bool:
-        """Whether a text is a label, in any of its spellings."""
+        """Return whether a text is a label, in any of its spellings."""
         return super().could_be(text) or self.known_label(text.strip()) is not None
 
     def predicted_label(self, text: str, where: str) -> str:
-        """The label that a prediction names, by its name for people too.
+        """Return the label that a prediction names, which may be its name for people.
 
-        Raises ZhbertError, which begins with ``where``, where it names none.
+        Raises ZhbertError, which begins with ``where``, if there is no such label.
         """
         if (label := self.known_label(text)) is not None:
             return label
@@ -154,27 +154,27 @@ class TextLabelData(LabelData, TableData):
         raise ZhbertError(f"{where}: {self.not_a_label(text)}")
 
     def check(self, where: str) -> None:
-        """Other spellings must be of labels that there are."""
+        """Require that every renamed label is one of the labels."""
         super().check(where)
         for other, label in self.rename_labels.items():
             check_choice(label, self.labels, f"{where}: data.rename_labels.{other}")
 
 
 class LabelKind(TextKind):
-    """A kind whose texts have labels."""
+    """A kind of task whose texts have labels."""
 
     def report(
         self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
     ) -> dict[str, Any]:
-        """Scores of each label; if texts have one label each, also the confusion of labels."""
+        """Return scores of each label; for single labels, also the confusion matrix."""
         return class_report(gold, predicted, labels)
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """Columns and labels."""
+        """Return columns and labels."""
         return {**super().facts(card), "labels": card.data.labels_in_words}
 
     @staticmethod
     def named(labels: Any, names: Mapping[str, str]) -> str:
-        """A label, or several, as people call them."""
+        """Return a label, or several, by the names for people."""
         several = labels if isinstance(labels, list) else [labels]
         return ", ".join(names.get(str(label), str(label)) for label in several)

@@ -1,4 +1,4 @@
-"""Which labels does a text, or a pair of texts, have: several, one or none?"""
+"""Multi-label classification: several labels, one or none for a text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiLabelData(TextLabelData):
-    """How several labels stand in a row, and when one is predicted."""
+    """The keys of [data] for several labels per row, with the threshold of predictions."""
 
     label_delimiter: str = ","
-    """Several labels: what stands between them where they are one text."""
+    """The separator of several labels in one text."""
     threshold: float = 0.5
-    """Several labels: a label is predicted from this probability on."""
+    """The lowest probability at which a label is predicted."""
 
     @property
     def label_columns(self) -> Sequence[str | int]:
-        """The column of the list of labels or, without one, the columns of the labels."""
+        """The column with the list of labels, or one column for each label."""
         return self.label or (*self.labels, *self.rename_labels)
 
     def could_be(self, text: str) -> bool:
-        """Whether a text is a list of labels."""
+        """Return whether a text is a list of labels."""
         parts = text.split(self.label_delimiter)
         return all(self.known_label(part.strip()) is not None for part in parts)
 
     def check(self, where: str) -> None:
-        """The threshold is a probability, and the delimiter is in no label."""
+        """Require a threshold that is a probability, and a delimiter that occurs in no label."""
         super().check(where)
         if not 0 < self.threshold < 1:
             raise ZhbertError(
@@ -86,27 +86,27 @@ class MultiLabel(LabelKind):
     def gold(
         self, record: Record, data: MultiLabelData, where: str, labelled: bool
     ) -> dict[str, Any]:
-        """The row's labels: from a list, from a text, or from a column of 0 and 1 for each."""
+        """Return the row's labels, from a list, from a text, or from one 0/1 column per label."""
         with nullcontext() if labelled else suppress(ZhbertError):
             return {"labels": _labels_of(record, data, where)}
         return {}
 
     def predicted(self, row: PredictionRow, data: MultiLabelData, where: str) -> Value:
-        """The labels of a list, or of a text."""
+        """Return the labels in a list or a text."""
         parts = row.value if isinstance(row.value, list) else row.text.split(data.label_delimiter)
         given = [str(part).strip() for part in parts]
         found = {data.predicted_label(part, where) for part in given if part}
         return tuple(label for label in data.labels if label in found)
 
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """JSON lines, and tables with the probability of each label."""
+        """Return JSON lines, and tables with the probability of each label."""
         made = tables(labels=labels, delimiter=_delimiter(card))
         return {".jsonl": PredictionWriter(json_line), **made}
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """GLUE's table and CLUE's lines."""
+        """Return GLUE's table and CLUE's lines."""
         return handed_in(_delimiter(card))
 
     # -- scores ------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class MultiLabel(LabelKind):
     def each(
         self, card: TaskCard, examples: Sequence[TextExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """F1 of each text's labels; 1 where there are none and none was found."""
+        """Return each text's F1 of labels; 1 if there are none and none was predicted."""
         scores = []
         for example, prediction in zip(examples, predictions, strict=True):
             there, found = set(example.labels or ()), set(prediction)
@@ -125,18 +125,18 @@ class MultiLabel(LabelKind):
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TextExample) -> str:
-        """The labels."""
+        """Return the labels."""
         return "labels " + (", ".join(example.labels or ()) or "none")
 
     def describe_all(self, card: TaskCard, examples: Sequence[TextExample]) -> str:
-        """How often each label is there, and how often none."""
+        """Return the count of each label, and of texts without labels."""
         given = (one.labels or (None,) for one in examples)
         return "labels: " + counts_in_words(Counter(one for labels in given for one in labels))
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """The lower F1, the worse."""
+        """Return a mistake, ranked by its F1; the lowest is the worst."""
         if (score := imperfect_score(line)) is None:
             return None
         right, predicted = (self.named(line.get(key), names) for key in ("gold", "predicted"))
@@ -151,14 +151,14 @@ class MultiLabel(LabelKind):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """Binary cross entropy for each label."""
+        """Return a learner that minimises the binary cross entropy of each label."""
         from zhbert.tasks.learners.texts import MultiLabelLearner
 
         made = MultiLabelLearner(tokenizer, labels, settings.sequence_length)
         return made if card is None else self.adapted(made, card)
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:
-        """With the threshold of the card."""
+        """Return the learner with the threshold of the card."""
         made: Any = dataclasses.replace(cast(Any, learner), threshold=card.data.threshold)
         return cast("Learner", made)
 

@@ -1,4 +1,4 @@
-"""Which number does a text, or a pair of texts, have?"""
+"""Regression: a number for a text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressData(TableData):
-    """Which numbers there may be."""
+    """The keys of [data] for numbers."""
 
     label_range: tuple[float, ...] = ()
-    """To regress: the lowest and the highest number."""
+    """The lowest and the highest number."""
 
     def number(self, text: str) -> float | None:
-        """The number that a text spells, where it is in the range."""
+        """Return the number that a text contains, or None if it is out of range."""
         value = finite_number(text)
         low, high = self.label_range or (-math.inf, math.inf)
         return value if value is not None and low <= value <= high else None
 
     def could_be(self, text: str) -> bool:
-        """Whether a text is a number; a prediction may leave the range a little."""
+        """Return whether a text is a number; a prediction may be slightly out of range."""
         return finite_number(text.strip()) is not None
 
     def is_gold(self, text: str) -> bool:
-        """Whether a text is a number of the range."""
+        """Return whether a text is a number within the range."""
         return self.number(text) is not None
 
     def check(self, where: str) -> None:
-        """There must be a column of the number, and a range."""
+        """Require a column for the number, and a range."""
         super().check(where)
         self.must_have("label", where)
         ends = self.label_range
@@ -73,7 +73,7 @@ class Regress(TextKind):
     # -- files -------------------------------------------------------------------------------------
 
     def gold(self, record: Record, data: RegressData, where: str, labelled: bool) -> dict[str, Any]:
-        """The row's number, as it is written and as a number."""
+        """Return the row's number, both as it is spelled and as a number."""
         if not labelled and not has(record, data.label):
             return {}
         text = text_in(record, data.label, where, null=not labelled).strip()
@@ -88,14 +88,14 @@ class Regress(TextKind):
         )
 
     def predicted(self, row: PredictionRow, data: RegressData, where: str) -> Value:
-        """A number."""
+        """Return a number."""
         number = finite_number(row.text)
         if number is None:
             raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
         return number
 
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """JSON lines and tables."""
+        """Return JSON lines and tables."""
         return {".jsonl": PredictionWriter(json_line), **tables()}
 
     # -- scores ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Regress(TextKind):
     def each(
         self, card: TaskCard, examples: Sequence[TextExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """1 where the number is right, less by its distance as a share of the examples' range."""
+        """Return 1 minus the error, as a share of the range of the examples' numbers."""
         gold = np.array([example.value for example in examples], np.float64)
         found = np.array(predictions, np.float64)
         width = np.ptp(gold) or 1.0
@@ -112,23 +112,23 @@ class Regress(TextKind):
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TextExample) -> str:
-        """The number."""
+        """Return the number."""
         return f"number {example.value:g}"
 
     def describe_all(self, card: TaskCard, examples: Sequence[TextExample]) -> str:
-        """The least and the greatest number."""
+        """Return the least and the greatest number."""
         values = [one.value or 0.0 for one in examples]
         return f"numbers: {min(values):g} to {max(values):g}"
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """Columns and range."""
+        """Return the columns and the range."""
         numbers = "a number from {:g} to {:g}".format(*card.data.label_range)
         return {**super().facts(card), "labels": numbers}
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """The farther away, the worse."""
+        """Return a mistake, ranked by the distance from the right number."""
         right, predicted = as_number(line.get("gold")), as_number(line.get("predicted"))
         if right is None or predicted is None or right == predicted:
             return None
@@ -149,7 +149,7 @@ class Regress(TextKind):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """The squared error of numbers scaled to 0 to 1."""
+        """Return a learner that minimises the squared error of numbers scaled to 0 to 1."""
         from zhbert.tasks.learners.texts import RegressLearner
 
         low, high = (0.0, 1.0) if card is None else card.data.label_range
@@ -163,5 +163,5 @@ class Regress(TextKind):
         labels: tuple[str, ...],
         saved: Mapping[str, Any],
     ) -> Learner:
-        """Without a scale: it is in the head of a model that was fine-tuned."""
+        """Return a learner without scaling: the head of a fine-tuned model contains the scale."""
         return self.learner(None, tokenizer, settings, labels)

@@ -1,4 +1,4 @@
-"""Where in a text does a question's answer stand?"""
+"""Extractive question answering: the position of an answer in a text."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from zhbert.text.tokenizer import Tokenizer
 
 SHOWN_CONTEXT = 200
-"""So many characters of a context are kept beside a prediction."""
+"""The number of characters of the context that are kept beside a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpanData(Data):
-    """How answers are scored, and which there may be."""
+    """The keys of [data] for answers: their scorer and their types."""
 
     scorer: str = ""
-    """Spans: whose official rules decide, cmrc2018, cjrc, squad1.1 or squad2.0."""
+    """The official scoring rules: cmrc2018, cjrc, squad1.1 or squad2.0."""
     yes_no: bool = False
-    """Spans: the answers YES and NO are judgements, not parts of the text."""
+    """The answers YES and NO are judgements, not spans of the text."""
     no_answer: bool = False
-    """Spans: a question may have no answer."""
+    """A question may have no answer."""
 
     def check(self, where: str) -> None:
-        """There must be a scorer, and it must have a score for what may be answered."""
+        """Require a scorer, and one that supports the card's types of answers."""
         super().check(where)
         scorers = tuple(SCORERS)
         if not self.scorer:
@@ -65,7 +65,7 @@ class SpanData(Data):
             )
 
     def answer_kind(self, answer: str) -> str:
-        """What an answer is: a span of the text, yes, no, or none."""
+        """Return the type of an answer: span, yes, no or none."""
         if not answer:
             return "none"
         return answer.lower() if self.yes_no and answer in ("YES", "NO") else "span"
@@ -81,7 +81,7 @@ class Span(Kind):
     metric_names = ("f1", "em")
     architecture = "BertForQuestionAnswering"
     own_settings = frozenset({"doc_stride", "max_answer_length"})
-    # They are of where answers stand in their texts.
+    # The remarks are about the positions of answers in their texts.
     remarks_on_scores = False
 
     # -- examples ----------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class Span(Kind):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """SQuAD's JSON and its relatives: see `zhbert.tasks.squad`."""
+        """Yield questions from the JSON of SQuAD and related formats: see `zhbert.tasks.squad`."""
         seen: set[str] = set()
         offsets = Offsets(counts, "answers")
         for question in questions(source, labelled=labelled):
@@ -110,7 +110,7 @@ class Span(Kind):
     def read_inputs(
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
-        """Questions in SQuAD's form or in a relative of it."""
+        """Yield questions from the JSON of SQuAD or a related format."""
         if card is None:
             data = SpanData(format="squad", dev=("-",), scorer="squad2.0", no_answer=True)
             card = TaskCard(title="questions", kind=self.name, metrics=("f1", "em"), data=data)
@@ -120,7 +120,7 @@ class Span(Kind):
     # -- predictions -------------------------------------------------------------------------------
 
     def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
-        """An answer for each question, by its id."""
+        """Return an answer for each question, by its id."""
         rows = file.rows()
         if rows[0].id is None:
             raise ZhbertError(
@@ -130,7 +130,7 @@ class Span(Kind):
         return {str(row.id): _answer_in(row, file) for row in rows}
 
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """JSON lines, tables, and answers by id or, of CJRC, a list of them."""
+        """Return JSON lines, tables, and answers by id or, for CJRC, a list of answers."""
         return {
             ".jsonl": PredictionWriter(json_line),
             **tables(probability=True),
@@ -140,14 +140,14 @@ class Span(Kind):
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """Answers by id or, of CJRC, a list of them."""
+        """Return answers by id or, for CJRC, a list of answers."""
         of_cjrc = card is not None and card.data.scorer == "cjrc"
         return {".json": ANSWER_OBJECTS if of_cjrc else ANSWERS_BY_ID}
 
     # -- scores ------------------------------------------------------------------------------------
 
     def takes_null_odds(self, card: TaskCard) -> bool:
-        """By SQuAD 2.0's rules alone."""
+        """Return whether the scorer is SQuAD 2.0's, the only one that uses them."""
         return bool(card.data.scorer == "squad2.0")
 
     def score(
@@ -157,9 +157,9 @@ class Span(Kind):
         predictions: Mapping[str, Any],
         null_odds: Mapping[str, float] | None = None,
     ) -> Scores:
-        """By the card's scorer; a question without a prediction counts 0."""
+        """Score by the card's scorer; a question without a prediction counts 0."""
         gold = {example.id: example.answers for example in examples}
-        # Further arguments of some scorers.
+        # Some scorers take further arguments.
         more: dict[str, dict[str, object]] = {
             "squad2.0": {"null_odds": null_odds},
             "cjrc": {"domains": {one.id: one.domain for one in examples if one.domain}},
@@ -186,7 +186,7 @@ class Span(Kind):
     def each(
         self, card: TaskCard, examples: Sequence[SpanExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """Each question's F1 (``score``) and exact match (``em``), as the benchmark counts them."""
+        """Return each question's F1 (``score``) and exact match (``em``), as the scorer counts."""
         gold = {one.id: one.answers for one in examples}
         found = dict(zip(gold, map(str, predictions), strict=True))
         scores = SCORERS[card.data.scorer](gold, found)
@@ -196,35 +196,35 @@ class Span(Kind):
         }
 
     def resampled(self, metric: str, lines: Sequence[Line], labels: Sequence[str]) -> Resampled:
-        """The mean of what `each` wrote into the lines."""
+        """Return the mean of the values that `each` wrote into the lines."""
         key = "score" if metric == "f1" else metric
         return resampled_mean([100.0 * line[key] for line in lines])
 
     # -- for people --------------------------------------------------------------------------------
 
     def shown(self, example: SpanExample) -> dict[str, Any]:
-        """The question, the part of the context around the answer, and the answers."""
+        """Return the question, the part of the context around the answer, and the answers."""
         return {**example.shown, "context": _excerpt(example), "gold": example.gold}
 
     def describe(self, card: TaskCard, example: SpanExample) -> str:
-        """The answer that is learnt."""
+        """Return the answer that is learnt."""
         if example.kind in ("yes", "no"):
             return f"answer {example.kind.upper()}"
         span = example.training_span
         return f"answer {example.context[span[0] : span[1]]}" if span else "no answer"
 
     def describe_all(self, card: TaskCard, examples: Sequence[SpanExample]) -> str:
-        """How often answers are spans, judgements or none."""
+        """Return the counts of answers that are spans, judgements or none."""
         return "answers: " + counts_in_words(Counter(one.kind for one in examples))
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """Whose rules decide."""
+        """Return the name of the scorer."""
         return {"metrics": f"{', '.join(card.metrics)} (as {card.data.scorer})"}
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """The lower F1 the worse and, of equals, the surer."""
+        """Return a mistake, ranked by its F1 (lowest first), then by its probability."""
         if (score := imperfect_score(line)) is None:
             return None
         gold = line.get("gold")
@@ -247,7 +247,7 @@ class Span(Kind):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """Cross entropy of an answer's start and of its end."""
+        """Return a learner that minimises the cross entropy of an answer's start and end."""
         from zhbert.tasks.learners.span import SpanLearner
 
         made = SpanLearner(
@@ -259,15 +259,15 @@ class Span(Kind):
 def _answered(
     question: SquadQuestion, data: SpanData, offsets: Offsets, counts: Counter[str]
 ) -> SpanExample:
-    """A question with its answers, and where each of them stands."""
+    """Return a question with its answers and their positions."""
     given = question.answers or []
     answers = tuple(answer for answer, _ in given)
     kinds = Counter(map(data.answer_kind, answers))
-    # Of equally many, the kind that is named first.
+    # In a tie, the type that occurs first is chosen.
     kind = kinds.most_common(1)[0][0] if kinds else "none"
     if kind == "none" and not data.no_answer:
         raise ZhbertError(f"{question.where}: no answer; a card allows that with no_answer = true")
-    # CJRC's people may disagree.
+    # CJRC's annotators may disagree.
     if question.marked_impossible and answers and all(answers) and data.scorer != "cjrc":
         counts["questions with is_impossible and with answers, which count"] += 1
     starts = tuple(
@@ -287,7 +287,7 @@ def _answer_in(row: PredictionRow, file: PredictionFile) -> str:
     if isinstance(answer, str):
         return answer
     if isinstance(answer, list) and all(isinstance(part, str) for part in answer):
-        return "".join(answer)  # CJRC's scorer takes an answer in parts
+        return "".join(answer)  # CJRC's scorer accepts an answer in parts
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         return str(answer)
     raise ZhbertError(
@@ -297,7 +297,7 @@ def _answer_in(row: PredictionRow, file: PredictionFile) -> str:
 
 
 def _excerpt(example: SpanExample) -> str:
-    """`SHOWN_CONTEXT` characters around the answer."""
+    """Return `SHOWN_CONTEXT` characters around the answer."""
     context, span = example.context, example.training_span
     if len(context) <= SHOWN_CONTEXT:
         return context

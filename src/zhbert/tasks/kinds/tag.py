@@ -1,4 +1,4 @@
-"""Which tag does each token of a sentence have? Tags say where entities begin, go on and end."""
+"""Tagging: one tag for each token of a sentence; tags mark the begin and end of entities."""
 
 from __future__ import annotations
 
@@ -57,36 +57,36 @@ if TYPE_CHECKING:
     from zhbert.tasks.settings import FineTuningSettings
     from zhbert.text.tokenizer import Tokenizer
 
-# Of stdin, which may hold a few sentences only, fewer lines than LOOKED_AT are looked at to see
-# whether its sentences are tagged already.
+# The number of lines of stdin that are examined for tags, smaller than LOOKED_AT because stdin may
+# contain only a few sentences.
 LOOKED_AT_STDIN = 3
-# A token, which may be a space or an ideographic one, and its tag.
+# A token, which may be a space or an ideographic space, and its tag.
 _TAGGED = re.compile(r"([^ \t]*[ \t]*)[ \t](O|[BI]|[BIMELSWU][-_][^ \t]+)", re.IGNORECASE)
 
 NOT_FOUND = "—"
-"""No entity: what was missed, and what was found where there is none."""
+"""The confusion matrix's class for entities that were missed or that do not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TagData(LabelData):
-    """How tags are written."""
+    """The keys of [data] for tags."""
 
     text: Column = ()
-    """bio: the column of the character, from 0."""
+    """For bio: the index of the character's column, from 0."""
     label: Column = ()
-    """bio: the column of the tag, from 0."""
+    """For bio: the index of the tag's column, from 0."""
     scheme: str = ""
-    """To tag: one of `zhbert.tasks.schemes.SCHEMES`; unset: told from the labels."""
+    """One of `zhbert.tasks.schemes.SCHEMES`; unset: derived from the labels."""
     drop_word_places: bool = False
-    """To tag: a character is followed by its place in its word (``科0``), which is dropped."""
+    """Each character is followed by its index in its word (``科0``), which is dropped."""
 
     def completed(self, folder: Path, where: str) -> Self:
-        """With the tags of the types of entities, where the card names types alone."""
+        """Return a copy with the tags of the entity types, if the card lists only types."""
         made = super().completed(folder, where)
         return dataclasses.replace(made, labels=tags_of_types(made.labels, self.scheme))
 
     def check(self, where: str) -> None:
-        """Columns are numbered."""
+        """Require columns that are numbers."""
         super().check(where)
         for key in ("text", "label"):
             for number in getattr(self, key):
@@ -113,7 +113,7 @@ class Tag(Kind):
     class_name = "entity"
 
     def check(self, card: TaskCard) -> None:
-        """The labels must be of one scheme."""
+        """Require labels of a single scheme."""
         try:
             scheme_of(card.data.labels, card.data.scheme)
         except SchemeError as error:
@@ -130,7 +130,7 @@ class Tag(Kind):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """A token a line, a sentence a line, or spans in JSON: see `zhbert.tasks.tagged`."""
+        """Yield sentences from lines or from spans in JSON: see `zhbert.tasks.tagged`."""
         seen: set[str] = set()
         for number, one in enumerate(sentences(card, source, counts, labelled=labelled)):
             if one.id is not None:
@@ -140,7 +140,7 @@ class Tag(Kind):
     def read_inputs(
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
-        """Sentences as the task's own files hold them, or one a line."""
+        """Yield sentences from a file in the task's form, or with one sentence per line."""
         if card is None:
             data = TagData(format="bio", dev=("-",), scheme="BIO", labels=("O", "B"))
             card = TaskCard(title="a sentence", kind=self.name, metrics=("f1",), data=data)
@@ -158,14 +158,14 @@ class Tag(Kind):
     # -- predictions -------------------------------------------------------------------------------
 
     def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
-        """A row of tags for each sentence: tagged tokens, or objects with tags or spans."""
+        """Return a sequence of tags for each sentence, from tagged tokens or from JSON objects."""
         source = predictions_source(file.path, file.card.data.encoding)
         if holds_json(source) or file.path.suffix.lower() == ".jsonl":
             return _tags_of_objects(file)
         return _tags_of_lines(file, source)
 
     def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """JSON lines, tagged tokens, and CLUENER's lines."""
+        """Return JSON lines, tagged tokens, and CLUENER's lines."""
         scheme, tagged = (
             scheme_of_model(tuple(labels)),
             PredictionWriter(tagged_lines, separator="\n"),
@@ -184,7 +184,7 @@ class Tag(Kind):
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """CLUENER's lines where examples are spans of texts, else tagged tokens."""
+        """Return CLUENER's lines if the examples are spans of texts, else tagged tokens."""
         suffix = ".json" if card is not None and card.data.format == "jsonl" else ".txt"
         return {suffix: self.writers(card, labels)[suffix]}
 
@@ -197,7 +197,7 @@ class Tag(Kind):
         predictions: Mapping[str, Any],
         null_odds: Mapping[str, float] | None = None,
     ) -> Scores:
-        """The metrics, and precision and recall of all entities together."""
+        """Return the metrics, with precision and recall over all entities."""
         scores = super().score(card, examples, predictions)
         gold, predicted = self.paired(examples, predictions)
         counts = entity_counts(gold, predicted, scheme_of(card.data.labels))
@@ -211,7 +211,7 @@ class Tag(Kind):
     def each(
         self, card: TaskCard, examples: Sequence[TagExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """F1 of each sentence's entities; 1 where there are none and none was found."""
+        """Return each sentence's F1 of entities; 1 if there are none and none was predicted."""
         gold = [example.tags or () for example in examples]
         counts = entity_counts(gold, predictions, scheme_of_model(card.data.labels))
         both = counts[:, 1] + counts[:, 2]
@@ -221,24 +221,24 @@ class Tag(Kind):
     def report(
         self, gold: Sequence[Any], predicted: Sequence[Any], labels: Sequence[str]
     ) -> dict[str, Any]:
-        """Scores of each type of entity."""
+        """Return scores of each type of entity."""
         return entity_report(gold, predicted, labels)
 
     # -- for people --------------------------------------------------------------------------------
 
     def describe(self, card: TaskCard, example: TagExample) -> str:
-        """The entities of the sentence."""
+        """Return the entities of the sentence."""
         found = _entities(example.tags, scheme_of_model(card.data.labels))
         return "entities " + (_in_words(example.tokens, found) or "none")
 
     def describe_all(self, card: TaskCard, examples: Sequence[TagExample]) -> str:
-        """How often each type of entity is there."""
+        """Return the count of each type of entity."""
         scheme = scheme_of(card.data.labels)
         rows = (scheme.entities(one.tags or ()) for one in examples)
         return "entities: " + counts_in_words(Counter(kind for row in rows for kind, *_ in row))
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """Scheme and labels."""
+        """Return the scheme and the labels."""
         data: TagData = card.data
         return {
             "columns": columns_in_words(data, "text", "label"),
@@ -247,9 +247,9 @@ class Tag(Kind):
         }
 
     def confused(self, line: Line, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """Types of entities, right and predicted.
+        """Return pairs of gold and predicted entity type.
 
-        An entity is taken for another where the ends are the same; else it is missed, or made up.
+        Two entities are a pair if begin and end are the same; any other is missed or spurious.
         """
         there, found = (
             {(start, end): kind for kind, start, end in side} for side in _sides(line, labels)
@@ -258,13 +258,13 @@ class Tag(Kind):
         return pairs + [(NOT_FOUND, kind) for ends, kind in found.items() if ends not in there]
 
     def classes(self, labels: Sequence[str], seen: Collection[str]) -> list[str]:
-        """The types of entities, and at the end what is none."""
+        """Return the types of entities, followed by `NOT_FOUND`."""
         return [*sorted(set(seen) - {NOT_FOUND}), NOT_FOUND]
 
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """The lower F1 the worse and, of equals, the more entities."""
+        """Return a mistake, ranked by its F1 (lowest first), then by its number of entities."""
         if (score := imperfect_score(line)) is None:
             return None
         tokens = line.get("tokens")
@@ -284,7 +284,7 @@ class Tag(Kind):
         settings: FineTuningSettings,
         labels: tuple[str, ...],
     ) -> Learner:
-        """Cross entropy over the tags of each token."""
+        """Return a learner that minimises the cross entropy over the tags of each token."""
         from zhbert.tasks.learners.tag import TagLearner
 
         return TagLearner(tokenizer, labels, settings.sequence_length)
@@ -300,7 +300,7 @@ def _in_words(tokens: Sequence[str], found: Sequence[Entity]) -> str:
 
 
 def _sides(line: Line, labels: Sequence[str]) -> list[list[Entity]]:
-    """The entities of a line of predictions.jsonl: those that are there, and those predicted."""
+    """Return the gold and the predicted entities of a line of predictions.jsonl."""
     scheme = scheme_of_model(tuple(labels)) if labels else None
     sides = []
     for key in ("gold", "predicted"):
@@ -308,13 +308,13 @@ def _sides(line: Line, labels: Sequence[str]) -> list[list[Entity]]:
         try:
             sides.append(entities(tags if isinstance(tags, list) else (), scheme))
         except (ZhbertError, TypeError, KeyError):
-            # No tags, or of another card than the run's.
+            # There are no tags, or they belong to another card than the run's.
             sides.append([])
     return sides
 
 
 def _place_of(card: TaskCard, value: str) -> str:
-    """The file and line in which a label of the card is written, as far as they are found."""
+    """Return the file and line that contain a label of the card, as far as they are found."""
     path, written = card.path, [show(value), f"'{value}'"]
     if card.data.labels_file:
         path, written = path.parent / card.data.labels_file, [value]
@@ -326,10 +326,10 @@ def _place_of(card: TaskCard, value: str) -> str:
 
 
 def _is_tagged(source: Source, language: str, labels: Sequence[str]) -> bool:
-    """Whether every line that is looked at is a token and its tag.
+    """Return whether every examined line is a token and its tag.
 
-    Of stdin, and of files as short, where "血型 O" may be a sentence, Chinese tokens must be single
-    characters and tags the model's own ``labels``.
+    In stdin and in equally short files, "血型 O" may be a sentence. So Chinese tokens must be
+    single characters there, and tags must be the model's own ``labels``.
     """
     most = LOOKED_AT_STDIN if isinstance(source, StandardInput) else LOOKED_AT
     found = [_TAGGED.fullmatch(line.rstrip(" \t")) for line in head(source, most)]
@@ -349,7 +349,7 @@ def _is_tagged(source: Source, language: str, labels: Sequence[str]) -> bool:
 
 
 def _tags_of_lines(file: PredictionFile, source: Source) -> dict[str, Value]:
-    """A token and its tag a line; the right tag may stand between them."""
+    """Return the tags in lines of token and tag; the gold tag may be between them."""
     rows_of = list(sentence_lines(source, Counter()))
     found: dict[str, Value] = {}
     for lines, example in zip(rows_of, file.examples, strict=False):
@@ -374,9 +374,9 @@ def _tags_of_lines(file: PredictionFile, source: Source) -> dict[str, Value]:
 
 
 def _token_and_tag(file: PredictionFile, number: int, line: str) -> tuple[str, str]:
-    """A token and its predicted tag, the last one of the line."""
+    """Return a token and its predicted tag, which is the last column of the line."""
     fields = COLUMNS_APART.split(line.rstrip(" \t"))
-    # Space at the beginning: it is itself the token.
+    # A line that begins with a space: the space is the token.
     token, tags = fields[0] or " ", fields[1:]
     if not 1 <= len(tags) <= 2:
         raise ZhbertError(
@@ -393,7 +393,7 @@ def _check_tag(file: PredictionFile, tag: Any, where: str) -> None:
 
 
 def _tags_of_objects(file: PredictionFile) -> dict[str, Value]:
-    """An object for each sentence: with its tags, or with spans in CLUENER's form."""
+    """Return the tags in JSON objects, one per sentence, with tags or with CLUENER's spans."""
     found: dict[str, Value] = {}
     by_id: dict[str, TagExample] = {one.id: one for one in file.examples}
     rows = file.rows()
@@ -416,7 +416,7 @@ def _tags_of_objects(file: PredictionFile) -> dict[str, Value]:
 
 
 def _tags_of_spans(file: PredictionFile, label: Any, example: TagExample, where: str) -> list[str]:
-    """CLUENER's form: {type: {entity: [[first, last]]}} of the example's own text."""
+    """Return the tags for CLUENER's {type: {entity: [[first, last]]}} in the example's text."""
     card = file.card
     joint = "" if card.language == "zh" else " "
     counts: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""What the kinds share whose examples are a text or a pair of texts: their tables and files."""
+"""The shared base of kinds whose examples are a text or a pair of texts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zhbert.wording import show
 
 
 class TextKind(Kind):
-    """A kind whose examples are rows of a table: a text or a pair, and what is said of it."""
+    """A kind whose examples are table rows: a text or a pair, with its gold value."""
 
     data_class: ClassVar[type[TableData]]
     formats = ("tsv", "csv", "jsonl", "parquet")
@@ -48,11 +48,11 @@ class TextKind(Kind):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """An example for each row of the table that is of the split."""
+        """Yield an example for each row of the split."""
         data: TableData = card.data
         seen: set[str] = set()
         for number, (where, record) in enumerate(records(source, data, counts)):
-            # The numbers count rows of other splits, too, as in predictions for the whole file.
+            # Numbers count rows of other splits too, as predictions for the whole file do.
             if split is not None and str(record.get(data.split_column, split)) != split:
                 continue
             text = joined_in(record, data.text, where)
@@ -71,18 +71,18 @@ class TextKind(Kind):
 
     @abstractmethod
     def gold(self, record: Record, data: Any, where: str, labelled: bool) -> dict[str, Any]:
-        """The fields of a TextExample that say what is right; none where the row does not say."""
+        """Return the fields of a TextExample with the gold value; empty if the row has none."""
 
     def read_inputs(
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
-        """A table with the task's columns, or with text and text_pair; or a text a line."""
+        """Yield texts from a table with the task's columns or text and text_pair, or from lines."""
         return texts_in(self, card, source, remark)
 
     # -- predictions -------------------------------------------------------------------------------
 
     def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
-        """A label or a number for each example, in any of the forms of `prediction_rows`."""
+        """Return a label or a number for each example, from any form in `prediction_rows`."""
         data: TableData = file.card.data
         rows = file.rows(self.scored_labels(data))
         drops = bool(data.drop_labels)
@@ -95,29 +95,30 @@ class TextKind(Kind):
                 "with the largest is taken"
             )
         if drops and len(found) > len(file.examples):
-            # Rows of GOLD without a usable label are predicted, too: known, but not scored.
+            # Rows without a usable label may be predicted as well: their ids are known but not
+            # scored.
             dropped = {one.id for one in file.every_example()} - {one.id for one in file.examples}
             found = {id_: value for id_, value in found.items() if id_ not in dropped}
         return found
 
     def scored_labels(self, data: Any) -> Sequence[str]:
-        """The labels of which the most probable one is predicted; none for other kinds."""
+        """Return the labels of which the most probable is predicted; empty for other kinds."""
         return ()
 
     @abstractmethod
     def predicted(self, row: PredictionRow, data: Any, where: str) -> Value:
-        """What a row predicts."""
+        """Return the prediction in a row."""
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
     ) -> dict[str, PredictionWriter]:
-        """GLUE's table and CLUE's lines."""
+        """Return GLUE's table and CLUE's lines."""
         return handed_in()
 
     # -- for people --------------------------------------------------------------------------------
 
     def facts(self, card: TaskCard) -> dict[str, str]:
-        """The table's columns, and whether texts come in pairs."""
+        """Return the table's columns, and whether texts come in pairs."""
         data: TableData = card.data
         return {
             "kind": f"{card.kind}{', pairs of texts' if data.pairs else ''}, {card.language}",
@@ -126,5 +127,5 @@ class TextKind(Kind):
         }
 
     def texts_of(self, line: Line) -> tuple[str, ...]:
-        """The text, or both, of a line of predictions.jsonl."""
+        """Return the text, or both texts, of a line of predictions.jsonl."""
         return tuple(str(line[key]) for key in ("text", "text_pair") if line.get(key) is not None)

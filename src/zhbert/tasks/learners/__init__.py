@@ -1,1 +1,1 @@
-"""How a model learns each kind of task: the part of a kind that needs torch."""
+"""Learners: the part of each task kind that needs torch."""

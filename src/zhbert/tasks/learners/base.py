@@ -1,4 +1,4 @@
-"""Learners: from examples to rows, and from a model's scores to predictions."""
+"""Learners, which turn examples into rows and a model's scores into predictions."""
 
 from __future__ import annotations
 
@@ -20,91 +20,91 @@ from zhbert.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples as rows."""
+    """Examples converted to rows."""
 
     examples: Sequence[Any]
     rows: LabelledRows
     places: Any = None
-    """Which rows belong to which example, unless each example is one row."""
+    """Which rows belong to which example; None if each example is one row."""
     remarks: tuple[str, ...] = ()
-    """Lines for people about what was cut or left out."""
+    """Lines for people about what was truncated or left out."""
 
 
 class Learner(ABC):
-    """How a model learns a task and predicts. It knows no files, no optimiser and no console.
+    """Training and prediction for a task, without files, an optimiser or a console.
 
     Learners are frozen dataclasses: `tuned` returns a new one.
     """
 
     tokenizer: Tokenizer
-    """Makes the pieces."""
+    """The tokenizer."""
     labels: tuple[str, ...] | None
-    """The labels of the model's head; None: it has none of its own."""
+    """The labels of the model's head; None if the head has none."""
     sequence_length: int
-    """Pieces of a row at most, [CLS] and [SEP] included."""
+    """The most pieces of a row, [CLS] and [SEP] included."""
 
     @abstractmethod
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
-        """Tokenize examples; for ``training``, add targets and leave out what cannot be learnt."""
+        """Tokenize examples; if ``training``, add targets and skip what cannot be learnt."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """The sum of the losses of the batch's predictions."""
+        """Return the sum of the losses of the batch's predictions."""
 
     @abstractmethod
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """(R, n), of the rows, or (T, n), of their pieces: what ``decode`` needs."""
+        """Return the scores that ``decode`` needs: (R, n) for rows or (T, n) for their pieces."""
 
     @abstractmethod
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """A prediction for each example."""
+        """Return a prediction for each example."""
 
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """This learner with what is chosen on dev, such as a threshold; most choose nothing.
+        """Return this learner with values tuned on dev, such as a threshold; by default unchanged.
 
-        ``prepared`` and ``scores`` are of dev.
+        ``prepared`` and ``scores`` are those of dev.
         """
         return self
 
     def begin(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to undo
-        """Undo ``finish``, of a model whose head was fine-tuned before and is trained further."""
+        """Undo ``finish`` before a fine-tuned model is trained further."""
 
     def finish(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to change
-        """Change a trained model, in place, so that its outputs are what users expect."""
+        """Change a trained model in place so that its outputs have their usual meaning."""
 
     def saved(self) -> dict[str, Any]:
-        """What a model folder must hold to predict alike, beside the model and the card."""
+        """Return what a model folder must contain, beside model and card, to predict alike."""
         return {"sequence_length": self.sequence_length}
 
     def resumed(self, saved: Mapping[str, Any]) -> Self:
-        """This learner with what was tuned when it was ``saved``."""
+        """Return this learner with the tuned values in ``saved``."""
         return self
 
 
 class FineTuning:
-    """A learner as the training loop's objective, of one part that has the kind's ``name``."""
+    """A learner as the training loop's objective, with one part, which has the kind's ``name``."""
 
     def __init__(self, name: str, learner: Learner) -> None:
         self.learner = learner
         self.parts = (name,)
 
     def counts(self, batch: LabelledBatch) -> tuple[int, ...]:
-        """The number of targets."""
+        """Return the number of targets."""
         return (batch.predictions,)
 
     def pieces(self, batch: LabelledBatch) -> int:
-        """The number of pieces; a batch has no padding."""
+        """Return the number of pieces, which excludes padding as a batch has none."""
         return batch.packed.num_pieces
 
     def __call__(self, model: nn.Module, batch: LabelledBatch, seed: int) -> tuple[Tensor, Tensor]:
-        """The sum of the losses, and 0 for correct predictions: dev is scored by its metrics."""
+        """Return the sum of the losses, and 0 for correct predictions: metrics judge dev."""
         model.set_dropout_seed(seed, batch.first_row)  # type: ignore[operator]
         loss = self.learner.loss(model, batch)
         return loss.reshape(1), loss.new_zeros(1)
 
 
 def sigmoid(scores: Array) -> NDArray[np.float64]:
-    """The sigmoid of each score, computed without overflow.
+    """Return the sigmoid of each score, computed without overflow.
 
     >>> sigmoid(np.array([0.0, -1e4, 1e4])).tolist()
     [0.5, 0.0, 1.0]
@@ -115,7 +115,7 @@ def sigmoid(scores: Array) -> NDArray[np.float64]:
 
 
 def softmax(scores: Array) -> NDArray[np.float64]:
-    """The softmax over the last axis."""
+    """Return the softmax over the last axis."""
     shifted = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     probabilities: NDArray[np.float64] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities

@@ -1,14 +1,15 @@
-"""Learning where in a text a question's answer stands, with the rows and decoding of run_qa.
+"""Extractive question answering, with the rows and decoding of transformers' run_qa.
 
 https://github.com/huggingface/transformers/tree/main/examples/pytorch/question-answering
 
-A row is ``[CLS] question [SEP] context [SEP]``; a context that does not fit is read in windows,
-neighbours of which share ``doc_stride`` pieces. A window without the answer points to [CLS].
+A row is ``[CLS] question [SEP] context [SEP]``. A context that is too long is split into windows;
+neighbours share ``doc_stride`` pieces. A window without the answer has the target [CLS].
 
 Judgements (CJRC's YES and NO) are learnt as spans, too: if a task has them, every window begins
-with the pieces of 是 and 否 (yes and no in English), and the answer YES points to the first one.
-"No answer" points to [CLS]: it is predicted if [CLS] scores higher than the best span by more than
-a threshold, which is chosen on dev. So the model is transformers' BertForQuestionAnswering.
+with the pieces of 是 and 否 (yes and no in English), and the target of YES is the first one. The
+target of "no answer" is [CLS]: it is predicted if the score of [CLS] exceeds that of the best span
+by more than a threshold, which is chosen on dev. So the model is transformers'
+BertForQuestionAnswering.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from zhbert.tasks.span_scores import SCORERS
 from zhbert.text.tokenizer import Tokenizer
 
 JUDGEMENTS = ("YES", "NO")
-# What stands for them at the beginning of a window, by language.
+# The words for judgements at the beginning of a window, by language.
 JUDGEMENT_TEXTS = {"zh": ("是", "否"), "en": ("yes", "no")}
 
 NOWHERE = -1e30
@@ -43,18 +44,18 @@ NOWHERE = -1e30
 
 @dataclass(frozen=True)
 class Windows:
-    """Where each row's part of a context lies: (R,) each."""
+    """The position of each row's part of a context; each array is (R,)."""
 
     examples: NDArray[np.int64]
-    """Which example."""
+    """The index of the row's example."""
     bases: NDArray[np.int64]
-    """Where in the row the context's pieces begin."""
+    """The row's index of its first context piece."""
     begins: NDArray[np.int64]
-    """The first of the window among the context's pieces."""
+    """The context's index of the window's first piece."""
     sizes: NDArray[np.int64]
-    """How many pieces of the context the window holds."""
+    """The number of context pieces in the window."""
     offsets: Sequence[NDArray[np.int32]]
-    """For each example: (pieces, 2), where the context's pieces stand in it, in characters."""
+    """For each example, (pieces, 2): begin and end of each context piece, in characters."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Candidate:
     score: float
     text: str
     start: int
-    """In characters; -1: a judgement."""
+    """The begin, in characters; -1: a judgement."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class SpanLearner(Learner):
     sequence_length: int
     doc_stride: int = 128
     max_answer_length: int = 30
-    """Pieces."""
+    """The longest answer, in pieces."""
     scorer: str = "squad1.1"
     language: str = "zh"
     yes_no: bool = False
@@ -81,21 +82,21 @@ class SpanLearner(Learner):
     null_threshold: float = 0.0
     n_best: int = 20
     metric: str = "f1"
-    """What a threshold is chosen by: f1 or em."""
+    """The metric that the threshold is chosen by: f1 or em."""
 
     labels: None = None
 
     def prepare(self, examples: Sequence[SpanExample], *, training: bool = False) -> Prepared:
-        """Rows of every window of every question, in order.
+        """Return the rows of every window of every question, in order.
 
-        For ``training``, questions whose answer stands nowhere in the text are left out.
+        If ``training``, questions whose answers do not occur in the text are left out.
         """
         ours = list(examples)
         if training:
             ours = [one for one in ours if one.kind != "span" or one.training_span is not None]
         judgements = self._judgements()
         room = self.sequence_length - 3 - len(judgements)
-        # At least half of the row is for the context.
+        # At least half of the row is reserved for the context.
         longest = max(1, room // 2)
         questions = self.tokenizer.encode_batch([one.question for one in ours])
         cut = sum(len(question) > longest for question in questions)
@@ -127,7 +128,7 @@ class SpanLearner(Learner):
         return Prepared(ours, rows, where, remarks)
 
     def _judgements(self) -> Ids:
-        """(2,) the pieces of yes and no; (0,) where the task has none."""
+        """Return the pieces of yes and no, (2,); (0,) if the task has no judgements."""
         if not self.yes_no:
             return np.empty(0, np.int32)
         words = JUDGEMENT_TEXTS.get(self.language, JUDGEMENT_TEXTS["en"])
@@ -138,7 +139,7 @@ class SpanLearner(Learner):
         return np.array(ids, np.int32)
 
     def _target(self, one: SpanExample, offsets: NDArray[np.int32], base: int) -> tuple[int, int]:
-        """Start and end in the row; both 0, at [CLS], where the window does not hold the answer."""
+        """Return start and end in the row; both 0 ([CLS]) if the window lacks the answer."""
         if one.kind in ("yes", "no"):
             place = base - (2 if one.kind == "yes" else 1)
             return place, place
@@ -153,7 +154,7 @@ class SpanLearner(Learner):
         return base + first, base + last
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """The mean of the cross entropies of start and end, each over the row's pieces."""
+        """Return the summed loss: a row's is the mean of the cross entropies of start and end."""
         assert batch.targets is not None
         logits = self.scores(model, batch.packed).float()
         packed = batch.packed
@@ -169,17 +170,17 @@ class SpanLearner(Learner):
         return functional.cross_entropy(grid, batch.targets, reduction="sum") / 2
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """(T, 2): start and end."""
+        """Return the scores of start and end: (T, 2)."""
         return cast(Any, model).piece_logits(batch)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The best answer over all windows, or none."""
+        """Return each question's best answer over all windows, or no answer."""
         return [self._decide(best, null) for best, null in self._candidates(prepared, scores)]
 
     def _candidates(
         self, prepared: Prepared, scores: Array
     ) -> list[tuple[list[_Candidate], float]]:
-        """Each example's best spans, the best first, and its lowest score of [CLS]."""
+        """Return each example's best spans, best first, and its lowest score of [CLS]."""
         places: Windows = prepared.places
         examples: Sequence[SpanExample] = prepared.examples
         found: list[list[_Candidate]] = [[] for _ in examples]
@@ -224,7 +225,7 @@ class SpanLearner(Learner):
         return Prediction(answer.text, details)
 
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
-        """With the threshold that is best on these examples, where there may be no answer."""
+        """Return this learner with the best threshold on these examples, if one is used."""
         if not self.no_answer:
             return self
         candidates = self._candidates(prepared, scores)
@@ -236,13 +237,13 @@ class SpanLearner(Learner):
         return replace(self, null_threshold=best_threshold(odds, answered, unanswered))
 
     def _gains(self, examples: Sequence[SpanExample], answers: Sequence[str]) -> Floats:
-        """(examples,): what each answer scores, 0 to 1."""
+        """Return the score of each answer, 0 to 1: (examples,)."""
         gold = {one.id: one.answers for one in examples}
         scores = SCORERS[self.scorer](gold, dict(zip(gold, answers, strict=True)))
         return (scores.per_question_f1 if self.metric == "f1" else scores.per_question_em) / 100
 
     def for_card(self, card: TaskCard) -> Self:
-        """This learner with what the card says of answers."""
+        """Return this learner with the card's types of answers and its scorer."""
         return replace(
             self,
             scorer=card.data.scorer,
@@ -253,7 +254,7 @@ class SpanLearner(Learner):
         )
 
     def saved(self) -> dict[str, Any]:
-        """Lengths, strides and what answers may be."""
+        """Return lengths, strides, the threshold and the types of answers."""
         return {
             **super().saved(),
             "doc_stride": self.doc_stride,
@@ -265,14 +266,14 @@ class SpanLearner(Learner):
         }
 
     def resumed(self, saved: Mapping[str, Any]) -> Self:
-        """With the threshold that was saved."""
+        """Return this learner with the saved threshold."""
         return replace(self, null_threshold=float(saved["null_threshold"]))
 
 
 def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:
-    """Begin and end of each window over a context, as Hugging Face's tokenizers cut it.
+    """Return begin and end of each window over a context, as Hugging Face's tokenizers cut it.
 
-    Neighbours share ``doc_stride`` pieces, or half of the room where that is less.
+    Neighbours share ``doc_stride`` pieces, or half of ``room`` if that is less.
 
     >>> windows(10, 5, 2)
     [(0, 5), (3, 8), (6, 10)]
@@ -288,7 +289,7 @@ def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:
 def best_spans(
     window: NDArray[np.float32], count: int, max_length: int
 ) -> list[tuple[float, int, int]]:
-    """The best spans (score, first, last) of a window, from its best starts and its best ends.
+    """Return a window's best spans (score, first, last), among its best starts and ends.
 
     >>> best_spans(np.array([[0, 3], [5, 1], [1, 4]], np.float32), 2, 2)
     [(9.0, 1, 2), (5.0, 2, 2)]
@@ -307,7 +308,7 @@ def best_spans(
 
 
 def _top(values: Array, count: int) -> NDArray[np.int64]:
-    """Indices of the highest values, unordered."""
+    """Return the indices of the highest values, unordered."""
     if len(values) <= count:
         return np.arange(len(values))
     return np.argpartition(-values, count - 1)[:count]
@@ -316,21 +317,21 @@ def _top(values: Array, count: int) -> NDArray[np.int64]:
 def best_threshold(
     odds: NDArray[np.float64], answered: NDArray[np.float64], unanswered: NDArray[np.float64]
 ) -> float:
-    """The threshold with the best sum; above it, a question is predicted to have no answer.
+    """Return the best threshold; above it, a question is predicted to have no answer.
 
     Args:
         odds: for each question, the score of "no answer" minus that of the best span.
-        answered: what each question scores if it is answered.
-        unanswered: what it scores if it is not.
+        answered: the score of each question if it is answered.
+        unanswered: its score if it is not.
 
     >>> best_threshold(np.array([-1.0, 0.5, 2.0]), np.array([1.0, 1, 0]), np.array([0.0, 0, 1]))
     1.25
     """
     order = np.argsort(odds, kind="stable")
     ordered = odds[order]
-    # totals[n] is the sum if the n questions with the lowest odds are answered, and no others.
+    # totals[n] is the sum if only the n questions with the lowest odds are answered.
     totals = np.concatenate(([0.0], np.cumsum((answered - unanswered)[order])))
-    # No threshold separates questions of equal odds.
+    # No threshold separates questions with equal odds.
     apart = np.concatenate(([True], ordered[1:] > ordered[:-1], [True]))
     totals[~apart] = -np.inf
     count = int(totals.argmax())

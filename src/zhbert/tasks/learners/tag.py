@@ -1,6 +1,6 @@
-"""Learning the tag of each token of a sentence.
+"""Tagging of the tokens of a sentence.
 
-A token's tag stands at its first piece; a sentence that is longer than a row goes on in the next.
+A token's tag is predicted at its first piece. A sentence longer than a row continues in the next.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from zhbert.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """Which piece stands for which token, in the order of sentences and tokens."""
+    """The pieces that represent tokens, in the order of sentences and tokens."""
 
     pieces: NDArray[np.int64]
-    """(tokens with pieces,): the first piece of each."""
+    """The first piece of each token that has pieces: (tokens,)."""
     sentences: NDArray[np.int64]
-    """The sentence of each."""
+    """The index of each token's sentence: (tokens,)."""
     tokens: NDArray[np.int64]
-    """The place of each in its sentence."""
+    """The index of each token in its sentence: (tokens,)."""
 
 
 @dataclass(frozen=True)
 class TagLearner(Learner):
-    """Tagging of tokens."""
+    """A learner for tagging."""
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
@@ -50,7 +50,7 @@ class TagLearner(Learner):
         return scheme_of_model(self.labels)
 
     def prepare(self, examples: Sequence[TagExample], *, training: bool = False) -> Prepared:
-        """A row or more for each sentence."""
+        """Return one or more rows for each sentence."""
         rows, places, split = self._rows(examples)
         if training:
             ids = {label: number for number, label in enumerate(self.labels)}
@@ -69,7 +69,7 @@ class TagLearner(Learner):
 
     def _rows(self, sentences: Sequence[TagExample]) -> tuple[LabelledRows, TokenPlaces, int]:
         room = self.sequence_length - 2
-        # Sentences have few distinct tokens: each is tokenized once.
+        # Sentences have few distinct tokens, so each is tokenized once.
         distinct = list({token: None for one in sentences for token in one.tokens})
         pieces = self.tokenizer.encode_batch(distinct)
         ids_of = {
@@ -103,7 +103,7 @@ class TagLearner(Learner):
         return pack(self.tokenizer, segments), places, split
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """The cross entropy of the tags at the first pieces of their tokens."""
+        """Return the summed cross entropy of the tags, at the first pieces of their tokens."""
         assert batch.targets is not None
         logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(
@@ -111,13 +111,13 @@ class TagLearner(Learner):
         )
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """(T, labels) logits."""
+        """Return the logits: (T, labels)."""
         return cast(Any, model).piece_logits(batch)  # type: ignore[no-any-return]
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The most probable tag of each token, and the entities.
+        """Return the most probable tag of each token, and the entities.
 
-        A token without pieces, such as a zero-width space, is outside of entities.
+        A token without pieces, such as a zero-width space, gets the tag outside of entities.
         """
         places: TokenPlaces = prepared.places
         probabilities = softmax(scores[places.pieces])

@@ -1,4 +1,4 @@
-"""Learning the label, the labels or the number of a text or of a pair of texts."""
+"""Learners for labels or numbers of texts and pairs of texts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from zhbert.text.tokenizer import Tokenizer
 
 
 class TextLearner(Learner):
-    """A learner whose examples are one row each: a text, or a pair of texts."""
+    """A learner whose examples are one row each: a text or a pair of texts."""
 
     @abstractmethod
     def targets(self, examples: Sequence[TextExample]) -> Array:
-        """(R, ...): the target of each example."""
+        """Return the target of each example: (R, ...)."""
 
     def prepare(self, examples: Sequence[TextExample], *, training: bool = False) -> Prepared:
-        """A row for each example."""
+        """Return a row for each example."""
         texts, pairs = [one.text for one in examples], [one.text_pair for one in examples]
         rows = text_rows(self.tokenizer, texts, pairs, self.sequence_length)
         if training:
@@ -42,31 +42,31 @@ class TextLearner(Learner):
         return Prepared(examples, rows, remarks=remarks)
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
-        """(R, labels) logits; to regress (R, 1), the number, scaled."""
+        """Return the logits, (R, labels), or for regression the scaled number, (R, 1)."""
         return cast(Any, model).row_logits(batch)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class ClassifyLearner(TextLearner):
-    """Classification of a text or a pair: one label each."""
+    """A learner for single labels."""
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
-        """(R,) int64: the labels' numbers."""
+        """Return the labels' ids: (R,) int64."""
         ids = {label: number for number, label in enumerate(self.labels)}
         return np.array([ids[str(one.label)] for one in examples], np.int64)
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """Cross entropy."""
+        """Return the summed cross entropy."""
         assert batch.targets is not None
         logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(logits, batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The most probable label, with the probability of each."""
+        """Return the most probable label, with the probability of each label."""
         probabilities = softmax(scores)
         best = probabilities.argmax(-1).tolist()
         return [
@@ -79,32 +79,32 @@ class ClassifyLearner(TextLearner):
 
 @dataclass(frozen=True)
 class MultiLabelLearner(TextLearner):
-    """Classification of a text or a pair that may have several labels, or none.
+    """A learner for several labels per text, or none.
 
-    Each label is a question of its own, whose probability is the sigmoid of its logit. It is
-    transformers' ``problem_type = "multi_label_classification"``.
+    The probability of each label is the sigmoid of its logit, as in transformers' ``problem_type =
+    "multi_label_classification"``.
     """
 
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     sequence_length: int
     threshold: float = 0.5
-    """A label is predicted from this probability on."""
+    """The lowest probability at which a label is predicted."""
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
-        """(R, labels) float32: 1 for each label that the text has."""
+        """Return 1 for each label that the text has, else 0: (R, labels) float32."""
         marks = [[label in (one.labels or ()) for label in self.labels] for one in examples]
         return np.array(marks, np.float32).reshape(-1, len(self.labels))
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """The mean over the labels of their binary cross entropies."""
+        """Return the binary cross entropy, averaged over labels and summed over texts."""
         assert batch.targets is not None
         logits = self.scores(model, batch.packed).float()
         total = functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum")
         return total / len(self.labels)
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """The labels whose probability reaches the threshold, with the probability of each."""
+        """Return the labels whose probability reaches the threshold, and all probabilities."""
         probabilities = sigmoid(scores)
         return [
             Prediction(
@@ -121,41 +121,41 @@ class MultiLabelLearner(TextLearner):
 
 @dataclass(frozen=True)
 class RegressLearner(TextLearner):
-    """Regression of a text or a pair: the model is trained on numbers scaled to 0 to 1."""
+    """A learner for numbers, which are scaled to 0 to 1 for training."""
 
     tokenizer: Tokenizer
     low: float
-    """The number that the model's 0 stands for."""
+    """The number that corresponds to 0 in the model."""
     high: float
-    """The number that its 1 stands for."""
+    """The number that corresponds to 1 in the model."""
     sequence_length: int
     labels: tuple[str, ...] = ("score",)
 
     def targets(self, examples: Sequence[TextExample]) -> Array:
-        """(R,) float32: the numbers, scaled."""
+        """Return the scaled numbers: (R,) float32."""
         values = np.array([one.value for one in examples], np.float64)
         return ((values - self.low) / (self.high - self.low)).astype(np.float32)
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
-        """The squared error."""
+        """Return the summed squared error."""
         assert batch.targets is not None
         found = self.scores(model, batch.packed)[:, 0].float()
         return functional.mse_loss(found, batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
-        """Numbers in the file's scale; they may leave its range a little."""
+        """Return numbers in the file's scale; they may be slightly out of range."""
         values = scores[:, 0].astype(np.float64) * (self.high - self.low) + self.low
         return [Prediction(value) for value in values.round(6).tolist()]
 
     def begin(self, model: nn.Module) -> None:
-        """Undo `finish`: the head outputs scaled numbers again."""
+        """Undo `finish`, so that the head outputs scaled numbers again."""
         head = cast(nn.Linear, model.classifier)
         with torch.no_grad():
             head.bias.sub_(self.low).div_(self.high - self.low)
             head.weight.div_(self.high - self.low)
 
     def finish(self, model: nn.Module) -> None:
-        """Move the scale into the head: its output is then the file's number in any program."""
+        """Move the scale into the head, so that it outputs the file's numbers in any program."""
         head = cast(nn.Linear, model.classifier)
         with torch.no_grad():
             head.weight.mul_(self.high - self.low)

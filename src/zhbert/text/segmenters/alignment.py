@@ -45,7 +45,7 @@ def fold(character: str) -> str:
 
 
 def align(sentence: str, words: Sequence[str]) -> list[int] | None:
-    """The ends of ``words`` in ``sentence``, increasing; None if they are not its words.
+    """Return the ends of ``words`` in ``sentence``, increasing; None if they are not its words.
 
     Blanks and invisible characters that were dropped belong to the word before them.
 

@@ -82,7 +82,7 @@ def load_hanlp(
 
 
 def _fetch(library: Any, name: str) -> Path:
-    """The folder of a published model or of an address, in HanLP's cache."""
+    """Return the folder of a published model or of an address, in HanLP's cache."""
     if name not in library.pretrained.tok.ALL and "://" not in name:
         raise _HANLP.error(
             f"no model '{name}': a folder, or a name of hanlp.pretrained.tok such as {_DEFAULT}"
@@ -92,7 +92,7 @@ def _fetch(library: Any, name: str) -> Path:
 
 
 def _config(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a model, without addresses: HanLP would fetch what stands there."""
+    """Return a JSON file of a model, without addresses: HanLP would fetch what stands there."""
     config = _HANLP.config(folder, name)
     for key, value in entries_of(config):
         if isinstance(value, str) and _ADDRESS.match(value):

@@ -123,7 +123,7 @@ def _append_word_ends(words: list[str], base: int, out: Array, at: int) -> int:
 
 
 def _calls(text_ends: Array, apart: Array) -> list[tuple[int, int]]:
-    """Which parts of the run jieba gets at once: whole texts, up to about 4,096 characters."""
+    """Return the parts of the run for each call: whole texts, up to about 4,096 characters."""
     if not len(text_ends):
         return []
     number = text_ends // _CHARACTERS_PER_CALL

@@ -45,7 +45,7 @@ class Library:
     allowed_names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def error(self, message: str) -> ZhbertError:
-        """The error with this message about this segmenter."""
+        """Return the error with this message about this segmenter."""
         return ZhbertError(f"segmenter {self.segmenter}: {message}")
 
     def module(self, name: str) -> Any:
@@ -63,7 +63,7 @@ class Library:
 
     @contextlib.contextmanager
     def loading(self, model: str | Path) -> Iterator[None]:
-        """While a model is loaded: its errors become one line, its output is not printed."""
+        """Turn errors while a model is loaded into one line, and suppress the library's output."""
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # Files left open, calls that their own dependencies have deprecated.
             warnings.simplefilter("ignore")
@@ -79,7 +79,7 @@ class Library:
                 ) from error
 
     def local(self, model: str | Path) -> Path | None:
-        """The file or folder that ``model`` names; None where it can only be a library's name."""
+        """Return the file or folder that ``model`` names; None if it can only be a name."""
         path = Path(model).expanduser()
         if path.exists():
             return path
@@ -90,14 +90,14 @@ class Library:
         return None
 
     def files(self, folder: Path, names: Sequence[str]) -> list[Path]:
-        """The files of these names in a folder, all of which a model needs."""
+        """Return the files of these names in a folder, all of which a model needs."""
         for name in names:
             if not (folder / name).is_file():
                 raise self.error(f"{folder}: no {name}: not a {self.segmenter} model")
         return [folder / name for name in names]
 
     def config(self, folder: Path, name: str = "config.json") -> dict[str, Any]:
-        """A JSON file of a model; ZhbertError if it makes the library call what it need not."""
+        """Return a model's JSON file; raise ZhbertError if it makes the library call other code."""
         (file,) = self.files(folder, [name])
         config = read_json(file, dict, f"a {self.segmenter} model's {name}")
         allowed = {**self.allowed_names, **_NAMES_OF_TRANSFORMERS}
@@ -120,13 +120,13 @@ class Library:
             )
 
     def user_words(self, file: Path | None) -> list[UserWord]:
-        """The words of a user dictionary that the library can keep whole: those without blanks."""
+        """Return the words of a user dictionary that the library can keep whole: without blanks."""
         words = [] if file is None else read_user_words(file, self.segmenter)
         return [word for word in words if not word.has_blank]
 
 
 def entries_of(config: Any) -> Iterator[tuple[str, Any]]:
-    """All keys of a JSON value with their values, at any depth."""
+    """Return all keys of a JSON value with their values, at any depth."""
     left = [config]
     while left:
         value = left.pop()
@@ -138,13 +138,13 @@ def entries_of(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def name_of_error(error: BaseException) -> str:
-    """An exception's class and the first line of what it says."""
+    """Return an exception's class and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def describe_model(model: str | Path, files: Sequence[Path]) -> dict[str, Any]:
-    """A model for corpus.json: its name without the folders above it, and a hash of its files."""
+    """Return a model for corpus.json: its name without parent folders, and its files' hash."""
     name = Path(model).resolve().name if Path(model).expanduser().exists() else str(model)
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):

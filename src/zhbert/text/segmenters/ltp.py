@@ -89,7 +89,7 @@ def load_ltp(
 
 
 def _fetch(name: str) -> Path:
-    """The folder of a model of the hub, in the hub's cache."""
+    """Return the folder of a model of the hub, in the hub's cache."""
     hub = _LTP.module("huggingface_hub")
     name, _, revision = name.partition("@")
     with _LTP.loading(name):
@@ -102,7 +102,7 @@ def _fetch(name: str) -> Path:
 
 
 def _perceptron_file(model: Path) -> Path | None:
-    """The file of a perceptron that finds words; None if the model is a neural one."""
+    """Return the file of a perceptron that finds words; None if the model is a neural one."""
     if not model.is_file():
         config = _LTP.config(model)
         if "nerual" not in config:  # LTP's own spelling
@@ -129,7 +129,7 @@ def _load_perceptron(file: Path, words: _Words) -> Cut:
 
 
 def _load_neural(folder: Path, words: _Words) -> tuple[Cut, list[Path]]:
-    """The model's cut, and the files that it was made of."""
+    """Return the model's cut, and the files that it was made of."""
     files = _LTP.files(folder, ["config.json", "pytorch_model.bin"])
     files += [file for file in (folder / "vocab.txt", folder / "tokenizer.json") if file.is_file()]
     if (folder / "tokenizer_config.json").is_file():

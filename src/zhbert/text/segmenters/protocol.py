@@ -49,7 +49,7 @@ class Segmenter(Protocol):
         """
 
     def segment_run(self, text: str, codes: Array, text_ends: Array, apart: Array) -> Array:
-        """The word ends of many texts that stand in ``text`` one after another: int32, increasing.
+        """Return the word ends of many texts, concatenated in ``text``: int32, increasing.
 
         For segmenters that are faster on long text. Text t is
         ``text[text_ends[t - 1]:text_ends[t]]``; texts are sentences and end with a line or an end
@@ -69,7 +69,7 @@ class LoadSegmenter(Protocol):
     def __call__(
         self, *, user_words: Path | None, traditional: str, model: str | Path | None
     ) -> Segmenter:
-        """The options are those of ``zhbert.load_segmenter``."""
+        """Make a segmenter; the options are those of ``zhbert.load_segmenter``."""
 
 
 def check_segmenter(segmenter: Any) -> Segmenter:
@@ -88,7 +88,7 @@ def check_segmenter(segmenter: Any) -> Segmenter:
 
 
 def word_ends_of(segmenter: Segmenter, texts: Sequence[str]) -> list[Array]:
-    """The checked result of ``segmenter.segment(texts)``, as int32.
+    """Return the checked result of ``segmenter.segment(texts)``, as int32.
 
     Raises:
         ZhbertError: it is not what `Segmenter.segment` promises.
@@ -142,7 +142,7 @@ _SHOWN = 8
 
 
 def _are_word_ends(found: list[Any], texts: Sequence[str]) -> bool:
-    """Whether all of these are the word ends of their texts. Fast for many short texts."""
+    """Return whether all of these are the word ends of their texts. Fast for many short texts."""
     if not all(isinstance(ends, np.ndarray) and _is_integers(ends) for ends in found):
         return False
     if not found:
@@ -202,7 +202,7 @@ def _describe_wrong_ends(ends: Any, text: str) -> str:
 
 
 def words_of(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
-    """Each text's words, without the blanks around them."""
+    """Return each text's words, without the blanks around them."""
     found = []
     for text, ends in zip(texts, word_ends_of(segmenter, texts), strict=True):
         words = (text[a:b].strip() for a, b in pairwise([0, *ends.tolist()]))
@@ -211,7 +211,7 @@ def words_of(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
 
 
 def describe_segmenter(segmenter: Segmenter) -> dict[str, Any]:
-    """A segmenter for JSON: its name, version and options, on which its words depend."""
+    """Return a segmenter for JSON: its name, version and options, on which its words depend."""
     return {
         "name": segmenter.name,
         "version": segmenter.version,
@@ -226,7 +226,7 @@ def refuse_model(name: str, model: str | Path | None) -> None:
 
 
 def describe_unaligned(segmenter: str, sentences: int) -> str:
-    """A remark on the sentences that ``Segmenter.unaligned`` counts."""
+    """Return a remark on the sentences that ``Segmenter.unaligned`` counts."""
     return (
         f"{counted(sentences, 'sentence', 'has/have')} a word for each character: what "
         f"{segmenter} made of it was not found in the text"

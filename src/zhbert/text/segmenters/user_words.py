@@ -21,12 +21,12 @@ class UserWord(NamedTuple):
 
     @property
     def has_blank(self) -> bool:
-        """Whether a blank stands inside the word: libraries cut there, whatever they are told."""
+        """True if a blank stands inside the word: libraries cut there, whatever they are told."""
         return any(map(str.isspace, self.word))
 
     @property
     def has_odd_tag(self) -> bool:
-        """Whether the tag is none of jieba's: perhaps it is the end of the word."""
+        """True if the tag is none of jieba's: perhaps it is the end of the word."""
         return self.tag is not None and _TAG.fullmatch(self.tag) is None
 
 
@@ -82,7 +82,7 @@ def read_user_words(path: Path, segmenter: str = "jieba") -> list[UserWord]:
 def describe_not_kept(
     file: Path, segmenter: str, cut: Sequence[str], words: int, why: str = ""
 ) -> str:
-    """A remark on the words of a user dictionary that the segmenter cuts all the same."""
+    """Return a remark on the words of a user dictionary that the segmenter cuts all the same."""
     return (
         f"{file}: {segmenter} does not keep {len(cut):,} of {counted(words, 'word')} whole{why}: "
         + ", ".join(cut[:5])

@@ -53,7 +53,7 @@ class WhitespaceSegmenter(Segmenter):
 
 
 def _starts_after_blanks(codes: Array) -> Array:
-    """Where words start, the first one apart."""
+    """Return where words start, the first one apart."""
     blank = _BLANKS[codes]
     starts = np.flatnonzero(blank[:-1] & ~blank[1:]) + 1
     # Blanks at the text's start belong to the first word.
