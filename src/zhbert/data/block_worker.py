@@ -253,7 +253,7 @@ def _select(sentences: _Sentences, pieces: _EncodedSentences, selected: Array) -
 
 
 def _changes(numbers: Array) -> Array:
-    """Return which of some numbers differ from the one before; the first one always does.
+    """Mark the numbers that differ from the one before them; the first number is always marked.
 
     >>> _changes(np.array([3, 3, 4, 4])).tolist()
     [True, False, True, False]
