@@ -88,7 +88,6 @@ class Processes:
     def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
         """Yield each block with its result, in order; only a few blocks wait at a time.
 
-
         Raises:
             ZhbertError: a process could not start, or has died.
         """
