@@ -1,0 +1,1 @@
+"""Files of texts turned into vectors, and search among them."""

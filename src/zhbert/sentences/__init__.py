@@ -1,0 +1,1 @@
+"""Sentence models: one vector for a text, and what is computed with such vectors."""
