@@ -50,7 +50,7 @@ def compare(ours, theirs, ours_from, theirs_from):
     torch.testing.assert_close(mine, yours)
 
 
-@pytest.mark.parametrize("size, width", SIZES)
+@pytest.mark.parametrize(("size", "width"), SIZES)
 @pytest.mark.parametrize("name", ["cosent", "angle", "cosine", "contrastive"])
 def test_losses_of_pairs_equal_sentence_transformers(name, size, width, theirs):
     embeddings, same = leaves(2, size, width), leaves(2, size, width)
@@ -63,7 +63,7 @@ def test_losses_of_pairs_equal_sentence_transformers(name, size, width, theirs):
     compare(ours, oracle, embeddings, same)
 
 
-@pytest.mark.parametrize("size, width", SIZES)
+@pytest.mark.parametrize(("size", "width"), SIZES)
 @pytest.mark.parametrize("negatives", [0, 1, 3])
 def test_multiple_negatives_equal_sentence_transformers(negatives, size, width, theirs):
     embeddings, same = leaves(2 + negatives, size, width), leaves(2 + negatives, size, width)
@@ -77,7 +77,7 @@ def test_multiple_negatives_equal_sentence_transformers(negatives, size, width, 
     compare(ours, oracle, embeddings, same)
 
 
-@pytest.mark.parametrize("size, width", SIZES)
+@pytest.mark.parametrize(("size", "width"), SIZES)
 def test_triplets_equal_sentence_transformers(size, width, theirs):
     embeddings, same = leaves(3, size, width), leaves(3, size, width)
     ours = LOSSES["triplet"](embeddings, Triplets(*torch.arange(3 * size).view(3, size)))
