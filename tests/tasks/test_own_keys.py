@@ -184,7 +184,7 @@ def test_without_its_script_it_is_unknown(trained: tuple[Path, list[str]]) -> No
     run = trained[0]
     unknown = (
         'kind = "pairwise": not a choice; one of your own? run the script that adds it to KINDS in '
-        "place of zhbert; known: classify, multi_label, regress, tag, span"
+        "place of zhbert; known: classify, multi_label, regress, tag, span, embed"
     )
     assert refusal(load_card, run.with_name("better.toml")) == f"better.toml: {unknown}"
     assert refusal(open_fine_tuned, run / "seed-0" / "final") == f"better.toml: {unknown}"

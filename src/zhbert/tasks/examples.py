@@ -142,3 +142,53 @@ class SpanExample:
                 if start >= 0:
                     return start, start + len(answer)
         return None
+
+
+@dataclass(frozen=True)
+class Passages:
+    """The distinct passages among which questions are searched."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EmbedExample:
+    """Texts whose vectors shall be near to each other, or far apart."""
+
+    id: str
+    texts: tuple[str, ...]
+    """Two texts, for ``scored`` and ``judged``; anchor and positive, for ``pairs``; these and one
+    or more negatives, for ``triples``; one text, for ``texts``."""
+    form: str
+    """One of `EMBED_FORMS`."""
+    value: float | None = None
+    """For ``scored``: the similarity, scaled to 0 to 1; for ``judged``: 1.0 (yes) or 0.0 (no). None
+    if the file has none."""
+    source: str = ""
+    """The name of the card that the example was read by."""
+    relevant: tuple[str, ...] = ()
+    """For ``pairs`` and ``triples``: the ids of all right passages, which include the positive."""
+    passages: Passages | None = field(default=None, repr=False, compare=False)
+    """For ``pairs`` and ``triples`` that are scored: where the right passages are searched, which
+    is the same object for all examples of a split."""
+
+    @property
+    def gold(self) -> float | tuple[str, ...] | None:
+        """The value to be predicted: a similarity, or the ids of the right passages."""
+        return self.relevant or self.value
+
+    @property
+    def size(self) -> int:
+        """The number of characters in all texts."""
+        return sum(map(len, self.texts))
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The id, the text and, except for ``texts``, the second text."""
+        return {"id": self.id, **dict(zip(("text", "text_pair"), self.texts, strict=False))}
+
+
+EMBED_FORMS = ("scored", "judged", "pairs", "triples", "texts")
+"""The forms of `EmbedExample`: two texts with a number; two texts with yes or no; an anchor and its
+positive (paraphrases, or a question and its passage); these with negatives; single texts."""

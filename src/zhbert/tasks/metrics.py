@@ -56,7 +56,7 @@ def resampled_mean(values: Sequence[float] | Floats) -> Resampled:
 
 def resampled_accuracy(gold: Sequence[object], predicted: Sequence[object]) -> Resampled:
     """Return the share of examples whose label is right."""
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     return resampled_mean([100.0 * (a == b) for a, b in zip(gold, predicted, strict=True)])
 
 
@@ -77,7 +77,7 @@ def resampled_f1_binary(
     >>> of_all(resampled_f1_binary(["1", "1", "0", "0"], ["1", "0", "1", "0"]), 4)
     50.0
     """
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     true = np.array([label == positive for label in gold])
     found = np.array([label == positive for label in predicted])
     return _resampled_f1(true & found, found, true)
@@ -89,7 +89,7 @@ def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampl
     For more than two classes it is Gorodkin's generalisation:
     https://doi.org/10.1016/j.compbiolchem.2004.09.006.
     """
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     labels = {label: index for index, label in enumerate(dict.fromkeys([*gold, *predicted]))}
     one_hot = np.eye(len(labels))
     true = one_hot[[labels[label] for label in gold]]
@@ -100,7 +100,7 @@ def resampled_matthews(gold: Sequence[str], predicted: Sequence[str]) -> Resampl
         trues, founds, total = weights @ true, weights @ found, weights.sum(axis=1)
         covariance = (weights @ right) * total - (trues * founds).sum(axis=1)
         spread = (total**2 - (trues**2).sum(axis=1)) * (total**2 - (founds**2).sum(axis=1))
-        return 100.0 * _ratio(covariance, np.sqrt(spread))
+        return 100.0 * ratio(covariance, np.sqrt(spread))
 
     return score
 
@@ -121,7 +121,7 @@ class ClassCounts:
     def scores(self) -> tuple[Floats, Floats, Floats]:
         """Return precision, recall and F1 of each class, in [0, 1]."""
         right, found, there = self.counts
-        return _ratio(right, found), _ratio(right, there), _ratio(2 * right, found + there)
+        return ratio(right, found), ratio(right, there), ratio(2 * right, found + there)
 
     def averaged(self, average: str) -> tuple[Floats, Floats, Floats]:
         """Return an average (see AVERAGES) of precision, recall and F1 over the classes: (...)."""
@@ -134,7 +134,7 @@ class ClassCounts:
         elif not self.absent:
             counted = (found + there > 0).astype(np.float64)
         precision, recall, f1 = (
-            _ratio((one * counted).sum(-1), counted.sum(-1)) for one in self.scores()
+            ratio((one * counted).sum(-1), counted.sum(-1)) for one in self.scores()
         )
         return precision, recall, f1
 
@@ -228,7 +228,7 @@ def _classes(
     gold: Sequence[Labels], predicted: Sequence[Labels], labels: Sequence[str]
 ) -> list[str]:
     """Return the classes in the order of ``labels``: all for several labels, else those seen."""
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     if not isinstance(gold[0], str):
         return list(labels)
     seen = {*map(str, gold), *map(str, predicted)}
@@ -256,7 +256,7 @@ def resampled_pearson(gold: Sequence[float], predicted: Sequence[float]) -> Resa
     >>> round(of_all(resampled_pearson([0, 1, 2, 5], [0, 2, 4, 10]), 4), 6)
     100.0
     """
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     true = np.asarray(gold, dtype=np.float64)[None, :]
     found = np.asarray(predicted, dtype=np.float64)[None, :]
     return lambda weights: _correlation(true, found, weights)
@@ -267,7 +267,7 @@ def resampled_spearman(gold: Sequence[float], predicted: Sequence[float]) -> Res
 
     The ranks are computed within each resample.
     """
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     ranks_of_gold, ranks_of_predicted = _ranks(gold), _ranks(predicted)
     return lambda weights: _correlation(
         ranks_of_gold(weights), ranks_of_predicted(weights), weights
@@ -299,7 +299,7 @@ def _correlation(x: Floats, y: Floats, weights: Floats) -> Floats:
     norm_y = np.sqrt(np.einsum("rn,rn,rn->r", weights, from_y, from_y))
     # The mean of equal numbers may differ from them in the last bits, which is no variance.
     constant = (norm_x <= 1e-13 * np.abs(mean_x)) | (norm_y <= 1e-13 * np.abs(mean_y))
-    correlation = np.clip(_ratio(covariance, norm_x * norm_y), -1.0, 1.0)
+    correlation = np.clip(ratio(covariance, norm_x * norm_y), -1.0, 1.0)
     return np.where(constant, 0.0, 100.0 * correlation)
 
 
@@ -332,7 +332,7 @@ def resampled_tag_accuracy(
     pairs = list(zip(gold, predicted, strict=True))
     right = np.array([sum(map(str.__eq__, true, found)) for true, found in pairs])
     tokens = np.array([len(true) for true in gold])
-    return lambda weights: 100.0 * _ratio(weights @ right, weights @ tokens)
+    return lambda weights: 100.0 * ratio(weights @ right, weights @ tokens)
 
 
 def entity_counts(
@@ -396,18 +396,19 @@ def _resampled_f1(right: NDArray[Any], found: NDArray[Any], there: NDArray[Any])
 
     def score(weights: Floats) -> Floats:
         sums = weights @ counts
-        return 100.0 * _ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
+        return 100.0 * ratio(2 * sums[:, 0], sums[:, 1] + sums[:, 2])
 
     return score
 
 
-def _ratio(upper: Floats, lower: Floats) -> Floats:
+def ratio(upper: Floats, lower: Floats) -> Floats:
     """Return the quotient, or 0 if the divisor is 0."""
     upper, lower = np.broadcast_arrays(upper, lower)
     return np.divide(upper, lower, out=np.zeros(upper.shape), where=lower != 0)
 
 
-def _check(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+def check_pairs(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
+    """Require at least one example, and as many predictions as examples."""
     if not len(gold):
         raise ZhbertError("no examples to score")
     if len(gold) != len(predicted):
@@ -415,7 +416,7 @@ def _check(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
 
 
 def _check_rows(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
-    _check(gold, predicted)
+    check_pairs(gold, predicted)
     for index, (true, found) in enumerate(zip(gold, predicted, strict=True)):
         if len(true) != len(found):
             raise ZhbertError(f"sentence {index + 1}: {len(true)} tokens, but {len(found)} tags")

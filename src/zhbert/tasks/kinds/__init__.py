@@ -8,6 +8,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.tasks.kinds.base import Kind
 from zhbert.tasks.kinds.classify import Classify
+from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.kinds.multi_label import MultiLabel
 from zhbert.tasks.kinds.regress import Regress
 from zhbert.tasks.kinds.span import Span
@@ -15,7 +16,7 @@ from zhbert.tasks.kinds.tag import Tag
 from zhbert.wording import nearest, show
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (Classify(), MultiLabel(), Regress(), Tag(), Span())
+    kind.name: kind for kind in (Classify(), MultiLabel(), Regress(), Tag(), Span(), Embed())
 }
 """The kinds by their names in cards."""
 

@@ -26,12 +26,14 @@ from zhbert.tasks.tables import (
 from zhbert.tasks.writers import PredictionWriter, handed_in
 from zhbert.wording import show
 
+EMPTY_TEXTS = "rows with an empty text, read as they are"
+
 
 class TextKind(Kind):
     """A kind whose examples are table rows: a text or a pair, with its gold value."""
 
     data_class: ClassVar[type[TableData]]
-    formats = ("tsv", "csv", "jsonl", "parquet")
+    formats: ClassVar[tuple[str, ...]] = ("tsv", "csv", "jsonl", "parquet")
     keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
         ("header", "quoting", "skip_broken_rows"), tuple(DELIMITERS)
     )
@@ -50,24 +52,31 @@ class TextKind(Kind):
     ) -> Iterator[Example]:
         """Yield an example for each row of the split."""
         data: TableData = card.data
-        seen: set[str] = set()
-        for number, (where, record) in enumerate(records(source, data, counts)):
-            # Numbers count rows of other splits too, as predictions for the whole file do.
-            if split is not None and str(record.get(data.split_column, split)) != split:
-                continue
+        for where, record, identity in self.rows(data, source, split, counts):
             text = joined_in(record, data.text, where)
             text_pair = joined_in(record, data.text_pair, where) if data.text_pair else None
             if not text.strip() or (text_pair is not None and not text_pair.strip()):
-                counts["rows with an empty text, read as they are"] += 1
-            identity = str(number)
-            if data.id:
-                identity = text_in(record, data.id, where)
-                check_new(identity, seen, where)
+                counts[EMPTY_TEXTS] += 1
             gold = self.gold(record, data, where, labelled)
             if labelled and gold.get("label") in data.drop_labels:
                 counts[f"rows left out for their label {show(gold['label'])}"] += 1
                 continue
             yield TextExample(identity, text, text_pair, **gold)
+
+    def rows(
+        self, data: TableData, source: Source, split: str | None, counts: Counter[str]
+    ) -> Iterator[tuple[str, Record, str]]:
+        """Yield each row of the split: its place for errors, its values, and its id."""
+        seen: set[str] = set()
+        for number, (where, record) in enumerate(records(source, data, counts)):
+            # Numbers count rows of other splits too, as predictions for the whole file do.
+            if split is not None and str(record.get(data.split_column, split)) != split:
+                continue
+            identity = str(number)
+            if data.id:
+                identity = text_in(record, data.id, where)
+                check_new(identity, seen, where)
+            yield where, record, identity
 
     @abstractmethod
     def gold(self, record: Record, data: Any, where: str, labelled: bool) -> dict[str, Any]:

@@ -1,0 +1,567 @@
+"""Embedding: one vector for a text, near those of texts that mean the same or answer it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from zhbert.errors import ZhbertError
+from zhbert.schema import check_choice
+from zhbert.tasks.card import Column, TaskCard, finite_number
+from zhbert.tasks.examples import EmbedExample, Example, Remark, TextExample, Value
+from zhbert.tasks.kinds.base import Line, Mistake, as_number, imperfect_score
+from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
+from zhbert.tasks.metrics import Metric, Scores, of_pairs, resampled_pearson, resampled_spearman
+from zhbert.tasks.passages import with_passages
+from zhbert.tasks.plain_texts import SUFFIXES, texts_in
+from zhbert.tasks.prediction_rows import PredictionRow
+from zhbert.tasks.ranking_metrics import (
+    OF_SEARCH,
+    reciprocal_rank,
+    resampled_average_precision,
+    resampled_best_accuracy,
+    resampled_search,
+)
+from zhbert.tasks.sources import Source, check_new, first_record, is_parquet
+from zhbert.tasks.squad import questions
+from zhbert.tasks.tables import (
+    DELIMITERS,
+    Record,
+    TableData,
+    cell,
+    columns_in_words,
+    has,
+    joined_in,
+    look_at_row,
+    text_in,
+)
+from zhbert.tasks.writers import PredictionWriter, handed_in, json_line, tables
+from zhbert.wording import counted, listed, shortly, show
+
+if TYPE_CHECKING:
+    from zhbert.tasks.learners.base import Learner
+    from zhbert.tasks.settings import FineTuningSettings
+    from zhbert.text.tokenizer import Tokenizer
+
+SHOWN_PASSAGE = 200
+"""The number of characters of a passage that are kept beside a prediction."""
+ALIKE = ("spearman", "pearson")
+METRICS_OF = {
+    "scored": ALIKE,
+    "judged": (*ALIKE, "accuracy", "ap"),
+    "pairs": tuple(OF_SEARCH),
+    "triples": tuple(OF_SEARCH),
+    "texts": (),
+}
+"""The metrics by which examples of each form can be scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedData(TableData):
+    """The keys of [data] for embedding; which of them a card has decides the form of its examples.
+
+    ======================================== ========= ===========================================
+    keys                                     form      an example is
+    ======================================== ========= ===========================================
+    text, text_pair, label, label_range      scored    two texts and how similar they are
+    text, text_pair, label, yes, no          judged    two texts and whether they mean the same
+    the same, and triples                    triples   (train) NLI: what follows, what contradicts
+    text, text_pair                          pairs     paraphrases, or a question and its passage
+    format = "squad"                         pairs     a question and its paragraph
+    text, text_pair, negative                triples   the same, and texts that do not fit
+    text                                     texts     a text alone
+    ======================================== ========= ===========================================
+    """
+
+    label_range: tuple[float, ...] = ()
+    """The lowest and the highest number."""
+    yes: tuple[str, ...] = ()
+    """The labels of two texts that mean the same, or of which the second follows."""
+    no: tuple[str, ...] = ()
+    """The labels of two texts that do not."""
+    drop_labels: tuple[str, ...] = ()
+    """Rows with these labels are left out and counted."""
+    triples: bool = False
+    """Train on triples: a first text, a second one that means yes, and one that means no."""
+    negative: Column = ()
+    """The columns of texts that do not fit the first one; each contains a text, or a list."""
+    train_on: tuple[str, ...] = ()
+    """Other cards of this kind whose training files are also trained on: names or paths."""
+    scored_on: tuple[str, ...] = ()
+    """Other cards of this kind whose dev files are scored at the end of each seed."""
+    haystack: tuple[str, ...] = ()
+    """Further splits among whose passages, too, the right ones are searched."""
+
+    @property
+    def form(self) -> str:
+        """The form of the examples: one of `EMBED_FORMS`."""
+        if self.format == "squad":
+            return "pairs"
+        if self.negative:
+            return "triples"
+        if self.label:
+            return "scored" if self.label_range else "judged"
+        return "pairs" if self.text_pair else "texts"
+
+    @property
+    def searched(self) -> bool:
+        """True if predictions are passages that were found."""
+        return self.form in ("pairs", "triples")
+
+    @property
+    def label_columns(self) -> Sequence[str | int]:
+        """The columns that are read besides those of the texts."""
+        return (*self.label, *self.negative)
+
+    def similarity(self, text: str) -> float | None:
+        """Return a label as a number from 0 to 1; None if it is not one of the card's."""
+        number = finite_number(text)
+        if self.label_range:
+            low, high = self.label_range
+            inside = number is not None and low <= number <= high
+            return (number - low) / (high - low) if inside and number is not None else None
+        for labels, value in ((self.yes, 1.0), (self.no, 0.0)):
+            if text in labels or (number is not None and number in map(finite_number, labels)):
+                return value
+        return None
+
+    def could_be(self, text: str) -> bool:
+        """Return whether a text is a similarity."""
+        return finite_number(text.strip()) is not None
+
+    def is_gold(self, text: str) -> bool:
+        """Return whether a text is valid in the label column."""
+        return text.strip() in self.drop_labels or self.similarity(text.strip()) is not None
+
+    def check(self, where: str) -> None:
+        """Refuse keys that do not make one of the forms."""
+        if self.format == "squad":
+            # As a table with these columns would be.
+            dataclasses.replace(
+                self, format="jsonl", text=("question",), text_pair=("context",)
+            ).check(where)
+            return
+        super().check(where)
+        if self.form != "texts":
+            self.must_have("text_pair", where)
+        self._check_labels(where)
+        for split in self.haystack:
+            check_choice(split, tuple(self.splits), f"{where}: data.haystack")
+        if self.haystack and not self.searched:
+            raise ZhbertError(f"{where}: data.haystack: nothing is searched: the pairs have labels")
+        if self.form == "texts" and (self.dev or self.test):
+            raise ZhbertError(
+                f"{where}: data: texts alone are trained on, not scored: name no dev; a card with "
+                "pairs trains on this one by train_on"
+            )
+
+    def _check_labels(self, where: str) -> None:
+        if self.negative and self.label:
+            raise ZhbertError(f"{where}: data: label and negative: remove one of them")
+        if not self.label:
+            for key in ("label_range", "yes", "no", "drop_labels", "triples"):
+                if getattr(self, key):
+                    raise ZhbertError(f"{where}: data.{key}: without a label; name its column")
+            return
+        if self.label_range:
+            ends = self.label_range
+            if self.yes or self.no or self.triples:
+                raise ZhbertError(
+                    f"{where}: data.label_range: for numbers; yes, no and triples are for labels"
+                )
+            if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
+                raise ZhbertError(
+                    f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest "
+                    "number, for example [0, 5]"
+                )
+        elif not self.yes or not self.no:
+            raise ZhbertError(
+                f"{where}: data.label: say what it means: label_range = [0, 5] for numbers, or "
+                'yes = ["1"] and no = ["0"] for labels'
+            )
+        elif both := [label for label in self.yes if label in self.no]:
+            raise ZhbertError(f"{where}: data: {listed(both)} in yes and in no")
+
+
+class Embed(TextKind):
+    """Embedding of texts: similar pairs, or passages that answer questions."""
+
+    name = "embed"
+    data_class: ClassVar[type[EmbedData]] = EmbedData
+    formats = (*TextKind.formats, "squad")
+    keys_in: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(
+            ("text", "text_pair", "label", "id", "where", "split_column", "label_range", "yes",
+             "no", "drop_labels", "triples", "negative"),
+            TextKind.formats,
+        ),
+        **TextKind.keys_in,
+    }  # fmt: skip
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "spearman": of_pairs(resampled_spearman),
+        "pearson": of_pairs(resampled_pearson),
+        "accuracy": of_pairs(resampled_best_accuracy),
+        "ap": of_pairs(resampled_average_precision),
+        **{name: of_pairs(partial(resampled_search, name)) for name in OF_SEARCH},
+    }
+    architecture = "SentenceModel"
+
+    def check(self, card: TaskCard) -> None:
+        """Refuse metrics that cannot score examples of the card's form."""
+        known = METRICS_OF[card.data.form]
+        for metric in card.metrics:
+            if known and metric not in known:
+                raise ZhbertError(
+                    f"{card.path.name}: metrics: {metric}: not for {card.data.form}; choose of "
+                    f"{listed(known)}"
+                )
+
+    # -- examples ----------------------------------------------------------------------------------
+
+    def read(
+        self,
+        card: TaskCard,
+        source: Source,
+        split: str | None,
+        counts: Counter[str],
+        *,
+        labelled: bool = True,
+    ) -> Iterator[Example]:
+        """Yield an example for each row, or for each right passage of a row that lists several.
+
+        In the training file of a card with ``triples = true``, rows of the same first text become
+        triples.
+        """
+        data: EmbedData = card.data
+        if data.format == "squad":
+            found = _questions(source, card.name)
+        else:
+            found = self._examples(card, source, split, counts, labelled)
+        if not labelled:
+            yield from found
+        elif data.triples and split == "train":
+            yield from with_passages(_grouped(list(found), source, counts))
+        elif data.searched:
+            yield from with_passages(list(found))
+        else:
+            yield from _with_a_yes(found, source) if split == "train" else found
+
+    def _examples(
+        self,
+        card: TaskCard,
+        source: Source,
+        split: str | None,
+        counts: Counter[str],
+        labelled: bool,
+    ) -> Iterator[EmbedExample]:
+        data: EmbedData = card.data
+        for where, record, identity in self.rows(data, source, split, counts):
+            text = joined_in(record, data.text, where)
+            positives = _texts_in(record, data.text_pair, where) if data.text_pair else [""]
+            if not text.strip() or (data.text_pair and not all(map(str.strip, positives))):
+                counts[EMPTY_TEXTS] += 1
+            gold = self.gold(record, data, where, labelled)
+            if labelled and gold.get("label") in data.drop_labels:
+                counts[f"rows left out for their label {show(gold['label'])}"] += 1
+                continue
+            negatives = _negatives(record, data, where, {text, *positives}) if labelled else ()
+            for number, positive in enumerate(positives):
+                texts = (text, positive, *negatives) if data.text_pair else (text,)
+                one = f"{identity}.{number}" if number else identity
+                yield EmbedExample(one, texts, data.form, gold.get("value"), card.name)
+
+    def gold(self, record: Record, data: EmbedData, where: str, labelled: bool) -> dict[str, Any]:
+        """Return the row's label as a similarity from 0 to 1; none for pairs without labels."""
+        if not data.label or not (labelled or has(record, data.label)):
+            return {}
+        text = text_in(record, data.label, where, null=not labelled).strip()
+        value = data.similarity(text)
+        if value is None and labelled and text not in data.drop_labels:
+            if data.label_range:
+                low, high = data.label_range
+                raise ZhbertError(
+                    f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}"
+                )
+            raise ZhbertError(
+                f"{where}: the label {shortly(text)} is not in the card; yes: "
+                f"{listed(data.yes)}; no: {listed(data.no)}"
+            )
+        return {"label": text, "value": value}
+
+    def read_inputs(
+        self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
+    ) -> Iterator[Example]:
+        """Yield pairs from the task's own files, from tables or from lines of two columns."""
+        if _holds_squad(card, source):
+            yield from _questions(source, "")
+            return
+        for example in texts_in(self, _of_pairs(card, source), source, remark):
+            if isinstance(example, TextExample):
+                texts = (example.text, example.text_pair or "")
+                example = EmbedExample(example.id, texts, "scored")
+            yield example
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def predicted(self, row: PredictionRow, data: EmbedData, where: str) -> Value:
+        """Return a similarity, or the ids of the passages that were found."""
+        if data.searched:
+            if isinstance(row.value, list) and all(isinstance(one, str) for one in row.value):
+                return tuple(row.value)
+            raise ZhbertError(
+                f"{where}: {shortly(row.value)}: must be a list of the ids of passages"
+            )
+        number = finite_number(row.text)
+        if number is None:
+            raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
+        return number
+
+    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
+        """Return JSON lines and tables."""
+        return {".jsonl": PredictionWriter(json_line), **tables()}
+
+    def submissions(
+        self, card: TaskCard | None, labels: Sequence[str]
+    ) -> dict[str, PredictionWriter]:
+        """Return GLUE's table and CLUE's lines; for passages, only the lines."""
+        forms = handed_in()
+        if card is not None and card.data.searched:
+            del forms[".tsv"]
+        return forms
+
+    # -- scores ------------------------------------------------------------------------------------
+
+    def further_splits(self, card: TaskCard) -> tuple[str, ...]:
+        """Return the card's haystack."""
+        haystack: tuple[str, ...] = card.data.haystack
+        return haystack
+
+    def with_further(
+        self, examples: Sequence[Any], further: Mapping[str, Sequence[Any]]
+    ) -> list[Any]:
+        """Return questions to be searched among the passages of further splits, too."""
+        return list(with_passages(examples, further))
+
+    def score(
+        self,
+        card: TaskCard,
+        examples: Sequence[Any],
+        predictions: Mapping[str, Any],
+        null_odds: Mapping[str, float] | None = None,
+    ) -> Scores:
+        """Score similarities, or the passages that were found."""
+        if examples and examples[0].form != card.data.form:
+            raise ZhbertError(
+                f"{card.name}: its train split is read as triples, which are only learnt from; "
+                "score the same file by --split dev"
+            )
+        return super().score(card, examples, predictions, null_odds)
+
+    def each(
+        self, card: TaskCard, examples: Sequence[EmbedExample], predictions: Sequence[Any]
+    ) -> dict[str, list[float]]:
+        """Return 1 minus the error of a similarity, or 1 / rank of the first right passage."""
+        if card.data.searched:
+            pairs = zip(examples, predictions, strict=True)
+            return {"score": [reciprocal_rank(one.relevant, found) for one, found in pairs]}
+        gold = np.array([example.value for example in examples], np.float64)
+        errors = np.abs(gold - np.array(predictions, np.float64))
+        return {"score": np.maximum(0.0, 1 - errors).tolist()}
+
+    # -- for people --------------------------------------------------------------------------------
+
+    def shown(self, example: EmbedExample) -> dict[str, Any]:
+        """Return both texts, of which a passage is cut, and the right value."""
+        shown = {**example.shown, "gold": example.gold}
+        if example.relevant:
+            shown["text_pair"] = _cut(shown["text_pair"])
+        return shown
+
+    def describe(self, card: TaskCard, example: EmbedExample) -> str:
+        """Return the similarity, or the positive and the negatives."""
+        if example.form == "scored":
+            return f"similarity {example.value:g}"
+        if example.form == "judged":
+            return "yes" if example.value else "no"
+        texts = [f"near {_cut(text, 40)}" for text in example.texts[1:2]]
+        texts += [f"far from {_cut(text, 40)}" for text in example.texts[2:]]
+        return "; ".join(texts) or "a text alone"
+
+    def describe_all(self, card: TaskCard, examples: Sequence[EmbedExample]) -> str:
+        """Return the form of the examples, with the numbers that matter to it."""
+        form = examples[0].form
+        if form == "judged":
+            yes = sum(bool(one.value) for one in examples)
+            return f"pairs: yes ({yes:,}), no ({len(examples) - yes:,})"
+        if form == "scored":
+            values = [one.value or 0.0 for one in examples]
+            return f"pairs: similarities {min(values):g} to {max(values):g}"
+        passages = examples[0].passages
+        searched = "" if passages is None else f", {counted(len(passages.ids), 'passage')}"
+        return form + searched
+
+    def facts(self, card: TaskCard) -> dict[str, str]:
+        """Return the form of the examples, the columns, and the cards that take part."""
+        data: EmbedData = card.data
+        table = data.format != "squad"
+        meaning = f"yes = {listed(data.yes)}, no = {listed(data.no)}" if data.yes else ""
+        if data.label_range:
+            meaning = "a number from {:g} to {:g}".format(*data.label_range)
+        columns = columns_in_words(data, "text", "text_pair", "negative", "label", "id")
+        triples = ", triples to train on" if data.triples else ""
+        return {
+            "kind": f"{card.kind}, {data.form}{triples}, {card.language}",
+            "format": data.format + ("" if data.header or not table else ", without a header"),
+            "columns": columns,
+            "labels": meaning,
+            "trains on": ", ".join(data.train_on),
+            "scored on": ", ".join(data.scored_on),
+            "searched": ", ".join(("the split itself", *data.haystack)) if data.haystack else "",
+        }
+
+    def mistake(
+        self, line: Line, labels: Sequence[str], names: Mapping[str, str]
+    ) -> Mistake | None:
+        """Return a mistake: how far a similarity is off, or how far down the right passage is."""
+        if (score := imperfect_score(line)) is None:
+            return None
+        gold, found = line.get("gold"), line.get("predicted")
+        if isinstance(found, list) and isinstance(gold, list):
+            rank = round(1 / score) if score else 0
+            how = f"rank {rank}" if rank else f"not among the first {len(found)}"
+            best = str(line.get("best") or (found or [""])[0])
+            return Mistake((1 - score, 0.0), self.texts_of(line)[:1],
+                           str(line.get("text_pair", "")), best, how)  # fmt: skip
+        right, predicted = as_number(gold), as_number(found)
+        if right is None or predicted is None:
+            return None
+        return Mistake(
+            (abs(right - predicted), 0.0),
+            self.texts_of(line),
+            f"{right:.2f}",
+            f"{predicted:.2f}",
+            f"{predicted - right:+.2f}",
+        )
+
+    # -- learning ----------------------------------------------------------------------------------
+
+    def learner(
+        self,
+        card: TaskCard | None,
+        tokenizer: Tokenizer,
+        settings: FineTuningSettings,
+        labels: tuple[str, ...],
+    ) -> Learner:
+        """Return a learner of vectors."""
+        raise NotImplementedError
+
+
+def _texts_in(record: Record, column: Column, where: str) -> list[str]:
+    """Return a column's text, or its texts if it contains a list."""
+    _, value = cell(record, column, where)
+    if not isinstance(value, list):
+        return [text_in(record, column, where)]
+    if not value or not all(isinstance(one, str) for one in value):
+        raise ZhbertError(
+            f"{where}: {show(column[0])} is {shortly(value)}: must be a text or a list of texts"
+        )
+    return value
+
+
+def _negatives(record: Record, data: EmbedData, where: str, fitting: set[str]) -> tuple[str, ...]:
+    """Return the texts of all negative columns that the row has; at least one if the card has."""
+    there = [name for name in data.negative if name in record]
+    if data.negative and not there:
+        cell(record, data.negative, where)
+    found = [text for name in there for text in _texts_in(record, (name,), where)]
+    for text in found:
+        if text in fitting:
+            raise ZhbertError(f"{where}: {shortly(text)} is its own negative: remove it there")
+    return tuple(found)
+
+
+def _with_a_yes(found: Iterator[EmbedExample], source: Source) -> Iterator[EmbedExample]:
+    """Yield pairs; raise ZhbertError at the end if none of them is similar."""
+    similar = False
+    example = None
+    for example in found:
+        similar = similar or bool(example.value)
+        yield example
+    if example is not None and example.form != "texts" and not similar:
+        raise ZhbertError(f"{source}: no pair in it is similar: there is nothing to learn from")
+
+
+def _grouped(
+    rows: Sequence[EmbedExample], source: Source, counts: Counter[str]
+) -> list[EmbedExample]:
+    """Return triples of rows with the same first text: each positive with one of the negatives."""
+    sides: dict[str, tuple[list[EmbedExample], list[str]]] = {}
+    for one in rows:
+        positives, negatives = sides.setdefault(one.texts[0], ([], []))
+        if one.value:
+            positives.append(one)
+        else:
+            negatives.append(one.texts[1])
+    triples = []
+    for positives, negatives in sides.values():
+        right = {one.texts[1] for one in positives}
+        wrong = [text for text in dict.fromkeys(negatives) if text not in right]
+        if not wrong or not positives:
+            counts["texts left out that have not both a yes and a no"] += 1
+            continue
+        triples += [
+            dataclasses.replace(
+                one, texts=(*one.texts, wrong[number % len(wrong)]), form="triples", value=None
+            )
+            for number, one in enumerate(positives)
+        ]
+    if not triples:
+        raise ZhbertError(f"{source}: no first text in it has both a yes and a no: no triples")
+    return triples
+
+
+def _questions(source: Source, card: str) -> Iterator[EmbedExample]:
+    """Yield the questions of SQuAD's JSON with the paragraphs that they are about."""
+    seen: set[str] = set()
+    for question in questions(source, labelled=False):
+        check_new(question.id, seen, question.where)
+        yield EmbedExample(question.id, (question.text, question.context), "pairs", source=card)
+
+
+def _holds_squad(card: TaskCard | None, source: Source) -> bool:
+    """Return whether a file to predict for contains questions about paragraphs."""
+    if is_parquet(source) or (card is not None and card.data.format != "squad"):
+        return False
+    record = first_record(source) or {}
+    return bool({"data", "paragraphs", "qas", "context", "context_text"} & record.keys())
+
+
+def _of_pairs(card: TaskCard | None, source: Source) -> TaskCard:
+    """Return a card by which the two texts of each row are read, without anything else."""
+    data = None if card is None else card.data
+    if data is None or data.form == "texts" or data.format == "squad":
+        data = EmbedData(format="tsv", dev=("-",), text=("text",), text_pair=("text_pair",))
+    data = dataclasses.replace(data, negative=(), triples=False)
+    form = SUFFIXES.get("." + source.name.rpartition(".")[2].lower())
+    if form in DELIMITERS and not is_parquet(source):
+        row = look_at_row(source, dataclasses.replace(data, format=form))
+        named = {*data.text, *data.text_pair, "text", "text_pair"} & {*row}
+        if len(row) == 2 and not named:
+            data = EmbedData(format=form, dev=("-",), header=False, text=(0,), text_pair=(1,))
+    if card is None:
+        return TaskCard(title="pairs", kind=Embed.name, metrics=ALIKE, data=data)
+    return dataclasses.replace(card, data=data)
+
+
+def _cut(text: str, most: int = SHOWN_PASSAGE) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
+
+__all__ = ["Embed", "EmbedData"]
