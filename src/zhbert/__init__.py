@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         BertModel,
     )
     from zhbert.pretraining.run import pretrain
+    from zhbert.sentences.encoder import SentenceEncoder
     from zhbert.text.segmenters import Segmenter, load_segmenter
     from zhbert.text.tokenizer import Tokenizer
 
@@ -39,6 +40,7 @@ _WHERE = {
     "BertForTokenClassification": "zhbert.model.pretrained",
     "BertModel": "zhbert.model.pretrained",
     "Segmenter": "zhbert.text.segmenters",
+    "SentenceEncoder": "zhbert.sentences.encoder",
     "Tokenizer": "zhbert.text.tokenizer",
     "ZhbertError": "zhbert.errors",
     "load_segmenter": "zhbert.text.segmenters",
@@ -59,6 +61,7 @@ __all__ = [
     "BertForTokenClassification",
     "BertModel",
     "Segmenter",
+    "SentenceEncoder",
     "Tokenizer",
     "ZhbertError",
     "__version__",

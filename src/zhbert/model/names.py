@@ -75,7 +75,11 @@ FINE_TUNED = ("classifier.", "qa_outputs.")
 # Parts that only sentence pairs need, which transformers' BertForMaskedLM lacks.
 OF_PAIRS = ("bert.pooler.", "cls.seq_relationship.")
 # Constants in older checkpoints, which are not read.
-CONSTANTS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
+CONSTANTS = {
+    f"{prefix}embeddings.{name}"
+    for prefix in ("bert.", "")
+    for name in ("position_ids", "token_type_ids")
+}
 
 # UER-py and TencentPretrain, where the first row of the segment embeddings is for padding.
 _SEGMENTS_OF_UER = r"^embedding\.(segment_embedding|seg\.embedding)\."

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -128,6 +128,11 @@ def _without_padding(
 
 class _Bert(nn.Module):
     """The base of all models: weights, dropout seeds, padded inputs, reading and writing."""
+
+    _architecture: ClassVar[str] = ""
+    """The class of transformers that opens a saved model; "": the one of this class's name."""
+    _unneeded: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of Hugging Face's names of parts that may be missing without a warning."""
 
     def __init__(self, config: BertConfig, seed: int = 0, *, layers: Layers = BERT_LAYERS) -> None:
         """Make a model with fresh weights.
@@ -319,7 +324,9 @@ class _Bert(nn.Module):
         found, model.loading = read_parameters(checkpoint, parameters, config)
         model._take(found, seed)
         has_mlm_head = hasattr(model, "mlm_head")
-        remarks += warnings_of(checkpoint, config, model.loading, has_mlm_head=has_mlm_head)
+        missing = (n for n in model.loading.missing if not n.startswith(cls._unneeded))
+        needed = replace(model.loading, missing=tuple(missing))
+        remarks += warnings_of(checkpoint, config, needed, has_mlm_head=has_mlm_head)
         for remark in remarks:
             warnings.warn(remark, stacklevel=2)
         return model.eval()
@@ -350,16 +357,26 @@ class _Bert(nn.Module):
                 "torch.save(model.state_dict(), file), or put BERT's own part in its place first"
             )
         folder = Path(folder)
-        self.config.other["architectures"] = [type(self).__name__]
+        self.config.other["architectures"] = [self._architecture or type(self).__name__]
         self.config.other.pop("torch_dtype", None)
         self.config.other["dtype"] = "float32"
         self.config.save_pretrained(folder)
-        tensors = to_hugging_face({n: p.detach().float() for n, p in self.named_parameters()})
-        write_safetensors(folder, entries_of(tensors))
+        tensors = {
+            name: parameter.detach().float()
+            for name, parameter in self.named_parameters()
+            if not name.startswith(self._parts_beside())
+        }
+        write_safetensors(folder, entries_of(to_hugging_face(tensors)))
+
+    def _parts_beside(self) -> tuple[str, ...]:
+        """Return the parts that do not belong into Hugging Face's BERT, and are not written."""
+        return ()
 
     def _foreign_part(self) -> str | None:
         """Return the first part that Hugging Face's BERT does not have; None if there is none."""
         for name, part in self.named_modules():
+            if name.startswith(self._parts_beside()):
+                continue
             if name and type(part) not in _BERT_PARTS:
                 return f"{name} is a {type(part).__module__}.{type(part).__qualname__}"
         act = self.config.hidden_act

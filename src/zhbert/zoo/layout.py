@@ -8,13 +8,15 @@ from pathlib import Path
 
 from zhbert import signatures
 from zhbert.errors import ZhbertError
-from zhbert.files import read_head
+from zhbert.files import read_head, read_json
 
 # In the order in which transformers looks for them.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 # Other files that training programs write with torch.save.
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
+MODULES = "modules.json"
+"""The list of the modules of a sentence-transformers folder; the first one is the BERT."""
 JUNK_FOLDERS = {"__MACOSX"}
 """Names of folders in archives that never contain a model."""
 
@@ -81,8 +83,12 @@ def is_weights(path: Path) -> bool:
 
 
 def is_model_alone(folder: Path) -> bool:
-    """Return True if a folder contains a model and no subfolder, so that it may be replaced."""
-    if any(path.is_dir() for path in folder.iterdir()):
+    """Return True if a folder contains a model and no other folders, so that it may be replaced.
+
+    The folders of a sentence model's modules belong to it.
+    """
+    own = module_folders(folder)
+    if any(path.is_dir() and path.name not in own for path in folder.iterdir()):
         return False
     try:
         return _in_folder(folder) is not None
@@ -90,7 +96,34 @@ def is_model_alone(folder: Path) -> bool:
         return False
 
 
+def sentence_folder(model_folder: Path) -> Path | None:
+    """Return the sentence-transformers folder whose BERT is in ``model_folder``, if there is one.
+
+    The BERT lies beside modules.json or, before version 2, in a subfolder like ``0_Transformer``.
+    """
+    if (model_folder / MODULES).is_file():
+        return model_folder
+    folder = model_folder.resolve()
+    return folder.parent if module_folders(folder.parent)[:1] == [folder.name] else None
+
+
+def module_folders(folder: Path) -> list[str]:
+    """Return the subfolders that modules.json names, in order; "" is ``folder`` itself.
+
+    The result is empty if there is no such file, or if it is no list of modules.
+    """
+    try:
+        entries = read_json(folder / MODULES, list) if (folder / MODULES).is_file() else []
+    except ZhbertError:  # reported when the folder is opened as a sentence model
+        return []
+    names = [str(entry.get("path")) for entry in entries if isinstance(entry, dict)]
+    return [name for name in names if name != ".." and Path(name).name == name]
+
+
 def _in_folder(folder: Path) -> ModelFiles | None:
+    for inside in filter(None, module_folders(folder)[:1]):
+        if (folder / inside).is_dir():
+            return _in_folder(folder / inside)
     for name in (*SAFETENSORS, *PYTORCH):
         if (folder / name).is_file():
             return _described(folder, folder / name)
