@@ -15,7 +15,6 @@ from torch import nn
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.run_model import run_model
-from zhbert.model import pretrained
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import check_vocabulary
 from zhbert.runtime import choose_device, prepare_threads
@@ -140,7 +139,7 @@ def _open_folder(folder: Path) -> FineTuned:
     _check_problem_type(config, kind, folder)
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
-        model = getattr(pretrained, kind.architecture).from_pretrained(folder, quiet=True)
+        model = kind.model_class().from_pretrained(folder, quiet=True)
     if model.loading.missing:
         raise ZhbertError(
             f"{folder}: {model.loading.missing[0]} is missing: not a fine-tuned model"

@@ -9,11 +9,10 @@ from torch import nn
 
 from zhbert.files import atomic_folder, read_json_if_sound, to_json, write_json, write_text
 from zhbert.finetuning.best import Best
-from zhbert.finetuning.epochs import plan_epoch
 from zhbert.finetuning.fine_tuned import SECTION, section_of
 from zhbert.finetuning.training_task import TrainingTask
-from zhbert.inference.rows import padding_share
 from zhbert.inference.run_model import run_model
+from zhbert.tasks.batches import planned_padding
 from zhbert.tasks.examples import Prediction
 from zhbert.tasks.learners.base import Learner, Prepared
 from zhbert.tasks.scoring import (
@@ -61,8 +60,6 @@ def write_result(
     for split, prepared in task.also.items():
         metrics |= _write_further_split(folder, task, learner, model, split, prepared)
     write_model(folder / "final", task, learner, model)
-    lengths = task.train.rows.lengths
-    plan = plan_epoch(lengths, task.settings.batch_size, seed, 0)
     steps, pieces, seconds = outcome.step, outcome.pieces, outcome.seconds
     examples = steps / task.steps_per_epoch * len(task.train.examples)
     result = {
@@ -76,7 +73,9 @@ def write_result(
         "seconds": seconds,
         "examples_per_second": examples / seconds if seconds else None,
         "pieces_per_second": pieces / seconds if seconds else None,
-        "padding_share": padding_share(lengths, plan),
+        "padding_share": planned_padding(
+            task.batches, task.train.rows.lengths, task.settings.batch_size, seed
+        ),
     }
     write_json(folder / RESULT, result)
     return result

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,11 +30,18 @@ from zhbert.finetuning.starting_model import open_with_head
 from zhbert.finetuning.training_task import TrainingTask
 from zhbert.inference.run_model import run_model
 from zhbert.runtime import choose_dtype
+from zhbert.tasks.batches import Limits
 from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.rows import LabelledBatch
 from zhbert.tasks.scoring import metrics_of
 from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
-from zhbert.train.cost import Hardware, Workload, compile_if_worth_it, max_padded_tokens
+from zhbert.train.cost import (
+    Hardware,
+    Workload,
+    compile_if_worth_it,
+    max_kept_tokens,
+    max_padded_tokens,
+)
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import MetricsFile, ProgressLine, Sink
 from zhbert.train.loop import (
@@ -85,9 +92,9 @@ class SeedRun:
         """The number of evaluations since the best one."""
         self.enough = False
         """True if early stopping (the setting ``patience``) has ended the training."""
-        self.max_padded_tokens = 0
-        """The limit of padded tokens in a micro-batch; 0: not chosen yet."""
         settings = task.settings
+        self.limits = Limits(0, settings.micro_batch_size)
+        """The size of a micro-batch; 0 padded tokens: not chosen yet."""
         self.dtype = choose_dtype(settings.precision, task.device)
         self.model = open_with_head(task.model, task.kind, task.learner, seed)
         self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
@@ -103,9 +110,8 @@ class SeedRun:
         start = self._resume()
         self._compile()
         # A run resumed on another machine keeps its micro-batches, so that results are the same.
-        self.max_padded_tokens = self.max_padded_tokens or max_padded_tokens(
-            self._workload(), Hardware.of(task.device, self.dtype)
-        )
+        if not self.limits.max_padded_tokens:
+            self._choose_limits(Hardware.of(task.device, self.dtype))
         outcome = self._train(start)
         if outcome.signal:
             raise Stopped(outcome.signal)
@@ -133,7 +139,11 @@ class SeedRun:
         self.optimizer.load_state_dict(checkpoint.tensors("optimizer"))
         info = checkpoint.info
         self.stale, self.enough = int(info["stale"]), bool(info["enough"])
-        self.max_padded_tokens = int(info.get("cells", 0))
+        self.limits = dataclasses.replace(
+            self.limits,
+            max_padded_tokens=int(info.get("cells", 0)),
+            max_kept_tokens=int(info.get("kept", 0)),
+        )
         self.best = Best.restored(checkpoint)
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
         return TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
@@ -144,7 +154,8 @@ class SeedRun:
             "optimizer": self.optimizer.state_dict(),
         }
         info: dict[str, Any] = {**dataclasses.asdict(at), "stale": self.stale}
-        info |= {"enough": self.enough, "cells": self.max_padded_tokens}
+        info |= {"enough": self.enough, "cells": self.limits.max_padded_tokens}
+        info["kept"] = self.limits.max_kept_tokens
         if self.best is not None:
             info["best"] = self.best.info
             if self.best.step != at.step:
@@ -155,6 +166,14 @@ class SeedRun:
         longest = int(self.task.train.rows.lengths.max(initial=1))
         config = cast(Any, self.model).config
         return Workload.of(config, vocabulary_size=0, sequence_length=longest)
+
+    def _choose_limits(self, hardware: Hardware) -> None:
+        work = self._workload()
+        self.limits = dataclasses.replace(
+            self.limits,
+            max_padded_tokens=max_padded_tokens(work, hardware),
+            max_kept_tokens=max_kept_tokens(work, hardware),
+        )
 
     def _compile(self) -> None:
         task = self.task
@@ -181,11 +200,13 @@ class SeedRun:
             sinks.append(ProgressLine(sys.stderr, start.step, task.steps, self._describe))
         optimizing = task.settings.optimizer
         warmup = round(optimizing.warmup_share * task.steps)
+        objective = FineTuning(task.card.kind, task.learner)
         try:
             trainer = Trainer(
                 self.model,
-                FineTuning(task.card.kind, task.learner),
+                objective,
                 source=self._batches,
+                whole_step=objective.whole_step,
                 optimizer=self.optimizer,
                 schedule=schedule("linear", optimizing.learning_rate, warmup, task.steps),
                 settings=self._loop_settings(start),
@@ -203,15 +224,13 @@ class SeedRun:
             for sink in sinks:
                 sink.close()
 
-    def _batches(self, done: int) -> Iterator[list[LabelledBatch]]:
-        settings = self.task.settings
+    def _batches(self, done: int) -> Iterator[Sequence[LabelledBatch]]:
         return steps_of(
-            self.task.train.rows,
-            batch_size=settings.batch_size,
+            self.task.batches,
+            batch_size=self.task.settings.batch_size,
             seed=self.seed,
             done=done,
-            max_padded_tokens=self.max_padded_tokens,
-            max_rows=settings.micro_batch_size,
+            limits=self.limits,
         )
 
     def _loop_settings(self, start: TrainState) -> LoopSettings:

@@ -15,7 +15,6 @@ from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
 from zhbert.finetuning.describe import short_name
 from zhbert.finetuning.fine_tuned import open_tokenizer
-from zhbert.model import pretrained
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
@@ -115,7 +114,7 @@ def open_with_head(folder: Path, kind: Kind, learner: Learner, seed: int) -> tor
         # A new head is expected here; other warnings were shown when the run began.
         warnings.simplefilter("ignore", UntrainedWeightsWarning)
         warnings.simplefilter("ignore", UnusedWeightsWarning)
-        model: torch.nn.Module = getattr(pretrained, kind.architecture).from_pretrained(
+        model: torch.nn.Module = kind.model_class().from_pretrained(
             folder, labels=learner.labels, seed=seed, quiet=True
         )
     if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.describe import describe_examples, describe_settings
-from zhbert.finetuning.epochs import plan_epoch
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel
-from zhbert.inference.rows import check_segments, padding_share
+from zhbert.inference.rows import check_segments
 from zhbert.runtime import choose_dtype
+from zhbert.tasks.batches import Batches, planned_padding
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
 from zhbert.tasks.kinds import KINDS, Kind
@@ -50,10 +51,15 @@ class TrainingTask:
         """The kind of the task."""
         return KINDS[self.card.kind]
 
+    @cached_property
+    def batches(self) -> Batches:
+        """The batches of the training set."""
+        return self.learner.batches(self.train)
+
     @property
     def steps_per_epoch(self) -> int:
         """The number of optimizer steps in an epoch."""
-        return -(-len(self.train.rows) // self.settings.batch_size)
+        return self.batches.per_epoch(self.settings.batch_size)
 
     @property
     def steps(self) -> int:
@@ -131,17 +137,18 @@ def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Ite
         f"{config.hidden_size}; {task.device}, {dtype}"
         + (f", {counted(threads, 'thread')}" if task.device.type == "cpu" else "")
     )
-    yield _describe_rows(task.train, task.dev.examples, settings.batch_size)
+    yield _describe_rows(task)
     yield from describe_settings(settings, task.kind)
     yield f"{counted(task.steps, 'step')}, {task.steps_per_epoch:,} an epoch"
 
 
-def _describe_rows(train: Prepared, dev: Sequence[Example], batch_size: int) -> str:
-    lengths = train.rows.lengths
-    padding = padding_share(lengths, plan_epoch(lengths, batch_size, 0, 0))
+def _describe_rows(task: TrainingTask) -> str:
+    train, lengths = task.train, task.train.rows.lengths
+    padding = planned_padding(task.batches, lengths, task.settings.batch_size, 0)
     rows = len(train.rows)
     of_rows = f" in {counted(rows, 'row')}" if rows != len(train.examples) else ""
     return (
-        f"data: {counted(len(train.examples), 'example')} to train on{of_rows}, {len(dev):,} in "
-        f"dev; {lengths.mean():.0f} pieces a row, {padding:.1%} padding"
+        f"data: {counted(len(train.examples), 'example')} to train on{of_rows}, "
+        f"{len(task.dev.examples):,} in dev; {lengths.mean():.0f} pieces a row, "
+        f"{padding:.1%} padding"
     )

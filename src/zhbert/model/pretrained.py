@@ -215,7 +215,7 @@ class _Bert(nn.Module):
         rows. (On CUDA, attention uses PyTorch's dropout, which does depend on the division.)
         Later forwards drop other elements, even without a new seed.
         """
-        self._dropout_seed, self._first_row = seed, first_row
+        self.dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
 
     def _keys(self, layout: RowLayout) -> tuple[DropoutKey, ...] | None:
@@ -226,7 +226,7 @@ class _Bert(nn.Module):
         rates = (config.hidden_dropout_prob, config.attention_probs_dropout_prob)
         if not any((*rates, config.other.get("classifier_dropout"))):
             return None
-        seed = self._dropout_seed + (self._dropout_calls << 40)
+        seed = self.dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
         if layout.cu_seqlens.is_cuda:
             # On CUDA, attention's dropout is inside a library kernel, which uses CUDA's generator.

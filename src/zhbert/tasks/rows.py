@@ -47,6 +47,11 @@ class LabelledBatch:
     first_row: int = 0
     """The index of the first row in the step's batch, which may be split into several of these."""
 
+    @property
+    def num_pieces(self) -> int:
+        """The number of pieces, which excludes padding as a batch has none."""
+        return self.packed.num_pieces
+
 
 def text_rows(
     tokenizer: Tokenizer,

@@ -168,6 +168,17 @@ def max_padded_tokens(work: Workload, hardware: Hardware) -> int:
     return max(1, pieces)
 
 
+def max_kept_tokens(work: Workload, hardware: Hardware) -> int:
+    """Return how many pieces, including padding, several forward passes have memory for at once.
+
+    On a CPU the limit is the memory alone, since each of the passes is small.
+    """
+    if hardware.on_gpu:
+        return hardware.pieces_at_once(work)
+    budget = hardware.memory // (8 * hardware.processes)
+    return budget // work.activation_bytes(hardware.bytes_per_number)
+
+
 def max_predicted_tokens(intermediate_size: int, on_cpu: bool) -> int:
     """Return the largest batch of prediction, as rows times the longest row's length.
 

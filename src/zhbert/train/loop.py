@@ -141,7 +141,7 @@ class Trainer(Generic[Batch]):
     model: nn.Module
     objective: Objective[Batch]
     _: KW_ONLY
-    source: Callable[[int], Iterator[list[Batch]]]
+    source: Callable[[int], Iterator[Sequence[Batch]]]
     """``source(done)`` yields this rank's micro-batches of each step after ``done`` steps."""
     optimizer: Optimizer
     schedule: Schedule
@@ -150,6 +150,10 @@ class Trainer(Generic[Batch]):
     """Writes a checkpoint of the state."""
     sinks: Sequence[Sink] = ()
     """Receive the log's lines."""
+    whole_step: Callable[[nn.Module, Sequence[Batch], int], Sequence[Batch]] | None = None
+    """For losses that compare the rows of different micro-batches: called with the model, a step's
+    micro-batches and its seed, without gradients, before the backward passes; returns the
+    micro-batches that the objective gets."""
     evaluations: Sequence[EvaluationSet[Batch]] = ()
     judge: Callable[[TrainState], Judgement] | None = None
     """Evaluates whenever ``evaluations`` are due, before the checkpoint. Signals do not interrupt
@@ -263,6 +267,10 @@ class Trainer(Generic[Batch]):
         weights = torch.tensor([ranks.world_size / count if count else 0.0 for count in counts])
         weights = weights.to(ranks.device, non_blocking=True)
         total = torch.zeros(len(counts), device=ranks.device)
+        if self.whole_step is not None:
+            moved = [to_device(batch, ranks.device) for batch in micro_batches]
+            with torch.no_grad(), _autocast(ranks.device, self.settings.dtype):
+                micro_batches = self.whole_step(self.model, moved, seed)
         for index, batch in enumerate(micro_batches):
             if self._alone and self._signals.received:
                 return None

@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -26,9 +26,11 @@ class Prefetcher(Generic[Batch]):
         depth: how many steps to make ahead.
     """
 
-    def __init__(self, source: Iterator[list[Batch]], device: torch.device, depth: int = 2) -> None:
+    def __init__(
+        self, source: Iterator[Sequence[Batch]], device: torch.device, depth: int = 2
+    ) -> None:
         self._source, self._pin = source, device.type == "cuda"
-        self._queue: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(depth)
+        self._queue: queue.Queue[Sequence[Batch] | BaseException | None] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
 
@@ -40,7 +42,7 @@ class Prefetcher(Generic[Batch]):
         self._closed.set()
         self._thread.join(timeout=10)
 
-    def take(self) -> tuple[list[Batch], float]:
+    def take(self) -> tuple[Sequence[Batch], float]:
         """Return the next step's micro-batches, and the seconds spent waiting for them.
 
         Raise the source's exception, or ZhbertError if the source has ended.
@@ -64,7 +66,7 @@ class Prefetcher(Generic[Batch]):
         except BaseException as error:  # take() raises it in the caller's thread
             self._put(error)
 
-    def _put(self, item: list[Batch] | BaseException | None) -> bool:
+    def _put(self, item: Sequence[Batch] | BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -75,7 +77,7 @@ class Prefetcher(Generic[Batch]):
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move ``batch``, a dataclass of tensors and of further such dataclasses, to ``device``.
+    """Move ``batch``, a dataclass of tensors, such dataclasses and tuples of them, to ``device``.
 
     For the CPU it is returned unchanged.
     """
@@ -92,4 +94,6 @@ def _map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
             changes[item.name] = change(value)
         elif dataclasses.is_dataclass(value):
             changes[item.name] = _map_tensors(value, change)
+        elif isinstance(value, tuple):
+            changes[item.name] = tuple(_map_tensors(one, change) for one in value)
     return cast(Batch, dataclasses.replace(cast(Any, batch), **changes))

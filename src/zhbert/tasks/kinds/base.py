@@ -64,7 +64,7 @@ class Kind(ABC):
     metric_names: ClassVar[tuple[str, ...]]
     """The names in ``metrics``, or those that `score` computes itself."""
     architecture: ClassVar[str]
-    """The name of a class in `zhbert.model.pretrained`."""
+    """``architectures`` in config.json: the name of a class in `zhbert.model.pretrained`."""
     problem_type: ClassVar[str | None] = None
     """``problem_type`` in config.json for sequence classification; None for other kinds."""
     own_settings: ClassVar[frozenset[str]] = frozenset()
@@ -265,6 +265,12 @@ class Kind(ABC):
         return None
 
     # -- learning ----------------------------------------------------------------------------------
+
+    def model_class(self) -> Any:
+        """Return the class whose ``from_pretrained`` opens a model of this kind."""
+        from zhbert.model import pretrained
+
+        return getattr(pretrained, self.architecture)
 
     @abstractmethod
     def learner(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
+from zhbert.tasks.batches import Batches, RowBatches
 from zhbert.tasks.examples import Prediction
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.text.tokenizer import Tokenizer
@@ -47,6 +48,10 @@ class Learner(ABC):
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
         """Tokenize examples; if ``training``, add targets and skip what cannot be learnt."""
 
+    def batches(self, prepared: Prepared) -> Batches:
+        """Return the batches of training examples: by default any rows, each with its loss."""
+        return RowBatches(prepared.rows)
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Return the sum of the losses of the batch's predictions."""
@@ -58,6 +63,15 @@ class Learner(ABC):
     @abstractmethod
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return a prediction for each example."""
+
+    def whole_step(
+        self, model: nn.Module, batches: Sequence[LabelledBatch]
+    ) -> Sequence[LabelledBatch]:
+        """Return a step's micro-batches with what ``loss`` must know of the others.
+
+        By default nothing: each row has a loss of its own. Called without gradients.
+        """
+        return batches
 
     def tuned(self, prepared: Prepared, scores: Array) -> Self:
         """Return this learner with values tuned on dev, such as a threshold; by default unchanged.
@@ -93,8 +107,15 @@ class FineTuning:
         return (batch.predictions,)
 
     def pieces(self, batch: LabelledBatch) -> int:
-        """Return the number of pieces, which excludes padding as a batch has none."""
-        return batch.packed.num_pieces
+        """Return the number of pieces."""
+        return batch.num_pieces
+
+    def whole_step(
+        self, model: nn.Module, batches: Sequence[LabelledBatch], seed: int
+    ) -> Sequence[LabelledBatch]:
+        """Return a step's micro-batches with what their losses must know of each other."""
+        model.set_dropout_seed(seed)  # type: ignore[operator]
+        return self.learner.whole_step(model, batches)
 
     def __call__(self, model: nn.Module, batch: LabelledBatch, seed: int) -> tuple[Tensor, Tensor]:
         """Return the sum of the losses, and 0 for correct predictions: metrics judge dev."""
