@@ -58,7 +58,7 @@ def quantize_embeddings(
     low, high = ranges.astype(np.float32, copy=False)
     steps = (high - low) / 255
     steps = np.where(steps == 0, 1, steps)
-    levels = np.clip(np.floor((embeddings - low) / steps), 0, 255)
+    levels: NDArray[Any] = np.clip(np.floor((embeddings - low) / steps), 0, 255)
     return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
 
 
