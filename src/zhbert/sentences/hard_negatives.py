@@ -100,6 +100,12 @@ def mine_hard_negatives(
     Pairs with the same anchor have several positives, none of which becomes a negative, and get
     the same negatives. A text that stands twice in the corpus is one candidate.
 
+    >>> from zhbert import SentenceEncoder
+    >>> pairs = [("怎么申请离婚？", "离婚须双方申请。"), ("几岁成年？", "十八岁为成年人。")]
+    >>> encoder = SentenceEncoder.from_pretrained("mini", quiet=True)
+    >>> mine_hard_negatives(encoder, pairs, mining=Mining(num_negatives=1))
+    [('十八岁为成年人。',), ('离婚须双方申请。',)]
+
     Args:
         encoder: the model; anchors are encoded as queries, the other texts as documents.
         pairs: anchors and their positives.
