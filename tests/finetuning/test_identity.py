@@ -28,11 +28,14 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def request_of(folder, tmp_path):
     card = load_card(folder / "task" / "my_classify.toml")
-    files = {name: folder / "task" / f"{name}.tsv" for name in ("train", "dev")}
+    splits = {
+        name: Split(folder / "task" / f"{name}.tsv", [], card, name) for name in ("train", "dev")
+    }
     (tmp_path / "run").mkdir()
     return FineTuningRequest(
         card=card,
-        splits={name: Split(path, []) for name, path in files.items()},
+        train={"train": splits["train"]},
+        scored={"dev": splits["dev"]},
         model_name="model",
         model=folder / "model",
         run_folder=RunFolder(path=tmp_path / "run", what="a run", settings_file="task.toml"),
@@ -93,8 +96,8 @@ def test_a_changed_file_is_named(request_of, tmp_path):
     note(request_of, identity(request_of))
     path = tmp_path / "dev.tsv"
     path.write_text("text\tlabel\n", encoding="utf-8")
-    splits = {**request_of.splits, "dev": Split(path, [])}
-    other = identity(dataclasses.replace(request_of, splits=splits))
+    scored = {"dev": Split(path, [], request_of.card, "dev")}
+    other = identity(dataclasses.replace(request_of, scored=scored))
     assert "a run of another dev file is there" in refusal(request_of, other)
 
 

@@ -12,7 +12,7 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
-from zhbert.tasks.read import read_examples
+from zhbert.tasks.read import read_to_score
 from zhbert.tasks.scoring import metrics_of, report
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def evaluate(
     if path.is_dir():
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
     split = split_of(card, path, split)
-    examples = read_examples(card, path, split, remark=remark)
+    examples, _ = read_to_score(card, path, split, remark=remark)
     folder = locate_fine_tuned(model)
 
     # Importing torch takes seconds, so wrong files and names are reported first.

@@ -36,7 +36,7 @@ class GridRun:
         self.device = choose_device()
         settings = [self.start.settings(card, point, request.say) for point in request.points]
         self.points = points_of(folder, request.points, settings)
-        needed = {f"{name} file": split.path for name, split in request.splits.items()}
+        needed = {f"{name} file": path for name, path in request.files.items()}
         needed |= {"model": self.start.folder, "card": card.path}
         run_folder = dataclasses.replace(request.run_folder, needed=needed)
         self.request = dataclasses.replace(request, run_folder=run_folder)
@@ -75,7 +75,7 @@ class GridRun:
 
     def _origin(self, identity: dict[str, Any]) -> dict[str, Any]:
         dtype = choose_dtype(self.points[0].settings.precision, self.device)
-        files = {name: str(split.path.resolve()) for name, split in self.request.splits.items()}
+        files = {name: str(path.resolve()) for name, path in self.request.files.items()}
         return {
             **provenance(self.device, dtype),
             "model": self.start.name,
@@ -130,7 +130,7 @@ class GridRun:
             say(f"\n{' '.join(point.varied)}")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "settings.toml", to_toml(task.settings))
-        dev = self.request.splits["dev"].path
+        dev = self.request.scored["dev"].path
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
         for place, seed in enumerate(seeds, start=1):

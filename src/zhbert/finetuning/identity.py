@@ -24,8 +24,13 @@ def identity_of(request: FineTuningRequest, start: StartingModel) -> dict[str, A
     """Return everything besides the settings that determines a run's results, as JSON data."""
     identity = {
         **start.identity(),
-        **{name: sha256_of(split.path) for name, split in request.splits.items()},
+        **{name: sha256_of(path) for name, path in request.files.items()},
         "task": card_table(request.card),
+        **{
+            f"card of {name}": card_table(split.card)
+            for name, split in request.splits.items()
+            if split.card is not request.card
+        },
         "grid": len(request.points) > 1,
     }
     # The same form as when read back from provenance.json, in which tuples are lists.
@@ -44,10 +49,10 @@ def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None
         )
     for key in {**identity, **theirs}:
         # Older versions recorded fewer keys; only recorded ones are compared.
-        noted = key in theirs or key in request.splits
+        files = {*request.files, *request.card.data.splits}
+        noted = key in theirs or key in files
         if noted and _compared(theirs.get(key)) != _compared(identity.get(key)):
-            is_split = key in request.card.data.splits
-            named = f"{key} file" if is_split else _NAMES.get(key, key)
+            named = f"{key} file" if key in files else _NAMES.get(key, key)
             raise ZhbertError(
                 f"{folder}: a run of another {named} is there already; --overwrite replaces it, "
                 "or choose another --out"

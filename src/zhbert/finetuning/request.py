@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ class Split:
 
     path: Path
     examples: list[Example]
+    card: TaskCard
+    """The card by which the file was read: the run's, or one that it names."""
+    name: str
+    """The split's name in that card."""
+    haystack: Mapping[str, Path] = field(default_factory=dict)
+    """The files of further splits among whose passages those of this split are searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +42,10 @@ class FineTuningRequest:
     """The task, data, model, settings and folder of a run."""
 
     card: TaskCard
-    splits: dict[str, Split]
-    """``train``, ``dev``, and further splits that are scored together with dev."""
+    train: dict[str, Split]
+    """What is trained on: ``train``, and ``train NAME`` for each other card."""
+    scored: dict[str, Split]
+    """``dev``; further splits, by name, and other cards' dev, by the card's name."""
     model_name: str
     """The model to start from, as the user named it."""
     model: Path
@@ -49,3 +57,18 @@ class FineTuningRequest:
     say: Callable[[str], None]
     quiet: bool
     """Show no progress on stderr."""
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All splits."""
+        return {**self.train, **self.scored}
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All files of examples, by what they are."""
+        files = {name: split.path for name, split in self.splits.items()}
+        for name, split in self.scored.items():
+            for other, path in split.haystack.items():
+                if path not in files.values():
+                    files[f"{name} haystack {other}"] = path
+        return files

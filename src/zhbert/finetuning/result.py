@@ -10,11 +10,11 @@ from torch import nn
 from zhbert.files import atomic_folder, read_json_if_sound, to_json, write_json, write_text
 from zhbert.finetuning.best import Best
 from zhbert.finetuning.fine_tuned import SECTION, section_of
-from zhbert.finetuning.training_task import TrainingTask
+from zhbert.finetuning.training_task import ScoredSplit, TrainingTask
 from zhbert.inference.run_model import run_model
 from zhbert.tasks.batches import planned_padding
 from zhbert.tasks.examples import Prediction
-from zhbert.tasks.learners.base import Learner, Prepared
+from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.scoring import (
     check_submission,
     metrics_of,
@@ -57,8 +57,8 @@ def write_result(
     predictions = learner.decode(task.dev, scores)
     classes = _write_dev(folder, task, predictions)
     metrics = dict(best.metrics)
-    for split, prepared in task.also.items():
-        metrics |= _write_further_split(folder, task, learner, model, split, prepared)
+    for name, split in task.also.items():
+        metrics |= _write_further_split(folder, learner, model, name, split)
     write_model(folder / "final", task, learner, model)
     steps, pieces, seconds = outcome.step, outcome.pieces, outcome.seconds
     examples = steps / task.steps_per_epoch * len(task.train.examples)
@@ -94,20 +94,16 @@ def _write_dev(folder: Path, task: TrainingTask, predictions: list[Prediction]) 
 
 
 def _write_further_split(
-    folder: Path,
-    task: TrainingTask,
-    learner: Learner,
-    model: nn.Module,
-    split: str,
-    prepared: Prepared,
+    folder: Path, learner: Learner, model: nn.Module, name: str, split: ScoredSplit
 ) -> dict[str, float]:
     """Write the submission for a further split; return its metrics, suffixed with its name."""
+    prepared = split.prepared
     scores = run_model(model, prepared.rows, learner.scores)
     predictions = learner.decode(prepared, scores)
-    write_submission(task.card, prepared.examples, predictions, folder / f"submission-{split}")
-    found = metrics_of(task.card, prepared.examples, predictions)
-    suffix = split.removeprefix("dev_")
-    return {f"{name}_{suffix}": value for name, value in found.items()}
+    write_submission(split.card, prepared.examples, predictions, folder / f"submission-{name}")
+    found = metrics_of(split.card, prepared.examples, predictions)
+    suffix = name.removeprefix("dev_")
+    return {f"{metric}_{suffix}": value for metric, value in found.items()}
 
 
 def write_model(folder: Path, task: TrainingTask, learner: Learner, model: nn.Module) -> None:

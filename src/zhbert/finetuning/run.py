@@ -8,11 +8,10 @@ from pathlib import Path
 
 from zhbert import terminal
 from zhbert.errors import ZhbertError
-from zhbert.finetuning.request import FineTuningRequest, FineTuningResult, Split
+from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
+from zhbert.finetuning.splits import read_splits
 from zhbert.runs.folder import RunFolder
-from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card, with_encoding
-from zhbert.tasks.read import data_file, find_file, read_examples
 from zhbert.tasks.scoring import check_metrics
 from zhbert.tasks.settings import distinct_points
 from zhbert.wording import without_secrets
@@ -68,11 +67,12 @@ def finetune(
     if say is None:
         say = terminal.say_nothing if quiet else terminal.say
     # Read first: checking the data takes a second, downloading a model may take minutes.
-    splits = _read_splits(card, None if data is None else Path(data), say)
-    check_metrics(card, splits["dev"].examples)
+    train, scored = read_splits(card, None if data is None else Path(data), say)
+    check_metrics(card, scored["dev"].examples)
     request = FineTuningRequest(
         card=card,
-        splits=splits,
+        train=train,
+        scored=scored,
         model_name=without_secrets(os.fspath(model)),
         model=find_model(locate(os.fspath(model), quiet=quiet)).folder,
         run_folder=run_folder,
@@ -85,23 +85,3 @@ def finetune(
     from zhbert.finetuning.grid import GridRun
 
     return GridRun(request).go()
-
-
-def _read_splits(
-    card: TaskCard, data: Path | None, remark: Callable[[str], None]
-) -> dict[str, Split]:
-    files = {split: data_file(card, data, split) for split in ("train", "dev")}
-    for split in card.data.scored_with_dev:
-        if split not in files and (found := find_file(card, data, split)) is not None:
-            files[split] = found
-    if files["train"] == files["dev"] and not card.data.split_column:
-        if data is not None and data.is_file():
-            raise ZhbertError(f"--data {data}: one file for train and dev; give the folder of both")
-        raise ZhbertError(
-            f"{files['dev']}: one file for train and dev; name two in the card, or the column "
-            "that tells them apart: split_column"
-        )
-    return {
-        split: Split(path, read_examples(card, path, split, remark=remark))
-        for split, path in files.items()
-    }

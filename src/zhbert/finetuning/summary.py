@@ -14,7 +14,7 @@ from zhbert.files import atomic_folder, sha256_of, write_json, write_text
 from zhbert.finetuning.describe import short_name
 from zhbert.finetuning.points import GridPoint
 from zhbert.finetuning.starting_model import StartingModel
-from zhbert.finetuning.training_task import TrainingTask
+from zhbert.finetuning.training_task import ScoredSplit, TrainingTask
 from zhbert.runtime import choose_dtype
 from zhbert.schema import flatten
 from zhbert.tasks.cards import split_remark
@@ -33,8 +33,11 @@ def summary_of(
     """
     card, config = task.card, start.config
     dtype = choose_dtype(task.settings.precision, task.device)
-    scored = {"dev": task.dev, **task.also}
-    notes = {name: split_remark(card, name, len(one.examples)) for name, one in scored.items()}
+    scored = {"dev": ScoredSplit(card, "dev", task.dev), **task.also}
+    notes = {
+        name: split_remark(one.card, one.name, len(one.prepared.examples))
+        for name, one in scored.items()
+    }
     return {
         "task": card.name,
         "kind": card.kind,

@@ -29,6 +29,16 @@ PREVIEWED_PIECES = 32
 
 
 @dataclass(frozen=True)
+class ScoredSplit:
+    """A tokenized split, and the card by which it is scored."""
+
+    card: TaskCard
+    name: str
+    """The split's name in that card."""
+    prepared: Prepared
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """The tokenized task and the settings that all seeds of a run share."""
 
@@ -38,8 +48,8 @@ class TrainingTask:
     """The folder of the model to start from."""
     train: Prepared
     dev: Prepared
-    also: Mapping[str, Prepared]
-    """Further splits that are scored together with dev, by name."""
+    also: Mapping[str, ScoredSplit]
+    """Further splits, and other cards' dev, that are scored together with dev."""
     settings: FineTuningSettings
     device: torch.device
     say: Callable[[str], None]
@@ -79,21 +89,22 @@ def prepare_task(
     Raises ZhbertError if there is no example to learn from, or if the rows are pairs of texts and
     the model has only one segment.
     """
-    train = learner.prepare(request.splits["train"].examples, training=True)
+    examples = [one for split in request.train.values() for one in split.examples]
+    train = learner.prepare(examples, training=True)
     check_segments(train.rows, start.config.type_vocab_size)
     if not len(train.rows):
-        raise ZhbertError(f"{request.splits['train'].path}: no example that can be learnt from")
+        path = next(iter(request.train.values())).path
+        raise ZhbertError(f"{path}: no example that can be learnt from")
     scored = {
-        name: learner.prepare(split.examples)
-        for name, split in request.splits.items()
-        if name != "train"
+        name: ScoredSplit(split.card, split.name, learner.prepare(split.examples))
+        for name, split in request.scored.items()
     }
     return TrainingTask(
         card=request.card,
         learner=learner,
         model=start.folder,
         train=train,
-        dev=scored.pop("dev"),
+        dev=scored.pop("dev").prepared,
         also=scored,
         settings=settings,
         device=device,
@@ -106,11 +117,12 @@ def describe_data(request: FineTuningRequest, learner: Learner) -> Iterator[str]
     """Yield lines on the task, its files, and a few examples as the model sees them."""
     yield f"task: {request.card.title}"
     for name, split in request.splits.items():
-        what = describe_examples(request.card, split.examples)
+        what = describe_examples(split.card, split.examples)
         yield f"{name}: {split.path}: {what}"
-    for example in request.splits["train"].examples[:PREVIEWED]:
-        what = KINDS[request.card.kind].describe(request.card, example)
-        yield from _preview(learner, example, what)
+    for split in request.train.values():
+        for example in split.examples[: -(-PREVIEWED // len(request.train))]:
+            what = KINDS[split.card.kind].describe(split.card, example)
+            yield from _preview(learner, example, what)
 
 
 def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:

@@ -57,7 +57,7 @@ class FineTuningRun:
     folder: Path
     task: str
     kind: str
-    """classify, regress, tag or span."""
+    """A name in `zhbert.tasks.kinds.KINDS`."""
     title: str
     model: str
     """The model's name for tables; several runs of one model share it."""

@@ -78,6 +78,21 @@ class Data:
         """The column that contains each row's split, if one file contains all splits."""
         return ""
 
+    @property
+    def train_on(self) -> tuple[str, ...]:
+        """Other cards, by name or path, whose training files are also trained on."""
+        return ()
+
+    @property
+    def scored_on(self) -> tuple[str, ...]:
+        """Other cards, by name or path, whose dev files are also scored at the end."""
+        return ()
+
+    @property
+    def haystack(self) -> tuple[str, ...]:
+        """Further splits that the scores of a split depend on."""
+        return ()
+
     def could_be(self, text: str) -> bool:
         """Return whether a text can be a prediction."""
         return False
@@ -171,8 +186,8 @@ class TaskCard:
     title: str
     """The data set and its question, in one line."""
     kind: str
-    """A name in `zhbert.tasks.kinds.KINDS`: classify, multi_label, regress, tag, span, or one that
-    was added."""
+    """A name in `zhbert.tasks.kinds.KINDS`: classify, multi_label, regress, tag, span, embed,
+    or one that was added."""
     metrics: tuple[str, ...]
     """The metrics; the first one decides which checkpoint and which setting is best."""
     data: Any

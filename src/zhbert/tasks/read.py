@@ -38,6 +38,21 @@ def read_examples(
     return examples
 
 
+def read_to_score(
+    card: TaskCard, path: Path, split: str, *, remark: Remark = lambda line: None
+) -> tuple[list[Example], dict[str, Path]]:
+    """Return the examples of a split in the form in which a model is scored on them.
+
+    For search, that is with the passages of the splits in ``data.haystack``, whose files are looked
+    for beside ``path`` and returned, too. Raises ZhbertError as `read_examples` does.
+    """
+    examples = read_examples(card, path, split, remark=remark)
+    others = [other for other in card.data.haystack if other != split]
+    files = {other: data_file(card, path.parent, other) for other in others}
+    further = {other: read_examples(card, file, other) for other, file in files.items()}
+    return KINDS[card.kind].in_haystack(examples, further) if files else examples, files
+
+
 def iterate_examples(
     card: TaskCard,
     path: Source,

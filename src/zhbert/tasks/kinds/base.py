@@ -151,14 +151,10 @@ class Kind(ABC):
 
     # -- scores ------------------------------------------------------------------------------------
 
-    def further_splits(self, card: TaskCard) -> tuple[str, ...]:
-        """Return the splits whose files `with_further` needs; none for most kinds."""
-        return ()
-
-    def with_further(
+    def in_haystack(
         self, examples: Sequence[Any], further: Mapping[str, Sequence[Any]]
     ) -> list[Any]:
-        """Return the examples of a split that is scored, completed from those of other splits."""
+        """Return examples that are scored with the help of further splits' (``data.haystack``)."""
         return list(examples)
 
     def score(

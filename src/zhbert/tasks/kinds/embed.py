@@ -152,6 +152,10 @@ class EmbedData(TableData):
         if self.form != "texts":
             self.must_have("text_pair", where)
         self._check_labels(where)
+        for key in ("train_on", "scored_on", "haystack"):
+            names = getattr(self, key)
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ZhbertError(f"{where}: data.{key}: {show(twice[0])} stands there twice")
         for split in self.haystack:
             check_choice(split, tuple(self.splits), f"{where}: data.haystack")
         if self.haystack and not self.searched:
@@ -338,12 +342,7 @@ class Embed(TextKind):
 
     # -- scores ------------------------------------------------------------------------------------
 
-    def further_splits(self, card: TaskCard) -> tuple[str, ...]:
-        """Return the card's haystack."""
-        haystack: tuple[str, ...] = card.data.haystack
-        return haystack
-
-    def with_further(
+    def in_haystack(
         self, examples: Sequence[Any], further: Mapping[str, Sequence[Any]]
     ) -> list[Any]:
         """Return questions to be searched among the passages of further splits, too."""
