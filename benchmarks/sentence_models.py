@@ -162,10 +162,9 @@ def pairs(task: str) -> tuple[list[str], list[str], list[float]]:
     first, second, gold = [], [], []
     for example in read_examples(load_card(task), data() / task, "dev"):
         assert isinstance(example, TextExample)
-        assert example.text_pair is not None
         first.append(example.text)
-        second.append(example.text_pair)
-        gold.append(float(example.gold))
+        second.append(example.text_pair or "")
+        gold.append(float(example.label or 0) if example.value is None else example.value)
     return first, second, gold
 
 
