@@ -78,6 +78,14 @@ def _span(count: int, seed: int) -> str:
     return json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}, ensure_ascii=False)
 
 
+def _embed(count: int, seed: int) -> str:
+    lines = []
+    for number, text in enumerate(texts(count, seed)):
+        same = number % 2
+        lines.append(f"{text}\t{text[1:]}{'好' if same else '坏京' * 6}\t{same}")
+    return "\n".join(lines) + "\n"
+
+
 CARDS = {
     "classify": """
         title = "good or bad?"
@@ -138,6 +146,21 @@ CARDS = {
         dev = "dev.json"
         scorer = "squad1.1"
     """,
+    "embed": """
+        title = "how near?"
+        kind = "embed"
+        metrics = ["spearman", "ap"]
+        [data]
+        format = "tsv"
+        header = false
+        train = "train.tsv"
+        dev = "dev.tsv"
+        text = 0
+        text_pair = 1
+        label = 2
+        yes = ["1"]
+        no = ["0"]
+    """,
 }
 _MAKERS = {
     "classify": (_classify, ".tsv"),
@@ -145,6 +168,7 @@ _MAKERS = {
     "regress": (_regress, ".tsv"),
     "tag": (_tag, ".txt"),
     "span": (_span, ".json"),
+    "embed": (_embed, ".tsv"),
 }
 
 

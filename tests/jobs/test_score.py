@@ -15,7 +15,7 @@ from tests.tasks.slow_entities import f1
 
 from zhbert import cli
 from zhbert.tasks.cards import card_names, load_card
-from zhbert.tasks.examples import SpanExample, TagExample, TextExample
+from zhbert.tasks.examples import EmbedExample, SpanExample, TagExample, TextExample
 from zhbert.tasks.read import find_file, read_examples
 
 Write = Callable[[str, Any], str]
@@ -422,6 +422,8 @@ def test_every_card_is_scored_with_its_own_metrics(
             predictions = write("p.json", answers)
         elif isinstance(examples[0], TagExample):
             predictions = write("p.txt", path.read_text())
+        elif isinstance(examples[0], EmbedExample):
+            predictions = write("p.json", {one.id: one.gold for one in examples})
         else:
             texts = [one for one in examples if isinstance(one, TextExample)]
             predictions = write("p.tsv", "".join(f"{one.id}\t{one.label}\n" for one in texts))

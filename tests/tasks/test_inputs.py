@@ -39,7 +39,7 @@ def read(model: Any, source: Any) -> tuple[list[Any], list[str]]:
 
 def bare(example: Any) -> dict[str, Any]:
     """Without what only a labelled file has."""
-    labels = ("label", "value", "tags", "answers", "starts", "kind")
+    labels = ("label", "value", "tags", "answers", "starts", "kind", "relevant", "passages")
     return {k: v for k, v in dataclasses.asdict(example).items() if k not in labels}
 
 

@@ -304,7 +304,7 @@ class Embed(TextKind):
     ) -> Iterator[Example]:
         """Yield pairs from the task's own files, from tables or from lines of two columns."""
         if _holds_squad(card, source):
-            yield from _questions(source, "")
+            yield from _questions(source, "" if card is None else card.name)
             return
         for example in texts_in(self, _of_pairs(card, source), source, remark):
             if isinstance(example, TextExample):
