@@ -21,7 +21,7 @@ from zhbert.tasks.cards import (
     parse_card,
     split_of,
 )
-from zhbert.tasks.examples import Example, SpanExample, TagExample, TextExample
+from zhbert.tasks.examples import EmbedExample, Example, SpanExample, TagExample, TextExample
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.settings import settings_for
@@ -151,6 +151,14 @@ def test_the_examples_are_what_the_page_says_of_them(tmp_path):
     assert [row.kind for row in rows] == ["span", "none"]
     assert remarks == [], "answer_start is right"
 
+    rows, remarks = read("faq.toml", tmp_path)
+    assert [type(row) for row in rows] == [EmbedExample] * 3
+    assert [(row.id, row.form, len(row.texts)) for row in rows[1:]] == [
+        ("1", "triples", 3), ("1.1", "triples", 3),
+    ]  # fmt: skip
+    assert rows[2].relevant == ("1", "1.1")
+    assert remarks == []
+
 
 def test_one_file_of_all_splits_is_read_by_split(tmp_path):
     train, _ = read("similarity.toml", tmp_path)
@@ -252,6 +260,14 @@ REQUIRED = {
     "regress": {"text": "a", "label": "b", "label_range": [0, 5]},
     "tag": {"labels": ["O", "B-X"], "scheme": "BIO"},
     "span": {"scorer": "squad2.0"},
+    "embed": {},
+}
+PAIRS = {"text": "a", "text_pair": "c"}
+JUDGED = {**PAIRS, "label": "b", "yes": ["x"], "no": ["y"]}
+# What the card of an embedding task must have beside a key; others need pairs alone.
+BESIDE = {
+    "label_range": {**PAIRS, "label": "b"},
+    **dict.fromkeys(("label", "yes", "no", "drop_labels", "triples"), JUDGED),
 }
 # A value that is not the default of each key that not every card may have.
 VALUES = {
@@ -259,7 +275,8 @@ VALUES = {
     "quoting": True, "skip_broken_rows": True, "labels_file": "labels.txt",
     "label_names": ["无", "有"], "rename_labels": {"z": "x"}, "drop_labels": ["-"],
     "drop_word_places": True, "yes_no": True, "no_answer": True, "label_delimiter": ";",
-    "threshold": 0.3,
+    "threshold": 0.3, "yes": ["x"], "no": ["y"], "triples": True, "negative": "n",
+    "train_on": ["lcqmc_embed"], "scored_on": ["bq_embed"], "haystack": ["dev"],
     **{key: value for keys in REQUIRED.values() for key, value in keys.items()},
 }  # fmt: skip
 
@@ -279,14 +296,17 @@ def test_a_key_is_refused_in_the_card_of_another_kind_or_format(kind, tmp_path):
                 data.pop("labels", None)
             elif form == "bio" and key in ("text", "label"):
                 data[key] = 1
-            card = {
-                "title": "t",
-                "kind": kind,
-                "metrics": [KINDS[kind].metric_names[0]],
-                "data": data,
-            }
-            allowed = of.replace("rows", "classify, multi_label, regress").split(", ")
-            if kind in allowed or form in allowed:
+            metric = KINDS[kind].metric_names[0]
+            if kind == "embed" and form != "squad":
+                data = {**data, **BESIDE.get(key, PAIRS)}
+            if kind == "embed" and "label" not in data:
+                metric = "mrr@10"
+            card = {"title": "t", "kind": kind, "metrics": [metric], "data": data}
+            allowed = of.replace("rows", "classify, multi_label, regress, embed").split(", ")
+            fits = kind in allowed or form in allowed
+            if (kind, form) == ("embed", "squad"):
+                fits = key in ("train_on", "scored_on", "haystack")
+            if fits:
                 parse_card(card, tmp_path / "mine.toml")
             else:
                 with pytest.raises(ZhbertError, match=rf"^mine.toml: data.{key}: is for .*, not"):
