@@ -46,6 +46,7 @@ VERBS = {
     "evaluate": ("zhbert.jobs.evaluate", "score a model on labelled examples, or on masked words"),
     "predict": ("zhbert.jobs.predict", "predict with a fine-tuned model for any file or stdin"),
     "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
+    "embed": ("zhbert.jobs.embed", "compute the vectors of a file's texts by a sentence model"),
     "report": ("zhbert.jobs.report", "make one page of tables and figures from runs"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }

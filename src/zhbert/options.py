@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,6 +169,41 @@ def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
         metavar="NAME",
         help=f"the encoding of {file} if it is not UTF-8: gb18030, big5, utf-16, ...",
     )
+
+
+def add_field(parser: argparse.ArgumentParser) -> None:
+    """Declare --field."""
+    parser.add_argument(
+        "--field",
+        metavar="NAME",
+        help="the column of the texts (default text), or its number, from 1, in a table without a "
+        "header",
+    )
+
+
+@contextmanager
+def encoding_progress(quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar over texts that are encoded, with the rate and the time left.
+
+    Yields a callback that takes the number of texts that are done and of all texts, if known.
+    """
+    with console.progress(quiet) as bar:
+        task = bar.add_task("reading", total=None)
+        first, begun = 0, 0.0
+
+        def update(done: int, total: int | None) -> None:
+            nonlocal first, begun
+            if not begun:
+                # Texts that an interrupted run had done do not count for the rate.
+                first, begun = done, time.monotonic()
+                bar.reset(task, total=total, completed=done)
+            rate = ""
+            if done > first:
+                rate = f", {(done - first) / (time.monotonic() - begun):,.0f}/s"
+            of = "" if total is None else f" of {total:,}"
+            bar.update(task, completed=done, description=f"encoding {done:,}{of} texts{rate}")
+
+        yield update
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.folders import check_file
 from zhbert.tasks.cards import with_encoding
 from zhbert.tasks.read import read_inputs
-from zhbert.tasks.sources import Source, StandardInput
+from zhbert.tasks.sources import named_source
 from zhbert.tasks.writers import PredictionWriter
 
 if TYPE_CHECKING:
@@ -58,12 +58,9 @@ def predict(
     Raises:
         ZhbertError: the model is not fine-tuned, or a file is unusable.
     """
-    source, target = os.fspath(file), os.fspath(out)
-    if source != STREAM and not Path(source).is_file():
-        what = "a folder; name a file in it" if Path(source).is_dir() else "no such file"
-        raise ZhbertError(f"{source}: {what}")
+    source, target = named_source(file), os.fspath(out)
     if target != STREAM:
-        check_file(target, overwrite=overwrite, needed={"file to predict for": Path(source)})
+        check_file(target, overwrite=overwrite, needed={"file to predict for": Path(file)})
     folder = locate_fine_tuned(model)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
@@ -81,7 +78,7 @@ def predict(
         opened.kind,
         opened.card,
         opened.learner.labels or (),
-        _source(source),
+        source,
         encoding=encoding,
         remark=say,
     )
@@ -96,14 +93,6 @@ def predict(
             raise ZhbertError(f"{source}: no examples in it")
         stream.write(writer.tail)
     return count
-
-
-def _source(name: str) -> Source:
-    if name != STREAM:
-        return Path(name)
-    if sys.stdin is None:
-        raise ZhbertError("stdin is closed; name a file")
-    return StandardInput(sys.stdin.buffer)
 
 
 def _writer(target: str, opened: FineTuned, submission: bool) -> PredictionWriter:

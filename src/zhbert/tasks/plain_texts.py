@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
-from zhbert.files import refused
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example, Remark, TextExample
 from zhbert.tasks.sources import Source, first_record, is_parquet, plain_lines
-from zhbert.tasks.tables import DELIMITERS, TableData, look_at_row
+from zhbert.tasks.tables import DELIMITERS, TableData, columns_of, look_at_row
 from zhbert.wording import listed
 
 if TYPE_CHECKING:
@@ -142,18 +141,7 @@ class _Form:
         return None
 
     def _columns(self, form: str) -> list[str]:
-        """Return the names in a file's first row, if it has any."""
-        if form == "parquet":
-            import pyarrow.parquet as pq
-
-            with refused(self.source, "a parquet file"):
-                return list(pq.read_schema(str(self.source)).names)
-        if form == "jsonl":
-            record = first_record(self.source)
-            if record is None and self.source.name.lower().endswith((".jsonl", ".json")):
-                raise ZhbertError(f"{self.source}: not JSON lines: write one object a line")
-            return list(record or ())
-        return look_at_row(self.source, dataclasses.replace(self.usual, format=form))
+        return columns_of(self.source, dataclasses.replace(self.usual, format=form))
 
 
 def _texts(data: TableData) -> list[tuple[str | int, ...]]:

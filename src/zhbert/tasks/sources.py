@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -56,6 +58,19 @@ class StandardInput(Lines):
 
 
 Source = Path | Lines
+
+
+def named_source(name: str | os.PathLike[str]) -> Source:
+    """Return a file, or stdin for ``-``; raise ZhbertError if there is no such file."""
+    path = Path(name)
+    if os.fspath(name) == "-":
+        if sys.stdin is None:
+            raise ZhbertError("stdin is closed; name a file")
+        return StandardInput(sys.stdin.buffer)
+    if not path.is_file():
+        what = "a folder; name a file in it" if path.is_dir() else "no such file"
+        raise ZhbertError(f"{path}: {what}")
+    return path
 
 
 def ahead(source: Source) -> Source:

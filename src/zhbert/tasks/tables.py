@@ -18,6 +18,7 @@ from zhbert.tasks.card import Column, Data
 from zhbert.tasks.sources import (
     Source,
     ahead,
+    first_record,
     holds_json,
     is_parquet,
     json_records,
@@ -167,6 +168,21 @@ def look_at_row(path: Source, data: TableData, number: int = 0) -> list[str]:
         return next(islice(rows, number, None), (0, []))[1]
     except ZhbertError:  # unbalanced quotes
         return []
+
+
+def columns_of(source: Source, data: TableData) -> list[str]:
+    """Return the names of the columns of a table in the format of ``data``, if it has any."""
+    if data.format == "parquet":
+        import pyarrow.parquet as pq
+
+        with refused(source, "a parquet file"):
+            return list(pq.read_schema(str(source)).names)
+    if data.format == "jsonl":
+        record = first_record(source)
+        if record is None and source.name.lower().endswith((".jsonl", ".json")):
+            raise ZhbertError(f"{source}: not JSON lines: write one object a line")
+        return [str(name) for name in record or ()]
+    return look_at_row(source, data)
 
 
 def cut_rows(

@@ -1,0 +1,181 @@
+"""A file of texts to a file of vectors: of any length, in bounded memory, resumed after a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zhbert.errors import ZhbertError
+from zhbert.folders import check_file, locked
+from zhbert.retrieval.partial import PartialVectors
+from zhbert.retrieval.texts import Text, read_texts
+from zhbert.retrieval.vector_files import companion, suffix_of, write_vectors
+from zhbert.tasks.sources import StandardInput, named_source
+from zhbert.wording import without_secrets
+from zhbert.zoo import locate
+
+if TYPE_CHECKING:
+    from zhbert.sentences.encoder import SentenceEncoder
+
+# The number of values in memory at a time when the file is written.
+_VALUES = 1 << 22
+
+Progress = Callable[[int, int | None], None]
+"""Called with the number of texts that are done and of all texts; None: not known (stdin)."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `embed` has written."""
+
+    out: Path
+    texts: int
+    dimensions: int
+    """The dimensions of the model's vectors; binary ones have 8 of them in a byte."""
+    ids: Path
+    """The file with the ids: parquet's own, or the companion."""
+    resumed: int
+    """The number of texts that an interrupted run had done before."""
+
+
+def embed(
+    model: str | os.PathLike[str],
+    file: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    field: str | None = None,
+    encoding: str | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    precision: str = "fp32",
+    vectors: str = "float32",
+    normalize: bool = False,
+    truncate_dim: int | None = None,
+    overwrite: bool = False,
+    quiet: bool = True,
+    remark: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda done, total: None,
+) -> Embedded:
+    """Compute the vectors of a file's texts and write them to ``out``, in the texts' order.
+
+    Unfinished work is kept in the folder ``OUT.unfinished``. The same call goes on with it, and
+    its result is the same to the last bit as that of an uninterrupted one.
+
+    Args:
+        model: what `SentenceEncoder.from_pretrained` opens.
+        file: the texts, in a form that `read_texts` takes; ``-`` is stdin.
+        out: a file that ends in .npy, .parquet or .safetensors.
+        field, encoding: as for `read_texts`.
+        prompt_name, prompt: the prompt to put before each text, by its name or itself.
+        precision: what the model computes in: ``fp32`` or ``bf16``.
+        vectors: what is stored: ``float32``, ``int8``, ``uint8``, ``binary`` or ``ubinary``.
+        normalize: scale the vectors to the length 1.
+        truncate_dim: the number of dimensions to keep; None: the model's.
+        overwrite: replace an existing ``out``, and unfinished work of another call.
+        quiet: show no progress of a download, and no warning about a plain BERT.
+        remark: called with each remark, one line each.
+        progress: called after each group of texts.
+
+    Raises:
+        ZhbertError: the model, the file or an option is unusable, or the disk is full.
+    """
+    source = named_source(file)
+    suffix_of(out)
+    made = [Path(out), *filter(None, [companion(out)])]
+    for path in made:
+        check_file(path, overwrite=overwrite, needed={"file of texts": Path(file)})
+    locate(model, quiet=quiet)
+    total = None
+    if not isinstance(source, StandardInput):
+        # A broken row is reported now, and not after hours.
+        total = sum(1 for _ in read_texts(source, field=field, encoding=encoding, remark=remark))
+        _check_count(total, source, vectors)
+        remark = _say_nothing
+
+    # Importing torch takes seconds, so wrong files and names are reported first.
+    from zhbert.retrieval.identity import identity_of
+
+    encoder = open_encoder(model, precision, quiet=quiet)
+    options: dict[str, Any] = {
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+        "normalize_embeddings": normalize,
+        "truncate_dim": truncate_dim,
+    }
+    dimensions = encoder.encode([], **options).shape[1]
+    folder = Path(f"{os.fspath(out)}.unfinished")
+    with locked(folder):
+        partial = PartialVectors(folder, dimensions)
+        identity = {**identity_of(encoder), **options, "field": field}
+        partial.begin(identity, overwrite=overwrite)
+        resumed = partial.count
+        partial.fill(
+            read_texts(source, field=field, encoding=encoding, remark=remark),
+            lambda texts: np.asarray(encoder.encode(texts, **options)),
+            lambda count: progress(count, total),
+        )
+        _check_count(partial.count, source, vectors)
+        described = {
+            "model": without_secrets(os.fspath(model)),
+            "sha256": identity["model"],
+            "precision": precision,
+            **options,
+        }
+        _write(out, partial, vectors, described)
+        partial.remove()
+    return Embedded(Path(out), partial.count, dimensions, made[-1], resumed)
+
+
+def open_encoder(
+    model: str | os.PathLike[str], precision: str = "fp32", *, quiet: bool = True
+) -> SentenceEncoder:
+    """Open a sentence model that computes in ``fp32`` or ``bf16``; raise ZhbertError as it does."""
+    from zhbert.runtime import choose_dtype
+    from zhbert.sentences.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder.from_pretrained(os.fspath(model), quiet=quiet)
+    encoder.dtype = choose_dtype(precision, encoder.device)
+    return encoder
+
+
+def _say_nothing(line: str) -> None:
+    """Drop a remark that was made before."""
+
+
+def _check_count(count: int, source: object, vectors: str) -> None:
+    if not count:
+        raise ZhbertError(f"{source}: no texts in it")
+    if count == 1 and vectors in ("int8", "uint8"):
+        raise ZhbertError(
+            f"{source}: one text: {vectors} vectors are scaled by the range of many; take float32"
+        )
+
+
+def _write(
+    out: str | os.PathLike[str], partial: PartialVectors, stored: str, made: dict[str, Any]
+) -> None:
+    from zhbert.sentences.quantization import quantization_ranges, quantize_embeddings
+
+    found, ranges = partial.vectors(), None
+    made["vectors"] = stored
+    if stored in ("int8", "uint8"):
+        ranges = quantization_ranges(found)
+        made["ranges"] = ranges.tolist()
+    step = max(_VALUES // partial.dimensions, 1)
+
+    def blocks() -> Iterator[tuple[list[Text], NDArray[Any]]]:
+        texts = partial.texts()
+        for first in range(0, len(found), step):
+            rows = quantize_embeddings(np.asarray(found[first : first + step]), stored, ranges)
+            yield [text for _, text in zip(rows, texts, strict=False)], rows
+
+    width = quantize_embeddings(np.zeros((1, partial.dimensions), np.float32), "binary").shape[1]
+    shape = partial.count, width if stored.endswith("binary") else partial.dimensions
+    dtype = {"binary": "int8", "ubinary": "uint8"}.get(stored, stored)
+    write_vectors(out, blocks, shape, dtype, made)
