@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
+from zhbert.files import remove
 from zhbert.folders import check_file, locked
-from zhbert.retrieval.partial import PartialVectors
+from zhbert.retrieval.store import VectorStore
 from zhbert.retrieval.texts import Text, read_texts
 from zhbert.retrieval.vector_files import companion, suffix_of, write_vectors
 from zhbert.tasks.sources import StandardInput, named_source
@@ -111,25 +112,25 @@ def embed(
     dimensions = encoder.encode([], **options).shape[1]
     folder = Path(f"{os.fspath(out)}.unfinished")
     with locked(folder):
-        partial = PartialVectors(folder, dimensions)
+        store = VectorStore(folder, dimensions, what="unfinished vectors")
         identity = {**identity_of(encoder), **options, "field": field}
-        partial.begin(identity, overwrite=overwrite)
-        resumed = partial.count
-        partial.fill(
+        store.begin(identity, overwrite=overwrite)
+        resumed = store.count
+        store.fill(
             read_texts(source, field=field, encoding=encoding, remark=remark),
             lambda texts: np.asarray(encoder.encode(texts, **options)),
             lambda count: progress(count, total),
         )
-        _check_count(partial.count, source, vectors)
+        _check_count(store.count, source, vectors)
         described = {
             "model": without_secrets(os.fspath(model)),
             "sha256": identity["model"],
             "precision": precision,
             **options,
         }
-        _write(out, partial, vectors, described)
-        partial.remove()
-    return Embedded(Path(out), partial.count, dimensions, made[-1], resumed)
+        _write(out, store, vectors, described)
+        remove(folder)
+    return Embedded(Path(out), store.count, dimensions, made[-1], resumed)
 
 
 def open_encoder(
@@ -158,24 +159,24 @@ def _check_count(count: int, source: object, vectors: str) -> None:
 
 
 def _write(
-    out: str | os.PathLike[str], partial: PartialVectors, stored: str, made: dict[str, Any]
+    out: str | os.PathLike[str], store: VectorStore, stored: str, made: dict[str, Any]
 ) -> None:
     from zhbert.sentences.quantization import quantization_ranges, quantize_embeddings
 
-    found, ranges = partial.vectors(), None
+    found, ranges = store.vectors, None
     made["vectors"] = stored
     if stored in ("int8", "uint8"):
         ranges = quantization_ranges(found)
         made["ranges"] = ranges.tolist()
-    step = max(_VALUES // partial.dimensions, 1)
+    step = max(_VALUES // store.dimensions, 1)
 
     def blocks() -> Iterator[tuple[list[Text], NDArray[Any]]]:
-        texts = partial.texts()
+        texts = store.texts()
         for first in range(0, len(found), step):
             rows = quantize_embeddings(np.asarray(found[first : first + step]), stored, ranges)
             yield [text for _, text in zip(rows, texts, strict=False)], rows
 
-    width = quantize_embeddings(np.zeros((1, partial.dimensions), np.float32), "binary").shape[1]
-    shape = partial.count, width if stored.endswith("binary") else partial.dimensions
+    width = quantize_embeddings(np.zeros((1, store.dimensions), np.float32), "binary").shape[1]
+    shape = store.count, width if stored.endswith("binary") else store.dimensions
     dtype = {"binary": "int8", "ubinary": "uint8"}.get(stored, stored)
     write_vectors(out, blocks, shape, dtype, made)
