@@ -137,18 +137,18 @@ def check_file(
 
 
 @contextmanager
-def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+def locked(folder: str | os.PathLike[str], option: str = "--out") -> Iterator[None]:
     """Create ``folder`` if need be, and lock it. The lock ends with the process, even if killed.
 
     Temporary files that an earlier process left in it are removed. A folder that was created here
-    and is still empty at the end is removed.
+    and is still empty at the end is removed. ``option`` names the folder, for the error.
 
     Raises:
         ZhbertError: another process has locked the folder.
     """
     folder = Path(folder)
     busy = ZhbertError(
-        f"{folder}: another process is at work there; wait for it, or choose another --out"
+        f"{folder}: another process is at work there; wait for it, or choose another {option}"
     )
     new = not folder.exists()
     make_folder(folder)

@@ -182,26 +182,27 @@ def add_field(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def encoding_progress(quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar over texts that are encoded, with the rate and the time left.
+def text_progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a progress bar over texts, with the rate and the time left.
 
-    Yields a callback that takes the number of texts that are done and of all texts, if known.
+    Yields a callback that takes what is done ("encoding"), the number of texts that are done, and
+    of all texts, if known.
     """
     with console.progress(quiet) as bar:
         task = bar.add_task("reading", total=None)
-        first, begun = 0, 0.0
+        now, first, begun = "", 0, 0.0
 
-        def update(done: int, total: int | None) -> None:
-            nonlocal first, begun
-            if not begun:
+        def update(doing: str, done: int, total: int | None) -> None:
+            nonlocal now, first, begun
+            if doing != now:
                 # Texts that an interrupted run had done do not count for the rate.
-                first, begun = done, time.monotonic()
+                now, first, begun = doing, done, time.monotonic()
                 bar.reset(task, total=total, completed=done)
             rate = ""
             if done > first:
                 rate = f", {(done - first) / (time.monotonic() - begun):,.0f}/s"
             of = "" if total is None else f" of {total:,}"
-            bar.update(task, completed=done, description=f"encoding {done:,}{of} texts{rate}")
+            bar.update(task, completed=done, description=f"{doing} {done:,}{of} texts{rate}")
 
         yield update
 

@@ -22,7 +22,7 @@ import argparse
 import sys
 
 from zhbert import console, terminal
-from zhbert.options import add_encoding, add_field, add_precision, encoding_progress
+from zhbert.options import add_encoding, add_field, add_precision, text_progress
 from zhbert.wording import counted
 
 
@@ -57,11 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_precision(parser)
     add_field(parser)
     add_encoding(parser, "FILE")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace an existing OUT, and unfinished work of another command",
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing OUT")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     quiet = args.quiet or args.json
     try:
-        with encoding_progress(quiet) as progress:
+        with text_progress(quiet) as progress:
             done = embed(
                 args.model,
                 args.file,

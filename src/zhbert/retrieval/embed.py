@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 # The number of values in memory at a time when the file is written.
 _VALUES = 1 << 22
 
-Progress = Callable[[int, int | None], None]
-"""Called with the number of texts that are done and of all texts; None: not known (stdin)."""
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is done ("encoding"), the number of texts that are done, and of all texts: None
+if it is not known (stdin)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def embed(
     overwrite: bool = False,
     quiet: bool = True,
     remark: Callable[[str], None] = lambda line: None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda doing, done, total: None,
 ) -> Embedded:
     """Compute the vectors of a file's texts and write them to ``out``, in the texts' order.
 
@@ -78,7 +79,7 @@ def embed(
         vectors: what is stored: ``float32``, ``int8``, ``uint8``, ``binary`` or ``ubinary``.
         normalize: scale the vectors to the length 1.
         truncate_dim: the number of dimensions to keep; None: the model's.
-        overwrite: replace an existing ``out``, and unfinished work of another call.
+        overwrite: replace an existing ``out``.
         quiet: show no progress of a download, and no warning about a plain BERT.
         remark: called with each remark, one line each.
         progress: called after each group of texts.
@@ -112,14 +113,20 @@ def embed(
     dimensions = encoder.encode([], **options).shape[1]
     folder = Path(f"{os.fspath(out)}.unfinished")
     with locked(folder):
-        store = VectorStore(folder, dimensions, what="unfinished vectors")
+        store = VectorStore(
+            folder,
+            dimensions,
+            what="unfinished vectors",
+            option="--out",
+            anew="remove this folder to begin anew",
+        )
         identity = {**identity_of(encoder), **options, "field": field}
-        store.begin(identity, overwrite=overwrite)
+        store.begin(identity)
         resumed = store.count
         store.fill(
             read_texts(source, field=field, encoding=encoding, remark=remark),
             lambda texts: np.asarray(encoder.encode(texts, **options)),
-            lambda count: progress(count, total),
+            lambda count: progress("encoding", count, total),
         )
         _check_count(store.count, source, vectors)
         described = {

@@ -41,13 +41,14 @@ class VectorStore:
     Args:
         folder: the folder.
         dimensions: D, the number of dimensions of a vector.
-        what: what messages call it.
+        what: what messages call it: "an index".
         option: the option that names the folder, for messages.
+        anew: how to begin anew, for messages.
     """
 
-    def __init__(self, folder: Path, dimensions: int, *, what: str, option: str = "--out") -> None:
+    def __init__(self, folder: Path, dimensions: int, *, what: str, option: str, anew: str) -> None:
         self.folder, self.dimensions = folder, dimensions
-        self._what, self._option = what, option
+        self._what, self._option, self._anew = what, option, anew
         self.count = 0
         """The number of texts whose vectors are safe on the disk."""
         self._digest = hashlib.sha256().hexdigest()
@@ -60,26 +61,24 @@ class VectorStore:
 
     # -- opening -----------------------------------------------------------------------------
 
-    def begin(self, identity: Mapping[str, Any], *, overwrite: bool) -> None:
+    def begin(self, identity: Mapping[str, Any], *, anew: bool = False) -> None:
         """Make the folder, which the caller has locked, ready to be filled.
 
         Args:
             identity: everything but the texts on which the vectors depend, as JSON data. If the
                 folder has vectors of the same identity, they are kept.
-            overwrite: vectors of another identity, or a damaged folder, may be replaced.
+            anew: remove all that is there.
 
         Raises:
-            ZhbertError: such vectors are there, without ``overwrite``; or the folder is something
-                else.
+            ZhbertError: there are vectors of another identity, the folder is damaged, or it is
+                something else.
         """
-        if self._claim().check():
-            try:
-                self._open(identity)
-                return
-            except ZhbertError:
-                if not overwrite:
-                    raise
-        self.clear(identity)
+        if self._claim().check() and not anew:
+            self._open(identity)
+            return
+        for path in (self._progress, self._vectors, self._texts, self._ends):
+            path.unlink(missing_ok=True)
+        write_json(self._identity, identity)
 
     def open(self, identity: Mapping[str, Any]) -> None:
         """Open the folder to read it.
@@ -90,13 +89,6 @@ class VectorStore:
         if not self._claim().check():
             raise ZhbertError(f"{self.folder}: no {self._what} there")
         self._open(identity)
-
-    def clear(self, identity: Mapping[str, Any]) -> None:
-        """Remove what is there, and begin with vectors of ``identity``."""
-        for path in (self._progress, self._vectors, self._texts, self._ends):
-            path.unlink(missing_ok=True)
-        self.count, self._digest = 0, hashlib.sha256().hexdigest()
-        write_json(self._identity, identity)
 
     def _claim(self) -> Claim:
         mark = self._identity.name
@@ -113,8 +105,8 @@ class VectorStore:
         if before != wanted:
             other = [key for key in wanted if before.get(key) != wanted[key]]
             raise ZhbertError(
-                f"{self.folder}: {self._what} made with another {listed(other)}; give what they "
-                f"were made with, choose another {self._option}, or begin anew with --overwrite"
+                f"{self.folder}: {self._what} made with another {listed(other)}; choose another "
+                f"{self._option}, or {self._anew}"
             )
         if self._progress.exists():
             self.count, self._digest = self._read_progress()
@@ -132,9 +124,7 @@ class VectorStore:
         except (ZhbertError, KeyError, TypeError, ValueError, OSError):
             short = [self._progress]
         if short:
-            raise ZhbertError(
-                f"{short[0]}: damaged: it is not as it was written; begin anew with --overwrite"
-            )
+            raise ZhbertError(f"{short[0]}: damaged: less than was written; {self._anew}")
         return count, digest
 
     # -- filling -----------------------------------------------------------------------------
@@ -159,7 +149,7 @@ class VectorStore:
         if running.hexdigest() != self._digest:
             raise ZhbertError(
                 f"{self.folder}: {self._what} of other texts: the file has changed, or it is "
-                "another one; begin anew with --overwrite"
+                f"another one; {self._anew}"
             )
         advance(self.count)
         with (
