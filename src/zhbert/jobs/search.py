@@ -22,12 +22,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from zhbert import console, options, terminal
 from zhbert.errors import ZhbertError
 from zhbert.files import to_json
-from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.retrieval.search import Hit
@@ -74,27 +74,31 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.retrieval.search import opened_search
 
     quiet = args.quiet or args.json
-    try:
-        with options.text_progress(quiet) as progress:
-            opened = opened_search(
-                args.model,
-                args.corpus,
-                index=args.index,
-                field=args.field,
-                encoding=args.encoding,
-                precision=args.precision,
-                exact=args.exact,
-                overwrite=args.overwrite,
-                quiet=quiet,
-                remark=terminal.say_nothing if quiet else terminal.say,
-                progress=progress,
-            )
-            search = opened.__enter__()
-    except KeyboardInterrupt:
-        raise
-    for queries in _groups(args.queries, args.encoding):
-        for query, hits in zip(queries, search.answer(queries, args.top_k), strict=True):
-            _print(query, hits, args.json)
+    with ExitStack() as opened:
+        try:
+            with options.text_progress(quiet) as progress:
+                search = opened.enter_context(
+                    opened_search(
+                        args.model,
+                        args.corpus,
+                        index=args.index,
+                        field=args.field,
+                        encoding=args.encoding,
+                        precision=args.precision,
+                        exact=args.exact,
+                        overwrite=args.overwrite,
+                        quiet=quiet,
+                        remark=terminal.say_nothing if quiet else terminal.say,
+                        progress=progress,
+                    )
+                )
+        except KeyboardInterrupt:
+            if args.index is not None:
+                sys.stderr.write("stopped; the same command goes on (without --overwrite)\n")
+            raise
+        for queries in _groups(args.queries, args.encoding):
+            for query, hits in zip(queries, search.answer(queries, args.top_k), strict=True):
+                _print(query, hits, args.json)
     return 0
 
 
@@ -106,9 +110,13 @@ def _groups(queries: Sequence[str], encoding: str | None) -> Iterator[list[str]]
     from zhbert.data.read_options import ReadOptions
     from zhbert.data.texts import read_lines
 
+    found = False
     for lines in read_lines("-", ReadOptions(encoding=encoding)):
         if given := [line for line in lines if line.strip()]:
+            found = True
             yield given
+    if not found:
+        raise ZhbertError("stdin: no query; give one a line")
 
 
 def _print(query: str, hits: Sequence[Hit], as_json: bool) -> None:

@@ -137,6 +137,10 @@ def opened_search(
     """
     if corpus is None and index is None:
         raise ZhbertError("give --corpus FILE, or --index DIR that has been made of one")
+    if corpus is None and overwrite:
+        raise ZhbertError(
+            "--overwrite makes the index anew: give --corpus FILE, of which it is made"
+        )
     if corpus is None and not (Path(index or "") / _CORPUS).is_file():
         raise ZhbertError(
             f"--index {index}: no finished index there; give --corpus FILE, of which it is made"
@@ -172,9 +176,7 @@ _CORPUS = "corpus.json"
 class _Corpus:
     """A file of texts, and the folder of its vectors."""
 
-    def __init__(
-        self, folder: Path, source: Any, field: str | None, encoding: str | None
-    ) -> None:
+    def __init__(self, folder: Path, source: Any, field: str | None, encoding: str | None) -> None:
         self._folder, self._source = folder, source
         self._field, self._encoding = field, encoding
         self._seen = read_json_if_sound(folder / _CORPUS)
@@ -201,9 +203,7 @@ class _Corpus:
         return total
 
     def _texts(self, remark: Remark = lambda line: None) -> Iterator[Any]:
-        return read_texts(
-            self._source, field=self._field, encoding=self._encoding, remark=remark
-        )
+        return read_texts(self._source, field=self._field, encoding=self._encoding, remark=remark)
 
     def opened(
         self,
@@ -230,13 +230,14 @@ class _Corpus:
             return store
         with locked(self._folder, "--index"):
             store.begin(identity, anew=overwrite)
-            if store.count and self._seen.get("texts") == store.count != total:
-                remark(f"{self._source}: has changed since {self._folder} was made")
+            before = store.count
             store.fill(
                 self._texts(),
                 lambda texts: np.asarray(encoder.encode_document(texts, **options)),
                 lambda count: progress("encoding", count, total),
             )
+            if 0 < self._seen.get("texts", 0) == before < store.count:
+                remark(f"{self._source} has changed: {store.count - before:,} texts more, added")
             write_json(self._folder / _CORPUS, {**self._stamp(), "texts": store.count})
         return store
 

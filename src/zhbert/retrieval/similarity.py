@@ -1,0 +1,93 @@
+"""The similarities of pairs of texts, by a sentence model's own measure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from zhbert.errors import ZhbertError
+from zhbert.retrieval.embed import open_encoder
+from zhbert.retrieval.texts import Text, read_texts
+from zhbert.zoo import locate
+
+# The number of pairs in memory at a time.
+_PAIRS = 4096
+
+
+class Pair(NamedTuple):
+    """Two texts and their similarity."""
+
+    a: str
+    b: str
+    similarity: float
+    """By the model's own measure: cosine or inner product, or a negative distance."""
+
+
+def similarities(
+    model: str | os.PathLike[str],
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    field: str | None = None,
+    encoding: str | None = None,
+    precision: str = "fp32",
+    quiet: bool = True,
+) -> Iterator[Pair]:
+    """Yield the similarity of two texts, or of each pair of two files.
+
+    >>> [pair] = similarities("mini", "今天天气很好。", "今天天气不错。")
+    >>> pair.similarity > 0.5
+    True
+
+    Args:
+        model: what `SentenceEncoder.from_pretrained` opens.
+        a: a text, or a file in a form that `read_texts` takes.
+        b: another one, with as many texts.
+        field, encoding: as for `read_texts`.
+        precision: what the model computes in: ``fp32`` or ``bf16``.
+        quiet: show no progress of a download, and no warning about a plain BERT.
+
+    Raises:
+        ZhbertError: a text is empty, one is a file and the other is not, the files differ in
+            length, or the model is unusable.
+    """
+    sides = os.fspath(a), os.fspath(b)
+    files = [side for side in sides if _is_file(side)]
+    if len(files) == 1:
+        (other,) = set(sides) - set(files)
+        raise ZhbertError(f"{files[0]} is a file, and {other} is none; give two texts or two files")
+    if not files:
+        for name, text in zip("AB", sides, strict=True):
+            if not text.strip():
+                raise ZhbertError(f"{name} is empty; give a text")
+    else:
+        counts = [sum(1 for _ in _texts(side, field, encoding)) for side in sides]
+        if counts[0] != counts[1] or not counts[0]:
+            raise ZhbertError(
+                f"{sides[0]} has {counts[0]:,} texts and {sides[1]} {counts[1]:,}; give as many, "
+                "of which those at the same place are a pair"
+            )
+    locate(model, quiet=quiet)
+    encoder = open_encoder(model, precision, quiet=quiet)
+    left, right = (
+        _texts(side, field, encoding) if files else iter([Text("0", side)]) for side in sides
+    )
+    while some := [one.text for one in islice(left, _PAIRS)]:
+        others = [one.text for one in islice(right, _PAIRS)]
+        vectors = encoder.encode(some), encoder.encode(others)
+        found = encoder.similarity_pairwise(*vectors).tolist()
+        yield from map(Pair, some, others, found)
+
+
+def _is_file(side: str) -> bool:
+    try:
+        return Path(side).is_file()
+    except (OSError, ValueError):  # a text that is too long for a file's name
+        return False
+
+
+def _texts(side: str, field: str | None, encoding: str | None) -> Iterator[Text]:
+    return read_texts(Path(side), field=field, encoding=encoding)
