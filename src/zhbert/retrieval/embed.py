@@ -92,7 +92,7 @@ def embed(
     made = [Path(out), *filter(None, [companion(out)])]
     for path in made:
         check_file(path, overwrite=overwrite, needed={"file of texts": Path(file)})
-    locate(model, quiet=quiet)
+    locate(os.fspath(model), quiet=quiet)
     total = None
     if not isinstance(source, StandardInput):
         # A broken row is reported now, and not after hours.

@@ -148,7 +148,7 @@ def opened_search(
     if corpus is not None and os.fspath(corpus) == "-":
         raise ZhbertError("--corpus -: stdin may have queries; write the texts to a file first")
     source = None if corpus is None else named_source(corpus)
-    locate(model, quiet=quiet)
+    locate(os.fspath(model), quiet=quiet)
     with TemporaryDirectory(prefix="zhbert-search-") as temporary:
         made = _Corpus(Path(index or temporary), source, field, encoding)
         total = made.count(remark)

@@ -70,7 +70,7 @@ def similarities(
                 f"{sides[0]} has {counts[0]:,} texts and {sides[1]} {counts[1]:,}; give as many, "
                 "of which those at the same place are a pair"
             )
-    locate(model, quiet=quiet)
+    locate(os.fspath(model), quiet=quiet)
     encoder = open_encoder(model, precision, quiet=quiet)
     left, right = (
         _texts(side, field, encoding) if files else iter([Text("0", side)]) for side in sides

@@ -89,7 +89,7 @@ def _table(source: Source, field: str | None) -> TableData | None:
         return _described(form or "tsv", (int(field) - 1,), header=False)
     text = _COLUMNS if field is None else (field,)
     for wanted in DELIMITERS if form is None else (form,):
-        columns = dict.fromkeys(columns_of(source, _described(wanted, text)))
+        columns: dict[str | int, Any] = dict.fromkeys(columns_of(source, _described(wanted, text)))
         # A line that is only the word "text" may be a text.
         if has(columns, text) and (form is not None or len(columns) > 1):
             return _described(wanted, text, id=("id",) if "id" in columns else ())
