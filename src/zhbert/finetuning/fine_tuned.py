@@ -24,13 +24,14 @@ from zhbert.tasks.cards import card_table, parse_card
 from zhbert.tasks.examples import Example, Prediction
 from zhbert.tasks.kinds import KINDS, Kind
 from zhbert.tasks.kinds.classify import Classify
+from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.kinds.multi_label import MultiLabel
 from zhbert.tasks.kinds.regress import Regress
 from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.settings import FineTuningSettings, check_settings
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import counted, show
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import find_model, sentence_folder
 
 SECTION = "zhbert"
 """The key of config.json that contains the task of a fine-tuned model."""
@@ -134,7 +135,7 @@ def _open_folder(folder: Path) -> FineTuned:
         length = min(USUAL_LENGTH, config.max_position_embeddings)
         settings = FineTuningSettings(sequence_length=length)
         learner = kind.restored(None, tokenizer, settings, tuple(config.labels), {})
-    if architecture != kind.architecture:
+    if architecture != kind.architecture and sentence_folder(folder) is None:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
     _check_problem_type(config, kind, folder)
     with warnings.catch_warnings(record=True):
@@ -191,9 +192,12 @@ def _from_section(
 
 def _kind_of(architecture: str, config: BertConfig, folder: Path) -> Kind:
     """Return the task kind of a model that another program fine-tuned."""
-    known = [kind for kind in KINDS.values() if kind.architecture == architecture]
+    heads = [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
+    known = [kind for kind in heads if kind.architecture == architecture]
+    if sentence_folder(folder) is not None:
+        known = [KINDS[Embed.name]]
     if not known:
-        names = ", ".join(dict.fromkeys(kind.architecture for kind in KINDS.values()))
+        names = ", ".join(dict.fromkeys(kind.architecture for kind in heads))
         raise ZhbertError(
             f"{folder}: {architecture}: not fine-tuned for a task (known: {names}); 'zhbert "
             f"finetune TASK --model {folder}' does that"

@@ -104,6 +104,8 @@ class StartingModel:
         parts = count_parameters_by_part(self.config, masked_words=False, sentence_pair=False)
         if kind.architecture != "BertForSequenceClassification":
             del parts["pooler"]
+        if kind.architecture == "BertModel":
+            return sum(parts.values())
         outputs = 2 if learner.labels is None else len(learner.labels)
         return sum(parts.values()) + outputs * (self.config.hidden_size + 1)
 

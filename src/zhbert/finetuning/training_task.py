@@ -126,14 +126,9 @@ def describe_data(request: FineTuningRequest, learner: Learner) -> Iterator[str]
 
 
 def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:
-    rows = learner.prepare([example], training=True).rows
-    if not len(rows):
+    pieces = learner.preview(example)
+    if not pieces:
         return
-    number = 0
-    if rows.targets is not None and rows.targets.ndim == 2:
-        # For spans, preview the window that contains the answer.
-        number = int(rows.targets[:, 0].argmax())
-    pieces = rows.row(number).tolist()
     text = learner.tokenizer.decode(pieces[:PREVIEWED_PIECES])
     more = f" … ({len(pieces)} pieces)" if len(pieces) > PREVIEWED_PIECES else ""
     yield f"  {text}{more}\n    -> {what}"

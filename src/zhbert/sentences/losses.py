@@ -253,6 +253,8 @@ class EmbeddingLoss:
     """The forms of examples that it can learn from: see `zhbert.tasks.examples.EmbedExample`."""
     parameters: Mapping[str, float]
     """The names of its parameters, with their usual values."""
+    twice: bool = False
+    """Compares a text with itself, encoded again with other dropout."""
 
     def __call__(
         self,
@@ -269,6 +271,8 @@ class EmbeddingLoss:
         return (matryoshka(loss, dimensions) if dimensions else loss)(embeddings)
 
 
+FORMS = ("scored", "judged", "pairs", "triples", "texts")
+
 LOSSES: dict[str, EmbeddingLoss] = {
     "cosent": EmbeddingLoss(cosent, Scored, ("scored", "judged"), {"scale": SCALE}),
     "angle": EmbeddingLoss(angle, Scored, ("scored", "judged"), {"scale": SCALE}),
@@ -278,8 +282,7 @@ LOSSES: dict[str, EmbeddingLoss] = {
         multiple_negatives, Ranking, ("pairs", "triples", "judged"), {"scale": SCALE}
     ),
     "triplet": EmbeddingLoss(triplet, Triplets, ("triples",), {"margin": TRIPLET_MARGIN}),
-    # SimCSE: a text is its own positive, encoded again with other dropout:
-    # https://arxiv.org/abs/2104.08821.
-    "simcse": EmbeddingLoss(multiple_negatives, Ranking, ("texts",), {"scale": SCALE}),
+    # A text is its own positive: https://arxiv.org/abs/2104.08821.
+    "simcse": EmbeddingLoss(multiple_negatives, Ranking, FORMS, {"scale": SCALE}, twice=True),
 }
 """The losses by name, without TSDAE's, which is one of single texts."""

@@ -30,6 +30,12 @@ SMALL_EPOCHS = 5
 MAX_ANSWER_LENGTH = {"zh": 64, "en": 30}
 
 
+DIMENSIONS: Range = (
+    "whole numbers joined by +, as in 256+128+64",
+    lambda value: not value or re.fullmatch(r"[1-9]\d*(\+[1-9]\d*)*", value, re.ASCII) is not None,
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AdamWSettings:
     """Settings of AdamW, whose learning rate rises linearly and then falls linearly to zero."""
@@ -76,11 +82,36 @@ class FineTuningSettings:
     """torch.compile: auto, yes or no."""
     threads: int = 0
     """CPU threads; 0: PyTorch's choice."""
+    loss: str = "auto"
+    """Embedding: cosent, angle or cosine (pairs with values), contrastive (yes or no),
+    multiple_negatives (pairs, triples), triplet or simcse (texts), where the examples fit it;
+    auto: cosent, multiple_negatives or simcse."""
+    pooling: str = "auto"
+    """Embedding: how the pieces' vectors become the text's: mean, cls, max, mean_sqrt_len_tokens,
+    weightedmean or lasttoken; auto: as the model does, mean for a plain BERT."""
+    scale: float = 20.0
+    """Embedding: the number by which cosines are multiplied (1 / temperature)."""
+    margin: float = 0.0
+    """Embedding: the margin of contrastive and triplet; 0: their usual one, 0.5 and 5."""
+    matryoshka: str = ""
+    """Embedding: dimensions that shall be good by themselves, as in 256+128+64."""
+    hard_negatives: int = 0
+    """Embedding: for pairs, the number of negatives that are found with the model at first."""
     optimizer: AdamWSettings = field(default_factory=AdamWSettings)
     """The settings of the optimiser."""
 
 
-CHOICES = {"precision": ("auto", "fp32", "bf16"), "compile": ("auto", "yes", "no")}
+CHOICES = {
+    "precision": ("auto", "fp32", "bf16"),
+    "compile": ("auto", "yes", "no"),
+    "loss": (
+        "auto", "cosent", "angle", "cosine", "contrastive", "multiple_negatives", "triplet",
+        "simcse",
+    ),
+    "pooling": (
+        "auto", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken",
+    ),
+}  # fmt: skip
 RANGES: dict[str, Range] = {
     "epochs": ABOVE_0,
     "sequence_length": ROW_LENGTH,
@@ -92,6 +123,10 @@ RANGES: dict[str, Range] = {
     "checkpoint_every": NOT_BELOW_0,
     "micro_batch_size": NOT_BELOW_0,
     "threads": NOT_BELOW_0,
+    "scale": ABOVE_0,
+    "margin": NOT_BELOW_0,
+    "matryoshka": DIMENSIONS,
+    "hard_negatives": NOT_BELOW_0,
     "optimizer.learning_rate": ABOVE_0,
     "optimizer.warmup_share": SHARE,
     "optimizer.weight_decay": NOT_BELOW_0,

@@ -215,7 +215,8 @@ class Embed(TextKind):
         "ap": of_pairs(resampled_average_precision),
         **{name: of_pairs(partial(resampled_search, name)) for name in OF_SEARCH},
     }
-    architecture = "SentenceModel"
+    architecture = "BertModel"
+    own_settings = frozenset({"loss", "pooling", "scale", "margin", "matryoshka", "hard_negatives"})
 
     def check(self, card: TaskCard) -> None:
         """Refuse metrics that cannot score examples of the card's form."""
@@ -459,7 +460,25 @@ class Embed(TextKind):
         labels: tuple[str, ...],
     ) -> Learner:
         """Return a learner of vectors."""
-        raise NotImplementedError
+        from zhbert.tasks.learners.embed import EmbedLearner
+
+        parameters = {"scale": settings.scale}
+        if settings.margin:
+            parameters["margin"] = settings.margin
+        return EmbedLearner(
+            tokenizer,
+            settings.sequence_length,
+            loss_name=settings.loss,
+            pooling=settings.pooling,
+            parameters=parameters,
+            dimensions=tuple(map(int, filter(None, settings.matryoshka.split("+")))),
+        )
+
+    def model_class(self) -> Any:
+        """Return the class of sentence models."""
+        from zhbert.sentences.model import SentenceModel
+
+        return SentenceModel
 
 
 def _texts_in(record: Record, column: Column, where: str) -> list[str]:

@@ -48,6 +48,17 @@ class Learner(ABC):
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
         """Tokenize examples; if ``training``, add targets and skip what cannot be learnt."""
 
+    def preview(self, example: Any) -> list[int]:
+        """Return the pieces of a training example's row; [] if it cannot be learnt."""
+        rows = self.prepare([example], training=True).rows
+        if not len(rows):
+            return []
+        number = 0
+        if rows.targets is not None and rows.targets.ndim == 2:
+            # For spans, the window that contains the answer.
+            number = int(rows.targets[:, 0].argmax())
+        return rows.row(number).tolist()
+
     def batches(self, prepared: Prepared) -> Batches:
         """Return the batches of training examples: by default any rows, each with its loss."""
         return RowBatches(prepared.rows)

@@ -1,0 +1,486 @@
+"""The learner of vectors of texts.
+
+A loss of vectors compares the texts of a whole batch with each other, so a batch is made of
+examples, each with two or more texts, and its rows are its distinct texts. Where their activations
+are too many for memory, the gradient is computed in two passes ("gradient cache",
+https://arxiv.org/abs/2101.06983): all vectors without gradients, the loss and its gradient with
+respect to the vectors, and then each part of the batch again, with gradients. Dropout is a function
+of the seed and of a row's number, so both passes drop the same.
+
+Shapes: R = rows, that is, distinct texts; E = examples; D = dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from zhbert.errors import ZhbertError
+from zhbert.inference.rows import micro_batches
+from zhbert.inference.run_model import Array
+from zhbert.packing import PackedBatch
+from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
+from zhbert.sentences.nearest import nearest
+from zhbert.tasks.batches import Batches, Limits
+from zhbert.tasks.examples import EmbedExample, Passages, Prediction
+from zhbert.tasks.learners.base import Learner, Prepared
+from zhbert.tasks.rows import LabelledBatch, LabelledRows, text_rows
+from zhbert.text.tokenizer import Tokenizer
+from zhbert.wording import counted, listed
+
+Numbers = NDArray[np.int64]
+
+USUAL_LOSS = {
+    "scored": "cosent",
+    "judged": "cosent",
+    "pairs": "multiple_negatives",
+    "triples": "multiple_negatives",
+    "texts": "simcse",
+}
+"""The losses for ``loss = "auto"``, by the form of the examples."""
+
+NUM_FOUND = 100
+"""The number of passages that are predicted for a question."""
+SHOWN_PASSAGE = 200
+
+LEAST_DROPOUT = 0.1
+"""The rate of dropout, if the model has none, for a loss that encodes a text twice."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Examples of one card that are learnt by one loss; a batch is from one group."""
+
+    loss: str
+    """A name in `LOSSES`."""
+    begin: int
+    """The number of its first example."""
+    end: int
+    """The number after that of its last one."""
+
+
+@dataclass(frozen=True)
+class TextsOfExamples:
+    """The rows of the examples' texts."""
+
+    texts: Numbers
+    """The rows of the texts of all examples, one after another."""
+    cu_texts: Numbers
+    """(E + 1,): where the texts of each example begin in ``texts``."""
+    values: NDArray[np.float32]
+    """(E,): the similarity; NaN if there is none."""
+    passages: Numbers | None = None
+    """The rows of the passages among which are searched; None: nothing is."""
+    groups: tuple[Group, ...] = ()
+    """For training: what is learnt together."""
+
+    def of(self, examples: Numbers, place: int) -> Numbers:
+        """Return the row of the text at ``place`` of each example."""
+        return self.texts[self.cu_texts[examples] + place]
+
+    def further(self, examples: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the rows of all negatives, and for each the index of its example."""
+        begins, ends = self.cu_texts[examples] + 2, self.cu_texts[examples + 1]
+        counts = np.maximum(ends - begins, 0)
+        owners = np.repeat(np.arange(len(examples)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.texts[np.repeat(begins, counts) + within], owners
+
+
+@dataclass(frozen=True)
+class EmbedBatch(LabelledBatch):
+    """Some of the texts of a step, computed at once, and what is compared in the whole step.
+
+    ``predictions`` is the number of the step's examples in its first batch, else 0.
+    """
+
+    more: tuple[PackedBatch, ...] = ()
+    """Further rows: small batches are fast, and the loss needs the activations of them all."""
+    loss: str = ""
+    """A name in `LOSSES`."""
+    compared: Comparison | None = None
+    """The texts that are compared, numbered by the rows of the whole step."""
+    gradient: Tensor | None = None
+    """(R, D): the gradient of the step's loss with respect to the vectors, if the step has several
+    batches."""
+    value: Tensor | None = None
+    """(): the loss of the step in the first batch, 0 in the others; given with ``gradient``."""
+
+    @property
+    def parts(self) -> tuple[PackedBatch, ...]:
+        """All rows."""
+        return (self.packed, *self.more)
+
+    @property
+    def num_pieces(self) -> int:
+        """The number of pieces."""
+        return sum(part.num_pieces for part in self.parts)
+
+
+@dataclass(frozen=True)
+class ExampleBatches:
+    """Batches of ``batch_size`` examples of one group."""
+
+    rows: LabelledRows
+    texts: TextsOfExamples
+
+    def per_epoch(self, batch_size: int) -> int:
+        """Return the number of steps of an epoch."""
+        return sum(-(-(one.end - one.begin) // batch_size) for one in self.texts.groups)
+
+    def plan(self, batch_size: int, seed: int, epoch: int) -> list[Numbers]:
+        """Return the examples of each step, all of one group.
+
+        Every example occurs once, and the batches of all groups are shuffled together, so that the
+        groups take turns in proportion to their sizes.
+        """
+        rng = np.random.default_rng([seed, epoch])
+        batches: list[Numbers] = []
+        for group in self.texts.groups:
+            order = group.begin + rng.permutation(group.end - group.begin)
+            batches += np.split(order, range(batch_size, len(order), batch_size))
+        return [batches[number] for number in rng.permutation(len(batches))]
+
+    def rows_of(self, chosen: Numbers) -> Numbers:
+        """Return the rows of a step, the shortest first."""
+        return self._compare(chosen)[0]
+
+    def gather(self, chosen: Numbers, limits: Limits) -> list[EmbedBatch]:
+        """Return the batches of a step, each as large as memory allows."""
+        rows, compared = self._compare(chosen)
+        lengths = self.rows.lengths
+        parts = micro_batches(rows, lengths, limits.max_padded_tokens, limits.max_rows)
+        loss = self._loss_of(chosen)
+        batches: list[EmbedBatch] = []
+        first = 0
+        for group in _together(parts, lengths, limits):
+            packed, *more = (self.rows.pack(part)[0] for part in group)
+            batch = EmbedBatch(packed, None, 0, first, more=tuple(more), loss=loss)
+            batches.append(batch)
+            first += sum(map(len, group))
+        batches[0] = replace(batches[0], predictions=len(chosen), compared=compared)
+        return batches
+
+    def _loss_of(self, examples: Numbers) -> str:
+        return next(one.loss for one in self.texts.groups if examples[0] < one.end)
+
+    def _compare(self, examples: Numbers) -> tuple[Numbers, Comparison]:
+        """Return the distinct rows of a step, the shortest first, and what is compared."""
+        loss = LOSSES[self._loss_of(examples)]
+        anchors = self.texts.of(examples, 0)
+        if loss.twice:
+            return self._twice(anchors)
+        others = self.texts.of(examples, 1)
+        negatives, owners = self.texts.further(examples)
+        rows, places = self._by_length(np.concatenate((anchors, others, negatives)))
+        left, right, further = np.split(places, np.cumsum((len(anchors), len(others))))
+        if loss.compares is Scored:
+            values = torch.from_numpy(self.texts.values[examples])
+            return rows, Scored(torch.from_numpy(left), torch.from_numpy(right), values)
+        if loss.compares is Triplets:
+            triples = left[owners], right[owners], further
+            return rows, Triplets(*map(torch.from_numpy, triples))
+        return rows, Ranking.among(left, right, further, np.arange(len(rows)))
+
+    def _twice(self, texts: Numbers) -> tuple[Numbers, Ranking]:
+        """Return each text in two neighbouring rows, the second to be found from the first."""
+        rows, places = self._by_length(texts)
+        same = np.arange(2 * len(rows)) // 2
+        return rows[same], Ranking.among(2 * places, 2 * places + 1, places[:0], same)
+
+    def _by_length(self, rows: Numbers) -> tuple[Numbers, Numbers]:
+        """Return the distinct rows, the shortest first, and the places of ``rows`` in them."""
+        distinct, places = np.unique(rows, return_inverse=True)
+        order = np.argsort(self.rows.lengths[distinct], kind="stable")
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        return distinct[order], rank[places]
+
+
+def _together(parts: Sequence[Numbers], lengths: Numbers, limits: Limits) -> list[list[Numbers]]:
+    """Return groups of parts whose activations memory can hold at once."""
+    groups: list[list[Numbers]] = []
+    kept = 0
+    for part in parts:
+        size = len(part) * int(lengths[part].max())
+        # A limit of the rows that the user has set is one of memory.
+        if not groups or kept + size > limits.max_kept_tokens or limits.max_rows:
+            groups.append([])
+            kept = 0
+        groups[-1].append(part)
+        kept += size
+    return groups
+
+
+@dataclass(frozen=True)
+class EmbedLearner(Learner):
+    """A learner of vectors."""
+
+    tokenizer: Tokenizer
+    sequence_length: int
+    loss_name: str = "auto"
+    """A name in `LOSSES`, used for examples of the forms that it takes; auto: `USUAL_LOSS`."""
+    pooling: str = "auto"
+    """A mode of `zhbert.sentences.pooling`; auto: the model's own."""
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    """The parameters of losses, by name, that differ from their usual values."""
+    dimensions: tuple[int, ...] = ()
+    """The dimensions of `zhbert.sentences.losses.matryoshka`; (): all alone."""
+
+    labels: None = None
+
+    # -- rows --------------------------------------------------------------------------------------
+
+    def prepare(self, examples: Sequence[EmbedExample], *, training: bool = False) -> Prepared:
+        """Return a row for each distinct text.
+
+        If ``training``, groups are made, and ZhbertError is raised if nothing can be learnt.
+        """
+        remarks: list[str] = []
+        if training:
+            examples, groups = self._grouped(list(examples), remarks)
+        passages = None if training else _passages(examples)
+        ids: dict[str, int] = {}
+        used = [one.texts if passages is None else one.texts[:1] for one in examples]
+        texts = [ids.setdefault(text, len(ids)) for some in used for text in some]
+        searched = [ids.setdefault(text, len(ids)) for text in passages.texts] if passages else []
+        rows = text_rows(self.tokenizer, list(ids), [None] * len(ids), self.sequence_length)
+        places = TextsOfExamples(
+            np.array(texts, np.int64),
+            np.cumsum([0, *map(len, used)]),
+            np.array([one.value for one in examples], np.float32),
+            None if passages is None else np.array(searched, np.int64),
+            groups if training else (),
+        )
+        if rows.cut:
+            remarks.append(
+                f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = "
+                f"{self.sequence_length}: their ends are cut off"
+            )
+        return Prepared(examples, rows, places, tuple(remarks))
+
+    def preview(self, example: EmbedExample) -> list[int]:
+        """Return the pieces of the first two texts, each with [CLS] and [SEP]."""
+        texts = list(example.texts[:2])
+        rows = text_rows(self.tokenizer, texts, [None] * len(texts), self.sequence_length)
+        return rows.ids.tolist()
+
+    def _grouped(
+        self, examples: list[EmbedExample], remarks: list[str]
+    ) -> tuple[list[EmbedExample], tuple[Group, ...]]:
+        """Return the examples that can be learnt from, and their groups."""
+        by_card: dict[tuple[str, str], list[EmbedExample]] = {}
+        for example in examples:
+            by_card.setdefault((example.source, example.form), []).append(example)
+        forms = {form for _, form in by_card}
+        named = LOSSES.get(self.loss_name)
+        if named is not None and forms and not forms & {*named.forms}:
+            raise ZhbertError(
+                f"loss = {self.loss_name}: learns from {listed(named.forms)}, and the training "
+                f"examples are {listed(sorted(forms))}"
+            )
+        kept: list[EmbedExample] = []
+        groups: list[Group] = []
+        for (source, form), some in by_card.items():
+            loss = self.loss_of(form)
+            usable = _usable(some, loss, source, remarks)
+            groups.append(Group(loss, len(kept), len(kept) + len(usable)))
+            kept += usable
+        return kept, tuple(groups)
+
+    def loss_of(self, form: str) -> str:
+        """Return the name of the loss for examples of a form."""
+        named = LOSSES.get(self.loss_name)
+        return self.loss_name if named is not None and form in named.forms else USUAL_LOSS[form]
+
+    def batches(self, prepared: Prepared) -> Batches:
+        """Return batches of examples."""
+        return ExampleBatches(prepared.rows, prepared.places)
+
+    # -- the loss ----------------------------------------------------------------------------------
+
+    def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
+        """Return the vectors of R rows: (R, D)."""
+        return cast(Any, model).embed(batch)  # type: ignore[no-any-return]
+
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+        """Return the loss of a step times its examples, or this batch's share of it."""
+        assert isinstance(batch, EmbedBatch)
+        vectors = self._vectors(model, batch)
+        if batch.gradient is None:
+            return batch.predictions * self._mean_loss(vectors, batch)
+        assert batch.value is not None
+        # The value of the step's loss, with the gradient that it has here.
+        along = (vectors * batch.gradient).sum()
+        return along - along.detach() + batch.value
+
+    def whole_step(
+        self, model: nn.Module, batches: Sequence[LabelledBatch]
+    ) -> Sequence[LabelledBatch]:
+        """Return the batches with the gradient of the step's loss, if there are several."""
+        if len(batches) == 1:
+            return batches
+        ours = cast(Sequence[EmbedBatch], batches)
+        parts = [self._vectors(model, batch) for batch in ours]
+        vectors = torch.cat(parts).requires_grad_()
+        with torch.enable_grad():
+            loss = ours[0].predictions * self._mean_loss(vectors, ours[0])
+        (gradient,) = torch.autograd.grad(loss, vectors)
+        values = [loss.detach(), *[torch.zeros_like(loss)] * (len(ours) - 1)]
+        shares = torch.split(gradient, [len(part) for part in parts])
+        return [
+            replace(batch, gradient=share, value=value)
+            for batch, share, value in zip(ours, shares, values, strict=True)
+        ]
+
+    def _vectors(self, model: nn.Module, batch: EmbedBatch) -> Tensor:
+        """Return the vectors of all rows of a batch: (R, D) float32."""
+        ours = cast(Any, model)
+        seed, first = ours.dropout_seed, batch.first_row
+        found = []
+        with _with_dropout(ours) if LOSSES[batch.loss].twice else nullcontext():
+            for part in batch.parts:
+                ours.set_dropout_seed(seed, first)
+                found.append(self.scores(model, part).float())
+                first += part.num_rows
+        return torch.cat(found)
+
+    def _mean_loss(self, vectors: Tensor, batch: EmbedBatch) -> Tensor:
+        assert batch.compared is not None
+        loss = LOSSES[batch.loss]
+        given = {key: value for key, value in self.parameters.items() if key in loss.parameters}
+        # Cosines have too few digits in bfloat16.
+        with torch.autocast(vectors.device.type, enabled=False):
+            return loss(vectors, batch.compared, self.dimensions, **given)
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
+        """Return the cosine of each example's two texts, or the ids of the nearest passages."""
+        places: TextsOfExamples = prepared.places
+        examples = np.arange(len(prepared.examples))
+        first = scores[places.of(examples, 0)]
+        if places.passages is None:
+            values = _cosines(first, scores[places.of(examples, 1)])
+            return [Prediction(value) for value in values.round(6).tolist()]
+        passages = _passages(prepared.examples)
+        assert passages is not None
+        _, found = nearest(first, scores[places.passages], NUM_FOUND)
+        return [
+            Prediction(
+                tuple(passages.ids[place] for place in row),
+                {"best": passages.texts[row[0]][:SHOWN_PASSAGE]},
+            )
+            for row in found.tolist()
+        ]
+
+    # -- models ------------------------------------------------------------------------------------
+
+    def begin(self, model: nn.Module) -> None:
+        """Set the pooling; raise ZhbertError if the model's vectors do not suit the settings."""
+        ours = cast(Any, model)
+        if self.pooling != "auto":
+            pooled = replace(ours.sentence, pooling=(self.pooling,))
+            pooled.check(ours.config.hidden_size, f"pooling = {self.pooling}")
+            ours.sentence = pooled
+        if self.dimensions and max(self.dimensions) > ours.embedding_dimension:
+            raise ZhbertError(
+                f"matryoshka: {max(self.dimensions)} dimensions: the model's vectors have "
+                f"{ours.embedding_dimension}"
+            )
+
+    def finish(self, model: nn.Module) -> None:
+        """Note the row length, to which every program then cuts the texts."""
+        ours = cast(Any, model)
+        ours.sentence = replace(ours.sentence, max_seq_length=self.sequence_length)
+
+
+@contextmanager
+def _with_dropout(model: Any) -> Iterator[None]:
+    """Give a model without dropout some for a while."""
+    config = model.config
+    rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+    if any(rates):
+        yield
+        return
+    places = [one for one in model.modules() if hasattr(one, "rate")]
+    try:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = LEAST_DROPOUT
+        for place in places:
+            place.rate = LEAST_DROPOUT
+        yield
+    finally:
+        config.hidden_dropout_prob, config.attention_probs_dropout_prob = rates
+        for place in places:
+            place.rate = 0.0
+
+
+def _passages(examples: Sequence[EmbedExample]) -> Passages | None:
+    return examples[0].passages if examples else None
+
+
+def _cosines(left: Array, right: Array) -> NDArray[np.float64]:
+    """Return the cosine of each two vectors, 0 for zero vectors: (E, D), (E, D) -> (E,)."""
+    one, two = left.astype(np.float64), right.astype(np.float64)
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    products = (one * two).sum(1)
+    cosines: NDArray[np.float64] = np.divide(
+        products, norms, out=np.zeros_like(norms), where=norms > 0
+    )
+    return cosines
+
+
+def _usable(
+    examples: list[EmbedExample], loss: str, source: str, remarks: list[str]
+) -> list[EmbedExample]:
+    """Return the examples that a loss can learn from.
+
+    Raises ZhbertError if there are none, or if all of them say the same.
+    """
+    where = f"{source}: " if source else ""
+    form = examples[0].form
+    if LOSSES[loss].twice:
+        texts = _texts_alone(examples)
+        remarks.append(
+            f"{where}{counted(len(texts), 'different text')}; {loss} tells a text's two rows apart "
+            f"by dropout, of a rate of {LEAST_DROPOUT} if the model has none"
+        )
+        return texts
+    if LOSSES[loss].compares is Scored:
+        values = {one.value for one in examples}
+        if len(values) == 1:
+            raise ZhbertError(
+                f"{where}all {counted(len(examples), 'pair')} to train on have the same value "
+                f"({values.pop():g}), so there is nothing to learn"
+            )
+    elif form == "judged":
+        positive = [one for one in examples if one.value]
+        if not positive:
+            raise ZhbertError(f"{where}no pair to train on means yes: {loss} needs some")
+        if left := len(examples) - len(positive):
+            remarks.append(
+                f"{where}{left:,} of {counted(len(examples), 'pair')} mean no: {loss} leaves them out"
+            )
+        return positive
+    elif form == "triples":
+        for one in examples:
+            if {*one.texts[:2]} & {*one.texts[2:]}:
+                raise ZhbertError(
+                    f"{where}example {one.id}: its negative is its own "
+                    f"{'anchor' if one.texts[0] in one.texts[2:] else 'positive'}"
+                )
+    return examples
+
+
+def _texts_alone(examples: Sequence[EmbedExample]) -> list[EmbedExample]:
+    """Return each text that occurs in the examples as one of its own."""
+    texts = {text: one.id for one in examples for text in one.texts}
+    source = examples[0].source
+    return [EmbedExample(id_, (text,), "texts", source=source) for text, id_ in texts.items()]
