@@ -126,7 +126,7 @@ def describe_data(request: FineTuningRequest, learner: Learner) -> Iterator[str]
 
 
 def _preview(learner: Learner, example: Example, what: str) -> Iterator[str]:
-    pieces = learner.preview(example)
+    pieces = learner.preview(example).tolist()
     if not pieces:
         return
     text = learner.tokenizer.decode(pieces[:PREVIEWED_PIECES])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.batches import Batches, RowBatches
@@ -48,16 +49,16 @@ class Learner(ABC):
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
         """Tokenize examples; if ``training``, add targets and skip what cannot be learnt."""
 
-    def preview(self, example: Any) -> list[int]:
-        """Return the pieces of a training example's row; [] if it cannot be learnt."""
+    def preview(self, example: Any) -> Ids:
+        """Return the pieces of a training example's row; none if it cannot be learnt."""
         rows = self.prepare([example], training=True).rows
         if not len(rows):
-            return []
+            return rows.ids
         number = 0
         if rows.targets is not None and rows.targets.ndim == 2:
             # For spans, the window that contains the answer.
             number = int(rows.targets[:, 0].argmax())
-        return rows.row(number).tolist()
+        return rows.row(number)
 
     def batches(self, prepared: Prepared) -> Batches:
         """Return the batches of training examples: by default any rows, each with its loss."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
-from zhbert.inference.rows import micro_batches
+from zhbert.inference.rows import Ids, micro_batches
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
@@ -266,11 +266,11 @@ class EmbedLearner(Learner):
             )
         return Prepared(examples, rows, places, tuple(remarks))
 
-    def preview(self, example: EmbedExample) -> list[int]:
+    def preview(self, example: EmbedExample) -> Ids:
         """Return the pieces of the first two texts, each with [CLS] and [SEP]."""
         texts = list(example.texts[:2])
         rows = text_rows(self.tokenizer, texts, [None] * len(texts), self.sequence_length)
-        return rows.ids.tolist()
+        return rows.ids
 
     def _grouped(
         self, examples: list[EmbedExample], remarks: list[str]
@@ -465,9 +465,8 @@ def _usable(
         if not positive:
             raise ZhbertError(f"{where}no pair to train on means yes: {loss} needs some")
         if left := len(examples) - len(positive):
-            remarks.append(
-                f"{where}{left:,} of {counted(len(examples), 'pair')} mean no: {loss} leaves them out"
-            )
+            of_all = f"{left:,} of {counted(len(examples), 'pair')}"
+            remarks.append(f"{where}{of_all} mean no: {loss} leaves them out")
         return positive
     elif form == "triples":
         for one in examples:
