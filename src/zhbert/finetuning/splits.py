@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from zhbert.errors import ZhbertError
@@ -22,8 +23,8 @@ def read_splits(
     The files of the cards in ``data.train_on`` and ``data.scored_on`` are looked for in the same
     folder as those of the card itself; of ``scored_on``, missing ones are remarked on.
     """
-    train = dict(_train(card, data, remark))
-    scored = dict(_scored(card, data, remark))
+    train = dict(_to_train(card, data))
+    scored = dict(_to_score(card, data, remark))
     own = train.get("train")
     if own and own.path == scored["dev"].path and not card.data.split_column:
         if data is not None and data.is_file():
@@ -32,35 +33,48 @@ def read_splits(
             f"{own.path}: one file for train and dev; name two in the card, or the column "
             "that tells them apart: split_column"
         )
-    for splits in (train, scored):
-        _check_different(splits)
-    return train, scored
+    for files in (train, scored):
+        _check_different(files)
+    return (
+        {name: one.read(remark) for name, one in train.items()},
+        {name: one.read_to_score(remark) for name, one in scored.items()},
+    )
 
 
-def _train(card: TaskCard, data: Path | None, remark: Remark) -> Iterator[tuple[str, Split]]:
-    parts = {} if card.data.train_on and not card.data.train else {"train": card}
+@dataclass(frozen=True)
+class _File:
+    """A file that was found for a split of a card."""
+
+    path: Path
+    card: TaskCard
+    split: str
+
+    def read(self, remark: Remark) -> Split:
+        examples = read_examples(self.card, self.path, self.split, remark=remark)
+        return Split(self.path, examples, self.card, self.split)
+
+    def read_to_score(self, remark: Remark) -> Split:
+        examples, haystack = read_to_score(self.card, self.path, self.split, remark=remark)
+        return Split(self.path, examples, self.card, self.split, haystack)
+
+
+def _to_train(card: TaskCard, data: Path | None) -> Iterator[tuple[str, _File]]:
+    if card.data.train or not card.data.train_on:
+        yield "train", _File(data_file(card, data, "train"), card, "train")
     for other in _others(card, card.data.train_on, "train_on"):
-        parts[f"train {other.name}"] = other
-    for name, one in parts.items():
-        path = data_file(one, data, "train")
-        yield name, Split(path, read_examples(one, path, "train", remark=remark), one, "train")
+        yield f"train {other.name}", _File(data_file(other, data, "train"), other, "train")
 
 
-def _scored(card: TaskCard, data: Path | None, remark: Remark) -> Iterator[tuple[str, Split]]:
-    yield "dev", _to_score(card, data_file(card, data, "dev"), "dev", remark)
+def _to_score(card: TaskCard, data: Path | None, remark: Remark) -> Iterator[tuple[str, _File]]:
+    yield "dev", _File(data_file(card, data, "dev"), card, "dev")
     for split in card.data.scored_with_dev:
         if (path := find_file(card, data, split)) is not None:
-            yield split, _to_score(card, path, split, remark)
+            yield split, _File(path, card, split)
     for other in _others(card, card.data.scored_on, "scored_on"):
         if (path := find_file(other, data, "dev")) is None:
             remark(f"{other.name}: no dev file of it there: not scored")
         else:
-            yield other.name, _to_score(other, path, "dev", remark)
-
-
-def _to_score(card: TaskCard, path: Path, split: str, remark: Remark) -> Split:
-    examples, haystack = read_to_score(card, path, split, remark=remark)
-    return Split(path, examples, card, split, haystack)
+            yield other.name, _File(path, other, "dev")
 
 
 def _others(card: TaskCard, names: Iterable[str], key: str) -> Iterator[TaskCard]:
@@ -79,13 +93,13 @@ def _others(card: TaskCard, names: Iterable[str], key: str) -> Iterator[TaskCard
         yield other
 
 
-def _check_different(splits: dict[str, Split]) -> None:
+def _check_different(files: dict[str, _File]) -> None:
     """Refuse one file for two cards: both have a train.tsv, and the folder is that of one."""
     names: dict[Path, str] = {}
-    for name, split in splits.items():
-        former = names.setdefault(split.path, split.card.name)
-        if former != split.card.name:
+    for name, one in files.items():
+        former = names.setdefault(one.path, one.card.name)
+        if former != one.card.name:
             raise ZhbertError(
-                f"{split.path}: found for {former} and for {split.card.name} ({name}); give a "
-                f"folder that has a folder of each card: {former}/, {split.card.name}/"
+                f"{one.path}: found for {former} and for {one.card.name} ({name}); give the folder "
+                "that holds a folder of each card"
             )

@@ -319,7 +319,7 @@ class Embed(TextKind):
         """Return a similarity, or the ids of the passages that were found."""
         if data.searched:
             if isinstance(row.value, list) and all(isinstance(one, str) for one in row.value):
-                return tuple(row.value)
+                return tuple(dict.fromkeys(row.value))
             raise ZhbertError(
                 f"{where}: {shortly(row.value)}: must be a list of the ids of passages"
             )
