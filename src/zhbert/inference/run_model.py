@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.inference.rows import PieceRows, by_length, check_segments
 from zhbert.model import native
+from zhbert.model.encoder import has_hooks
 from zhbert.packing import PackedBatch
 from zhbert.train.cost import MAX_PADDED_TOKENS, max_predicted_tokens
 from zhbert.train.prefetch import to_device
@@ -63,7 +65,9 @@ def run_model(
     most = max_predicted_tokens(config.intermediate_size, device.type == "cpu")
     batches = by_length(rows.lengths, MAX_ROWS, most)
     scores = np.empty((0, 1), np.float32)
-    with _evaluating(model), torch.no_grad(), _encoder_in(model, dtype):
+    # A model in training changes its weights at the next step, so its copy is not kept.
+    keep = not model.training
+    with _evaluating(model), torch.no_grad(), _encoder_in(model, dtype, keep):
         for chosen, (places, some) in zip(
             batches, _side_by_side(scored, batches, device), strict=True
         ):
@@ -120,18 +124,45 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _encoder_in(model: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Compute with a copy of the encoder in ``dtype``; the head stays in float32.
+def _encoder_in(model: Any, dtype: torch.dtype, keep: bool) -> Iterator[None]:
+    """Compute with a copy of the encoder for prediction in ``dtype``; the head stays in float32.
 
     Autocast would convert activations back and forth and round the head's scores to 8 bits, so that
     many starts and ends of answers would have the same score.
     """
     own = model.encoder
-    if next(own.parameters()).dtype != dtype:
-        model.encoder = copy.deepcopy(own).to(dtype)
-        if next(own.parameters()).device.type == "cpu":
-            native.pack(model.encoder, MAX_PADDED_TOKENS)
+    model.encoder = _copy_for_prediction(own, dtype, keep)
     try:
         yield
     finally:
         model.encoder = own
+
+
+# The last copy of each encoder, with what its weights were at that time.
+_COPIES: weakref.WeakKeyDictionary[nn.Module, tuple[object, nn.Module]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _copy_for_prediction(encoder: nn.Module, dtype: torch.dtype, keep: bool) -> nn.Module:
+    """Copy an encoder to ``dtype``, with weights laid out for this CPU.
+
+    A copy in the encoder's own dtype shares its parameters. A copy that is kept serves until the
+    weights change: short calls, such as a single query, then do not wait for it.
+    """
+    parameters = list(encoder.parameters())
+    on_cpu = parameters[0].device.type == "cpu"
+    if parameters[0].dtype == dtype and not on_cpu:
+        return encoder
+    keep = keep and not has_hooks(encoder) and not any(p.is_inference() for p in parameters)
+    state = (dtype, [(p.data_ptr(), p._version) for p in parameters]) if keep else None
+    kept, copied = _COPIES.get(encoder, (None, None))
+    if copied is not None and kept == state:
+        return copied
+    converted = {id(p): nn.Parameter(p.detach().to(dtype), False) for p in parameters}
+    copied = copy.deepcopy(encoder, converted)
+    if on_cpu:
+        native.pack(copied, MAX_PADDED_TOKENS)
+    if keep:
+        _COPIES[encoder] = (state, copied)
+    return copied
