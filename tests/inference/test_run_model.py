@@ -115,3 +115,30 @@ def test_what_a_row_is_predicted_beside_changes_rounding_only() -> None:
         text = TextExample("0", TEXTS[number], None)
         alone = run_model(model, KIND.prepare([text]).rows, KIND.scores)
         np.testing.assert_allclose(alone[0], together[number], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_copy_of_the_encoder_is_kept_until_its_weights_change(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed: list[int] = []
+    pack = native.pack
+    monkeypatch.setattr(native, "pack", lambda *a: (packed.append(1), pack(*a)))
+    model = classifier().eval()
+    first = run_model(model, ROWS, KIND.scores, dtype=dtype)
+    assert np.array_equal(run_model(model, ROWS, KIND.scores, dtype=dtype), first)
+    assert len(packed) == 1
+    with torch.no_grad():
+        model.encoder.layers[0].feed_forward.inner.weight.mul_(2)
+    assert not np.allclose(run_model(model, ROWS, KIND.scores, dtype=dtype), first)
+    assert len(packed) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_hooks_are_called_that_came_after_a_first_prediction(dtype: torch.dtype) -> None:
+    model = classifier().eval()
+    run_model(model, ROWS, KIND.scores, dtype=dtype)
+    seen: list[int] = []
+    model.encoder.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    run_model(model, ROWS, KIND.scores, dtype=dtype)
+    assert seen
