@@ -110,10 +110,12 @@ def test_a_question_belongs_to_its_paragraph(read):
 def test_rows_of_one_premise_become_triples_in_train_alone(read):
     card = card_of({**JUDGED, "triples": True, "drop_labels": ["2"]}, "ap")
     rows = "a\tb\ty\n甲\t乙\t1\n甲\t丙\t0\n甲\t丁\t2\n甲\t戊\t1\n甲\t乙\t0\n己\t庚\t1\n"
-    train = read(card, rows, "train")
+    remarks: list[str] = []
+    train = KIND.to_train(card, read(card, rows, "train"), "t/train", remarks.append)
     assert [one.texts for one in train] == [("甲", "乙", "丙"), ("甲", "戊", "丙")]
     assert {one.form for one in train} == {"triples"}
-    assert {one.form for one in read(card, rows)} == {"judged"}
+    assert {one.form for one in read(card, rows, "train")} == {"judged"}
+    assert remarks == ["train: texts left out that have not both a yes and a no: 1"]
 
 
 # What is searched
@@ -244,10 +246,10 @@ def test_a_broken_row_is_named(read, data, rows, message):
 
 def test_a_train_set_without_any_positive_is_refused(read):
     rows = "a\tb\ty\n甲\t乙\t0\n甲\t丙\t0\n"
-    found = refusal(read, card_of(JUDGED), rows, "train")
-    assert found.endswith("train: no pair in it is similar: there is nothing to learn from")
-    assert "no triples" in refusal(read, card_of({**JUDGED, "triples": True}), rows, "train")
-    assert len(read(card_of(JUDGED), rows)) == 2
+    for more, message in (({}, "no pair in it is similar"), ({"triples": True}, "no triples")):
+        card = card_of({**JUDGED, **more})
+        found = read(card, rows, "train")
+        assert message in refusal(KIND.to_train, card, found, "train", print)
 
 
 @pytest.mark.parametrize(

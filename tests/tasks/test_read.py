@@ -42,7 +42,7 @@ COUNTS = {
     "mrpc": {"train": 4076, "dev": 1725, "test": 1725},
     "ner_peopledaily": {"train": 12000, "dev": 4631},
     "ocnli": {"train": 9985, "dev": 2950},
-    "ocnli_embed": {"train": 2071, "dev": 1847},
+    "ocnli_embed": {"train": 6551, "dev": 1847},
     "rte": {"train": 2490, "dev": 277},
     "squad1.1": {"train": 11877, "dev": 10570},
     "sst2": {"train": 67349, "dev": 872},
@@ -52,7 +52,7 @@ COUNTS = {
     "thucnews_titles": {"train": 33590, "dev": 10000},
     "wnli": {"train": 635, "dev": 71},
     "xnli": {"train": 2000, "dev": 490},
-    "xnli_embed": {"train": 508, "dev": 352},
+    "xnli_embed": {"train": 1308, "dev": 352},
     "zh_embed": {"train": 5231, "dev": 1458},
 }
 SAMPLED = {
@@ -89,16 +89,12 @@ REMARKS = {
     ("ocnli_embed", "train"): [
         'train.10k.json: rows left out for their label "-": 15',
         'train.10k.json: rows left out for their label "neutral": 3,434',
-        "train.10k.json: texts left out that have not both a yes and a no: 2,023",
     ],
     ("ocnli_embed", "dev"): [
         'dev.json: rows left out for their label "-": 50',
         'dev.json: rows left out for their label "neutral": 1,103',
     ],
-    ("xnli_embed", "train"): [
-        'train.tsv: rows left out for their label "neutral": 692',
-        "train.tsv: texts left out that have not both a yes and a no: 292",
-    ],
+    ("xnli_embed", "train"): ['train.tsv: rows left out for their label "neutral": 692'],
     ("xnli_embed", "dev"): ['dev.tsv: rows left out for their label "neutral": 138'],
 }
 

@@ -10,6 +10,7 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.request import Split
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card
+from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.read import data_file, find_file, read_examples, read_to_score
 
 Remark = Callable[[str], None]
@@ -50,7 +51,8 @@ class _File:
     split: str
 
     def read(self, remark: Remark) -> Split:
-        examples = read_examples(self.card, self.path, self.split, remark=remark)
+        found = read_examples(self.card, self.path, self.split, remark=remark)
+        examples = KINDS[self.card.kind].to_train(self.card, found, str(self.path), remark)
         return Split(self.path, examples, self.card, self.split)
 
     def read_to_score(self, remark: Remark) -> Split:

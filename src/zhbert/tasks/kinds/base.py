@@ -262,6 +262,15 @@ class Kind(ABC):
 
     # -- learning ----------------------------------------------------------------------------------
 
+    def to_train(
+        self, card: TaskCard, examples: Sequence[Any], where: str, remark: Remark
+    ) -> list[Any]:
+        """Return the examples of a training file in the form in which they are learnt.
+
+        Raises ZhbertError, which begins with ``where``, if nothing can be learnt from them.
+        """
+        return list(examples)
+
     def model_class(self) -> Any:
         """Return the class whose ``from_pretrained`` opens a model of this kind."""
         from zhbert.model import pretrained

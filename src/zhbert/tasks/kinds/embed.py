@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from zhbert.tasks.card import Column, TaskCard, finite_number
 from zhbert.tasks.examples import EmbedExample, Example, Remark, TextExample, Value
 from zhbert.tasks.kinds.base import Line, Mistake, as_number, imperfect_score
 from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
-from zhbert.tasks.metrics import Metric, Scores, of_pairs, resampled_pearson, resampled_spearman
+from zhbert.tasks.metrics import Metric, of_pairs, resampled_pearson, resampled_spearman
 from zhbert.tasks.passages import with_passages
 from zhbert.tasks.plain_texts import SUFFIXES, texts_in
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -72,7 +73,7 @@ class EmbedData(TableData):
     ======================================== ========= ===========================================
     text, text_pair, label, label_range      scored    two texts and how similar they are
     text, text_pair, label, yes, no          judged    two texts and whether they mean the same
-    the same, and triples                    triples   (train) NLI: what follows, what contradicts
+    the same, and triples                    judged    the same, learnt as triples: NLI
     text, text_pair                          pairs     paraphrases, or a question and its passage
     format = "squad"                         pairs     a question and its paragraph
     text, text_pair, negative                triples   the same, and texts that do not fit
@@ -239,24 +240,13 @@ class Embed(TextKind):
         *,
         labelled: bool = True,
     ) -> Iterator[Example]:
-        """Yield an example for each row, or for each right passage of a row that lists several.
-
-        In the training file of a card with ``triples = true``, rows of the same first text become
-        triples.
-        """
+        """Yield an example for each row, or for each right passage of a row that lists several."""
         data: EmbedData = card.data
         if data.format == "squad":
             found = _questions(source, card.name)
         else:
             found = self._examples(card, source, split, counts, labelled)
-        if not labelled:
-            yield from found
-        elif data.triples and split == "train":
-            yield from with_passages(_grouped(list(found), source, counts))
-        elif data.searched:
-            yield from with_passages(list(found))
-        else:
-            yield from _with_a_yes(found, source) if split == "train" else found
+        yield from with_passages(list(found)) if labelled and data.searched else found
 
     def _examples(
         self,
@@ -349,21 +339,6 @@ class Embed(TextKind):
         """Return questions to be searched among the passages of further splits, too."""
         return list(with_passages(examples, further))
 
-    def score(
-        self,
-        card: TaskCard,
-        examples: Sequence[Any],
-        predictions: Mapping[str, Any],
-        null_odds: Mapping[str, float] | None = None,
-    ) -> Scores:
-        """Score similarities, or the passages that were found."""
-        if examples and examples[0].form != card.data.form:
-            raise ZhbertError(
-                f"{card.name}: its train split is read as triples, which are only learnt from; "
-                "score the same file by --split dev"
-            )
-        return super().score(card, examples, predictions, null_odds)
-
     def each(
         self, card: TaskCard, examples: Sequence[EmbedExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
@@ -452,6 +427,16 @@ class Embed(TextKind):
 
     # -- learning ----------------------------------------------------------------------------------
 
+    def to_train(
+        self, card: TaskCard, examples: Sequence[Any], where: str, remark: Remark
+    ) -> list[Any]:
+        """Return the examples, or triples of them; refuse pairs of which none is similar."""
+        if card.data.triples:
+            return _triples(examples, where, remark)
+        if card.data.label and not any(one.value for one in examples):
+            raise ZhbertError(f"{where}: no pair in it is similar: there is nothing to learn from")
+        return list(examples)
+
     def learner(
         self,
         card: TaskCard | None,
@@ -505,20 +490,7 @@ def _negatives(record: Record, data: EmbedData, where: str, fitting: set[str]) -
     return tuple(found)
 
 
-def _with_a_yes(found: Iterator[EmbedExample], source: Source) -> Iterator[EmbedExample]:
-    """Yield pairs; raise ZhbertError at the end if none of them is similar."""
-    similar = False
-    example = None
-    for example in found:
-        similar = similar or bool(example.value)
-        yield example
-    if example is not None and example.form != "texts" and not similar:
-        raise ZhbertError(f"{source}: no pair in it is similar: there is nothing to learn from")
-
-
-def _grouped(
-    rows: Sequence[EmbedExample], source: Source, counts: Counter[str]
-) -> list[EmbedExample]:
+def _triples(rows: Sequence[EmbedExample], where: str, remark: Remark) -> list[EmbedExample]:
     """Return triples of rows with the same first text: each positive with one of the negatives."""
     sides: dict[str, tuple[list[EmbedExample], list[str]]] = {}
     for one in rows:
@@ -527,21 +499,23 @@ def _grouped(
             positives.append(one)
         else:
             negatives.append(one.texts[1])
-    triples = []
+    triples: list[EmbedExample] = []
+    left_out = 0
     for positives, negatives in sides.values():
         right = {one.texts[1] for one in positives}
         wrong = [text for text in dict.fromkeys(negatives) if text not in right]
-        if not wrong or not positives:
-            counts["texts left out that have not both a yes and a no"] += 1
-            continue
+        left_out += not (wrong and positives)
         triples += [
             dataclasses.replace(
                 one, texts=(*one.texts, wrong[number % len(wrong)]), form="triples", value=None
             )
-            for number, one in enumerate(positives)
+            for number, one in enumerate(positives if wrong else ())
         ]
     if not triples:
-        raise ZhbertError(f"{source}: no first text in it has both a yes and a no: no triples")
+        raise ZhbertError(f"{where}: no first text in it has both a yes and a no: no triples")
+    if left_out:
+        name = Path(where).name
+        remark(f"{name}: texts left out that have not both a yes and a no: {left_out:,}")
     return triples
 
 
