@@ -14,7 +14,10 @@ or row numbers from 0.
 texts that are appended to the corpus are added. It also goes on where making it
 was interrupted. All vectors are compared with the query; from 100,000 texts on,
 DIR has an index of usearch, which is faster and finds nearly all of the nearest.
-Without a query, DIR is made and nothing searched. --json prints a line a query.
+Without a query, DIR is made and nothing searched.
+
+A pipe gets a line for each text that is found: query, rank, score, id and text,
+separated by tabs. --json prints a line for each query.
 """
 
 from __future__ import annotations
@@ -124,12 +127,21 @@ def _print(query: str, hits: Sequence[Hit], as_json: bool) -> None:
         found = [vars(hit) for hit in hits]
         sys.stdout.write(to_json({"query": query, "results": found}) + "\n")
         return
+    if not sys.stdout.isatty():
+        for hit in hits:
+            row = query, hit.rank, f"{hit.score:.4f}", hit.id, hit.text
+            console.data().write("\t".join(_on_one_line(str(cell)) for cell in row) + "\n")
+        return
     out = console.out()
     out.print(query, style="bold")
     table = console.table(">", ">score", "id", "text")
     for hit in hits:
-        text = " ".join(hit.text.split())
+        text = _on_one_line(hit.text)
         text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
         table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.id, text)
     out.print(table)
     out.print()
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join(text.split())
