@@ -55,6 +55,8 @@ def test_make_targets_of_the_readme_exist(name: str) -> None:
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
 
 
+# A block shows the warning that a plain BERT was never trained for similarity.
+@pytest.mark.filterwarnings("ignore::zhbert.model.loading.UntrainedWeightsWarning")
 @pytest.mark.parametrize("name", READMES)
 def test_python_blocks_of_the_readme_run(name: str, tmp_path: Path) -> None:
     own = [body for body in blocks(name, "python") if "from zhbert" in body]
