@@ -432,7 +432,7 @@ def test_every_card_is_scored_with_its_own_metrics(
         if getattr(card.data, "scorer", "") != "cjrc":  # whose answers differ from each other
             assert all(value == pytest.approx(100) for value in metrics.values()), name
         scored.add(card.kind)
-    assert scored == {"classify", "regress", "tag", "span"}
+    assert scored == {"classify", "regress", "tag", "span", "embed"}
 
 
 # -- bad input -----------------------------------------------------------------------------------

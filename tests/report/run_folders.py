@@ -138,6 +138,17 @@ def predictions(
             guess = round(gold + rng.gauss(0, 3 * (1 - right)), 3)
             yield {"id": str(number), "text": shown, "text_pair": shown[::-1], "gold": gold,
                    "predicted": guess, "score": max(0.0, 1 - abs(gold - guess) / 5)}  # fmt: skip
+        elif card.kind == "embed" and card.data.searched:
+            found = rng.sample(range(examples), 3)
+            ids = [str(number), *map(str, found)] if hit else [*map(str, found), str(number)]
+            yield {"id": str(number), "text": shown, "text_pair": shown[::-1],
+                   "gold": [str(number)], "predicted": ids, "best": f"{ids[0]}{shown}",
+                   "score": 1 / (ids.index(str(number)) + 1)}  # fmt: skip
+        elif card.kind == "embed":
+            gold = float(example.randint(0, 1))
+            guess = round(0.2 + 0.5 * gold + 0.4 * rng.random() * (1 - right), 6)
+            yield {"id": str(number), "text": shown, "text_pair": shown[::-1], "gold": gold,
+                   "predicted": guess, "score": round(rng.random(), 3)}  # fmt: skip
         else:
             label = example.choice(card.data.labels)
             wrong_label = rng.choice([one for one in card.data.labels if one != label])

@@ -38,7 +38,10 @@ def test_accuracy_is_compared_example_by_example(tmp_path: Path) -> None:
     assert other_way.result.difference == -difference.result.difference
 
 
-@pytest.mark.parametrize("task", ["cola", "mrpc", "stsb_zh", "ner_peopledaily", "cmrc2018"])
+@pytest.mark.parametrize(
+    "task",
+    ["cola", "mrpc", "stsb_zh", "ner_peopledaily", "cmrc2018", "cmrc2018_embed", "ocnli_embed"],
+)
 def test_every_metric_is_compared_by_its_mean_over_seeds(tmp_path: Path, task: str) -> None:
     folders = [
         fine_tuning_run(tmp_path / name, task, name, right=[at, at + 0.05], examples=40)

@@ -105,6 +105,19 @@ def test_the_furthest_number_comes_first(tmp_path: Path) -> None:
     ]
 
 
+def test_the_passage_that_is_furthest_down_comes_first(tmp_path: Path) -> None:
+    of = run(tmp_path / "a", "cmrc2018_embed")
+    line = {"text": "谁？", "text_pair": "李白……", "gold": ["7"], "best": "杜甫……"}
+    lines = [
+        {**line, "predicted": ["7", "1"], "score": 1.0},
+        {**line, "predicted": ["1", "7"], "score": 0.5},
+        {**line, "predicted": ["1", "2"], "score": 0.0},
+    ]
+    found = worst_mistakes(of, lines)
+    assert [one.how_wrong for one in found] == ["not among the first 2", "rank 2"]
+    assert (found[0].texts, found[0].right, found[0].predicted) == (("谁？",), "李白……", "杜甫……")
+
+
 def test_the_worst_answer_comes_first(tmp_path: Path) -> None:
     of = run(tmp_path / "a", "cmrc2018")
     line = {"question": "谁？", "context": "……", "gold": ["张三", "张三"], "em": 0.0}

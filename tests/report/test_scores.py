@@ -109,6 +109,19 @@ def test_a_split_of_any_name_is_told_from_dev(tmp_path: Path) -> None:
     }
 
 
+def test_another_card_that_is_scored_has_a_column_of_its_main_metric(tmp_path: Path) -> None:
+    names = {
+        "spearman": 80.0, "pearson": 79.0, "spearman_lcqmc_embed": 70.0, "ap_lcqmc_embed": 75.0,
+        "mrr@10_cmrc2018_embed": 60.0, "map_cmrc2018_embed": 61.0,
+    }  # fmt: skip
+    metrics = {name: spread([value]) for name, value in names.items()}
+    table = gather([run(tmp_path / "a", "zh_embed", "wwm", 80.0, metrics=metrics)]).table
+    assert {one.key: score.max for one, score in table.ours[0].scores.items()} == {
+        name: names[name]
+        for name in ("spearman", "pearson", "spearman_lcqmc_embed", "mrr@10_cmrc2018_embed")
+    }
+
+
 def test_the_published_figures_of_the_very_model_are_in_its_line(tmp_path: Path) -> None:
     name = "hfl/chinese-roberta-wwm-ext"
     table = gather([run(tmp_path / "a", "chnsenticorp", name, 94.0, 95.0, official=True)]).table

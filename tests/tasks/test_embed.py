@@ -224,6 +224,18 @@ def test_a_mistake_of_search_is_how_far_down_the_right_passage_is():
     assert mistakes[2].badness > mistakes[0].badness
 
 
+def test_a_pair_is_as_right_as_its_rank():
+    examples = [EmbedExample(str(n), ("甲", "乙"), "scored", n / 3) for n in range(4)]
+    card = card_of(SCORED)
+    assert KIND.each(card, examples, [0.96, 0.97, 0.98, 0.99]) == {"score": [1.0] * 4}
+    scores = KIND.each(card, examples, [0.99, 0.97, 0.98, 0.96])["score"]
+    assert scores == [0.25, 1.0, 1.0, 0.25]
+    line = {**KIND.shown(examples[0]), "predicted": 0.99, "score": 0.25}
+    found = KIND.mistake(line, (), {})
+    assert (found.right, found.predicted) == ("0.00", "0.99")
+    assert found.how_wrong == "75 % of the ranks off"
+
+
 # Mistakes of users
 
 

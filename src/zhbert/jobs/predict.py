@@ -11,7 +11,8 @@ context. OUT is JSON lines (.jsonl, -), a table (.tsv, .csv), tagged tokens
 (.txt, .tsv), CLUENER's lines of entities (.json), or answers by id (.json; for
 CJRC's scorer, a list). Predictions are in the order of FILE; ids are those of
 the file, or row numbers from 0. --submission writes labels and numbers in the
-format of GLUE (.tsv) or CLUE (.json).
+format of GLUE (.tsv) or CLUE (.json). A sentence model predicts the cosine of
+the two texts of each pair.
 """
 
 from __future__ import annotations

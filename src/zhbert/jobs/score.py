@@ -12,6 +12,8 @@ PREDICTIONS has the benchmark's submission format:
              or a score for each label a line, the largest being the prediction
   tags       GOLD with the predicted tags instead of its own or in a further
              column; CLUENER's lines
+  passages   JSON, {"id": ["id of the best passage", ...]}, or lines with id and
+             prediction, for search
 A question without a prediction counts 0; all other examples must have one.
 """
 

@@ -7,13 +7,16 @@ both are on the same examples.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 from zhbert.errors import ZhbertError
 from zhbert.report.runs import FineTuningRun
 from zhbert.schema import suggest
 from zhbert.tasks.card import Published
+from zhbert.tasks.kinds import KINDS
 from zhbert.zoo.catalogue import find_card
 
 RELATIVE_TO = "RoBERTa-wwm-ext"
@@ -153,13 +156,27 @@ def _scores(run: FineTuningRun, columns: Iterable[Column], elsewhere: bool) -> d
 
 
 def _columns(leader: FineTuningRun, runs: Sequence[FineTuningRun]) -> list[Column]:
-    further = leader.card.data.scored_with_dev if leader.card else ()
+    data = leader.card.data if leader.card else None
+    further = data.scored_with_dev if data else ()
     possible = [
         Column(leader.task, metric, split, leader.kind)
         for split in (leader.split, *further)
         for metric in leader.metrics
     ]
+    for name in data.scored_on if data else ():
+        # Other cards have metrics of their own; the first one stands for them.
+        split = Path(name).stem
+        own = (Column(leader.task, one, split, leader.kind) for one in _metrics_on(leader, split))
+        possible += islice(own, 1)
     return [column for column in possible if any(column.key in run.scores for run in runs)]
+
+
+def _metrics_on(run: FineTuningRun, card: str) -> Iterator[str]:
+    """Yield the metrics of another card that the run was scored on, the main one first."""
+    for key in run.scores:
+        metric = key.removesuffix(f"_{card}")
+        if metric != key and metric in KINDS[run.kind].metric_names:
+            yield metric
 
 
 def _published_beside(

@@ -268,13 +268,13 @@ def resampled_spearman(gold: Sequence[float], predicted: Sequence[float]) -> Res
     The ranks are computed within each resample.
     """
     check_pairs(gold, predicted)
-    ranks_of_gold, ranks_of_predicted = _ranks(gold), _ranks(predicted)
+    ranks_of_gold, ranks_of_predicted = ranks_of(gold), ranks_of(predicted)
     return lambda weights: _correlation(
         ranks_of_gold(weights), ranks_of_predicted(weights), weights
     )
 
 
-def _ranks(values: Sequence[float]) -> Callable[[Floats], Floats]:
+def ranks_of(values: Sequence[float]) -> Callable[[Floats], Floats]:
     """Return a function from weights to mean ranks in each resample: (resamples, examples)."""
     distinct, which = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True)
     order = np.argsort(which, kind="stable")

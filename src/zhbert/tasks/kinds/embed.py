@@ -19,7 +19,7 @@ from zhbert.tasks.card import Column, TaskCard, finite_number
 from zhbert.tasks.examples import EmbedExample, Example, Remark, TextExample, Value
 from zhbert.tasks.kinds.base import Line, Mistake, as_number, imperfect_score
 from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
-from zhbert.tasks.metrics import Metric, of_pairs, resampled_pearson, resampled_spearman
+from zhbert.tasks.metrics import Metric, of_pairs, ranks_of, resampled_pearson, resampled_spearman
 from zhbert.tasks.passages import with_passages
 from zhbert.tasks.plain_texts import SUFFIXES, texts_in
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -342,13 +342,18 @@ class Embed(TextKind):
     def each(
         self, card: TaskCard, examples: Sequence[EmbedExample], predictions: Sequence[Any]
     ) -> dict[str, list[float]]:
-        """Return 1 minus the error of a similarity, or 1 / rank of the first right passage."""
+        """Return 1 / rank of the first right passage; for a pair, how right its rank is.
+
+        That is 1 minus the distance of its ranks by right and by predicted similarity, as a share
+        of all: cosines may be right although they are not the numbers of the file.
+        """
         if card.data.searched:
             pairs = zip(examples, predictions, strict=True)
             return {"score": [reciprocal_rank(one.relevant, found) for one, found in pairs]}
-        gold = np.array([example.value for example in examples], np.float64)
-        errors = np.abs(gold - np.array(predictions, np.float64))
-        return {"score": np.maximum(0.0, 1 - errors).tolist()}
+        weights = np.ones((1, len(examples)))
+        right, found = ranks_of([one.value or 0.0 for one in examples]), ranks_of(predictions)
+        distances = np.abs(right(weights) - found(weights))[0]
+        return {"score": (1 - distances / len(examples)).tolist()}
 
     # -- for people --------------------------------------------------------------------------------
 
@@ -404,7 +409,7 @@ class Embed(TextKind):
     def mistake(
         self, line: Line, labels: Sequence[str], names: Mapping[str, str]
     ) -> Mistake | None:
-        """Return a mistake: how far a similarity is off, or how far down the right passage is."""
+        """Return a mistake: how far the rank of a pair, or of the right passage, is off."""
         if (score := imperfect_score(line)) is None:
             return None
         gold, found = line.get("gold"), line.get("predicted")
@@ -418,11 +423,11 @@ class Embed(TextKind):
         if right is None or predicted is None:
             return None
         return Mistake(
-            (abs(right - predicted), 0.0),
+            (1 - score, 0.0),
             self.texts_of(line),
             f"{right:.2f}",
             f"{predicted:.2f}",
-            f"{predicted - right:+.2f}",
+            f"{100 * (1 - score):.0f} % of the ranks off",
         )
 
     # -- learning ----------------------------------------------------------------------------------
