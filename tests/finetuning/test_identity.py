@@ -101,6 +101,31 @@ def test_a_changed_file_is_named(request_of, tmp_path):
     assert "a run of another dev file is there" in refusal(request_of, other)
 
 
+def test_other_cards_and_their_files_are_part_of_the_run(request_of, tmp_path):
+    files = [tmp_path / name for name in ("train.tsv", "dev.tsv", "more.tsv")]
+    for path in files:
+        path.write_text("a\n", encoding="utf-8")
+    card = dataclasses.replace(request_of.card, name="other")
+    splits = {
+        "train": {**request_of.train, "train other": Split(files[0], [], card, "train")},
+        "scored": {
+            **request_of.scored,
+            "other": Split(files[1], [], card, "dev", {"train": files[0], "more": files[2]}),
+        },
+    }
+    mixed = dataclasses.replace(request_of, **splits)
+    note(mixed, identity(mixed))
+    check_identity(mixed, identity(mixed))
+    assert list(mixed.files)[-1] == "other haystack more", "train is there already"
+    for path, name in zip(files, ("train other", "other", "other haystack more"), strict=True):
+        path.write_text("b\n", encoding="utf-8")
+        assert f"a run of another {name} file is there" in refusal(mixed, identity(mixed))
+        path.write_text("a\n", encoding="utf-8")
+    changed = dataclasses.replace(splits["scored"]["other"], card=card.with_data(text=("b",)))
+    other = dataclasses.replace(mixed, scored={**request_of.scored, "other": changed})
+    assert "a run of another card of other is there" in refusal(other, identity(other))
+
+
 def test_what_an_older_version_did_not_note_is_not_compared(request_of):
     now = identity(request_of)
     note(request_of, {k: v for k, v in now.items() if k not in ("configuration", "vocabulary")})

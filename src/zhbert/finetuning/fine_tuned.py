@@ -59,6 +59,8 @@ class FineTuned:
         self, examples: Sequence[Example], *, dtype: torch.dtype = torch.float32
     ) -> list[Prediction]:
         """Return a prediction for each example, in the same order."""
+        if self.kind.predicted_together:
+            return self._predict(examples, dtype)
         return [prediction for _, prediction in self.stream(examples, dtype=dtype)]
 
     def stream(

@@ -71,6 +71,8 @@ class Kind(ABC):
     """Fine-tuning settings that only this kind reads."""
     remarks_on_scores: ClassVar[bool] = True
     """True if remarks of `read` affect scores; for spans they affect training only."""
+    predicted_together: ClassVar[bool] = False
+    """True if the examples of a split that is scored share what is computed for them."""
     class_name: ClassVar[str] = "label"
     """The name for the classes of `report` in output for people: label or entity."""
 

@@ -217,6 +217,8 @@ class Embed(TextKind):
         **{name: of_pairs(partial(resampled_search, name)) for name in OF_SEARCH},
     }
     architecture = "BertModel"
+    # All questions are searched in the same passages.
+    predicted_together = True
     own_settings = frozenset({"loss", "pooling", "scale", "margin", "matryoshka", "hard_negatives"})
 
     def check(self, card: TaskCard) -> None:
