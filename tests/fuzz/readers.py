@@ -356,7 +356,7 @@ def _read_table(folder: Path) -> None:
 
 for kind, form in (
     *(("classify", form) for form in ("own", "csv", "jsonl", "parquet")),
-    *((kind, "own") for kind in ("regress", "tag", "span")),
+    *((kind, "own") for kind in ("regress", "tag", "span", "embed")),
 ):
     READERS[f"table-{kind}-{form}"] = Reader(
         functools.partial(_make_table, kind=kind, form=form), _read_table, ("dev.*",)
