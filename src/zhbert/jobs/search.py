@@ -3,6 +3,7 @@
   zhbert search MODEL --corpus law.txt "离婚后孩子由谁抚养"
   zhbert search MODEL --corpus law.txt --index law-index "试用期" "加班费"
   zhbert search MODEL --index law-index - < queries.txt
+  zhbert search MODEL --mine pairs.tsv --corpus law.txt --out triples.jsonl
 
 MODEL is a sentence model: a folder of sentence-transformers or of 'zhbert
 finetune', a name or a hub id. The corpus has a text a line, or is a table (TSV,
@@ -18,25 +19,42 @@ Without a query, DIR is made and nothing searched.
 
 A pipe gets a line for each text that is found: query, rank, score, id and text,
 separated by tabs. --json prints a line for each query.
+
+--mine finds hard negatives for training: texts near an anchor that are not its
+match. PAIRS has anchors and positives (or questions and passages): two columns,
+a table with the columns text and text_pair, or SQuAD's JSON. Candidates are the
+texts of the corpus, if one is given, and the positives of other anchors. OUT
+gets a line for each pair: text, text_pair, and the list negative. A card with
+these three columns trains on it.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options, terminal
 from zhbert.errors import ZhbertError
 from zhbert.files import to_json
+from zhbert.wording import counted
 
 if TYPE_CHECKING:
     from zhbert.retrieval.search import Hit
 
 # The number of characters that are shown of a text; --json has all.
 _SHOWN = 200
+
+_MINING = {
+    "negatives": "num_negatives",
+    "range_min": "range_min",
+    "range_max": "range_max",
+    "relative_margin": "relative_margin",
+}
+"""The fields of `Mining` that are set by options, by the options' names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,15 +73,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact", action="store_true", help="compare with all vectors, without usearch"
     )
+    mining = parser.add_argument_group("hard negatives")
+    mining.add_argument(
+        "--mine", metavar="PAIRS", help="find hard negatives of pairs instead of answering queries"
+    )
+    mining.add_argument("--out", metavar="FILE", help="the file to write, which ends in .jsonl")
+    mining.add_argument(
+        "--negatives", type=int, metavar="N", help="how many for each anchor (default 3)"
+    )
+    mining.add_argument(
+        "--range-min",
+        type=int,
+        metavar="N",
+        help="leave out the N nearest texts, which may be unmarked matches (default 0)",
+    )
+    mining.add_argument(
+        "--range-max", type=int, metavar="N", help="leave out what is not among the N nearest"
+    )
+    mining.add_argument(
+        "--relative-margin",
+        type=float,
+        metavar="R",
+        help="leave out what is almost as near as the positive: 0.05 allows scores up to 95 %% of "
+        "the positive's",
+    )
     options.add_precision(parser)
     options.add_field(parser)
-    options.add_encoding(parser, "--corpus and of stdin")
-    parser.add_argument("--overwrite", action="store_true", help="make the index anew")
+    options.add_encoding(parser, "--corpus, PAIRS and of stdin")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make the index anew, or replace an existing OUT"
+    )
     options.take_positionals_anywhere(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search and print what was found."""
+    """Search and print what was found, or mine hard negatives."""
+    mining = {key: value for key in _MINING if (value := getattr(args, key)) is not None}
+    if args.mine is not None:
+        return _mine(args, mining)
+    if args.out is not None or mining:
+        raise ZhbertError("--out and the options of hard negatives are for --mine PAIRS")
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
     if not args.queries and args.index is None:
@@ -102,6 +151,40 @@ def run(args: argparse.Namespace) -> int:
         for queries in _groups(args.queries, args.encoding):
             for query, hits in zip(queries, search.answer(queries, args.top_k), strict=True):
                 _print(query, hits, args.json)
+    return 0
+
+
+def _mine(args: argparse.Namespace, mining: dict[str, Any]) -> int:
+    if args.queries or args.index is not None:
+        raise ZhbertError("--mine takes no queries and no --index")
+    if args.out is None:
+        raise ZhbertError("--mine needs --out FILE.jsonl")
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.retrieval.hard_negatives import write_hard_negatives
+
+    quiet = args.quiet or args.json
+    with options.text_progress(quiet) as progress:
+        mined = write_hard_negatives(
+            args.model,
+            args.mine,
+            args.out,
+            corpus=args.corpus,
+            mining={_MINING[key]: value for key, value in mining.items()},
+            field=args.field,
+            encoding=args.encoding,
+            precision=args.precision,
+            overwrite=args.overwrite,
+            quiet=quiet,
+            remark=terminal.say_nothing if quiet else terminal.say,
+            progress=progress,
+        )
+    if args.json:
+        console.print_json({**dataclasses.asdict(mined), "out": str(mined.out)})
+    elif not quiet:
+        sys.stderr.write(
+            f"{counted(mined.negatives, 'hard negative')} for {mined.triples:,} of "
+            f"{counted(mined.pairs, 'pair')}, in {mined.out}\n"
+        )
     return 0
 
 
