@@ -13,7 +13,7 @@ import pytest
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.splits import read_splits
-from zhbert.tasks.cards import card_table, load_card, parse_card
+from zhbert.tasks.cards import card_table, load_card, parse_card, with_encoding
 from zhbert.tasks.examples import EmbedExample, Prediction
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.metrics import of_all
@@ -337,6 +337,15 @@ def test_a_card_trains_on_others_files_and_is_scored_on_theirs(mixture):
     assert scored["three"].card.metrics == ("mrr@10",)
     assert scored["three"].haystack == {"train": mixture / "three" / "train.tsv"}
     assert remarks == []
+
+
+def test_an_encoding_is_that_of_all_files(mixture):
+    for path in mixture.glob("*/*.tsv"):
+        path.write_bytes(path.read_text(encoding="utf-8").encode("gb18030"))
+    card = with_encoding(load_card(mixture / "one.toml"), "gb18030")
+    train, scored = read_splits(card, None, print, encoding="gb18030")
+    every = [*train.values(), *scored.values()]
+    assert [one.examples[0].texts[0] for one in every] == ["甲", "丙", "甲", "戊"]
 
 
 def test_without_its_own_training_file_only_others_are_trained_on(mixture):

@@ -67,7 +67,8 @@ def finetune(
     if say is None:
         say = terminal.say_nothing if quiet else terminal.say
     # Read first: checking the data takes a second, downloading a model may take minutes.
-    train, scored = read_splits(card, None if data is None else Path(data), say)
+    folder = None if data is None else Path(data)
+    train, scored = read_splits(card, folder, say, encoding=encoding)
     check_metrics(card, scored["dev"].examples)
     request = FineTuningRequest(
         card=card,
