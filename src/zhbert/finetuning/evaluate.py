@@ -12,8 +12,10 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import load_card, split_of, split_remark, with_encoding
+from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.read import read_to_score
 from zhbert.tasks.scoring import metrics_of, report
+from zhbert.zoo.layout import sentence_folder
 
 if TYPE_CHECKING:
     from zhbert.finetuning.fine_tuned import FineTuned
@@ -32,7 +34,8 @@ def evaluate(
     """Score a fine-tuned model on a file of labelled examples.
 
     Args:
-        model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id.
+        model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id. For a
+            card of the kind embed, also a sentence-transformers folder, or a plain BERT.
         task: a task's name, or the path of a task card.
         data: a file of labelled examples in the format that the card describes.
         split: the split that ``data`` contains; None: found from the file's name, else dev.
@@ -60,8 +63,10 @@ def evaluate(
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
 
-    opened = open_to_predict(folder)
+    opened = open_to_predict(folder, pooled=card.kind == Embed.name)
     _check_fits(opened, card)
+    if opened.card is None and opened.kind.name == Embed.name and sentence_folder(folder) is None:
+        remark(f"{opened.folder}: was never trained for similarity: a vector is the mean of pieces")
     learner = opened.kind.adapted(opened.learner, card)
     opened = dataclasses.replace(opened, learner=learner)
     if opened.card is not None and opened.card.name != card.name:

@@ -19,6 +19,7 @@ from zhbert.model.config import BertConfig
 from zhbert.model.folder import check_vocabulary
 from zhbert.runtime import choose_device, prepare_threads
 from zhbert.schema import build
+from zhbert.sentences.modules import read_sentence_config
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import card_table, parse_card
 from zhbert.tasks.examples import Example, Prediction
@@ -105,12 +106,13 @@ def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
     return _open_folder(locate_fine_tuned(name, quiet=quiet))
 
 
-def open_to_predict(folder: Path) -> FineTuned:
+def open_to_predict(folder: Path, *, pooled: bool = False) -> FineTuned:
     """Open a fine-tuned model on the GPU if there is one, else on all CPU cores.
 
-    Raises ZhbertError if it is not fine-tuned or its vocabulary belongs to another model.
+    If ``pooled``, a model that was not fine-tuned is opened as one of vectors, the means of its
+    pieces. Raises ZhbertError if the model is not fine-tuned or its vocabulary belongs to another.
     """
-    opened = _open_folder(folder)
+    opened = _open_folder(folder, pooled=pooled)
     config: BertConfig = cast(Any, opened.model).config
     check_vocabulary(folder, opened.learner.tokenizer, config.vocab_size)
     prepare_threads(0)
@@ -123,7 +125,7 @@ def dtype_of(precision: str) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
-def _open_folder(folder: Path) -> FineTuned:
+def _open_folder(folder: Path, *, pooled: bool = False) -> FineTuned:
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
     names = config.other.get("architectures")
@@ -133,11 +135,10 @@ def _open_folder(folder: Path) -> FineTuned:
         card, learner = _from_section(table, tokenizer, config, folder)
         kind = KINDS[card.kind]
     else:
-        card, kind = None, _kind_of(architecture, config, folder)
-        length = min(USUAL_LENGTH, config.max_position_embeddings)
-        settings = FineTuningSettings(sequence_length=length)
+        card, kind = None, _kind_of(architecture, config, folder, pooled=pooled)
+        settings = FineTuningSettings(sequence_length=_usual_length(config, folder))
         learner = kind.restored(None, tokenizer, settings, tuple(config.labels), {})
-    if architecture != kind.architecture and sentence_folder(folder) is None:
+    if table is not None and architecture != kind.architecture:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
     _check_problem_type(config, kind, folder)
     with warnings.catch_warnings(record=True):
@@ -192,11 +193,18 @@ def _from_section(
     return card, learner
 
 
-def _kind_of(architecture: str, config: BertConfig, folder: Path) -> Kind:
-    """Return the task kind of a model that another program fine-tuned."""
+def _usual_length(config: BertConfig, folder: Path) -> int:
+    """Return the row length of a model that another program fine-tuned."""
+    sentence = read_sentence_config(folder, config.hidden_size)
+    own = sentence.max_seq_length if sentence is not None else None
+    return min(own or USUAL_LENGTH, config.max_position_embeddings)
+
+
+def _kind_of(architecture: str, config: BertConfig, folder: Path, *, pooled: bool) -> Kind:
+    """Return the task kind of a model that another program fine-tuned, or none if ``pooled``."""
     heads = [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
     known = [kind for kind in heads if kind.architecture == architecture]
-    if sentence_folder(folder) is not None:
+    if sentence_folder(folder) is not None or (pooled and not known):
         known = [KINDS[Embed.name]]
     if not known:
         names = ", ".join(dict.fromkeys(kind.architecture for kind in heads))
