@@ -22,9 +22,14 @@ from tests.sentences.folders import (
 )
 from tests.small_models import make_model
 
-from zhbert import BertConfig, SentenceEncoder, ZhbertError
+from zhbert import BertConfig, SentenceEncoder, ZhbertError, zoo
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import DenseConfig, NormalizeConfig, SentenceConfig
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return write_theirs(tmp_path_factory.mktemp("whole") / "model", dense())
 
 
 def opened(folder, **options):
@@ -121,6 +126,26 @@ def test_older_folders_open(tmp_path, place):
         in_subfolder(folder, place)
     assert_same_vectors(opened(folder), open_theirs(folder))
     assert_same_vectors(opened(folder / place), open_theirs(folder))
+
+
+@pytest.mark.parametrize("place", ["", "0_BERT"])
+@pytest.mark.parametrize("nest", ["", "model"])
+def test_an_archive_opens_and_is_saved_whole(whole, tmp_path, monkeypatch, place, nest):
+    monkeypatch.setenv("ZHBERT_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(whole, tmp_path / "packed" / nest, dirs_exist_ok=True)
+    if place:
+        in_subfolder(tmp_path / "packed" / nest, place)
+    archive = shutil.make_archive(str(tmp_path / "made"), "zip", tmp_path / "packed")
+    zoo.save(archive, tmp_path / "saved")
+    for folder in (archive, tmp_path / "saved"):
+        assert_same_vectors(opened(folder), open_theirs(whole))
+
+
+def test_a_sentence_model_that_is_no_bert_is_named_with_its_class(monkeypatch):
+    monkeypatch.setattr(zoo, "locate", None)  # nothing is fetched
+    with pytest.raises(ZhbertError, match="RobertaModel") as caught:
+        opened("stsb_L-12_H-768_A-12")
+    assert "SentenceTransformer opens" in str(caught.value)
 
 
 @pytest.mark.parametrize("length", [3, 7])
@@ -251,11 +276,6 @@ BROKEN = {
         "config_sentence_transformers.json", model_type="SparseEncoder"
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return write_theirs(tmp_path_factory.mktemp("whole") / "model", dense())
 
 
 @pytest.mark.parametrize("said", BROKEN)

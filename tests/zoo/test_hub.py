@@ -80,6 +80,29 @@ def test_weights_come_once_where_there_are_two_forms(hub: Server) -> None:
     assert "pytorch_model.bin" not in contents(locate("hfl/toy"))
 
 
+SENTENCES = {
+    "modules.json": json.dumps(
+        [
+            {"type": f"sentence_transformers.models.{path[2:] or 'Transformer'}", "path": path}
+            for path in ("", "1_Pooling", "2_Dense", "3_Normalize", "../escape")
+        ]
+    ).encode(),
+    "config_sentence_transformers.json": b"{}",
+    "sentence_bert_config.json": b"{}",
+    "1_Pooling/config.json": b"{}",
+    "2_Dense/config.json": b"{}",
+    "2_Dense/pytorch_model.bin": b"weights",
+}
+
+
+def test_a_sentence_model_comes_with_its_modules(hub: Server, tmp_path: Path) -> None:
+    files = TEXTS | SENTENCES | {"model.safetensors": b"weights"}
+    hub.add_hub_model("me/toy", files | OTHERS)
+    assert contents(locate("me/toy")) == files
+    save("me/toy", tmp_path / "out")
+    assert contents(tmp_path / "out") == files
+
+
 @pytest.mark.parametrize("stem", ["model", "pytorch_model"])
 def test_shards_come_with_their_index(stem: str, hub: Server) -> None:
     end = "safetensors" if stem == "model" else "bin"

@@ -23,6 +23,7 @@ _OTHERS = {
     "distilbert": "DistilBertModel",
     "electra": "ElectraModel",
     "ernie": "ErnieModel",
+    "mpnet": "MPNetModel",
     "roberta": "RobertaModel",
     "xlm-roberta": "XLMRobertaModel",
 }

@@ -34,7 +34,7 @@ from zhbert.sentences.quantization import PRECISIONS, quantize_embeddings
 from zhbert.sentences.similarity import SIMILARITIES, Vectors, similarity, similarity_pairwise
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import shortly
-from zhbert.zoo import locate
+from zhbert.zoo import catalogue, locate
 from zhbert.zoo.layout import is_model_alone, sentence_folder
 
 WINDOW = 16_384
@@ -90,6 +90,7 @@ class SentenceEncoder:
         Raises:
             ZhbertError: the folder has other modules, or its parts contradict each other.
         """
+        _check_opens_here(name)
         folder = locate(name, quiet=quiet)
         model = SentenceModel.from_pretrained(folder, quiet=quiet)
         tokenizer = Tokenizer.from_pretrained(folder)
@@ -361,6 +362,17 @@ class SentenceEncoder:
                 }
             )
         return features
+
+
+def _check_opens_here(name: str | Path) -> None:
+    """Raise a ZhbertError for a model of the catalogue that is no BERT, before it is fetched."""
+    card = None if Path(name).exists() else catalogue.find_card(str(name))
+    if card is not None and not card.opens_here:
+        kind = catalogue.CLASSES[card.architecture][0]
+        raise ZhbertError(
+            f"{name}: a {kind} of transformers, not a BERT: sentence_transformers' "
+            f"SentenceTransformer opens the folder that zhbert download {name} --out FOLDER makes"
+        )
 
 
 def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_seq_length: int) -> PieceRows:

@@ -13,7 +13,7 @@ from zhbert.files import atomic_folder, describe_os_error, sha256_of
 from zhbert.wording import without_secrets
 from zhbert.zoo import catalogue
 from zhbert.zoo.archive import BadArchiveError, unpack
-from zhbert.zoo.layout import ModelFiles, find_model
+from zhbert.zoo.layout import ModelFiles, find_model, sentence_folder
 from zhbert.zoo.origin import Origin, origin_of, origin_of_card
 from zhbert.zoo.packaged import is_packaged, packaged_model
 from zhbert.zoo.progress import DownloadProgress, shown
@@ -99,9 +99,10 @@ def save(
             from zhbert.zoo.hub import fetch_files
 
             files = fetch_files(origin.address, progress=progress, quiet=quiet)
-            _copy(files, out, replace)
+            _copy(files, files[0].parent, out, replace)
         elif origin.kind == "package":
-            _copy(packaged_model(origin.address).iterdir(), out, replace)
+            folder = packaged_model(origin.address)
+            _copy(folder.iterdir(), folder, out, replace)
         elif origin.kind == "archive":
             _unpack(Path(origin.address), Path(out), progress, lift=True, replace=replace)
         else:
@@ -126,10 +127,13 @@ def cached_models() -> list[str]:
 # --- folders and archives -----------------------------------------------------------------------
 
 
-def _copy(files: Iterable[Path], out: str | Path, replace: bool) -> None:
+def _copy(files: Iterable[Path], folder: Path, out: str | Path, replace: bool) -> None:
+    """Copy files in ``folder`` or its subfolders to the same places in ``out``."""
     with atomic_folder(out, replace=replace) as temporary:
         for file in files:
-            shutil.copyfile(file, temporary / file.name)
+            copy = temporary / file.relative_to(folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def _folder_of(path: Path) -> Path:
@@ -195,9 +199,11 @@ def _unpack(
         except ZhbertError as error:
             raise BadArchiveError(str(error).replace(str(inside), str(archive))) from None
         if lift:
+            # A sentence model has more than the folder of its BERT.
+            folder = sentence_folder(model.folder) or model.folder
             # Keep files beside the model's folder, such as a licence.
             beside = [path for path in inside.iterdir() if path.is_file()]
-            for path in (*model.folder.iterdir(), *beside):
+            for path in (*folder.iterdir(), *beside):
                 if path.exists() and not (temporary / path.name).exists():
                     path.rename(temporary / path.name)
             shutil.rmtree(inside)

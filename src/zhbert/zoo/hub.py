@@ -17,7 +17,7 @@ from zhbert.files import describe_os_error, read_json
 from zhbert.wording import shortly
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
-from zhbert.zoo.layout import PYTORCH, SAFETENSORS, find_model
+from zhbert.zoo.layout import MODULES, PYTORCH, SAFETENSORS, find_model, read_module_entries
 from zhbert.zoo.progress import DownloadProgress
 
 # Seconds to wait for a connection.
@@ -32,7 +32,7 @@ TOKENIZER = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-
+SENTENCE_CONFIGS = ("config_sentence_transformers.json", "sentence_bert_config.json")
 
 MIRROR = "https://hf-mirror.com"
 """The common mirror in China."""
@@ -75,7 +75,7 @@ def fetch_files(
             if shard is None:
                 raise ZhbertError(f"{hub_id}: {weights.name} names {name}, which is not on the hub")
             files.append(shard)
-        return files + _tokenizer_files(hub_id, commit)
+        return files + _tokenizer_files(hub_id, commit) + _module_files(hub_id, commit)
 
 
 def cached_hub_ids() -> list[str]:
@@ -113,6 +113,21 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
     if unknown and not {"vocab.txt", "tokenizer.json"} & {file.name for file in files}:
         raise unknown
     return files
+
+
+def _module_files(hub_id: str, commit: str) -> list[Path]:
+    """Return what a sentence model has besides its BERT; nothing for other models."""
+    modules = _file(hub_id, MODULES, commit)
+    if modules is None:
+        return []
+    found = [modules, *(_file(hub_id, name, commit) for name in SENTENCE_CONFIGS)]
+    for kind, folder in read_module_entries(modules.parent):
+        if folder:
+            found.append(_file(hub_id, f"{folder}/config.json", commit))
+        if kind == "Dense":
+            weights = tuple(f"{folder}/{name}" for name in (SAFETENSORS[0], PYTORCH[0]))
+            found.append(_first_of(hub_id, weights, commit))
+    return [file for file in found if file is not None]
 
 
 def _first_of(hub_id: str, names: tuple[str, ...], commit: str | None = None) -> Path | None:

@@ -108,7 +108,12 @@ def sentence_folder(model_folder: Path) -> Path | None:
 
 
 def module_folders(folder: Path) -> list[str]:
-    """Return the subfolders that modules.json names, in order; "" is ``folder`` itself.
+    """Return the subfolders that modules.json names, in order; "" is ``folder`` itself."""
+    return [place for _, place in read_module_entries(folder)]
+
+
+def read_module_entries(folder: Path) -> list[tuple[str, str]]:
+    """Return the class and the subfolder of each module in modules.json, in order.
 
     The result is empty if there is no such file, or if it is no list of modules.
     """
@@ -116,8 +121,12 @@ def module_folders(folder: Path) -> list[str]:
         entries = read_json(folder / MODULES, list) if (folder / MODULES).is_file() else []
     except ZhbertError:  # reported when the folder is opened as a sentence model
         return []
-    names = [str(entry.get("path")) for entry in entries if isinstance(entry, dict)]
-    return [name for name in names if name != ".." and Path(name).name == name]
+    named = [(e.get("type"), e.get("path")) for e in entries if isinstance(e, dict)]
+    return [
+        (str(kind).rpartition(".")[2], place)
+        for kind, place in named
+        if isinstance(place, str) and place != ".." and Path(place).name == place
+    ]
 
 
 def _in_folder(folder: Path) -> ModelFiles | None:
