@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from small_tasks import texts
+from tests.small_tasks import texts
 
 HEAD = """
 title = "near or far?"

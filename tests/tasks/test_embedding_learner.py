@@ -253,8 +253,11 @@ def test_settings_reach_the_loss():
     assert loss != gradients_of_a_step(plain, prepared, LIMITS, dropout=0.0)[0]
 
 
-@pytest.mark.parametrize("text", ["loss=best", "pooling=average", "scale=0", "margin=-1",
-                                  "matryoshka=64;32", "matryoshka=0", "hard_negatives=-1"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["loss=best", "pooling=average", "scale=0", "margin=-1", "matryoshka=64;32", "matryoshka=0",
+     "hard_negatives=-1"],
+)  # fmt: skip
 def test_a_wrong_setting_is_refused(text):
     with pytest.raises(ZhbertError, match=text.partition("=")[0]):
         with_overrides(FineTuningSettings(), [text])
@@ -265,7 +268,7 @@ def test_a_loss_is_used_for_the_forms_that_it_takes():
     some = [*examples(3, "triples", "a"), *examples(3, "scored", "b")]
     prepared = ours.prepare(some, training=True)
     assert [group.loss for group in prepared.places.groups] == ["triplet", "cosent"]
-    with pytest.raises(ZhbertError, match="loss = triplet: learns from triples, .* are pairs"):
+    with pytest.raises(ZhbertError, match=r"loss = triplet: learns from triples, .* are pairs"):
         ours.prepare(examples(3), training=True)
 
 
@@ -294,5 +297,5 @@ def test_a_text_as_its_own_negative_is_refused(place, word):
 
 
 def test_more_dimensions_than_the_model_has_are_refused():
-    with pytest.raises(ZhbertError, match="matryoshka: 32 dimensions: .* have 16"):
+    with pytest.raises(ZhbertError, match=r"matryoshka: 32 dimensions: .* have 16"):
         learner(dimensions=(32, 8)).begin(model())
