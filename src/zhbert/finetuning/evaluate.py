@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
@@ -65,8 +65,8 @@ def evaluate(
 
     opened = open_to_predict(folder, pooled=card.kind == Embed.name)
     _check_fits(opened, card)
-    if opened.card is None and opened.kind.name == Embed.name and sentence_folder(folder) is None:
-        remark(f"{opened.folder}: was never trained for similarity: a vector is the mean of pieces")
+    if opened.kind.name == Embed.name:
+        _remark_on_vectors(opened, remark)
     learner = opened.kind.adapted(opened.learner, card)
     opened = dataclasses.replace(opened, learner=learner)
     if opened.card is not None and opened.card.name != card.name:
@@ -100,3 +100,12 @@ def _check_fits(opened: FineTuned, card: TaskCard) -> None:
             f"{opened.folder}: knows the labels {', '.join(theirs)}, but not {card.name}'s "
             f"{', '.join(unknown)}: fine-tuned for another task"
         )
+
+
+def _remark_on_vectors(opened: FineTuned, remark: Callable[[str], None]) -> None:
+    """Remark on a model whose vectors are worse here than they can be."""
+    if opened.card is None and sentence_folder(opened.folder) is None:
+        remark(f"{opened.folder}: was never trained for similarity: a vector is the mean of pieces")
+    prompts = [name for name, text in cast(Any, opened.model).sentence.prompts.items() if text]
+    if prompts:
+        remark(f"{opened.folder}: its prompts ({', '.join(prompts)}) are not put before the texts")

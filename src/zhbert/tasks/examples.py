@@ -158,10 +158,11 @@ class EmbedExample:
 
     id: str
     texts: tuple[str, ...]
-    """Two texts, for ``scored`` and ``judged``; anchor and positive, for ``pairs``; these and one
-    or more negatives, for ``triples``; one text, for ``texts``."""
+    """As ``form`` says."""
     form: str
-    """One of `EMBED_FORMS`."""
+    """``scored``: two texts and how similar they are; ``judged``: two texts and whether they mean
+    the same; ``pairs``: an anchor and its positive (paraphrases, or a question and its passage);
+    ``triples``: these and one or more negatives; ``texts``: one text."""
     value: float | None = None
     """For ``scored``: the similarity, scaled to 0 to 1; for ``judged``: 1.0 (yes) or 0.0 (no). None
     if the file has none."""
@@ -187,8 +188,3 @@ class EmbedExample:
     def shown(self) -> dict[str, Any]:
         """The id, the text and, except for ``texts``, the second text."""
         return {"id": self.id, **dict(zip(("text", "text_pair"), self.texts, strict=False))}
-
-
-EMBED_FORMS = ("scored", "judged", "pairs", "triples", "texts")
-"""The forms of `EmbedExample`: two texts with a number; two texts with yes or no; an anchor and its
-positive (paraphrases, or a question and its passage); these with negatives; single texts."""

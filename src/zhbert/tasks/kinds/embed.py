@@ -102,7 +102,7 @@ class EmbedData(TableData):
 
     @property
     def form(self) -> str:
-        """The form of the examples: one of `EMBED_FORMS`."""
+        """The form of the examples, as in `EmbedExample`."""
         if self.format == "squad":
             return "pairs"
         if self.negative:
