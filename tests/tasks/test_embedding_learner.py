@@ -18,8 +18,9 @@ from zhbert.sentences.losses import LOSSES, Ranking, Scored, Triplets
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.pooling import POOLING_MODES
 from zhbert.tasks.batches import Limits
-from zhbert.tasks.examples import EMBED_FORMS, EmbedExample
+from zhbert.tasks.examples import EmbedExample
 from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.kinds.embed import METRICS_OF
 from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.learners.embed import USUAL_LOSS, EmbedLearner
 from zhbert.tasks.passages import with_passages
@@ -82,7 +83,7 @@ def assert_same_gradients(found, wanted):
 # -- cached gradients ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", EMBED_FORMS)
+@pytest.mark.parametrize("form", METRICS_OF)
 def test_cached_gradients_equal_those_of_one_batch(form):
     """With dropout, and for SimCSE with that of its own."""
     ours = learner()
@@ -236,7 +237,7 @@ def test_the_nearest_passages_are_predicted_best_first():
 def test_the_settings_name_every_loss_and_pooling():
     assert CHOICES["loss"] == ("auto", *LOSSES)
     assert CHOICES["pooling"] == ("auto", *POOLING_MODES)
-    assert USUAL_LOSS.keys() == set(EMBED_FORMS)
+    assert USUAL_LOSS.keys() == set(METRICS_OF)
     for form, loss in USUAL_LOSS.items():
         assert form in LOSSES[loss].forms
 
