@@ -205,6 +205,8 @@ def text_progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None
             bar.update(task, completed=done, description=f"{doing} {done:,}{of} texts{rate}")
 
         yield update
+        if not now:
+            bar.remove_task(task)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -217,13 +218,28 @@ def _print(query: str, hits: Sequence[Hit], as_json: bool) -> None:
         return
     out = console.out()
     out.print(query, style="bold")
-    table = console.table(">", ">score", "id", "text")
-    for hit in hits:
+    table = console.table(">", ">score", "=id", "text")
+    rows = [(str(hit.rank), f"{hit.score:.3f}", hit.id) for hit in hits]
+    cells = zip(("", "score", "id"), *rows, strict=True)
+    left = sum(max(map(len, column)) + 2 for column in cells)
+    for hit, row in zip(hits, rows, strict=True):
         text = _on_one_line(hit.text)
         text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.id, text)
+        table.add_row(*row, _folded(text, out.width - left))
     out.print(table)
     out.print()
+
+
+def _folded(text: str, width: int) -> str:
+    """Break lines between Chinese characters, too: rich breaks them at spaces alone."""
+    from rich.cells import cell_len
+
+    lines = [""]
+    for part in re.findall(r"[\x21-\x7e]+|.", text):
+        if cell_len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part if lines[-1] or part != " " else ""
+    return "\n".join(lines)
 
 
 def _on_one_line(text: str) -> str:
