@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -196,6 +198,35 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_afterwards(
     assert not Path(out).exists()
     assert main(command) == 0
     assert len(np.load(out)) == len(TEXTS) * 40
+
+
+def test_the_verb_says_where_the_vectors_and_ids_are(
+    tmp_path: Path, model: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"{tmp_path}/v.npy"
+    assert main(["embed", str(model), str(corpus), "--out", out]) == 0
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"6 vectors of 16 dimensions in {out}; ids in {out}.json"
+    assert main(["embed", str(model), str(corpus), "--out", out, "--overwrite", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert json.loads(printed.out) == {
+        "out": out,
+        "texts": 6,
+        "dimensions": 16,
+        "vectors": "float32",
+        "ids": f"{out}.json",
+        "resumed": 0,
+    }
+
+
+def test_texts_from_stdin_go_on_too(
+    tmp_path: Path, unfinished: Path, model: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(corpus.read_bytes())))
+    assert embed(model, "-", unfinished).resumed == 4
+    embed(model, corpus, tmp_path / "w.npy")
+    assert unfinished.read_bytes() == (tmp_path / "w.npy").read_bytes()
 
 
 @pytest.mark.parametrize(

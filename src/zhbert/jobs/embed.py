@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> int:
             }
         )
     elif not quiet:
-        before = f", {done.resumed:,} of them done before" if done.resumed else ""
+        before = f" ({done.resumed:,} of them done before)" if done.resumed else ""
         ids = "" if done.ids == done.out else f"; ids in {done.ids}"
         sys.stderr.write(
-            f"{counted(done.texts, 'vector')} of {done.dimensions:,} dimensions{before}, in "
+            f"{counted(done.texts, 'vector')} of {done.dimensions:,} dimensions{before} in "
             f"{done.out}{ids}\n"
         )
     return 0

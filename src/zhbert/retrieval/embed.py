@@ -120,7 +120,7 @@ def embed(
             option="--out",
             anew="remove this folder to begin anew",
         )
-        identity = {**identity_of(encoder), **options, "field": field}
+        identity = {**identity_of(encoder), **options}
         store.begin(identity)
         resumed = store.count
         store.fill(
