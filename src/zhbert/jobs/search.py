@@ -213,8 +213,8 @@ def _print(query: str, hits: Sequence[Hit], as_json: bool) -> None:
         return
     if not sys.stdout.isatty():
         for hit in hits:
-            row = query, hit.rank, f"{hit.score:.4f}", hit.id, hit.text
-            console.data().write("\t".join(_on_one_line(str(cell)) for cell in row) + "\n")
+            line = query, str(hit.rank), f"{hit.score:.4f}", hit.id, hit.text
+            console.data().write("\t".join(map(_on_one_line, line)) + "\n")
         return
     out = console.out()
     out.print(query, style="bold")
