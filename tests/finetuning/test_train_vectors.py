@@ -74,6 +74,13 @@ def test_a_mixture_of_cards_trains_and_one_is_scored(tmp_path, model, cards):
     assert any("simcse tells a text's two rows apart by dropout" in line for line in said)
 
 
+def test_hard_negatives_are_mined_before_training(tmp_path, model, cards):
+    said = []
+    finetune(cards["pairs"], model, None, tmp_path / "run", [*QUICK, "hard_negatives=2"],
+             say=said.append)  # fmt: skip
+    assert [line for line in said if "hard negatives mined" in line]
+
+
 def test_the_result_is_a_sentence_transformers_folder(run):
     from sentence_transformers import SentenceTransformer
 

@@ -231,6 +231,34 @@ def test_the_nearest_passages_are_predicted_best_first():
         assert one.details["best"] == passages.texts[order[0]]
 
 
+# -- hard negatives --------------------------------------------------------------------------------
+
+
+def test_pairs_get_negatives_that_the_model_finds_near_their_anchors():
+    ours = learner(hard_negatives=2)
+    some = [*examples(20, "pairs", "a"), *examples(3, "texts", "b")]
+    found, remarks = ours.completed(some, lambda: model().eval())
+    assert len(found) == len(some)
+    mined = [one for one in found if one.form == "triples"]
+    assert mined
+    positives = {one.texts[1] for one in some[:20]}
+    for before, after in zip(some, found, strict=True):
+        assert after.texts[: len(before.texts)] == before.texts
+        assert {*after.texts[2:]} <= positives - {before.texts[0], before.texts[-1]}
+        assert len(after.texts) <= 4
+    count = sum(len(one.texts) - 2 for one in mined)
+    assert remarks == [f"a: {count} hard negatives mined, for {len(mined)} of 20 pairs"]
+    prepared = ours.prepare(found, training=True)
+    assert [group.loss for group in prepared.places.groups] == ["multiple_negatives", "simcse"]
+
+
+def test_nothing_is_mined_unless_asked_for():
+    def opened():
+        raise AssertionError("the model was opened")
+
+    assert learner().completed(examples(3), opened) == (examples(3), [])
+
+
 # -- settings and bad input ------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.describe import describe_examples, describe_settings
 from zhbert.finetuning.request import FineTuningRequest
-from zhbert.finetuning.starting_model import StartingModel
+from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.inference.rows import check_segments
 from zhbert.runtime import choose_dtype
 from zhbert.tasks.batches import Batches, planned_padding
@@ -90,7 +90,12 @@ def prepare_task(
     the model has only one segment.
     """
     examples = [one for split in request.train.values() for one in split.examples]
-    train = learner.prepare(examples, training=True)
+    kind = KINDS[request.card.kind]
+    completed, remarks = learner.completed(
+        examples, lambda: open_with_head(start.folder, kind, learner, 0).to(device)
+    )
+    train = learner.prepare(completed, training=True)
+    train = replace(train, remarks=(*remarks, *train.remarks))
     check_segments(train.rows, start.config.type_vocab_size)
     if not len(train.rows):
         path = next(iter(request.train.values())).path

@@ -464,6 +464,7 @@ class Embed(TextKind):
             pooling=settings.pooling,
             parameters=parameters,
             dimensions=tuple(map(int, filter(None, settings.matryoshka.split("+")))),
+            hard_negatives=settings.hard_negatives,
         )
 
     def model_class(self) -> Any:

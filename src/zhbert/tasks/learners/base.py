@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -48,6 +48,15 @@ class Learner(ABC):
     @abstractmethod
     def prepare(self, examples: Sequence[Any], *, training: bool = False) -> Prepared:
         """Tokenize examples; if ``training``, add targets and skip what cannot be learnt."""
+
+    def completed(
+        self, examples: Sequence[Any], open_model: Callable[[], nn.Module]
+    ) -> tuple[Sequence[Any], list[str]]:
+        """Return training examples with what the untrained model adds to them, and remarks.
+
+        By default nothing is added, and the model is not opened.
+        """
+        return examples, []
 
     def preview(self, example: Any) -> Ids:
         """Return the pieces of a training example's row; none if it cannot be learnt."""

@@ -12,7 +12,7 @@ Shapes: R = rows, that is, distinct texts; E = examples; D = dimensions of a vec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -26,6 +26,8 @@ from zhbert.errors import ZhbertError
 from zhbert.inference.rows import Ids, micro_batches
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
+from zhbert.sentences.encoder import SentenceEncoder
+from zhbert.sentences.hard_negatives import Mining, mine_hard_negatives
 from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
 from zhbert.sentences.nearest import nearest
 from zhbert.tasks.batches import Batches, Limits
@@ -49,6 +51,9 @@ USUAL_LOSS = {
 NUM_FOUND = 100
 """The number of passages that are predicted for a question."""
 SHOWN_PASSAGE = 200
+
+MARGIN_OF_MINING = 0.05
+"""By how much a mined negative is less similar to the anchor than the positive, as a share."""
 
 LEAST_DROPOUT = 0.1
 """The rate of dropout, if the model has none, for a loss that encodes a text twice."""
@@ -233,6 +238,8 @@ class EmbedLearner(Learner):
     """The parameters of losses, by name, that differ from their usual values."""
     dimensions: tuple[int, ...] = ()
     """The dimensions of `zhbert.sentences.losses.matryoshka`; (): all alone."""
+    hard_negatives: int = 0
+    """The number of negatives that are mined for each pair."""
 
     labels: None = None
 
@@ -276,20 +283,19 @@ class EmbedLearner(Learner):
         self, examples: list[EmbedExample], remarks: list[str]
     ) -> tuple[list[EmbedExample], tuple[Group, ...]]:
         """Return the examples that can be learnt from, and their groups."""
-        by_card: dict[tuple[str, str], list[EmbedExample]] = {}
-        for example in examples:
-            by_card.setdefault((example.source, example.form), []).append(example)
-        forms = {form for _, form in by_card}
+        forms = {example.form for example in examples}
         named = LOSSES.get(self.loss_name)
         if named is not None and forms and not forms & {*named.forms}:
             raise ZhbertError(
                 f"loss = {self.loss_name}: learns from {listed(named.forms)}, and the training "
                 f"examples are {listed(sorted(forms))}"
             )
+        by_loss: dict[tuple[str, str], list[EmbedExample]] = {}
+        for one in examples:
+            by_loss.setdefault((one.source, self.loss_of(one.form)), []).append(one)
         kept: list[EmbedExample] = []
         groups: list[Group] = []
-        for (source, form), some in by_card.items():
-            loss = self.loss_of(form)
+        for (source, loss), some in by_loss.items():
             usable = _usable(some, loss, source, remarks)
             groups.append(Group(loss, len(kept), len(kept) + len(usable)))
             kept += usable
@@ -381,6 +387,44 @@ class EmbedLearner(Learner):
             for row in found.tolist()
         ]
 
+    # -- hard negatives ----------------------------------------------------------------------------
+
+    def completed(
+        self, examples: Sequence[EmbedExample], open_model: Callable[[], nn.Module]
+    ) -> tuple[list[EmbedExample], list[str]]:
+        """Return training examples, of which pairs have got hard negatives, and remarks.
+
+        The negatives of a pair are those texts of the other pairs of its card that the untrained
+        model finds nearest to its anchor. Those nearly as near as the positive are left out, since
+        they may be right, too.
+        """
+        found = list(examples)
+        places: dict[str, list[int]] = {}
+        for place, one in enumerate(found):
+            if one.form in ("pairs", "triples"):
+                places.setdefault(one.source, []).append(place)
+        if not self.hard_negatives or not places:
+            return found, []
+        model = cast(Any, open_model())
+        self.finish(model)
+        encoder = SentenceEncoder(model, self.tokenizer)
+        mining = Mining(num_negatives=self.hard_negatives, relative_margin=MARGIN_OF_MINING)
+        remarks = []
+        for source, own in places.items():
+            pairs = [(found[place].texts[0], found[place].texts[1]) for place in own]
+            mined = mine_hard_negatives(encoder, pairs, mining=mining)
+            for place, negatives in zip(own, mined, strict=True):
+                if negatives:
+                    texts = tuple(dict.fromkeys((*found[place].texts, *negatives)))
+                    found[place] = replace(found[place], texts=texts, form="triples")
+            where = f"{source}: " if source else ""
+            count, with_some = sum(map(len, mined)), sum(map(bool, mined))
+            remarks.append(
+                f"{where}{counted(count, 'hard negative')} mined, for {with_some:,} of "
+                f"{counted(len(own), 'pair')}"
+            )
+        return found, remarks
+
     # -- models ------------------------------------------------------------------------------------
 
     def begin(self, model: nn.Module) -> None:
@@ -460,7 +504,7 @@ def _usable(
                 f"{where}all {counted(len(examples), 'pair')} to train on have the same value "
                 f"({values.pop():g}), so there is nothing to learn"
             )
-    elif form == "judged":
+    if form == "judged" and LOSSES[loss].compares is not Scored:
         positive = [one for one in examples if one.value]
         if not positive:
             raise ZhbertError(f"{where}no pair to train on means yes: {loss} needs some")
@@ -468,13 +512,12 @@ def _usable(
             of_all = f"{left:,} of {counted(len(examples), 'pair')}"
             remarks.append(f"{where}{of_all} mean no: {loss} leaves them out")
         return positive
-    elif form == "triples":
-        for one in examples:
-            if {*one.texts[:2]} & {*one.texts[2:]}:
-                raise ZhbertError(
-                    f"{where}example {one.id}: its negative is its own "
-                    f"{'anchor' if one.texts[0] in one.texts[2:] else 'positive'}"
-                )
+    for one in examples:
+        if {*one.texts[:2]} & {*one.texts[2:]}:
+            raise ZhbertError(
+                f"{where}example {one.id}: its negative is its own "
+                f"{'anchor' if one.texts[0] in one.texts[2:] else 'positive'}"
+            )
     return examples
 
 
