@@ -23,8 +23,11 @@ from tests.sentences.folders import (
 from tests.small_models import make_model
 
 from zhbert import BertConfig, SentenceEncoder, ZhbertError, zoo
+from zhbert.export.convert import convert
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import DenseConfig, NormalizeConfig, SentenceConfig
+from zhbert.surgery.shrink import shrink
+from zhbert.zoo.layout import module_folders
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,28 @@ def test_a_sentence_model_that_is_no_bert_is_named_with_its_class(monkeypatch):
     assert "SentenceTransformer opens" in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["", "0_Transformer"])
+def test_a_converted_model_keeps_its_modules(whole, tmp_path, place):
+    folder = shutil.copytree(whole, tmp_path / "model")
+    rewrite(folder / "tokenizer_config.json", model_max_length=9)
+    if place:
+        in_subfolder(folder, place)
+    convert(folder, tmp_path / "converted", "pytorch")
+    theirs = open_theirs(folder)
+    assert_same_vectors(opened(tmp_path / "converted"), theirs)
+    assert_same_vectors(open_theirs(tmp_path / "converted"), theirs)
+    convert(tmp_path / "converted", tmp_path / "tf", "tensorflow")
+    assert module_folders(tmp_path / "tf") == ["", "1_Pooling", "2_Dense"]
+
+
+def test_a_model_with_fewer_positions_keeps_its_modules(whole, tmp_path):
+    shrink(whole, tmp_path / "short", positions=12)
+    theirs = open_theirs(whole)
+    theirs.max_seq_length = 12
+    assert_same_vectors(opened(tmp_path / "short"), theirs)
+    assert_same_vectors(open_theirs(tmp_path / "short"), theirs)
+
+
 @pytest.mark.parametrize("length", [3, 7])
 def test_texts_are_cut_to_max_seq_length(tmp_path, length):
     folder = write_theirs(tmp_path / "model")
@@ -264,10 +289,12 @@ BROKEN = {
     "no weights of the Dense in it": lambda f: (f / "2_Dense" / "model.safetensors").unlink(),
     "linear.weight holds NaN or infinite numbers": with_nan,
     "2_Dense/config.json: no such file": lambda f: (f / "2_Dense" / "config.json").unlink(),
-    "max_seq_length is \"x\": must be a whole number": put(
+    "max_seq_length = \"x\": must be a whole number": put(
         "sentence_bert_config.json", max_seq_length="x"
     ),
-    "max_seq_length = 1: must be 2 or more": put("sentence_bert_config.json", max_seq_length=1),
+    "max_seq_length = 1: must be a whole number from 2 on": put(
+        "sentence_bert_config.json", max_seq_length=1
+    ),
     "the model has no such prompt; it has a": put(
         "config_sentence_transformers.json", default_prompt_name="b", prompts={"a": "b"}
     ),

@@ -26,6 +26,7 @@ from zhbert.model.head_states import HEADS, head_states
 from zhbert.model.loading import check_architecture, check_tensors
 from zhbert.model.names import to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.model.sentence_files import copy_sentence_files
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
@@ -88,6 +89,7 @@ def convert(
             _write_tensorflow(temporary, entries, config, tokenizer)
         else:
             _write_hugging_face(temporary, entries, config, tokenizer, to, max_shard_bytes)
+        copy_sentence_files(folder, temporary, config.max_position_embeddings)
     return {
         "folder": str(out),
         "format": to,

@@ -72,14 +72,19 @@ class ModelFolder:
         return replace(self, config=config, entries=entries, tokenizer=tokenizer)
 
     def write(self, out: Path, *, overwrite: bool) -> None:
-        """Write config.json, model.safetensors and the tokenizer's files atomically."""
+        """Write config.json, model.safetensors and the tokenizer's files atomically.
+
+        What a sentence model has besides its BERT is copied.
+        """
         from zhbert.model.formats.safetensors import write_safetensors
+        from zhbert.model.sentence_files import copy_sentence_files
 
         with atomic_folder(out, replace=overwrite) as temporary:
             self.config.save_pretrained(temporary)
             write_safetensors(temporary, self.entries)
             longest = self.config.max_position_embeddings
             self.tokenizer.save_pretrained(temporary, model_max_length=longest)
+            copy_sentence_files(self.folder, temporary, longest)
 
 
 def open_model_folder(name: str | Path, *, quiet: bool = True) -> ModelFolder:

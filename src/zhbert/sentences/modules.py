@@ -13,13 +13,12 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import make_folder, read_json, write_json
+from zhbert.model.sentence_files import CONFIG, TRANSFORMER_CONFIG, read_transformer_config
 from zhbert.sentences.pooling import POOLING_MODES, check_modes
 from zhbert.sentences.similarity import SIMILARITIES
 from zhbert.wording import listed, shortly
 from zhbert.zoo.layout import MODULES, sentence_folder
 
-CONFIG = "config_sentence_transformers.json"
-TRANSFORMER_CONFIG = "sentence_bert_config.json"
 _WRITTEN_BY = "5.0.0"
 # The names of the modes in older files, in the order in which such files concatenate them.
 _POOLING_FLAGS = {
@@ -151,7 +150,7 @@ def read_sentence_config(model_folder: Path, hidden_size: int) -> SentenceConfig
         pooling=modes,
         include_prompt=include_prompt,
         projections=tuple(_read_projection(module) for module in rest),
-        **_read_transformer(transformer.folder),
+        **read_transformer_config(transformer.folder),
         **_read_model_config(folder / CONFIG),
     )
     config.check(hidden_size, str(folder / MODULES))
@@ -203,25 +202,6 @@ def _read_projection(module: Module) -> DenseConfig | NormalizeConfig:
         ),
         use_residual=_typed(values, "use_residual", bool, path, False),
     )
-
-
-def _read_transformer(folder: Path) -> dict[str, Any]:
-    """Read max_seq_length and do_lower_case."""
-    # Before version 2 the file was named after the architecture.
-    found = [folder / TRANSFORMER_CONFIG, *sorted(folder.glob("sentence_*_config.json"))]
-    path = next((file for file in found if file.is_file()), None)
-    values = read_json(path, dict) if path else {}
-    where = path or folder
-    length = _typed(values, "max_seq_length", int, where, None)
-    tokenizer = folder / "tokenizer_config.json"
-    if length is None and tokenizer.is_file():
-        # From version 5.5 on, the tokenizer's setting counts. It is huge where nobody has set it.
-        length = read_json(tokenizer, dict).get("model_max_length")
-        length = int(length) if isinstance(length, int | float) and length < 1 << 31 else None
-    if length is not None and length < 2:
-        raise ZhbertError(f"{where}: max_seq_length = {length}: must be 2 or more")
-    lower = _typed(values, "do_lower_case", bool, where, False)
-    return {"max_seq_length": length, "do_lower_case": lower}
 
 
 def _read_model_config(path: Path) -> dict[str, Any]:
