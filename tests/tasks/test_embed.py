@@ -256,6 +256,21 @@ def test_a_broken_row_is_named(read, data, rows, message):
     assert message in refusal(read, card_of(data), f"a\tb\ty\n{rows}\n")
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (("1", "1.1"), "dev:2: the id '1.1' stands there twice"),
+        (("1", "1#1"), 'the id "1#1" would be that of two passages: rename it'),
+    ],
+)
+def test_ids_that_are_made_are_not_those_of_the_file(read, ids, message):
+    texts = iter("甲乙丙丁戊己庚辛")
+    rows = [{"i": i, "a": next(texts), "b": [next(texts), next(texts)], "n": [next(texts)]}
+            for i in ids]  # fmt: skip
+    card = card_of({**PAIRS, "negative": "n", "id": "i"}, form="jsonl")
+    assert message in refusal(read, card, "\n".join(map(json.dumps, rows)))
+
+
 def test_a_train_set_without_any_positive_is_refused(read):
     rows = "a\tb\ty\n甲\t乙\t0\n甲\t丙\t0\n"
     for more, message in (({}, "no pair in it is similar"), ({"triples": True}, "no triples")):

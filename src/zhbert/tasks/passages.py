@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from zhbert.errors import ZhbertError
 from zhbert.tasks.examples import EmbedExample, Passages
+from zhbert.wording import show
 
 
 def with_passages(
@@ -16,7 +19,8 @@ def with_passages(
     The passages are all positives and negatives of the examples, and of the examples of ``further``
     splits, by name. Equal passages are one. The id of a passage is that of the first example with
     it; of a negative, with its number (``7#1``); of a further split, after its name (``train:7``).
-    All passages of examples with the same anchor are right for each of them.
+    All passages of examples with the same anchor are right for each of them. Raises ZhbertError if
+    two passages would have the same id.
 
     >>> texts = {"1": ("几月开学？", "三月。"), "2": ("何时？", "三月。")}
     >>> dev = [EmbedExample(id_, pair, "pairs") for id_, pair in texts.items()]
@@ -33,6 +37,8 @@ def with_passages(
     for name, others in (further or {}).items():
         for example in others:
             _add(ids, example, f"{name}:{example.id}")
+    if twice := [id_ for id_, count in Counter(ids.values()).items() if count > 1]:
+        raise ZhbertError(f"the id {show(twice[0])} would be that of two passages: rename it")
     passages = Passages(tuple(ids.values()), tuple(ids))
     return [
         replace(one, relevant=tuple(right[one.texts[0]]), passages=passages) for one in examples

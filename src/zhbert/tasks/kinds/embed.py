@@ -259,6 +259,7 @@ class Embed(TextKind):
         labelled: bool,
     ) -> Iterator[EmbedExample]:
         data: EmbedData = card.data
+        seen: set[str] = set()
         for where, record, identity in self.rows(data, source, split, counts):
             text = joined_in(record, data.text, where)
             positives = _texts_in(record, data.text_pair, where) if data.text_pair else [""]
@@ -272,6 +273,7 @@ class Embed(TextKind):
             for number, positive in enumerate(positives):
                 texts = (text, positive, *negatives) if data.text_pair else (text,)
                 one = f"{identity}.{number}" if number else identity
+                check_new(one, seen, where)
                 yield EmbedExample(one, texts, data.form, gold.get("value"), card.name)
 
     def gold(self, record: Record, data: EmbedData, where: str, labelled: bool) -> dict[str, Any]:
