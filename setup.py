@@ -20,11 +20,14 @@ setup(
         Extension("zhbert.text._wordpiece", ["src/zhbert/text/_wordpiece.cpp"], **COMPILE),
         Extension("zhbert.text._segment", ["src/zhbert/text/_segment.cpp"], **COMPILE),
         Extension("zhbert.data._rows", ["src/zhbert/data/_rows.cpp"], **COMPILE),
-        Extension(
-            "zhbert.model._attention",
-            ["src/zhbert/model/_attention.cpp"],
-            extra_link_args=["-pthread"],
-            **COMPILE,
+        *(
+            Extension(
+                f"zhbert.model.{name}",
+                [f"src/zhbert/model/{name}.cpp"],
+                extra_link_args=["-pthread"],
+                **COMPILE,
+            )
+            for name in ("_attention", "_int8")
         ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

@@ -51,7 +51,7 @@ SHAPES = {
     "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12},
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
 }
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -122,9 +122,13 @@ def product_seconds(shape: str, dtype: str, pieces: int) -> float:
 
     def products(_: int) -> float:
         maps = torch.nn.ModuleList(torch.nn.Linear(*width) for width in widths)
-        maps.to(DTYPES[dtype])
-        native.pack(maps, rows)
-        states = [torch.randn(rows, width[0]).to(DTYPES[dtype]) for width in widths]
+        states_dtype = native.INT8_STATES if dtype == "int8" else DTYPES[dtype]
+        if dtype == "int8":
+            native.quantize(maps)
+        maps.to(states_dtype)
+        if dtype != "int8":
+            native.pack(maps, rows)
+        states = [torch.randn(rows, width[0]).to(states_dtype) for width in widths]
         times = []
         with torch.no_grad():
             for _ in range(15):

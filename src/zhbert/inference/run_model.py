@@ -47,11 +47,12 @@ def run_model(
         model: a model of `zhbert.model.pretrained`, on any device; it is not changed.
         rows: rows of at least two pieces.
         forward: computes the scores of a batch.
-        dtype: the dtype of the encoder; the head stays in float32.
+        dtype: float32 or bfloat16, the dtype of the encoder, or int8: linear maps with weights and
+            inputs of 8 bits, on CPUs with AVX512_VNNI. The head stays in float32.
 
     Raises:
-        ZhbertError: a score is not finite, or the rows are pairs and the model has only one
-            segment.
+        ZhbertError: a score is not finite, the rows are pairs and the model has only one segment,
+            or this device has no int8.
     """
     config: Any = model.config
     check_segments(rows, config.type_vocab_size)
@@ -159,10 +160,24 @@ def _copy_for_prediction(encoder: nn.Module, dtype: torch.dtype, keep: bool) -> 
     kept, copied = _COPIES.get(encoder, (None, None))
     if copied is not None and kept == state:
         return copied
-    converted = {id(p): nn.Parameter(p.detach().to(dtype), False) for p in parameters}
-    copied = copy.deepcopy(encoder, converted)
-    if on_cpu:
-        native.pack(copied, MAX_PADDED_TOKENS)
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), False) for p in parameters}
+    copied = copy.deepcopy(encoder, shared)
+    if dtype == torch.int8:
+        native.quantize(copied)
+        copied.to(_int8_states(on_cpu))
+    else:
+        copied.to(dtype)
+        if on_cpu:
+            native.pack(copied, MAX_PADDED_TOKENS)
     if keep:
         _COPIES[encoder] = (state, copied)
     return copied
+
+
+def _int8_states(on_cpu: bool) -> torch.dtype:
+    if not on_cpu or native.INT8_STATES is None:
+        raise ZhbertError(
+            "weights of 8 bits (int8) are computed by CPUs with AVX512_VNNI only; take float32 or "
+            "bfloat16"
+        )
+    return native.INT8_STATES
