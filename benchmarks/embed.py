@@ -291,7 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("work", choices=WORK)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["minilm"])
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
+    usual = [dtype for dtype in DTYPES if dtype != "int8" or native.INT8_STATES is not None]
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=usual)
     parser.add_argument("--texts", type=int, help="fewer texts than the work's own number")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the script")

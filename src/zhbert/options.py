@@ -142,13 +142,14 @@ def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Declare --precision."""
+def add_precision(parser: argparse.ArgumentParser, *, int8: bool = False) -> None:
+    """Declare --precision; ``int8``: with weights of 8 bits as a choice."""
+    more = "; int8, weights of 8 bits, still more, on CPUs with AVX512_VNNI" if int8 else ""
     parser.add_argument(
         "--precision",
-        choices=("fp32", "bf16"),
+        choices=("fp32", "bf16", "int8") if int8 else ("fp32", "bf16"),
         default="fp32",
-        help="bf16 rounds more, and is faster if the hardware supports it (default: fp32)",
+        help=f"bf16 rounds more, and is faster if the hardware supports it{more} (default: fp32)",
     )
 
 

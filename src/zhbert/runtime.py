@@ -46,7 +46,7 @@ def cpu_flags() -> set[str]:
 
 
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the dtype for a ``precision``: "fp32", "bf16" or "auto".
+    """Return the dtype for a ``precision``: "fp32", "bf16", "int8" (for prediction) or "auto".
 
     "auto" is bf16 on GPUs and CPUs with instructions for it (AMX, AVX512_BF16), else fp32: without
     such instructions bf16 is no faster.
@@ -57,6 +57,8 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     if precision == "bf16":
         return torch.bfloat16
+    if precision == "int8":
+        return torch.int8
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -19,7 +19,8 @@ def test_both_find_the_same(capsys):
 
 def test_both_compute_the_same_vectors(capsys, monkeypatch):
     monkeypatch.setattr(embed, "sentences", lambda: ["天气很好", "今天天气好", "股票"])
-    embed.main(["sentences", "--quick", "--shapes", "tiny", "--repeats", "1", "--json"])
+    options = "--quick --shapes tiny --dtypes float32 bfloat16 --repeats 1 --json"
+    embed.main(["sentences", *options.split()])
     single, half = map(json.loads, capsys.readouterr().out.splitlines())
     assert (single["dtype"], half["dtype"]) == ("float32", "bfloat16")
     assert single["largest_difference"] < 1e-5 < half["largest_difference"]

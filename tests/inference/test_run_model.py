@@ -11,6 +11,7 @@ import torch
 from tests.model.conftest import SHAPE, enlarge
 from torch import Tensor
 
+from zhbert.errors import ZhbertError
 from zhbert.inference import run_model as running
 from zhbert.inference.run_model import run_model
 from zhbert.model import layers, native
@@ -142,3 +143,28 @@ def test_hooks_are_called_that_came_after_a_first_prediction(dtype: torch.dtype)
     model.encoder.layers[0].register_forward_hook(lambda *_: seen.append(1))
     run_model(model, ROWS, KIND.scores, dtype=dtype)
     assert seen
+
+
+@pytest.mark.skipif(native.INT8_STATES is None, reason="no AVX512_VNNI here")
+def test_predicting_with_weights_of_8_bits_is_close() -> None:
+    model = classifier().eval()
+    exact = run_model(model, ROWS, KIND.scores)
+    rounded = run_model(model, ROWS, KIND.scores, dtype=torch.int8)
+    assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
+    assert {x.dtype for x in model.state_dict().values()} == {torch.float32}
+    assert np.array_equal(run_model(model, ROWS, KIND.scores), exact)
+
+
+def test_weights_of_8_bits_need_a_cpu_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "INT8_STATES", None)
+    with pytest.raises(ZhbertError, match="AVX512_VNNI only; take float32 or bfloat16"):
+        run_model(classifier(), ROWS, KIND.scores, dtype=torch.int8)
+
+
+@pytest.mark.skipif(native.INT8_STATES is None, reason="no AVX512_VNNI here")
+def test_damaged_weights_are_noticed_in_8_bits() -> None:
+    model = classifier().eval()
+    with torch.no_grad():
+        model.encoder.layers[0].feed_forward.inner.weight[3, 4] = torch.nan
+    with pytest.raises(ZhbertError, match="not finite numbers"):
+        run_model(model, ROWS, KIND.scores, dtype=torch.int8)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.model.conftest import SHAPE, enlarge
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zhbert.model import native
 from zhbert.model.activations import ACTIVATIONS
@@ -380,6 +381,97 @@ def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
         traced = torch.jit.trace(lambda x: native.linear(layer, x), torch.randn(5, 16))
         x = torch.randn(9, 16)
         torch.testing.assert_close(traced(x), layer(x))
+
+
+# -- weights of 8 bits -----------------------------------------------------------------------------
+
+of_each_int8_dtype = pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(dtype, marks=pytest.mark.skipif(not there, reason="no AVX512_VNNI here"))
+        for dtype, there in native._INT8_SUPPORTED.items()
+    ],
+)
+
+
+def rounded_to_8_bits(layer: nn.Linear, x: Tensor) -> Tensor:
+    """What the map is with rounded weights and inputs, in double precision but for the codes."""
+    x, weight = x.float(), layer.weight.detach()
+    scales = weight.abs().amax(1, keepdim=True) / 127
+    span = x.amax(1, keepdim=True).clamp(min=0) - x.amin(1, keepdim=True).clamp(max=0)
+    per_unit = torch.tensor(255.0) / span  # 255 / span is span.reciprocal() * 255, rounded twice
+    zero = (-x.amin(1, keepdim=True).clamp(max=0) * per_unit + 0.5).trunc()
+    codes = ((x * per_unit).round() + zero).clamp(0, 255)
+    inputs = (codes - zero).double() * span.double() / 255
+    bias = 0 if layer.bias is None else layer.bias.detach().double()
+    return inputs @ ((weight / scales).round().double() * scales.double()).t() + bias
+
+
+@of_each_int8_dtype
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.one_of(st.sampled_from([0, 1, 5, 6, 7, 12]), st.integers(0, 300)),
+    inputs=st.sampled_from([16, 48, 128, 2048]),
+    outputs=st.sampled_from([16, 48, 64, 80, 128]),
+    threads=st.sampled_from([1, 3]),
+    bias=st.booleans(),
+)
+def test_maps_of_8_bits_equal_their_formula(
+    dtype: torch.dtype, rows: int, inputs: int, outputs: int, threads: int, bias: bool
+) -> None:
+    torch.set_num_threads(threads)
+    torch.manual_seed(inputs)
+    layer = nn.Linear(inputs, outputs, bias=bias)
+    x, added = 3 * torch.randn(rows, inputs) + 1, torch.randn(rows, outputs)
+    x, added = x.to(dtype), added.to(dtype)
+    weight = native.Int8Weight.of(layer)
+    exact = rounded_to_8_bits(layer, x)
+    # The activation is a polynomial, to 2e-4.
+    tolerance = {"rtol": 2**-8 if dtype == torch.bfloat16 else 1e-5, "atol": 3e-4}
+    for gelu, residual, expected in [
+        (False, None, exact),
+        (True, None, functional.gelu(exact)),
+        (False, added, exact + added),
+    ]:
+        found = weight.linear(x, gelu=gelu, added_to=residual)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), expected, **tolerance)
+
+
+@of_each_int8_dtype
+def test_in_8_bits_a_row_does_not_depend_on_the_others(dtype: torch.dtype) -> None:
+    weight = native.Int8Weight.of(nn.Linear(64, 64))
+    x = torch.randn(40, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    together = weight.linear(x, gelu=False, added_to=None)
+    alone = weight.linear(x[17:18], gelu=False, added_to=None)
+    assert torch.equal(together[17:18], alone)
+
+
+@of_each_int8_dtype
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so_in_8_bits(dtype: torch.dtype, bad: float) -> None:
+    layer = nn.Linear(32, 16)
+    x = torch.zeros(3, 32, dtype=dtype)
+    x[1, 5] = bad
+    found = native.Int8Weight.of(layer).linear(x, gelu=False, added_to=None)
+    assert found.isfinite().all(dim=1).tolist() == [True, False, True]
+    with torch.no_grad():
+        layer.weight[2, 3] = bad
+    found = native.Int8Weight.of(layer).linear(torch.ones_like(x), gelu=False, added_to=None)
+    assert not bool(found[:, 2].isfinite().any())
+
+
+@of_each_int8_dtype
+@pytest.mark.parametrize("place", range(7))
+def test_buffers_of_another_size_are_refused(dtype: torch.dtype, place: int) -> None:
+    weight = native.Int8Weight.of(nn.Linear(32, 16))
+    x, out = (torch.zeros(3, width, dtype=dtype) for width in (32, 16))
+    buffers: list[Any] = [native._buffer(x), *weight, native._buffer(out), native._buffer(out)]
+    rest = (3, 32, 16, False, 8 * x.element_size(), 1)
+    native._int8.linear(*buffers, *rest)
+    buffers[place] = buffers[place].reshape(-1)[:-1]
+    with pytest.raises(ValueError, match="do not fit"):
+        native._int8.linear(*buffers, *rest)
 
 
 # -- layers and models, with and without -----------------------------------------------------------

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text"
     )
     prompts.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
-    add_precision(parser)
+    add_precision(parser, int8=True)
     add_field(parser)
     add_encoding(parser, "FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUT")

@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out what is almost as near as the positive: 0.05 allows scores up to 95 %% of "
         "the positive's",
     )
-    options.add_precision(parser)
+    options.add_precision(parser, int8=True)
     options.add_field(parser)
     options.add_encoding(parser, "--corpus, PAIRS and of stdin")
     parser.add_argument(

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a sentence model: folder, name or hub id")
     parser.add_argument("a", metavar="A", help="a text, or a file of texts")
     parser.add_argument("b", metavar="B", help="another one")
-    add_precision(parser)
+    add_precision(parser, int8=True)
     add_field(parser)
     add_encoding(parser, "the files")
 

@@ -214,6 +214,8 @@ constexpr int64_t kWorthAThread = int64_t{1} << 24;
 // Returns false when out of memory.
 template <class Kind>
 bool run(const Work& work, int64_t threads) {
+  if (work.rows == 0) return true;
+  threads = std::max<int64_t>(1, threads);
   threads = std::min(threads, 1 + work.rows * work.inputs * work.outputs / kWorthAThread);
   int64_t rows = std::max<int64_t>(kRows, kBlockBytes / work.inputs / kRows * kRows);
   const int64_t share_rows = (work.rows + threads - 1) / threads;

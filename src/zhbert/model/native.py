@@ -2,8 +2,9 @@
 
 ``_attention.cpp`` is our attention; PyTorch's needs padded rows, and is no faster in bfloat16 than
 in float32. Linear maps fused with an activation or an addition are from oneDNN, which PyTorch ships
-for its compiler; those with weights of 8 bits are ours (``_int8.cpp``). Without these (another processor, no compiler at installation), or with gradients,
-PyTorch's usual operations are used; the results are equal up to rounding (tested).
+for its compiler; those with weights of 8 bits are ours (``_int8.cpp``). Without these (another
+processor, no compiler at installation), or with gradients, PyTorch's usual operations are used; the
+results are equal up to rounding (tested).
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from torch.nn import functional
 from zhbert.model.activations import ACTIVATIONS
 
 try:
-    from zhbert.model import _attention, _int8
+    from zhbert.model import _attention
 except ImportError:  # installed without a compiler
-    _attention = _int8 = None  # type: ignore[assignment]
+    _attention = None  # type: ignore[assignment]
+try:
+    from zhbert.model import _int8
+except ImportError:
+    _int8 = None  # type: ignore[assignment]
 
 SUPPORTED: dict[torch.dtype, bool] = dict(
     zip(
@@ -32,17 +37,9 @@ SUPPORTED: dict[torch.dtype, bool] = dict(
 )
 """True if this processor has the instructions for the native attention, by dtype."""
 
+_INT8_SUPPORTED = dict(zip(SUPPORTED, _int8.supported() if _int8 else (False, False), strict=True))
 INT8_STATES: torch.dtype | None = next(
-    (
-        dtype
-        for dtype, there in zip(
-            (torch.bfloat16, torch.float32),
-            reversed(_int8.supported() if _int8 else (False, False)),
-            strict=True,
-        )
-        if there and SUPPORTED[dtype]
-    ),
-    None,
+    (dtype for dtype in (torch.bfloat16, torch.float32) if _INT8_SUPPORTED[dtype]), None
 )
 """The dtype of states between linear maps with weights of 8 bits; None: this processor has none."""
 
@@ -188,10 +185,14 @@ class Int8Weight(NamedTuple):
         out = x.new_empty(x.shape[0], len(self.bias))
         _int8.linear(
             _buffer(x.contiguous()),
-            *self,
+            self.panels,
+            self.scales,
+            self.sums,
+            self.bias,
             None if added_to is None else _buffer(added_to.contiguous()),
             _buffer(out),
-            *x.shape,
+            x.shape[0],
+            x.shape[1],
             out.shape[1],
             gelu,
             8 * x.element_size(),

@@ -75,7 +75,7 @@ def embed(
         out: a file that ends in .npy, .parquet or .safetensors.
         field, encoding: as for `read_texts`.
         prompt_name, prompt: the prompt to put before each text, by its name or itself.
-        precision: what the model computes in: ``fp32`` or ``bf16``.
+        precision: what the model computes in: ``fp32``, ``bf16`` or ``int8``.
         vectors: what is stored: ``float32``, ``int8``, ``uint8``, ``binary`` or ``ubinary``.
         normalize: scale the vectors to the length 1.
         truncate_dim: the number of dimensions to keep; None: the model's.
@@ -143,7 +143,7 @@ def embed(
 def open_encoder(
     model: str | os.PathLike[str], precision: str = "fp32", *, quiet: bool = True
 ) -> SentenceEncoder:
-    """Open a sentence model that computes in ``fp32`` or ``bf16``; raise ZhbertError as it does."""
+    """Open a sentence model that computes in ``fp32``, ``bf16`` or ``int8``; raise as it does."""
     from zhbert.runtime import choose_dtype
     from zhbert.sentences.encoder import SentenceEncoder
 

@@ -71,7 +71,7 @@ def write_hard_negatives(
         mining: the fields of `Mining`: which of the texts near an anchor are taken; None: the
             three nearest.
         field, encoding: as for `read_texts`; the encoding is that of ``pairs``, too.
-        precision: what the model computes in: ``fp32`` or ``bf16``.
+        precision: what the model computes in: ``fp32``, ``bf16`` or ``int8``.
         overwrite: replace an existing ``out``.
         quiet: show no progress of a download, and no warning about a plain BERT.
         remark: called with each remark, one line each.

@@ -124,7 +124,7 @@ def opened_search(
             new texts are encoded. From 100,000 texts on it also keeps an index of usearch. None: a
             temporary folder.
         field, encoding: as for `read_texts`.
-        precision: what the model computes in: ``fp32`` or ``bf16``.
+        precision: what the model computes in: ``fp32``, ``bf16`` or ``int8``.
         exact: compare with all vectors, however many.
         overwrite: make ``index`` anew.
         quiet: show no progress of a download, and no warning about a plain BERT.

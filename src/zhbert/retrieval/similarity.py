@@ -47,7 +47,7 @@ def similarities(
         a: a text, or a file in a form that `read_texts` takes.
         b: another one, with as many texts.
         field, encoding: as for `read_texts`.
-        precision: what the model computes in: ``fp32`` or ``bf16``.
+        precision: what the model computes in: ``fp32``, ``bf16`` or ``int8``.
         quiet: show no progress of a download, and no warning about a plain BERT.
 
     Raises:

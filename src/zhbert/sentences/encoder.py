@@ -59,7 +59,8 @@ class SentenceEncoder:
         self.model = model
         self.tokenizer = _lower_case(tokenizer) if model.sentence.do_lower_case else tokenizer
         self.dtype = torch.float32
-        """The dtype that the BERT computes in: float32 or bfloat16. Vectors are float32."""
+        """The dtype that the BERT computes in: float32, bfloat16 or int8, as for
+        `zhbert.inference.run_model.run_model`. Vectors are float32."""
 
     # -- folders -----------------------------------------------------------------------------
 
