@@ -54,10 +54,11 @@ def test_every_form_is_learnt(tmp_path, model, cards, form):
     assert first["mean"] > 20
 
 
-@pytest.mark.parametrize("loss", ["simcse", "angle", "contrastive"])
+@pytest.mark.parametrize("loss", ["simcse", "tsdae", "angle", "contrastive"])
 def test_other_losses_train_too(tmp_path, model, cards, loss):
     finetune(cards["judged"], model, None, tmp_path / "run", [*QUICK, f"loss={loss}"])
     assert min(losses(tmp_path / "run")) >= 0
+    SentenceEncoder.from_pretrained(tmp_path / "run" / "seed-0" / "final")
 
 
 def test_a_mixture_of_cards_trains_and_one_is_scored(tmp_path, model, cards):

@@ -22,7 +22,7 @@ from zhbert.tasks.examples import EmbedExample
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.embed import METRICS_OF
 from zhbert.tasks.learners.base import FineTuning
-from zhbert.tasks.learners.embed import USUAL_LOSS, EmbedLearner
+from zhbert.tasks.learners.embed import TSDAE, USUAL_LOSS, EmbedLearner
 from zhbert.tasks.passages import with_passages
 from zhbert.tasks.settings import CHOICES, FineTuningSettings, with_overrides
 from zhbert.text.tokenizer import Tokenizer
@@ -172,6 +172,20 @@ def test_simcse_finds_each_text_in_its_other_row():
     assert not set(compared.anchors.tolist()) & set(others.tolist())
 
 
+def test_tsdae_restores_each_text_from_a_part_of_it():
+    ours, some = learner(loss_name=TSDAE), examples(6)
+    prepared, batches = batch_of(ours, some, Limits(40))
+    assert len(batches) > 1
+    whole = [row for batch in batches for row in texts_of([dataclasses.replace(
+        batch, packed=batch.originals)])]  # fmt: skip
+    assert sorted(whole) == sorted(text for one in some for text in one.texts)
+    for batch in batches:
+        assert batch.predictions == batch.originals.num_pieces - batch.originals.num_rows
+    again = ours.batches(prepared).gather(np.arange(len(prepared.examples)), Limits(40))
+    for one, two in zip(batches, again, strict=True):
+        assert torch.equal(one.packed.input_ids, two.packed.input_ids)
+
+
 # -- epochs ----------------------------------------------------------------------------------------
 
 
@@ -263,7 +277,7 @@ def test_nothing_is_mined_unless_asked_for():
 
 
 def test_the_settings_name_every_loss_and_pooling():
-    assert CHOICES["loss"] == ("auto", *LOSSES)
+    assert CHOICES["loss"] == ("auto", *LOSSES, TSDAE)
     assert CHOICES["pooling"] == ("auto", *POOLING_MODES)
     assert USUAL_LOSS.keys() == set(METRICS_OF)
     for form, loss in USUAL_LOSS.items():

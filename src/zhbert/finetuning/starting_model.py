@@ -116,7 +116,7 @@ def open_with_head(folder: Path, kind: Kind, learner: Learner, seed: int) -> tor
         # A new head is expected here; other warnings were shown when the run began.
         warnings.simplefilter("ignore", UntrainedWeightsWarning)
         warnings.simplefilter("ignore", UnusedWeightsWarning)
-        model: torch.nn.Module = kind.model_class().from_pretrained(
+        model: torch.nn.Module = learner.training_class(kind.model_class()).from_pretrained(
             folder, labels=learner.labels, seed=seed, quiet=True
         )
     if not any(name.startswith(FINE_TUNED) for name in cast(Any, model).loading.missing):

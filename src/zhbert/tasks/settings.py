@@ -84,7 +84,7 @@ class FineTuningSettings:
     """CPU threads; 0: PyTorch's choice."""
     loss: str = "auto"
     """Embedding: cosent, angle or cosine (pairs with values), contrastive (yes or no),
-    multiple_negatives (pairs, triples), triplet or simcse (texts), where the examples fit it;
+    multiple_negatives (pairs, triples), triplet, simcse or tsdae (texts), where examples fit it;
     auto: cosent, multiple_negatives or simcse."""
     pooling: str = "auto"
     """Embedding: how the pieces' vectors become the text's: mean, cls, max, mean_sqrt_len_tokens,
@@ -106,7 +106,7 @@ CHOICES = {
     "compile": ("auto", "yes", "no"),
     "loss": (
         "auto", "cosent", "angle", "cosine", "contrastive", "multiple_negatives", "triplet",
-        "simcse",
+        "simcse", "tsdae",
     ),
     "pooling": (
         "auto", "cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken",

@@ -104,6 +104,10 @@ class Learner(ABC):
     def begin(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to undo
         """Undo ``finish`` before a fine-tuned model is trained further."""
 
+    def training_class(self, usual: type) -> type:
+        """Return the class of the model while it is trained; ``usual`` is the kind's."""
+        return usual
+
     def finish(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to change
         """Change a trained model in place so that its outputs have their usual meaning."""
 

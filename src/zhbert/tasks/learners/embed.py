@@ -26,9 +26,10 @@ from zhbert.errors import ZhbertError
 from zhbert.inference.rows import Ids, micro_batches
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
+from zhbert.sentences.denoising import DenoisingModel, damaged
 from zhbert.sentences.encoder import SentenceEncoder
 from zhbert.sentences.hard_negatives import Mining, mine_hard_negatives
-from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
+from zhbert.sentences.losses import FORMS, LOSSES, Comparison, Ranking, Scored, Triplets
 from zhbert.sentences.nearest import nearest
 from zhbert.tasks.batches import Batches, Limits
 from zhbert.tasks.examples import EmbedExample, Passages, Prediction
@@ -47,6 +48,9 @@ USUAL_LOSS = {
     "texts": "simcse",
 }
 """The losses for ``loss = "auto"``, by the form of the examples."""
+
+TSDAE = "tsdae"
+"""The name of the loss of `zhbert.sentences.denoising`, which is one of single texts."""
 
 NUM_FOUND = 100
 """The number of passages that are predicted for a question."""
@@ -112,6 +116,8 @@ class EmbedBatch(LabelledBatch):
     """A name in `LOSSES`."""
     compared: Comparison | None = None
     """The texts that are compared, numbered by the rows of the whole step."""
+    originals: PackedBatch | None = None
+    """For TSDAE: the rows before they were damaged."""
     gradient: Tensor | None = None
     """(R, D): the gradient of the step's loss with respect to the vectors, if the step has several
     batches."""
@@ -155,10 +161,14 @@ class ExampleBatches:
 
     def rows_of(self, chosen: Numbers) -> Numbers:
         """Return the rows of a step, the shortest first."""
+        if self._loss_of(chosen) == TSDAE:
+            return self._by_length(self.texts.of(chosen, 0))[0]
         return self._compare(chosen)[0]
 
     def gather(self, chosen: Numbers, limits: Limits) -> list[EmbedBatch]:
         """Return the batches of a step, each as large as memory allows."""
+        if self._loss_of(chosen) == TSDAE:
+            return self._damaged(chosen, limits)
         rows, compared = self._compare(chosen)
         lengths = self.rows.lengths
         parts = micro_batches(rows, lengths, limits.max_padded_tokens, limits.max_rows)
@@ -171,6 +181,22 @@ class ExampleBatches:
             batches.append(batch)
             first += sum(map(len, group))
         batches[0] = replace(batches[0], predictions=len(chosen), compared=compared)
+        return batches
+
+    def _damaged(self, examples: Numbers, limits: Limits) -> list[EmbedBatch]:
+        """Return damaged texts with the whole ones."""
+        rows, _ = self._by_length(self.texts.of(examples, 0))
+        lengths = self.rows.lengths
+        # The examples of a step follow from the seed and the epoch, and so does what is deleted.
+        rng = np.random.default_rng(examples)
+        batches: list[EmbedBatch] = []
+        first = 0
+        for part in micro_batches(rows, lengths, limits.max_padded_tokens, limits.max_rows):
+            whole, _ = self.rows.pack(part)
+            pieces = whole.num_pieces - len(part)
+            packed = damaged(whole, rng)
+            batches.append(EmbedBatch(packed, None, pieces, first, loss=TSDAE, originals=whole))
+            first += len(part)
         return batches
 
     def _loss_of(self, examples: Numbers) -> str:
@@ -284,10 +310,10 @@ class EmbedLearner(Learner):
     ) -> tuple[list[EmbedExample], tuple[Group, ...]]:
         """Return the examples that can be learnt from, and their groups."""
         forms = {example.form for example in examples}
-        named = LOSSES.get(self.loss_name)
-        if named is not None and forms and not forms & {*named.forms}:
+        takes = self._forms()
+        if takes and forms and not forms & {*takes}:
             raise ZhbertError(
-                f"loss = {self.loss_name}: learns from {listed(named.forms)}, and the training "
+                f"loss = {self.loss_name}: learns from {listed(takes)}, and the training "
                 f"examples are {listed(sorted(forms))}"
             )
         by_loss: dict[tuple[str, str], list[EmbedExample]] = {}
@@ -303,8 +329,13 @@ class EmbedLearner(Learner):
 
     def loss_of(self, form: str) -> str:
         """Return the name of the loss for examples of a form."""
-        named = LOSSES.get(self.loss_name)
-        return self.loss_name if named is not None and form in named.forms else USUAL_LOSS[form]
+        return self.loss_name if form in self._forms() else USUAL_LOSS[form]
+
+    def _forms(self) -> tuple[str, ...]:
+        """Return the forms of examples that the loss takes; () for auto."""
+        if self.loss_name == TSDAE:
+            return FORMS
+        return LOSSES[self.loss_name].forms if self.loss_name in LOSSES else ()
 
     def batches(self, prepared: Prepared) -> Batches:
         """Return batches of examples."""
@@ -319,6 +350,9 @@ class EmbedLearner(Learner):
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Return the loss of a step times its examples, or this batch's share of it."""
         assert isinstance(batch, EmbedBatch)
+        if batch.originals is not None:
+            restore = cast(Any, model).restoring_loss
+            return restore(self.scores(model, batch.packed), batch.originals)  # type: ignore[no-any-return]
         vectors = self._vectors(model, batch)
         if batch.gradient is None:
             return batch.predictions * self._mean_loss(vectors, batch)
@@ -331,9 +365,9 @@ class EmbedLearner(Learner):
         self, model: nn.Module, batches: Sequence[LabelledBatch]
     ) -> Sequence[LabelledBatch]:
         """Return the batches with the gradient of the step's loss, if there are several."""
-        if len(batches) == 1:
-            return batches
         ours = cast(Sequence[EmbedBatch], batches)
+        if len(ours) == 1 or ours[0].compared is None:
+            return batches
         parts = [self._vectors(model, batch) for batch in ours]
         vectors = torch.cat(parts).requires_grad_()
         with torch.enable_grad():
@@ -439,6 +473,15 @@ class EmbedLearner(Learner):
                 f"matryoshka: {max(self.dimensions)} dimensions: the model's vectors have "
                 f"{ours.embedding_dimension}"
             )
+        if self.loss_name == TSDAE and ours.embedding_dimension != ours.config.hidden_size:
+            raise ZhbertError(
+                f"loss = {TSDAE}: a vector must have as many dimensions as a piece, "
+                f"{ours.config.hidden_size}; the model's have {ours.embedding_dimension}"
+            )
+
+    def training_class(self, usual: type) -> type:
+        """Return the class with a decoder for TSDAE."""
+        return DenoisingModel if self.loss_name == TSDAE else usual
 
     def finish(self, model: nn.Module) -> None:
         """Note the row length, to which every program then cuts the texts."""
@@ -490,6 +533,8 @@ def _usable(
     """
     where = f"{source}: " if source else ""
     form = examples[0].form
+    if loss == TSDAE:
+        return _texts_alone(examples)
     if LOSSES[loss].twice:
         texts = _texts_alone(examples)
         remarks.append(
