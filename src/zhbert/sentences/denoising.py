@@ -86,7 +86,8 @@ class DenoisingModel(SentenceModel):
         rows, _ = layout.places()
         ids = (inputs.input_ids, inputs.token_type_ids, inputs.position_ids)
         x: Tensor = self.encoder.embeddings(*ids)
-        for block, attention in zip(self.encoder.layers, self.decoder, strict=True):
+        blocks: Any = self.encoder.layers
+        for block, attention in zip(blocks, self.decoder, strict=True):
             context = _causal(block.attention.qkv(x), layout, block.attention.heads)
             x = block.attention_norm(x + block.attention.output(context))
             x = attention(x, vectors, rows)

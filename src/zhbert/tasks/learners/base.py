@@ -104,7 +104,7 @@ class Learner(ABC):
     def begin(self, model: nn.Module) -> None:  # noqa: B027 - most have nothing to undo
         """Undo ``finish`` before a fine-tuned model is trained further."""
 
-    def training_class(self, usual: type) -> type:
+    def training_class(self, usual: Any) -> Any:
         """Return the class of the model while it is trained; ``usual`` is the kind's."""
         return usual
 

@@ -479,7 +479,7 @@ class EmbedLearner(Learner):
                 f"{ours.config.hidden_size}; the model's have {ours.embedding_dimension}"
             )
 
-    def training_class(self, usual: type) -> type:
+    def training_class(self, usual: Any) -> Any:
         """Return the class with a decoder for TSDAE."""
         return DenoisingModel if self.loss_name == TSDAE else usual
 
