@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from zhbert.cli import main
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.sentences.model import SentenceModel
 
 PIECES = [*("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused1]"), *"使用语言模型来预测ab"]
 
@@ -92,6 +93,18 @@ def test_people_read_what_it_can_be_used_for(model: Path, capsys: Any) -> None:
     text = " ".join(printed(capsys, model).split())
     assert "masked words missing" in text
     assert "fills masks no no trained mask-filling head: train it first" in text
+
+
+def test_a_sentence_model_says_what_it_does(model: Path, capsys: Any) -> None:
+    SentenceModel.from_pretrained(model).save_pretrained(model)
+    main(["inspect", str(model)])
+    assert "mean pooling; 32 dimensions; texts are cut to 24 pieces" in capsys.readouterr().out
+    main(["inspect", str(model), "--json"])
+    assert json.loads(capsys.readouterr().out)["sentence_model"]["pooling"] == ["mean"]
+    (model / "1_Pooling" / "config.json").write_text("{")
+    main(["inspect", str(model), "--json"])
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert "1_Pooling/config.json:1: not JSON" in problem
 
 
 def test_a_random_pooler_is_explained(model: Path, capsys: Any) -> None:

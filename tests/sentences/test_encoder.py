@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_one_text_gives_one_vector(real):
         {"truncate_dim": 1000},
         {"prompt": "query: "},
         {"prompt_name": "query"},
-        {"batch_size": 1, "show_progress_bar": False},
+        {"batch_size": 1, "show_progress_bar": True},
     ],
 )
 def test_options_mean_what_they_mean_in_sentence_transformers(real, options):
@@ -160,6 +161,21 @@ def test_a_stream_reads_a_window_at_a_time(ours):
     stream = ours.encode_stream((read.append(n) or TEXTS[1] for n in range(9)), window=3)
     next(stream)
     assert len(read) == 3
+
+
+def test_settings_may_change(tmp_path):
+    encoder = SentenceEncoder.from_pretrained("mini", device="cpu", quiet=True)
+    encoder.prompts = {"query": "问：", "mine": "答："}
+    encoder.default_prompt_name = "mine"
+    encoder.truncate_dim = 3
+    assert_close(encoder.encode("今天"), encoder.encode("答：今天", prompt=""))
+    assert_close(encoder.encode_query("今天"), encoder.encode("问：今天", prompt=""))
+    encoder.save_pretrained(tmp_path)
+    again = SentenceEncoder.from_pretrained(tmp_path, device="cpu")
+    written = {"similarity_fn_name": "cosine", "max_seq_length": 512}
+    assert again.sentence == dataclasses.replace(encoder.sentence, **written)
+    with pytest.raises(TypeError):
+        encoder.prompts["lost"] = "x"
 
 
 def test_no_texts_give_no_vectors(ours):

@@ -15,11 +15,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from zhbert.wording import counted, without_secrets
+from zhbert.errors import ZhbertError
+from zhbert.wording import counted, listed, without_secrets
 
 if TYPE_CHECKING:
     from zhbert.model.head_states import HeadState
     from zhbert.model.inspection import Inspection, Vocabulary
+    from zhbert.sentences.modules import SentenceConfig
     from zhbert.zoo.layout import ModelFiles
 
 _WORDS = {
@@ -49,19 +51,28 @@ def run(args: argparse.Namespace) -> int:
     files = find_files(args.path, quiet=args.quiet)
     # Importing torch takes seconds, so a wrong path is reported first.
     from zhbert.model.inspection import inspect_checkpoint
+    from zhbert.sentences.modules import read_sentence_config
 
     found = inspect_checkpoint(files)
+    sentence = None
+    try:
+        sentence = read_sentence_config(files.folder, found.shape["hidden_size"] or 0)
+    except ZhbertError as error:
+        found = dataclasses.replace(found, problems=(*found.problems, str(error)))
     if args.json:
-        console.print_json(describe(path, files, found))
+        console.print_json(describe(path, files, found, sentence))
     else:
-        _print(path, found)
+        _print(path, found, sentence)
     return 0
 
 
-def describe(path: str, files: ModelFiles, found: Inspection) -> dict[str, Any]:
+def describe(
+    path: str, files: ModelFiles, found: Inspection, sentence: SentenceConfig | None
+) -> dict[str, Any]:
     """Return the whole inspection, for ``--json``."""
     result: dict[str, Any] = {"path": path, "folder": str(files.folder), "bytes": found.size}
     result |= dataclasses.asdict(found)
+    result["sentence_model"] = None if sentence is None else dataclasses.asdict(sentence)
     for name, head in found.heads.items():
         result["heads"][name]["state"] = head.word
     if found.vocabulary is not None:
@@ -69,7 +80,7 @@ def describe(path: str, files: ModelFiles, found: Inspection) -> dict[str, Any]:
     return result
 
 
-def _print(path: str, found: Inspection) -> None:
+def _print(path: str, found: Inspection, sentence: SentenceConfig | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -77,7 +88,10 @@ def _print(path: str, found: Inspection) -> None:
 
     out = console.out()
     out.print(path, style="bold")
-    out.print(console.facts(_facts(found), 13), soft_wrap=False)
+    facts = [*_facts(found)]
+    if sentence is not None:
+        facts.append(("sentences", _sentences(sentence, found.shape["hidden_size"] or 0)))
+    out.print(console.facts(facts, 13), soft_wrap=False)
     if found.problems:
         out.print("\ncontradictions", style="bold")
         _print_list(found.problems)
@@ -141,6 +155,16 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
         )
     if found.not_finite:
         yield "not finite", _names(found.not_finite)
+
+
+def _sentences(sentence: SentenceConfig, hidden_size: int) -> str:
+    steps = [f"{' and '.join(sentence.pooling)} pooling"]
+    steps += [type(one).__name__.removesuffix("Config") for one in sentence.projections]
+    length = sentence.max_seq_length
+    cut = f"; texts are cut to {length:,} pieces" if length else ""
+    prompts = f"; prompts {listed(sentence.prompts)}" if sentence.prompts else ""
+    dimensions = f"{sentence.embedding_dimension(hidden_size):,} dimensions"
+    return f"{', '.join(steps)}; {dimensions}{cut}{prompts}"
 
 
 def _shape(shape: dict[str, int | None]) -> str:

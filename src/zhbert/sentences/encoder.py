@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, cast
 
 import numpy as np
@@ -32,6 +34,7 @@ from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import SentenceConfig, check_prompt_name
 from zhbert.sentences.quantization import PRECISIONS, quantize_embeddings
 from zhbert.sentences.similarity import SIMILARITIES, Vectors, similarity, similarity_pairwise
+from zhbert.terminal import progress
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import shortly
 from zhbert.zoo import catalogue, locate
@@ -39,6 +42,8 @@ from zhbert.zoo.layout import is_model_alone, sentence_folder
 
 WINDOW = 16_384
 """The number of texts that `SentenceEncoder.encode_stream` keeps in memory at a time."""
+# The number of texts after which the progress that is shown moves on.
+_SHOWN = 1_024
 _PROMPTS = {"query": "", "document": ""}
 _OUTPUTS = ("sentence_embedding", "token_embeddings")
 
@@ -104,16 +109,15 @@ class SentenceEncoder:
                 ),
                 stacklevel=2,
             )
-        given = {
-            "prompts": None if prompts is None else {**model.sentence.prompts, **prompts},
-            "default_prompt_name": default_prompt_name,
-            "similarity_fn_name": similarity_fn_name,
-            "truncate_dim": truncate_dim,
-        }
-        changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        model.sentence = dataclasses.replace(model.sentence, **changes)
         encoder = cls(model.to(device or choose_device()), tokenizer)
-        check_prompt_name(default_prompt_name, encoder.prompts, f"{name}: default_prompt_name")
+        if prompts is not None:
+            encoder.prompts = {**model.sentence.prompts, **prompts}
+        if default_prompt_name is not None:
+            encoder.default_prompt_name = default_prompt_name
+        if similarity_fn_name is not None:
+            encoder.similarity_fn_name = similarity_fn_name
+        if truncate_dim is not None:
+            encoder.truncate_dim = truncate_dim
         return encoder
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -140,19 +144,34 @@ class SentenceEncoder:
         return self.model.sentence
 
     @property
-    def prompts(self) -> dict[str, str]:
+    def prompts(self) -> Mapping[str, str]:
         """The prompts by name; always with ``query`` and ``document``."""
-        return {**_PROMPTS, **self.sentence.prompts}
+        return MappingProxyType({**_PROMPTS, **self.sentence.prompts})
+
+    @prompts.setter
+    def prompts(self, value: Mapping[str, str]) -> None:
+        self._change(prompts=dict(value))
 
     @property
     def default_prompt_name(self) -> str | None:
         """The name of the prompt that ``encode`` uses if none is given."""
         return self.sentence.default_prompt_name
 
+    @default_prompt_name.setter
+    def default_prompt_name(self, value: str | None) -> None:
+        check_prompt_name(value, self.prompts, "default_prompt_name")
+        self._change(default_prompt_name=value)
+
     @property
     def truncate_dim(self) -> int | None:
         """The number of dimensions that are kept; None: all."""
         return self.sentence.truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        if value is not None and value < 1:
+            raise ZhbertError(f"truncate_dim = {value}: must be 1 or more")
+        self._change(truncate_dim=value)
 
     @property
     def max_seq_length(self) -> int:
@@ -223,7 +242,7 @@ class SentenceEncoder:
             prompt: the prompt itself.
             batch_size: accepted, but without effect: the rows of a batch are chosen by their
                 lengths, and are not padded.
-            show_progress_bar: accepted, but without effect.
+            show_progress_bar: show the progress on stderr; None: do not.
             output_value: ``sentence_embedding``; ``token_embeddings``, a list of (pieces, H)
                 tensors; or None, a list of dicts with both, and the pieces' ids.
             precision: ``float32``, ``int8``, ``uint8``, ``binary`` or ``ubinary``: see
@@ -251,7 +270,9 @@ class SentenceEncoder:
             if output_value is not None:
                 features = [one[output_value] for one in features]
             return features[0] if isinstance(sentences, str) else features
-        vectors = self._vectors(texts, prompt, normalize_embeddings, truncate_dim)
+        vectors = self._vectors(
+            texts, prompt, normalize_embeddings, truncate_dim, bool(show_progress_bar)
+        )
         if precision != "float32":
             vectors = quantize_embeddings(vectors, precision)
         found: Any = vectors
@@ -323,8 +344,23 @@ class SentenceEncoder:
         return options
 
     def _vectors(
-        self, texts: Sequence[str], prompt: str, normalize: bool, truncate_dim: int | None
+        self,
+        texts: Sequence[str],
+        prompt: str,
+        normalize: bool,
+        truncate_dim: int | None,
+        show: bool = False,
     ) -> NDArray[np.float32]:
+        if show and texts:
+            options = (prompt, normalize, truncate_dim)
+            parts = (texts[n : n + _SHOWN] for n in range(0, len(texts), _SHOWN))
+            with progress(sys.stderr, quiet=False) as bar:
+                task = bar.add_task("encoding", total=len(texts))
+                found = []
+                for part in parts:
+                    found.append(self._vectors(part, *options))
+                    bar.update(task, advance=len(part))
+            return np.concatenate(found)
         width = truncate_dim if truncate_dim is not None else self.truncate_dim
         if width is not None and width < 1:
             raise ZhbertError(f"truncate_dim = {width}: must be 1 or more")
