@@ -47,6 +47,10 @@ VERBS = {
     "predict": ("zhbert.jobs.predict", "predict with a fine-tuned model for any file or stdin"),
     "score": ("zhbert.jobs.score", "score predictions as the benchmark does"),
     "embed": ("zhbert.jobs.embed", "compute the vectors of a file's texts by a sentence model"),
+    "embed-static": (
+        "zhbert.jobs.embed_static",
+        "make vectors of pieces from a sentence model: faster, less exact",
+    ),
     "similarity": ("zhbert.jobs.similarity", "say how similar two texts are, or pairs in files"),
     "search": ("zhbert.jobs.search", "find the texts of a corpus that are most similar to queries"),
     "report": ("zhbert.jobs.report", "make one page of tables and figures from runs"),

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from zhbert.sentences.model import SentenceModel
+
 if TYPE_CHECKING:
     from zhbert.sentences.encoder import SentenceEncoder
 
@@ -21,8 +23,10 @@ def identity_of(encoder: SentenceEncoder) -> dict[str, Any]:
             continue
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    configuration = dataclasses.asdict(encoder.model.config)
-    del configuration["other"]
+    configuration: dict[str, Any] = {}
+    if isinstance(encoder.model, SentenceModel):  # static vectors have no settings
+        configuration = dataclasses.asdict(encoder.model.config)
+        del configuration["other"]
     return {
         "model": digest.hexdigest(),
         "configuration": configuration,

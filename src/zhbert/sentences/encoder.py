@@ -31,9 +31,10 @@ from zhbert.packing import PackedBatch
 from zhbert.runtime import choose_device
 from zhbert.schema import check_choice
 from zhbert.sentences.model import SentenceModel
-from zhbert.sentences.modules import SentenceConfig, check_prompt_name
+from zhbert.sentences.modules import SentenceConfig, check_prompt_name, is_static
 from zhbert.sentences.quantization import PRECISIONS, quantize_embeddings
 from zhbert.sentences.similarity import SIMILARITIES, Vectors, similarity, similarity_pairwise
+from zhbert.sentences.static import StaticModel
 from zhbert.terminal import progress
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import shortly
@@ -60,7 +61,7 @@ class SentenceEncoder:
     True
     """
 
-    def __init__(self, model: SentenceModel, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: SentenceModel | StaticModel, tokenizer: Tokenizer) -> None:
         self.model = model
         self.tokenizer = _lower_case(tokenizer) if model.sentence.do_lower_case else tokenizer
         self.dtype = torch.float32
@@ -98,9 +99,15 @@ class SentenceEncoder:
         """
         _check_opens_here(name)
         folder = locate(name, quiet=quiet)
-        model = SentenceModel.from_pretrained(folder, quiet=quiet)
+        model: SentenceModel | StaticModel
+        if is_static(folder):
+            model = StaticModel.from_pretrained(folder)
+            size = model.vocab_size
+        else:
+            model = SentenceModel.from_pretrained(folder, quiet=quiet)
+            size = model.config.vocab_size
         tokenizer = Tokenizer.from_pretrained(folder)
-        check_vocabulary(folder, tokenizer, model.config.vocab_size)
+        check_vocabulary(folder, tokenizer, size)
         if sentence_folder(folder) is None and not quiet:
             warnings.warn(
                 UntrainedWeightsWarning(
@@ -134,7 +141,9 @@ class SentenceEncoder:
         ).check()
         with atomic_folder(folder) as temporary:
             self.model.save_pretrained(temporary)
-            self.tokenizer.save_pretrained(temporary, model_max_length=self.max_seq_length)
+            static = isinstance(self.model, StaticModel)
+            length = None if static else self.max_seq_length
+            self.tokenizer.save_pretrained(temporary, model_max_length=length)
 
     # -- what it is --------------------------------------------------------------------------
 
@@ -180,6 +189,8 @@ class SentenceEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
+        if isinstance(self.model, StaticModel):
+            raise ZhbertError("max_seq_length: static vectors have none: texts are read whole")
         most = self.model.config.max_position_embeddings
         if not 2 <= value <= most:
             raise ZhbertError(f"max_seq_length = {value}: must be from 2 to {most}")
@@ -367,6 +378,11 @@ class SentenceEncoder:
         if not texts:
             kept = min(width or self.model.embedding_dimension, self.model.embedding_dimension)
             return np.empty((0, kept), np.float32)
+        if isinstance(self.model, StaticModel):
+            pieces = self.tokenizer.encode_batch([prompt + text for text in texts])
+            means = self.model.mean_of(pieces)[:, :width]
+            means = functional.normalize(means, dim=-1) if normalize else means
+            return np.asarray(means.cpu().numpy())
         length = self.prompt_length(prompt)
 
         def embed(model: nn.Module, batch: PackedBatch) -> Tensor:
@@ -377,6 +393,8 @@ class SentenceEncoder:
 
     def _features(self, texts: Sequence[str], prompt: str) -> list[dict[str, Any]]:
         """Return the pieces' ids and vectors, and the sentence vector, of each text."""
+        if isinstance(self.model, StaticModel):
+            raise ZhbertError('output_value: static vectors have "sentence_embedding" alone')
         if not texts:
             return []
         rows = self.rows(texts, prompt)

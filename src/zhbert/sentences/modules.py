@@ -17,7 +17,7 @@ from zhbert.model.sentence_files import CONFIG, TRANSFORMER_CONFIG, read_transfo
 from zhbert.sentences.pooling import POOLING_MODES, check_modes
 from zhbert.sentences.similarity import SIMILARITIES
 from zhbert.wording import listed, shortly
-from zhbert.zoo.layout import MODULES, sentence_folder
+from zhbert.zoo.layout import MODULES, read_module_entries, sentence_folder
 
 _WRITTEN_BY = "5.0.0"
 # The names of the modes in older files, in the order in which such files concatenate them.
@@ -29,7 +29,7 @@ _POOLING_FLAGS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "StaticEmbedding")
 _OF_SENTENCES = (None, "sentence_embedding")
 
 
@@ -95,7 +95,7 @@ class Module:
     """One entry of modules.json."""
 
     kind: str
-    """``Transformer``, ``Pooling``, ``Dense`` or ``Normalize``"""
+    """``Transformer``, ``Pooling``, ``Dense``, ``Normalize`` or ``StaticEmbedding``"""
     folder: Path
     """Its folder, which may be missing if the module has no settings."""
 
@@ -106,6 +106,45 @@ def read_modules(folder: Path) -> list[Module]:
     Raises:
         ZhbertError: other modules, or a damaged file.
     """
+    path = folder / MODULES
+    modules = _known_modules(folder)
+    kinds = [module.kind for module in modules]
+    first, others = kinds[:2], {"Transformer", "Pooling", "StaticEmbedding"} & set(kinds[2:])
+    if first != ["Transformer", "Pooling"] or others:
+        raise ZhbertError(
+            f"{path}: the modules are {listed(kinds) or 'missing'}; known are folders with a "
+            "Transformer, a Pooling, and then Dense and Normalize"
+        )
+    return modules
+
+
+def is_static(folder: Path) -> bool:
+    """Return whether a folder has static vectors of pieces instead of a BERT."""
+    return [kind for kind, _ in read_module_entries(folder)][:1] == ["StaticEmbedding"]
+
+
+def read_static_config(folder: Path) -> SentenceConfig:
+    """Read the prompts and the like of a folder of static vectors.
+
+    Raises:
+        ZhbertError: further modules, or a damaged file.
+    """
+    modules = _known_modules(folder)
+    if len(modules) != 1 or modules[0].folder != folder:
+        raise ZhbertError(
+            f"{folder / MODULES}: a StaticEmbedding is known here alone, and in the folder itself"
+        )
+    return SentenceConfig(**_read_model_config(folder / CONFIG))
+
+
+def write_static_config(folder: Path, config: SentenceConfig) -> None:
+    """Write the settings and modules.json of a folder of static vectors."""
+    write_json(folder / CONFIG, _model_values(config))
+    kind = "sentence_transformers.models.StaticEmbedding"
+    write_json(folder / MODULES, [{"idx": 0, "name": "0", "path": "", "type": kind}])
+
+
+def _known_modules(folder: Path) -> list[Module]:
     path = folder / MODULES
     modules = []
     for number, entry in enumerate(read_json(path, list, "a list of modules")):
@@ -122,12 +161,6 @@ def read_modules(folder: Path) -> list[Module]:
         if not inside.resolve().is_relative_to(folder.resolve()):
             raise ZhbertError(f"{path}: module {number}: {shortly(place)} leads out of the folder")
         modules.append(Module(known, inside))
-    kinds = [module.kind for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
-        raise ZhbertError(
-            f"{path}: the modules are {listed(kinds) or 'missing'}; known are folders with a "
-            "Transformer, a Pooling, and then Dense and Normalize"
-        )
     return modules
 
 

@@ -1,0 +1,70 @@
+"""Make static vectors, one a piece, from a sentence model.
+
+  zhbert embed-static MODEL --corpus sentences.txt --out static
+  zhbert embed static corpus.jsonl --out vectors.npy
+  zhbert search static --corpus law.txt "离婚后孩子由谁抚养"
+
+A text's vector is the mean of its pieces' vectors, so it costs a look-up for each
+piece instead of a BERT, and is less exact: measure it (zhbert evaluate), and use
+it where the model is too slow. A piece's vector is the mean of what the model
+gives for it in the corpus, less what all have in common; frequent pieces weigh
+less. Some ten thousand sentences like those to be encoded are enough.
+
+OUT is a folder of sentence-transformers (StaticEmbedding), which 'embed',
+'similarity' and 'search' take as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+
+from zhbert import console, options, terminal
+from zhbert.wording import counted
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("model", metavar="MODEL", help="a sentence model: folder, name or hub id")
+    parser.add_argument(
+        "--corpus", required=True, metavar="FILE", help="texts, one a line or a table; - for stdin"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--dimensions", type=int, metavar="N", help="keep N principal components (default: all)"
+    )
+    options.add_precision(parser)
+    options.add_field(parser)
+    options.add_encoding(parser, "--corpus")
+    parser.add_argument("--overwrite", action="store_true", help="replace a model in OUT")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the static vectors and print their number."""
+    # Imported late, so that --help and refused arguments stay fast.
+    from zhbert.retrieval.static import make_static
+
+    quiet = args.quiet or args.json
+    with options.text_progress(quiet) as progress:
+        made = make_static(
+            args.model,
+            args.corpus,
+            args.out,
+            dimensions=args.dimensions,
+            field=args.field,
+            encoding=args.encoding,
+            precision=args.precision,
+            overwrite=args.overwrite,
+            quiet=quiet,
+            remark=terminal.say_nothing if quiet else terminal.say,
+            progress=progress,
+        )
+    if args.json:
+        console.print_json({**dataclasses.asdict(made), "out": str(made.out)})
+    elif not quiet:
+        sys.stderr.write(
+            f"{counted(made.pieces, 'vector')} of {made.dimensions:,} dimensions, from "
+            f"{counted(made.texts, 'text')}, in {made.out}\n"
+        )
+    return 0
