@@ -319,7 +319,10 @@ def test_multiple_negatives_leave_out_pairs_that_mean_no():
     ours = learner(loss_name="multiple_negatives")
     prepared = ours.prepare(examples(6, "judged"), training=True)
     assert [one.value for one in prepared.examples] == [1.0] * 3
-    assert prepared.remarks == ("card: 3 of 6 pairs mean no: multiple_negatives leaves them out",)
+    assert prepared.remarks == (
+        "card: 3 of 6 pairs mean no: multiple_negatives leaves them out",
+        "card: 3 examples, learnt by multiple_negatives",
+    )
     no = [one for one in examples(6, "judged") if not one.value]
     with pytest.raises(ZhbertError, match="card: no pair to train on means yes"):
         ours.prepare(no, training=True)

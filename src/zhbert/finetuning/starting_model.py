@@ -19,6 +19,7 @@ from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
 from zhbert.model.names import FINE_TUNED
+from zhbert.sentences.model import SentenceModel
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.kinds import Kind
 from zhbert.tasks.learners.base import Learner
@@ -76,7 +77,8 @@ class StartingModel:
 
     def check(self, kind: Kind, learner: Learner, say: Callable[[str], None]) -> None:
         """Raise ZhbertError if the model cannot be opened, and warn if it was never trained."""
-        states = cast(Any, open_with_head(self.folder, kind, learner, 0)).loading.heads
+        model = cast(Any, open_with_head(self.folder, kind, learner, 0))
+        states = model.loading.heads
         words = states["masked_words"]
         if words.word == "random":
             say(
@@ -85,6 +87,10 @@ class StartingModel:
             )
         if kind.problem_type is not None and states["pooler"].word == "missing":
             say(f"note: {self.name}: no pooler in it; a random one is trained")
+        if isinstance(model, SentenceModel) and (prompts := model.sentence.prompts):
+            names = ", ".join(name for name, text in prompts.items() if text)
+            if names:
+                say(f"note: {self.name}: its prompts ({names}) are not put before the texts")
         check_vocabulary(self.folder, self.tokenizer, self.config.vocab_size)
 
     def identity(self) -> dict[str, Any]:

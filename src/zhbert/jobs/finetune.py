@@ -17,8 +17,9 @@ finished seeds are kept.
 Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3
 stops after three evaluations without a better score; evaluate_every and
 checkpoint_every, in steps; doc_stride and max_answer_length, for questions;
-precision, compile, threads, micro_batch_size; and optimizer.warmup_share,
-.weight_decay, .epsilon and .clip_norm.
+loss, pooling, scale, margin, hard_negatives and matryoshka=256+128, for
+vectors; precision, compile, threads, micro_batch_size; and
+optimizer.warmup_share, .weight_decay, .epsilon and .clip_norm.
 """
 
 from __future__ import annotations

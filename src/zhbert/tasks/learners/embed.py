@@ -323,6 +323,8 @@ class EmbedLearner(Learner):
         groups: list[Group] = []
         for (source, loss), some in by_loss.items():
             usable = _usable(some, loss, source, remarks)
+            where = f"{source}: " if source else ""
+            remarks.append(f"{where}{counted(len(usable), 'example')}, learnt by {loss}")
             groups.append(Group(loss, len(kept), len(kept) + len(usable)))
             kept += usable
         return kept, tuple(groups)
