@@ -135,6 +135,14 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(tmp_path, model, cards,
         assert one == two
 
 
+def test_the_logged_loss_is_that_of_the_whole_batch(tmp_path, model, cards):
+    for name, rows in (("whole", 0), ("cached", 3)):
+        overrides = [*QUICK, "epochs=1", f"micro_batch_size={rows}"]
+        finetune(cards["triples"], model, None, tmp_path / name, overrides)
+    whole, cached = losses(tmp_path / "whole"), losses(tmp_path / "cached")
+    assert cached == pytest.approx(whole, rel=1e-4)
+
+
 def test_a_grid_and_bfloat16(tmp_path, model, cards):
     overrides = [*QUICK, "precision=bf16", "scale=10,20", "epochs=1"]
     summary = finetune(cards["scored"], model, None, tmp_path / "run", overrides).summary

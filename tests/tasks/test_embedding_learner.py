@@ -22,7 +22,8 @@ from zhbert.tasks.examples import EmbedExample
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.embed import METRICS_OF
 from zhbert.tasks.learners.base import FineTuning
-from zhbert.tasks.learners.embed import TSDAE, USUAL_LOSS, EmbedLearner
+from zhbert.tasks.learners.embed import USUAL_LOSS, EmbedLearner
+from zhbert.tasks.learners.embed_batches import TSDAE
 from zhbert.tasks.passages import with_passages
 from zhbert.tasks.settings import CHOICES, FineTuningSettings, with_overrides
 from zhbert.text.tokenizer import Tokenizer
@@ -184,6 +185,16 @@ def test_tsdae_restores_each_text_from_a_part_of_it():
     again = ours.batches(prepared).gather(np.arange(len(prepared.examples)), Limits(40))
     for one, two in zip(batches, again, strict=True):
         assert torch.equal(one.packed.input_ids, two.packed.input_ids)
+
+
+@pytest.mark.parametrize("loss", ["auto", "simcse", TSDAE])
+def test_the_rows_of_a_step_are_those_that_it_gathers(loss):
+    ours = learner(loss_name=loss)
+    prepared, batches = batch_of(ours, examples(9, "triples"))
+    numbers = np.arange(len(prepared.examples))
+    rows = ours.batches(prepared).rows_of(numbers)
+    assert sum(part.num_rows for batch in batches for part in batch.parts) == len(rows)
+    assert (np.diff(prepared.rows.lengths[rows]) >= 0).all()
 
 
 # -- epochs ----------------------------------------------------------------------------------------
