@@ -205,9 +205,11 @@ def text_progress(quiet: bool) -> Iterator[Callable[[str, int, int | None], None
             of = "" if total is None else f" of {total:,}"
             bar.update(task, completed=done, description=f"{doing} {done:,}{of} texts{rate}")
 
-        yield update
-        if not now:
-            bar.remove_task(task)
+        try:
+            yield update
+        finally:
+            if not now:
+                bar.remove_task(task)
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,19 +89,18 @@ def embed(
     Raises:
         ZhbertError: the model, the file or an option is unusable, or the disk is full.
     """
-    source = named_source(file)
+    source, ids = named_source(file), companion(out)
     suffix_of(out)
-    made = [Path(out), *filter(None, [companion(out)])]
-    for path in made:
+    for path in filter(None, (Path(out), ids)):
         check_file(path, overwrite=overwrite, needed={"file of texts": Path(file)})
     locate(os.fspath(model), quiet=quiet)
+    read = partial(read_texts, source, field=field, encoding=encoding)
     total = None
     if not isinstance(source, StandardInput):
         # A broken row is reported now, and not after hours.
-        total = sum(1 for _ in read_texts(source, field=field, encoding=encoding, remark=remark))
+        total = sum(1 for _ in read(remark=remark))
         _check_count(total, source, vectors)
         remark = _say_nothing
-
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.retrieval.identity import identity_of
 
@@ -110,34 +111,27 @@ def embed(
         "normalize_embeddings": normalize,
         "truncate_dim": truncate_dim,
     }
-    dimensions = encoder.encode([], **options).shape[1]
-    folder = Path(f"{os.fspath(out)}.unfinished")
-    with locked(folder):
-        store = VectorStore(
-            folder,
-            dimensions,
-            what="unfinished vectors",
-            option="--out",
-            anew="remove this folder to begin anew",
-        )
-        identity = {**identity_of(encoder), **options}
+    identity = {**identity_of(encoder), **options}
+    store = VectorStore(
+        Path(f"{os.fspath(out)}.unfinished"),
+        encoder.encode([], **options).shape[1],
+        what="unfinished vectors",
+        option="--out",
+        anew="remove this folder to begin anew",
+    )
+    with locked(store.folder):
         store.begin(identity)
         resumed = store.count
         store.fill(
-            read_texts(source, field=field, encoding=encoding, remark=remark),
+            read(remark=remark),
             lambda texts: np.asarray(encoder.encode(texts, **options)),
             lambda count: progress("encoding", count, total),
         )
         _check_count(store.count, source, vectors)
-        described = {
-            "model": without_secrets(os.fspath(model)),
-            "sha256": identity["model"],
-            "precision": precision,
-            **options,
-        }
-        _write(out, store, vectors, described)
-        remove(folder)
-    return Embedded(Path(out), store.count, dimensions, made[-1], resumed)
+        made = {"model": without_secrets(os.fspath(model)), "sha256": identity["model"]}
+        _write(out, store, vectors, {**made, "precision": precision, **options})
+        remove(store.folder)
+    return Embedded(Path(out), store.count, store.dimensions, ids or Path(out), resumed)
 
 
 def open_encoder(
@@ -181,9 +175,8 @@ def _write(
         texts = store.texts()
         for first in range(0, len(found), step):
             rows = quantize_embeddings(np.asarray(found[first : first + step]), stored, ranges)
-            yield [text for _, text in zip(rows, texts, strict=False)], rows
+            yield list(islice(texts, len(rows))), rows
 
-    width = quantize_embeddings(np.zeros((1, store.dimensions), np.float32), "binary").shape[1]
-    shape = store.count, width if stored.endswith("binary") else store.dimensions
+    width = -(-store.dimensions // 8) if stored.endswith("binary") else store.dimensions
     dtype = {"binary": "int8", "ubinary": "uint8"}.get(stored, stored)
-    write_vectors(out, blocks, shape, dtype, made)
+    write_vectors(out, blocks, (store.count, width), dtype, made)
