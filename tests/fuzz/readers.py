@@ -119,6 +119,38 @@ def _read_hub_cache(folder: Path) -> None:
 READERS["hub-cache"] = Reader(_make_hub_cache, _read_hub_cache, ("*/*/main", "*/*/*/*.json"))
 
 
+def _make_sentence_model(folder: Path) -> None:
+    from zhbert.model.config import BertConfig
+    from zhbert.sentences.encoder import SentenceEncoder
+    from zhbert.sentences.model import SentenceModel
+    from zhbert.sentences.modules import DenseConfig, NormalizeConfig, SentenceConfig
+
+    config = BertConfig(
+        vocab_size=len(small_tasks.PIECES),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+    )
+    dense = DenseConfig(in_features=8, out_features=4)
+    sentence = SentenceConfig(projections=(dense, NormalizeConfig()), prompts={"query": "问"})
+    model = SentenceModel(config, sentence=sentence)
+    SentenceEncoder(model, Tokenizer(small_tasks.PIECES)).save_pretrained(folder)
+
+
+def _read_sentence_model(folder: Path) -> None:
+    from zhbert.sentences.encoder import SentenceEncoder
+
+    SentenceEncoder.from_pretrained(folder, device="cpu", quiet=True).encode(["今天", ""])
+
+
+READERS["sentence-model"] = Reader(
+    _make_sentence_model,
+    _read_sentence_model,
+    ("modules.json", "*sentence*.json", "*/config.json", "*/model.safetensors"),
+)
+
+
 def _make_state(folder: Path) -> None:
     (folder / "m.zip.part").write_bytes(b"PK")
     (folder / "m.zip.part.json").write_text('{"validator": "\\"a\\"", "total": 10}')

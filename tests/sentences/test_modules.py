@@ -280,9 +280,10 @@ BROKEN = {
     "holds linear.bias, linear.weight; its config.json describes": put(
         "2_Dense/config.json", bias=False
     ),
-    "activation_function = 'os.system' is not known": put(
+    "config.json: activation_function = \"os.system\" is not known": put(
         "2_Dense/config.json", activation_function="os.system"
     ),
+    "out_features = 0: no width": put("2_Dense/config.json", out_features=0),
     "only vectors of sentences are known": put(
         "2_Dense/config.json", module_input_name="token_embeddings"
     ),

@@ -27,6 +27,7 @@ from zhbert.packing import PackedBatch
 from zhbert.sentences.modules import (
     DenseConfig,
     SentenceConfig,
+    activation_named,
     dense_folders,
     read_sentence_config,
     write_sentence_config,
@@ -39,11 +40,11 @@ from zhbert.zoo.layout import PYTORCH, SAFETENSORS, weights_format
 class Dense(nn.Module):
     """A linear map of sentence vectors, with an activation."""
 
-    def __init__(self, config: DenseConfig, where: str = "Dense") -> None:
+    def __init__(self, config: DenseConfig) -> None:
         super().__init__()
         wide = config.in_features, config.out_features
         self.linear = nn.Linear(*wide, bias=config.bias)
-        self.activation = _activation(config.activation_function, where)
+        self.activation = activation_named(config.activation_function, "Dense")
         self.use_residual = config.use_residual
         if config.use_residual and wide[0] != wide[1]:
             self.residual = nn.Linear(*wide, bias=False)
@@ -62,20 +63,6 @@ class Normalize(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Scale sentence vectors: (R, D) -> (R, D)."""
         return functional.normalize(vectors, p=2, dim=-1)
-
-
-def _activation(name: str, where: str) -> nn.Module:
-    """Return an activation of torch.nn by its dotted name."""
-    kind = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise ZhbertError(
-            f"{where}: activation_function = {name!r} is not known; known are classes of torch.nn, "
-            "such as torch.nn.modules.activation.Tanh"
-        )
-    try:
-        return kind()
-    except TypeError:
-        raise ZhbertError(f"{where}: activation_function = {name!r} needs arguments") from None
 
 
 class SentenceModel(BertModel):
@@ -206,7 +193,8 @@ class SentenceModel(BertModel):
             folder, num_hidden_layers=num_hidden_layers, seed=seed, quiet=quiet
         )
         if sentence is not None:
-            model.set_sentence_config(sentence, seed)
+            with torch.device("meta"):
+                model.set_sentence_config(sentence, seed)
             for dense, place in zip(model._dense(), dense_folders(folder), strict=True):
                 _read_dense(dense, place)
         return model
@@ -257,5 +245,5 @@ def _read_dense(dense: Dense, folder: Path) -> None:
         tensor = entries[name].read()
         if not is_finite(tensor):
             raise ZhbertError(f"{file}: {name} holds NaN or infinite numbers; fetch it again")
-        with torch.no_grad():
-            parameter.copy_(tensor)
+        layer, leaf = name.split(".")
+        setattr(dense.get_submodule(layer), leaf, nn.Parameter(tensor.float()))

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from torch.nn.modules import activation
+
 from zhbert.errors import ZhbertError
 from zhbert.files import make_folder, read_json, write_json
 from zhbert.model.sentence_files import CONFIG, TRANSFORMER_CONFIG, read_transformer_config
@@ -30,6 +33,8 @@ _POOLING_FLAGS = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 _KINDS = ("Transformer", "Pooling", "Dense", "Normalize", "StaticEmbedding")
+# Far beyond any width of vectors; a greater number would only exhaust the memory.
+_WIDEST = 1_000_000
 _OF_SENTENCES = (None, "sentence_embedding")
 
 
@@ -226,7 +231,7 @@ def _read_projection(module: Module) -> DenseConfig | NormalizeConfig:
             )
     if not needed:
         return NormalizeConfig()
-    return DenseConfig(
+    config = DenseConfig(
         in_features=_typed(values, "in_features", int, path),
         out_features=_typed(values, "out_features", int, path),
         bias=_typed(values, "bias", bool, path, True),
@@ -235,6 +240,32 @@ def _read_projection(module: Module) -> DenseConfig | NormalizeConfig:
         ),
         use_residual=_typed(values, "use_residual", bool, path, False),
     )
+    if not 1 <= config.out_features <= _WIDEST:
+        raise ZhbertError(f"{path}: out_features = {config.out_features}: no width of vectors")
+    activation_named(config.activation_function, str(path))
+    return config
+
+
+def activation_named(name: str, where: str) -> nn.Module:
+    """Return a new activation of torch.nn by its dotted name, or nn.Identity.
+
+    Raises:
+        ZhbertError: there is no such activation, or it needs arguments.
+    """
+    kind = getattr(nn, name.rpartition(".")[2], None) if name.startswith("torch.nn.") else None
+    module = getattr(kind, "__module__", None)
+    if not isinstance(kind, type) or (module != activation.__name__ and kind is not nn.Identity):
+        raise ZhbertError(
+            f"{where}: activation_function = {shortly(name)} is not known; known are the "
+            "activations of torch.nn, such as torch.nn.modules.activation.Tanh"
+        )
+    try:
+        made: nn.Module = kind()
+    except TypeError:
+        raise ZhbertError(
+            f"{where}: activation_function = {shortly(name)} needs arguments"
+        ) from None
+    return made
 
 
 def _read_model_config(path: Path) -> dict[str, Any]:
