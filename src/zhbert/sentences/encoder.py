@@ -281,9 +281,8 @@ class SentenceEncoder:
             if output_value is not None:
                 features = [one[output_value] for one in features]
             return features[0] if isinstance(sentences, str) else features
-        vectors = self._vectors(
-            texts, prompt, normalize_embeddings, truncate_dim, bool(show_progress_bar)
-        )
+        compute = self._vectors_in_sight if show_progress_bar and texts else self._vectors
+        vectors = compute(texts, prompt, normalize_embeddings, truncate_dim)
         if precision != "float32":
             vectors = quantize_embeddings(vectors, precision)
         found: Any = vectors
@@ -295,11 +294,11 @@ class SentenceEncoder:
 
     def encode_query(self, sentences: str | Sequence[str], **options: Any) -> Any:
         """Do the same as `encode`, with the prompt ``query`` if none is given."""
-        return self.encode(sentences, **self._with_prompt(options, ("query",)))
+        return self.encode(sentences, **self._with_prompt(options, "query"))
 
     def encode_document(self, sentences: str | Sequence[str], **options: Any) -> Any:
         """Do the same as `encode`, with the prompt ``document`` if none is given."""
-        return self.encode(sentences, **self._with_prompt(options, ("document",)))
+        return self.encode(sentences, **self._with_prompt(options, "document"))
 
     def encode_stream(
         self,
@@ -349,29 +348,23 @@ class SentenceEncoder:
         check_prompt_name(name, self.prompts, "prompt_name")
         return "" if name is None else self.prompts[name]
 
-    def _with_prompt(self, options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        if options.get("prompt_name") is None and options.get("prompt") is None:
-            options["prompt_name"] = next((n for n in names if n in self.prompts), None)
-        return options
+    def _with_prompt(self, options: dict[str, Any], name: str) -> dict[str, Any]:
+        given = options.get("prompt") is not None or options.get("prompt_name") is not None
+        return options if given else options | {"prompt_name": name}
+
+    def _vectors_in_sight(self, texts: Sequence[str], *options: Any) -> NDArray[np.float32]:
+        """Do the same as `_vectors`, and show the progress on stderr."""
+        found = []
+        with progress(sys.stderr, quiet=False) as bar:
+            task = bar.add_task("encoding", total=len(texts))
+            for first in range(0, len(texts), _SHOWN):
+                found.append(self._vectors(texts[first : first + _SHOWN], *options))
+                bar.update(task, advance=len(found[-1]))
+        return np.concatenate(found)
 
     def _vectors(
-        self,
-        texts: Sequence[str],
-        prompt: str,
-        normalize: bool,
-        truncate_dim: int | None,
-        show: bool = False,
+        self, texts: Sequence[str], prompt: str, normalize: bool, truncate_dim: int | None
     ) -> NDArray[np.float32]:
-        if show and texts:
-            options = (prompt, normalize, truncate_dim)
-            parts = (texts[n : n + _SHOWN] for n in range(0, len(texts), _SHOWN))
-            with progress(sys.stderr, quiet=False) as bar:
-                task = bar.add_task("encoding", total=len(texts))
-                found = []
-                for part in parts:
-                    found.append(self._vectors(part, *options))
-                    bar.update(task, advance=len(part))
-            return np.concatenate(found)
         width = truncate_dim if truncate_dim is not None else self.truncate_dim
         if width is not None and width < 1:
             raise ZhbertError(f"truncate_dim = {width}: must be 1 or more")
