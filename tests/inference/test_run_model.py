@@ -17,6 +17,7 @@ from zhbert.inference.run_model import run_model
 from zhbert.model import layers, native
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForSequenceClassification
+from zhbert.packing import PackedBatch
 from zhbert.tasks.examples import TextExample
 from zhbert.tasks.learners.texts import ClassifyLearner
 from zhbert.text.tokenizer import Tokenizer
@@ -168,3 +169,23 @@ def test_damaged_weights_are_noticed_in_8_bits() -> None:
         model.encoder.layers[0].feed_forward.inner.weight[3, 4] = torch.nan
     with pytest.raises(ZhbertError, match="not finite numbers"):
         run_model(model, ROWS, KIND.scores, dtype=torch.int8)
+
+
+@pytest.mark.parametrize("per_piece", [False, True])
+def test_filling_a_batch_up_changes_no_score(
+    per_piece: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = classifier().eval()
+    sizes: list[int] = []
+
+    def forward(model: Any, batch: PackedBatch) -> Tensor:
+        sizes.append(batch.num_pieces)
+        states = model.encoder(batch)
+        return states[:, :3] if per_piece else states[batch.cu_seqlens[:-1].long(), :3]
+
+    rows = KIND.prepare([TextExample(str(n), "很好的一本书", None) for n in range(8)]).rows
+    exact = run_model(model, rows, forward)
+    monkeypatch.setattr(running, "MAX_TOKENS_ON_CPU", 66)
+    filled = run_model(model, rows, forward)
+    assert sizes == [64, 66]
+    np.testing.assert_allclose(filled, exact, atol=1e-5)

@@ -105,11 +105,7 @@ def by_length(
     [array([1, 3]), array([0]), array([2])]
     """
     order = np.argsort(lengths, kind="stable")
-    return [
-        part
-        for begin in range(0, len(order), max_rows)
-        for part in micro_batches(order[begin : begin + max_rows], lengths, max_padded_tokens)
-    ]
+    return micro_batches(order, lengths, max_padded_tokens, max_rows)
 
 
 def padding_share(lengths: NDArray[np.int64], parts: Sequence[NDArray[np.int64]]) -> float:

@@ -26,8 +26,9 @@ Array = NDArray[Any]
 Forward = Callable[[nn.Module, PackedBatch], Tensor]
 """A function of a model and a batch that returns scores of rows, (R, n), or of pieces, (T, n)."""
 
-# The maximum number of rows in a batch; larger batches are no faster.
-MAX_ROWS = 128
+# The maximum number of rows in a batch, and of pieces on a CPU; larger batches are no faster.
+MAX_ROWS = 512
+MAX_TOKENS_ON_CPU = 2048
 # The maximum number of batches computed in parallel on a CPU; bounds the memory for activations.
 MAX_BATCHES_AT_ONCE = 4
 
@@ -58,12 +59,19 @@ def run_model(
     check_segments(rows, config.type_vocab_size)
     device = next(model.parameters()).device
 
+    on_cpu = device.type == "cpu"
+    most = max_predicted_tokens(config.intermediate_size, on_cpu)
+    if on_cpu:
+        most = min(most, MAX_TOKENS_ON_CPU)
+
     def scored(chosen: Array) -> tuple[Array, Array]:
         batch, pieces = rows.pack(chosen)
+        if on_cpu:
+            batch = _filled(batch, most)
         scores = forward(model, to_device(batch, device)).float().cpu().numpy()
-        return (pieces if len(scores) == len(pieces) else chosen), scores
+        places = pieces if len(scores) == batch.num_pieces else chosen
+        return places, scores[: len(places)]
 
-    most = max_predicted_tokens(config.intermediate_size, device.type == "cpu")
     batches = by_length(rows.lengths, MAX_ROWS, most)
     scores = np.empty((0, 1), np.float32)
     # A model in training changes its weights at the next step, so its copy is not kept.
@@ -83,6 +91,25 @@ def run_model(
             + str(dtype).removeprefix("torch.")
         )
     return scores
+
+
+def _filled(batch: PackedBatch, size: int) -> PackedBatch:
+    """Fill a batch up to ``size`` pieces with one more row, if few are missing.
+
+    For every new number of pieces oneDNN compiles its code again: milliseconds a batch, in which a
+    small model computes half of it.
+    """
+    missing = size - batch.num_pieces
+    if not 0 < missing <= size // 32:
+        return batch
+    zeros = torch.zeros(missing, dtype=torch.int64)
+    return PackedBatch(
+        input_ids=torch.cat((batch.input_ids, zeros)),
+        token_type_ids=torch.cat((batch.token_type_ids, zeros)),
+        position_ids=torch.cat((batch.position_ids, zeros)),
+        cu_seqlens=torch.cat((batch.cu_seqlens, batch.cu_seqlens.new_tensor([size]))),
+        max_length=max(batch.max_length, missing),
+    )
 
 
 def _side_by_side(
