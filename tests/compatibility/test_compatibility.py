@@ -158,7 +158,8 @@ def test_a_run_stopped_within_a_seed_goes_on_to_the_same_result(kept, mine, zhbe
     zhbert(*finetune(kept, run, "--seeds", "2"))
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert summary["seeds"] == [0, 1]
-    assert summary["settings"] == EXPECTED["seeds"]["settings"]
+    # Later versions have more settings, which must not have changed anything.
+    assert summary["settings"].items() >= EXPECTED["seeds"]["settings"].items()
     assert_same(summary["metrics"], EXPECTED["seeds"]["metrics"])
     resumed = json.loads((run / "provenance.json").read_text(encoding="utf-8"))["resumed"]
     assert len(resumed) == 1

@@ -12,7 +12,6 @@ from zhbert.finetuning.best import Best
 from zhbert.finetuning.fine_tuned import SECTION, section_of
 from zhbert.finetuning.training_task import ScoredSplit, TrainingTask
 from zhbert.inference.run_model import run_model
-from zhbert.tasks.batches import planned_padding
 from zhbert.tasks.examples import Prediction
 from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.scoring import (
@@ -73,9 +72,7 @@ def write_result(
         "seconds": seconds,
         "examples_per_second": examples / seconds if seconds else None,
         "pieces_per_second": pieces / seconds if seconds else None,
-        "padding_share": planned_padding(
-            task.batches, task.train.rows.lengths, task.settings.batch_size, seed
-        ),
+        "padding_share": task.padding_share(seed),
     }
     write_json(folder / RESULT, result)
     return result

@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -35,13 +35,7 @@ from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.rows import LabelledBatch
 from zhbert.tasks.scoring import metrics_of
 from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
-from zhbert.train.cost import (
-    Hardware,
-    Workload,
-    compile_if_worth_it,
-    max_kept_tokens,
-    max_padded_tokens,
-)
+from zhbert.train.cost import compile_if_worth_it
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import MetricsFile, ProgressLine, Sink
 from zhbert.train.loop import (
@@ -93,8 +87,8 @@ class SeedRun:
         self.enough = False
         """True if early stopping (the setting ``patience``) has ended the training."""
         settings = task.settings
-        self.limits = Limits(0, settings.micro_batch_size)
-        """The size of a micro-batch; 0 padded tokens: not chosen yet."""
+        self.limits = task.limits
+        """The size of a micro-batch."""
         self.dtype = choose_dtype(settings.precision, task.device)
         self.model = open_with_head(task.model, task.kind, task.learner, seed)
         self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
@@ -109,9 +103,6 @@ class SeedRun:
         task = self.task
         start = self._resume()
         self._compile()
-        # A run resumed on another machine keeps its micro-batches, so that results are the same.
-        if not self.limits.max_padded_tokens:
-            self._choose_limits(Hardware.of(task.device, self.dtype))
         outcome = self._train(start)
         if outcome.signal:
             raise Stopped(outcome.signal)
@@ -139,11 +130,9 @@ class SeedRun:
         self.optimizer.load_state_dict(checkpoint.tensors("optimizer"))
         info = checkpoint.info
         self.stale, self.enough = int(info["stale"]), bool(info["enough"])
-        self.limits = dataclasses.replace(
-            self.limits,
-            max_padded_tokens=int(info.get("cells", 0)),
-            max_kept_tokens=int(info.get("kept", 0)),
-        )
+        if cells := int(info.get("cells", 0)):
+            # On another machine, too, the same micro-batches are taken: results are the same.
+            self.limits = Limits(cells, self.limits.max_rows, int(info.get("kept", 0)))
         self.best = Best.restored(checkpoint)
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
         return TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
@@ -162,19 +151,6 @@ class SeedRun:
                 groups["best"] = self.best.state
         self.checkpoints.save(at.step, groups, info)
 
-    def _workload(self) -> Workload:
-        longest = int(self.task.train.rows.lengths.max(initial=1))
-        config = cast(Any, self.model).config
-        return Workload.of(config, vocabulary_size=0, sequence_length=longest)
-
-    def _choose_limits(self, hardware: Hardware) -> None:
-        work = self._workload()
-        self.limits = dataclasses.replace(
-            self.limits,
-            max_padded_tokens=max_padded_tokens(work, hardware),
-            max_kept_tokens=max_kept_tokens(work, hardware),
-        )
-
     def _compile(self) -> None:
         task = self.task
         pieces = int(task.train.rows.cu_seqlens[-1]) * task.settings.epochs
@@ -182,7 +158,7 @@ class SeedRun:
             self.model,
             task.settings.compile,
             steps=task.steps,
-            operations=self._workload().operations() * pieces,
+            operations=task.workload.operations() * pieces,
             on_cpu=task.device.type == "cpu",
             say=task.say,
         )

@@ -14,13 +14,15 @@ from zhbert.finetuning.describe import describe_examples, describe_settings
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.inference.rows import check_segments
+from zhbert.model.config import BertConfig
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.batches import Batches, planned_padding
+from zhbert.tasks.batches import Batches, Limits, planned_padding
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
 from zhbert.tasks.kinds import KINDS, Kind
 from zhbert.tasks.learners.base import Learner, Prepared
 from zhbert.tasks.settings import FineTuningSettings
+from zhbert.train.cost import Hardware, Workload, max_kept_tokens, max_padded_tokens
 from zhbert.wording import counted
 
 PREVIEWED = 3
@@ -46,6 +48,8 @@ class TrainingTask:
     learner: Learner
     model: Path
     """The folder of the model to start from."""
+    config: BertConfig
+    """Its configuration."""
     train: Prepared
     dev: Prepared
     also: Mapping[str, ScoredSplit]
@@ -65,6 +69,28 @@ class TrainingTask:
     def batches(self) -> Batches:
         """The batches of the training set."""
         return self.learner.batches(self.train)
+
+    @property
+    def workload(self) -> Workload:
+        """The sizes of the longest row to train on."""
+        longest = int(self.train.rows.lengths.max(initial=1))
+        return Workload.of(self.config, vocabulary_size=0, sequence_length=longest)
+
+    @property
+    def limits(self) -> Limits:
+        """The size of a micro-batch on this machine."""
+        dtype = choose_dtype(self.settings.precision, self.device)
+        work, hardware = self.workload, Hardware.of(self.device, dtype)
+        return Limits(
+            max_padded_tokens(work, hardware),
+            self.settings.micro_batch_size,
+            max_kept_tokens(work, hardware),
+        )
+
+    def padding_share(self, seed: int) -> float:
+        """Return the share of padding if each part of an epoch were padded to its longest row."""
+        lengths, size = self.train.rows.lengths, self.settings.batch_size
+        return planned_padding(self.batches, lengths, size, seed, self.limits)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,6 +134,7 @@ def prepare_task(
         card=request.card,
         learner=learner,
         model=start.folder,
+        config=start.config,
         train=train,
         dev=scored.pop("dev").prepared,
         also=scored,
@@ -156,11 +183,10 @@ def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Ite
 
 def _describe_rows(task: TrainingTask) -> str:
     train, lengths = task.train, task.train.rows.lengths
-    padding = planned_padding(task.batches, lengths, task.settings.batch_size, 0)
     rows = len(train.rows)
     of_rows = f" in {counted(rows, 'row')}" if rows != len(train.examples) else ""
     return (
         f"data: {counted(len(train.examples), 'example')} to train on{of_rows}, "
         f"{len(task.dev.examples):,} in dev; {lengths.mean():.0f} pieces a row, "
-        f"{padding:.1%} padding"
+        f"{task.padding_share(0):.1%} padding"
     )

@@ -41,8 +41,8 @@ class Batches(Protocol):
     def plan(self, batch_size: int, seed: int, epoch: int) -> list[Numbers]:
         """Return what each step of an epoch takes; everything occurs once."""
 
-    def rows_of(self, chosen: Numbers) -> Numbers:
-        """Return the row numbers of a step that takes ``chosen``."""
+    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+        """Return the row numbers of a step that takes ``chosen``, in parts of similar length."""
 
     def gather(self, chosen: Numbers, limits: Limits) -> Sequence[LabelledBatch]:
         """Return the micro-batches of a step that takes ``chosen``."""
@@ -62,9 +62,9 @@ class RowBatches:
         """Return the row numbers of each step of an epoch; every row occurs once."""
         return plan_epoch(self.rows.lengths, batch_size, seed, epoch)
 
-    def rows_of(self, chosen: Numbers) -> Numbers:
-        """Return ``chosen``."""
-        return chosen
+    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+        """Return ``chosen``, which is of similar length."""
+        return [chosen]
 
     def gather(self, chosen: Numbers, limits: Limits) -> list[LabelledBatch]:
         """Return the chosen rows in parts of limited size."""
@@ -91,7 +91,10 @@ def plan_epoch(lengths: Numbers, batch_size: int, seed: int, epoch: int) -> list
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
-def planned_padding(batches: Batches, lengths: Numbers, batch_size: int, seed: int) -> float:
-    """Return the share of padding if each batch of an epoch were padded to its longest row."""
+def planned_padding(
+    batches: Batches, lengths: Numbers, batch_size: int, seed: int, limits: Limits
+) -> float:
+    """Return the share of padding if each part of an epoch were padded to its longest row."""
     plan = batches.plan(batch_size, seed, 0)
-    return padding_share(lengths, [batches.rows_of(chosen) for chosen in plan])
+    parts = [part for chosen in plan for part in batches.parts_of(chosen, limits)]
+    return padding_share(lengths, parts)

@@ -123,11 +123,12 @@ class ExampleBatches:
             batches += np.split(order, range(batch_size, len(order), batch_size))
         return [batches[number] for number in rng.permutation(len(batches))]
 
-    def rows_of(self, chosen: Numbers) -> Numbers:
-        """Return the rows of a step, the shortest first."""
+    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+        """Return the rows of a step, the shortest first, as they are computed."""
         rows, _ = self._by_length(self.texts.all_of(chosen)[0])
         loss = LOSSES.get(self._loss_of(chosen))
-        return np.repeat(rows, 2) if loss is not None and loss.twice else rows
+        rows = np.repeat(rows, 2) if loss is not None and loss.twice else rows
+        return micro_batches(rows, self.rows.lengths, limits.max_padded_tokens, limits.max_rows)
 
     def gather(self, chosen: Numbers, limits: Limits) -> list[EmbedBatch]:
         """Return the batches of a step, each as large as memory allows."""
