@@ -19,7 +19,7 @@ from tests.zoo.server import COMMIT, Fault, Server, serving
 from zhbert.errors import ZhbertError
 from zhbert.zoo import cached_models, locate, save
 from zhbert.zoo.hub import CONFIGS, TOKENIZER, WEIGHTS, cached_hub_ids
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import MODULES, find_model
 from zhbert.zoo.origin import is_hub_id
 
 TEXTS = {
@@ -194,7 +194,7 @@ def test_without_a_network_what_nobody_knows_of_is_left_out(
     folder = locate("rbt3")
     shutil.rmtree(folder.parent.parent / ".no_exist")
     (folder / "tokenizer_config.json").unlink()
-    for name in (*CONFIGS, *WEIGHTS, *TOKENIZER):
+    for name in (*CONFIGS, *WEIGHTS, *TOKENIZER, MODULES):
         for revision in ("main", COMMIT):
             hub.broken[f"/hfl/rbt3/resolve/{revision}/{name}"] = 503
     assert locate("rbt3") == folder

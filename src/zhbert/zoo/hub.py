@@ -117,7 +117,13 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
 
 def _module_files(hub_id: str, commit: str) -> list[Path]:
     """Return what a sentence model has besides its BERT; nothing for other models."""
-    modules = _file(hub_id, MODULES, commit)
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        modules = _file(hub_id, MODULES, commit)
+    except LocalEntryNotFoundError:
+        # Without a connection it is unknown whether there are modules; the BERT itself is here.
+        return []
     if modules is None:
         return []
     found = [modules, *(_file(hub_id, name, commit) for name in SENTENCE_CONFIGS)]
