@@ -104,7 +104,7 @@ def test_an_index_of_another_model_is_refused(tmp_path: Path, model: Path, corpu
     other = save_model(tmp_path / "other", seed=2)
     for arguments in ((other, corpus), (other,)):
         line = refusal(*arguments, index=tmp_path / "index")
-        assert line.startswith(f"{tmp_path / 'index'}: an index made with another model")
+        assert line.startswith(f"{tmp_path / 'index'}: an index made with another model;")
         assert line.endswith(ANEW)
 
 
@@ -175,7 +175,9 @@ def test_a_graph_finds_nearly_all_and_its_recall_is_that_of_usearch(tmp_path: Pa
     again = ApproximateIndex(tmp_path, vectors)
     assert again.open()
     assert again.recall == graph.recall > 0.95
+    one, _ = again.search(queries[:1], 10)
     scores, indices = again.search(queries, 10)
+    np.testing.assert_allclose(one[0], scores[0], rtol=1e-6)
     exact_scores, exact = nearest(queries, vectors, 10, similarity="dot")
     assert np.mean([len({*a} & {*b}) / 10 for a, b in zip(indices, exact, strict=True)]) > 0.95
     same = indices == exact

@@ -30,7 +30,7 @@ def identity_of(encoder: SentenceEncoder) -> dict[str, Any]:
     return {
         "model": digest.hexdigest(),
         "configuration": configuration,
-        "sentence": dataclasses.asdict(encoder.sentence),
+        "sentence_configuration": dataclasses.asdict(encoder.sentence),
         "vocabulary": encoder.tokenizer.fingerprint(),
         "precision": str(encoder.dtype).removeprefix("torch."),
     }

@@ -94,11 +94,12 @@ class ApproximateIndex:
         count = min(max(_MORE * k, _LEAST), len(self._vectors))
         self._index.expansion_search = count
         found = self._index.search(queries, count, threads=processors())
+        rows = [found] if len(queries) == 1 else found  # usearch has a form of its own for one
         scores = np.full((len(queries), k), -np.inf, np.float32)
         indices = np.full((len(queries), k), -1, np.int64)
-        for row, query in enumerate(queries):
+        for row, (query, matches) in enumerate(zip(queries, rows, strict=True)):
             # In ascending order, so that equal scores are in the order of their indices.
-            candidates = np.sort(found[row].keys.astype(np.int64))
+            candidates = np.sort(matches.keys.astype(np.int64))
             best, order = nearest(query[None], self._vectors[candidates], k, similarity="dot")
             scores[row, : best.shape[1]] = best[0]
             indices[row, : best.shape[1]] = candidates[order[0]]

@@ -22,7 +22,6 @@ from zhbert.errors import ZhbertError
 from zhbert.files import parse_json, read_json, refused, write_json
 from zhbert.folders import Claim
 from zhbert.retrieval.texts import Text
-from zhbert.wording import listed
 
 # A group ends when it has so many texts, or characters.
 _TEXTS, _CHARACTERS = 4096, 1 << 16
@@ -103,9 +102,10 @@ class VectorStore:
     def _open(self, identity: Mapping[str, Any]) -> None:
         before, wanted = read_json(self._identity, dict), json.loads(json.dumps(identity))
         if before != wanted:
-            other = [key for key in wanted if before.get(key) != wanted[key]]
+            # If the model is another one, much else is, too.
+            other = next((key for key in wanted if before.get(key) != wanted[key]), "version")
             raise ZhbertError(
-                f"{self.folder}: {self._what} made with another {listed(other)}; choose another "
+                f"{self.folder}: {self._what} made with another {other}; choose another "
                 f"{self._option}, or {self._anew}"
             )
         if self._progress.exists():
