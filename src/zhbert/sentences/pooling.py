@@ -31,6 +31,10 @@ class PooledPieces:
     """(T,) int64: the row of each piece"""
     places: Tensor
     """(T,) int64: the place of each piece in its whole row, from 0"""
+    first: Tensor
+    """(R, H): the first of each row's pieces; that of the whole row if no piece is pooled"""
+    last: Tensor
+    """(R, H): the last of each row's pieces; zeros if no piece is pooled"""
 
     @classmethod
     def of(cls, hidden: Tensor, cu_seqlens: Tensor, prompt_length: int = 0) -> PooledPieces:
@@ -40,12 +44,15 @@ class PooledPieces:
         rows = torch.arange(len(lengths), device=hidden.device)
         rows = rows.repeat_interleave(lengths, output_size=len(hidden))
         places = torch.arange(len(hidden), device=hidden.device) - offsets[rows]
+        some = lengths > prompt_length
+        first = hidden[offsets[:-1] + prompt_length * some]
+        last = hidden[offsets[1:] - 1] * some[:, None]
         if prompt_length:
             behind = places >= prompt_length
             hidden, rows, places = hidden[behind], rows[behind], places[behind]
             lengths = (lengths - prompt_length).clamp(min=0)
             offsets = torch.cat((offsets[:1], lengths.cumsum(0)))
-        return cls(hidden, lengths, offsets, rows, places)
+        return cls(hidden, lengths, offsets, rows, places, first, last)
 
     @cached_property
     def sums(self) -> Tensor:
@@ -62,22 +69,13 @@ class PooledPieces:
         """The lengths as (R, 1) float, with a tiny number in place of 0."""
         return self.lengths[:, None].to(self.hidden.dtype).clamp(min=1e-9)
 
-    def at(self, place: Tensor) -> Tensor:
-        """Return one piece of each row, (R, H); zeros for rows without pieces."""
-        there = self.lengths > 0
-        if bool(there.all()):
-            return self.hidden[place]
-        found = self.hidden.new_zeros(len(self.lengths), self.hidden.shape[1])
-        found[there] = self.hidden[place[there]]
-        return found
-
 
 def _first(pieces: PooledPieces) -> Tensor:
-    return pieces.at(pieces.offsets[:-1])
+    return pieces.first
 
 
 def _last(pieces: PooledPieces) -> Tensor:
-    return pieces.at(pieces.offsets[1:] - 1)
+    return pieces.last
 
 
 def _mean(pieces: PooledPieces) -> Tensor:
