@@ -279,6 +279,30 @@ def test_pairs_get_negatives_that_the_model_finds_near_their_anchors():
     assert [group.loss for group in prepared.places.groups] == ["multiple_negatives", "simcse"]
 
 
+def test_only_pairs_that_mean_yes_get_negatives():
+    ours = learner(hard_negatives=1, loss_name="multiple_negatives")
+    some = examples(20, "judged")
+    found, _ = ours.completed(some, lambda: model().eval())
+    assert {one.form for before, one in zip(some, found, strict=True) if not before.value} == {
+        "judged"
+    }
+    kept = ours.prepare(found, training=True)
+    assert len(kept.examples) == 10
+    assert [group.loss for group in kept.places.groups] == ["multiple_negatives"]
+    assert max(len(one.texts) for one in kept.examples) == 3
+
+
+def test_a_loss_that_ranks_nothing_gets_no_negatives():
+    def opened():
+        raise AssertionError("the model was opened")
+
+    for name, form in (("auto", "scored"), ("simcse", "pairs"), (TSDAE, "pairs")):
+        some = examples(3, form)
+        found, (remark,) = learner(hard_negatives=1, loss_name=name).completed(some, opened)
+        assert found == some
+        assert "none mined" in remark
+
+
 def test_nothing_is_mined_unless_asked_for():
     def opened():
         raise AssertionError("the model was opened")

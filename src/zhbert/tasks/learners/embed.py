@@ -54,6 +54,9 @@ USUAL_LOSS = {
 }
 """The losses for ``loss = "auto"``, by the form of the examples."""
 
+RANKINGS = [one for one in LOSSES.values() if one.compares is not Scored and not one.twice]
+"""The losses that can use negatives."""
+
 NUM_FOUND = 100
 """The number of passages that are predicted for a question."""
 SHOWN_PASSAGE = 200
@@ -250,12 +253,15 @@ class EmbedLearner(Learner):
         they may be right, too.
         """
         found = list(examples)
+        if not self.hard_negatives:
+            return found, []
         places: dict[str, list[int]] = {}
         for place, one in enumerate(found):
-            if one.form in ("pairs", "triples"):
+            ranked = LOSSES[self.loss_of(one.form)] if self.loss_name != TSDAE else None
+            if len(one.texts) > 1 and one.value != 0 and ranked in RANKINGS:
                 places.setdefault(one.source, []).append(place)
-        if not self.hard_negatives or not places:
-            return found, []
+        if not places:
+            return found, ["hard_negatives: no pairs that a ranking loss learns from: none mined"]
         model = cast(Any, open_model())
         self.finish(model)  # sets the row length
         encoder = SentenceEncoder(model, self.tokenizer)
@@ -267,7 +273,7 @@ class EmbedLearner(Learner):
             for place, negatives in zip(own, mined, strict=True):
                 if negatives:
                     texts = tuple(dict.fromkeys((*found[place].texts, *negatives)))
-                    found[place] = replace(found[place], texts=texts, form="triples")
+                    found[place] = replace(found[place], texts=texts, form="triples", value=None)
             where = f"{source}: " if source else ""
             count, with_some = sum(map(len, mined)), sum(map(bool, mined))
             remarks.append(
@@ -349,7 +355,6 @@ def _usable(
     Raises ZhbertError if there are none, or if all of them say the same.
     """
     where = f"{source}: " if source else ""
-    form = examples[0].form
     if loss == TSDAE:
         return _texts_alone(examples)
     if LOSSES[loss].twice:
@@ -366,21 +371,20 @@ def _usable(
                 f"{where}all {counted(len(examples), 'pair')} to train on have the same value "
                 f"({values.pop():g}), so there is nothing to learn"
             )
-    if form == "judged" and LOSSES[loss].compares is not Scored:
-        positive = [one for one in examples if one.value]
-        if not positive:
-            raise ZhbertError(f"{where}no pair to train on means yes: {loss} needs some")
-        if left := len(examples) - len(positive):
-            of_all = f"{left:,} of {counted(len(examples), 'pair')}"
-            remarks.append(f"{where}{of_all} mean no: {loss} leaves them out")
-        return positive
+        return examples
+    positive = [one for one in examples if one.value != 0]
+    if not positive:
+        raise ZhbertError(f"{where}no pair to train on means yes: {loss} needs some")
+    if left := len(examples) - len(positive):
+        of_all = f"{left:,} of {counted(len(examples), 'pair')}"
+        remarks.append(f"{where}{of_all} mean no: {loss} leaves them out")
     for one in examples:
         if {*one.texts[:2]} & {*one.texts[2:]}:
             raise ZhbertError(
                 f"{where}example {one.id}: its negative is its own "
                 f"{'anchor' if one.texts[0] in one.texts[2:] else 'positive'}"
             )
-    return examples
+    return positive
 
 
 def _texts_alone(examples: Sequence[EmbedExample]) -> list[EmbedExample]:
