@@ -23,6 +23,7 @@ REAL = [
     "",
     "word " * 700,
 ]
+SHORT = REAL[:5]
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +79,14 @@ def test_one_text_gives_one_vector(real):
     ],
 )
 def test_options_mean_what_they_mean_in_sentence_transformers(real, options):
-    ours, theirs = (model.encode(REAL, **options) for model in real)
+    ours, theirs = (model.encode(SHORT, **options) for model in real)
     assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(("numpy", "tensor"), [(True, False), (False, False), (True, True)])
 def test_the_form_of_vectors_is_that_of_sentence_transformers(real, numpy, tensor):
     options = {"convert_to_numpy": numpy, "convert_to_tensor": tensor}
-    for texts in (REAL, REAL[0]):
+    for texts in (SHORT, SHORT[0]):
         ours, theirs = (model.encode(texts, **options) for model in real)
         assert type(ours) is type(theirs)
         assert_close(*(torch.stack(x) if isinstance(x, list) else x for x in (ours, theirs)))
@@ -108,8 +109,8 @@ def test_precisions_equal_sentence_transformers(real, precision):
         mine, yours = (quantize(vectors, precision, **options) for quantize in (ours, theirs))
         assert mine.dtype == yours.dtype
         np.testing.assert_array_equal(mine, yours)
-    encoded = real[0].encode(REAL, precision=precision)
-    np.testing.assert_array_equal(encoded, theirs(real[0].encode(REAL), precision))
+    encoded = real[0].encode(SHORT, precision=precision)
+    np.testing.assert_array_equal(encoded, theirs(real[0].encode(SHORT), precision))
 
 
 @pytest.mark.parametrize("output_value", ["token_embeddings", None])
@@ -140,10 +141,10 @@ def test_similarities_equal_sentence_transformers(real, name):
 
 
 def test_bfloat16_differs_by_rounding_alone(ours):
-    exact = ours.encode(REAL, normalize_embeddings=True)
+    exact = ours.encode(SHORT, normalize_embeddings=True)
     ours.dtype = torch.bfloat16
     try:
-        rounded = ours.encode(REAL, normalize_embeddings=True)
+        rounded = ours.encode(SHORT, normalize_embeddings=True)
     finally:
         ours.dtype = torch.float32
     assert rounded.dtype == np.float32
@@ -151,9 +152,9 @@ def test_bfloat16_differs_by_rounding_alone(ours):
 
 
 def test_a_stream_gives_the_same_vectors_window_by_window(ours):
-    windows = list(ours.encode_stream(iter(REAL), window=4, truncate_dim=9))
-    assert [len(one) for one in windows] == [4, 2]
-    assert_close(np.concatenate(windows), ours.encode(REAL, truncate_dim=9))
+    windows = list(ours.encode_stream(iter(SHORT), window=4, truncate_dim=9))
+    assert [len(one) for one in windows] == [4, 1]
+    assert_close(np.concatenate(windows), ours.encode(SHORT, truncate_dim=9))
 
 
 def test_a_stream_reads_a_window_at_a_time(ours):
