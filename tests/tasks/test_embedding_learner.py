@@ -279,6 +279,18 @@ def test_pairs_get_negatives_that_the_model_finds_near_their_anchors():
     assert [group.loss for group in prepared.places.groups] == ["multiple_negatives", "simcse"]
 
 
+def test_what_all_vectors_share_does_not_hide_the_negatives():
+    class Shifted(SentenceModel):
+        def embed(self, batch, **options):
+            return super().embed(batch, **options) + 30
+
+    ours, some = learner(hard_negatives=2), examples(20)
+    plain, shifted = model().eval(), Shifted(model().config).eval()
+    assert torch.equal(plain.encoder.embeddings.words.weight,
+                       shifted.encoder.embeddings.words.weight)  # fmt: skip
+    assert ours.completed(some, lambda: shifted)[0] == ours.completed(some, lambda: plain)[0]
+
+
 def test_only_pairs_that_mean_yes_get_negatives():
     ours = learner(hard_negatives=1, loss_name="multiple_negatives")
     some = examples(20, "judged")

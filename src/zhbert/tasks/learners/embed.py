@@ -57,6 +57,9 @@ USUAL_LOSS = {
 RANKINGS = [one for one in LOSSES.values() if one.compares is not Scored and not one.twice]
 """The losses that can use negatives."""
 
+CENTRED_BY = 1000
+"""The number of pairs whose mean is subtracted from vectors before negatives are mined."""
+
 NUM_FOUND = 100
 """The number of passages that are predicted for a question."""
 SHOWN_PASSAGE = 200
@@ -269,7 +272,7 @@ class EmbedLearner(Learner):
         remarks = []
         for source, own in places.items():
             pairs = [(found[place].texts[0], found[place].texts[1]) for place in own]
-            mined = mine_hard_negatives(encoder, pairs, mining=mining)
+            mined = mine_hard_negatives(_Centred(encoder, pairs), pairs, mining=mining)
             for place, negatives in zip(own, mined, strict=True):
                 if negatives:
                     texts = tuple(dict.fromkeys((*found[place].texts, *negatives)))
@@ -330,6 +333,29 @@ def _with_dropout(model: Any) -> Iterator[None]:
         config.hidden_dropout_prob, config.attention_probs_dropout_prob = rates
         for place in places:
             place.rate = 0.0
+
+
+class _Centred:
+    """An encoder whose vectors have their common part removed.
+
+    The vectors of a BERT that was not trained for them are all nearly alike, so that no cosine is
+    much below another: https://arxiv.org/abs/1702.01417.
+    """
+
+    def __init__(self, encoder: SentenceEncoder, pairs: Sequence[tuple[str, str]]) -> None:
+        some = [text for pair in pairs[:CENTRED_BY] for text in pair]
+        self._encoder, self._mean = encoder, encoder.encode(some).mean(0)
+
+    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> Array:
+        return self._centred(self._encoder.encode_query(sentences), normalize_embeddings)
+
+    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> Array:
+        return self._centred(self._encoder.encode_document(sentences), normalize_embeddings)
+
+    def _centred(self, vectors: Array, normalize: bool) -> Array:
+        centred = vectors - self._mean
+        norms = np.linalg.norm(centred, axis=1, keepdims=True) if normalize else 1.0
+        return centred / np.maximum(norms, 1e-12)  # type: ignore[no-any-return]
 
 
 def _passages(examples: Sequence[EmbedExample]) -> Passages | None:
