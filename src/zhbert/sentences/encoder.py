@@ -414,8 +414,8 @@ class SentenceEncoder:
 
 def _check_opens_here(name: str | Path) -> None:
     """Raise a ZhbertError for a model of the catalogue that is no BERT, before it is fetched."""
-    card = None if Path(name).exists() else catalogue.find_card(str(name))
-    if card is not None and not card.opens_here:
+    card = catalogue.find_card(str(name))
+    if card is not None and not card.opens_here and not Path(name).exists():
         kind = catalogue.CLASSES[card.architecture][0]
         raise ZhbertError(
             f"{name}: a {kind} of transformers, not a BERT: sentence_transformers' "
