@@ -418,7 +418,7 @@ def _check_opens_here(name: str | Path) -> None:
     if card is not None and not card.opens_here and not Path(name).exists():
         kind = catalogue.CLASSES[card.architecture][0]
         raise ZhbertError(
-            f"{name}: a {kind} of transformers, not a BERT: sentence_transformers' "
+            f"{name}: transformers' {kind}, not a BERT: sentence_transformers' "
             f"SentenceTransformer opens the folder that zhbert download {name} --out FOLDER makes"
         )
 
