@@ -166,16 +166,19 @@ def _settings_table(card: TaskCard) -> Table:
         if item.name == "source" or item.name in others:
             continue
         values = [getattr(settings, item.name) for settings in families.values()]
-        table.add_row(item.name, *map(_number, values))
+        if any(value != "" for value in values):
+            table.add_row(item.name, *map(_setting, values))
     return table
 
 
-def _number(value: float) -> str:
+def _setting(value: float | str) -> str:
     """Format a setting briefly.
 
-    >>> _number(128), _number(0.1), _number(1e-4), _number(2.5e-5)
-    ('128', '0.1', '1e-4', '2.5e-5')
+    >>> _setting(128), _setting(0.1), _setting(2.5e-5), _setting("auto")
+    ('128', '0.1', '2.5e-5', 'auto')
     """
+    if isinstance(value, str):
+        return value
     if not 0 < value < 0.001:
         return f"{value:g}"
     digits, exponent = f"{value:e}".split("e")

@@ -155,6 +155,14 @@ class CardSettings:
     """Share of the steps over which the learning rate rises."""
     doc_stride: int = 128
     """For spans: the number of pieces that neighbouring windows of a long text share."""
+    loss: str = "auto"
+    """For vectors: the loss; see `zhbert.tasks.settings.FineTuningSettings` for this and the next
+    five."""
+    pooling: str = "auto"
+    scale: float = 20.0
+    margin: float = 0.0
+    matryoshka: str = ""
+    hard_negatives: int = 0
     source: str = ""
     """Who published these values, or why they were chosen."""
 

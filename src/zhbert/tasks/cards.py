@@ -27,7 +27,7 @@ from zhbert.tasks.card import (
     TaskCard,
 )
 from zhbert.tasks.kinds import KINDS, Kind, kind_named
-from zhbert.tasks.settings import RANGES
+from zhbert.tasks.settings import CHOICES, RANGES
 from zhbert.wording import counted, show
 
 FAMILIES = ("bert", "ernie", "small")
@@ -249,7 +249,7 @@ def _settings(table: Any, where: str) -> tuple[CardSettings, dict[str, CardSetti
 def _check_settings(settings: CardSettings, label: str) -> None:
     for key, value in dataclasses.asdict(settings).items():
         within = RANGES.get(key) or RANGES.get(f"optimizer.{key}")
-        check_value(value, f"{label}{key}", within=within)
+        check_value(value, f"{label}{key}", CHOICES.get(key), within)
 
 
 # -- cards as plain data ---------------------------------------------------------------------------

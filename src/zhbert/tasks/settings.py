@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import (
@@ -168,11 +168,9 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
             epochs = max(epochs, SMALL_EPOCHS)
         if "learning_rate" not in meant:
             learning_rate = max(learning_rate, SMALL_LEARNING_RATE)
+    names = {one.name for one in fields(FineTuningSettings)} & {one.name for one in fields(values)}
     return FineTuningSettings(
-        epochs=epochs,
-        sequence_length=values.sequence_length,
-        batch_size=values.batch_size,
-        doc_stride=values.doc_stride,
+        **{name: getattr(values, name) for name in names} | {"epochs": epochs},
         max_answer_length=MAX_ANSWER_LENGTH[card.language],
         optimizer=AdamWSettings(learning_rate=learning_rate, warmup_share=values.warmup_share),
     )
