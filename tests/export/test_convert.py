@@ -327,7 +327,7 @@ _CONVERTING = """
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="this machine has no /proc")
 def test_memory_does_not_grow_with_the_model(tmp_path: Path) -> None:
     """270 MB pass through, either way, in the memory of a few tensors above the libraries' own."""
     from zhbert.model.entry import Entry

@@ -146,7 +146,7 @@ def test_hooks_are_called_that_came_after_a_first_prediction(dtype: torch.dtype)
     assert seen
 
 
-@pytest.mark.skipif(native.INT8_STATES is None, reason="no AVX512_VNNI here")
+@pytest.mark.skipif(native.INT8_STATES is None, reason="this machine has no AVX512_VNNI")
 def test_predicting_with_weights_of_8_bits_is_close() -> None:
     model = classifier().eval()
     exact = run_model(model, ROWS, KIND.scores)
@@ -162,7 +162,7 @@ def test_weights_of_8_bits_need_a_cpu_for_them(monkeypatch: pytest.MonkeyPatch) 
         run_model(classifier(), ROWS, KIND.scores, dtype=torch.int8)
 
 
-@pytest.mark.skipif(native.INT8_STATES is None, reason="no AVX512_VNNI here")
+@pytest.mark.skipif(native.INT8_STATES is None, reason="this machine has no AVX512_VNNI")
 def test_damaged_weights_are_noticed_in_8_bits() -> None:
     model = classifier().eval()
     with torch.no_grad():

@@ -31,7 +31,7 @@ DTYPES = [
         dtype,
         marks=pytest.mark.skipif(
             not native.SUPPORTED[dtype],
-            reason=f"this processor, or this build, lacks the instructions for {dtype}",
+            reason=f"this machine, or this build, lacks the instructions for {dtype}",
         ),
     )
     for dtype in (torch.float32, torch.bfloat16)
@@ -302,7 +302,7 @@ def test_pairs_of_bfloat16_must_be_words(dtype: torch.dtype, name: str, change: 
     assert_equals_the_formula({**arguments, "values": values}, 1)
 
 
-@pytest.mark.skipif(not native.SUPPORTED[torch.float32], reason="no native attention here")
+@pytest.mark.skipif(not native.SUPPORTED[torch.float32], reason="this machine has no AVX-512")
 def test_keys_beyond_the_reach_of_a_gather_are_refused() -> None:
     x, starts = np.zeros((2, 16), np.float32), np.array([0, 2])
     far = np.lib.stride_tricks.as_strided(x, x.shape, (4 << 27, 4))
@@ -388,7 +388,7 @@ def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
 of_each_int8_dtype = pytest.mark.parametrize(
     "dtype",
     [
-        pytest.param(dtype, marks=pytest.mark.skipif(not there, reason="no AVX512_VNNI here"))
+        pytest.param(dtype, marks=pytest.mark.skipif(not there, reason="this machine has no AVX512_VNNI"))
         for dtype, there in native._INT8_SUPPORTED.items()
     ],
 )

@@ -204,7 +204,7 @@ def test_two_runs_are_equal_to_the_bit(config: BertConfig, packed: dict[str, Any
 
 # PyTorch's compiler warns of its own insides.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not shutil.which("c++"), reason="no C++ compiler")
+@pytest.mark.skipif(not shutil.which("c++"), reason="this machine has no C++ compiler")
 def test_compiled_runs_are_equal_to_the_bit_and_near_the_eager_one(
     config: BertConfig, packed: dict[str, Any]
 ) -> None:

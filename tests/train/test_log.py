@@ -85,7 +85,7 @@ def test_a_changed_bit_costs_its_own_line_at_most_and_that_is_kept(tmp_path, bit
             assert part in both
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
 def test_a_full_disk_is_one_clear_line():
     file = MetricsFile.__new__(MetricsFile)
     file.path = "/dev/full"
