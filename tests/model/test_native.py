@@ -388,7 +388,9 @@ def test_a_traced_model_keeps_no_result_as_a_constant() -> None:
 of_each_int8_dtype = pytest.mark.parametrize(
     "dtype",
     [
-        pytest.param(dtype, marks=pytest.mark.skipif(not there, reason="this machine has no AVX512_VNNI"))
+        pytest.param(
+            dtype, marks=pytest.mark.skipif(not there, reason="this machine has no AVX512_VNNI")
+        )
         for dtype, there in native._INT8_SUPPORTED.items()
     ],
 )
