@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.retrieval.conftest import PIECES, TEXTS
 
-from zhbert import SentenceEncoder, ZhbertError
+from zhbert import BertModel, SentenceEncoder, ZhbertError
 from zhbert.cli import main
 from zhbert.retrieval.search import opened_search
 from zhbert.retrieval.static import MadeStatic, make_static
@@ -121,11 +121,13 @@ def test_wrong_dimensions_are_one_line(
     assert not (tmp_path / "static").exists()
 
 
-def test_static_vectors_of_static_vectors_and_vectors_of_pieces_are_refused(
+def test_what_static_vectors_cannot_do_is_one_line(
     static: Path, corpus: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ZhbertError, match="static vectors already"):
         make_static(static, corpus, tmp_path / "again")
+    with pytest.raises(ZhbertError, match="vectors of pieces alone"):
+        BertModel.from_pretrained(static)
     encoder = SentenceEncoder.from_pretrained(static)
     with pytest.raises(ZhbertError, match="sentence_embedding"):
         encoder.encode("猫", output_value="token_embeddings")

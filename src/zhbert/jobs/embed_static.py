@@ -4,11 +4,11 @@
   zhbert embed static corpus.jsonl --out vectors.npy
   zhbert search static --corpus law.txt "离婚后孩子由谁抚养"
 
-A text's vector is the mean of its pieces' vectors, so it costs a look-up for each
-piece instead of a BERT, and is less exact: measure it (zhbert evaluate), and use
-it where the model is too slow. A piece's vector is the mean of what the model
-gives for it in the corpus, less what all have in common; frequent pieces weigh
-less. Some ten thousand sentences like those to be encoded are enough.
+A text's vector is the mean of its pieces' vectors. That costs a look-up for each
+piece instead of a BERT, and is less exact, above all for questions and passages:
+it is for texts too many for the model. A piece's vector is the mean of what the
+model gives for it in the corpus, less what all have in common; frequent pieces
+weigh less. Some ten thousand sentences like those to be encoded are enough.
 
 OUT is a folder of sentence-transformers (StaticEmbedding), which 'embed',
 'similarity' and 'search' take as well.

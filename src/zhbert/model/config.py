@@ -261,6 +261,11 @@ def check_is_bert(values: Mapping[str, Any], where: str) -> None:
     if kind is None and architectures:
         # Files from before model_type: BertForMaskedLM, AlbertModel, ...
         kind = architectures[0].split("For")[0].removesuffix("Model").lower()
+    if kind == "SentenceTransformer":  # the folder's only configuration is not a transformer's
+        raise ZhbertError(
+            f"{where}: vectors of pieces alone, or a sentence model without config.json, not a "
+            "BERT: 'zhbert embed', 'similarity' and 'search' open static vectors"
+        )
     if kind not in (None, "bert"):
         opener = _OTHERS.get(str(kind), "AutoModel")
         raise ZhbertError(
