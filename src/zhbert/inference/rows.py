@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
+from zhbert.text.tokenizer import Tokenizer
 
 Ids = NDArray[np.int32]
 
@@ -41,12 +43,41 @@ class PieceRows:
         """Return the piece ids of one row."""
         return self.ids[self.cu_seqlens[number] : self.cu_seqlens[number + 1]]
 
+    @classmethod
+    def of_segments(cls, tokenizer: Tokenizer, segments: Sequence[tuple[Ids, ...]]) -> Self:
+        """Return a row for each one or two segments, with [CLS] before them and [SEP] after each.
+
+        Raises:
+            ZhbertError: the vocabulary has no [CLS] or no [SEP].
+        """
+        first, sep = _special_pieces(tokenizer)
+        parts: list[Ids] = []
+        lengths = np.empty(len(segments), np.int64)
+        second = np.empty(len(segments), np.int32)
+        for number, row in enumerate(segments):
+            parts.append(first)
+            for segment in row:
+                parts += (segment, sep)
+            second[number] = 2 + len(row[0])
+            lengths[number] = second[number] + (1 + len(row[1]) if len(row) > 1 else 0)
+        ids = np.concatenate([np.empty(0, np.int32), *parts])
+        return cls(ids, np.concatenate(([0], np.cumsum(lengths))), second)
+
     def pack(self, chosen: NDArray[np.int64]) -> tuple[PackedBatch, NDArray[np.int64]]:
         """Return the chosen rows as a batch, and the indices of the batch's pieces in ``ids``."""
         lengths = self.cu_seqlens[chosen + 1] - self.cu_seqlens[chosen]
         begins = np.cumsum(lengths) - lengths
         pieces = np.arange(lengths.sum()) + np.repeat(self.cu_seqlens[chosen] - begins, lengths)
         return pack_rows(self.ids[pieces], lengths, self.second[chosen]), pieces
+
+
+def _special_pieces(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
+    missing = [name for name in ("cls_token", "sep_token") if name not in tokenizer.special_tokens]
+    if missing:
+        raise ZhbertError(
+            f"the model's vocabulary has no {missing[0]}; set it in tokenizer_config.json"
+        )
+    return np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
 
 
 def check_segments(rows: PieceRows, type_vocab_size: int) -> None:

@@ -335,7 +335,9 @@ class SentenceEncoder:
 
     def rows(self, texts: Sequence[str], prompt: str = "") -> PieceRows:
         """Tokenize texts to rows ``[CLS] prompt text [SEP]``, cut to ``max_seq_length``."""
-        return text_rows(self.tokenizer, [prompt + text for text in texts], self.max_seq_length)
+        pieces = self.tokenizer.encode_batch([prompt + text for text in texts])
+        room = self.max_seq_length - 2
+        return PieceRows.of_segments(self.tokenizer, [(ids[:room],) for ids in pieces])
 
     def prompt_length(self, prompt: str) -> int:
         """Return the number of pieces of a prompt, [CLS] included; 0 for an empty one."""
@@ -421,18 +423,6 @@ def _check_opens_here(name: str | Path) -> None:
             f"{name}: transformers' {kind}, not a BERT: sentence_transformers' "
             f"SentenceTransformer opens the folder that zhbert download {name} --out FOLDER makes"
         )
-
-
-def text_rows(tokenizer: Tokenizer, texts: Sequence[str], max_seq_length: int) -> PieceRows:
-    """Tokenize texts to rows ``[CLS] text [SEP]`` of at most ``max_seq_length`` pieces."""
-    room = max_seq_length - 2
-    pieces = [ids[:room] for ids in tokenizer.encode_batch(texts)]
-    lengths = np.array([len(ids) + 2 for ids in pieces], np.int64)
-    cu_seqlens = np.concatenate(([0], np.cumsum(lengths)))
-    cls, sep = (np.array([one], np.int32) for one in (tokenizer.cls_id, tokenizer.sep_id))
-    parts = itertools.chain.from_iterable((cls, ids, sep) for ids in pieces)
-    ids = np.concatenate([np.empty(0, np.int32), *parts])
-    return PieceRows(ids, cu_seqlens, lengths.astype(np.int32))
 
 
 def _texts(sentences: Iterable[Any], first: int = 0) -> list[str]:

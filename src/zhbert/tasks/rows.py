@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from zhbert.errors import ZhbertError
 from zhbert.inference.rows import Ids, PieceRows
 from zhbert.packing import PackedBatch
 from zhbert.text.tokenizer import Tokenizer
@@ -76,7 +75,7 @@ def text_rows(
     for place, b, (m, n) in zip(there, second, kept, strict=True):
         segments[place] = (first[place][:m], b[:n])
         cut[place] = m + n < len(first[place]) + len(b)
-    return replace(pack(tokenizer, segments), cut=int(cut.sum()))
+    return replace(LabelledRows.of_segments(tokenizer, segments), cut=int(cut.sum()))
 
 
 def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
@@ -97,31 +96,6 @@ def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
     first_is_longer = lengths[:, 0] > lengths[:, 1]
     first = np.where(first_is_longer, long_kept, short_kept)
     return np.stack([first, np.where(first_is_longer, short_kept, long_kept)], axis=1)
-
-
-def pack(tokenizer: Tokenizer, segments: Sequence[tuple[Ids, ...]]) -> LabelledRows:
-    """Return a row for each one or two segments, with [CLS] before them and [SEP] after each."""
-    cls, sep = _special_pieces(tokenizer)
-    parts: list[Ids] = []
-    lengths = np.empty(len(segments), np.int64)
-    second = np.empty(len(segments), np.int32)
-    for number, row in enumerate(segments):
-        parts.append(cls)
-        for segment in row:
-            parts += (segment, sep)
-        second[number] = 2 + len(row[0])
-        lengths[number] = second[number] + (1 + len(row[1]) if len(row) > 1 else 0)
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    return LabelledRows(np.concatenate([np.empty(0, np.int32), *parts]), starts, second)
-
-
-def _special_pieces(tokenizer: Tokenizer) -> tuple[Ids, Ids]:
-    missing = [name for name in ("cls_token", "sep_token") if name not in tokenizer.special_tokens]
-    if missing:
-        raise ZhbertError(
-            f"the model's vocabulary has no {missing[0]}; set it in tokenizer_config.json"
-        )
-    return np.array([tokenizer.cls_id], np.int32), np.array([tokenizer.sep_id], np.int32)
 
 
 def gather(rows: LabelledRows, chosen: NDArray[np.int64], first_row: int = 0) -> LabelledBatch:

@@ -31,7 +31,7 @@ from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Prediction, SpanExample
 from zhbert.tasks.learners.base import Learner, Prepared, softmax
 from zhbert.tasks.metrics import Floats
-from zhbert.tasks.rows import LabelledBatch, pack
+from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.tasks.span_scores import SCORERS
 from zhbert.text.tokenizer import Tokenizer
 
@@ -113,7 +113,7 @@ class SpanLearner(Learner):
                 places.append((number, base, begin, end - begin))
                 if training:
                     targets.append(self._target(one, context.offsets[begin:end], base))
-        rows = pack(self.tokenizer, segments)
+        rows = LabelledRows.of_segments(self.tokenizer, segments)
         if training:
             rows = replace(rows, targets=np.array(targets, np.int64).reshape(-1, 2))
         numbers, bases, begins, sizes = np.array(places, np.int64).reshape(-1, 4).T

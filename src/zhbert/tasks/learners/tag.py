@@ -19,7 +19,7 @@ from zhbert.packing import PackedBatch
 from zhbert.tasks.entity_spans import joint_of
 from zhbert.tasks.examples import Prediction, TagExample
 from zhbert.tasks.learners.base import Learner, Prepared, softmax
-from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, LabelledRows, pack
+from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, LabelledRows
 from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
 
@@ -100,7 +100,7 @@ class TagLearner(Learner):
             base += len(row) + 2
             split += len(segments) - begun > 1
         places = TokenPlaces(*(np.array(x, np.int64) for x in (firsts, owners, tokens)))
-        return pack(self.tokenizer, segments), places, split
+        return LabelledRows.of_segments(self.tokenizer, segments), places, split
 
     def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
         """Return the summed cross entropy of the tags, at the first pieces of their tokens."""
