@@ -78,6 +78,15 @@ def test_prompts_and_dimensions(tmp_path: Path, model: Path, corpus: Path) -> No
         assert (np.load(tmp_path / name) == wanted).all()
 
 
+def test_what_came_to_nothing_leaves_nothing(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(ZhbertError, match="stdin: no texts in it"):
+        embed(model, "-", tmp_path / "v.npy")
+    assert not [*tmp_path.glob("v.npy*")]
+
+
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two texts a group, each of which is made safe."""

@@ -45,6 +45,7 @@ def test_two_files(
     ("a", "b", "words"),
     [
         ("好", " ", "B is empty; give a text"),
+        ("好.txt", "坏.TSV", "好.txt: no such file"),
         ("CORPUS", "好", "is a file, and 好 is none; give two texts or two files"),
         ("CORPUS", "SHORT", "has 6 texts and"),
         ("EMPTY", "EMPTY", "has 0 texts and"),

@@ -78,7 +78,7 @@ def test_another_encoding(tmp_path: Path) -> None:
         ("a.csv", "text,b\n好,1\n", "c", 'no column "c"; there: text, b'),
         ("a.txt", "好\n", "c", "no column 'c': it has a text a line"),
         ("a.tsv", "a\tb\n", "0", "--field 0: columns are counted from 1"),
-        ("a.tsv", "a\tb\n", "3", "no column 2; there: 0, 1"),
+        ("a.tsv", "a\tb\n", "3", "--field 3: it has 2 columns"),
     ],
 )
 def test_what_is_wrong_is_one_line(

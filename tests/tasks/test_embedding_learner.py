@@ -360,7 +360,7 @@ def test_a_loss_is_used_for_the_forms_that_it_takes():
     some = [*examples(3, "triples", "a"), *examples(3, "scored", "b")]
     prepared = ours.prepare(some, training=True)
     assert [group.loss for group in prepared.places.groups] == ["triplet", "cosent"]
-    with pytest.raises(ZhbertError, match=r"loss = triplet: learns from triples, .* are pairs"):
+    with pytest.raises(ZhbertError, match=r"from triples, .* pairs; choose auto or m"):
         ours.prepare(examples(3), training=True)
 
 

@@ -138,7 +138,7 @@ def test_lines_keep_their_numbers_and_blank_ones_are_said(tmp_path: Path) -> Non
     for kind, card in (("classify", SINGLE), ("tag", "weibo")):
         examples, remarks = read(opened(load_card(card), kind), file)
         assert [one.id for one in examples] == ["0", "3"]
-        assert remarks == ["in.txt: blank lines left out, an id is a line's number from 0: 2"]
+        assert remarks == ["in.txt: blank lines left out: 2; an id is a line's number, from 0"]
 
 
 def test_lines_are_texts_or_pairs() -> None:

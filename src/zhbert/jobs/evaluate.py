@@ -79,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
         card = load_card(args.task)
         console.print_class_report(result, card.data.shown_labels, KINDS[card.kind].class_name)
         sys.stdout.write("\n")
-    for name, value in result["metrics"].items():
-        sys.stdout.write(f"{name}  {value:.2f}\n")
+    scores = {name: f"{value:.2f}" for name, value in result["metrics"].items()}
+    names, values = max(map(len, scores)), max(map(len, scores.values()))
+    for name, value in scores.items():
+        sys.stdout.write(f"{name:<{names}}  {value:>{values}}\n")
     examples = counted(result["examples"], "example")
     sys.stdout.write(f"{result['task']}, {examples} of {result['file']}\n")
     return 0

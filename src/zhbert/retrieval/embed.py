@@ -122,11 +122,15 @@ def embed(
     with locked(store.folder):
         store.begin(identity)
         resumed = store.count
-        store.fill(
-            read(remark=remark),
-            lambda texts: np.asarray(encoder.encode(texts, **options)),
-            lambda count: progress("encoding", count, total),
-        )
+        try:
+            store.fill(
+                read(remark=remark),
+                lambda texts: np.asarray(encoder.encode(texts, **options)),
+                lambda count: progress("encoding", count, total),
+            )
+        finally:
+            if not store.count:  # nothing to go on with
+                remove(store.folder)
         _check_count(store.count, source, vectors)
         made = {"model": without_secrets(os.fspath(model)), "sha256": identity["model"]}
         _write(out, store, vectors, {**made, "precision": precision, **options})

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from zhbert.errors import ZhbertError
 from zhbert.retrieval.embed import open_encoder
 from zhbert.retrieval.texts import Text, read_texts
+from zhbert.tasks.plain_texts import SUFFIXES
 from zhbert.zoo import locate
 
 # The number of pairs in memory at a time.
@@ -51,8 +52,8 @@ def similarities(
         quiet: show no progress of a download, and no warning about a plain BERT.
 
     Raises:
-        ZhbertError: a text is empty, one is a file and the other is not, the files differ in
-            length, or the model is unusable.
+        ZhbertError: a text is empty or looks like the name of a missing file, one is a file and
+            the other is not, the files differ in length, or the model is unusable.
     """
     sides = os.fspath(a), os.fspath(b)
     files = [side for side in sides if _is_file(side)]
@@ -63,6 +64,8 @@ def similarities(
         for name, text in zip("AB", sides, strict=True):
             if not text.strip():
                 raise ZhbertError(f"{name} is empty; give a text")
+            if _names_a_file(text):
+                raise ZhbertError(f"{text}: no such file")
     else:
         counts = [sum(1 for _ in _texts(side, field, encoding)) for side in sides]
         if counts[0] != counts[1] or not counts[0]:
@@ -87,6 +90,11 @@ def _is_file(side: str) -> bool:
         return Path(side).is_file()
     except (OSError, ValueError):  # a text that is too long for a file's name
         return False
+
+
+def _names_a_file(text: str) -> bool:
+    # A mistyped name would get a similarity as any text does.
+    return not any(map(str.isspace, text)) and text.lower().endswith((".txt", *SUFFIXES))
 
 
 def _texts(side: str, field: str | None, encoding: str | None) -> Iterator[Text]:

@@ -20,7 +20,7 @@ from zhbert.tasks.tables import (
     records,
     text_in,
 )
-from zhbert.wording import listed, name, show
+from zhbert.wording import counted, listed, name, show
 
 _COLUMNS = ("text", "sentence")
 
@@ -86,6 +86,9 @@ def _table(source: Source, field: str | None) -> TableData | None:
     if field is not None and field.isdecimal() and form in (None, *DELIMITERS):
         if int(field) == 0:
             raise ZhbertError("--field 0: columns are counted from 1")
+        found = len(columns_of(source, _described(form or "tsv", (0,), header=False)))
+        if 0 < found < int(field):
+            raise ZhbertError(f"{source}: --field {field}: it has {counted(found, 'column')}")
         return _described(form or "tsv", (int(field) - 1,), header=False)
     text = _COLUMNS if field is None else (field,)
     for wanted in DELIMITERS if form is None else (form,):

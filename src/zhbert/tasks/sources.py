@@ -144,7 +144,7 @@ def plain_lines(source: Source, remark: Callable[[str], None]) -> Iterator[tuple
         else:
             blank += 1
     if blank:
-        remark(f"{source.name}: blank lines left out, an id is a line's number from 0: {blank:,}")
+        remark(f"{source.name}: blank lines left out: {blank:,}; an id is a line's number, from 0")
 
 
 def head(path: Source, count: int) -> list[str]:

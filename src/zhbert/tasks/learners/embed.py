@@ -133,9 +133,10 @@ class EmbedLearner(Learner):
         forms = {example.form for example in examples}
         takes = self._forms()
         if takes and forms and not forms & {*takes}:
+            others = [name for name, one in LOSSES.items() if forms <= {*one.forms}]
             raise ZhbertError(
                 f"loss = {self.loss_name}: learns from {listed(takes)}, and the training "
-                f"examples are {listed(sorted(forms))}"
+                f"examples are {listed(sorted(forms))}; choose auto or {listed([*others, TSDAE])}"
             )
         by_loss: dict[tuple[str, str], list[EmbedExample]] = {}
         for one in examples:
