@@ -134,7 +134,10 @@ def test_similarities_equal_sentence_transformers(real, name):
     for model in real:
         before, model.similarity_fn_name = model.similarity_fn_name, name
         found.append((model.similarity(one, other), model.similarity_pairwise(one, other)))
-        found[-1] += (model.similarity(one[0], list(other)),)
+        found[-1] += (
+            model.similarity(one[0], list(other)),
+            model.similarity(one.tolist(), other.tolist()),
+        )
         model.similarity_fn_name = before
     for mine, yours in zip(*found, strict=True):
         torch.testing.assert_close(mine, yours)

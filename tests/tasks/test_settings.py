@@ -106,6 +106,12 @@ def test_wrong_values_are_one_line(override, said):
     assert str(caught.value).startswith(said)
 
 
+def test_dimensions_of_one_model_are_not_a_grid() -> None:
+    with pytest.raises(ZhbertError, match=r"matryoshka=128\+64"):
+        grid(["matryoshka=128,64"])
+    assert len(grid(["matryoshka=128+64,64+32"])) == 2
+
+
 def test_a_grid_is_the_product_of_its_lists():
     points = grid(["optimizer.learning_rate=1e-5,2e-5,3e-5", "epochs=2", "batch_size=16, 32"])
     assert len(points) == 6

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-Vectors = Tensor | NDArray[Any] | Sequence[Tensor] | Sequence[NDArray[Any]]
-"""(n, D), or one vector (D,)."""
+Vectors = Tensor | NDArray[Any] | Sequence[Tensor] | Sequence[NDArray[Any]] | Sequence[Any]
+"""(n, D), or one vector (D,): tensors, arrays, or lists of numbers."""
 
 
 class Similarity(NamedTuple):
@@ -51,8 +51,10 @@ def as_tensor(vectors: Vectors) -> Tensor:
         found = vectors
     elif isinstance(vectors, np.ndarray):
         found = torch.from_numpy(vectors) if vectors.flags.writeable else torch.tensor(vectors)
-    else:
+    elif len(vectors) and isinstance(vectors[0], Tensor | np.ndarray):
         found = torch.stack([as_tensor(one) for one in vectors])
+    else:
+        found = torch.tensor(vectors)
     narrow = found.is_floating_point() and torch.finfo(found.dtype).bits < 32
     return found.float() if narrow else found
 

@@ -192,6 +192,11 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
             raise ZhbertError(f"{override}: an empty value between commas")
         if len(set(several)) < len(several):
             raise ZhbertError(f"{override}: a value stands there twice")
+        if key.strip() == "matryoshka" and len(several) > 1 and all(map(str.isdigit, several)):
+            raise ZhbertError(
+                f"{override}: commas make a grid; for all of them in one model write "
+                f"matryoshka={'+'.join(several)}"
+            )
         one = [f"{key}={value}" for value in several] if len(several) > 1 else [override]
         lists[key.strip()] = one
     return list(itertools.product(*lists.values()))
