@@ -30,8 +30,8 @@ def definitions(file: str) -> set[str]:
     return names
 
 
-def test_there_are_four_journeys() -> None:
-    assert len(re.findall(r"^### ", PAGE, re.MULTILINE)) == 4
+def test_there_are_five_journeys() -> None:
+    assert len(re.findall(r"^### ", PAGE, re.MULTILINE)) == 5
     assert len(STEPS) > 40
 
 
