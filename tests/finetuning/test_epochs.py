@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zhbert.finetuning.epochs import steps_of
 from zhbert.inference.rows import padding_share
-from zhbert.tasks.batches import Limits, RowBatches, plan_epoch
+from zhbert.tasks.batches import BatchLimits, RowBatches, plan_epoch
 from zhbert.tasks.rows import LabelledRows
 
 
@@ -62,7 +62,7 @@ def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
     rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
 
     def batches(done, count):
-        steps = steps_of(RowBatches(rows), batch_size=8, seed=5, done=done, limits=Limits(64))
+        steps = steps_of(RowBatches(rows), batch_size=8, seed=5, done=done, limits=BatchLimits(64))
         return [
             [b.packed.input_ids.tolist() for b in step] for step in itertools.islice(steps, count)
         ]
@@ -73,7 +73,7 @@ def test_a_run_goes_on_with_the_batches_that_it_would_have_had():
 def test_a_part_of_a_batch_knows_where_it_begins():
     rows = some_rows(np.random.default_rng(0).integers(3, 20, 50))
     for step in itertools.islice(
-        steps_of(RowBatches(rows), batch_size=8, seed=5, done=0, limits=Limits(64)), 10
+        steps_of(RowBatches(rows), batch_size=8, seed=5, done=0, limits=BatchLimits(64)), 10
     ):
         ends = itertools.accumulate(batch.packed.num_rows for batch in step)
         assert [batch.first_row for batch in step] == [0, *ends][:-1]

@@ -17,7 +17,7 @@ from zhbert.model.config import BertConfig
 from zhbert.sentences.losses import LOSSES, Ranking, Scored, Triplets
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.pooling import POOLING_MODES
-from zhbert.tasks.batches import Limits
+from zhbert.tasks.batches import BatchLimits
 from zhbert.tasks.examples import EmbedExample
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.embed import METRICS_OF
@@ -30,7 +30,7 @@ from zhbert.text.tokenizer import Tokenizer
 
 OURS = Tokenizer.default()
 WORDS = "北京天气很好我们学习中文今股票跌了"
-LIMITS = Limits(10**6, 0, 10**6)
+LIMITS = BatchLimits(10**6, 0, 10**6)
 
 
 def model(dropout=0.1):
@@ -92,7 +92,7 @@ def test_cached_gradients_equal_those_of_one_batch(form):
     prepared = ours.prepare(examples(12, form), training=True)
     loss, whole, count = gradients_of_a_step(ours, prepared, LIMITS, dropout)
     assert count == 1
-    for limits in (Limits(60, 0, 120), Limits(60, 0, 0), Limits(10**6, 3)):
+    for limits in (BatchLimits(60, 0, 120), BatchLimits(60, 0, 0), BatchLimits(10**6, 3)):
         cached, found, count = gradients_of_a_step(ours, prepared, limits, dropout)
         assert count > 2
         torch.testing.assert_close(cached, loss, rtol=1e-5, atol=1e-6)
@@ -103,7 +103,7 @@ def test_rows_cut_into_small_parts_give_the_same_gradient_without_a_second_pass(
     ours = learner()
     prepared = ours.prepare(examples(12), training=True)
     _, whole, _ = gradients_of_a_step(ours, prepared, LIMITS)
-    _, found, count = gradients_of_a_step(ours, prepared, Limits(60, 0, 10**6))
+    _, found, count = gradients_of_a_step(ours, prepared, BatchLimits(60, 0, 10**6))
     assert count == 1
     assert_same_gradients(found, whole)
 
@@ -138,7 +138,7 @@ def test_a_batch_compares_the_texts_of_its_examples(count, form, tokens):
     some = examples(count, form)
     if form == "scored" and count == 1:
         return
-    _, batches = batch_of(ours, some, Limits(tokens, 0, 2 * tokens))
+    _, batches = batch_of(ours, some, BatchLimits(tokens, 0, 2 * tokens))
     rows = texts_of(batches)
     assert len(set(rows)) == len(rows)
     compared = batches[0].compared
@@ -175,14 +175,14 @@ def test_simcse_finds_each_text_in_its_other_row():
 
 def test_tsdae_restores_each_text_from_a_part_of_it():
     ours, some = learner(loss_name=TSDAE), examples(6)
-    prepared, batches = batch_of(ours, some, Limits(40))
+    prepared, batches = batch_of(ours, some, BatchLimits(40))
     assert len(batches) > 1
     whole = [row for batch in batches for row in texts_of([dataclasses.replace(
         batch, packed=batch.originals)])]  # fmt: skip
     assert sorted(whole) == sorted(text for one in some for text in one.texts)
     for batch in batches:
         assert batch.predictions == batch.originals.num_pieces - batch.originals.num_rows
-    again = ours.batches(prepared).gather(np.arange(len(prepared.examples)), Limits(40))
+    again = ours.batches(prepared).gather(np.arange(len(prepared.examples)), BatchLimits(40))
     for one, two in zip(batches, again, strict=True):
         assert torch.equal(one.packed.input_ids, two.packed.input_ids)
 
@@ -192,7 +192,7 @@ def test_the_rows_of_a_step_are_those_that_it_gathers(loss):
     ours = learner(loss_name=loss)
     prepared, batches = batch_of(ours, examples(9, "triples"))
     numbers = np.arange(len(prepared.examples))
-    parts = ours.batches(prepared).parts_of(numbers, Limits(60))
+    parts = ours.batches(prepared).parts_of(numbers, BatchLimits(60))
     rows = np.concatenate(parts)
     assert len(parts) > 1
     assert sum(part.num_rows for batch in batches for part in batch.parts) == len(rows)

@@ -30,7 +30,7 @@ from zhbert.finetuning.starting_model import open_with_head
 from zhbert.finetuning.training_task import TrainingTask
 from zhbert.inference.run_model import run_model
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.batches import Limits
+from zhbert.tasks.batches import BatchLimits
 from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.rows import LabelledBatch
 from zhbert.tasks.scoring import metrics_of
@@ -132,7 +132,7 @@ class SeedRun:
         self.stale, self.enough = int(info["stale"]), bool(info["enough"])
         if cells := int(info.get("cells", 0)):
             # On another machine, too, the same micro-batches are taken: results are the same.
-            self.limits = Limits(cells, self.limits.max_rows, int(info.get("kept", 0)))
+            self.limits = BatchLimits(cells, self.limits.max_rows, int(info.get("kept", 0)))
         self.best = Best.restored(checkpoint)
         self.task.say(f"seed {self.seed}: going on from step {checkpoint.step}")
         return TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))

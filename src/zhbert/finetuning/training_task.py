@@ -16,7 +16,7 @@ from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.inference.rows import check_segments
 from zhbert.model.config import BertConfig
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.batches import Batches, Limits, planned_padding
+from zhbert.tasks.batches import Batches, BatchLimits, planned_padding
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
 from zhbert.tasks.kinds import KINDS, Kind
@@ -77,11 +77,11 @@ class TrainingTask:
         return Workload.of(self.config, vocabulary_size=0, sequence_length=longest)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BatchLimits:
         """The size of a micro-batch on this machine."""
         dtype = choose_dtype(self.settings.precision, self.device)
         work, hardware = self.workload, Hardware.of(self.device, dtype)
-        return Limits(
+        return BatchLimits(
             max_padded_tokens(work, hardware),
             self.settings.micro_batch_size,
             max_kept_tokens(work, hardware),

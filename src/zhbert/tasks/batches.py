@@ -21,7 +21,7 @@ BATCHES_PER_WINDOW, WINDOWS = 100, 2
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """The size of one forward pass, and of a step's passes together."""
 
     max_padded_tokens: int
@@ -41,10 +41,10 @@ class Batches(Protocol):
     def plan(self, batch_size: int, seed: int, epoch: int) -> list[Numbers]:
         """Return what each step of an epoch takes; everything occurs once."""
 
-    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+    def parts_of(self, chosen: Numbers, limits: BatchLimits) -> list[Numbers]:
         """Return the row numbers of a step that takes ``chosen``, in parts of similar length."""
 
-    def gather(self, chosen: Numbers, limits: Limits) -> Sequence[LabelledBatch]:
+    def gather(self, chosen: Numbers, limits: BatchLimits) -> Sequence[LabelledBatch]:
         """Return the micro-batches of a step that takes ``chosen``."""
 
 
@@ -62,11 +62,11 @@ class RowBatches:
         """Return the row numbers of each step of an epoch; every row occurs once."""
         return plan_epoch(self.rows.lengths, batch_size, seed, epoch)
 
-    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+    def parts_of(self, chosen: Numbers, limits: BatchLimits) -> list[Numbers]:
         """Return ``chosen``, which is of similar length."""
         return [chosen]
 
-    def gather(self, chosen: Numbers, limits: Limits) -> list[LabelledBatch]:
+    def gather(self, chosen: Numbers, limits: BatchLimits) -> list[LabelledBatch]:
         """Return the chosen rows in parts of limited size."""
         lengths = self.rows.lengths
         parts = micro_batches(chosen, lengths, limits.max_padded_tokens, limits.max_rows)
@@ -92,7 +92,7 @@ def plan_epoch(lengths: Numbers, batch_size: int, seed: int, epoch: int) -> list
 
 
 def planned_padding(
-    batches: Batches, lengths: Numbers, batch_size: int, seed: int, limits: Limits
+    batches: Batches, lengths: Numbers, batch_size: int, seed: int, limits: BatchLimits
 ) -> float:
     """Return the share of padding if each part of an epoch were padded to its longest row."""
     plan = batches.plan(batch_size, seed, 0)

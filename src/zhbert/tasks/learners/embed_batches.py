@@ -17,7 +17,7 @@ from zhbert.inference.rows import micro_batches
 from zhbert.packing import PackedBatch
 from zhbert.sentences.denoising import damaged
 from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
-from zhbert.tasks.batches import Limits, Numbers
+from zhbert.tasks.batches import BatchLimits, Numbers
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 
 TSDAE = "tsdae"
@@ -123,14 +123,14 @@ class ExampleBatches:
             batches += np.split(order, range(batch_size, len(order), batch_size))
         return [batches[number] for number in rng.permutation(len(batches))]
 
-    def parts_of(self, chosen: Numbers, limits: Limits) -> list[Numbers]:
+    def parts_of(self, chosen: Numbers, limits: BatchLimits) -> list[Numbers]:
         """Return the rows of a step, the shortest first, as they are computed."""
         rows, _ = self._by_length(self.texts.all_of(chosen)[0])
         loss = LOSSES.get(self._loss_of(chosen))
         rows = np.repeat(rows, 2) if loss is not None and loss.twice else rows
         return micro_batches(rows, self.rows.lengths, limits.max_padded_tokens, limits.max_rows)
 
-    def gather(self, chosen: Numbers, limits: Limits) -> list[EmbedBatch]:
+    def gather(self, chosen: Numbers, limits: BatchLimits) -> list[EmbedBatch]:
         """Return the batches of a step, each as large as memory allows."""
         if self._loss_of(chosen) == TSDAE:
             return self._damaged(chosen, limits)
@@ -148,7 +148,7 @@ class ExampleBatches:
         batches[0] = replace(batches[0], predictions=len(chosen), compared=compared)
         return batches
 
-    def _damaged(self, examples: Numbers, limits: Limits) -> list[EmbedBatch]:
+    def _damaged(self, examples: Numbers, limits: BatchLimits) -> list[EmbedBatch]:
         """Return damaged texts with the whole ones."""
         rows, _ = self._by_length(self.texts.of(examples, 0))
         lengths = self.rows.lengths
@@ -200,7 +200,9 @@ class ExampleBatches:
         return distinct[order], rank[places]
 
 
-def _together(parts: Sequence[Numbers], lengths: Numbers, limits: Limits) -> list[list[Numbers]]:
+def _together(
+    parts: Sequence[Numbers], lengths: Numbers, limits: BatchLimits
+) -> list[list[Numbers]]:
     """Return groups of parts whose activations memory can hold at once."""
     groups: list[list[Numbers]] = []
     kept = 0
