@@ -144,10 +144,8 @@ def _open_folder(folder: Path, *, pooled: bool = False) -> FineTuned:
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         model = kind.model_class().from_pretrained(folder, quiet=True)
-    # A sentence model pools the vectors of the pieces itself.
-    unused = "bert.pooler." if kind.architecture == Embed.architecture else ()
-    if missing := [name for name in model.loading.missing if not name.startswith(unused)]:
-        raise ZhbertError(f"{folder}: {missing[0]} is missing: not a fine-tuned model")
+    if model.missing_parts:
+        raise ZhbertError(f"{folder}: {model.missing_parts[0]} is missing: not a fine-tuned model")
     return FineTuned(folder, model, kind, learner, card)
 
 

@@ -324,12 +324,16 @@ class _Bert(nn.Module):
         found, model.loading = read_parameters(checkpoint, parameters, config)
         model._take(found, seed)
         has_mlm_head = hasattr(model, "mlm_head")
-        missing = (n for n in model.loading.missing if not n.startswith(cls._unneeded))
-        needed = replace(model.loading, missing=tuple(missing))
+        needed = replace(model.loading, missing=model.missing_parts)
         remarks += warnings_of(checkpoint, config, needed, has_mlm_head=has_mlm_head)
         for remark in remarks:
             warnings.warn(remark, stacklevel=2)
         return model.eval()
+
+    @property
+    def missing_parts(self) -> tuple[str, ...]:
+        """Hugging Face's names of what the checkpoint lacked, without parts that are not needed."""
+        return tuple(n for n in self.loading.missing if not n.startswith(self._unneeded))
 
     @torch.no_grad()
     def _take(self, found: Mapping[str, Tensor], seed: int) -> None:

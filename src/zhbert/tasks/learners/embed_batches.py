@@ -16,7 +16,14 @@ from torch import Tensor
 from zhbert.inference.rows import micro_batches
 from zhbert.packing import PackedBatch
 from zhbert.sentences.denoising import damaged
-from zhbert.sentences.losses import LOSSES, Comparison, Ranking, Scored, Triplets
+from zhbert.sentences.losses import (
+    LOSSES,
+    Comparison,
+    EmbeddingLoss,
+    Ranking,
+    Scored,
+    Triplets,
+)
 from zhbert.tasks.batches import BatchLimits, Numbers
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 
@@ -132,12 +139,12 @@ class ExampleBatches:
 
     def gather(self, chosen: Numbers, limits: BatchLimits) -> list[EmbedBatch]:
         """Return the batches of a step, each as large as memory allows."""
-        if self._loss_of(chosen) == TSDAE:
+        loss = self._loss_of(chosen)
+        if loss == TSDAE:
             return self._damaged(chosen, limits)
-        rows, compared = self._compare(chosen)
+        rows, compared = self._compare(chosen, LOSSES[loss])
         lengths = self.rows.lengths
         parts = micro_batches(rows, lengths, limits.max_padded_tokens, limits.max_rows)
-        loss = self._loss_of(chosen)
         batches: list[EmbedBatch] = []
         first = 0
         for group in _together(parts, lengths, limits):
@@ -167,9 +174,8 @@ class ExampleBatches:
     def _loss_of(self, examples: Numbers) -> str:
         return next(one.loss for one in self.texts.groups if examples[0] < one.end)
 
-    def _compare(self, examples: Numbers) -> tuple[Numbers, Comparison]:
+    def _compare(self, examples: Numbers, loss: EmbeddingLoss) -> tuple[Numbers, Comparison]:
         """Return the distinct rows of a step, the shortest first, and what is compared."""
-        loss = LOSSES[self._loss_of(examples)]
         anchors = self.texts.of(examples, 0)
         if loss.twice:
             return self._twice(anchors)
