@@ -120,6 +120,21 @@ class Learner(ABC):
         return self
 
 
+class ScoringLearner(Learner):
+    """A learner whose loss is a function of the scores by which it predicts.
+
+    One forward pass then gives everything that depends on the scores.
+    """
+
+    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+        """Return the sum of the losses of the batch's predictions."""
+        return self.loss_of(self.scores(model, batch.packed), batch)
+
+    @abstractmethod
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
+        """Return the sum of the losses of the batch's predictions, given its ``scores``."""
+
+
 class FineTuning:
     """A learner as the training loop's objective, with one part, which has the kind's ``name``."""
 

@@ -29,7 +29,7 @@ from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Prediction, SpanExample
-from zhbert.tasks.learners.base import Learner, Prepared, softmax
+from zhbert.tasks.learners.base import Prepared, ScoringLearner, softmax
 from zhbert.tasks.metrics import Floats
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.tasks.span_scores import SCORERS
@@ -67,7 +67,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class SpanLearner(Learner):
+class SpanLearner(ScoringLearner):
     """Extraction of answers."""
 
     tokenizer: Tokenizer
@@ -153,21 +153,11 @@ class SpanLearner(Learner):
         last = int(np.searchsorted(offsets[:, 1], end, "left"))
         return base + first, base + last
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the summed loss: a row's is the mean of the cross entropies of start and end."""
         assert batch.targets is not None
-        logits = self.scores(model, batch.packed).float()
-        packed = batch.packed
-        count, longest = packed.num_rows, packed.max_length
-        row = torch.repeat_interleave(
-            torch.arange(count, device=logits.device),
-            packed.cu_seqlens.long().diff(),
-            output_size=packed.num_pieces,
-        )
-        grid = logits.new_full((count * longest, 2), NOWHERE)
-        grid = grid.index_copy(0, row * longest + packed.position_ids, logits)
-        grid = grid.view(count, longest, 2)
-        return functional.cross_entropy(grid, batch.targets, reduction="sum") / 2
+        padded = _padded(scores.float(), batch.packed)
+        return functional.cross_entropy(padded, batch.targets, reduction="sum") / 2
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """Return the scores of start and end: (T, 2)."""
@@ -268,6 +258,19 @@ class SpanLearner(Learner):
     def resumed(self, saved: Mapping[str, Any]) -> Self:
         """Return this learner with the saved threshold."""
         return replace(self, null_threshold=float(saved["null_threshold"]))
+
+
+def _padded(scores: Tensor, packed: PackedBatch) -> Tensor:
+    """Return the pieces' scores by rows, (T, 2) -> (R, longest, 2), `NOWHERE` after a row's end."""
+    count, longest = packed.num_rows, packed.max_length
+    row = torch.repeat_interleave(
+        torch.arange(count, device=scores.device),
+        packed.cu_seqlens.long().diff(),
+        output_size=packed.num_pieces,
+    )
+    padded = scores.new_full((count * longest, 2), NOWHERE)
+    padded = padded.index_copy(0, row * longest + packed.position_ids, scores)
+    return padded.view(count, longest, 2)
 
 
 def windows(pieces: int, room: int, doc_stride: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.entity_spans import joint_of
 from zhbert.tasks.examples import Prediction, TagExample
-from zhbert.tasks.learners.base import Learner, Prepared, softmax
+from zhbert.tasks.learners.base import Prepared, ScoringLearner, softmax
 from zhbert.tasks.rows import NOT_A_TARGET, LabelledBatch, LabelledRows
 from zhbert.tasks.schemes import TagScheme, scheme_of_model
 from zhbert.text.tokenizer import Tokenizer
@@ -37,7 +37,7 @@ class TokenPlaces:
 
 
 @dataclass(frozen=True)
-class TagLearner(Learner):
+class TagLearner(ScoringLearner):
     """A learner for tagging."""
 
     tokenizer: Tokenizer
@@ -102,12 +102,11 @@ class TagLearner(Learner):
         places = TokenPlaces(*(np.array(x, np.int64) for x in (firsts, owners, tokens)))
         return LabelledRows.of_segments(self.tokenizer, segments), places, split
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the summed cross entropy of the tags, at the first pieces of their tokens."""
         assert batch.targets is not None
-        logits = self.scores(model, batch.packed).float()
         return functional.cross_entropy(
-            logits, batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
+            scores.float(), batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
         )
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:

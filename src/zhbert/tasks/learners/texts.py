@@ -15,12 +15,12 @@ from torch.nn import functional
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.examples import Prediction, TextExample
-from zhbert.tasks.learners.base import Learner, Prepared, sigmoid, softmax
+from zhbert.tasks.learners.base import Prepared, ScoringLearner, sigmoid, softmax
 from zhbert.tasks.rows import LabelledBatch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
 
-class TextLearner(Learner):
+class TextLearner(ScoringLearner):
     """A learner whose examples are one row each: a text or a pair of texts."""
 
     @abstractmethod
@@ -59,11 +59,10 @@ class ClassifyLearner(TextLearner):
         ids = {label: number for number, label in enumerate(self.labels)}
         return np.array([ids[str(one.label)] for one in examples], np.int64)
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the summed cross entropy."""
         assert batch.targets is not None
-        logits = self.scores(model, batch.packed).float()
-        return functional.cross_entropy(logits, batch.targets, reduction="sum")
+        return functional.cross_entropy(scores.float(), batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return the most probable label, with the probability of each label."""
@@ -96,11 +95,12 @@ class MultiLabelLearner(TextLearner):
         marks = [[label in (one.labels or ()) for label in self.labels] for one in examples]
         return np.array(marks, np.float32).reshape(-1, len(self.labels))
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the binary cross entropy, averaged over labels and summed over texts."""
         assert batch.targets is not None
-        logits = self.scores(model, batch.packed).float()
-        total = functional.binary_cross_entropy_with_logits(logits, batch.targets, reduction="sum")
+        total = functional.binary_cross_entropy_with_logits(
+            scores.float(), batch.targets, reduction="sum"
+        )
         return total / len(self.labels)
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
@@ -136,11 +136,10 @@ class RegressLearner(TextLearner):
         values = np.array([one.value for one in examples], np.float64)
         return ((values - self.low) / (self.high - self.low)).astype(np.float32)
 
-    def loss(self, model: nn.Module, batch: LabelledBatch) -> Tensor:
+    def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the summed squared error."""
         assert batch.targets is not None
-        found = self.scores(model, batch.packed)[:, 0].float()
-        return functional.mse_loss(found, batch.targets, reduction="sum")
+        return functional.mse_loss(scores[:, 0].float(), batch.targets, reduction="sum")
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return numbers in the file's scale; they may be slightly out of range."""
