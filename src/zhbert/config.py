@@ -181,6 +181,77 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Match:
+    """A loss between layers of the student and layers of a teacher.
+
+    Layers are counted from 1; of hidden states, 0 is the output of the embeddings. The losses of
+    several layers are added up.
+    """
+
+    loss: str = "hidden_mse"
+    """One of `MATCH_NAMES`: ``hidden_mse``, ``cos``, ``pkd`` (each row's first piece), ``fsp`` and
+    ``nst`` compare hidden states, ``attention_*`` the attention's scores, and ``relations`` those
+    between queries, between keys and between values."""
+    student: tuple[int, ...] = ()
+    """Layers of the student; empty: all of them, and for ``relations`` the last."""
+    teacher: tuple[int, ...] = ()
+    """The layer of the teacher for each of them; empty: spread evenly, the last for the last."""
+    weight: float = 1.0
+    """The factor of the loss."""
+    projection: str = "auto"
+    """The map from the student's width to the teacher's, which is trained as well: ``linear``,
+    ``relu``, ``tanh``, ``none``, or ``auto``: linear if the widths differ."""
+    heads: int = 0
+    """With ``relations``: into how many heads the vectors are divided; 0: the teacher's number."""
+    of_teacher: int = 1
+    """Which of several teachers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillSettings:
+    """What a student learns from a teacher, besides what the text itself teaches it.
+
+    The method: https://arxiv.org/abs/1503.02531. Names and losses are those of TextBrewer,
+    https://arxiv.org/abs/2002.12620; the loss of soft labels has no factor temperature^2.
+    """
+
+    teachers: tuple[str, ...] = ()
+    """Model folders or names, as ``--teacher`` gives them. The soft labels of several are
+    averaged."""
+    soft_labels: str = "ce"
+    """The loss of the teacher's soft labels: ``ce`` (cross entropy of the distributions), ``mse``
+    (squared error of the logits), or ``none``."""
+    temperature: float = 8.0
+    """Both models' logits are divided by it: the higher, the more the improbable labels count."""
+    temperature_schedule: str = "constant"
+    """``constant``, or by example: ``flsw`` (lower where the two models differ) or ``cwsm`` (lower
+    where the student is unsure). Source: https://arxiv.org/abs/1911.07471"""
+    temperature_beta: float = 1.0
+    """With ``flsw`` and ``cwsm``: how much the temperature varies."""
+    temperature_gamma: float = 2.0
+    """With ``flsw``: the exponent of the difference."""
+    soft_weight: float = 1.0
+    """The factor of the loss of soft labels."""
+    soft_schedule: str = "constant"
+    """How this factor changes over the run: ``constant``, ``growth`` (from 0) or ``decay`` (to
+    0)."""
+    hard_weight: float = 1.0
+    """The factor of the losses that need no teacher."""
+    hard_schedule: str = "constant"
+    """How that factor changes, likewise."""
+    top_k: int = 0
+    """In pretraining: soft labels are over the teacher's so many best pieces, among which both
+    models' probabilities add up to 1; 0: over the whole vocabulary."""
+    cache: str = ""
+    """In pretraining: the folder in which the teacher's outputs are kept, so that it computes each
+    row only once, for all runs with these rows and masks; needs ``top_k``. Empty: none."""
+    other_vocabulary: str = "refuse"
+    """A teacher with another vocabulary: ``refuse``, or ``map`` its pieces to the same texts."""
+    matches: tuple[Match, ...] = ()
+    """Losses between the layers of both models."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Everything that decides what a pretraining run computes."""
 
@@ -221,7 +292,14 @@ class Recipe:
     softmax: SoftmaxSettings = field(default_factory=SoftmaxSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    distill: DistillSettings | None = None
 
+
+MATCH_NAMES = (
+    "hidden_mse", "cos", "pkd", "attention_mse", "attention_mse_sum", "attention_ce",
+    "attention_ce_mean", "fsp", "nst", "relations",
+)  # fmt: skip
+"""The losses between layers; `zhbert.distill.losses` has their definitions."""
 
 OPTIMIZERS: dict[str, Any] = {
     "adamw": "zhbert.train.optim:AdamW",
@@ -242,6 +320,13 @@ CHOICES: dict[str, Collection[str]] = {
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": ("linear", "constant", "cosine"),
     "evaluation.strategies": STRATEGIES,
+    "distill.soft_labels": ("ce", "mse", "none"),
+    "distill.temperature_schedule": ("constant", "flsw", "cwsm"),
+    "distill.soft_schedule": ("constant", "growth", "decay"),
+    "distill.hard_schedule": ("constant", "growth", "decay"),
+    "distill.other_vocabulary": ("refuse", "map"),
+    "matches.loss": MATCH_NAMES,
+    "matches.projection": ("auto", "linear", "relu", "tanh", "none"),
 }
 
 # Keys whose choices anybody may add to.
@@ -300,6 +385,15 @@ RANGES: dict[str, Range] = {
     "optimizer.warmup_steps": NOT_BELOW_0,
     "optimizer.schedule_steps": NOT_BELOW_0,
     "evaluation.rows": NOT_BELOW_0,
+    "distill.temperature": ABOVE_0,
+    "distill.soft_weight": NOT_BELOW_0,
+    "distill.hard_weight": NOT_BELOW_0,
+    "distill.top_k": NOT_BELOW_0,
+    "matches.student": NOT_BELOW_0,
+    "matches.teacher": NOT_BELOW_0,
+    "matches.weight": ABOVE_0,
+    "matches.heads": NOT_BELOW_0,
+    "matches.of_teacher": ABOVE_0,
 }
 
 # What an unset key of [model] means where no initial_model says otherwise: BERT-base.
@@ -400,6 +494,9 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
             f"{where}: micro_batch_size = {recipe.micro_batch_size}: must be at most "
             f"batch_size = {recipe.batch_size}"
         )
+    if recipe.distill is not None:
+        check_distillation(recipe.distill, where)
+        _check_soft_labels(recipe, where)
     if recipe.initial_model or recipe.continue_from:
         # Unset keys of [model] are then known only when that model is read.
         return
@@ -416,6 +513,49 @@ def check_masking(masking: MaskingSettings) -> None:
     for key, value in flatten(masking).items():
         _check(f"masking.{key}", value, f"masking: {key}")
     _check_shares(masking, "masking")
+
+
+def check_distillation(distill: DistillSettings, where: str) -> None:
+    """Refuse values of distillation out of range; ``where`` begins the errors.
+
+    >>> check_distillation(DistillSettings(temperature=0), "x.toml")
+    Traceback (most recent call last):
+    zhbert.errors.ZhbertError: x.toml: distill.temperature = 0: must be above 0
+    """
+    for key, value in flatten(distill).items():
+        if key != "matches":
+            _check(f"distill.{key}", value, f"{where}: distill.{key}")
+    for number, match in enumerate(distill.matches, start=1):
+        for key, value in flatten(match).items():
+            _check(f"matches.{key}", value, f"{where}: distill.matches, entry {number}: {key}")
+    if distill.soft_labels == "none" and not distill.matches:
+        raise ZhbertError(
+            f"{where}: distill.soft_labels = none and no distill.matches: nothing is learnt from "
+            "the teacher"
+        )
+
+
+def _check_soft_labels(recipe: Recipe, where: str) -> None:
+    """Refuse soft labels that cannot be computed or kept."""
+    distill = recipe.distill
+    assert distill is not None
+    soft = distill.soft_labels != "none"
+    if soft and recipe.softmax.frequent and not distill.top_k:
+        raise ZhbertError(
+            f"{where}: softmax.frequent = {recipe.softmax.frequent}: soft labels over the whole "
+            "vocabulary need all pieces; set softmax.frequent=0, or distill.top_k=10 for soft "
+            "labels over the teacher's 10 best pieces"
+        )
+    if distill.cache and not (soft and distill.top_k):
+        raise ZhbertError(
+            f"{where}: distill.cache keeps soft labels over the teacher's best pieces: set "
+            "distill.top_k=10 as well"
+        )
+    if distill.cache and distill.matches:
+        raise ZhbertError(
+            f"{where}: distill.cache keeps soft labels only, and distill.matches need the teacher "
+            "itself: remove one of them"
+        )
 
 
 def _check(key: str, value: Any, label: str) -> None:

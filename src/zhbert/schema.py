@@ -62,10 +62,9 @@ def build(
             raise ZhbertError(f"{label}: unknown key '{key}'{hint(key, prefix, list(hints))}")
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if dataclasses.is_dataclass(hints[key]):
+        if section := section_of(hints[key]):
             if not isinstance(value, Mapping):
                 raise ZhbertError(f"{label}: {key} = {show(value)}: must be a section, [{key}]")
-            section = typing.cast(type[Any], hints[key])
             values[key] = build(section, value, f"{prefix}{key}.", where, hint)
         else:
             values[key] = typed(value, hints[key], f"{where}: {prefix}{key}")
@@ -76,11 +75,22 @@ def build(
     return kind(**values)
 
 
+def section_of(hint: Any) -> type[Any] | None:
+    """Return the dataclass of a section's type, which may be optional; None for a value's type.
+
+    >>> section_of(int | None) is None
+    True
+    """
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    found = (kind for kind in kinds if dataclasses.is_dataclass(kind))
+    return typing.cast(type[Any] | None, next(found, None))
+
+
 def typed(value: Any, hint: Any, label: str) -> Any:
     """Return ``value`` as the type ``hint``, or raise a ZhbertError that begins with ``label``.
 
     Integers are accepted for floats, and a single number for a list of numbers. There is no other
-    coercion.
+    coercion. Tables in a list become dataclasses.
     """
     if hint is Any:
         return value
@@ -93,6 +103,13 @@ def typed(value: Any, hint: Any, label: str) -> Any:
     name = _NAMES.get(hint, "a list of texts")
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
+        if section := section_of(item):
+            if isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
+                return tuple(build(section, one, "", label) for one in value)
+            example = next(iter(dataclasses.fields(section))).name
+            raise ZhbertError(
+                f"{label} = {show(value)}: must be a list of tables, [{{{example}=...}}]"
+            )
         allowed = typing.get_args(item) or ((int, float) if item is float else (item,))
         if item in (int, float) and type(value) in allowed:
             value = [value]
@@ -183,7 +200,10 @@ def check_value(
 
 
 def flatten(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Return a settings object as a dict of dotted keys, in the order of its fields."""
+    """Return a settings object as a dict of dotted keys, in the order of its fields.
+
+    An optional section that is not there is one key, with the value None.
+    """
     flat: dict[str, Any] = {}
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
@@ -206,6 +226,8 @@ def _set_values(settings: Any) -> dict[str, Any]:
         value = getattr(settings, item.name)
         if dataclasses.is_dataclass(value):
             value = _set_values(value) or None
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            value = [_set_values(one) for one in value]
         if value is not None:
             table[item.name] = value
     return table
@@ -268,14 +290,14 @@ def overridden(settings: _Settings, override: str) -> _Settings:
             raise ZhbertError(
                 f"{override}: {prefix[:-1] + ': ' if prefix else ''}unknown key '{name}'{known}"
             )
-        if dataclasses.is_dataclass(hints[name]):
+        if section := section_of(hints[name]):
             if position == len(path) - 1:
-                inner = ", ".join(
-                    f"{key}.{item.name}" for item in dataclasses.fields(getattr(current, name))
-                )
+                inner = ", ".join(f"{key}.{item.name}" for item in dataclasses.fields(section))
                 raise ZhbertError(f"{override}: '{key}' is a section; its keys: {inner}")
             parents.append((current, name))
             current = getattr(current, name)
+            # An optional section begins with its usual values.
+            current = section() if current is None else current
         else:
             if position < len(path) - 1:
                 raise ZhbertError(f"{override}: '{prefix}{name}' is a key, not a section")

@@ -65,7 +65,8 @@ def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in flat.items()
         # Of the settings of one kind, those that ask for nothing are left out.
-        if (key in always and value not in ("", 0)) or (value != usual[key] and key not in hidden)
+        if (key in always and value not in ("", 0))
+        or (value != usual.get(key) and key not in hidden)
     ]
     return textwrap.wrap("settings: " + " ".join(words), 80, subsequent_indent="  ",
                          break_on_hyphens=False)  # fmt: skip

@@ -308,17 +308,28 @@ class Attention(nn.Module):
             subset: the queries; None: all pieces.
             key: of the probabilities' dropout.
         """
-        if subset is None:
-            query, keys, values = native.linear(self.qkv, x).chunk(3, dim=1)
-        elif not native.is_plain(self.qkv):
-            query, keys, values = self.qkv(x).chunk(3, dim=1)
+        if subset is None or not native.is_plain(self.qkv):
+            return self.attended(native.linear(self.qkv, x), layout, subset, key)
+        # Only the columns that are needed.
+        query = self._mapped(own, slice(x.shape[1]))
+        if 4 * len(own) < len(x) and self._takes_states(x, key):
+            return self._attend_to_states(query, x, layout, subset)
+        keys, values = self._mapped(x, slice(x.shape[1], None)).chunk(2, dim=1)
+        return attend(
+            query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
+        )
+
+    def attended(
+        self,
+        qkv: Tensor,
+        layout: RowLayout,
+        subset: QuerySubset | None = None,
+        key: DropoutKey | None = None,
+    ) -> Tensor:
+        """Attend with the queries, keys and values of all pieces: (T, 3H) -> (Q, H)."""
+        query, keys, values = qkv.chunk(3, dim=1)
+        if subset is not None:
             query = query[subset.positions]
-        else:
-            # Only the columns that are needed.
-            query = self._mapped(own, slice(x.shape[1]))
-            if 4 * len(own) < len(x) and self._takes_states(x, key):
-                return self._attend_to_states(query, x, layout, subset)
-            keys, values = self._mapped(x, slice(x.shape[1], None)).chunk(2, dim=1)
         return attend(
             query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
         )

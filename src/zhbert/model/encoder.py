@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zhbert.model import native
 from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey
@@ -21,6 +22,7 @@ from zhbert.model.layers import (
     Embeddings,
     Layers,
 )
+from zhbert.model.recording import Recording
 from zhbert.packing import PackedBatch
 
 
@@ -53,6 +55,8 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config, layers)
         self.layers = nn.ModuleList(Block(config, layers) for _ in range(config.num_hidden_layers))
         self._compiled = EAGER
+        self.recording: Recording | None = None
+        """Where parts of the next forward passes are kept (`zhbert.model.recording`)."""
 
     @property
     def dropout_sites(self) -> int:
@@ -66,7 +70,6 @@ class Encoder(nn.Module):
         keys: Sequence[DropoutKey] | None = None,
         *,
         subset: QuerySubset | None = None,
-        states: list[Tensor] | None = None,
     ) -> Tensor:
         """Encode T packed pieces -> (T, H), or -> (Q, H) of ``subset`` alone.
 
@@ -76,27 +79,35 @@ class Encoder(nn.Module):
             keys: the keys of all dropout sites; None: no dropout.
             subset: compute the last block for these pieces only. The result is exact, since
                 pieces are independent after the last attention.
-            states: a list to which the embeddings and each block's output are appended.
         """
         layout = layout or RowLayout.of_batch(batch)
         compiled = self._worth_compiling(layout, subset)
         ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
         run = self._calls(self.embeddings, compiled)
         x: Tensor = self.embeddings(*ids, keys[0] if keys else None, run.finish)
-        last = len(self.layers) - 1
-        for number, block in enumerate(self.layers):
-            if states is not None:
-                states.append(x)
-            first = 1 + DROPOUT_SITES_PER_LAYER * number
+        kept, last = self.recording, len(self.layers)
+        of_all = subset is None or (kept is not None and last in kept.hidden)
+        for number, block in enumerate(self.layers, start=1):
+            self._keep(number - 1, x)
+            first = 1 + DROPOUT_SITES_PER_LAYER * (number - 1)
             own = keys[first : first + DROPOUT_SITES_PER_LAYER] if keys else NO_DROPOUT
             run = self._calls(block, compiled)
-            if subset is None or number < last:
-                x = run.block(block, x, layout, own)
+            qkv = None
+            if kept is not None and number in kept.attention:
+                attention: Any = block.attention
+                qkv = kept.qkv[number] = native.linear(attention.qkv, x)
+            if of_all or number < last:
+                x = run.block(block, x, layout, own, None, qkv)
             else:
-                x = run.last_block(block, x, layout, _only(own, subset), subset)
-        if states is not None:
-            states.append(x)
-        return x
+                assert subset is not None
+                x = run.last_block(block, x, layout, _only(own, subset), subset, qkv)
+        self._keep(last, x)
+        return x[subset.positions] if subset is not None and of_all else x
+
+    def _keep(self, number: int, x: Tensor) -> None:
+        """Record the states of a number, if they are asked for."""
+        if self.recording is not None and number in self.recording.hidden:
+            self.recording.states[number] = x
 
     def compile_layers(self) -> None:
         """Train with compiled functions from now on; they are compiled at their first call."""

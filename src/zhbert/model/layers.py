@@ -121,6 +121,7 @@ class Block(nn.Module):
         layout: RowLayout,
         keys: Sequence[DropoutKey | None] = NO_DROPOUT,
         subset: QuerySubset | None = None,
+        qkv: Tensor | None = None,
     ) -> Tensor:
         """Compute new states: (T, H) -> (T, H), or -> (Q, H) of ``subset`` alone.
 
@@ -129,9 +130,13 @@ class Block(nn.Module):
             layout: the layout of their rows.
             keys: keys of the dropout sites: attention, its output, the feed-forward's output.
             subset: the pieces whose new state is computed; None: all.
+            qkv: (T, 3H), the attention's queries, keys and values, if they were computed already.
         """
         own = x if subset is None else x[subset.positions]
-        context = self.attention(own, x, layout, subset, keys[0])
+        if qkv is None:
+            context = self.attention(own, x, layout, subset, keys[0])
+        else:
+            context = self.attention.attended(qkv, layout, subset, keys[0])
         own = self.attention_norm(self._added(own, self.attention.output, context, keys[1]))
         widened = self.feed_forward(own)
         normalised: Tensor = self.feed_forward_norm(

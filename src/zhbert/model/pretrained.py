@@ -39,6 +39,7 @@ from zhbert.model.loading import (
 )
 from zhbert.model.loss import Candidates
 from zhbert.model.names import to_hugging_face
+from zhbert.model.recording import recording
 from zhbert.packing import PackedBatch
 from zhbert.zoo import locate
 
@@ -258,10 +259,12 @@ class _Bert(nn.Module):
             )
         packed, places = _without_padding(input_ids, attention_mask, token_type_ids, position_ids)
         layout = RowLayout.of_batch(packed)
-        states: list[Tensor] | None = [] if output_hidden_states else None
         keys = self._keys(layout)
-        hidden = self.encoder(packed, layout, keys, states=states)
-        return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states or [])
+        wanted = range(len(self.encoder.layers) + 1) if output_hidden_states else ()
+        with recording(self.encoder, wanted) as kept:
+            hidden = self.encoder(packed, layout, keys)
+        states = list(kept.states.values())
+        return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states)
 
     def _output(self, packed: _Encoded, **fields: Tensor | None) -> ModelOutput:
         states = tuple(packed.padded(s) for s in packed.states) if packed.states else None
@@ -372,9 +375,16 @@ class _Bert(nn.Module):
         }
         write_safetensors(folder, entries_of(to_hugging_face(tensors)))
 
+    def add_matching(self, module: nn.Module) -> None:
+        """Add what only distillation trains, between this model's layers and a teacher's.
+
+        It is trained and stored in checkpoints with the model, and never written to its folder.
+        """
+        self.matching = module
+
     def _parts_beside(self) -> tuple[str, ...]:
         """Return the parts that do not belong into Hugging Face's BERT, and are not written."""
-        return ()
+        return ("matching",)
 
     def _foreign_part(self) -> str | None:
         """Return the first part that Hugging Face's BERT does not have; None if there is none."""

@@ -93,7 +93,10 @@ def changed_settings(now: Any, before: Any) -> dict[str, tuple[Any, Any]]:
     >>> changed_settings(Recipe(steps=3), Recipe(steps=2))
     {'steps': (3, 2)}
     """
-    former = flatten(before)
+    mine, former = flatten(now), flatten(before)
+    # A section may be in one of them alone.
     return {
-        key: (value, former[key]) for key, value in flatten(now).items() if value != former[key]
+        key: (mine.get(key), former.get(key))
+        for key in dict.fromkeys((*mine, *former))
+        if mine.get(key) != former.get(key)
     }

@@ -204,7 +204,8 @@ class SentenceModel(BertModel):
 
     def _parts_beside(self) -> tuple[str, ...]:
         without_pooler = any(name.startswith(self._unneeded) for name in self.loading.missing)
-        return ("projections", "pooler") if without_pooler else ("projections",)
+        own = ("projections", "pooler") if without_pooler else ("projections",)
+        return (*super()._parts_beside(), *own)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a sentence-transformers folder, which transformers opens as a BERT.

@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
+from zhbert.config import DistillSettings, check_distillation
 from zhbert.errors import ZhbertError
+from zhbert.runs.folder import changed_settings
 from zhbert.schema import (
     ABOVE_0,
     NOT_BELOW_0,
@@ -99,6 +101,8 @@ class FineTuningSettings:
     """Embedding: for pairs, the number of negatives that are found with the model at first."""
     optimizer: AdamWSettings = field(default_factory=AdamWSettings)
     """The settings of the optimiser."""
+    distill: DistillSettings | None = None
+    """What is learnt from a teacher, if there is one."""
 
 
 CHOICES = {
@@ -226,15 +230,16 @@ def check_settings(settings: FineTuningSettings) -> None:
     """Refuse values out of range."""
     for key, value in flatten(settings).items():
         check_value(value, key, CHOICES.get(key), RANGES.get(key))
+    if settings.distill is not None:
+        check_distillation(settings.distill, "settings")
 
 
 def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[str]:
     """Return the keys that affect the result and differ, as ``key = theirs, now mine``."""
-    before = flatten(theirs)
     return [
-        f"{key} = {show(before[key])}, now {show(value)}"
-        for key, value in flatten(mine).items()
-        if key not in FREE_ON_RESUME and before[key] != value
+        f"{key} = {show(before)}, now {show(value)}"
+        for key, (value, before) in changed_settings(mine, theirs).items()
+        if key not in FREE_ON_RESUME
     ]
 
 

@@ -154,7 +154,12 @@ class Trainer(Generic[Batch]):
     """For losses that compare the rows of different micro-batches: called with the model, a step's
     micro-batches and its seed, without gradients, before the backward passes; returns the
     micro-batches that the objective gets."""
+    weights: Callable[[int], Sequence[float]] | None = None
+    """``weights(done)``: the factor of each part's mean in the loss of the step after ``done``
+    steps; None: 1. The log has the losses of the parts without it."""
     evaluations: Sequence[EvaluationSet[Batch]] = ()
+    evaluation_objective: Objective[Batch] | None = None
+    """The losses of ``evaluations``; None: the objective's."""
     judge: Callable[[TrainState], Judgement] | None = None
     """Evaluates whenever ``evaluations`` are due, before the checkpoint. Signals do not interrupt
     it, so that its decision is in the checkpoint and the same after a resumption."""
@@ -217,7 +222,8 @@ class Trainer(Generic[Batch]):
         if wish:
             return False
         learning_rate = self.schedule(self.state.step)
-        sums = self._backward(micro_batches, counts)
+        factors = self.weights(self.state.step) if self.weights else [1.0] * len(counts)
+        sums = self._backward(micro_batches, counts, factors)
         if sums is None:  # the step is repeated when the run resumes
             self._drop_gradients()
             return False
@@ -233,7 +239,14 @@ class Trainer(Generic[Batch]):
         self.state = TrainState(at.step + 1, at.pieces + int(pieces_of_all), at.seconds + seconds)
         self._pending.append(
             _StepRecord(
-                self.state, numbers, counts, learning_rate, int(pieces_of_all), seconds, waited
+                self.state,
+                numbers,
+                counts,
+                factors,
+                learning_rate,
+                int(pieces_of_all),
+                seconds,
+                waited,
             )
         )
         return True
@@ -257,14 +270,21 @@ class Trainer(Generic[Batch]):
             self._clock = time.perf_counter()
         return done
 
-    def _backward(self, micro_batches: Sequence[Batch], counts: Sequence[float]) -> Tensor | None:
-        """Accumulate the gradient of the global batch's mean losses; return this rank's sums.
+    def _backward(
+        self, micro_batches: Sequence[Batch], counts: Sequence[float], factors: Sequence[float]
+    ) -> Tensor | None:
+        """Accumulate the gradient of the global batch's weighted losses; return this rank's sums.
 
         Return None if a signal arrives meanwhile and there are no other ranks.
         """
         ranks, seed = self.ranks, mix(self.settings.seed, self.state.step)
         # The sums over ranks are needed, but DDP averages: multiply by the world size.
-        weights = torch.tensor([ranks.world_size / count if count else 0.0 for count in counts])
+        weights = torch.tensor(
+            [
+                factor * ranks.world_size / count if count else 0.0
+                for factor, count in zip(factors, counts, strict=True)
+            ]
+        )
         weights = weights.to(ranks.device, non_blocking=True)
         total = torch.zeros(len(counts), device=ranks.device)
         if self.whole_step is not None:
@@ -306,7 +326,7 @@ class Trainer(Generic[Batch]):
         self._write_steps()
         lines = evaluate(
             self.model,
-            self.objective,
+            self.evaluation_objective or self.objective,
             sets,
             self.state.step,
             self.settings.dtype,
@@ -428,6 +448,8 @@ class _StepRecord:
     at: TrainState
     numbers: _Numbers
     counts: list[float]
+    factors: Sequence[float]
+    """The factor of each part's mean in the loss."""
     learning_rate: float
     pieces: int
     seconds: float
@@ -436,7 +458,11 @@ class _StepRecord:
     def line(self, parts: Sequence[str]) -> dict[str, Any]:
         norm, *sums = self.numbers.read()
         means = [s / c if c else None for s, c in zip(sums, self.counts, strict=True)]
-        loss = sum(mean for mean in means if mean is not None)
+        loss = sum(
+            factor * mean
+            for factor, mean in zip(self.factors, means, strict=True)
+            if mean is not None
+        )
         if not math.isfinite(loss):
             raise NotFiniteError(f"the loss is {loss}", self.at.step, self.learning_rate)
         if not math.isfinite(norm):
