@@ -185,21 +185,29 @@ def pretraining_run(
     steps: int = 300,
     planned: int = 300,
     level: float = 5.5,
+    teachers: Sequence[str] = (),
 ) -> Path:
-    """A pretraining run, finished where it did the steps that were planned."""
+    """A pretraining run, finished where it did the steps that were planned.
+
+    With ``teachers`` it has soft labels and a match of hidden states as further parts of the loss.
+    """
     folder.mkdir(parents=True)
     (folder / "recipe.toml").write_text(
         f"steps = {planned}\n[model]\nhidden_size = 128\nnum_hidden_layers = 2\n"
-        f'[masking]\nstrategy = "{strategy}"\n',
+        f'[masking]\nstrategy = "{strategy}"\n'
+        + (f"[distill]\nteachers = {json.dumps(list(teachers))}\n" if teachers else ""),
         encoding="utf-8",
     )
     write_json(folder / "provenance.json", {"device": "cpu", "precision": "bfloat16"})
     log: list[dict[str, Any]] = []
     for step in range(1, steps + 1):
         loss = level + 4 / step**0.5
+        parts = {"masked_lm_loss": loss}
+        if teachers:
+            parts |= {"soft_labels_loss": 2 * loss, "hidden_mse_loss": 1 / step}
         log.append(
-            {"step": step, "loss": loss, "masked_lm_loss": loss, "pieces": 1600 * step,
-             "seconds": 0.5 * step}
+            {"step": step, "loss": sum(parts.values()), **parts, "next_sentence_loss": None,
+             "pieces": 1600 * step, "seconds": 0.5 * step}
         )  # fmt: skip
         if step % 100 == 0:
             for masks in ("char", "wwm"):

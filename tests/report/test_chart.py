@@ -93,11 +93,11 @@ def test_nothing_to_draw_is_one_line() -> None:
 def test_a_training_curve_is_of_means_of_neighbouring_steps(tmp_path: Path) -> None:
     (run,) = read_runs([pretraining_run(tmp_path / "run", steps=250)])
     assert isinstance(run, PretrainingRun)
-    points = binned(run, 10)
+    points = binned(run.steps, run.losses, 10)
     expected = run.losses.reshape(10, 25).mean(axis=1)
     assert np.allclose([y for _, y in points], expected)
     assert [x for x, _ in points] == [13.0 + 25 * n for n in range(10)]
-    assert len(binned(run, 1000)) == 250
+    assert len(binned(run.steps, run.losses, 1000)) == 250
 
 
 def test_the_mean_of_seeds_is_of_the_epochs_that_all_reached() -> None:

@@ -125,7 +125,7 @@ def _print_comparison(result: Mapping[str, Any], *, as_json: bool) -> None:
         f"{counted(result['examples'], 'example')} of "
         f"{result['task']}'s {result['split']} and of the seeds\n"
     )
-    if result["a"]["model_name"] != result["b"]["model_name"]:
+    if not result["same_weights_at_first"]:
         sys.stdout.write(
             "about these two models: others, pretrained in the same ways with other seeds, may "
             "differ by more\n"

@@ -8,7 +8,9 @@ A RUN is a folder written by 'zhbert finetune' or 'zhbert pretrain', finished or
 not. Scores are shown as "maximum (mean)" over the seeds, with published scores
 on the same split, and as shares of a base model's scores. --base selects that
 model, one of the runs' or a published one ("RoBERTa-wwm-ext"), and adds the
-differences from it, tested by a paired bootstrap. report.html needs no network.
+differences from it, tested by a paired bootstrap. A distilled run is shown beside
+its teacher and the student alone if their runs are given, too: how much of the
+gap is closed. report.html needs no network.
 """
 
 from __future__ import annotations
@@ -67,6 +69,8 @@ def _print(report: Report, files: list[Path], quiet: bool) -> None:
         out.print(f"base: {report.relative.base.name}")
     if report.differences:
         out.print("* larger than the noise: the 95 % interval (paired bootstrap) leaves out 0")
+    if report.distillations:
+        out.print(_distillations(report))
     for one in report.pretraining:
         out.print(_pretraining_line(one))
     for run in report.runs:
@@ -111,6 +115,22 @@ def _scores(report: Report) -> Table:
         _add_means(table, "mean, all tasks", {m: row.mean for m, row in shares.items()})
         of_classification = {m: row.mean_of_classification for m, row in shares.items()}
         _add_means(table, "mean, classification", of_classification)
+    return table
+
+
+def _distillations(report: Report) -> Table:
+    """Return distilled students beside their teachers and the same students alone."""
+    from zhbert import console
+    from zhbert.report.tables import distillation
+
+    of = distillation(report.distillations)
+    table = console.table(
+        "", "student", ">teacher", ">distilled", ">alone", ">less\nalone", ">gap\nclosed"
+    )
+    for name, lines in of.groups:
+        for line in lines:
+            teacher, distilled, alone, less, _, _, closed = (cell.text for cell in line.cells)
+            table.add_row(name, line.name, teacher, distilled, alone, less, closed)
     return table
 
 

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zhbert.report.comparison import ScoreDifference, differences
+from zhbert.report.comparison import (
+    Distillation,
+    ScoreDifference,
+    differences,
+    distillations,
+)
 from zhbert.report.runs import FineTuningRun, PretrainingRun, Run, read_runs
 from zhbert.report.scores import (
     ModelRow,
@@ -29,6 +34,8 @@ class Report:
     """None if there is nothing to compare."""
     differences: tuple[ScoreDifference, ...]
     """The differences of the other models from the base; empty if no base was named."""
+    distillations: tuple[Distillation, ...]
+    """The distilled runs, each beside its teacher and the student alone."""
 
     @property
     def fine_tuning(self) -> list[FineTuningRun]:
@@ -92,4 +99,5 @@ def gather(folders: Sequence[str | Path], base: str | None = None) -> Report:
         base=row,
         relative=relative,
         differences=tuple(differences(table.ours, row)) if named and row else (),
+        distillations=tuple(distillations(fine_tuning)),
     )

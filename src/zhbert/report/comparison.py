@@ -9,7 +9,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.report.mistakes import labels_of, predictions_of
-from zhbert.report.runs import FineTuningRun, read_runs
+from zhbert.report.runs import FineTuningRun, Teacher, read_runs
 from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.kinds import KINDS, kind_named
@@ -86,6 +86,71 @@ def _resampled(run: FineTuningRun) -> tuple[list[Resampled], list[str]]:
     return metrics, ids[0]
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """A distilled student beside its teacher and the same student alone."""
+
+    student: FineTuningRun
+    teacher: str
+    """The best of its teachers."""
+    taught: float | None
+    """The teacher's main metric on dev, of the seed that taught; None: its run is not here."""
+    alone: FineTuningRun | None
+    """A run of the same task from the same weights without a teacher; None: it is not here."""
+    difference: ScoreDifference | None
+    """The student less the student alone."""
+
+    @property
+    def closed(self) -> float | None:
+        """How much of the gap between teacher and student alone is closed, in per cent."""
+        found = self.difference.result if self.difference else None
+        if found is None or self.alone is None or self.taught is None:
+            return None
+        gap = self.taught - mean_of(self.alone)
+        return 100 * found.difference / gap if gap > 0 else None
+
+
+def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:
+    """Find the teacher of each distilled run, and the student alone, among ``runs``."""
+    finished = [run for run in runs if run.main_metric in run.scores]
+    found = []
+    for student in finished:
+        if not student.teachers:
+            continue
+        same = [run for run in finished if _scored_alike(run, student)]
+        scores = {one.name: _score_of(one, same) for one in student.teachers}
+        teacher = max(scores, key=lambda name: scores[name] or 0.0)
+        alone = next(
+            (one for one in same if one.model_key == student.model_key and not one.teachers), None
+        )
+        less = None if alone is None else difference(student, alone)
+        found.append(Distillation(student, teacher, scores[teacher], alone, less))
+    return found
+
+
+def _scored_alike(one: FineTuningRun, other: FineTuningRun) -> bool:
+    return (one.task, one.dev_sha256, one.main_metric) == (
+        other.task,
+        other.dev_sha256,
+        other.main_metric,
+    )
+
+
+def _score_of(teacher: Teacher, runs: Sequence[FineTuningRun]) -> float | None:
+    """Return the main metric of the seed whose model taught, of the run that it belongs to."""
+    for run in runs:
+        values = run.scores[run.main_metric].values
+        for seed, value in zip(run.seeds, values, strict=False):
+            if (run.folder / f"seed-{seed}" / "final").resolve() == teacher.folder.resolve():
+                return value
+    return None
+
+
+def mean_of(run: FineTuningRun) -> float:
+    """Return the mean of the main metric over the seeds."""
+    return run.scores[run.main_metric].mean
+
+
 def compare_runs(first: str | Path, second: str | Path) -> dict[str, Any]:
     """Compare two runs' mean scores by a paired bootstrap over examples and seeds.
 
@@ -109,6 +174,7 @@ def compare_runs(first: str | Path, second: str | Path) -> dict[str, Any]:
         "examples": found.examples,
         **{name: getattr(found.result, name) for name in names},
         "larger_than_noise": found.result.is_larger_than_noise,
+        "same_weights_at_first": a.model_key == b.model_key,
         "a": _description(a),
         "b": _description(b),
     }
@@ -130,7 +196,7 @@ def _description(run: FineTuningRun) -> dict[str, Any]:
     return {
         "folder": str(run.folder),
         "model_name": run.model,
-        "mean": run.scores[run.main_metric].mean,
+        "mean": mean_of(run),
         "seeds": len(run.seeds),
         "remarks": list(run.remarks),
     }

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zhbert.report.chart import Axis, Series, chart
 from zhbert.report.markup import Markup
-from zhbert.report.runs import FineTuningRun, HeldOutEvaluation, Points, PretrainingRun
+from zhbert.report.runs import FineTuningRun, HeldOutEvaluation, Losses, Points, PretrainingRun
 from zhbert.report.scores import Column, ModelRow, ScoreTable
 
 # The number of points in a training curve; more cannot be distinguished.
 CURVE_POINTS = 120
 
 
-def binned(run: PretrainingRun, points: int = CURVE_POINTS) -> Points:
-    """Return the training loss as points, each the mean of equally many consecutive steps."""
-    count = len(run.steps)
+def binned(steps: NDArray[Any], losses: NDArray[Any], points: int = CURVE_POINTS) -> Points:
+    """Return losses as points, each the mean of equally many consecutive steps."""
+    count = len(steps)
     groups = np.array_split(np.arange(count), min(points, count)) if count else []
-    return tuple(
-        (float(run.steps[group].mean()), float(run.losses[group].mean())) for group in groups
+    return tuple((float(steps[group].mean()), float(losses[group].mean())) for group in groups)
+
+
+def loss_chart(name: str, losses: Losses, numbers: Iterator[int]) -> Markup | None:
+    """Draw the parts of a run's loss by step; return None if the loss has one part only."""
+    if len(losses.keys() - {"loss"}) < 2:
+        return None
+    series = [
+        Series("weighted sum" if part == "loss" else part, binned(*points.T), place)
+        for place, (part, points) in enumerate(losses.items())
+    ]
+    return chart(
+        f"{name}: parts of the loss 各项损失",
+        Axis("steps", whole=True),
+        # The parts have units of their own, and differ by powers of ten.
+        Axis("mean loss", logarithmic=True),
+        series,
+        next(numbers),
     )
 
 
@@ -34,8 +52,9 @@ def pretraining_charts(
     title = "Training loss 训练损失"
     if longest > CURVE_POINTS:
         title += f", means of up to {-(-longest // CURVE_POINTS)} steps"
-    series = [Series(run.name, binned(run), styles[run.name]) for run in runs]
+    series = [Series(run.name, binned(run.steps, run.losses), styles[run.name]) for run in runs]
     charts = [chart(title, steps, Axis("loss, nats a masked piece"), series, next(numbers))]
+    charts += [one for run in runs if (one := loss_chart(run.name, run.parts, numbers))]
     strategies = dict.fromkeys(name for run in runs for name in run.evaluations)
     pictures: list[tuple[str, str, Callable[[HeldOutEvaluation], float | None]]] = [
         ("masked accuracy 准确率", "accuracy, %", lambda one: _per_cent(one.accuracy)),

@@ -34,6 +34,7 @@ def page(report: Report) -> str:
             _scores(report),
             _relative(report),
             _differences(report),
+            _distillation(report),
             _costs(report, numbers),
             _pretraining(report, numbers),
             *_tasks(report, numbers),
@@ -131,6 +132,12 @@ def _differences(report: Report) -> _Section | None:
     return "Differences 差异", _table(table)
 
 
+def _distillation(report: Report) -> _Section | None:
+    if not report.distillations:
+        return None
+    return "Distillation 蒸馏", _table(tables.distillation(report.distillations))
+
+
 def _costs(report: Report, numbers: Iterator[int]) -> _Section | None:
     finished = [run for run in report.fine_tuning if run.finished]
     if not finished:
@@ -166,6 +173,11 @@ def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
                 figures.fine_tuning_chart(
                     runs, report.styles, report.scored_elsewhere(task), numbers
                 ),
+                [
+                    one
+                    for run in runs
+                    if (one := figures.loss_chart(run.model, run.losses, numbers))
+                ],
                 matrices,
                 class_="charts",
             )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import json_lines, read_json_if_sound, read_toml
+from zhbert.finetuning.describe import short_name
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import card_names, load_card
 from zhbert.tasks.kinds.base import as_number
@@ -21,6 +22,17 @@ from zhbert.wording import counted
 
 Points = tuple[tuple[float, float], ...]
 """The points (x, y) of a curve."""
+Losses = Mapping[str, NDArray[np.float64]]
+"""The steps of a run and their losses, (n, 2), of each part of the loss and of the whole, "loss".
+"""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A fine-tuned model that a run was distilled from."""
+
+    name: str
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,12 @@ class FineTuningRun:
     """The started seeds that are not finished."""
     curves: Mapping[int, Points]
     """The points (epoch, main metric on dev) by seed."""
+    losses: Losses
+    """The losses of training, of all seeds together."""
+    teachers: tuple[Teacher, ...]
+    """The models that the run was distilled from."""
+    pretrained_with: tuple[str, ...]
+    """The names of the teachers that the model was pretrained with, if its run is there."""
     facts: Mapping[str, Any]
     """The content of summary.json: parameters, seconds, examples_per_second, ..."""
     remarks: tuple[str, ...]
@@ -131,6 +149,8 @@ class PretrainingRun:
     """(n,): the steps of ``losses``."""
     losses: NDArray[np.float64]
     """(n,): the training loss of masked words."""
+    parts: Losses
+    """The losses of training, by part."""
     evaluations: Mapping[str, tuple[HeldOutEvaluation, ...]]
     """The evaluations by masking strategy."""
     pieces: int
@@ -143,6 +163,11 @@ class PretrainingRun:
         """The number of steps in the recipe."""
         steps = self.recipe.get("steps")
         return steps if isinstance(steps, int) else None
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The names of the models that the run is distilled from."""
+        return _teachers_of(self.recipe)
 
     @property
     def last_step(self) -> int:
@@ -201,12 +226,12 @@ def _with_distinct_names(runs: list[Run]) -> list[Run]:
     used: set[str] = set()
     for run in runs:
         if isinstance(run, FineTuningRun):
-            name = names[run.model_key]
+            name = names[run.model_key] + (", distilled" if run.teachers else "")
             if (name, run.task) in taken:
                 # The same model and task with other settings gets a separate row.
-                name = f"{name} ({run.folder.name})"
+                same, name = name, f"{name} ({run.folder.name})"
                 if (name, run.task) in taken:
-                    name = f"{names[run.model_key]} ({run.folder})"
+                    name = f"{same} ({run.folder})"
             taken[name, run.task] = run.folder
             result.append(dataclasses.replace(run, model=name))
         else:
@@ -236,6 +261,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     main_metric = _text(summary, "main_metric") or (card.metrics[0] if card else "")
     given_as = _text(summary, "model") or _text(origin, "model") or folder.name
     weights = identity.get("model")
+    curves, losses = _training(folder, begun, main_metric, remarks)
     return FineTuningRun(
         folder=folder,
         task=_text(summary, "task") or _task_name(card, folder),
@@ -253,7 +279,10 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         scores=scores,
         seeds=seeds,
         unfinished=unfinished,
-        curves=_curves(folder, begun, main_metric, remarks),
+        curves=curves,
+        losses=losses,
+        teachers=tuple(_teachers(summary)),
+        pretrained_with=_pretrained_with(origin),
         facts=summary,
         remarks=tuple(remarks),
     )
@@ -308,22 +337,59 @@ def _task_name(card: TaskCard | None, folder: Path) -> str:
     return next(shipped, card.title.partition(":")[0])
 
 
-def _curves(folder: Path, seeds: set[int], metric: str, remarks: list[str]) -> dict[int, Points]:
-    """Return the curve of each evaluated seed, by number."""
-    curves = {
-        seed: _dev_curve(folder / f"seed-{seed}" / "metrics.jsonl", metric, remarks)
-        for seed in sorted(seeds)
-    }
-    return {seed: curve for seed, curve in curves.items() if curve}
+def _teachers(summary: Mapping[str, Any]) -> Iterator[Teacher]:
+    for one in _list(summary, "teachers"):
+        if isinstance(one, dict) and (folder := _text(one, "folder")):
+            yield Teacher(short_name(_text(one, "name") or folder), Path(folder))
 
 
-def _dev_curve(path: Path, metric: str, remarks: list[str]) -> Points:
-    points: dict[float, float] = {}
-    for line in read_lines(path, remarks):
-        epoch, value = as_number(line.get("epoch")), as_number(line.get(metric))
-        if line.get("evaluation") == "dev" and epoch is not None and value is not None:
-            points[epoch] = value
-    return tuple(sorted(points.items()))
+def _pretrained_with(origin: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the teachers of the pretraining run that the model, RUN/final, comes from."""
+    try:
+        return _teachers_of(read_toml(Path(_text(origin, "model_folder")).parent / "recipe.toml"))
+    except (ZhbertError, OSError):
+        return ()
+
+
+def _teachers_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _list(_object(recipe, "distill"), "teachers")
+    return tuple(short_name(name) for name in names if isinstance(name, str))
+
+
+def _training(
+    folder: Path, seeds: set[int], metric: str, remarks: list[str]
+) -> tuple[dict[int, Points], Losses]:
+    """Return the curve on dev of each evaluated seed, and all seeds' losses."""
+    curves: dict[int, Points] = {}
+    log = _LossLog()
+    for seed in sorted(seeds):
+        points: dict[float, float] = {}
+        for line in read_lines(folder / f"seed-{seed}" / "metrics.jsonl", remarks):
+            epoch, value = as_number(line.get("epoch")), as_number(line.get(metric))
+            if "evaluation" not in line:
+                log.add(line)
+            elif line["evaluation"] == "dev" and epoch is not None and value is not None:
+                points[epoch] = value
+        if points:
+            curves[seed] = tuple(sorted(points.items()))
+    return curves, log.losses()
+
+
+@dataclass
+class _LossLog:
+    """The losses in the lines of training steps."""
+
+    points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        step = as_number(line.get("step"))
+        for key, value in line.items():
+            loss = as_number(value) if key == "loss" or key.endswith("_loss") else None
+            if step is not None and loss is not None:
+                self.points.setdefault(key.removesuffix("_loss"), []).append((step, loss))
+
+    def losses(self) -> Losses:
+        return {name: np.array(sorted(points)) for name, points in self.points.items()}
 
 
 # -- pretraining -----------------------------------------------------------------------------------
@@ -352,6 +418,7 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
         origin=origin,
         steps=np.array(log.steps, dtype=np.float64),
         losses=np.array(log.losses, dtype=np.float64),
+        parts=log.parts.losses(),
         evaluations={name: tuple(lines) for name, lines in log.evaluations.items()},
         pieces=int(log.pieces),
         seconds=log.seconds,
@@ -366,6 +433,7 @@ class _TrainingLog:
 
     steps: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    parts: _LossLog = field(default_factory=_LossLog)
     evaluations: dict[str, list[HeldOutEvaluation]] = field(default_factory=dict)
     pieces: float = 0.0
     seconds: float = 0.0
@@ -380,6 +448,7 @@ class _TrainingLog:
                 HeldOutEvaluation(int(step), *values)
             )
             return
+        self.parts.add(line)
         self.pieces = as_number(line.get("pieces")) or self.pieces
         self.seconds = as_number(line.get("seconds")) or self.seconds
         loss = as_number(line.get("masked_lm_loss", line.get("loss")))

@@ -83,7 +83,7 @@ class ScoreTable:
     notes: tuple[str, ...]
     """The reasons why scores cannot be compared."""
     about: tuple[str, ...]
-    """The cards' notes on their tasks."""
+    """The cards' notes on their tasks, and the teachers of models."""
 
     @property
     def ours(self) -> tuple[ModelRow, ...]:
@@ -94,7 +94,8 @@ class ScoreTable:
         """Return the row of a model, preferably a run's; raise ZhbertError if there is none."""
         for row in self.rows:
             # Its name in the table, or on the command line that trained it.
-            if model in (row.model, row.name, *(run.given_as for run in row.runs)):
+            alone = (run.given_as for run in row.runs if not run.teachers)
+            if model in (row.model, row.name, *alone):
                 return row
         for row in self.rows:
             if model.lower() in (row.model.lower(), row.name.lower()):
@@ -139,6 +140,11 @@ def score_table(runs: Iterable[FineTuningRun], first: str | None = None) -> Scor
         notes += _notes(leader, bool(beside))
         if leader.card and leader.card.note:
             about.append(f"{task}: {leader.card.note}")
+    about += dict.fromkeys(
+        f"{run.model}: pretrained by distillation from {', '.join(run.pretrained_with)}"
+        for run in finished
+        if run.pretrained_with
+    )
     rows = [
         ModelRow(model, "", scores, tuple(run for run in finished if run.model == model))
         for model, scores in ours.items()
@@ -361,7 +367,7 @@ def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreR
 def _published_row(table: ScoreTable, row: ModelRow) -> ModelRow | None:
     """Find the published row of the model that a run started from, by the catalogue's names."""
     names = set()
-    for given in {run.given_as for run in row.runs}:
+    for given in {run.given_as for run in row.runs if not run.teachers}:
         card = find_card(given)
         if card is not None:
             names |= {

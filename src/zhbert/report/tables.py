@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zhbert.report.comparison import ScoreDifference
+from zhbert.report.comparison import Distillation, ScoreDifference
 from zhbert.report.numbers import (
     MISSING,
     count_text,
@@ -119,16 +119,8 @@ def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
     """Return the table of differences from the base, and whether they are larger than noise."""
     groups: dict[str, list[Line]] = {}
     for one in differences:
-        result = one.result
-        if result is None:
-            cells = (Cell(MISSING), Cell(MISSING), Cell(one.why_not))
-        else:
-            cells = (
-                Cell(f"{result.difference:+.2f}"),
-                Cell(f"{result.low:+.2f} to {result.high:+.2f}"),
-                Cell("larger than noise" if result.is_larger_than_noise else "within noise"),
-            )
-        groups.setdefault(f"{one.task}, {one.metric}", []).append(Line(one.model, cells))
+        line = Line(one.model, _difference_cells(one))
+        groups.setdefault(f"{one.task}, {one.metric}", []).append(line)
     return Table(
         f"Points of a per cent, the model's mean less {base}'s. Interval: 95 % of resamples of "
         "examples and seeds (paired bootstrap). Of twenty such intervals one leaves out 0 by "
@@ -138,6 +130,49 @@ def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
         tuple((name, tuple(lines)) for name, lines in groups.items()),
         frozenset({2}),
     )
+
+
+def _difference_cells(one: ScoreDifference) -> tuple[Cell, ...]:
+    result = one.result
+    if result is None:
+        return Cell(MISSING), Cell(MISSING), Cell(one.why_not)
+    return (
+        Cell(f"{result.difference:+.2f}"),
+        Cell(f"{result.low:+.2f} to {result.high:+.2f}"),
+        Cell("larger than noise" if result.is_larger_than_noise else "within noise"),
+    )
+
+
+def distillation(found: Sequence[Distillation]) -> Table:
+    """Return the table of distilled students, their teachers, and the same students alone."""
+    not_here = (Cell(MISSING), Cell(MISSING), Cell("no run of the student alone here"))
+    groups: dict[str, list[Line]] = {}
+    for one in found:
+        cells = (
+            Cell(MISSING if one.taught is None else f"{one.taught:.2f}", one.teacher),
+            _mean_cell(one.student),
+            Cell(MISSING) if one.alone is None else _mean_cell(one.alone),
+            *(_difference_cells(one.difference) if one.difference else not_here),
+            Cell(MISSING if one.closed is None else f"{one.closed:.0f} %"),
+        )
+        run = one.student
+        groups.setdefault(f"{run.task}, {run.main_metric}", []).append(Line(run.model, cells))
+    names = ("student", "teacher", "distilled", "alone", "difference", "interval", "verdict")
+    return Table(
+        "Per cent: means of the seeds ± standard deviation, for the teacher the seed that taught. "
+        "Difference: distilled less alone; interval: 95 % of resamples of examples and seeds "
+        "(paired bootstrap). Gap closed: the difference as a share of what the teacher is better "
+        "than the student alone.",
+        tuple(map(Cell, (*names, "gap closed"))),
+        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        frozenset({5}),
+    )
+
+
+def _mean_cell(run: FineTuningRun) -> Cell:
+    spread = run.scores[run.main_metric]
+    parts = [] if spread.std is None else [f"± {spread.std:.2f}"]
+    return Cell(f"{spread.mean:.2f}", ", ".join([*parts, counted(len(spread.values), "seed")]))
 
 
 def costs(runs: Sequence[FineTuningRun]) -> Table:
@@ -194,7 +229,8 @@ def _pretraining_cells(run: PretrainingRun, strategies: Iterable[str]) -> Iterat
     model, masking = (_section(run, key) for key in ("model", "masking"))
     layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
     yield Cell(str(masking.get("strategy", MISSING)))
-    yield Cell(f"{layers} x {hidden}" if layers and hidden else MISSING)
+    taught = f"from {', '.join(run.teachers)}" if run.teachers else ""
+    yield Cell(f"{layers} x {hidden}" if layers and hidden else MISSING, taught)
     planned = run.planned_steps
     yield Cell(f"{run.last_step:,}", "" if run.finished or planned is None else f"of {planned:,}")
     loss = run.last_loss

@@ -14,6 +14,7 @@ from zhbert.files import atomic_folder
 from zhbert.folders import Claim
 from zhbert.report import tables
 from zhbert.report.build import Report
+from zhbert.report.comparison import ScoreDifference, mean_of
 from zhbert.report.markup import clean
 from zhbert.report.page import page
 from zhbert.report.scores import ScoreRecord, records
@@ -77,15 +78,36 @@ def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
                 "metric": one.metric,
                 "model": one.model,
                 "base": one.base,
-                **(dataclasses.asdict(one.result) if one.result else {"why_not": one.why_not}),
-                "larger_than_noise": one.result.is_larger_than_noise if one.result else None,
+                **_difference(one),
             }
             for one in report.differences
+        ],
+        "distillations": [
+            {
+                "task": one.student.task,
+                "metric": one.student.main_metric,
+                "run": str(one.student.folder),
+                "teacher": one.teacher,
+                "teacher_score": one.taught,
+                "distilled": mean_of(one.student),
+                "alone": mean_of(one.alone) if one.alone else None,
+                "alone_run": str(one.alone.folder) if one.alone else None,
+                "gap_closed": one.closed,
+                **(_difference(one.difference) if one.difference else {}),
+            }
+            for one in report.distillations
         ],
         "runs": [
             {"folder": str(run.folder), "finished": run.finished, "remarks": list(run.remarks)}
             for run in report.runs
         ],
+    }
+
+
+def _difference(one: ScoreDifference) -> dict[str, Any]:
+    return {
+        **(dataclasses.asdict(one.result) if one.result else {"why_not": one.why_not}),
+        "larger_than_noise": one.result.is_larger_than_noise if one.result else None,
     }
 
 
@@ -125,6 +147,8 @@ def markdown(report: Report) -> str:
         add("Relative scores 相对成绩", tables.relative(report.relative))
     if report.differences and report.base is not None:
         add("Differences 差异", tables.compared(report.differences, report.base.name))
+    if report.distillations:
+        add("Distillation 蒸馏", tables.distillation(report.distillations))
     finished = [run for run in report.fine_tuning if run.finished]
     if finished:
         add("Sizes and times 规模与用时", tables.costs(finished))
