@@ -8,6 +8,12 @@ from torch.nn import functional
 
 from zhbert.model.activations import activation_named
 from zhbert.model.config import BertConfig
+from zhbert.model.distilled_loss import (
+    BestPieces,
+    Temperature,
+    best_pieces,
+    distilled_cross_entropy,
+)
 from zhbert.model.layers import BERT_LAYERS, Layers
 from zhbert.model.loss import Candidates, vocabulary_cross_entropy
 
@@ -59,6 +65,61 @@ class MaskedLMHead(nn.Module):
         return vocabulary_cross_entropy(
             transformed, embeddings, self.bias, labels, room, candidates
         )
+
+    def distilled_loss(
+        self,
+        hidden: Tensor,
+        embeddings: Tensor,
+        labels: Tensor,
+        teacher: Tensor | BestPieces,
+        *,
+        kind: str = "ce",
+        temperature: float | Temperature = 1.0,
+        candidates: Candidates | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the losses of hard and soft labels, and the count of hits between them.
+
+        Args:
+            hidden: (P, H) states at the predicted positions.
+            embeddings: (V, H), the word embeddings.
+            labels: (P,) int64.
+            teacher: its logits (P, V), or its best pieces.
+            kind, temperature, candidates: as in `distilled_cross_entropy`.
+        """
+        transformed = self.transformed(hidden)
+        columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
+        wanted = labels.shape[0] * columns
+        return distilled_cross_entropy(
+            transformed,
+            embeddings,
+            self.bias,
+            labels,
+            teacher,
+            kind=kind,
+            temperature=temperature,
+            workspace=self._room(transformed, wanted) if torch.is_grad_enabled() else None,
+            candidates=candidates,
+        )
+
+    @torch.no_grad()
+    def scores(self, hidden: Tensor, embeddings: Tensor) -> Tensor:
+        """Compute logits as ``forward``, without gradients, in memory that the next call reuses."""
+        transformed = self.transformed(hidden)
+        size = transformed.shape[0] * embeddings.shape[0]
+        room = self._room(transformed, size)
+        if room is None:
+            return functional.linear(transformed, embeddings, self.bias)
+        dtype = room.dtype
+        return torch.addmm(
+            self.bias.to(dtype),
+            transformed.to(dtype),
+            embeddings.to(dtype).t(),
+            out=room[:size].view(-1, embeddings.shape[0]),
+        )
+
+    def best(self, hidden: Tensor, embeddings: Tensor, k: int) -> BestPieces:
+        """Return the k pieces of the highest logits for states (P, H), without gradients."""
+        return best_pieces(self.scores(hidden, embeddings), k)
 
     def _room(self, like: Tensor, size: int) -> Tensor | None:
         """Return memory for the loss, reused in each step (CUDA's allocator does so anyway)."""
