@@ -19,6 +19,7 @@ from tests.small_tasks import PIECES, QUICK, make_model, make_task, texts
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import seed as finetune_seed
+from zhbert.finetuning import training_task
 from zhbert.finetuning.describe import describe_summary
 from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.run import finetune
@@ -235,18 +236,18 @@ def test_seeds_differ_and_finished_ones_are_not_run_again(tmp_path, model, cards
 def test_a_seed_decides_head_order_and_dropout(tmp_path, model, cards, monkeypatch):
     seen = []
 
-    def spy(name, seed_of):
-        real = getattr(finetune_seed, name)
+    def spy(module, name, seed_of):
+        real = getattr(module, name)
 
         def spied(*arguments, **options):
             seen.append((name, seed_of(arguments, options)))
             return real(*arguments, **options)
 
-        monkeypatch.setattr(finetune_seed, name, spied)
+        monkeypatch.setattr(module, name, spied)
 
-    spy("open_with_head", lambda arguments, options: arguments[3])
-    spy("steps_of", lambda arguments, options: options["seed"])
-    spy("Trainer", lambda arguments, options: options["settings"].seed)
+    spy(training_task, "open_with_head", lambda arguments, options: arguments[3])
+    spy(training_task, "steps_of", lambda arguments, options: options["seed"])
+    spy(finetune_seed, "Trainer", lambda arguments, options: options["settings"].seed)
     finetune(cards["tag"], model, None, tmp_path / "run", [*QUICK, "epochs=1"], seeds=2)
     each = [("open_with_head", 1), ("Trainer", 1), ("steps_of", 1)]
     assert seen[-3:] == each

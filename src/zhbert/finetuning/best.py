@@ -11,20 +11,26 @@ from zhbert.inference.run_model import Array
 from zhbert.train.checkpoint import TrainingCheckpoint
 
 
-@dataclass
-class Best:
-    """The best weights so far, with their step and their scores."""
+@dataclass(kw_only=True)
+class Evaluation:
+    """A model's scores on dev."""
 
     value: float
-    """The main metric on dev."""
-    step: int
-    epoch: float
+    """The main metric."""
     metrics: dict[str, float]
     kind: dict[str, Any]
     """The values tuned on dev, such as a decision threshold."""
-    state: dict[str, Tensor]
     scores: Array | None = None
-    """The model's raw scores on dev; None after a resumption."""
+    """The model's raw scores; None after a resumption."""
+
+
+@dataclass(kw_only=True)
+class Best(Evaluation):
+    """The best weights so far, with their step and their scores."""
+
+    step: int
+    epoch: float
+    state: dict[str, Tensor]
 
     @property
     def info(self) -> dict[str, Any]:

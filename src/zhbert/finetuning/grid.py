@@ -46,34 +46,43 @@ class GridRun:
 
         Nothing is written or overwritten before the model is opened and the data are tokenized.
         """
-        first, request = self.points[0], self.request
-        folder = request.run_folder
-        self.threads = prepare_threads(first.settings.threads)
-        folder.check()
-        learner = self._learner(first)
-        self.start.check(KINDS[request.card.kind], learner, request.say)
-        identity = identity_of(request, self.start)
-        self._check_former(identity)
-        task = self._task(first, describe_data(request, learner))
+        folder = self.request.run_folder
+        task = self.prepare()
         try:
             with folder.held():
-                self._check_former(identity)
-                folder.begin(table_to_toml(card_table(request.card)), self._origin(identity))
+                self.begin()
                 without = " without --overwrite" if folder.overwrite else ""
                 with advising(f"run the same command again{without}"):
                     return FineTuningResult(folder.path, self._train_points(task))
         except Stopped as stopped:
             return FineTuningResult(folder.path, {}, stopped.signal)
 
-    def _check_former(self, identity: dict[str, Any]) -> None:
+    def prepare(self) -> TrainingTask:
+        """Check everything and tokenize the data of the first point; nothing is written."""
+        first, request = self.points[0], self.request
+        self.threads = prepare_threads(first.settings.threads)
+        request.run_folder.check()
+        learner = self._learner(first)
+        self.start.check(KINDS[request.card.kind], learner, request.say)
+        self.identity = identity_of(request, self.start)
+        self._check_former()
+        return self._task(first, describe_data(request, learner))
+
+    def begin(self) -> None:
+        """Write task.toml and provenance.json into the folder, which is locked."""
+        self._check_former()
+        card = table_to_toml(card_table(self.request.card))
+        self.request.run_folder.begin(card, self._origin())
+
+    def _check_former(self) -> None:
         """Raise ZhbertError if the run to resume has another task, model, data or settings."""
         if self.request.run_folder.continued:
-            check_identity(self.request, identity)
+            check_identity(self.request, self.identity)
         if not self.request.run_folder.overwrite:
             for point in self.points:
                 point.check_same_settings()
 
-    def _origin(self, identity: dict[str, Any]) -> dict[str, Any]:
+    def _origin(self) -> dict[str, Any]:
         dtype = choose_dtype(self.points[0].settings.precision, self.device)
         files = {name: str(path.resolve()) for name, path in self.request.files.items()}
         return {
@@ -81,7 +90,7 @@ class GridRun:
             "model": self.start.name,
             "model_folder": str(self.start.folder.resolve()),
             "data": files,
-            "identity": identity,
+            "identity": self.identity,
         }
 
     def _learner(self, point: GridPoint) -> Learner:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,10 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.files import make_folder
 from zhbert.finetuning.best import Best
-from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.result import finished, write_result
-from zhbert.finetuning.starting_model import open_with_head
 from zhbert.finetuning.training_task import TrainingTask
-from zhbert.inference.run_model import run_model
 from zhbert.runtime import choose_dtype
 from zhbert.tasks.batches import BatchLimits
-from zhbert.tasks.learners.base import FineTuning
-from zhbert.tasks.rows import LabelledBatch
-from zhbert.tasks.scoring import metrics_of
 from zhbert.train.checkpoint import Checkpoints, load_model_state, model_state
 from zhbert.train.cost import compile_if_worth_it
 from zhbert.train.distributed import Ranks
@@ -46,7 +40,7 @@ from zhbert.train.loop import (
     Trainer,
     TrainState,
 )
-from zhbert.train.optim import AdamW, schedule
+from zhbert.train.optim import AdamW
 from zhbert.train.signals import write_notice
 
 
@@ -71,7 +65,10 @@ def train_seed(task: TrainingTask, folder: Path, seed: int) -> tuple[dict[str, A
     """
     result, signal = finished(folder), None
     if result is None:
-        result, signal = SeedRun(task, folder, seed).go()
+        run = SeedRun(task, folder, seed)
+        best, outcome = run.go()
+        result = write_result(folder, task, run.model, best, seed=seed, outcome=outcome)
+        signal = outcome.late_signal
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return result, signal
 
@@ -90,7 +87,7 @@ class SeedRun:
         self.limits = task.limits
         """The size of a micro-batch."""
         self.dtype = choose_dtype(settings.precision, task.device)
-        self.model = open_with_head(task.model, task.kind, task.learner, seed)
+        self.model = task.open_model(seed)
         self.checkpoints = Checkpoints(folder / "checkpoints", say=task.say)
         self.optimizer = AdamW(
             self.model.to(task.device).named_parameters(),
@@ -98,8 +95,8 @@ class SeedRun:
             epsilon=settings.optimizer.epsilon,
         )
 
-    def go(self) -> tuple[dict[str, Any], int | None]:
-        """Train to the end and write the result; see `train_seed`."""
+    def go(self) -> tuple[Best, Outcome]:
+        """Train to the end; return the best weights, which the model then has, too."""
         task = self.task
         start = self._resume()
         self._compile()
@@ -113,10 +110,7 @@ class SeedRun:
             )
         assert self.best is not None
         load_model_state(self.model, self.best.state, self.folder)
-        result = write_result(
-            self.folder, task, self.model, self.best, seed=self.seed, outcome=outcome
-        )
-        return result, outcome.late_signal
+        return self.best, outcome
 
     def _resume(self) -> TrainState:
         """Load the newest checkpoint, or empty the folder if there is none."""
@@ -153,12 +147,11 @@ class SeedRun:
 
     def _compile(self) -> None:
         task = self.task
-        pieces = int(task.train.rows.cu_seqlens[-1]) * task.settings.epochs
         compile_if_worth_it(
             self.model,
             task.settings.compile,
             steps=task.steps,
-            operations=task.workload.operations() * pieces,
+            operations=task.operations,
             on_cpu=task.device.type == "cpu",
             say=task.say,
         )
@@ -174,17 +167,15 @@ class SeedRun:
         sinks: list[Sink] = [metrics]
         if not task.quiet:
             sinks.append(ProgressLine(sys.stderr, start.step, task.steps, self._describe))
-        optimizing = task.settings.optimizer
-        warmup = round(optimizing.warmup_share * task.steps)
-        objective = FineTuning(task.card.kind, task.learner)
+        objective = task.objective
         try:
             trainer = Trainer(
                 self.model,
                 objective,
-                source=self._batches,
+                source=lambda done: task.micro_batches(self.seed, done, self.limits),
                 whole_step=objective.whole_step,
                 optimizer=self.optimizer,
-                schedule=schedule("linear", optimizing.learning_rate, warmup, task.steps),
+                schedule=task.schedule,
                 settings=self._loop_settings(start),
                 save=save,
                 sinks=sinks,
@@ -200,15 +191,6 @@ class SeedRun:
             for sink in sinks:
                 sink.close()
 
-    def _batches(self, done: int) -> Iterator[Sequence[LabelledBatch]]:
-        return steps_of(
-            self.task.batches,
-            batch_size=self.task.settings.batch_size,
-            seed=self.seed,
-            done=done,
-            limits=self.limits,
-        )
-
     def _loop_settings(self, start: TrainState) -> LoopSettings:
         settings = self.task.settings
         every = settings.evaluate_every or self.task.steps_per_epoch
@@ -223,25 +205,26 @@ class SeedRun:
 
     def _judge(self, at: TrainState) -> Judgement:
         """Score dev, keep the weights if they are the best, and decide if training should stop."""
-        card, learner, dev = self.task.card, self.task.learner, self.task.dev
-        scores = run_model(self.model, dev.rows, learner.scores)
-        tuned = learner.tuned(dev, scores)
-        metrics = metrics_of(card, dev.examples, tuned.decode(dev, scores))
-        value = metrics[card.metrics[0]]
+        found = self.task.evaluate(self.model)
         epoch = round(at.step / self.task.steps_per_epoch, 3)
-        better = self.best is None or value > self.best.value
+        better = self.best is None or found.value > self.best.value
         if better:
             state = {name: one.detach().clone() for name, one in model_state(self.model).items()}
-            self.best = Best(value, at.step, epoch, metrics, tuned.saved(), state, scores)
+            self.best = Best(**vars(found), step=at.step, epoch=epoch, state=state)
         self.stale = 0 if better else self.stale + 1
         patience = self.task.settings.patience
         self.enough = bool(patience) and self.stale >= patience
-        line = {"step": at.step, "epoch": epoch, "evaluation": "dev", **metrics, "best": better}
+        line = {
+            "step": at.step,
+            "epoch": epoch,
+            "evaluation": "dev",
+            **found.metrics,
+            "best": better,
+        }
         return Judgement([line], self.enough)
 
     def _describe(self, line: Mapping[str, Any]) -> str:
-        names = self.task.card.metrics
-        values = ", ".join(f"{name} {line[name]:.2f}" for name in names)
+        values = ", ".join(f"{name} {line[name]:.2f}" for name in self.task.metrics)
         remark = "  best so far" if line["best"] else ""
         return f"epoch {line['epoch']:g}  dev: {values}{remark}"
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from zhbert.errors import ZhbertError
+from zhbert.finetuning.best import Evaluation
 from zhbert.finetuning.describe import describe_examples, describe_settings
+from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.inference.rows import check_segments
+from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
 from zhbert.runtime import choose_dtype
 from zhbert.tasks.batches import Batches, BatchLimits, planned_padding
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
 from zhbert.tasks.kinds import KINDS, Kind
-from zhbert.tasks.learners.base import Learner, Prepared
+from zhbert.tasks.learners.base import FineTuning, Learner, Prepared
+from zhbert.tasks.rows import LabelledBatch
+from zhbert.tasks.scoring import metrics_of
 from zhbert.tasks.settings import FineTuningSettings
 from zhbert.train.cost import Hardware, Workload, max_kept_tokens, max_padded_tokens
+from zhbert.train.optim import Schedule, schedule
 from zhbert.wording import counted
 
 PREVIEWED = 3
@@ -65,6 +72,20 @@ class TrainingTask:
         """The kind of the task."""
         return KINDS[self.card.kind]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics on dev, the main one first."""
+        return self.card.metrics
+
+    def open_model(self, seed: int) -> nn.Module:
+        """Open the model to train, with a new head of this seed."""
+        return open_with_head(self.model, self.kind, self.learner, seed)
+
+    @property
+    def objective(self) -> FineTuning:
+        """The loss of a micro-batch."""
+        return FineTuning(self.card.kind, self.learner)
+
     @cached_property
     def batches(self) -> Batches:
         """The batches of the training set."""
@@ -85,6 +106,43 @@ class TrainingTask:
             max_padded_tokens(work, hardware),
             self.settings.micro_batch_size,
             max_kept_tokens(work, hardware),
+        )
+
+    @property
+    def operations(self) -> float:
+        """The floating-point operations of the run."""
+        pieces = int(self.train.rows.cu_seqlens[-1]) * self.settings.epochs
+        return self.workload.operations() * pieces
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate of each step."""
+        optimizing = self.settings.optimizer
+        warmup = round(optimizing.warmup_share * self.steps)
+        return schedule("linear", optimizing.learning_rate, warmup, self.steps)
+
+    def micro_batches(
+        self, seed: int, done: int, limits: BatchLimits
+    ) -> Iterator[Sequence[LabelledBatch]]:
+        """Yield the micro-batches of each step after the first ``done`` steps, without end."""
+        return steps_of(
+            self.batches,
+            batch_size=self.settings.batch_size,
+            seed=seed,
+            done=done,
+            limits=limits,
+        )
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Score dev."""
+        scores = run_model(model, self.dev.rows, self.learner.scores)
+        tuned = self.learner.tuned(self.dev, scores)
+        metrics = metrics_of(self.card, self.dev.examples, tuned.decode(self.dev, scores))
+        return Evaluation(
+            value=metrics[self.card.metrics[0]],
+            metrics=metrics,
+            kind=tuned.saved(),
+            scores=scores,
         )
 
     def padding_share(self, seed: int) -> float:

@@ -125,7 +125,7 @@ def _distillations(report: Report) -> Table:
 
     of = distillation(report.distillations)
     table = console.table(
-        "", "student", ">teacher", ">distilled", ">alone", ">less\nalone", ">gap\nclosed"
+        "task", "student", ">teacher", ">distilled", ">alone", ">less\nalone", ">gap\nclosed"
     )
     for name, lines in of.groups:
         for line in lines:
