@@ -622,4 +622,14 @@ def recipe_to_toml(recipe: Recipe) -> str:
 
     Unset keys are left out, and so is a password in the address of a model.
     """
-    return to_toml(dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model)))
+    return to_toml(without_passwords(recipe))
+
+
+def without_passwords(recipe: Recipe) -> Recipe:
+    """Return the recipe without passwords in the addresses of models."""
+    distill = recipe.distill
+    if distill is not None:
+        teachers = tuple(map(without_secrets, distill.teachers))
+        distill = dataclasses.replace(distill, teachers=teachers)
+    model = without_secrets(recipe.initial_model)
+    return dataclasses.replace(recipe, initial_model=model, distill=distill)

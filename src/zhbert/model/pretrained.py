@@ -497,18 +497,38 @@ class BertForPreTraining(_Bert):
                 the next-sentence head are not computed.
             candidates: the pieces used to estimate the softmax; None: the whole vocabulary.
         """
-        layout = RowLayout.of_batch(batch)
         pairs = next_sentence_labels is not None
-        subset = QuerySubset.of(layout, predicted_positions, with_first=pairs)
-        hidden = self.encoder(batch, layout, self._keys(layout), subset=subset)
+        predicted, first = self.states_for_heads(batch, predicted_positions, with_first=pairs)
         words = self.encoder.embeddings.words.weight
-        loss, correct = self.mlm_head.loss(hidden[subset.predicted], words, labels, candidates)
-        if next_sentence_labels is None:
-            return PretrainingLoss(loss, correct, None, None)
-        logits = self.nsp_head(self.pooler(hidden[subset.first])).float()
-        pair_loss = nn.functional.cross_entropy(logits, next_sentence_labels, reduction="sum")
-        pair_correct = (logits.argmax(-1) == next_sentence_labels).sum()
-        return PretrainingLoss(loss, correct, pair_loss, pair_correct)
+        loss, correct = self.mlm_head.loss(predicted, words, labels, candidates)
+        return PretrainingLoss(loss, correct, *self.next_sentence_loss(first, next_sentence_labels))
+
+    def states_for_heads(
+        self, batch: PackedBatch, predicted_positions: Tensor, *, with_first: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the states (P, H) of predicted pieces, and (R, H) of the rows' first pieces.
+
+        Args:
+            batch: R rows with T pieces in total.
+            predicted_positions: (P,) int64 into the T pieces, increasing, never a row's first.
+            with_first: whether the first pieces' states are needed; otherwise they are None.
+        """
+        layout = RowLayout.of_batch(batch)
+        subset = QuerySubset.of(layout, predicted_positions, with_first=with_first)
+        hidden = self.encoder(batch, layout, self._keys(layout), subset=subset)
+        first = None if subset.first is None else hidden[subset.first]
+        return hidden[subset.predicted], first
+
+    def next_sentence_loss(
+        self, first: Tensor | None, labels: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the summed cross entropy of pairs, from the states (R, H) of the rows' first
+        pieces and (R,) labels, and the count of right predictions; None without labels."""
+        if first is None or labels is None:
+            return None, None
+        logits = self.nsp_head(self.pooler(first)).float()
+        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        return loss, (logits.argmax(-1) == labels).sum()
 
 
 class _FineTuned(_Bert):

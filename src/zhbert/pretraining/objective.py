@@ -10,7 +10,7 @@ from zhbert.config import SoftmaxSettings
 from zhbert.data.evaluation import MaskedRows
 from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
-from zhbert.model.loss import CandidateSampler
+from zhbert.model.loss import Candidates, CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.train.loop import EvaluationSet
 
@@ -42,10 +42,7 @@ class PretrainingObjective:
         """Return (2,) sums of both losses, and (2,) counts of correct predictions."""
         assert isinstance(model, BertForPreTraining)
         model.set_dropout_seed(seed, batch.first_row)
-        candidates = None
-        if self._sampler is not None and model.training:
-            # All micro-batches and ranks of a step have the same seed and so the same candidates.
-            candidates = self._sampler.draw(seed).to(batch.labels.device)
+        candidates = self.candidates(model, batch, seed)
         loss = model.pretraining_loss(
             batch.packed,
             batch.predicted_positions,
@@ -61,6 +58,15 @@ class PretrainingObjective:
             torch.stack([loss.masked_lm_loss_sum, pair_loss]),
             torch.stack([loss.masked_lm_correct, pair_correct]),
         )
+
+    def candidates(
+        self, model: BertForPreTraining, batch: MaskedBatch, seed: int
+    ) -> Candidates | None:
+        """Return the pieces in the softmax of a training step; None: all."""
+        if self._sampler is None or not model.training:
+            return None
+        # All micro-batches and ranks of a step have the same seed and so the same candidates.
+        return self._sampler.draw(seed).to(batch.labels.device)
 
 
 def candidate_sampler(softmax: SoftmaxSettings, corpus: Corpus) -> CandidateSampler | None:

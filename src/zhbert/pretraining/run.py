@@ -107,6 +107,8 @@ def _check(folder: RunFolder) -> None:
 def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:
     """Return the input files and folders of the run, by name."""
     named = {"initial model": recipe.initial_model, "earlier phase": recipe.continue_from}
+    if recipe.distill is not None:
+        named |= {f"teacher {name}": name for name in recipe.distill.teachers}
     there = {what: Path(name) for what, name in named.items() if name and Path(name).exists()}
     return {"corpus": corpus, **there}
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from zhbert.config import (
+    Match,
     ModelShape,
     Recipe,
     check_shape,
     flatten,
     load_recipe,
     resolve_shape,
+    without_passwords,
 )
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
@@ -27,7 +30,7 @@ from zhbert.runtime import total_memory
 from zhbert.train.checkpoint import Checkpoints, TrainingCheckpoint, load_model_state
 from zhbert.train.cost import BYTES_PER_PARAMETER
 from zhbert.train.loop import BEGINNING, TrainState
-from zhbert.wording import counted, without_secrets
+from zhbert.wording import counted
 from zhbert.zoo import locate
 from zhbert.zoo.catalogue import find_card
 
@@ -58,20 +61,28 @@ class Start:
         return self.state.step - self.first_step
 
 
-def begin(setup: RunSetup) -> Start:
+def begin(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
     """Return the start given by the recipe, or the newest checkpoint of a resumed run.
+
+    Args:
+        setup: the run.
+        add: adds to a new model what else the run trains, before a checkpoint is read into it.
 
     Raises:
         ZhbertError: it does not exist, or does not fit the recipe or the corpus.
     """
-    if setup.resumes and (start := _resumed(setup)):
+    if setup.resumes and (start := _resumed(setup, add)):
         return start
     if setup.recipe.continue_from:
-        return _next_phase(setup)
+        return _next_phase(setup, add)
     if setup.recipe.initial_model:
-        return _from_model(setup)
-    shape = resolve_shape(setup.recipe.model)
-    return Start(shape, new_model(setup.recipe, _configuration(setup, shape), setup.corpus))
+        start = _from_model(setup)
+    else:
+        shape = resolve_shape(setup.recipe.model)
+        model = new_model(setup.recipe, _configuration(setup, shape), setup.corpus)
+        start = Start(shape, model)
+    add(start.model)
+    return start
 
 
 def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
@@ -152,7 +163,7 @@ def _set_dropout(model: BertForPreTraining, shape: ModelShape) -> None:
 # -- from a checkpoint -----------------------------------------------------------------------------
 
 
-def _resumed(setup: RunSetup) -> Start | None:
+def _resumed(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start | None:
     """Return the run's newest checkpoint; None if the run ended before its first one."""
     folder, recipe = setup.folder.path, setup.recipe
     former = load_recipe(folder / "recipe.toml")
@@ -167,7 +178,7 @@ def _resumed(setup: RunSetup) -> Start | None:
             "or start another run"
         )
     first_step = int(checkpoint.info["first_step"])
-    start = _from_checkpoint(setup, former.model, checkpoint, first_step)
+    start = _from_checkpoint(setup, add, former.model, checkpoint, first_step)
     setup.say(f"resuming {folder} from step {start.state.step}")
     for line in changes:
         setup.say(f"changed: {line}")
@@ -180,9 +191,8 @@ def _resumed(setup: RunSetup) -> Start | None:
 
 def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
     """Describe a resumed run's recipe changes, one line each; raise ZhbertError if forbidden."""
-    recipe = dataclasses.replace(recipe, initial_model=without_secrets(recipe.initial_model))
     lines = []
-    for key, (value, was) in changed_settings(recipe, former).items():
+    for key, (value, was) in changed_settings(without_passwords(recipe), former).items():
         # In the run's recipe.toml all keys of [model] are resolved.
         if key.startswith("model.") and value is None:
             continue
@@ -203,7 +213,7 @@ def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
     return lines
 
 
-def _next_phase(setup: RunSetup) -> Start:
+def _next_phase(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
     recipe, earlier = setup.recipe, Path(setup.recipe.continue_from)
     where = f"{setup.recipe_file}: continue_from = {recipe.continue_from}"
     if not (earlier / "recipe.toml").is_file():
@@ -226,13 +236,22 @@ def _next_phase(setup: RunSetup) -> Start:
             f"with {theirs.get('optimizer')}, whose state goes on; to start afresh from its "
             f"weights, use initial_model={earlier / 'final'}"
         )
+    if _matches(recipe) != _matches(former):
+        raise ZhbertError(
+            f"{where}: it has other distill.matches, whose maps go on with the model; give the "
+            f"same ones, or start from its weights alone, initial_model={earlier / 'final'}"
+        )
     shape = resolve_shape(recipe.model, flatten(former.model))
     check_shape(shape, recipe.sequence_length, setup.recipe_file)
     end = int(theirs["first_step"]) + former.steps
     if checkpoint.step < end:
         setup.say(f"note: {earlier} ended early, at step {checkpoint.step} of {end}")
     setup.say(f"continuing {earlier} from step {checkpoint.step}: model, optimiser and schedule")
-    return _from_checkpoint(setup, shape, checkpoint, checkpoint.step)
+    return _from_checkpoint(setup, add, shape, checkpoint, checkpoint.step)
+
+
+def _matches(recipe: Recipe) -> tuple[Match, ...]:
+    return recipe.distill.matches if recipe.distill else ()
 
 
 def _newest_checkpoint(setup: RunSetup, run_folder: Path) -> TrainingCheckpoint | None:
@@ -241,10 +260,15 @@ def _newest_checkpoint(setup: RunSetup, run_folder: Path) -> TrainingCheckpoint 
 
 
 def _from_checkpoint(
-    setup: RunSetup, shape: ModelShape, checkpoint: TrainingCheckpoint, first_step: int
+    setup: RunSetup,
+    add: Callable[[BertForPreTraining], None],
+    shape: ModelShape,
+    checkpoint: TrainingCheckpoint,
+    first_step: int,
 ) -> Start:
     info = checkpoint.info
     model = BertForPreTraining(_configuration(setup, shape), seed=setup.recipe.seed)
+    add(model)
     # DistributedDataParallel copies the first process's weights to the others.
     if setup.ranks.first:
         load_model_state(model, current_names(checkpoint.tensors("model")), checkpoint.path)

@@ -14,6 +14,7 @@ from zhbert.files import advising
 from zhbert.model.names import current_names
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
+from zhbert.pretraining.distillation import DistillationObjective, Teaching
 from zhbert.pretraining.describe import after_divergence, describe_run, schedule_warnings
 from zhbert.pretraining.folder import (
     checkpoint_writer,
@@ -40,7 +41,8 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     prepare_threads(recipe.threads)
     if tensorboard:
         TensorBoard.check()
-    start = begin(setup)
+    teaching = Teaching.of(setup)
+    start = begin(setup, teaching.add_to if teaching else lambda model: None)
     last_step = start.first_step + recipe.steps
     for warning in schedule_warnings(recipe, last_step):
         setup.say(warning)
@@ -50,15 +52,24 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     optimizer = _prepare_model(setup, start)
     for line in describe_run(setup, start, loader, rows):
         setup.say(line)
+    for line in teaching.describe() if teaching else ():
+        setup.say(line)
 
     ranks.on_first(lambda: _open_folder(setup, start, held))
     instead = " in place of --overwrite" if setup.folder.overwrite else ""
     held.enter_context(advising(f"run the same command again with --resume{instead}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
     best = _best(setup, start, evaluations) if metrics else None
+    usual = objective.PretrainingObjective(
+        objective.candidate_sampler(recipe.softmax, setup.corpus)
+    )
+    taught = DistillationObjective(usual, teaching) if teaching else None
     trainer = Trainer(
         start.model,
-        objective.PretrainingObjective(objective.candidate_sampler(recipe.softmax, setup.corpus)),
+        taught or usual,
+        weights=taught
+        and (lambda step: taught.weights((step - start.first_step) / recipe.steps)),
+        evaluation_objective=usual,
         source=lambda step: loader.steps(step - start.first_step),
         optimizer=optimizer,
         schedule=_schedule(recipe, last_step),

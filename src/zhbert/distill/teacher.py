@@ -1,0 +1,60 @@
+"""Teachers: trained models that are only read."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import nn
+
+from zhbert.model import native
+from zhbert.model.config import BertConfig
+from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
+from zhbert.train.cost import MAX_PADDED_TOKENS
+from zhbert.zoo import locate
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Teacher(Generic[Model]):
+    """A model in evaluation mode, without gradients, laid out for prediction."""
+
+    name: str
+    """As the user named it."""
+    folder: Path
+    config: BertConfig
+    model: Model
+
+
+def open_teacher(
+    name: str,
+    model_class: type[Model],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quiet: bool = True,
+) -> Teacher[Model]:
+    """Open a teacher to be run on a device.
+
+    Args:
+        name: a model, given as anything that `zhbert.zoo.locate` accepts.
+        model_class: its class, one of `zhbert.model.pretrained`.
+        device: the student's device.
+        dtype: the number format of all its weights and states.
+        quiet: show no progress of a download.
+    """
+    folder = locate(name, quiet=quiet)
+    with warnings.catch_warnings():
+        # Only some of the heads are read.
+        warnings.simplefilter("ignore", UntrainedWeightsWarning)
+        warnings.simplefilter("ignore", UnusedWeightsWarning)
+        opener: Any = model_class
+        model = opener.from_pretrained(folder, quiet=True)
+    model.requires_grad_(False).to(device=device, dtype=dtype)
+    if device.type == "cpu":
+        native.pack(model.encoder, MAX_PADDED_TOKENS)
+    return Teacher(name, folder, model.config, model)

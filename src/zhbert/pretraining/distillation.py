@@ -1,0 +1,192 @@
+"""Pretraining with a teacher: hard labels, soft labels and matches of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from zhbert.config import DistillSettings
+from zhbert.data.loader import MaskedBatch
+from zhbert.distill.matcher import Projections, match_counts, match_sums
+from zhbert.distill.matching import MatchPlan, plan_matches
+from zhbert.distill.schedules import part_weights
+from zhbert.distill.teacher import Teacher, open_teacher
+from zhbert.distill.temperature import temperatures
+from zhbert.errors import ZhbertError
+from zhbert.model.attention import RowLayout
+from zhbert.model.distilled_loss import BestPieces, best_pieces
+from zhbert.model.pretrained import BertForPreTraining
+from zhbert.model.recording import Recording, recording
+from zhbert.pretraining.objective import PretrainingObjective
+from zhbert.pretraining.setup import RunSetup
+from zhbert.wording import counted
+
+
+@dataclass
+class Teaching:
+    """The teachers of a run, and what the student learns from them."""
+
+    settings: DistillSettings
+    teachers: Sequence[Teacher[BertForPreTraining]]
+    seed: int
+    plan: MatchPlan = MatchPlan()
+    """The matches of layers, planned when the student is there."""
+
+    @classmethod
+    def of(cls, setup: RunSetup) -> Teaching | None:
+        """Open the teachers that the recipe names; return None if it has no ``[distill]``."""
+        settings = setup.recipe.distill
+        if settings is None:
+            return None
+        if not settings.teachers:
+            raise ZhbertError(
+                f"{setup.recipe_file}: [distill] without a teacher: add --teacher MODEL"
+            )
+        teachers = [
+            open_teacher(
+                name,
+                BertForPreTraining,
+                device=setup.ranks.device,
+                dtype=setup.dtype,
+                quiet=setup.quiet,
+            )
+            for name in settings.teachers
+        ]
+        return cls(settings, teachers, setup.recipe.seed)
+
+    def add_to(self, student: BertForPreTraining) -> None:
+        """Plan the matches, and add to the student what only they train."""
+        self.plan = plan_matches(
+            self.settings, student.config, [teacher.config for teacher in self.teachers]
+        )
+        student.add_matching(Projections(self.plan, self.seed))
+
+    def describe(self) -> Iterator[str]:
+        """Yield lines for people."""
+        settings = self.settings
+        for teacher in self.teachers:
+            layers = counted(teacher.config.num_hidden_layers, "layer")
+            yield f"teacher: {teacher.name}, {layers} x {teacher.config.hidden_size}"
+        if settings.soft_labels != "none":
+            over = f"the {settings.top_k} best pieces" if settings.top_k else "all pieces"
+            yield (
+                f"soft labels: {settings.soft_labels} over {over}, temperature "
+                f"{settings.temperature:g} ({settings.temperature_schedule})"
+            )
+        yield from self.plan.describe()
+
+
+class DistillationObjective:
+    """The losses of pretraining, and of what the student learns from its teachers.
+
+    Its parts are those of pretraining, ``soft_labels``, and one for each match.
+
+    Args:
+        usual: the losses that need no teacher.
+        teaching: the teachers, with a plan.
+    """
+
+    def __init__(self, usual: PretrainingObjective, teaching: Teaching) -> None:
+        self._usual, self._plan = usual, teaching.plan
+        self._settings, self._teachers = teaching.settings, teaching.teachers
+        self._soft = self._settings.soft_labels != "none"
+        constant = self._settings.temperature_schedule == "constant"
+        self._temperature = (
+            self._settings.temperature
+            if constant
+            else partial(temperatures, settings=self._settings)
+        )
+        self.parts = (*usual.parts, *(("soft_labels",) if self._soft else ()), *self._plan.names)
+
+    def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
+        """Count the masked pieces, the pairs, the soft labels, and what each match compares."""
+        soft = (len(batch.labels),) if self._soft else ()
+        return (*self._usual.counts(batch), *soft, *match_counts(self._plan, batch.packed))
+
+    def pieces(self, batch: MaskedBatch) -> int:
+        """Count all pieces."""
+        return self._usual.pieces(batch)
+
+    def weights(self, progress: float) -> tuple[float, ...]:
+        """Return the factor of each part when ``progress`` (0 to 1) of the run is done."""
+        return part_weights(self._settings, self._plan, progress, len(self._usual.parts))
+
+    def __call__(self, model: nn.Module, batch: MaskedBatch, seed: int) -> tuple[Tensor, Tensor]:
+        """Return (parts,) sums of losses, and (parts,) counts of correct predictions."""
+        assert isinstance(model, BertForPreTraining)
+        soft_labels, taught = self._ask(batch)
+        model.set_dropout_seed(seed, batch.first_row)
+        pairs = batch.next_sentence_labels
+        with recording(model.encoder, *self._plan.student) as learnt:
+            predicted, first = model.states_for_heads(
+                batch.packed, batch.predicted_positions, with_first=pairs is not None
+            )
+        words = model.encoder.embeddings.words.weight
+        candidates = self._usual.candidates(model, batch, seed)
+        soft = []
+        if soft_labels is None:
+            hard, correct = model.mlm_head.loss(predicted, words, batch.labels, candidates)
+        else:
+            hard, correct, loss = model.mlm_head.distilled_loss(
+                predicted,
+                words,
+                batch.labels,
+                soft_labels,
+                kind=self._settings.soft_labels,
+                temperature=self._temperature,
+                candidates=candidates,
+            )
+            soft = [loss.float()]
+        of_pairs, pairs_correct = model.next_sentence_loss(first, pairs)
+        nothing = hard.new_zeros(())
+        sums = torch.stack([hard, nothing if of_pairs is None else of_pairs, *soft])
+        matched = match_sums(
+            self._plan, model.matching, learnt, taught, RowLayout.of_batch(batch.packed)
+        )
+        right = torch.zeros(len(self.parts), device=sums.device)
+        right[0] = correct
+        if pairs_correct is not None:
+            right[1] = pairs_correct
+        return torch.cat((sums, matched)), right
+
+    @torch.no_grad()
+    def _ask(self, batch: MaskedBatch) -> tuple[Tensor | BestPieces | None, list[Recording]]:
+        """Return the teachers' soft labels, and what was recorded inside each of them."""
+        kept: list[Recording] = []
+        scores: Tensor | None = None
+        # The teachers' weights have the precision of the products already.
+        with torch.autocast(batch.labels.device.type, enabled=False):
+            for number, teacher in enumerate(self._teachers):
+                model = teacher.model
+                with recording(model.encoder, *self._plan.teacher(number)) as one:
+                    hidden, _ = model.states_for_heads(
+                        batch.packed, batch.predicted_positions, with_first=False
+                    )
+                kept.append(one)
+                if not self._soft:
+                    continue
+                words = model.encoder.embeddings.words.weight
+                if len(self._teachers) == 1:
+                    head, k = model.mlm_head, self._settings.top_k
+                    best = head.best(hidden, words, k) if k else head.scores(hidden, words)
+                    return best, kept
+                own = self._weighed(model.mlm_head.scores(hidden, words).float())
+                scores = own if scores is None else scores.add_(own)
+        if scores is None:
+            return None, kept
+        if self._settings.soft_labels == "ce":
+            # Logits of the mean distribution under the temperature.
+            scores = scores.log_().mul_(self._settings.temperature)
+        return (
+            best_pieces(scores, self._settings.top_k) if self._settings.top_k else scores
+        ), kept
+
+    def _weighed(self, scores: Tensor) -> Tensor:
+        """Return one of several teachers' share of the mean: of logits, or of probabilities."""
+        if self._settings.soft_labels == "ce":
+            scores = torch.softmax(scores / self._settings.temperature, dim=1)
+        return scores / len(self._teachers)
