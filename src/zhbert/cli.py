@@ -33,6 +33,7 @@ VERBS = {
     "recipes": ("zhbert.jobs.recipes", "list, show or copy the recipes"),
     "check": ("zhbert.jobs.check", "check a recipe and describe the run"),
     "pretrain": ("zhbert.jobs.pretrain", "train a masked language model from a recipe"),
+    "distill": ("zhbert.jobs.distill", "train a small model that learns from a large one"),
     "fill": ("zhbert.jobs.fill", "fill the [MASK]s of a text"),
     "models": ("zhbert.jobs.models", "list the published models, or describe one"),
     "download": ("zhbert.jobs.download", "download a model by its name, hub id or URL"),

@@ -273,7 +273,8 @@ class Recipe:
     """How random weights are drawn, in a run that starts from no other model. ``bert``: all with
     the standard deviation ``initializer_range``, as BERT's; ``scaled``: those of a linear map with
     1 / sqrt(its inputs), and the bias of each piece's logit is the log of its frequency in the
-    corpus, which the model then need not learn."""
+    corpus, which the model then need not learn; ``teacher``: as ``scaled``, but the embeddings are
+    the principal components of the (wider) teacher's."""
     initial_model: str = ""
     """A model folder to start from; empty: random weights."""
     continue_from: str = ""
@@ -312,7 +313,7 @@ begins. Anybody may add one: `zhbert.train.optim` says what it must have."""
 CHOICES: dict[str, Collection[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "yes", "no"),
-    "initial_weights": ("bert", "scaled"),
+    "initial_weights": ("bert", "scaled", "teacher"),
     "model.hidden_act": ("gelu", "gelu_new", "relu"),
     "rows.builder": ("pairs", "full-sentences", "lines"),
     "masking.strategy": STRATEGIES,
@@ -493,6 +494,11 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
         raise ZhbertError(
             f"{where}: micro_batch_size = {recipe.micro_batch_size}: must be at most "
             f"batch_size = {recipe.batch_size}"
+        )
+    if recipe.initial_weights == "teacher" and recipe.distill is None:
+        raise ZhbertError(
+            f"{where}: initial_weights = teacher: there is no teacher; 'zhbert distill' takes one, "
+            "--teacher MODEL"
         )
     if recipe.distill is not None:
         check_distillation(recipe.distill, where)

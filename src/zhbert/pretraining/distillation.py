@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zhbert.config import DistillSettings
 from zhbert.data.loader import MaskedBatch
+from zhbert.distill.initial_weights import take_embeddings
 from zhbert.distill.matcher import Projections, match_counts, match_sums
 from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.distill.schedules import part_weights
@@ -33,7 +37,7 @@ class Teaching:
     settings: DistillSettings
     teachers: Sequence[Teacher[BertForPreTraining]]
     seed: int
-    plan: MatchPlan = MatchPlan()
+    plan: MatchPlan = field(default_factory=MatchPlan)
     """The matches of layers, planned when the student is there."""
 
     @classmethod
@@ -64,6 +68,14 @@ class Teaching:
             self.settings, student.config, [teacher.config for teacher in self.teachers]
         )
         student.add_matching(Projections(self.plan, self.seed))
+
+    def begin(self, student: BertForPreTraining, counts: NDArray[np.int64]) -> str:
+        """Give random weights the teacher's embeddings; return a line that says so."""
+        share = take_embeddings(student, self.teachers[0].model, counts)
+        return (
+            f"the student's embeddings are the {student.config.hidden_size} principal components "
+            f"of the teacher's, which keep {share:.1%} of their squared length"
+        )
 
     def describe(self) -> Iterator[str]:
         """Yield lines for people."""
@@ -144,9 +156,9 @@ class DistillationObjective:
         of_pairs, pairs_correct = model.next_sentence_loss(first, pairs)
         nothing = hard.new_zeros(())
         sums = torch.stack([hard, nothing if of_pairs is None else of_pairs, *soft])
-        matched = match_sums(
-            self._plan, model.matching, learnt, taught, RowLayout.of_batch(batch.packed)
-        )
+        projections = cast(Projections, model.matching)
+        layout = RowLayout.of_batch(batch.packed)
+        matched = match_sums(self._plan, projections, learnt, taught, layout)
         right = torch.zeros(len(self.parts), device=sums.device)
         right[0] = correct
         if pairs_correct is not None:
@@ -181,9 +193,7 @@ class DistillationObjective:
         if self._settings.soft_labels == "ce":
             # Logits of the mean distribution under the temperature.
             scores = scores.log_().mul_(self._settings.temperature)
-        return (
-            best_pieces(scores, self._settings.top_k) if self._settings.top_k else scores
-        ), kept
+        return (best_pieces(scores, self._settings.top_k) if self._settings.top_k else scores), kept
 
     def _weighed(self, scores: Tensor) -> Tensor:
         """Return one of several teachers' share of the mean: of logits, or of probabilities."""

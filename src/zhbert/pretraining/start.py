@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +53,8 @@ class Start:
     state: TrainState = BEGINNING
     first_step: int = 0
     """The step at which this run or phase began."""
+    given: bool = True
+    """False: its weights are random."""
 
     @property
     def done(self) -> int:
@@ -80,7 +81,7 @@ def begin(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
     else:
         shape = resolve_shape(setup.recipe.model)
         model = new_model(setup.recipe, _configuration(setup, shape), setup.corpus)
-        start = Start(shape, model)
+        start = Start(shape, model, given=False)
     add(start.model)
     return start
 
@@ -88,7 +89,7 @@ def begin(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
 def new_model(recipe: Recipe, config: BertConfig, corpus: Corpus) -> BertForPreTraining:
     """Make the random weights of a run that does not start from another model."""
     model = BertForPreTraining(config, seed=recipe.seed)
-    if recipe.initial_weights == "scaled":
+    if recipe.initial_weights != "bert":
         model.scale_initial_weights(corpus.piece_counts)
     return model
 

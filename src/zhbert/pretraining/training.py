@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from zhbert.config import Recipe
@@ -14,8 +15,8 @@ from zhbert.files import advising
 from zhbert.model.names import current_names
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
-from zhbert.pretraining.distillation import DistillationObjective, Teaching
 from zhbert.pretraining.describe import after_divergence, describe_run, schedule_warnings
+from zhbert.pretraining.distillation import DistillationObjective, Teaching
 from zhbert.pretraining.folder import (
     checkpoint_writer,
     checkpoints_of,
@@ -43,6 +44,8 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         TensorBoard.check()
     teaching = Teaching.of(setup)
     start = begin(setup, teaching.add_to if teaching else lambda model: None)
+    if teaching and recipe.initial_weights == "teacher" and not start.given:
+        setup.say(teaching.begin(start.model, setup.corpus.piece_counts))
     last_step = start.first_step + recipe.steps
     for warning in schedule_warnings(recipe, last_step):
         setup.say(warning)
@@ -67,8 +70,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     trainer = Trainer(
         start.model,
         taught or usual,
-        weights=taught
-        and (lambda step: taught.weights((step - start.first_step) / recipe.steps)),
+        weights=_weights(recipe, start, taught) if taught else None,
         evaluation_objective=usual,
         source=lambda step: loader.steps(step - start.first_step),
         optimizer=optimizer,
@@ -150,6 +152,13 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
         say=setup.say,
     )
     return optimizer
+
+
+def _weights(
+    recipe: Recipe, start: Start, taught: DistillationObjective
+) -> Callable[[int], Sequence[float]]:
+    """Return the function of the weights of a step's parts."""
+    return lambda step: taught.weights((step - start.first_step) / recipe.steps)
 
 
 def _schedule(recipe: Recipe, last_step: int) -> Schedule:
