@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from zhbert.config import (
     CHOICES,
     RANGES,
+    DistillSettings,
     EvaluationSettings,
     MaskingSettings,
+    Match,
     ModelShape,
     OptimizerSettings,
     Recipe,
@@ -181,8 +183,10 @@ def test_the_choices_are_those_of_the_parts():
 
 
 def test_every_number_has_a_range_and_the_defaults_are_within():
-    check_recipe(Recipe())
-    for key, value in flatten(Recipe()).items():
+    recipe = Recipe(distill=DistillSettings(matches=(Match(),)))
+    check_recipe(recipe)
+    keys = flatten(recipe) | {f"matches.{key}": value for key, value in flatten(Match()).items()}
+    for key, value in keys.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             assert key in RANGES, key
-    assert set(RANGES) | set(CHOICES) <= set(flatten(Recipe()))
+    assert set(RANGES) | set(CHOICES) <= set(keys)

@@ -387,6 +387,8 @@ RANGES: dict[str, Range] = {
     "optimizer.schedule_steps": NOT_BELOW_0,
     "evaluation.rows": NOT_BELOW_0,
     "distill.temperature": ABOVE_0,
+    "distill.temperature_beta": NOT_BELOW_0,
+    "distill.temperature_gamma": ABOVE_0,
     "distill.soft_weight": NOT_BELOW_0,
     "distill.hard_weight": NOT_BELOW_0,
     "distill.top_k": NOT_BELOW_0,
