@@ -190,3 +190,57 @@ def test_every_number_has_a_range_and_the_defaults_are_within():
         if isinstance(value, int | float) and not isinstance(value, bool):
             assert key in RANGES, key
     assert set(RANGES) | set(CHOICES) <= set(keys)
+
+
+def test_a_section_that_may_be_missing_begins_with_its_first_key():
+    assert load_recipe("tiny").distill is None
+    recipe = load_recipe("tiny", ["softmax.frequent=0", "distill.temperature=2"])
+    assert recipe.distill == DistillSettings(temperature=2.0)
+    assert "[distill]" not in recipe_to_toml(load_recipe("tiny"))
+
+
+def test_matches_are_a_list_of_tables_in_files_and_overrides():
+    override = 'distill.matches=[{loss="cos", student=[1]}, {loss="relations", heads=4}]'
+    recipe = load_recipe("tiny", ["distill.soft_labels=none", override])
+    expected = (Match(loss="cos", student=(1,)), Match(loss="relations", heads=4))
+    assert recipe.distill is not None
+    assert recipe.distill.matches == expected
+    assert parse_recipe(tomllib.loads(recipe_to_toml(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("distill.matches=cos", "must be a list of tables"),
+        ("distill.matches=[3]", "must be a list of tables"),
+        ('distill.matches=[{los="cos"}]', "unknown key 'los'; did you mean 'loss'?"),
+        ('distill.matches=[{loss="coz"}]', 'entry 1: loss = "coz": not a choice; did you mean'),
+        ("distill.matches=[{weight=0}]", "entry 1: weight = 0.0: must be above 0"),
+        ("distill=3", "'distill' is a section"),
+        ("distill.temperature=0", "must be above 0"),
+        ("distill.soft_labels=none", "nothing is learnt from the teacher"),
+        ("distill.cache=c", "set distill.top_k=10 as well"),
+    ],
+)
+def test_wrong_values_of_distillation_are_refused(override, message):
+    with pytest.raises(ZhbertError) as caught:
+        load_recipe("tiny", ["softmax.frequent=0", override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_soft_labels_over_all_pieces_need_all_pieces():
+    with pytest.raises(ZhbertError, match=r"softmax.frequent = 2000: soft labels over the whole"):
+        load_recipe("tiny", ["distill.temperature=2"])
+    load_recipe("tiny", ["distill.top_k=10"])
+
+
+def test_a_password_in_a_teachers_address_is_not_written():
+    address = "https://me:secret@example.org/model.zip"
+    recipe = load_recipe("tiny", ["distill.top_k=10", f'distill.teachers=["{address}"]'])
+    assert "secret" not in recipe_to_toml(recipe)
+
+
+def test_first_weights_of_a_teacher_need_one():
+    with pytest.raises(ZhbertError, match="there is no teacher"):
+        load_recipe("tiny", ["initial_weights=teacher"])

@@ -75,6 +75,33 @@ def test_a_step_line_holds_what_others_read():
     assert (outcome.step, outcome.pieces, outcome.signal) == (6, 420, None)
 
 
+def test_parts_are_weighted_in_the_loss_and_logged_without_their_weights():
+    plain = run(last_step=1, settings={"clip_norm": 0})[1]
+    weights = [(0.5, 1.0), (0.25, 1.0)]
+    weighted = run(last_step=2, weights=lambda done: weights[done], settings={"clip_norm": 0})[1]
+    assert weighted[0]["masked_lm_loss"] == plain[0]["masked_lm_loss"]
+    assert weighted[0]["loss"] == 0.5 * plain[0]["loss"]
+    assert weighted[0]["grad_norm"] == pytest.approx(0.5 * plain[0]["grad_norm"], rel=1e-6)
+    assert weighted[1]["loss"] == 0.25 * weighted[1]["masked_lm_loss"]
+
+
+def test_evaluations_may_have_an_objective_of_their_own():
+    class Other(toys.ToyObjective):
+        def __call__(self, model, batch, seed):
+            sums, correct = super().__call__(model, batch, seed)
+            return 2 * sums, correct
+
+    sets = [EvaluationSet("dev", toys.toy_step(0))]
+    usual, other = (
+        run(evaluations=sets, evaluation_objective=objective)[1] for objective in (None, Other())
+    )
+    losses = [line["masked_lm_loss"] for line in (usual[-1], other[-1])]
+    assert losses[1] == pytest.approx(2 * losses[0])
+    assert [line["loss"] for line in list(usual)[:-1]] == [
+        line["loss"] for line in list(other)[:-1]
+    ]
+
+
 def test_gradients_are_clipped_by_their_global_norm():
     model = toys.ToyModel()
     start = model.weight.detach().clone()

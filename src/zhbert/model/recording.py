@@ -34,7 +34,7 @@ def recording(
     """Keep parts of the forward passes of an `Encoder` while the context lasts.
 
     With them, the last block computes all pieces if its states are kept, even where the model's
-    head needs only some of them.
+    head needs only some of them. (Its attention then drops other probabilities in training.)
 
     Args:
         encoder: a model's ``encoder``.
