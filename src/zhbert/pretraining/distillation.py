@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zhbert.config import DistillSettings
@@ -69,13 +67,20 @@ class Teaching:
         )
         student.add_matching(Projections(self.plan, self.seed))
 
-    def begin(self, student: BertForPreTraining, counts: NDArray[np.int64]) -> str:
-        """Give random weights the teacher's embeddings; return a line that says so."""
-        share = take_embeddings(student, self.teachers[0].model, counts)
-        return (
-            f"the student's embeddings are the {student.config.hidden_size} principal components "
-            f"of the teacher's, which keep {share:.1%} of their squared length"
-        )
+    def begin(self, setup: RunSetup, student: BertForPreTraining) -> str:
+        """Give random weights the teacher's embeddings, if asked to; return a line about both."""
+        teacher = self.teachers[0]
+        width, theirs = student.config.hidden_size, teacher.config.hidden_size
+        if setup.recipe.initial_weights == "teacher":
+            share = take_embeddings(student, teacher.model, setup.corpus.piece_counts)
+            return (
+                f"the student's embeddings are the {width} principal components of the "
+                f"teacher's, which keep {share:.1%} of their squared length"
+            )
+        line = "note: the student starts from random weights, and learns much sooner from "
+        if width == theirs and student.config.num_hidden_layers < teacher.config.num_hidden_layers:
+            return line + f"the teacher's first layers: initial_model={teacher.name}"
+        return line + "the teacher's embeddings: initial_weights=teacher"
 
     def describe(self) -> Iterator[str]:
         """Yield lines for people."""

@@ -53,8 +53,8 @@ class Start:
     state: TrainState = BEGINNING
     first_step: int = 0
     """The step at which this run or phase began."""
-    given: bool = True
-    """False: its weights are random."""
+    random: bool = False
+    """True: the model has random weights."""
 
     @property
     def done(self) -> int:
@@ -81,7 +81,7 @@ def begin(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
     else:
         shape = resolve_shape(setup.recipe.model)
         model = new_model(setup.recipe, _configuration(setup, shape), setup.corpus)
-        start = Start(shape, model, given=False)
+        start = Start(shape, model, random=True)
     add(start.model)
     return start
 

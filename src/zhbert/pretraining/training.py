@@ -44,8 +44,8 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         TensorBoard.check()
     teaching = Teaching.of(setup)
     start = begin(setup, teaching.add_to if teaching else lambda model: None)
-    if teaching and recipe.initial_weights == "teacher" and not start.given:
-        setup.say(teaching.begin(start.model, setup.corpus.piece_counts))
+    if teaching and start.random:
+        setup.say(teaching.begin(setup, start.model))
     last_step = start.first_step + recipe.steps
     for warning in schedule_warnings(recipe, last_step):
         setup.say(warning)
