@@ -6,6 +6,7 @@ Layers are counted from 1; 0 stands for the output of the embeddings.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -92,12 +93,15 @@ class PlannedMatch:
     def describe(self, teachers: int = 1) -> str:
         """Return a line for people; ``teachers`` is the number of all teachers."""
         own, theirs = (_shown(layers) for layers in zip(*self.terms, strict=True))
-        whose = f" no. {self.of_teacher + 1}, layers" if teachers > 1 else ""
-        line = f"{self.name}: student {own} <- teacher{whose} {theirs}"
+        line = f"{self.name}: student {own} <- teacher {theirs}"
+        if teachers > 1:
+            plural = "s" if len(self.terms) > 1 or self.needs.pairs else ""
+            whose = f"teacher {self.of_teacher + 1}'s layer{plural}"
+            line = f"{self.name}: student {own} <- {whose} {theirs}"
         if self.projection != "none":
             line += f"; {self.projection} {self.widths[0]} -> {self.widths[1]}"
         if self.loss == "relations":
-            line += f"; {self.heads[0]} relation heads"
+            line += f"; {counted(self.heads[0], 'relation head')}"
         return line + (f"; weight {self.weight:g}" if self.weight != 1 else "")
 
 
@@ -159,13 +163,18 @@ def plan_matches(
         where = f"distill.matches, entry {number} ({match.loss})"
         if not 1 <= match.of_teacher <= len(teachers):
             raise ZhbertError(
-                f"{where}: of_teacher = {match.of_teacher}: there "
-                f"{counted(len(teachers), 'teacher', 'is/are')}, numbered from 1"
+                f"{where}: of_teacher = {match.of_teacher}: must be from 1 to the number of "
+                f"teachers, which is {len(teachers)}"
             )
         times = sum(other.loss == match.loss for other in planned) + 1
         name = match.loss if times == 1 else f"{match.loss}_{times}"
         planned.append(_planned(match, name, student, teachers[match.of_teacher - 1], where))
-    _check_count(planned, student)
+    numbers: Counter[tuple[str, int]] = Counter()
+    for match in planned:
+        alike = (match.loss, match.of_teacher)
+        numbers[alike] += len(match.terms)
+        where = f"distill.matches: {match.loss}"
+        _check_number(numbers[alike], student.num_hidden_layers, match.needs, where)
     return MatchPlan(tuple(planned), len(teachers))
 
 
@@ -176,30 +185,26 @@ def _planned(
     needs = NEEDS[match.loss]
     layers, of_teacher = student.num_hidden_layers, teacher.num_hidden_layers
     own = match.student or _default_layers(needs, layers)
-    if not needs.pairs and max(len(own), len(match.teacher)) > layers + needs.hidden:
-        raise ZhbertError(
-            f"{where}: {max(len(own), len(match.teacher))} layers are matched, but the student has "
-            f"{layers}: name each at most once"
-        )
+    _check_number(max(len(own), len(match.teacher)), layers, needs, where)
     _check_layers("student", own, layers, needs, where)
     # Half a layer is rounded up.
     theirs = match.teacher or tuple((2 * i * of_teacher + layers) // (2 * layers) for i in own)
     _check_layers("teacher", theirs, of_teacher, needs, where)
     if len(own) != len(theirs):
         raise ZhbertError(
-            f"{where}: student = {show(own)} and teacher = {show(theirs)}: name as many layers of "
-            "both"
+            f"{where}: student = {show(own)}, teacher = {show(theirs)}: "
+            f"{counted(len(own), 'layer')} and {len(theirs)}; name as many of both"
         )
     width = 2 if needs.pairs else 1
     terms = tuple(
         Term(own[i : i + width], theirs[i : i + width]) for i in range(0, len(own), width)
     )
-    twice = [one for i, one in enumerate(terms) if one.student in {x.student for x in terms[:i]}]
-    if twice:
-        raise ZhbertError(
-            f"{where}: student = {show(own)}: {_shown([twice[0].student])} stands there twice; "
-            "write a second match, or remove it"
-        )
+    for number, (pair, _) in enumerate(terms):
+        if any(pair == earlier.student for earlier in terms[:number]):
+            twice = show(pair if needs.pairs else pair[0])
+            raise ZhbertError(
+                f"{where}: student = {show(own)}: {twice} is named twice; name each at most once"
+            )
     return PlannedMatch(
         name=name,
         loss=match.loss,
@@ -291,19 +296,14 @@ def _heads(
     return heads, heads
 
 
-def _check_count(planned: Sequence[PlannedMatch], student: BertConfig) -> None:
-    """Refuse more matches of one loss than the student has layers for it."""
-    layers = student.num_hidden_layers
-    for match in planned:
-        alike = (match.loss, match.of_teacher)
-        number = sum(
-            len(other.terms) for other in planned if (other.loss, other.of_teacher) == alike
+def _check_number(number: int, layers: int, needs: Needs, where: str) -> None:
+    """Refuse to match more layers than the student has."""
+    if not needs.pairs and number > layers + needs.hidden:
+        embeddings = " (and 0, the embeddings)" if needs.hidden else ""
+        raise ZhbertError(
+            f"{where}: {number} layers are matched, but the student has {layers}{embeddings}: name "
+            "each at most once"
         )
-        if not match.needs.pairs and number > layers + match.needs.hidden:
-            raise ZhbertError(
-                f"distill.matches: {match.loss} matches {number} layers, but the student has "
-                f"{layers}: name each at most once"
-            )
 
 
 def _layers(compared: Iterable[tuple[Needs, Sequence[int]]]) -> Layers:
