@@ -170,11 +170,10 @@ def plan_matches(
         name = match.loss if times == 1 else f"{match.loss}_{times}"
         planned.append(_planned(match, name, student, teachers[match.of_teacher - 1], where))
     numbers: Counter[tuple[str, int]] = Counter()
-    for match in planned:
-        alike = (match.loss, match.of_teacher)
-        numbers[alike] += len(match.terms)
-        where = f"distill.matches: {match.loss}"
-        _check_number(numbers[alike], student.num_hidden_layers, match.needs, where)
+    for one in planned:
+        numbers[one.loss, one.of_teacher] += len(one.terms)
+        number, where = numbers[one.loss, one.of_teacher], f"distill.matches: {one.loss}"
+        _check_number(number, student.num_hidden_layers, one.needs, where)
     return MatchPlan(tuple(planned), len(teachers))
 
 
