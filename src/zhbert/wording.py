@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Limits of a list of names and of one name: if a wrong file is given, whole texts may be taken for
@@ -109,6 +109,21 @@ def printable(text: str) -> str:
         else one
         for one in text
     )
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """Yield where two values of JSON differ, by name.
+
+    >>> list(differences({"rate": 0.1, "of": {"seed": 1}}, {"rate": 0.1, "of": {"seed": 2}}))
+    ['of.seed was 1, is 2']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            inner = f"{name}.{key}" if name else key
+            yield from differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        long = isinstance(now, str) and len(now) > 20
+        yield f"{name} differs" if long else f"{name} was {before}, is {now}"
 
 
 # A user name and password before a host: everything up to the last @ that can belong to them. A

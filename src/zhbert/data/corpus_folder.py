@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import read_json, remove, sweep, write_json
 from zhbert.folders import Claim, locked
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.wording import differences
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class CorpusFolder:
         elif paths.settings.exists():
             before = read_json(paths.settings, dict)
             if before != wanted:
-                what = ", ".join(_differences(before, wanted))
+                what = ", ".join(differences(before, wanted))
                 if not self._overwrite:
                     raise ZhbertError(
                         f"{paths.out}: an unfinished corpus of other settings ({what}): repeat the "
@@ -148,14 +149,3 @@ class CorpusFolder:
         remove(paths.partial)
         # Remove files that workers of a killed process have left in the meantime.
         sweep(paths.out)
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Yield the differences, by name: ``options.held_out was 0.01, is 0.02``."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*before, *now]):
-            inner = f"{name}.{key}" if name else key
-            yield from _differences(before.get(key), now.get(key), inner)
-    elif before != now:
-        long = isinstance(now, str) and len(now) > 20
-        yield f"{name} differs" if long else f"{name} was {before}, is {now}"

@@ -72,6 +72,10 @@ class TrainingRow:
 class RowBuilder(Protocol):
     """A source of the rows of every epoch, by number."""
 
+    @property
+    def sequence_length(self) -> int:
+        """The maximum number of pieces in a row."""
+
     def count(self, epoch: int) -> int:
         """Return the number of rows in the epoch."""
 
@@ -135,6 +139,7 @@ class PairRows:
             raise ZhbertError(
                 f"sequence_length = {sequence_length}: a pair needs at least 5 pieces"
             )
+        self.sequence_length = sequence_length
         self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._max_pieces = sequence_length - 3
@@ -214,6 +219,7 @@ class WholeSentenceRows:
     ) -> None:
         if sequence_length < 3:
             raise ZhbertError(f"sequence_length = {sequence_length}: a row needs at least 3 pieces")
+        self.sequence_length = sequence_length
         self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._lines = lines

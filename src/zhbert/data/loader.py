@@ -8,11 +8,13 @@ is a permutation of all rows of the corpus.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from zhbert.data.examples import RowBuilder, TrainingRow
@@ -81,11 +83,22 @@ class PretrainingLoader:
         self._total_steps = max(total_steps, 1)
         self._ends: list[int] = []  # rows of all epochs up to and including this one
         self._orders: dict[int, np.ndarray] = {}
+        self._inverses: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
         self.made_pieces = 0
         """number of pieces in the rows that ``step`` has made so far"""
         self.dropped_pieces = 0
         """number of pieces that were cut off these rows to make pairs fit"""
+
+    @property
+    def sequence_length(self) -> int:
+        """The maximum number of pieces in a row."""
+        return self._rows.sequence_length
+
+    @property
+    def batch_size(self) -> int:
+        """Number of rows of one step, over all ranks."""
+        return self._batch_size
 
     @property
     def rows_per_epoch(self) -> int:
@@ -109,19 +122,48 @@ class PretrainingLoader:
         first = step * self._batch_size
         begin = first + self._batch_size * self._rank // self._world_size
         end = first + self._batch_size * (self._rank + 1) // self._world_size
-        size = self._micro_batch_size or end - begin
-        # A run of one step has the first rate; longer runs reach the last rate in their last step.
-        rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
-        batches = [
-            replace(
-                self._batch([*map(self._locate, range(start, min(start + size, end)))], rate),
-                first_row=start - first,
-            )
-            for start in range(begin, end, size)
-        ]
+        batches = list(self.rows(begin, end))
         self.made_pieces += sum(batch.packed.num_pieces for batch in batches)
         self.dropped_pieces += sum(batch.dropped_pieces for batch in batches)
         return batches
+
+    def rows(self, begin: int, end: int) -> Iterator[MaskedBatch]:
+        """Make rows of the endless stream, as the steps that they belong to do, in micro-batches.
+
+        Args:
+            begin, end: numbers of rows, counted from 0; step s has those from s * batch_size on.
+        """
+        while begin < end:
+            step = begin // self._batch_size
+            first = step * self._batch_size
+            size = self._micro_batch_size or self._batch_size
+            stop = min(begin + size, first + self._batch_size, end)
+            # A run of one step has the first rate; longer ones reach the last rate in their last.
+            rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
+            places = [*map(self._locate, range(begin, stop))]
+            yield replace(self._batch(places, rate), first_row=begin - first)
+            begin = stop
+
+    def firsts(self, begin: int, end: int) -> NDArray[np.int64]:
+        """Return, for rows of the endless stream, the number of the first row that is the same.
+
+        That is a row with the same pieces and the same masks: with ``masking.static_masks``, epochs
+        repeat, in another order. (Not if the masking rate changes: then all masks differ.)
+
+        Returns:
+            (end - begin,) numbers of rows, none greater than the row's own
+        """
+        numbers = np.arange(begin, end)
+        if not self._masker.settings.static_masks or self._masker.settings.final_rate is not None:
+            return numbers
+        self._count_epochs(end)
+        epochs = np.searchsorted(self._ends, numbers, "right")
+        for epoch in np.unique(epochs).tolist():
+            if (first := self._repeated(epoch)) != epoch:
+                here = epochs == epoch
+                rows = self._order(epoch)[numbers[here] - self._begin(epoch)]
+                numbers[here] = self._places(first)[rows] + self._begin(first)
+        return numbers
 
     def evaluation(self, rows: int, *, strategy: str | None = None) -> list[MaskedBatch]:
         """Make batches of the first epoch's rows, with the same masks in every call.
@@ -143,12 +185,19 @@ class PretrainingLoader:
 
     def _locate(self, number: int) -> tuple[int, int]:
         """Convert a row number of the endless stream to (epoch, row of the epoch)."""
+        self._count_epochs(number)
+        epoch = bisect_right(self._ends, number)
+        return epoch, int(self._order(epoch)[number - self._begin(epoch)])
+
+    def _count_epochs(self, number: int) -> None:
+        """Count the rows of the epochs up to that of row ``number`` of the endless stream."""
         while not self._ends or self._ends[-1] <= number:
             last = self._ends[-1] if self._ends else 0
             self._ends.append(last + self._rows.count(self._repeated(len(self._ends))))
-        epoch = bisect_right(self._ends, number)
-        within = number - (self._ends[epoch - 1] if epoch else 0)
-        return epoch, int(self._order(epoch)[within])
+
+    def _begin(self, epoch: int) -> int:
+        """Return the number of an epoch's first row in the endless stream."""
+        return self._ends[epoch - 1] if epoch else 0
 
     def _repeated(self, epoch: int) -> int:
         """Return the epoch whose rows and masks are used: an earlier one if masks are static."""
@@ -156,12 +205,15 @@ class PretrainingLoader:
         return epoch % static if static else epoch
 
     def _order(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
-            while len(self._orders) >= 2:  # a batch may span two epochs
-                del self._orders[next(iter(self._orders))]
-            rng = generator(self._seed, ORDER, epoch)
-            self._orders[epoch] = rng.permutation(self._rows.count(self._repeated(epoch)))
-        return self._orders[epoch]
+        return _of_two(self._orders, epoch, self._permutation)
+
+    def _places(self, epoch: int) -> np.ndarray:
+        """Return where each row of an epoch stands in its order."""
+        return _of_two(self._inverses, epoch, lambda one: np.argsort(self._permutation(one)))
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        rng = generator(self._seed, ORDER, epoch)
+        return rng.permutation(self._rows.count(self._repeated(epoch)))
 
     def _batch(
         self,
@@ -195,6 +247,17 @@ class PretrainingLoader:
         )
 
 
+def _of_two(
+    kept: dict[int, np.ndarray], epoch: int, make: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """Return what belongs to an epoch, keeping that of two: a batch may span two epochs."""
+    if epoch not in kept:
+        while len(kept) >= 2:
+            del kept[next(iter(kept))]
+        kept[epoch] = make(epoch)
+    return kept[epoch]
+
+
 class GrowingRows:
     """A sequence of loaders for a run that begins with shorter rows.
 
@@ -213,12 +276,19 @@ class GrowingRows:
 
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
         """Yield this rank's micro-batches of each step from ``start_step`` on, without end."""
-        begin = start_step
-        for end, loader in self._short:
-            for step in range(begin, end):
-                yield loader.step(step)
-            begin = max(begin, end)
-        yield from self._last.steps(begin)
+        for step in count(start_step):
+            yield self.loader_at(step).step(step)
+
+    def loader_at(self, step: int) -> PretrainingLoader:
+        """Return the loader that makes a step's rows."""
+        return next((loader for end, loader in self._short if step < end), self._last)
+
+    def stretches(self, begin: int, end: int) -> Iterator[tuple[PretrainingLoader, int, int]]:
+        """Yield each loader with the range of steps that it makes of those from ``begin`` on."""
+        for stop, loader in (*self._short, (end, self._last)):
+            if begin < (stop := min(stop, end)):
+                yield loader, begin, stop
+                begin = stop
 
     @property
     def rows_per_epoch(self) -> int:
