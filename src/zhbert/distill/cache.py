@@ -132,6 +132,9 @@ class SoftLabelCache:
         """
         missing = list(self._missing(rows, steps))
         total = sum(work.end - work.begin for work in missing)
+        # An exchange, so that no process writes a block while another one still looks for it.
+        if ranks.sum([total])[0] != total * ranks.world_size:
+            raise ZhbertError(f"{self.folder}: not the same for all processes: share one folder")
         done = 0
         advance(done, total)
         for first in range(0, len(missing), ranks.world_size):
