@@ -94,16 +94,18 @@ def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield window
 
 
-def open_fine_tuned(name: str | Path, *, quiet: bool = True) -> FineTuned:
+def open_fine_tuned(name: str | Path, *, pooled: bool = False, quiet: bool = True) -> FineTuned:
     """Open a fine-tuned model, given as anything that `locate_fine_tuned` accepts.
 
     Models that were fine-tuned with transformers open too, with the labels of their config.json.
+    If ``pooled``, a model that was not fine-tuned is opened as one of vectors, the means of its
+    pieces.
 
     Raises:
         ZhbertError: the model is not fine-tuned, has no vocabulary, or has an architecture that
             does not match its task.
     """
-    return _open_folder(locate_fine_tuned(name, quiet=quiet))
+    return _open_folder(locate_fine_tuned(name, quiet=quiet), pooled=pooled)
 
 
 def open_to_predict(folder: Path, *, pooled: bool = False) -> FineTuned:

@@ -12,7 +12,8 @@ from zhbert.finetuning.points import GridPoint, points_of, seeds_of
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
 from zhbert.finetuning.seed import DivergedError, Stopped, train_seed
 from zhbert.finetuning.starting_model import StartingModel
-from zhbert.finetuning.summary import summary_of, take_best
+from zhbert.finetuning.summary import summary_of, summary_of_teachers, take_best
+from zhbert.finetuning.teachers import Teachers
 from zhbert.finetuning.training_task import (
     TrainingTask,
     describe_data,
@@ -34,10 +35,20 @@ class GridRun:
         card, folder = request.card, request.run_folder.path
         self.start = StartingModel.open(request.model_name, request.model)
         self.device = choose_device()
-        settings = [self.start.settings(card, point, request.say) for point in request.points]
+        settings = [
+            self.start.settings(card, point, request.say, request.distill)
+            for point in request.points
+        ]
+        self.teachers = Teachers(
+            [StartingModel.open(name, folder) for name, folder in request.teachers.items()],
+            card,
+            self.device,
+            request.say,
+        )
         self.points = points_of(folder, request.points, settings)
         needed = {f"{name} file": path for name, path in request.files.items()}
         needed |= {"model": self.start.folder, "card": card.path}
+        needed |= {f"teacher {name}": path for name, path in request.teachers.items()}
         run_folder = dataclasses.replace(request.run_folder, needed=needed)
         self.request = dataclasses.replace(request, run_folder=run_folder)
 
@@ -63,8 +74,8 @@ class GridRun:
         self.threads = prepare_threads(first.settings.threads)
         request.run_folder.check()
         learner = self._learner(first)
-        self.start.check(KINDS[request.card.kind], learner, request.say)
-        self.identity = identity_of(request, self.start)
+        self.start.check(KINDS[request.card.kind], learner, request.say, request.teachers)
+        self.identity = identity_of(request, self.start, self.teachers.starts)
         self._check_former()
         return self._task(first, describe_data(request, learner))
 
@@ -89,6 +100,7 @@ class GridRun:
             **provenance(self.device, dtype),
             "model": self.start.name,
             "model_folder": str(self.start.folder.resolve()),
+            **summary_of_teachers(self.teachers.starts),
             "data": files,
             "identity": self.identity,
         }
@@ -101,7 +113,10 @@ class GridRun:
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
         """Tokenize all splits, once for all seeds, and describe the task."""
         request = self.request
-        task = prepare_task(request, self.start, self._learner(point), point.settings, self.device)
+        learner = self._learner(point)
+        task = prepare_task(
+            request, self.start, learner, point.settings, self.device, self.teachers
+        )
         for line in (*lines_before, *describe_task(task, self.start, self.threads)):
             request.say(line)
         return task

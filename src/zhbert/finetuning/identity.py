@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
@@ -20,10 +21,13 @@ _NAMES = {"configuration": "model configuration", "vocabulary": "model vocabular
 _NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"}
 
 
-def identity_of(request: FineTuningRequest, start: StartingModel) -> dict[str, Any]:
+def identity_of(
+    request: FineTuningRequest, start: StartingModel, teachers: Sequence[StartingModel] = ()
+) -> dict[str, Any]:
     """Return everything besides the settings that determines a run's results, as JSON data."""
     identity = {
         **start.identity(),
+        **({"teacher": [one.identity() for one in teachers]} if teachers else {}),
         **{name: sha256_of(path) for name, path in request.files.items()},
         "task": card_table(request.card),
         **{
@@ -50,7 +54,7 @@ def check_identity(request: FineTuningRequest, identity: dict[str, Any]) -> None
     for key in {**identity, **theirs}:
         # Older versions recorded fewer keys; only recorded ones are compared.
         files = {*request.files, *request.card.data.splits}
-        noted = key in theirs or key in files
+        noted = key in theirs or key in files or key == "teacher"
         if noted and _compared(theirs.get(key)) != _compared(identity.get(key)):
             named = f"{key} file" if key in files else _NAMES.get(key, key)
             raise ZhbertError(

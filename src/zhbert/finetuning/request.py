@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zhbert.config import DistillSettings
 from zhbert.runs.folder import RunFolder
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
@@ -50,6 +51,10 @@ class FineTuningRequest:
     """The model to start from, as the user named it."""
     model: Path
     """Its folder."""
+    teachers: dict[str, Path] = field(default_factory=dict)
+    """The folders of the models to learn from, by the names that the user gave."""
+    distill: DistillSettings | None = None
+    """How to learn from them, before overrides; None if there are none."""
     run_folder: RunFolder
     points: list[tuple[str, ...]]
     """The ``key=value`` texts of each point of the grid."""

@@ -174,6 +174,7 @@ class SeedRun:
                 objective,
                 source=lambda done: task.micro_batches(self.seed, done, self.limits),
                 whole_step=objective.whole_step,
+                weights=lambda done: objective.weights(done / task.steps),
                 optimizer=self.optimizer,
                 schedule=task.schedule,
                 settings=self._loop_settings(start),

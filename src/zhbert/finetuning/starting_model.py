@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
 from zhbert.finetuning.describe import short_name
@@ -50,15 +51,21 @@ class StartingModel:
         return cls(name, folder, BertConfig.from_pretrained(folder), open_tokenizer(folder))
 
     def settings(
-        self, card: TaskCard, overrides: Iterable[str], say: Callable[[str], None]
+        self,
+        card: TaskCard,
+        overrides: Iterable[str],
+        say: Callable[[str], None],
+        distill: DistillSettings | None = None,
     ) -> FineTuningSettings:
         """Return the card's settings for a model of this size, with overrides applied.
+
+        ``distill`` is what the overrides change of distillation; None: there is no teacher.
 
         Raises ZhbertError if a value is out of range or rows are longer than the model's maximum.
         """
         config = self.config
         family = family_of(short_name(self.name), config.num_hidden_layers, config.hidden_size)
-        base = settings_for(card, family)
+        base = dataclasses.replace(settings_for(card, family), distill=distill)
         longest = config.max_position_embeddings
         if base.sequence_length > longest:
             say(
@@ -75,8 +82,17 @@ class StartingModel:
         check_settings(settings)
         return settings
 
-    def check(self, kind: Kind, learner: Learner, say: Callable[[str], None]) -> None:
-        """Raise ZhbertError if the model cannot be opened, and warn if it was never trained."""
+    def check(
+        self,
+        kind: Kind,
+        learner: Learner,
+        say: Callable[[str], None],
+        teachers: Iterable[str] = (),
+    ) -> None:
+        """Raise ZhbertError if the model cannot be opened, and warn if it was never trained.
+
+        ``teachers`` are the names of those it shall learn from.
+        """
         model = cast(Any, open_with_head(self.folder, kind, learner, 0))
         states = model.loading.heads
         words = states["masked_words"]
@@ -85,6 +101,12 @@ class StartingModel:
                 f"warning: {self.name}: was never trained ({words.why}): fine-tuning starts from "
                 "noise"
             )
+            for teacher in teachers:
+                say(
+                    "note: a student that starts from noise learns little from a teacher: 'zhbert "
+                    f"shrink {teacher} --layers 0,2 --out START' makes one of some of its layers, "
+                    "for --model START"
+                )
         if kind.problem_type is not None and states["pooler"].word == "missing":
             say(f"note: {self.name}: no pooler in it; a random one is trained")
         if isinstance(model, SentenceModel) and (prompts := model.sentence.prompts):

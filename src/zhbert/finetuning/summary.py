@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import statistics
@@ -54,7 +55,7 @@ def summary_of(
         },
         "main_metric": card.metrics[0],
         "seeds": [result["seed"] for result in results],
-        "settings": flatten(task.settings),
+        "settings": _as_json(flatten(task.settings)),
         "parameters": start.num_parameters(task.kind, task.learner),
         "layers": config.num_hidden_layers,
         "hidden_size": config.hidden_size,
@@ -67,6 +68,34 @@ def summary_of(
         "precision": str(dtype).removeprefix("torch."),
         "device": str(task.device),
         "dev_sha256": sha256_of(dev),
+        **summary_of_teachers([one.start for one in task.teachers]),
+    }
+
+
+def summary_of_teachers(teachers: Sequence[StartingModel]) -> dict[str, Any]:
+    """Return the entry ``teachers`` of summary.json and provenance.json; none without teachers."""
+    if not teachers:
+        return {}
+    return {
+        "teachers": [
+            {"name": short_name(one.name), "folder": str(one.folder.resolve())} for one in teachers
+        ]
+    }
+
+
+def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without keys that are unset, and with lists of objects for lists of tables.
+
+    >>> from zhbert.config import Match
+    >>> _as_json({"distill": None, "epochs": 3, "matches": (Match(),)})["matches"][0]["loss"]
+    'hidden_mse'
+    """
+    return {
+        key: [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in value]
+        if isinstance(value, tuple)
+        else value
+        for key, value in settings.items()
+        if value is not None
     }
 
 

@@ -6,16 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from zhbert.distill.matcher import Projections
+from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.best import Evaluation
 from zhbert.finetuning.describe import describe_examples, describe_settings
+from zhbert.finetuning.distilling import Distilling
 from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
+from zhbert.finetuning.teachers import Teacher, Teachers, describe_teachers
 from zhbert.inference.rows import check_segments
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
@@ -32,6 +37,7 @@ from zhbert.train.cost import Hardware, Workload, max_kept_tokens, max_padded_to
 from zhbert.train.optim import Schedule, schedule
 from zhbert.wording import counted
 
+NO_MATCHES = MatchPlan()
 PREVIEWED = 3
 # The number of pieces of a row that the preview shows.
 PREVIEWED_PIECES = 32
@@ -66,6 +72,10 @@ class TrainingTask:
     say: Callable[[str], None]
     quiet: bool
     """Show no progress on stderr."""
+    teachers: tuple[Teacher, ...] = ()
+    """The models that are learnt from beside the labels."""
+    plan: MatchPlan = NO_MATCHES
+    """Which of their layers are compared with which of the student's."""
 
     @property
     def kind(self) -> Kind:
@@ -79,12 +89,18 @@ class TrainingTask:
 
     def open_model(self, seed: int) -> nn.Module:
         """Open the model to train, with a new head of this seed."""
-        return open_with_head(self.model, self.kind, self.learner, seed)
+        model = open_with_head(self.model, self.kind, self.learner, seed)
+        if self.plan.matches:
+            cast(Any, model).add_matching(Projections(self.plan, seed))
+        return model
 
     @property
     def objective(self) -> FineTuning:
         """The loss of a micro-batch."""
-        return FineTuning(self.card.kind, self.learner)
+        settings, models = self.settings.distill, [one.model for one in self.teachers]
+        if settings is None:
+            return FineTuning(self.card.kind, self.learner)
+        return Distilling(self.card.kind, self.learner, settings, self.plan, models)
 
     @cached_property
     def batches(self) -> Batches:
@@ -105,7 +121,8 @@ class TrainingTask:
         return BatchLimits(
             max_padded_tokens(work, hardware),
             self.settings.micro_batch_size,
-            max_kept_tokens(work, hardware),
+            # Layers are matched in one forward pass at a time.
+            0 if self.plan.matches else max_kept_tokens(work, hardware),
         )
 
     @property
@@ -167,11 +184,12 @@ def prepare_task(
     learner: Learner,
     settings: FineTuningSettings,
     device: torch.device,
+    teachers: Teachers,
 ) -> TrainingTask:
-    """Tokenize all splits.
+    """Tokenize all splits, and let the teachers compute the training examples.
 
-    Raises ZhbertError if there is no example to learn from, or if the rows are pairs of texts and
-    the model has only one segment.
+    Raises ZhbertError if there is no example to learn from, if the rows are pairs of texts and
+    the model has only one segment, or if a teacher does not suit the task or the student.
     """
     examples = [one for split in request.train.values() for one in split.examples]
     kind = KINDS[request.card.kind]
@@ -184,6 +202,14 @@ def prepare_task(
     if not len(train.rows):
         path = next(iter(request.train.values())).path
         raise ZhbertError(f"{path}: no example that can be learnt from")
+    opened: tuple[Teacher, ...] = ()
+    plan = NO_MATCHES
+    if settings.distill is not None:
+        plan = plan_matches(settings.distill, start.config, [one.config for one in teachers.starts])
+        opened = teachers.opened(train.rows, learner, settings.distill)
+        if settings.distill.soft_labels != "none":
+            soft = teachers.soft_targets(train.rows, learner)
+            train = replace(train, rows=replace(train.rows, soft=soft))
     scored = {
         name: ScoredSplit(split.card, split.name, learner.prepare(split.examples))
         for name, split in request.scored.items()
@@ -200,6 +226,8 @@ def prepare_task(
         device=device,
         say=request.say,
         quiet=request.quiet,
+        teachers=opened,
+        plan=plan,
     )
 
 
@@ -234,6 +262,8 @@ def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Ite
         f"{config.hidden_size}; {task.device}, {dtype}"
         + (f", {counted(threads, 'thread')}" if task.device.type == "cpu" else "")
     )
+    yield from describe_teachers(task.teachers, settings.distill)
+    yield from task.plan.describe()
     yield _describe_rows(task)
     yield from describe_settings(settings, task.kind)
     yield f"{counted(task.steps, 'step')}, {task.steps_per_epoch:,} an epoch"

@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_encoding(parser, "each of them")
     parser.add_argument("--out", metavar="RUN", help="the run folder to write or resume")
     parser.add_argument(
+        "--teacher",
+        metavar="M",
+        action="append",
+        default=[],
+        help="learn from M, too: a run of this task, or a model fine-tuned for it; repeatable",
+    )
+    parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="train with the seeds 0 to N - 1 (1)"
     )
     parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
@@ -61,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fine-tune, or compare two runs, and print the result."""
     if args.compare:
-        others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1)
+        others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1,
+                  args.teacher)  # fmt: skip
         if any(others):
             raise ZhbertError("--compare takes two run folders and nothing else")
         # Imported late, here and below, so that --help and refused arguments stay fast.
@@ -81,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.out,
         args.overrides,
+        teachers=args.teacher,
         seeds=args.seeds,
         encoding=args.encoding,
         overwrite=args.overwrite,

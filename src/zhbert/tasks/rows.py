@@ -32,6 +32,8 @@ class LabelledRows(PieceRows):
     """True if pieces, not rows, have targets."""
     cut: int = 0
     """The number of rows whose texts were truncated."""
+    soft: NDArray[np.float32] | None = None
+    """Teachers' scores, from `Learner.soft_targets`: (R, n), or (T, n) if they are of pieces."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class LabelledBatch:
     """The number of targets."""
     first_row: int = 0
     """The index of the first row in the step's batch, which may be split into several of these."""
+    soft: Tensor | None = None
+    """The teachers' scores of these rows, as in ``LabelledRows``."""
 
     @property
     def num_pieces(self) -> int:
@@ -106,4 +110,7 @@ def gather(rows: LabelledRows, chosen: NDArray[np.int64], first_row: int = 0) ->
         found = rows.targets[pieces if rows.of_pieces else chosen]
         predictions = int((found != NOT_A_TARGET).sum()) if rows.of_pieces else len(chosen)
         targets = torch.from_numpy(found)
-    return LabelledBatch(packed, targets, predictions, first_row)
+    soft = None
+    if rows.soft is not None:
+        soft = torch.from_numpy(rows.soft[pieces if len(rows.soft) == len(rows.ids) else chosen])
+    return LabelledBatch(packed, targets, predictions, first_row, soft)

@@ -138,8 +138,17 @@ RANGES: dict[str, Range] = {
     "optimizer.epsilon": ABOVE_0,
 }
 
-FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every"})
-"""Keys that may change when a run is resumed, because they do not affect the result."""
+FREE_ON_RESUME = frozenset({"compile", "threads", "checkpoint_every", "distill.teachers"})
+"""Keys that may change when a run is resumed, because they do not affect the result: of teachers,
+it is their content that is compared."""
+
+
+NOT_OF_TASKS = {
+    "distill.teachers": "give --teacher RUN, once for each teacher",
+    "distill.top_k": "for pretraining: a task's soft labels are over all of its labels",
+    "distill.cache": "for pretraining: a task's teachers compute every row once anyway",
+}
+"""Keys of distillation that fine-tuning does not take, and why."""
 
 
 def family_of(name: str, num_layers: int, hidden_size: int) -> str:
@@ -180,6 +189,11 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
     )
 
 
+def usual_distillation(teachers: tuple[str, ...]) -> DistillSettings | None:
+    """Return the settings for a task with these teachers; None if there are none."""
+    return DistillSettings(teachers=teachers) if teachers else None
+
+
 def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     """Return every combination of the comma-separated values in the overrides.
 
@@ -191,7 +205,9 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     lists: dict[str, list[str]] = {}
     for override in overrides:
         key, _, values = override.partition("=")
-        several = [value.strip() for value in values.split(",")]
+        # The commas of a list of tables, distill.matches, are its own.
+        as_list = values.lstrip().startswith("[")
+        several = [values] if as_list else [value.strip() for value in values.split(",")]
         if len(several) > 1 and not all(several):
             raise ZhbertError(f"{override}: an empty value between commas")
         if len(set(several)) < len(several):
@@ -206,21 +222,30 @@ def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
     return list(itertools.product(*lists.values()))
 
 
-def distinct_points(overrides: Iterable[str]) -> list[tuple[str, ...]]:
+def distinct_points(
+    overrides: Iterable[str], distill: DistillSettings | None = None
+) -> list[tuple[str, ...]]:
     """Return the grid's checked points; of points with equal values, the first.
+
+    ``distill`` is what the overrides change of distillation; None: there is no teacher.
 
     >>> distinct_points(["optimizer.learning_rate=1e-4,0.0001"])
     [('optimizer.learning_rate=1e-4',)]
     """
     points: dict[FineTuningSettings, tuple[str, ...]] = {}
     for point in grid(overrides):
-        points.setdefault(with_overrides(FineTuningSettings(), point), point)
+        points.setdefault(with_overrides(FineTuningSettings(distill=distill), point), point)
     return list(points.values())
 
 
 def with_overrides(settings: FineTuningSettings, overrides: Iterable[str]) -> FineTuningSettings:
     """Return ``settings`` with ``key=value`` texts applied, checked."""
     for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.startswith("distill.") and settings.distill is None:
+            raise ZhbertError(f"{override}: there is no teacher: give --teacher RUN as well")
+        if key in NOT_OF_TASKS:
+            raise ZhbertError(f"{override}: {NOT_OF_TASKS[key]}")
         settings = overridden(settings, override)
     check_settings(settings)
     return settings
@@ -252,5 +277,6 @@ __all__ = [
     "family_of",
     "grid",
     "settings_for",
+    "usual_distillation",
     "with_overrides",
 ]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from zhbert.config import DistillSettings
 from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
@@ -85,10 +87,24 @@ class Learner(ABC):
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return a prediction for each example."""
 
+    @abstractmethod
+    def distilled_losses(
+        self, model: nn.Module, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the sums of the losses by the targets and by the teachers' scores: (2,)."""
+
+    def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
+        """Return what is learnt from several teachers' scores: by default their mean.
+
+        The mean of logits, as in TextBrewer's distiller of several teachers.
+        """
+        mean: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
+        return mean
+
     def whole_step(
         self, model: nn.Module, batches: Sequence[LabelledBatch]
     ) -> Sequence[LabelledBatch]:
-        """Return a step's micro-batches with what ``loss`` must know of the others.
+        """Return a step's micro-batches with what their losses must know of each other.
 
         By default nothing: each row has a loss of its own. Called without gradients.
         """
@@ -134,6 +150,23 @@ class ScoringLearner(Learner):
     def loss_of(self, scores: Tensor, batch: LabelledBatch) -> Tensor:
         """Return the sum of the losses of the batch's predictions, given its ``scores``."""
 
+    def distilled_losses(
+        self, model: nn.Module, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the sums of the losses by the targets and by the teachers' scores: (2,)."""
+        scores = self.scores(model, batch.packed)
+        hard, soft = self.loss_of(scores, batch), self.soft_loss_of(scores, batch, settings)
+        return torch.stack((hard, soft))
+
+    @abstractmethod
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the sum of the losses by the teachers' scores, given the batch's ``scores``.
+
+        As many are added up as in `loss_of`.
+        """
+
 
 class FineTuning:
     """A learner as the training loop's objective, with one part, which has the kind's ``name``."""
@@ -141,6 +174,10 @@ class FineTuning:
     def __init__(self, name: str, learner: Learner) -> None:
         self.learner = learner
         self.parts = (name,)
+
+    def weights(self, progress: float) -> tuple[float, ...]:
+        """Return the factor of each part when a share of the run, from 0 to 1, is done."""
+        return (1.0,)
 
     def counts(self, batch: LabelledBatch) -> tuple[int, ...]:
         """Return the number of targets."""

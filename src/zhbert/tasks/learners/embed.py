@@ -21,7 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
+from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
 from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
@@ -177,13 +179,34 @@ class EmbedLearner(Learner):
         if batch.originals is not None:
             restore = cast(Any, model).restoring_loss
             return restore(self.scores(model, batch.packed), batch.originals)  # type: ignore[no-any-return]
+        return self._losses(model, batch)[0]
+
+    def distilled_losses(
+        self, model: nn.Module, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return `loss`, and the squared difference of all cosines from the teachers': (2,).
+
+        Cosines are what the vectors are used for, and need not have the teachers' dimensions.
+        """
+        assert isinstance(batch, EmbedBatch)
+        return self._losses(model, batch)
+
+    def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
+        """Return vectors whose cosines are the means of those of the teachers' vectors."""
+        parts = [
+            one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-12) for one in scores
+        ]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
+    def _losses(self, model: nn.Module, batch: EmbedBatch) -> Tensor:
+        """Return the losses of a step times its examples, or this batch's share: (1,) or (2,)."""
         vectors = self._vectors(model, batch)
         if batch.gradient is None:
-            return batch.predictions * self._mean_loss(vectors, batch)
-        assert batch.value is not None
-        # The value of the step's loss, with the gradient that it has here.
-        along = (vectors * batch.gradient).sum()
-        return along - along.detach() + batch.value
+            return batch.predictions * self._mean_losses(vectors, batch, batch.soft)
+        assert batch.values is not None
+        # The values of the step's losses, with the gradients that they have here.
+        along = (vectors * batch.gradient).sum((1, 2))
+        return along - along.detach() + batch.values
 
     def whole_step(
         self, model: nn.Module, batches: Sequence[LabelledBatch]
@@ -195,12 +218,17 @@ class EmbedLearner(Learner):
         parts = [self._vectors(model, batch) for batch in ours]
         vectors = torch.cat(parts).requires_grad_()
         with torch.enable_grad():
-            loss = ours[0].predictions * self._mean_loss(vectors, ours[0])
-        (gradient,) = torch.autograd.grad(loss, vectors)
-        values = [loss.detach(), *[torch.zeros_like(loss)] * (len(ours) - 1)]
-        shares = torch.split(gradient, [len(part) for part in parts])
+            soft = [batch.soft for batch in ours if batch.soft is not None]
+            losses = ours[0].predictions * self._mean_losses(
+                vectors, ours[0], torch.cat(soft) if soft else None
+            )
+            gradients = torch.stack(
+                [torch.autograd.grad(loss, vectors, retain_graph=True)[0] for loss in losses]
+            )
+        values = [losses.detach(), *[torch.zeros_like(losses)] * (len(ours) - 1)]
+        shares = torch.split(gradients, [len(part) for part in parts], dim=1)
         return [
-            replace(batch, gradient=share, value=value)
+            replace(batch, gradient=share, values=value)
             for batch, share, value in zip(ours, shares, values, strict=True)
         ]
 
@@ -216,13 +244,18 @@ class EmbedLearner(Learner):
                 first += part.num_rows
         return torch.cat(found)
 
-    def _mean_loss(self, vectors: Tensor, batch: EmbedBatch) -> Tensor:
+    def _mean_losses(self, vectors: Tensor, batch: EmbedBatch, soft: Tensor | None) -> Tensor:
+        """Return the loss of a step's vectors, and that by the teachers' if given: (1,) or (2,)."""
         assert batch.compared is not None
         loss = LOSSES[batch.loss]
         given = {key: value for key, value in self.parameters.items() if key in loss.parameters}
         # Cosines have too few digits in bfloat16.
         with torch.autocast(vectors.device.type, enabled=False):
-            return loss(vectors, batch.compared, self.dimensions, **given)
+            found = [loss(vectors, batch.compared, self.dimensions, **given)]
+            if soft is not None:
+                own, theirs = functional.normalize(vectors), functional.normalize(soft)
+                found.append(functional.mse_loss(own @ own.T, theirs @ theirs.T))
+            return torch.stack(found)
 
     # -- predictions -------------------------------------------------------------------------------
 

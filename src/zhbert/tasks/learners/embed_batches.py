@@ -90,10 +90,11 @@ class EmbedBatch(LabelledBatch):
     originals: PackedBatch | None = None
     """For TSDAE: the rows before they were damaged."""
     gradient: Tensor | None = None
-    """(R, D): the gradient of the step's loss with respect to the vectors, if the step has several
-    batches."""
-    value: Tensor | None = None
-    """(): the loss of the step in the first batch, 0 in the others; given with ``gradient``."""
+    """(losses, R, D): the gradients of the step's losses with respect to the vectors, if the step
+    has several batches. There is a second loss if there are ``soft`` targets."""
+    values: Tensor | None = None
+    """(losses,): the losses of the step in the first batch, 0 in the others; given with
+    ``gradient``."""
 
     @property
     def parts(self) -> tuple[PackedBatch, ...]:
@@ -149,7 +150,10 @@ class ExampleBatches:
         first = 0
         for group in _together(parts, lengths, limits):
             packed, *more = (self.rows.pack(part)[0] for part in group)
-            batch = EmbedBatch(packed, None, 0, first, more=tuple(more), loss=loss)
+            soft = None
+            if self.rows.soft is not None:
+                soft = torch.from_numpy(self.rows.soft[np.concatenate(group)])
+            batch = EmbedBatch(packed, None, 0, first, soft, more=tuple(more), loss=loss)
             batches.append(batch)
             first += sum(map(len, group))
         batches[0] = replace(batches[0], predictions=len(chosen), compared=compared)

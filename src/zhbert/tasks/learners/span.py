@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.config import DistillSettings
+from zhbert.distill.soft_labels import soft_label_sum
 from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
@@ -158,6 +160,19 @@ class SpanLearner(ScoringLearner):
         assert batch.targets is not None
         padded = _padded(scores.float(), batch.packed)
         return functional.cross_entropy(padded, batch.targets, reduction="sum") / 2
+
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the summed loss of the distributions of start and end over a row's pieces."""
+        assert batch.soft is not None
+        own, theirs = (_padded(x, batch.packed) for x in (scores.float(), batch.soft))
+        if settings.soft_labels == "mse":
+            # The mean over a row's pieces must not depend on the longest row beside it.
+            squares = ((own - theirs) / settings.temperature).square().sum((1, 2))
+            return (squares / batch.packed.cu_seqlens.diff()).sum() / 2
+        own, theirs = (x.transpose(1, 2).flatten(0, 1) for x in (own, theirs))
+        return soft_label_sum(own, theirs, settings) / 2
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """Return the scores of start and end: (T, 2)."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.config import DistillSettings
+from zhbert.distill.soft_labels import soft_label_sum
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.entity_spans import joint_of
@@ -108,6 +110,15 @@ class TagLearner(ScoringLearner):
         return functional.cross_entropy(
             scores.float(), batch.targets, reduction="sum", ignore_index=NOT_A_TARGET
         )
+
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the summed loss of the tags' distributions, at the same pieces."""
+        assert batch.targets is not None
+        assert batch.soft is not None
+        places = batch.targets != NOT_A_TARGET
+        return soft_label_sum(scores[places], batch.soft[places], settings)
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """Return the logits: (T, labels)."""

@@ -9,9 +9,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from zhbert.config import DistillSettings
+from zhbert.distill.soft_labels import soft_label_sum, squared_error_sum
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.examples import Prediction, TextExample
@@ -64,6 +67,13 @@ class ClassifyLearner(TextLearner):
         assert batch.targets is not None
         return functional.cross_entropy(scores.float(), batch.targets, reduction="sum")
 
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the summed loss of the labels' distributions."""
+        assert batch.soft is not None
+        return soft_label_sum(scores, batch.soft, settings)
+
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return the most probable label, with the probability of each label."""
         probabilities = softmax(scores)
@@ -103,6 +113,13 @@ class MultiLabelLearner(TextLearner):
         )
         return total / len(self.labels)
 
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the loss of each label's probability, averaged over labels, summed over texts."""
+        assert batch.soft is not None
+        return soft_label_sum(scores, batch.soft, settings, binary=True)
+
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return the labels whose probability reaches the threshold, and all probabilities."""
         probabilities = sigmoid(scores)
@@ -140,6 +157,19 @@ class RegressLearner(TextLearner):
         """Return the summed squared error."""
         assert batch.targets is not None
         return functional.mse_loss(scores[:, 0].float(), batch.targets, reduction="sum")
+
+    def soft_loss_of(
+        self, scores: Tensor, batch: LabelledBatch, settings: DistillSettings
+    ) -> Tensor:
+        """Return the summed squared error, of whatever kind soft labels are elsewhere."""
+        assert batch.soft is not None
+        return squared_error_sum(scores, batch.soft)
+
+    def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
+        """Return the mean of several teachers' numbers, scaled: fine-tuned models have no scale."""
+        return (super().soft_targets(scores) - np.float32(self.low)) / np.float32(
+            self.high - self.low
+        )
 
     def decode(self, prepared: Prepared, scores: Array) -> list[Prediction]:
         """Return numbers in the file's scale; they may be slightly out of range."""
