@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from zhbert.config import Match
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, sha256_of, write_json, write_text
 from zhbert.finetuning.describe import short_name
@@ -86,12 +87,11 @@ def summary_of_teachers(teachers: Sequence[StartingModel]) -> dict[str, Any]:
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without keys that are unset, and with lists of objects for lists of tables.
 
-    >>> from zhbert.config import Match
     >>> _as_json({"distill": None, "epochs": 3, "matches": (Match(),)})["matches"][0]["loss"]
     'hidden_mse'
     """
     return {
-        key: [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in value]
+        key: [dataclasses.asdict(one) if isinstance(one, Match) else one for one in value]
         if isinstance(value, tuple)
         else value
         for key, value in settings.items()
