@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zhbert.config import MATCH_NAMES
+from zhbert.distill import losses
 from zhbert.distill.losses import MATCH_LOSSES, Features, MatchLoss
 from zhbert.distill.matching import NEEDS
 from zhbert.model.attention import RowLayout
@@ -154,16 +156,35 @@ def test_every_loss_has_a_plan_a_name_and_a_slow_version() -> None:
 
 
 @pytest.mark.parametrize("name", MATCH_LOSSES)
-@given(lengths=rows_of_any_length, seed=st.integers(0, 1000))
+@given(
+    lengths=rows_of_any_length,
+    seed=st.integers(0, 1000),
+    at_once=st.sampled_from([1, 300, 1 << 16]),
+)
 def test_the_sum_and_its_gradients_equal_the_slow_ones(
-    name: str, lengths: list[int], seed: int
+    name: str, lengths: list[int], seed: int, at_once: int
 ) -> None:
     student, teacher = features(SHAPES[name], lengths, seed)
-    found = MATCH_LOSSES[name].sum(student, teacher, layout_of(lengths))
+    with mock.patch.dict(losses._AT_ONCE, cpu=at_once):
+        found = MATCH_LOSSES[name].sum(student, teacher, layout_of(lengths))
     expected = slowly(name, student, teacher, lengths)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    for one, other in zip(gradients(found, student), gradients(expected, student), strict=True):
+    # Three times, as a weight of the loss would have it.
+    gradient_pairs = zip(
+        gradients(3 * found, student), gradients(3 * expected, student), strict=True
+    )
+    for one, other in gradient_pairs:
         torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", MATCH_LOSSES)
+def test_the_sum_is_the_same_without_gradients(name: str) -> None:
+    student, teacher = features(SHAPES[name], LENGTHS)
+    found = MATCH_LOSSES[name].sum(student, teacher, layout_of(LENGTHS))
+    with torch.no_grad():
+        other = MATCH_LOSSES[name].sum(student, teacher, layout_of(LENGTHS))
+    assert not other.requires_grad
+    torch.testing.assert_close(other, found.detach())
 
 
 @pytest.mark.parametrize("name", MATCH_LOSSES)

@@ -12,16 +12,22 @@ Shapes: T = pieces of all rows together, R = rows, L = length of the longest row
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from zhbert.model.attention import RowLayout, pad
+
+Padded = Sequence[Tensor]
+"""The tensors of some rows' features, padded with zeros: (R, L, H) each."""
+RowsLoss = Callable[[Padded, Padded, Tensor], Tensor]
+"""Maps the student's tensors, the teacher's, and the rows' (R, 1, 1, L) bias to a sum."""
 
 
 class Features(NamedTuple):
@@ -55,8 +61,8 @@ class MatchLoss:
 def hidden_mse(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     """Sum over the pieces the mean squared difference of their states."""
     (own,), (theirs,) = student.tensors, teacher.tensors
-    differences = _at_least_float32(own) - _at_least_float32(theirs)
-    return differences.square().sum() / own.shape[1]
+    own, theirs = _at_least_float32(own), _at_least_float32(theirs)
+    return functional.mse_loss(own, theirs, reduction="sum") / own.shape[1]
 
 
 def cos(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
@@ -83,15 +89,13 @@ def fsp(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     Flow of the solution procedure, which TextBrewer also calls gram:
     https://openaccess.thecvf.com/content_cvpr_2017/papers/Yim_A_Gift_From_CVPR_2017_paper.pdf
     """
-    first, second = (
-        [pad(states, layout) for states in pair]
-        for pair in zip(student.tensors, teacher.tensors, strict=True)
-    )
-    # X'Y of the student minus that of the teacher is one product of both, one above the other.
-    left = torch.cat((first[0], -first[1]), dim=1)
-    differences = left.transpose(1, 2) @ torch.cat(second, dim=1)
-    squares = _at_least_float32(differences).square().mean((1, 2))
-    return (squares / layout.cu_seqlens.diff().square()).sum()
+    width = teacher.tensors[0].shape[1]
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        grams = [x.transpose(1, 2) @ y for x, y in (own, theirs)]
+        return (_squares(*grams).mean((1, 2)) / _is_piece(bias).sum(-1).square()).sum()
+
+    return _over_rows(loss, student, teacher, layout, width**2)
 
 
 def nst(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
@@ -101,42 +105,54 @@ def nst(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     Where a mask is given, TextBrewer divides by the length of the padded rows in place of H, so
     that the loss depends on the padding; here it is always H.
     """
-    scales = (1 / student.tensors[0].shape[1], 1 / teacher.tensors[0].shape[1])
-    return _squared_differences(student, teacher, layout, scales)
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        return _squares(*(_products(x, y, 1 / x.shape[2]) for x, y in (own, theirs))).sum()
+
+    return _over_rows(loss, student, teacher, layout, layout.max_length**2)
 
 
 def attention_mse(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
-    """Sum over the pairs of pieces, and average over the heads, attention's squared difference.
+    """Sum over the pairs of pieces, and average over the heads, the scores' squared difference.
 
-    Attention's scores are compared, which are those before the softmax.
+    The scores are those of attention before the softmax.
     """
-    scales = (_scale(student), _scale(teacher))
-    total = _squared_differences(student, teacher, layout, scales, student.heads)
-    return total / student.heads
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        return _squares(_scores(own, student), _scores(theirs, teacher)).sum() / student.heads
+
+    return _over_attention(loss, student, teacher, layout, student.heads)
 
 
 def attention_mse_sum(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     """Sum over the pairs of pieces the squared difference of the sums of all heads' scores."""
-    # The sum of the products of the heads is the product of all columns.
-    return _squared_differences(student, teacher, layout, (_scale(student), _scale(teacher)))
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        # The sum of the products of the heads is the product of all columns.
+        total = _products(own[0], own[1], _scale(student))
+        return _squares(total, _products(theirs[0], theirs[1], _scale(teacher))).sum()
+
+    return _over_attention(loss, student, teacher, layout)
 
 
 def attention_ce(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     """Sum over the pieces, and average over the heads, the cross entropy of their attention."""
-    own, theirs = (
-        _products(one.tensors[0], one.tensors[1], layout, _scale(one), one.heads)
-        for one in (student, teacher)
-    )
-    return _cross_entropy(own, theirs, layout)
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        return _cross_entropy(_scores(own, student), _scores(theirs, teacher), bias)
+
+    return _over_attention(loss, student, teacher, layout, student.heads)
 
 
 def attention_ce_mean(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
     """Sum over the pieces the cross entropy of attention by the mean of all heads' scores."""
-    own, theirs = (
-        _products(one.tensors[0], one.tensors[1], layout, _scale(one) / one.heads)
-        for one in (student, teacher)
-    )
-    return _cross_entropy(own, theirs, layout)
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        mean = _products(own[0], own[1], _scale(student) / student.heads)
+        target = _products(theirs[0], theirs[1], _scale(teacher) / teacher.heads)
+        return _cross_entropy(mean, target, bias)
+
+    return _over_attention(loss, student, teacher, layout)
 
 
 def relations(student: Features, teacher: Features, layout: RowLayout) -> Tensor:
@@ -146,44 +162,95 @@ def relations(student: Features, teacher: Features, layout: RowLayout) -> Tensor
     of keys and of values: https://arxiv.org/abs/2012.15828. The three divergences are added. Heads
     are parts of equal width, any number of them, and need not be those of attention.
     """
-    total = layout.bias.new_zeros(())
-    for own, theirs in zip(student.tensors, teacher.tensors, strict=True):
-        scores = _products(own, own, layout, _scale(student), student.heads)
-        targets = _products(theirs, theirs, layout, _scale(teacher), teacher.heads)
-        total = total + _divergence(scores, targets, layout)
+
+    def loss(own: Padded, theirs: Padded, bias: Tensor) -> Tensor:
+        scores = (_products(x, x, _scale(student), student.heads) for x in own)
+        targets = (_products(y, y, _scale(teacher), teacher.heads) for y in theirs)
+        parts = [_divergence(x, y, bias) for x, y in zip(scores, targets, strict=True)]
+        return torch.stack(parts).sum()
+
+    return _over_rows(loss, student, teacher, layout, student.heads * layout.max_length**2)
+
+
+# How many products of pieces are computed at once: on a CPU they stay in its cache, on a GPU they
+# take a bounded part of its memory.
+_AT_ONCE = {"cpu": 1 << 16, "cuda": 1 << 26}
+
+
+def _over_rows(
+    loss: RowsLoss, student: Features, teacher: Features, layout: RowLayout, products: int
+) -> Tensor:
+    """Sum a loss over padded rows, few at a time; ``products`` are computed for each row."""
+    rows = max(1, _AT_ONCE.get(layout.bias.device.type, 1 << 26) // products)
+    own, theirs = ([pad(x, layout) for x in one.tensors] for one in (student, teacher))
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in own)
+    total: Tensor = _OverRows.apply(  # type: ignore[no-untyped-call]
+        loss, _ranges(layout, rows), learning, layout.bias, theirs, *own
+    )
     return total
 
 
-def _squared_differences(
-    student: Features,
-    teacher: Features,
-    layout: RowLayout,
-    scales: tuple[float, float],
-    heads: int = 1,
+def _over_attention(
+    loss: RowsLoss, student: Features, teacher: Features, layout: RowLayout, heads: int = 1
 ) -> Tensor:
-    """Sum the squared differences of the products of two tensors' pieces, head by head.
+    """Sum a loss of queries and keys, without the values."""
+    own, theirs = (one._replace(tensors=one.tensors[:2]) for one in (student, teacher))
+    return _over_rows(loss, own, theirs, layout, heads * layout.max_length**2)
 
-    The student's product minus the teacher's is one product of both, side by side. Padding is 0 in
-    both, so that it adds nothing.
+
+class _OverRows(torch.autograd.Function):
+    """The sum of a loss over ranges of padded rows.
+
+    Its gradient is computed with it, so that the products of one range are held at a time.
     """
-    (x, y, *_), (theirs_x, theirs_y, *_) = student.tensors, teacher.tensors
-    left = _side_by_side(x * scales[0], theirs_x * -scales[1], heads)
-    differences = _products(left, _side_by_side(y, theirs_y, heads), layout, 1.0, heads)
-    return _at_least_float32(differences).square().sum()
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss: RowsLoss,
+        ranges: Sequence[tuple[slice, slice]],
+        learning: bool,
+        bias: Tensor,
+        theirs: Padded,
+        *own: Tensor,
+    ) -> Tensor:
+        gradients = [torch.zeros_like(x) for x in own] if learning else []
+        dtype = torch.promote_types(own[0].dtype, torch.float32)
+        total = torch.zeros((), dtype=dtype, device=bias.device)
+        for rows, places in ranges:
+            mine = [x[rows, places].detach().requires_grad_(learning) for x in own]
+            targets = [x[rows, places] for x in theirs]
+            with torch.set_grad_enabled(learning):
+                part = loss(mine, targets, bias[rows, ..., places])
+            total += part.detach()
+            if learning:
+                for gradient, found in zip(gradients, torch.autograd.grad(part, mine), strict=True):
+                    gradient[rows, places] = found
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        return (None,) * 5 + tuple(gradient * factor for gradient in ctx.saved_tensors)
 
 
-def _side_by_side(own: Tensor, theirs: Tensor, heads: int) -> Tensor:
-    """Join the columns of two tensors within each head: (T, H), (T, H') -> (T, H + H')."""
-    return torch.cat([x.reshape(len(x), heads, -1) for x in (own, theirs)], dim=2).flatten(1)
+def _ranges(layout: RowLayout, rows: int) -> list[tuple[slice, slice]]:
+    """Divide the rows into ranges of so many, each with the places up to its longest row."""
+    number, cpu = layout.bias.shape[0], layout.bias.device.type == "cpu"
+    # On a GPU, looking at the lengths would be a synchronisation.
+    lengths = layout.cu_seqlens.diff().tolist() if cpu else [layout.max_length] * number
+    return [(slice(i, i + rows), slice(max(lengths[i : i + rows]))) for i in range(0, number, rows)]
 
 
-def _products(x: Tensor, y: Tensor, layout: RowLayout, scale: float, heads: int = 1) -> Tensor:
-    """Return the scaled products of each row's pieces: (T, H), (T, H) -> (R, heads, L, L)."""
-    if scale != 1.0:
-        x = x * scale
-    x, y = (pad(z, layout) for z in (x, y))
+def _scores(tensors: Padded, features: Features) -> Tensor:
+    """Return attention's scores: (R, heads, L, L)."""
+    return _products(tensors[0], tensors[1], _scale(features), features.heads)
+
+
+def _products(x: Tensor, y: Tensor, scale: float, heads: int = 1) -> Tensor:
+    """Return the scaled products of each row's pieces: (R, L, H), (R, L, H) -> (R, heads, L, L)."""
     rows, length, width = x.shape
-    x, y = (z.view(rows, length, heads, width // heads).transpose(1, 2) for z in (x, y))
+    x, y = (z.reshape(rows, length, heads, width // heads).transpose(1, 2) for z in (x * scale, y))
     return x @ y.transpose(2, 3)
 
 
@@ -192,23 +259,33 @@ def _scale(features: Features) -> float:
     return 1 / math.sqrt(features.tensors[0].shape[1] // features.heads)
 
 
-def _cross_entropy(scores: Tensor, targets: Tensor, layout: RowLayout) -> Tensor:
+def _squares(own: Tensor, theirs: Tensor) -> Tensor:
+    """Return the squared differences, which are 0 for padding, since its products are."""
+    return functional.mse_loss(_at_least_float32(own), _at_least_float32(theirs), reduction="none")
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
     """Sum over the pieces, and average over the heads: (R, heads, L, L) twice -> ()."""
-    scores = scores + layout.bias
-    shares = torch.softmax(targets + layout.bias, dim=-1)
-    return _of_pieces(scores.logsumexp(-1) - (shares * scores).sum(-1), layout)
+    scores = scores + bias
+    shares = torch.softmax(targets + bias, dim=-1)
+    return _of_pieces(scores.logsumexp(-1) - (shares * scores).sum(-1), bias)
 
 
-def _divergence(scores: Tensor, targets: Tensor, layout: RowLayout) -> Tensor:
+def _divergence(scores: Tensor, targets: Tensor, bias: Tensor) -> Tensor:
     """Sum the Kullback-Leibler divergence from the targets' softmax, as `_cross_entropy`."""
-    own, theirs = (torch.log_softmax(x + layout.bias, dim=-1) for x in (scores, targets))
+    own, theirs = (torch.log_softmax(x + bias, dim=-1) for x in (scores, targets))
     parts = functional.kl_div(own, theirs, reduction="none", log_target=True)
-    return _of_pieces(parts.sum(-1), layout)
+    return _of_pieces(parts.sum(-1), bias)
 
 
-def _of_pieces(losses: Tensor, layout: RowLayout) -> Tensor:
+def _of_pieces(losses: Tensor, bias: Tensor) -> Tensor:
     """Average (R, heads, L) over the heads, and sum what is no padding."""
-    return (losses.mean(1) * (layout.bias[:, 0, 0] == 0)).sum()
+    return (losses.mean(1) * _is_piece(bias)).sum()
+
+
+def _is_piece(bias: Tensor) -> Tensor:
+    """Return what is no padding: (R, L) bool."""
+    return bias[:, 0, 0] == 0
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -224,7 +301,8 @@ def _pieces(lengths: NDArray[Any]) -> int:
 
 
 def _pairs(lengths: NDArray[Any]) -> int:
-    return sum(int(length) ** 2 for length in lengths)
+    lengths = lengths.astype(np.int64)
+    return int(lengths @ lengths)
 
 
 MATCH_LOSSES: Mapping[str, MatchLoss] = {
