@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zhbert.files import advising, write_json, write_text
+from zhbert.files import advising, write_json
 from zhbert.finetuning.identity import check_identity, identity_of
 from zhbert.finetuning.points import GridPoint, points_of, seeds_of
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
@@ -22,7 +22,7 @@ from zhbert.finetuning.training_task import (
 )
 from zhbert.runs.provenance import provenance
 from zhbert.runtime import choose_device, choose_dtype, prepare_threads
-from zhbert.schema import table_to_toml, to_toml
+from zhbert.schema import table_to_toml
 from zhbert.tasks.cards import card_table
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.learners.base import Learner
@@ -152,9 +152,7 @@ class GridRun:
         say, folder = self.request.say, point.folder
         if point.varied:
             say(f"\n{' '.join(point.varied)}")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "settings.toml", to_toml(task.settings))
-        dev = self.request.scored["dev"].path
+        point.begin()
         summary: dict[str, Any] = {}
         results: list[dict[str, Any]] = []
         for place, seed in enumerate(seeds, start=1):
@@ -162,8 +160,17 @@ class GridRun:
                 say(f"seed {seed} ({place} of {len(seeds)})")
             result, signal = train_seed(task, folder / f"seed-{seed}", seed)
             results.append(result)
-            summary = summary_of(task, self.start, dev, results)
-            write_json(folder / "summary.json", summary)
+            summary = self.write_summary(point, task, results)
             if signal and (point, seed) != (self.points[-1], seeds[-1]):
                 raise Stopped(signal)
+        return summary
+
+    def write_summary(
+        self, point: GridPoint, task: TrainingTask, results: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Write the summary of a point's finished seeds, and return it."""
+        summary = summary_of(task, self.start, self.request.scored["dev"].path, results)
+        if self.request.together:
+            summary["together"] = list(self.request.together)
+        write_json(point.folder / "summary.json", summary)
         return summary

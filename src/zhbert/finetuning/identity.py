@@ -15,7 +15,8 @@ from zhbert.tasks.cards import card_table
 if TYPE_CHECKING:
     from zhbert.finetuning.starting_model import StartingModel
 
-_NAMES = {"configuration": "model configuration", "vocabulary": "model vocabulary"}
+_NAMES = {"configuration": "model configuration", "vocabulary": "model vocabulary",
+          "together": "set of tasks with one encoder"}  # fmt: skip
 # Parts of a card that change no score: texts, published results, and settings (a run's settings are
 # compared separately).
 _NOT_COMPARED = {"title", "note", "licence", "official", "published", "settings"}
@@ -36,6 +37,7 @@ def identity_of(
             if split.card is not request.card
         },
         "grid": len(request.points) > 1,
+        **({"together": request.together} if request.together else {}),
     }
     # The same form as when read back from provenance.json, in which tuples are lists.
     plain: dict[str, Any] = json.loads(json.dumps(identity))

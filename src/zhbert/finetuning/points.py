@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_toml
+from zhbert.files import read_toml, write_text
 from zhbert.finetuning.result import finished
-from zhbert.schema import build
+from zhbert.schema import build, to_toml
 from zhbert.tasks.settings import FineTuningSettings, differences
 
 
@@ -21,6 +21,11 @@ class GridPoint:
     settings: FineTuningSettings
     varied: tuple[str, ...] = ()
     """The ``key=value`` texts that distinguish it from other points; empty for a single point."""
+
+    def begin(self) -> None:
+        """Write the settings."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "settings.toml", to_toml(self.settings))
 
     def check_same_settings(self) -> None:
         """Raise ZhbertError if the folder contains a run with other settings."""

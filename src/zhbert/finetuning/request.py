@@ -19,7 +19,7 @@ class FineTuningResult:
 
     folder: Path
     summary: dict[str, Any]
-    """The content of RUN/summary.json."""
+    """The content of RUN/summary.json; of several tasks, that of each, by name, in ``tasks``."""
     signal: int | None = None
     """SIGINT, SIGTERM or SIGHUP if one ended the run early; its state is saved."""
 
@@ -62,6 +62,8 @@ class FineTuningRequest:
     say: Callable[[str], None]
     quiet: bool
     """Show no progress on stderr."""
+    together: tuple[str, ...] = ()
+    """The names of all tasks that share the encoder; empty for one alone."""
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -25,6 +25,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import make_folder
 from zhbert.finetuning.best import Best
 from zhbert.finetuning.result import finished, write_result
+from zhbert.finetuning.shared import SharedTasks
 from zhbert.finetuning.training_task import TrainingTask
 from zhbert.runtime import choose_dtype
 from zhbert.tasks.batches import BatchLimits
@@ -74,9 +75,9 @@ def train_seed(task: TrainingTask, folder: Path, seed: int) -> tuple[dict[str, A
 
 
 class SeedRun:
-    """The training of one seed."""
+    """The training of one seed, for one task or for several."""
 
-    def __init__(self, task: TrainingTask, folder: Path, seed: int) -> None:
+    def __init__(self, task: TrainingTask | SharedTasks, folder: Path, seed: int) -> None:
         self.task, self.folder, self.seed = task, folder, seed
         self.best: Best | None = None
         self.stale = 0
@@ -167,7 +168,7 @@ class SeedRun:
         sinks: list[Sink] = [metrics]
         if not task.quiet:
             sinks.append(ProgressLine(sys.stderr, start.step, task.steps, self._describe))
-        objective = task.objective
+        objective: Any = task.objective
         try:
             trainer = Trainer(
                 self.model,

@@ -134,9 +134,13 @@ class TrainingTask:
     @property
     def schedule(self) -> Schedule:
         """The learning rate of each step."""
+        return self.schedule_of(self.steps)
+
+    def schedule_of(self, steps: int) -> Schedule:
+        """Return the learning rates of a run of so many steps."""
         optimizing = self.settings.optimizer
-        warmup = round(optimizing.warmup_share * self.steps)
-        return schedule("linear", optimizing.learning_rate, warmup, self.steps)
+        warmup = round(optimizing.warmup_share * steps)
+        return schedule("linear", optimizing.learning_rate, warmup, steps)
 
     def micro_batches(
         self, seed: int, done: int, limits: BatchLimits

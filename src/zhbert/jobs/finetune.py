@@ -5,13 +5,15 @@
   zhbert finetune my-task.toml --model runs/tiny/final --out runs/mine epochs=5
   zhbert finetune ocnli --model rbt3 --data tasks/ocnli --out runs/grid \\
       optimizer.learning_rate=2e-5,5e-5 batch_size=32,64
+  zhbert finetune lcqmc,chnsenticorp --model rbt3 --data tasks --out runs/two
   zhbert finetune --compare runs/lcqmc-wwm runs/lcqmc-char
 
 TASK is a name ('zhbert tasks' lists them) or the path of a card. The card has
 settings for each model family; key=value overrides them. Values separated by
 commas make a grid, whose best point is chosen on dev. OUT gets summary.json,
 task.toml, settings.toml, and seed-K/ with final/, a model folder that
-transformers opens. To resume an interrupted run, run the same command again:
+transformers opens. Several tasks share one encoder, and have their folders in
+OUT. To resume an interrupted run, run the same command again:
 finished seeds are kept.
 
 Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3
@@ -53,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         action="append",
         default=[],
-        help="learn from M, too: a run of this task, or a model fine-tuned for it; repeatable",
+        help="learn from M, too: a run of this task, or a model fine-tuned for it; repeatable; "
+        "of several tasks: TASK=M",
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="train with the seeds 0 to N - 1 (1)"
@@ -108,8 +111,10 @@ def _print_result(result: FineTuningResult, args: argparse.Namespace) -> int:
     else:
         from zhbert.finetuning.describe import describe_summary
 
-        for line in describe_summary(result.summary, result.folder):
-            console.out().print(line)
+        tasks = result.summary.get("tasks", {"": result.summary})
+        for name, summary in tasks.items():
+            for line in describe_summary(summary, result.folder / name):
+                console.out().print(line)
     return 0
 
 

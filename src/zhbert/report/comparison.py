@@ -121,7 +121,7 @@ def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:
         scores = {one.name: _score_of(one, same) for one in student.teachers}
         teacher = max(scores, key=lambda name: scores[name] or 0.0)
         alone = next(
-            (one for one in same if one.model_key == student.model_key and not one.teachers), None
+            (one for one in same if one.model_key == student.model_key and not one.manner), None
         )
         less = None if alone is None else difference(student, alone)
         found.append(Distillation(student, teacher, scores[teacher], alone, less))

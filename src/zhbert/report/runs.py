@@ -98,6 +98,8 @@ class FineTuningRun:
     """The losses of training, of all seeds together."""
     teachers: tuple[Teacher, ...]
     """The models that the run was distilled from."""
+    together: tuple[str, ...]
+    """The tasks that share the encoder; empty for one alone."""
     pretrained_with: tuple[str, ...]
     """The names of the teachers that the model was pretrained with, if its run is there."""
     facts: Mapping[str, Any]
@@ -109,6 +111,11 @@ class FineTuningRun:
     def finished(self) -> bool:
         """True if there is a score."""
         return bool(self.scores)
+
+    @property
+    def manner(self) -> str:
+        """What distinguishes it from a run of the same model alone, to follow the model's name."""
+        return ", distilled" * bool(self.teachers) + ", several tasks" * bool(self.together)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -226,7 +233,7 @@ def _with_distinct_names(runs: list[Run]) -> list[Run]:
     used: set[str] = set()
     for run in runs:
         if isinstance(run, FineTuningRun):
-            name = names[run.model_key] + (", distilled" if run.teachers else "")
+            name = names[run.model_key] + run.manner
             if (name, run.task) in taken:
                 # The same model and task with other settings gets a separate row.
                 same, name = name, f"{name} ({run.folder.name})"
@@ -282,6 +289,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         curves=curves,
         losses=losses,
         teachers=tuple(_teachers(summary)),
+        together=tuple(map(str, _list(summary, "together"))),
         pretrained_with=_pretrained_with(origin),
         facts=summary,
         remarks=tuple(remarks),

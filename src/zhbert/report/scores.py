@@ -94,7 +94,7 @@ class ScoreTable:
         """Return the row of a model, preferably a run's; raise ZhbertError if there is none."""
         for row in self.rows:
             # Its name in the table, or on the command line that trained it.
-            alone = (run.given_as for run in row.runs if not run.teachers)
+            alone = (run.given_as for run in row.runs if not run.manner)
             if model in (row.model, row.name, *alone):
                 return row
         for row in self.rows:
@@ -367,7 +367,7 @@ def _record(row: ModelRow, published: ModelRow | None, column: Column) -> ScoreR
 def _published_row(table: ScoreTable, row: ModelRow) -> ModelRow | None:
     """Find the published row of the model that a run started from, by the catalogue's names."""
     names = set()
-    for given in {run.given_as for run in row.runs if not run.teachers}:
+    for given in {run.given_as for run in row.runs if not run.manner}:
         card = find_card(given)
         if card is not None:
             names |= {
