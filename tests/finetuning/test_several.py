@@ -181,6 +181,73 @@ def test_each_task_has_its_own_peak_of_the_learning_rate(model, cards, tmp_path)
         assert peak / 2 < max(rates) <= peak
 
 
+# -- teachers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught(tuned, tmp_path_factory):
+    """A finished run of two tasks with a teacher each, and one without; read it only."""
+    run = tmp_path_factory.mktemp("taught") / "run"
+    tasks = ",".join(str(tuned / kind / f"my_{kind}.toml") for kind in ("classify", "tag", "span"))
+    teachers = [f"my_{kind}={tuned / kind / 'run'}" for kind in ("classify", "tag")]
+    overrides = [*QUICK, *LEARNING, "distill.temperature=4"]
+    finetune(tasks, tuned / "model", None, run, overrides, teachers=teachers)
+    return run
+
+
+def test_each_task_learns_from_its_own_teacher(taught, tuned):
+    step = lines_of(taught / "seed-0" / "metrics.jsonl")[0]
+    for kind in ("classify", "tag"):
+        given = [step[f"my_{kind}_{part}_loss"] is None for part in (kind, "soft_labels")]
+        assert given[0] == given[1]
+        summary = json_of(taught / f"my_{kind}" / "summary.json")
+        folder = (tuned / kind / "run" / "seed-0" / "final").resolve()
+        assert [one["folder"] for one in summary["teachers"]] == [str(folder)]
+        assert summary["settings"]["distill.temperature"] == 4
+        assert summary["metrics"][summary["main_metric"]]["max"] > 90
+    assert "my_span_soft_labels_loss" not in step
+    assert "teachers" not in json_of(taught / "my_span" / "summary.json")
+
+
+def test_a_report_finds_the_teachers_of_several_tasks(taught, tuned):
+    runs = [tuned / "tag" / "run", taught / "my_tag"]
+    (one,) = gather(runs).distillations
+    assert one.student.model == "model, distilled, several tasks"
+    assert one.taught is not None
+    # The teacher started from the same model, without a teacher.
+    assert one.alone is not None
+
+
+@pytest.mark.parametrize("matches", ["", 'distill.matches=[{loss="hidden_mse"}]'])
+def test_the_first_step_with_a_teacher_is_that_of_its_task_alone(tuned, tmp_path, matches):
+    cards = [tuned / kind / f"my_{kind}.toml" for kind in ("classify", "tag")]
+    overrides = [*FAST, *([matches] if matches else [])]
+    runs = {f"my_{kind}": tuned / kind / "run" for kind in ("classify", "tag")}
+    finetune(
+        ",".join(map(str, cards)), tuned / "model", None, tmp_path / "run", overrides,
+        teachers=[f"{name}={run}" for name, run in runs.items()],
+    )  # fmt: skip
+    first = lines_of(tmp_path / "run" / "seed-0" / "metrics.jsonl")[0]
+    card = next(one for one in cards if first[f"{one.stem}_soft_labels_loss"] is not None)
+    finetune(
+        card, tuned / "model", None, tmp_path / "alone", overrides, teachers=[runs[card.stem]]
+    )  # fmt: skip
+    alone = lines_of(tmp_path / "alone" / "seed-0" / "metrics.jsonl")[0]
+    for key in ("loss", "grad_norm"):
+        assert first[key] == alone[key]
+    parts = [key for key in alone if key.endswith("_loss")]
+    assert len(parts) == (3 if matches else 2)
+    assert [first[f"{card.stem}_{part}"] for part in parts] == [alone[part] for part in parts]
+
+
+def test_a_teacher_of_no_task_is_refused(model, cards, tmp_path):
+    two, teacher = joined(cards, "classify", "tag"), str(tmp_path / "x")
+    for given in (f"my_span={teacher}", teacher, "my_tag="):
+        line = refusal(two, model, None, tmp_path / "run", FAST, teachers=[given])
+        expected = "say whose teacher it is: TASK=M; the tasks are my_classify, my_tag"
+        assert line == f"--teacher {given}: {expected}"
+
+
 # -- resumption ------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,21 @@ def test_a_comparison_is_printed(finished, verb, capsys):
     assert "pretrained in the same ways" not in out
 
 
+def test_several_tasks_are_shown_and_printed_one_by_one(tmp_path, model, card, verb, capsys):
+    other = make_task(tmp_path / "tag", "tag")
+    run = tmp_path / "run"
+    assert verb(f"{card},{other}", "--model", model, "--out", run, *QUICK) == 0
+    out, err = capsys.readouterr()
+    assert "my_classify, small, dev: maximum (mean)" in out
+    assert f"1 seed; {run / 'my_tag'}" in out
+    assert "2 tasks with one encoder: 32 steps, each of one task" in err
+    assert "the best mean of my_classify_accuracy, my_tag_f1" in err
+    assert err.count("was never trained") == 1
+    words = ("--quiet", "--json")
+    assert verb(f"{card},{other}", "--model", model, "--out", run, *QUICK, *words) == 0
+    assert set(json.loads(capsys.readouterr().out)["tasks"]) == {"my_classify", "my_tag"}
+
+
 def test_a_comparison_takes_two_runs_and_nothing_else(finished, verb):
     for more in (["--seeds", "3"], ["--out", "x"], ["--overwrite"], ["--model", "m"]):
         with pytest.raises(ZhbertError, match="takes two run folders and nothing else"):
@@ -87,9 +102,9 @@ def test_a_comparison_takes_two_runs_and_nothing_else(finished, verb):
 def test_a_comparison_of_two_models_says_what_it_does_not_know(finished, tmp_path, verb, capsys):
     other = tmp_path / "other"
     shutil.copytree(finished, other)
-    summary = json.loads((other / "summary.json").read_text(encoding="utf-8"))
-    text = json.dumps({**summary, "model_name": "another"}, ensure_ascii=False)
-    (other / "summary.json").write_text(text, encoding="utf-8")
+    origin = json.loads((other / "provenance.json").read_text(encoding="utf-8"))
+    origin["identity"]["model"] = ["other weights"]
+    (other / "provenance.json").write_text(json.dumps(origin), encoding="utf-8")
     assert verb("--compare", finished, other) == 0
     assert "about these two models: others, pretrained in the same ways" in capsys.readouterr().out
 

@@ -22,7 +22,6 @@ from zhbert.wording import listed, without_secrets
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
-
 Name = str | os.PathLike[str]
 
 
@@ -117,7 +116,9 @@ def finetune(
 def _names_of(task: str | os.PathLike[str]) -> list[str]:
     """Return the names or paths of the tasks; raise ZhbertError if one is there twice."""
     text = os.fspath(task)
-    names = [text] if Path(text).exists() else [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",")]
+    if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        names = [text]
     if len(names) > 1 and not all(names):
         raise ZhbertError(f"{text}: an empty name between commas")
     stems = [Path(name).name.removesuffix(".toml") for name in names]
@@ -131,12 +132,11 @@ def _by_task(teachers: Iterable[Name], tasks: Sequence[str]) -> dict[str, list[N
     """Return the teachers of each of several tasks, which are given as ``TASK=M``."""
     found: dict[str, list[Name]] = {name: [] for name in tasks}
     for teacher in teachers:
-        task, _, name = os.fspath(teacher).rpartition("=")
-        if task not in found:
-            shown = without_secrets(os.fspath(teacher))
+        task, _, name = os.fspath(teacher).partition("=")
+        if not name or task not in found:
             raise ZhbertError(
-                f"--teacher {shown}: say whose teacher it is, as in {tasks[0]}={name or 'M'}; the "
-                f"tasks are {listed(tasks)}"
+                f"--teacher {without_secrets(os.fspath(teacher))}: say whose teacher it is: "
+                f"TASK=M; the tasks are {listed(tasks)}"
             )
         found[task].append(name)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,15 @@ class SeveralRun:
                     f"{request.card.name}: a task of vectors (embed) is trained alone, not "
                     "together with others"
                 )
-        self.runs = [GridRun(request) for request in requests]
+        self.say = requests[0].say
+        once = _once(self.say)
+        self.runs = [GridRun(dataclasses.replace(request, say=once)) for request in requests]
         needed = {
             f"{run.request.card.name}'s {name}": path
             for run in self.runs
             for name, path in run.request.run_folder.needed.items()
         }
         self.folder = dataclasses.replace(folder, needed=needed)
-        self.say = requests[0].say
 
     def go(self) -> FineTuningResult:
         """Train every seed that is not finished yet; write each task's results and summary.
@@ -68,12 +69,11 @@ class SeveralRun:
             return FineTuningResult(path, {}, stopped.signal)
 
     def _describe(self, together: SharedTasks) -> None:
-        mean = " and ".join(together.metrics[1:])
         self.say(
             f"{counted(len(self.runs), 'task')} with one encoder: "
-            f"{counted(together.steps, 'step')}, each of one task; the weights with the best mean "
-            f"of {mean} are kept"
+            f"{counted(together.steps, 'step')}, each of one task"
         )
+        self.say(f"kept are the weights with the best mean of {', '.join(together.metrics[1:])}")
 
     def _begin(self, first: TrainingTask, held: ExitStack) -> None:
         """Write what identifies the run, and lock and begin each task's folder."""
@@ -101,6 +101,19 @@ class SeveralRun:
             if signal and seed != seeds[-1]:
                 raise Stopped(signal)
         return summaries
+
+
+def _once(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say what concerns the starting model for the first task only."""
+    said = set()
+
+    def remark(line: str) -> None:
+        if line not in said:
+            say(line)
+        if line.startswith(("warning:", "note:")):
+            said.add(line)
+
+    return remark
 
 
 def train_together(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "task", metavar="TASK", nargs="?", help="a task's name, or the path of a card"
+        "task", metavar="TASK", nargs="?", help="a task's name, or the path of a card; several: A,B"
     )
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="override a setting")
     parser.add_argument("--model", metavar="M", help="a folder, an archive, a name or a hub id")
