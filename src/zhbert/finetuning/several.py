@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.files import advising, json_lines, make_folder, to_json, write_text
+from zhbert.files import advising, json_lines, make_folder, read_toml, to_json, write_text
 from zhbert.finetuning.grid import GridRun
 from zhbert.finetuning.points import seeds_of
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
@@ -57,6 +57,7 @@ class SeveralRun:
         """
         folder, path = self.folder, self.folder.path
         folder.check()
+        self._check_former()
         tasks = [run.prepare() for run in self.runs]
         self._describe(SharedTasks(tasks, 0))
         try:
@@ -68,6 +69,15 @@ class SeveralRun:
         except Stopped as stopped:
             return FineTuningResult(path, {}, stopped.signal)
 
+    def _check_former(self) -> None:
+        """Raise ZhbertError if the run to resume is of other tasks, or in another order."""
+        path, names = self.folder.path, [run.request.card.name for run in self.runs]
+        if self.folder.continued and read_toml(path / "tasks.toml") != {"tasks": names}:
+            raise ZhbertError(
+                f"{path}: a run of other tasks, or in another order, is there already; --overwrite "
+                "replaces it, or choose another --out"
+            )
+
     def _describe(self, together: SharedTasks) -> None:
         self.say(
             f"{counted(len(self.runs), 'task')} with one encoder: "
@@ -77,6 +87,7 @@ class SeveralRun:
 
     def _begin(self, first: TrainingTask, held: ExitStack) -> None:
         """Write what identifies the run, and lock and begin each task's folder."""
+        self._check_former()
         names = [run.request.card.name for run in self.runs]
         dtype = choose_dtype(first.settings.precision, first.device)
         self.folder.begin(table_to_toml({"tasks": names}), provenance(first.device, dtype))

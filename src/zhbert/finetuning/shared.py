@@ -206,13 +206,18 @@ class SharedTasks:
         return Evaluation(value=mean, metrics={"mean": mean, **metrics}, kind=kind)
 
     def of_task(self, number: int, best: Best, outcome: Outcome) -> tuple[Best, Outcome]:
-        """Return what one of the tasks has of the result; time and pieces are the whole run's."""
+        """Return one task's part of the result: its steps, and as much of the time and pieces."""
         task = self.tasks[number]
         own = best.kind[task.card.name]
-        step = self.steps_of(number, best.step)
-        epoch = round(step / task.steps_per_epoch, 3)
         value = own["metrics"][task.card.metrics[0]]
-        return (
-            Best(value=value, step=step, epoch=epoch, state=best.state, **own),
-            dataclasses.replace(outcome, step=self.steps_of(number, outcome.step)),
+        at = self.steps_of(number, best.step)
+        epoch = round(at / task.steps_per_epoch, 3)
+        steps = self.steps_of(number, outcome.step)
+        share = steps / max(1, outcome.step)
+        ended = dataclasses.replace(
+            outcome,
+            step=steps,
+            pieces=round(outcome.pieces * share),
+            seconds=outcome.seconds * share,
         )
+        return Best(value=value, step=at, epoch=epoch, state=best.state, **own), ended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -157,6 +158,11 @@ def distillation(found: Sequence[Distillation]) -> Table:
         )
         run = one.student
         groups.setdefault(f"{run.task}, {run.main_metric}", []).append(Line(run.model, cells))
+    for name, shares in _closed_by_model(found).items():
+        if len(shares) > 1:
+            mean = Cell(f"{statistics.fmean(shares):.0f} %", counted(len(shares), "task"))
+            line = Line(name, (*[Cell("")] * 6, mean))
+            groups.setdefault("mean of the tasks", []).append(line)
     names = ("student", "teacher", "distilled", "alone", "difference", "interval", "verdict")
     return Table(
         "Per cent: means of the seeds ± standard deviation, for the teacher the seed that taught. "
@@ -167,6 +173,14 @@ def distillation(found: Sequence[Distillation]) -> Table:
         tuple((name, tuple(lines)) for name, lines in groups.items()),
         frozenset({5}),
     )
+
+
+def _closed_by_model(found: Sequence[Distillation]) -> dict[str, list[float]]:
+    shares: dict[str, list[float]] = {}
+    for one in found:
+        if one.closed is not None:
+            shares.setdefault(one.student.model, []).append(one.closed)
+    return shares
 
 
 def _mean_cell(run: FineTuningRun) -> Cell:
