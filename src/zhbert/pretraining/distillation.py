@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from zhbert.config import DistillSettings
 from zhbert.data.loader import MaskedBatch
+from zhbert.distill.cache import LabelledBatch
 from zhbert.distill.initial_weights import take_embeddings
 from zhbert.distill.matcher import Projections, match_counts, match_sums
 from zhbert.distill.matching import MatchPlan, plan_matches
@@ -109,7 +110,7 @@ class DistillationObjective:
 
     def __init__(self, usual: PretrainingObjective, teaching: Teaching) -> None:
         self._usual, self._plan = usual, teaching.plan
-        self._settings, self._teachers = teaching.settings, teaching.teachers
+        self._settings, self._teaching = teaching.settings, teaching
         self._soft = self._settings.soft_labels != "none"
         constant = self._settings.temperature_schedule == "constant"
         self._temperature = (
@@ -170,14 +171,22 @@ class DistillationObjective:
             right[1] = pairs_correct
         return torch.cat((sums, matched)), right
 
+    def best_pieces(self, batch: MaskedBatch) -> BestPieces:
+        """Return the teachers' best pieces at the predicted positions, to be cached."""
+        found, _ = self._ask(batch)
+        assert isinstance(found, BestPieces)
+        return found
+
     @torch.no_grad()
     def _ask(self, batch: MaskedBatch) -> tuple[Tensor | BestPieces | None, list[Recording]]:
         """Return the teachers' soft labels, and what was recorded inside each of them."""
+        if isinstance(batch, LabelledBatch):
+            return batch.best, []
         kept: list[Recording] = []
         scores: Tensor | None = None
         # The teachers' weights have the precision of the products already.
         with torch.autocast(batch.labels.device.type, enabled=False):
-            for number, teacher in enumerate(self._teachers):
+            for number, teacher in enumerate(self._teaching.teachers):
                 model = teacher.model
                 with recording(model.encoder, *self._plan.teacher(number)) as one:
                     hidden, _ = model.states_for_heads(
@@ -187,7 +196,7 @@ class DistillationObjective:
                 if not self._soft:
                     continue
                 words = model.encoder.embeddings.words.weight
-                if len(self._teachers) == 1:
+                if len(self._teaching.teachers) == 1:
                     head, k = model.mlm_head, self._settings.top_k
                     best = head.best(hidden, words, k) if k else head.scores(hidden, words)
                     return best, kept
@@ -204,4 +213,4 @@ class DistillationObjective:
         """Return one of several teachers' share of the mean: of logits, or of probabilities."""
         if self._settings.soft_labels == "ce":
             scores = torch.softmax(scores / self._settings.temperature, dim=1)
-        return scores / len(self._teachers)
+        return scores / len(self._teaching.teachers)

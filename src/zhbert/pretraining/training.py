@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from zhbert.config import Recipe
 from zhbert.data.evaluation import held_out_rows
@@ -15,6 +16,7 @@ from zhbert.files import advising
 from zhbert.model.names import current_names
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
+from zhbert.pretraining.cached_labels import cached_labels
 from zhbert.pretraining.describe import after_divergence, describe_run, schedule_warnings
 from zhbert.pretraining.distillation import DistillationObjective, Teaching
 from zhbert.pretraining.folder import (
@@ -58,21 +60,26 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     for line in teaching.describe() if teaching else ():
         setup.say(line)
 
+    usual = objective.PretrainingObjective(
+        objective.candidate_sampler(recipe.softmax, setup.corpus)
+    )
+    taught = DistillationObjective(usual, teaching) if teaching else None
+    source = loader.steps
+    if teaching and taught and teaching.settings.cache:
+        steps = range(start.done, recipe.steps)
+        labels = cached_labels(setup, teaching, loader, steps, taught.best_pieces)
+        source = partial(labels.labelled, loader)
     ranks.on_first(lambda: _open_folder(setup, start, held))
     instead = " in place of --overwrite" if setup.folder.overwrite else ""
     held.enter_context(advising(f"run the same command again with --resume{instead}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
     best = _best(setup, start, evaluations) if metrics else None
-    usual = objective.PretrainingObjective(
-        objective.candidate_sampler(recipe.softmax, setup.corpus)
-    )
-    taught = DistillationObjective(usual, teaching) if teaching else None
     trainer = Trainer(
         start.model,
         taught or usual,
         weights=_weights(recipe, start, taught) if taught else None,
         evaluation_objective=usual,
-        source=lambda step: loader.steps(step - start.first_step),
+        source=lambda step: source(step - start.first_step),
         optimizer=optimizer,
         schedule=_schedule(recipe, last_step),
         settings=_loop_settings(setup, last_step),
