@@ -75,7 +75,7 @@ class SoftLabelCache:
 
     def __init__(self, folder: Path, top_k: int, vocabulary_size: int) -> None:
         self.folder = folder
-        self._record = _record(top_k, vocabulary_size)
+        self._record = type_of_records(top_k, vocabulary_size)
         self._parts: dict[int, _Part] = {}
 
     def begin(self, identity: Mapping[str, Any]) -> None:
@@ -221,7 +221,7 @@ class _Part:
         records: list[NDArray[Any]] = []
         for batch in work.loader.rows(work.begin, work.end):
             counts.append(_predictions(batch))
-            records.append(_records(teach(batch), self._record))
+            records.append(to_records(teach(batch), self._record))
         rows, pieces = np.concatenate(counts), np.concatenate(records)
         content = b"".join(
             [
@@ -247,12 +247,8 @@ class _Part:
                 f"{self._folder}: its rows have other masks than the run's; choose another "
                 "distill.cache"
             )
-        records = np.concatenate(rows)
-        logits = np.zeros((len(records), self._record["pieces"].shape[0]), np.float32)
-        logits[:, 1:] -= records["below"]
         own = {one.name: getattr(batch, one.name) for one in fields(MaskedBatch)}
-        pieces = torch.from_numpy(records["pieces"].astype(np.int64))
-        return LabelledBatch(**own, best=BestPieces(pieces, torch.from_numpy(logits)))
+        return LabelledBatch(**own, best=read_records(np.concatenate(rows)))
 
     def _row(self, number: int) -> NDArray[Any]:
         block, row = divmod(number, self._rows)
@@ -300,12 +296,22 @@ def _rows_in(path: Path) -> int:
         return int(np.frombuffer(file.read(_HEAD), "<u4", 2)[0])
 
 
-def _record(top_k: int, vocabulary_size: int) -> np.dtype[Any]:
+def type_of_records(top_k: int, vocabulary_size: int) -> np.dtype[Any]:
+    """Return the type of what is kept for a predicted piece.
+
+    >>> type_of_records(10, 21128).itemsize
+    38
+    """
     ids = np.dtype(piece_type(vocabulary_size)).newbyteorder("<")
     return np.dtype([("pieces", ids, (top_k,)), ("below", "<f2", (top_k - 1,))])
 
 
-def _records(best: BestPieces, record: np.dtype[Any]) -> NDArray[Any]:
+def to_records(best: BestPieces, record: np.dtype[Any]) -> NDArray[Any]:
+    """Return the records (P,) of the best pieces at P positions.
+
+    Raises:
+        ZhbertError: the teacher's logits are not finite.
+    """
     logits = best.logits.float().cpu().numpy()
     if not np.isfinite(logits).all():
         raise ZhbertError(
@@ -317,6 +323,14 @@ def _records(best: BestPieces, record: np.dtype[Any]) -> NDArray[Any]:
     below = logits[:, :1] - logits[:, 1:]
     records["below"] = np.minimum(below, np.finfo(np.float16).max)
     return records
+
+
+def read_records(records: NDArray[Any]) -> BestPieces:
+    """Return the best pieces, on the CPU; the logit of the best one is 0."""
+    pieces = records["pieces"].astype(np.int64)
+    logits = np.zeros(pieces.shape, np.float32)
+    logits[:, 1:] -= records["below"]
+    return BestPieces(torch.from_numpy(pieces), torch.from_numpy(logits))
 
 
 def _predictions(batch: MaskedBatch) -> NDArray[np.int64]:
