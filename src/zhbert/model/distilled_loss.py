@@ -1,8 +1,9 @@
 """Hard and soft labels over the vocabulary, from one product of states and word embeddings.
 
 A teacher's soft labels are its logits: Hinton et al. 2015, https://arxiv.org/abs/1503.02531. The
-student's logits are computed once, into memory that is used again at each step. The backward pass
-puts the gradient of both losses in their place, and only then multiplies. Shapes: P = predicted
+student's logits are computed once, into memory that is used again at each step. While they are in
+the processor's cache, the gradients of both losses take the place of both models' logits; the
+backward pass adds them up, weighted, and only then multiplies. Shapes: P = predicted
 positions, H = hidden size, V = vocabulary, k = the teacher's best pieces.
 """
 
@@ -22,9 +23,9 @@ from zhbert.model.loss import Candidates, vocabulary_cross_entropy
 Temperature = Callable[[Tensor, Tensor], Tensor]
 """Maps the logits of student and teacher, (P, n) each and detached, to temperatures (P,)."""
 
-# Rows of logits in a block: 32 x 21,128 x 4 bytes stay in the second-level caches of two cores
-# while the softmaxes pass over them. A GPU needs larger blocks to be busy.
-_ROWS = {"cpu": 32}
+# Rows of logits in a block: 16 x 21,128 x 4 bytes stay in a core's second-level cache while the
+# softmaxes pass over them. A GPU needs larger blocks to be busy.
+_ROWS = {"cpu": 16}
 _ROWS_ELSEWHERE = 1024
 
 # Columns of which `best_pieces` takes the highest logit first.
@@ -46,29 +47,39 @@ class _SoftLoss(NamedTuple):
 
     value: Callable[[Tensor, Tensor], Tensor]
     """student, teacher -> (P,)"""
-    gradient: Callable[[Tensor, Tensor], Tensor]
-    """student, teacher -> (P, n) new memory: of the value with respect to the student's"""
+    with_gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """student, teacher -> the same, and its gradient with respect to the student's, (P, n)"""
 
 
 def _cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
-    return student.logsumexp(1) - (teacher.softmax(1) * student).sum(1)
+    return -(teacher.softmax(1) * student.log_softmax(1)).sum(1)
 
 
-def _cross_entropy_gradient(student: Tensor, teacher: Tensor) -> Tensor:
-    return student.softmax(1).sub_(teacher.softmax(1))
+def _cross_entropy_with_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    target, own = teacher.softmax(1), student.softmax(1)
+    value = _normaliser(student, own) - torch.linalg.vecdot(target, student)
+    return value, own.sub_(target)
 
 
 def _mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean(1)
 
 
-def _mean_squared_error_gradient(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student - teacher).mul_(2 / student.shape[1])
+def _mean_squared_error_with_gradient(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    difference = student - teacher
+    value = torch.linalg.vecdot(difference, difference) / student.shape[1]
+    return value, difference.mul_(2 / student.shape[1])
+
+
+def _normaliser(logits: Tensor, softmax: Tensor) -> Tensor:
+    """Return ``logits.logsumexp(1)``, from the softmax: PyTorch's takes twice as long."""
+    # The largest probability is at least 1 / n: its logarithm is exact.
+    return logits.amax(1) - softmax.amax(1).log()
 
 
 _SOFT_LOSSES = {
-    "ce": _SoftLoss(_cross_entropy, _cross_entropy_gradient),
-    "mse": _SoftLoss(_mean_squared_error, _mean_squared_error_gradient),
+    "ce": _SoftLoss(_cross_entropy, _cross_entropy_with_gradient),
+    "mse": _SoftLoss(_mean_squared_error, _mean_squared_error_with_gradient),
 }
 
 
@@ -100,7 +111,8 @@ def distilled_cross_entropy(
         weight: (V, H), its word embeddings.
         bias: (V,).
         labels: (P,) int64, the hard labels.
-        teacher: its logits (P, V), or its best pieces; without gradients.
+        teacher: its logits (P, V), which are overwritten if there are gradients, or its best
+            pieces; itself without gradients.
         kind: "ce", the cross entropy of the two distributions, or "mse", the mean over the pieces
             of the squared differences of the logits.
         temperature: of both models; a function may give each position its own.
@@ -179,17 +191,25 @@ class _DistilledCrossEntropy(torch.autograd.Function):
             inverse = 1 / temperature(_wide(logits), _wide(teacher))[:, None]
         else:
             inverse = _wide(logits[:, :1]).new_full((shape[0], 1), 1 / temperature)
+        wants_gradient = any(ctx.needs_input_grad)
         hard, soft, correct = [], [], []
         for rows in _blocks(logits):
-            student, label = _wide(logits[rows]), labels[rows, None]
-            of_label = student.gather(1, label)[:, 0]
-            hard.append((student.logsumexp(1) - of_label).sum())
-            correct.append((of_label >= student.amax(1)).sum())
-            scale = inverse[rows]
-            soft.append(soft_loss.value(student * scale, _wide(teacher[rows]) * scale).sum())
-        ctx.save_for_backward(hidden, weight, bias, labels)
+            student, label, scale = _wide(logits[rows]), labels[rows, None], inverse[rows]
+            losses, gradient = soft_loss.with_gradient(
+                student * scale, _wide(teacher[rows]) * scale
+            )
+            soft.append(losses.sum())
+            of_label, highest = student.gather(1, label)[:, 0], student.amax(1)
+            probabilities = student.softmax(1)
+            hard.append((highest - probabilities.amax(1).log() - of_label).sum())
+            correct.append((of_label >= highest).sum())
+            if wants_gradient:
+                minus_one = probabilities.new_full((), -1.0).expand(label.shape)
+                logits[rows] = probabilities.scatter_add_(1, label, minus_one)
+                teacher[rows] = gradient
+        ctx.save_for_backward(hidden, weight, bias)
         # Neither is an input or output of autograd's: their versions are compared by hand.
-        ctx.kept = (logits, logits._version, teacher, teacher._version, inverse, soft_loss)
+        ctx.kept = (logits, logits._version, teacher, teacher._version, inverse)
         right = torch.stack(correct).sum()
         ctx.mark_non_differentiable(right)
         return torch.stack(hard).sum(), right, torch.stack(soft).sum()
@@ -199,21 +219,20 @@ class _DistilledCrossEntropy(torch.autograd.Function):
     def backward(
         ctx: Any, of_hard: Tensor, _: Tensor, of_soft: Tensor
     ) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, labels = ctx.saved_tensors
-        logits, version, teacher, teacher_version, inverse, soft_loss = ctx.kept
-        if (logits._version, teacher._version) != (version, teacher_version):
+        hidden, weight, bias = ctx.saved_tensors
+        logits, version, soft, soft_version, inverse = ctx.kept
+        if (logits._version, soft._version) != (version, soft_version):
             raise RuntimeError("this loss gives its gradient once, and before the next forward")
-        for rows in _blocks(logits):
-            student, scale = _wide(logits[rows]), inverse[rows]
-            gradient = student.softmax(1).mul_(of_hard)
-            gradient.scatter_add_(1, labels[rows, None], -of_hard.expand(len(gradient), 1))
-            of_both = soft_loss.gradient(student * scale, _wide(teacher[rows]) * scale)
-            logits[rows] = gradient.addcmul_(of_both, scale * of_soft)
         dtype = logits.dtype
+        of_soft = (inverse * of_soft).to(dtype)
+        for rows in _blocks(logits):
+            logits[rows].mul_(of_hard).addcmul_(soft[rows].to(dtype), of_soft[rows])
+        # A product with one column: half-precision sums over columns are slow.
+        ones = torch.ones(len(logits), 1, dtype=dtype, device=logits.device)
         return (
             (logits @ weight.to(dtype)).to(hidden.dtype),
             (logits.t() @ hidden.to(dtype)).to(weight.dtype),
-            logits.sum(0, dtype=bias.dtype),
+            (logits.t() @ ones)[:, 0].to(bias.dtype),
             *[None] * 4,
         )
 
