@@ -12,12 +12,14 @@ from typing import Any
 from zhbert import terminal
 from zhbert.data.loader import GrowingRows, MaskedBatch
 from zhbert.distill.cache import Advance, SoftLabelCache
+from zhbert.files import sha256_of
 from zhbert.folders import locked
 from zhbert.model.distilled_loss import BestPieces
 from zhbert.pretraining.distillation import Teaching
 from zhbert.pretraining.setup import RunSetup
 from zhbert.train.prefetch import to_device
 from zhbert.wording import counted
+from zhbert.zoo.layout import find_model
 
 
 def cached_labels(
@@ -70,7 +72,9 @@ def _identity(setup: RunSetup, teaching: Teaching) -> dict[str, Any]:
     """Return all that a row's soft labels depend on, besides its length and its number."""
     recipe, settings = setup.recipe, teaching.settings
     identity = {
-        "teacher": "+".join(teacher.identity for teacher in teaching.teachers),
+        "teacher": "+".join(
+            sha256_of(find_model(teacher.folder).weights) for teacher in teaching.teachers
+        ),
         "corpus": setup.corpus_hash,
         "seed": recipe.seed,
         "rows": {

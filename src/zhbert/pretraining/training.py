@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -64,7 +64,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         objective.candidate_sampler(recipe.softmax, setup.corpus)
     )
     taught = DistillationObjective(usual, teaching) if teaching else None
-    source = loader.steps
+    source: Callable[[int], Iterator[Sequence[MaskedBatch]]] = loader.steps
     if teaching and taught and teaching.settings.cache:
         steps = range(start.done, recipe.steps)
         labels = cached_labels(setup, teaching, loader, steps, taught.best_pieces)
