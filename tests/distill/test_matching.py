@@ -146,7 +146,7 @@ ENTRY = "distill.matches, entry 1"
         ),
         (
             {"student": (1, 1), "teacher": (1, 2)},
-            f"{ENTRY} (hidden_mse): student = [1, 1]: 1 is named twice; name each at most once",
+            f"{ENTRY} (hidden_mse): student = [1, 1]: 1 is there more than once",
         ),
         (
             {"loss": "nst", "student": (1, 2, 1, 2)},

@@ -182,7 +182,22 @@ def _planned(
 ) -> PlannedMatch:
     """Fill in the defaults of one match, and check it."""
     needs = NEEDS[match.loss]
-    layers, of_teacher = student.num_hidden_layers, teacher.num_hidden_layers
+    return PlannedMatch(
+        name=name,
+        loss=match.loss,
+        weight=match.weight,
+        of_teacher=match.of_teacher - 1,
+        terms=_terms(match, needs, student.num_hidden_layers, teacher.num_hidden_layers, where),
+        projection=_projection(match, needs, student, teacher, where),
+        widths=(student.hidden_size, teacher.hidden_size),
+        heads=_heads(match, needs, student, teacher, where),
+    )
+
+
+def _terms(
+    match: Match, needs: Needs, layers: int, of_teacher: int, where: str
+) -> tuple[Term, ...]:
+    """Return which layers are compared, of models with so many."""
     own = match.student or _default_layers(needs, layers)
     _check_number(max(len(own), len(match.teacher)), layers, needs, where)
     _check_layers("student", own, layers, needs, where)
@@ -195,25 +210,14 @@ def _planned(
             f"{counted(len(own), 'layer')} and {len(theirs)}; name as many of both"
         )
     width = 2 if needs.pairs else 1
-    terms = tuple(
-        Term(own[i : i + width], theirs[i : i + width]) for i in range(0, len(own), width)
-    )
-    for number, (pair, _) in enumerate(terms):
-        if any(pair == earlier.student for earlier in terms[:number]):
-            twice = show(pair if needs.pairs else pair[0])
-            raise ZhbertError(
-                f"{where}: student = {show(own)}: {twice} is named twice; name each at most once"
-            )
-    return PlannedMatch(
-        name=name,
-        loss=match.loss,
-        weight=match.weight,
-        of_teacher=match.of_teacher - 1,
-        terms=terms,
-        projection=_projection(match, needs, student, teacher, where),
-        widths=(student.hidden_size, teacher.hidden_size),
-        heads=_heads(match, needs, student, teacher, where),
-    )
+    terms = [Term(own[i : i + width], theirs[i : i + width]) for i in range(0, len(own), width)]
+    ((layer, times),) = Counter(term.student for term in terms).most_common(1)
+    if times > 1:
+        raise ZhbertError(
+            f"{where}: student = {show(own)}: {show(layer if needs.pairs else layer[0])} is there "
+            "more than once"
+        )
+    return tuple(terms)
 
 
 def _default_layers(needs: Needs, layers: int) -> tuple[int, ...]:
