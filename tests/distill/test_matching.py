@@ -150,7 +150,7 @@ ENTRY = "distill.matches, entry 1"
         ),
         (
             {"loss": "nst", "student": (1, 2, 1, 2)},
-            f"{ENTRY} (nst): student = [1, 2, 1, 2]: [1, 2] is named twice; name each at most once",
+            f"{ENTRY} (nst): student = [1, 2, 1, 2]: [1, 2] is there more than once",
         ),
         (
             {"loss": "fsp", "student": (0, 1, 2)},
