@@ -4,13 +4,15 @@
 
 The table is derived from the behaviour of the installed ``tokenizers`` library, which mixes several
 versions of Unicode, so neither ``unicodedata`` nor the standard's files would give the same ids.
+What a character is decomposed into, and its combining class, are the same in all versions; there
+the table says only which characters are affected.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -30,10 +32,9 @@ class CodePoints:
     chinese: set[int] = field(default_factory=set)
     punctuation: set[int] = field(default_factory=set)
     accents: set[int] = field(default_factory=set)  # what strip_accents removes
-    decompositions: dict[int, str] = field(default_factory=dict)  # NFD, but for Hangul syllables
+    decomposed: set[int] = field(default_factory=set)  # by NFD, but for Hangul syllables
     lower: dict[int, str] = field(default_factory=dict)
-    # Canonical combining classes, renumbered 1, 2, ...: only their order has an effect.
-    orders: dict[int, int] = field(default_factory=dict)
+    ordered: set[int] = field(default_factory=set)  # marks that NFD sorts
     # Beside which an added token that is a single word is none.
     letters: set[int] = field(default_factory=set)
 
@@ -65,22 +66,21 @@ def derive() -> CodePoints:
             found.chinese.add(code)
         decomposed = decompose(character)
         if decomposed != character:
-            found.decompositions[code] = decomposed
+            if decomposed != unicodedata.normalize("NFD", character):
+                raise AssertionError(f"U+{code:04X}: not the standard's decomposition")
+            found.decomposed.add(code)
+            kept = "".join(c for c in decomposed if strip(c))
+            if strip(character) != kept:
+                raise AssertionError(f"U+{code:04X}: stripping accents is not NFD without marks")
         elif strip(character) == "":
             found.accents.add(code)
         if (lowered := lower(character)) != character:
             found.lower[code] = lowered
         if len(pre_tokenize(f"a{character}b")) == 3:
             found.punctuation.add(code)
-    for code, decomposed in found.decompositions.items():
-        kept = "".join(c for c in decomposed if ord(c) not in found.accents)
-        if strip(chr(code)) != kept:
-            raise AssertionError(f"U+{code:04X}: stripping accents is not NFD without marks")
-    found.orders = derive_orders(decompose, found.decompositions)
+    found.ordered = derive_ordered(decompose, found.decomposed)
     found.letters = derive_letters()
-    for code in HANGUL:
-        if found.decompositions.pop(code) != decompose_hangul(code):
-            raise AssertionError(f"U+{code:04X}: not the standard's decomposition")
+    found.decomposed -= set(HANGUL)
     return found
 
 
@@ -96,36 +96,24 @@ def derive_letters() -> set[int]:
     return {code for code, place in zip(codes, places, strict=True) if place not in single}
 
 
-def decompose_hangul(code: int) -> str:
-    """A Hangul syllable's jamo, by the standard's arithmetic."""
-    index = code - HANGUL.start
-    lead, vowel, tail = index // 588, index // 28 % 21, index % 28
-    return chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) if tail else "")
-
-
-def derive_orders(decompose: Callable[[str], str], known: Mapping[int, str]) -> dict[int, int]:
-    """Which marks are sorted before which: a mark moves over another of a higher class."""
+def derive_ordered(decompose: Callable[[str], str], decomposed: set[int]) -> set[int]:
+    """Return the marks that are sorted: a mark moves over another of a higher class."""
     lowest, highest = "\u0334", "\u0345"  # classes 1 and 240, the ends of the scale
 
     def moves(first: str, second: str) -> bool:
         return decompose(first + second) == second + first
 
     marks = [
-        code
+        chr(code)
         for code in CODE_POINTS
-        if code not in known and (moves(highest, chr(code)) or moves(chr(code), lowest))
+        if code not in decomposed and (moves(highest, chr(code)) or moves(chr(code), lowest))
     ]
-
-    def compare(first: int, second: int) -> int:
-        return moves(chr(first), chr(second)) - moves(chr(second), chr(first))
-
-    # sorted() is stable, so within a class the marks stay in the order of their code points.
-    marks.sort(key=functools.cmp_to_key(compare))
-    orders, order = {}, 0
-    for place, code in enumerate(marks):
-        order += place == 0 or compare(marks[place - 1], code) != 0
-        orders[code] = order
-    return dict(sorted(orders.items()))
+    one_of_each = {unicodedata.combining(mark): mark for mark in marks}
+    for mark in marks:
+        for order, other in one_of_each.items():
+            if mark != other and moves(mark, other) != (unicodedata.combining(mark) > order):
+                raise AssertionError(f"U+{ord(mark):04X}: not the standard's combining class")
+    return set(map(ord, marks))
 
 
 def runs(codes: Iterable[int]) -> list[tuple[int, int]]:
@@ -152,17 +140,6 @@ def write_strings(strings: Mapping[int, str]) -> str:
     )
 
 
-def write_orders(orders: Mapping[int, int]) -> str:
-    """``300-314=44``: runs of marks and their place in canonical order."""
-    found: list[tuple[int, int, int]] = []
-    for code, order in sorted(orders.items()):
-        if found and found[-1][1:] == (code - 1, order):
-            found[-1] = (found[-1][0], code, order)
-        else:
-            found.append((code, code, order))
-    return " ".join(f"{a:x}={order}" if a == b else f"{a:x}-{b:x}={order}" for a, b, order in found)
-
-
 def fields(points: CodePoints) -> dict[str, str]:
     """The names and values of the generated module."""
     return {
@@ -172,9 +149,9 @@ def fields(points: CodePoints) -> dict[str, str]:
         "PUNCTUATION": write_set(points.punctuation),
         "ACCENTS": write_set(points.accents),
         "LETTERS": write_set(points.letters),
-        "ORDERS": write_orders(points.orders),
+        "ORDERED": write_set(points.ordered),
+        "DECOMPOSED": write_set(points.decomposed),
         "LOWER": write_strings(points.lower),
-        "DECOMPOSITIONS": write_strings(points.decompositions),
     }
 
 
@@ -183,8 +160,8 @@ def module(points: CodePoints) -> str:
     lines = [
         '"""BERT\'s normalisation of every code point; made by tools/codepoints.py.',
         "",
-        f"Derived from the behaviour of tokenizers {tokenizers_version}. All numbers but orders",
-        "are hexadecimal. normalize.py reads it.",
+        f"Derived from the behaviour of tokenizers {tokenizers_version}. All numbers are",
+        "hexadecimal. normalize.py reads it.",
         '"""',
         "",
     ]

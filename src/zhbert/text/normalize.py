@@ -55,17 +55,13 @@ def _strings(text: str) -> dict[str, str]:
     return found
 
 
-def _orders(text: str) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for pair in text.split():
-        run, order = pair.split("=")
-        for first, last in _ranges(run):
-            found.update((chr(c), int(order)) for c in range(first, last + 1))
-    return found
-
-
 class CodePoints:
-    """Sets of code points, computed by tools/codepoints.py; each is parsed at its first use."""
+    """Sets of code points, computed by tools/codepoints.py; each is parsed at its first use.
+
+    Which characters are decomposed or ordered depends on the Unicode version of `tokenizers`, but
+    not how: https://www.unicode.org/policies/stability_policy.html. So `unicodedata` knows that,
+    of whichever version it is.
+    """
 
     @cached_property
     def removed(self) -> frozenset[str]:
@@ -106,12 +102,12 @@ class CodePoints:
     @cached_property
     def decompositions(self) -> Mapping[str, str]:
         """Full canonical decompositions, except those of Hangul syllables."""
-        return _strings(_codepoints.DECOMPOSITIONS)
+        return {c: unicodedata.normalize("NFD", c) for c in _set(_codepoints.DECOMPOSED)}
 
     @cached_property
     def orders(self) -> Mapping[str, int]:
-        """The canonical combining class of each combining mark, renumbered from 1."""
-        return _orders(_codepoints.ORDERS)
+        """The canonical combining class of each combining mark."""
+        return {c: unicodedata.combining(c) for c in _set(_codepoints.ORDERED)}
 
 
 @cache
@@ -126,11 +122,8 @@ def decompose(character: str) -> str:
     >>> [hex(ord(c)) for c in decompose("한")]
     ['0x1112', '0x1161', '0x11ab']
     """
-    code = ord(character)
-    if code in _HANGUL:
-        index = code - _HANGUL.start
-        lead, vowel, tail = index // 588, index // 28 % 21, index % 28
-        return chr(0x1100 + lead) + chr(0x1161 + vowel) + (chr(0x11A7 + tail) if tail else "")
+    if ord(character) in _HANGUL:
+        return unicodedata.normalize("NFD", character)
     return code_points().decompositions.get(character, character)
 
 
