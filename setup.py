@@ -24,6 +24,7 @@ setup(
             Extension(
                 f"zhbert.model.{name}",
                 [f"src/zhbert/model/{name}.cpp"],
+                depends=["src/zhbert/model/kernel.h"],
                 extra_link_args=["-pthread"],
                 **COMPILE,
             )

@@ -161,6 +161,6 @@ def test_wheel_and_source_distribution_hold_every_file_of_the_package(makefile: 
     command = distribution.get_command_obj("build_py")
     command.ensure_finalized()
     held = {Path(place, file) for _, place, _, files in command.data_files for file in files}
-    built = {".py", ".cpp", ".so", ".pyc"}
+    built = {".py", ".cpp", ".h", ".so", ".pyc"}
     wanted = {path for path in package.rglob("*") if path.is_file() and path.suffix not in built}
     assert {path.relative_to(package) for path in wanted - held} == set()

@@ -2,31 +2,16 @@
 // only one head's keys and values at a time are copied.
 //
 // native.py decides when it is used; otherwise PyTorch's attention computes the same to rounding
-// (tested). Plain C API within the stable ABI of Python 3.11.
+// (tested).
 //
 // The scores of a few queries fit the cache, so no running maximum is needed: all their scores are
 // computed, then the softmax, then the weighted sum of the values. Both products use one tile of
 // multiply-adds over 32-bit words. A word is one float, or two bfloat16, which one instruction
 // multiplies and adds in pairs.
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "kernel.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
 #include <cstdlib>
-#include <exception>
-#include <thread>
-#include <vector>
-
-#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 10)
-#define HAVE_KERNEL 1
-#include <immintrin.h>
-#else
-#define HAVE_KERNEL 0
-#endif
 
 namespace {
 
@@ -82,7 +67,6 @@ struct Work {
 #define KERNEL_INLINE KERNEL inline __attribute__((always_inline))
 
 constexpr int kQueries = 6, kVectors = 4;  // 24 of the 32 registers are sums
-constexpr int64_t kLanes = 16;
 
 // 2 ** x for x <= 0, to 1e-7: a polynomial on [-0.5, 0.5], scaled by the whole part. For -infinity
 // the polynomial is NaN, which scalef by -infinity makes 0.
@@ -291,47 +275,15 @@ int64_t multiply_adds(const Work& work) {
 template <class Kind>
 bool run(const Work& work, int64_t threads) {
   const int64_t units = work.rows * work.heads;
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> enough{true};
-  const auto share = [&work, &next, &enough, units] {
-    try {
-      Scratch<Kind> scratch;
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < units;)
-        attend<Kind>(work, i / work.heads, i % work.heads, scratch);
-    } catch (const std::exception&) {
-      enough = false;
-    }
-  };
-  std::vector<std::thread> others;
   threads = std::min({threads, units, 1 + multiply_adds(work) / kWorthAThread});
-  try {
-    for (int64_t i = 1; i < threads; ++i) others.emplace_back(share);
-  } catch (const std::exception&) {
-    // The system has no more threads: the running ones do all the work.
-  }
-  share();
-  for (std::thread& other : others) other.join();
-  return enough;
+  return in_threads<Scratch<Kind>>(threads, units, [&work](int64_t i, Scratch<Kind>& scratch) {
+    attend<Kind>(work, i / work.heads, i % work.heads, scratch);
+  });
 }
-
-bool has_float() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("fma");
-}
-bool has_bfloat16() { return has_float() && __builtin_cpu_supports("avx512bf16"); }
-
-#else
-
-bool has_float() { return false; }
-bool has_bfloat16() { return false; }
 
 #endif
 
-// supported() -> (float32, bfloat16): what attention() can do on this processor
-PyObject* supported(PyObject*, PyObject*) {
-  return Py_BuildValue("(NN)", PyBool_FromLong(has_float()), PyBool_FromLong(has_bfloat16()));
-}
+bool has_kernel(int64_t bits) { return has_avx512() && (bits != 16 || CPU_HAS("avx512bf16")); }
 
 bool increasing(const int64_t* cu_seqlens, int64_t rows, int64_t total) {
   if (cu_seqlens[0] != 0 || cu_seqlens[rows] != total) return false;
@@ -382,7 +334,7 @@ PyObject* attention(PyObject*, PyObject* args) {
     PyErr_SetString(PyExc_ValueError, "keys lie too far apart");
     return nullptr;
   }
-  if (bits == 16 ? !has_bfloat16() : !has_float()) {
+  if (!has_kernel(bits)) {
     PyErr_SetString(PyExc_RuntimeError, "this processor lacks the instructions");
     return nullptr;
   }

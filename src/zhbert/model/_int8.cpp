@@ -5,30 +5,13 @@
 // 32 bits; scaling, bias, activation and residual follow while they are in registers.
 //
 // Weights lie in panels of 64 outputs: (panels, words, 64, 4 items), a word being 4 inputs, which
-// one instruction multiplies and adds. native.py makes them. Plain C API within the stable ABI of
-// Python 3.11.
+// one instruction multiplies and adds. native.py makes them.
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <exception>
-#include <thread>
-#include <vector>
-
-#if defined(__x86_64__) && defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 10)
-#define HAVE_KERNEL 1
-#include <immintrin.h>
-#else
-#define HAVE_KERNEL 0
-#endif
+#include "kernel.h"
 
 namespace {
 
-constexpr int64_t kLanes = 16, kVectors = 4, kPanel = kLanes * kVectors, kItems = 4;
+constexpr int64_t kVectors = 4, kPanel = kLanes * kVectors, kItems = 4;
 constexpr int kRows = 6;  // 24 of the 32 registers are sums
 
 struct Work {
@@ -221,45 +204,15 @@ bool run(const Work& work, int64_t threads) {
   const int64_t share_rows = (work.rows + threads - 1) / threads;
   rows = std::min(rows, (share_rows + kRows - 1) / kRows * kRows);
   const int64_t blocks = (work.rows + rows - 1) / rows;
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> enough{true};
-  const auto share = [&work, &next, &enough, blocks, rows] {
-    try {
-      Codes codes;
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < blocks;)
-        block<Kind>(work, i * rows, std::min(rows, work.rows - i * rows), codes);
-    } catch (const std::exception&) {
-      enough = false;
-    }
-  };
-  std::vector<std::thread> others;
-  try {
-    for (int64_t i = 1; i < threads; ++i) others.emplace_back(share);
-  } catch (const std::exception&) {
-    // The system has no more threads: the running ones do all the work.
-  }
-  share();
-  for (std::thread& other : others) other.join();
-  return enough;
+  return in_threads<Codes>(threads, blocks, [&work, rows](int64_t i, Codes& codes) {
+    block<Kind>(work, i * rows, std::min(rows, work.rows - i * rows), codes);
+  });
 }
-
-bool has_float() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-}
-bool has_bfloat16() { return has_float() && __builtin_cpu_supports("avx512bf16"); }
-
-#else
-
-bool has_float() { return false; }
-bool has_bfloat16() { return false; }
 
 #endif
 
-// supported() -> (float32, bfloat16): the inputs that linear() can take on this processor
-PyObject* supported(PyObject*, PyObject*) {
-  return Py_BuildValue("(NN)", PyBool_FromLong(has_float()), PyBool_FromLong(has_bfloat16()));
+bool has_kernel(int64_t bits) {
+  return has_avx512() && CPU_HAS("avx512vnni") && (bits != 16 || CPU_HAS("avx512bf16"));
 }
 
 // The bytes of an object, or none of None; released at the end.
@@ -314,7 +267,7 @@ PyObject* linear(PyObject*, PyObject* args) {
     PyErr_SetString(PyExc_ValueError, "the sizes of the buffers do not fit together");
     return nullptr;
   }
-  if (bits == 16 ? !has_bfloat16() : !has_float()) {
+  if (!has_kernel(bits)) {
     PyErr_SetString(PyExc_RuntimeError, "this processor lacks the instructions");
     return nullptr;
   }
