@@ -56,7 +56,10 @@ def describe_examples(card: TaskCard, examples: Sequence[Example]) -> str:
 
 
 def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
-    """Return the most important settings and every changed one, in lines of 80 columns."""
+    """Return the most important settings and every changed one, in lines of 80 columns.
+
+    What is learnt from teachers is described elsewhere.
+    """
     usual, flat = flatten(FineTuningSettings()), flatten(settings)
     always = ["epochs", "sequence_length", "batch_size", "optimizer.learning_rate"]
     always += ["optimizer.warmup_share", *sorted(kind.own_settings)]
@@ -66,7 +69,7 @@ def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
         for key, value in flat.items()
         # Of the settings of one kind, those that ask for nothing are left out.
         if (key in always and value not in ("", 0))
-        or (value != usual.get(key) and key not in hidden)
+        or (value != usual.get(key) and key not in hidden and not key.startswith("distill."))
     ]
     return textwrap.wrap("settings: " + " ".join(words), 80, subsequent_indent="  ",
                          break_on_hyphens=False)  # fmt: skip

@@ -25,9 +25,6 @@ from zhbert.wording import counted, listed, show
 
 Remark = Callable[[str], None]
 
-# The losses of soft labels, for people.
-_LOSSES = {"ce": "cross entropy", "mse": "squared error"}
-
 
 @dataclass(frozen=True)
 class Teacher:
@@ -162,9 +159,9 @@ def _same(one: PieceRows, other: PieceRows) -> bool:
 
 
 def describe_teachers(
-    teachers: Sequence[Teacher], settings: DistillSettings | None
+    teachers: Sequence[Teacher], learner: Learner, settings: DistillSettings | None
 ) -> Iterator[str]:
-    """Yield lines on the teachers, their soft labels, and the weights of all losses."""
+    """Yield lines on the teachers, their soft labels, and the weights of both kinds of labels."""
     if settings is None:
         return
     for teacher in teachers:
@@ -175,13 +172,11 @@ def describe_teachers(
         )
     hard = f"labels: weight {_weight(settings.hard_weight, settings.hard_schedule)}"
     if settings.soft_labels == "none":
-        yield f"no soft labels; {hard}"
+        yield f"soft labels: none; {hard}"
         return
-    varied = settings.temperature_schedule
-    at = f"temperature {settings.temperature:g}" + (f" ({varied})" if varied != "constant" else "")
     soft = f"weight {_weight(settings.soft_weight, settings.soft_schedule)}"
-    yield f"soft labels: {_LOSSES[settings.soft_labels]}, {at}, {soft}; {hard}"
+    yield f"soft labels: {learner.describe_soft_labels(settings)}, {soft}; {hard}"
 
 
 def _weight(weight: float, schedule: str) -> str:
-    return f"{weight:g}" + {"constant": "", "growth": ", from 0", "decay": ", to 0"}[schedule]
+    return f"{weight:g}" + {"constant": "", "growth": " from 0", "decay": " to 0"}[schedule]

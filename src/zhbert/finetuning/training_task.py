@@ -209,9 +209,12 @@ def prepare_task(
     opened: tuple[Teacher, ...] = ()
     plan = NO_MATCHES
     if settings.distill is not None:
+        soft_labels = settings.distill.soft_labels != "none"
+        if soft_labels:
+            learner.describe_soft_labels(settings.distill)  # or raise an error
         plan = plan_matches(settings.distill, start.config, [one.config for one in teachers.starts])
         opened = teachers.opened(train.rows, learner, settings.distill)
-        if settings.distill.soft_labels != "none":
+        if soft_labels:
             soft = teachers.soft_targets(train.rows, learner)
             train = replace(train, rows=replace(train.rows, soft=soft))
     scored = {
@@ -266,7 +269,7 @@ def describe_task(task: TrainingTask, start: StartingModel, threads: int) -> Ite
         f"{config.hidden_size}; {task.device}, {dtype}"
         + (f", {counted(threads, 'thread')}" if task.device.type == "cpu" else "")
     )
-    yield from describe_teachers(task.teachers, settings.distill)
+    yield from describe_teachers(task.teachers, task.learner, settings.distill)
     yield from task.plan.describe()
     yield _describe_rows(task)
     yield from describe_settings(settings, task.kind)

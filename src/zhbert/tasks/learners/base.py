@@ -21,6 +21,9 @@ from zhbert.tasks.examples import Prediction
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 from zhbert.text.tokenizer import Tokenizer
 
+SOFT_LABELS = {"ce": "cross entropy", "mse": "squared error"}
+"""The losses of soft labels, for people."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -92,6 +95,13 @@ class Learner(ABC):
         self, model: nn.Module, batch: LabelledBatch, settings: DistillSettings
     ) -> Tensor:
         """Return the sums of the losses by the targets and by the teachers' scores: (2,)."""
+
+    def describe_soft_labels(self, settings: DistillSettings) -> str:
+        """Return how soft labels are learnt, for people; raise ZhbertError if they cannot be."""
+        varied = settings.temperature_schedule
+        return f"{SOFT_LABELS[settings.soft_labels]}, temperature {settings.temperature:g}" + (
+            f" ({varied})" if varied != "constant" else ""
+        )
 
     def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
         """Return what is learnt from several teachers' scores: by default their mean.

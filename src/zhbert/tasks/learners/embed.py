@@ -35,7 +35,7 @@ from zhbert.sentences.losses import FORMS, LOSSES, Scored
 from zhbert.sentences.nearest import nearest
 from zhbert.tasks.batches import Batches
 from zhbert.tasks.examples import EmbedExample, Passages, Prediction
-from zhbert.tasks.learners.base import Learner, Prepared
+from zhbert.tasks.learners.base import SOFT_LABELS, Learner, Prepared
 from zhbert.tasks.learners.embed_batches import (
     TSDAE,
     EmbedBatch,
@@ -190,6 +190,15 @@ class EmbedLearner(Learner):
         """
         assert isinstance(batch, EmbedBatch)
         return self._losses(model, batch)
+
+    def describe_soft_labels(self, settings: DistillSettings) -> str:
+        """Return how the teachers' vectors are learnt, for people."""
+        if self.loss_name == TSDAE:
+            raise ZhbertError(
+                f"loss = {TSDAE}: its texts are damaged anew in each epoch, and a teacher has read "
+                "the whole ones; choose another loss, or distill.soft_labels=none"
+            )
+        return f"{SOFT_LABELS['mse']} of cosines"
 
     def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
         """Return vectors whose cosines are the means of those of the teachers' vectors."""

@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from zhbert.config import DistillSettings
 from zhbert.distill.soft_labels import soft_label_sum
+from zhbert.errors import ZhbertError
 from zhbert.inference.rows import Ids
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
@@ -173,6 +174,15 @@ class SpanLearner(ScoringLearner):
             return (squares / batch.packed.cu_seqlens.diff()).sum() / 2
         own, theirs = (x.transpose(1, 2).flatten(0, 1) for x in (own, theirs))
         return soft_label_sum(own, theirs, settings) / 2
+
+    def describe_soft_labels(self, settings: DistillSettings) -> str:
+        """Return how soft labels are learnt, for people; raise ZhbertError if they cannot be."""
+        if settings.temperature_schedule == "flsw":
+            raise ZhbertError(
+                "distill.temperature_schedule = flsw: compares all scores of two rows, and rows of "
+                "questions have different lengths; take constant or cwsm"
+            )
+        return super().describe_soft_labels(settings)
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """Return the scores of start and end: (T, 2)."""

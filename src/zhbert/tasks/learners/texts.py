@@ -18,7 +18,7 @@ from zhbert.distill.soft_labels import soft_label_sum, squared_error_sum
 from zhbert.inference.run_model import Array
 from zhbert.packing import PackedBatch
 from zhbert.tasks.examples import Prediction, TextExample
-from zhbert.tasks.learners.base import Prepared, ScoringLearner, sigmoid, softmax
+from zhbert.tasks.learners.base import SOFT_LABELS, Prepared, ScoringLearner, sigmoid, softmax
 from zhbert.tasks.rows import LabelledBatch, text_rows
 from zhbert.text.tokenizer import Tokenizer
 
@@ -164,6 +164,10 @@ class RegressLearner(TextLearner):
         """Return the summed squared error, of whatever kind soft labels are elsewhere."""
         assert batch.soft is not None
         return squared_error_sum(scores, batch.soft)
+
+    def describe_soft_labels(self, settings: DistillSettings) -> str:
+        """Return how the teachers' numbers are learnt: like the labels, without a temperature."""
+        return SOFT_LABELS["mse"]
 
     def soft_targets(self, scores: Sequence[Array]) -> NDArray[np.float32]:
         """Return the mean of several teachers' numbers, scaled: fine-tuned models have no scale."""
