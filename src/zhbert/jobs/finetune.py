@@ -6,6 +6,7 @@
   zhbert finetune ocnli --model rbt3 --data tasks/ocnli --out runs/grid \\
       optimizer.learning_rate=2e-5,5e-5 batch_size=32,64
   zhbert finetune lcqmc,chnsenticorp --model rbt3 --data tasks --out runs/two
+  zhbert finetune lcqmc --model START --teacher runs/lcqmc --out runs/small
   zhbert finetune --compare runs/lcqmc-wwm runs/lcqmc-char
 
 TASK is a name ('zhbert tasks' lists them) or the path of a card. The card has
@@ -13,8 +14,14 @@ settings for each model family; key=value overrides them. Values separated by
 commas make a grid, whose best point is chosen on dev. OUT gets summary.json,
 task.toml, settings.toml, and seed-K/ with final/, a model folder that
 transformers opens. Several tasks share one encoder, and have their folders in
-OUT. To resume an interrupted run, run the same command again:
-finished seeds are kept.
+OUT. To resume an interrupted run, run the same command again: finished seeds
+are kept.
+
+A small model learns more from the labels and a larger model's scores than from
+the labels alone. Start it from the larger one's layers: 'zhbert shrink M
+--layers 0,2 --out START'. Keys: distill.temperature, .soft_labels (ce, mse or
+none), .soft_weight, .hard_weight, their schedules, .other_vocabulary=map, and
+'distill.matches=[{loss="hidden_mse"}]' to learn from the layers, too.
 
 Keys: epochs, sequence_length, batch_size, optimizer.learning_rate; patience=3
 stops after three evaluations without a better score; evaluate_every and
