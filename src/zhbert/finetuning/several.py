@@ -160,8 +160,8 @@ def _write_log(shared: Path, own: Path, task: TrainingTask) -> None:
     """Write the log of all tasks with the metrics of one under their usual names."""
     prefix = f"{task.card.name}_"
     lines = []
-    for _, line in json_lines(shared):
-        if line is not None and "evaluation" in line:
+    for line in filter(None, (line for _, line in json_lines(shared))):
+        if "evaluation" in line:
             line |= {name: line[prefix + name] for name in task.metrics}
         lines.append(to_json(line) + "\n")
     write_text(own, "".join(lines))

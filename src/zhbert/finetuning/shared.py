@@ -142,7 +142,7 @@ class SharedTasks:
         tasks = np.repeat(np.arange(len(self.tasks)), [task.steps for task in self.tasks])
         return np.random.default_rng(self.seed).permutation(tasks)
 
-    def steps_of(self, number: int, step: int) -> int:
+    def own_steps(self, number: int, step: int) -> int:
         """Return how many of the first ``step`` steps are of a task."""
         return int((self.order[:step] == number).sum())
 
@@ -182,7 +182,7 @@ class SharedTasks:
     ) -> Iterator[Sequence[SharedBatch]]:
         """Yield the micro-batches of each step after the first ``done`` steps."""
         sources = [
-            task.micro_batches(seed, self.steps_of(number, done), limits)
+            task.micro_batches(seed, self.own_steps(number, done), limits)
             for number, task in enumerate(self.tasks)
         ]
         for number in self.order[done:].tolist():
@@ -210,9 +210,9 @@ class SharedTasks:
         task = self.tasks[number]
         own = best.kind[task.card.name]
         value = own["metrics"][task.card.metrics[0]]
-        at = self.steps_of(number, best.step)
+        at = self.own_steps(number, best.step)
         epoch = round(at / task.steps_per_epoch, 3)
-        steps = self.steps_of(number, outcome.step)
+        steps = self.own_steps(number, outcome.step)
         share = steps / max(1, outcome.step)
         ended = dataclasses.replace(
             outcome,
