@@ -103,6 +103,23 @@ def test_a_teacher_that_is_no_better_leaves_no_gap(tmp_path: Path) -> None:
     assert one.closed is None
 
 
+def test_of_several_tasks_the_same_without_teachers_are_compared(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    teachers = taught_by(folders[0] / "seed-1" / "final")
+    facts = {"together": ["lcqmc", "bq"]}
+    plain = fine_tuning_run(tmp_path / "plain", "lcqmc", "tiny", right=[0.7], **facts)
+    other = fine_tuning_run(tmp_path / "other", "lcqmc", "tiny", together=["lcqmc", "ocnli"])
+    taught = fine_tuning_run(tmp_path / "s", "lcqmc", "tiny", teachers=teachers, **facts)
+    for given, expected in (
+        ([folders[1], other, plain], plain),
+        ([other, folders[1]], folders[1]),
+        ([other], None),
+    ):
+        (one,) = gather([*given, taught]).distillations
+        assert (one.alone.folder if one.alone else None) == expected
+
+
 def test_distilled_and_alone_are_rows_of_their_own_in_every_task(
     folders: list[Path], tmp_path: Path
 ) -> None:

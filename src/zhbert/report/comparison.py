@@ -96,7 +96,8 @@ class Distillation:
     taught: float | None
     """The teacher's main metric on dev, of the seed that taught; None: its run is not here."""
     alone: FineTuningRun | None
-    """A run of the same task from the same weights without a teacher; None: it is not here."""
+    """A run of the same task from the same weights without a teacher, beside the same other tasks
+    if there is one; None: it is not here."""
     difference: ScoreDifference | None
     """The student less the student alone."""
 
@@ -120,9 +121,10 @@ def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:
         same = [run for run in finished if _scored_alike(run, student)]
         scores = {one.name: _score_of(one, same) for one in student.teachers}
         teacher = max(scores, key=lambda name: scores[name] or 0.0)
-        alone = next(
-            (one for one in same if one.model_key == student.model_key and not one.manner), None
-        )
+        untaught = [one for one in same if one.model_key == student.model_key and not one.teachers]
+        # Of several tasks, what a teacher adds is the difference from the same tasks without one.
+        alike = (one for one in untaught if one.together in (student.together, ()))
+        alone = min(alike, key=lambda one: one.together != student.together, default=None)
         less = None if alone is None else difference(student, alone)
         found.append(Distillation(student, teacher, scores[teacher], alone, less))
     return found
