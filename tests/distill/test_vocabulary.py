@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zhbert.config import DistillSettings
 from zhbert.distill.vocabulary import (
     NO_LOGIT,
     VocabularyMap,
@@ -64,7 +67,7 @@ def test_a_permuted_teacher_answers_as_it_did(pieces, spare, data):
     theirs = [teacher.id_of(student.vocabulary[piece]) for piece in row]
     expected = logits(model, theirs)
     mapping = mapped(student, teacher)
-    give_vocabulary(model, mapping, teacher.unk_id, rows=len(student) + spare)
+    give_vocabulary(model, mapping, rows=len(student) + spare)
     found = logits(model, row)
     order = [teacher.id_of(piece) for piece in student.vocabulary]
     torch.testing.assert_close(found[:, : len(student)], expected[:, order])
@@ -78,7 +81,7 @@ def test_a_smaller_teacher_answers_with_its_own_pieces_alone(ours, theirs):
     model = teacher_model(len(teacher))
     row = [student.cls_id, student.mask_id, student.sep_id]
     before = logits(model, row)[1]
-    give_vocabulary(model, mapped(student, teacher), teacher.unk_id, rows=len(student))
+    give_vocabulary(model, mapped(student, teacher), rows=len(student))
     after = logits(model, row)[1].softmax(-1)
     shared = [piece for piece in student.vocabulary if teacher.id_of(piece) is not None]
     expected = before[[teacher.id_of(piece) for piece in shared]].softmax(-1)
@@ -90,7 +93,7 @@ def test_a_smaller_teacher_answers_with_its_own_pieces_alone(ours, theirs):
 def test_a_piece_that_the_teacher_lacks_reads_as_its_unk():
     student, teacher = tokenizer("使", "用"), tokenizer("用")
     model, own = teacher_model(len(teacher)), teacher_model(len(teacher))
-    give_vocabulary(model, mapped(student, teacher), teacher.unk_id, rows=len(student))
+    give_vocabulary(model, mapped(student, teacher), rows=len(student))
     hidden = model.encoder.embeddings.words.weight
     assert torch.equal(hidden[student.id_of("使")], own.encoder.embeddings.words.weight[1])
 
@@ -124,7 +127,7 @@ def test_pieces_of_one_teacher_piece_share_its_probability_by_their_counts():
     counts = np.array([0, 0, 0, 0, 0, 30, 90, 7, 0])
     model = teacher_model(len(teacher))
     before = logits(model, [2, 4, 3])[1].softmax(-1)
-    give_vocabulary(model, mapped(student, teacher, counts), 1, rows=len(student))
+    give_vocabulary(model, mapped(student, teacher, counts), rows=len(student))
     after = logits(model, [2, 4, 3])[1].softmax(-1)
     torch.testing.assert_close(after[5:7].sum(), before[5])
     assert float(after[5] / after[6]) == pytest.approx(1 / 3, rel=0.01)
@@ -134,7 +137,7 @@ def test_pieces_of_one_teacher_piece_share_its_probability_by_their_counts():
 def test_no_probability_is_finite_in_half_precision():
     student, teacher = tokenizer("使", "用"), tokenizer("使")
     model = teacher_model(len(teacher))
-    give_vocabulary(model, mapped(student, teacher), teacher.unk_id, rows=len(student))
+    give_vocabulary(model, mapped(student, teacher), rows=len(student))
     for dtype in (torch.bfloat16, torch.float16):
         assert bool(model.mlm_head.bias.to(dtype).isfinite().all())
 
@@ -143,12 +146,30 @@ def test_what_a_mapping_would_do_is_said_before_it_is_done():
     student, teacher = tokenizer("使", "用"), tokenizer("使")
     mapping = mapped(student, teacher, np.array([0, 0, 0, 0, 0, 40, 60]))
     with pytest.raises(ZhbertError) as refused:
-        check_mapping(mapping, "models/large", allowed=False)
+        check_mapping(mapping, "models/large", DistillSettings())
     assert str(refused.value) == (
         "models/large: a teacher of another vocabulary than the student's: "
         "distill.other_vocabulary=map maps its pieces by their text: 6 of 7 pieces (85.7%) are "
         "mapped to the teacher's, 40.0% of the text"
     )
     with pytest.raises(ZhbertError, match="too different from the student's"):
-        check_mapping(mapping, "models/large", allowed=True)
-    check_mapping(mapped(student, teacher), "models/large", allowed=True)
+        check_mapping(mapping, "models/large", DistillSettings(other_vocabulary="map"))
+    check_mapping(mapped(student, teacher), "models/large", DistillSettings(other_vocabulary="map"))
+
+
+def test_the_logits_of_pieces_that_the_teacher_lacks_cannot_be_compared():
+    mapping = mapped(tokenizer("使", "用"), tokenizer("使"))
+    settings = DistillSettings(other_vocabulary="map", soft_labels="mse")
+    with pytest.raises(ZhbertError, match=r"take distill\.soft_labels=ce"):
+        check_mapping(mapping, "models/large", settings)
+    check_mapping(mapping, "models/large", dataclasses.replace(settings, top_k=10))
+
+
+def test_the_same_vocabulary_is_left_as_it_is():
+    student = Tokenizer([*SPECIAL, "使", "用", "使"])
+    mapping = mapped(student, Tokenizer(student.vocabulary, do_lower_case=False))
+    model = teacher_model(len(student))
+    before = model.encoder.embeddings.words.weight
+    give_vocabulary(model, mapping, rows=len(student))
+    assert model.encoder.embeddings.words.weight is before
+    check_mapping(mapping, "models/large", DistillSettings())

@@ -14,10 +14,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
+from zhbert.text.added_tokens import WHITE_SPACE
 from zhbert.text.normalize import Options, code_points, normalize
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import CONTINUATION
@@ -39,6 +40,10 @@ class VocabularyMap:
     """(V,) true where both pieces have the same text, or are the same special token."""
     counts: NDArray[np.int64]
     """(V,) how often each of the student's pieces occurs in the text."""
+    unk_id: int
+    """The teacher's id of [UNK]."""
+    is_identity: bool
+    """Both vocabularies are the same."""
 
     @property
     def share(self) -> float:
@@ -106,7 +111,17 @@ def map_vocabulary(
         if row is not None and theirs is not None:
             found = teacher.id_of(theirs)
             rows[row], exact[row] = (-1, False) if found is None else (found, True)
-    return VocabularyMap(rows, exact, counts)
+    same = _content(student) == _content(teacher)
+    if same:
+        # Of a piece that stands there twice, each row is its own.
+        rows, exact = np.arange(len(student)), np.ones(len(student), np.bool_)
+    return VocabularyMap(rows, exact, counts, teacher.unk_id, same)
+
+
+def _content(tokenizer: Tokenizer) -> tuple[list[str], dict[str, str]]:
+    """Return what ids stand for; programs write pieces of odd white space in different ways."""
+    pieces = [piece.rstrip(WHITE_SPACE) for piece in tokenizer.vocabulary]
+    return pieces, dict(tokenizer.special_tokens)
 
 
 class _Lookup:
@@ -146,40 +161,45 @@ def _folding(student: Options, teacher: Options) -> Callable[[str], str] | None:
     return lambda piece: "".join(normalize(piece, options)[0])
 
 
-@torch.no_grad()
-def give_vocabulary(model: Any, mapping: VocabularyMap, unk_id: int, *, rows: int) -> None:
+def give_vocabulary(model: Any, mapping: VocabularyMap, *, rows: int) -> None:
     """Put a teacher's word embeddings, and its masked-word bias if any, into the student's order.
 
     Pieces that the teacher lacks get the embedding of its [UNK], and as labels no probability.
 
     Args:
-        model: a model of `zhbert.model.pretrained`; it is changed.
+        model: a model of `zhbert.model.pretrained`; it is changed, unless it fits already.
         mapping: of the student's V pieces.
-        unk_id: the teacher's id of [UNK].
         rows: the rows of the student's own matrix, V or more: spare ones are never read.
     """
+    # Imported here: 'zhbert check' maps vocabularies, but opens no model.
+    import torch
+
+    if mapping.is_identity and model.config.vocab_size == rows:
+        return
     wanted = torch.full((rows,), -1, dtype=torch.int64)
     wanted[: len(mapping.rows)] = torch.from_numpy(mapping.rows)
-    there, source = wanted >= 0, wanted.where(wanted >= 0, unk_id)
+    there, source = wanted >= 0, wanted.where(wanted >= 0, mapping.unk_id)
     words = model.encoder.embeddings.words
-    words.weight = torch.nn.Parameter(words.weight[source], requires_grad=False)
+    words.weight = torch.nn.Parameter(words.weight.detach()[source], requires_grad=False)
     words.num_embeddings = model.config.vocab_size = rows
     if (head := getattr(model, "mlm_head", None)) is not None:
         shares = torch.zeros(rows)
         shares[: len(mapping.rows)] = torch.from_numpy(mapping.log_shares)
-        bias = (head.bias[source] + shares.to(head.bias)).where(there, NO_LOGIT)
+        bias = (head.bias.detach()[source] + shares.to(head.bias)).where(there, NO_LOGIT)
         head.bias = torch.nn.Parameter(bias, requires_grad=False)
 
 
-def check_mapping(mapping: VocabularyMap, teacher: str, *, allowed: bool) -> None:
-    """Raise a ZhbertError unless a teacher's vocabulary is to be mapped and enough of it can be.
+def check_mapping(mapping: VocabularyMap, teacher: str, settings: DistillSettings) -> None:
+    """Raise a ZhbertError if a teacher's vocabulary is another and may or can not be mapped.
 
     Args:
         mapping: from the student's to the teacher's pieces.
         teacher: the teacher's name, for the error.
-        allowed: whether the settings say ``other_vocabulary = "map"``.
+        settings: ``other_vocabulary`` decides.
     """
-    if not allowed:
+    if mapping.is_identity:
+        return
+    if settings.other_vocabulary != "map":
         raise ZhbertError(
             f"{teacher}: a teacher of another vocabulary than the student's: "
             f"distill.other_vocabulary=map maps its pieces by their text: {mapping}"
@@ -188,4 +208,9 @@ def check_mapping(mapping: VocabularyMap, teacher: str, *, allowed: bool) -> Non
         raise ZhbertError(
             f"{teacher}: the teacher's vocabulary is too different from the student's: {mapping}; "
             f"at least {LEAST_TEXT_SHARE:.0%} of the text must be; take another teacher"
+        )
+    if settings.soft_labels == "mse" and not settings.top_k and (mapping.rows < 0).any():
+        raise ZhbertError(
+            f"{teacher}: distill.soft_labels = mse compares the logits of all pieces, and the "
+            f"teacher has none for some of them ({mapping}): take distill.soft_labels=ce"
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.data.remarks import on_rows, on_text
+from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.runtime import total_memory
 from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
@@ -34,6 +36,7 @@ def check(
     overrides: Iterable[str] = (),
     *,
     corpus: str | os.PathLike[str] | None = None,
+    teachers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Validate a recipe and estimate its parameters, memory, operations and epochs.
 
@@ -41,15 +44,20 @@ def check(
         recipe: a recipe's name or path.
         overrides: ``key=value`` texts.
         corpus: a corpus folder, to count the epochs.
+        teachers: the teachers of a distillation.
 
     Returns:
         ``values``: every key of the recipe, with the model's resolved shape; ``initial_shape``: the
-        shape of the model to start from, if any; ``notes``: remarks, one line each; and numbers by
-        name. Memory and micro-batches are for training on this machine's CPU in fp32.
+        shape of the model to start from, if any; ``distillation``: what is learnt from which
+        teacher, if anything; ``notes``: remarks, one line each; and numbers by name, in which
+        teachers are included. Memory and micro-batches are for training on this machine's CPU in
+        fp32.
 
     Raises:
-        ZhbertError: ``pretrain`` would not accept the recipe.
+        ZhbertError: ``pretrain`` or ``distill`` would not accept the recipe.
     """
+    if teachers:
+        overrides = [*overrides, f"distill.teachers={json.dumps(teachers, ensure_ascii=False)}"]
     settings = load_recipe(recipe, overrides)
     notes: list[str] = []
     initial = _initial_shape(settings, notes)
@@ -59,6 +67,13 @@ def check(
     if corpus is not None:
         size, pieces = _corpus_sizes(corpus, settings, notes)
     size = size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
+    costs = _costs(settings, shape, size)
+    distillation = None
+    if settings.distill is not None:
+        distillation = _distillation(settings, shape, size, corpus, notes)
+        costs["memory_bytes"] += distillation["memory_bytes"]
+        costs["operations_per_step"] += distillation["operations_per_step"]
+        costs["operations"] += distillation["operations_per_step"] * settings.steps
     per_step = settings.batch_size * settings.sequence_length
     options = settings.optimizer
     if options.warmup_steps > max(settings.steps, options.schedule_steps):
@@ -70,7 +85,8 @@ def check(
         "recipe": recipe_path(recipe).stem,
         "values": flatten(dataclasses.replace(settings, model=shape)),
         "initial_shape": initial,
-        **_costs(settings, shape, size),
+        **costs,
+        "distillation": distillation,
         "corpus_pieces": pieces,
         "epochs": settings.steps * per_step / pieces if pieces else None,
         "notes": notes,
@@ -125,15 +141,24 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
             return flatten(load_recipe(former).model)
         notes.append(f"continue_from = {recipe.continue_from}: not there yet")
     elif recipe.initial_model:
-        if is_here(recipe.initial_model):
-            return BertConfig.from_pretrained(recipe.initial_model).to_dict()
-        card = find_card(recipe.initial_model)
-        if card is not None and card.opens_here:
-            notes.append(f"initial_model = {recipe.initial_model}: fetched when training begins")
-            return {
-                "hidden_size": card.hidden_size,
-                "num_hidden_layers": card.num_layers,
-                "num_attention_heads": card.num_heads,
-            }
-        notes.append(f"initial_model = {without_secrets(recipe.initial_model)}: not there yet")
+        return known_shape(recipe.initial_model, "initial_model", notes)
+    return None
+
+
+def known_shape(name: str, key: str, notes: list[str]) -> dict[str, Any] | None:
+    """Return what is known of a model's configuration before it is fetched; None: nothing.
+
+    ``key`` is what the user calls the model, for the notes.
+    """
+    if is_here(name):
+        return BertConfig.from_pretrained(name).to_dict()
+    card = find_card(name)
+    if card is not None and card.opens_here:
+        notes.append(f"{key} = {name}: fetched when training begins")
+        return {
+            "hidden_size": card.hidden_size,
+            "num_hidden_layers": card.num_layers,
+            "num_attention_heads": card.num_heads,
+        }
+    notes.append(f"{key} = {without_secrets(name)}: not there yet")
     return None
