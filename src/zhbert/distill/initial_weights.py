@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from zhbert.distill.vocabulary import NO_LOGIT
 from zhbert.errors import ZhbertError
 
 
@@ -52,5 +53,7 @@ def take_embeddings(student: Any, teacher: Any, counts: NDArray[np.int64]) -> fl
     own.positions.weight[:positions] = mapped(theirs.positions.weight, positions)
     segments = min(len(own.token_types.weight), len(theirs.token_types.weight))
     own.token_types.weight[:segments] = mapped(theirs.token_types.weight, segments)
-    student.mlm_head.bias.copy_(teacher.mlm_head.bias)
+    # A teacher of another vocabulary has no bias for some pieces: they keep their own.
+    bias = teacher.mlm_head.bias.float().cpu()
+    student.mlm_head.bias.copy_(bias.where(bias > NO_LOGIT / 2, student.mlm_head.bias))
     return float(lengths[-width:].sum() / lengths.sum())

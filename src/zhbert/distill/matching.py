@@ -124,6 +124,15 @@ class MatchPlan:
         return tuple(match.weight for match in self.matches)
 
     @property
+    def num_parameters(self) -> int:
+        """Number of parameters of all projections."""
+        return sum(
+            len(match.terms) * (match.widths[0] + 1) * match.widths[1]
+            for match in self.matches
+            if match.projection != "none"
+        )
+
+    @property
     def student(self) -> Layers:
         """The student's layers that are compared."""
         return _layers(

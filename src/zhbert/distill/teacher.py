@@ -10,11 +10,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from zhbert.distill.teacher_folder import TeacherFolder
+from zhbert.distill.vocabulary import give_vocabulary
+from zhbert.errors import ZhbertError
 from zhbert.model import native
 from zhbert.model.config import BertConfig
 from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
 from zhbert.train.cost import MAX_PADDED_TOKENS
-from zhbert.zoo import locate
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -28,33 +30,47 @@ class Teacher(Generic[Model]):
     folder: Path
     config: BertConfig
     model: Model
+    identity: str
+    """A hash of all that its answers depend on."""
 
 
 def open_teacher(
-    name: str,
+    found: TeacherFolder,
     model_class: type[Model],
     *,
     device: torch.device,
     dtype: torch.dtype,
-    quiet: bool = True,
+    rows: int | None = None,
 ) -> Teacher[Model]:
     """Open a teacher to be run on a device.
 
     Args:
-        name: a model, given as anything that `zhbert.zoo.locate` accepts.
+        found: the teacher. If its vocabulary was compared, it is given the student's.
         model_class: its class, one of `zhbert.model.pretrained`.
         device: the student's device.
         dtype: the number format of all its weights and states.
-        quiet: show no progress of a download.
+        rows: rows of the student's word embeddings, at least as many as pieces; None: as many.
     """
-    folder = locate(name, quiet=quiet)
     with warnings.catch_warnings():
         # Only some of the heads are read.
         warnings.simplefilter("ignore", UntrainedWeightsWarning)
         warnings.simplefilter("ignore", UnusedWeightsWarning)
         opener: Any = model_class
-        model = opener.from_pretrained(folder, quiet=True)
+        model = opener.from_pretrained(found.folder, quiet=True)
+    if found.vocabulary is not None:
+        give_vocabulary(model, found.vocabulary, rows=rows or len(found.vocabulary.rows))
     model.requires_grad_(False).to(device=device, dtype=dtype)
     if device.type == "cpu":
         native.pack(model.encoder, MAX_PADDED_TOKENS)
-    return Teacher(name, folder, model.config, model)
+    return Teacher(found.name, found.folder, model.config, model, found.identity)
+
+
+def check_fills_masks(teacher: Teacher[Any]) -> None:
+    """Raise a ZhbertError if a teacher's masked-word head was never trained."""
+    state = teacher.model.loading.masked_words_head
+    if state in ("missing", "random"):
+        raise ZhbertError(
+            f"--teacher {teacher.name}: its masked-word head was never trained ({state}), so its "
+            "soft labels are noise: train it (zhbert pretrain continue-domain --corpus CORPUS "
+            f"--out RUN initial_model={teacher.name}), or set distill.soft_labels=none"
+        )

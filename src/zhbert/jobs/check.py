@@ -2,6 +2,7 @@
 
 zhbert check tiny
 zhbert check bert-wwm-phase1 batch_size=1024 --corpus corpus
+zhbert check minirbt-h256 --teacher runs/rbt6/final --corpus corpus
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from zhbert import console
 from zhbert.options import add_recipe_arguments
@@ -21,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", metavar="DIR", help="also compute the number of epochs on this corpus"
     )
+    parser.add_argument(
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="of a distillation: also say which layer matches which, and what the teacher costs",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.config import load_recipe, recipe_to_toml, resolve_shape
     from zhbert.pretraining.check import check
 
-    result = check(args.recipe, args.overrides, corpus=args.corpus)
+    result = check(args.recipe, args.overrides, corpus=args.corpus, teachers=args.teacher)
     if args.json:
         console.print_json(result)
         return 0
@@ -41,12 +51,18 @@ def run(args: argparse.Namespace) -> int:
         ("parameters", f"{result['parameters']:,}"),
         ("pieces a step", f"at most {result['pieces_per_step']:,}"),
         ("micro-batch", f"{counted(result['micro_batch_size'], 'row')} on this machine's CPU"),
-        ("memory", f"about {result['memory_bytes'] / 2**30:.2g} GiB on a CPU in fp32"),
+        (
+            "memory",
+            f"about {result['memory_bytes'] / 2**30:.2g} GiB on a CPU in fp32"
+            + _of_teacher(result, "memory_bytes", 2**30),
+        ),
         (
             "operations",
-            f"{result['operations']:.2g} in all, {result['operations_per_step']:.2g} a step",
+            f"{result['operations']:.2g} in all, {result['operations_per_step']:.2g} a step"
+            + _of_teacher(result, "operations_per_step", 1),
         ),
     ]
+    lines += _distillation_lines(result["distillation"])
     if result["epochs"] is not None:
         lines.append(("corpus", f"{result['corpus_pieces']:,} pieces to train on"))
         lines.append(("epochs", f"about {result['epochs']:.3g}"))
@@ -56,3 +72,30 @@ def run(args: argparse.Namespace) -> int:
     for note in result["notes"]:
         sys.stdout.write(f"note: {note}\n")
     return 0
+
+
+def _of_teacher(result: dict[str, Any], key: str, unit: float) -> str:
+    """Return how much of a number the teacher takes, if there is one."""
+    found = result["distillation"]
+    if not found or not found["teachers"]:
+        return ""
+    return f", {found[key] / unit:.2g} of it for the teacher"
+
+
+def _distillation_lines(found: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield what a distillation does, if it is one."""
+    if found is None:
+        return
+    for teacher in found["teachers"]:
+        shape = f"{counted(teacher['layers'], 'layer')} x {teacher['hidden_size']}"
+        yield "teacher", f"{teacher['name']}: {shape}, {teacher['parameters']:,} parameters"
+        if teacher["vocabulary"]:
+            yield "vocabulary", teacher["vocabulary"]
+    weights, soft = found["weights"], found["soft_labels"]
+    yield "soft labels", soft if soft == "none" else f"{soft}; weight {weights['soft']:g}"
+    yield "hard labels", f"weight {weights['hard']:g}"
+    for line in found["matches"]:
+        yield "match", line
+    if found["projection_parameters"]:
+        number = found["projection_parameters"]
+        yield "projections", f"{number:,} parameters, trained and not written to the model"

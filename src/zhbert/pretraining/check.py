@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhbert.config import (
     ModelShape,
@@ -19,13 +19,16 @@ from zhbert.config import (
     resolve_shape,
 )
 from zhbert.data.remarks import on_rows, on_text
-from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.model.config import BertConfig, count_parameters_by_part
+from zhbert.pretraining.check_distillation import check_distillation
 from zhbert.runtime import total_memory
 from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
 from zhbert.wording import without_secrets
 from zhbert.zoo.catalogue import find_card
 from zhbert.zoo.origin import is_here
+
+if TYPE_CHECKING:
+    from zhbert.data.shards import Corpus
 
 # The size of most published models' vocabulary, used if no corpus is given.
 DEFAULT_VOCABULARY_SIZE = 21128
@@ -63,14 +66,15 @@ def check(
     initial = _initial_shape(settings, notes)
     shape = resolve_shape(settings.model, initial)
     check_shape(shape, settings.sequence_length, recipe_path(recipe).name)
-    pieces = size = None
+    opened = pieces = size = None
     if corpus is not None:
-        size, pieces = _corpus_sizes(corpus, settings, notes)
+        opened = _open_corpus(corpus)
+        size, pieces = opened.vocabulary_size, _count_pieces(opened, settings, notes)
     size = size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
     costs = _costs(settings, shape, size)
     distillation = None
     if settings.distill is not None:
-        distillation = _distillation(settings, shape, size, corpus, notes)
+        distillation = check_distillation(settings, shape, size, opened, notes)
         costs["memory_bytes"] += distillation["memory_bytes"]
         costs["operations_per_step"] += distillation["operations_per_step"]
         costs["operations"] += distillation["operations_per_step"] * settings.steps
@@ -83,7 +87,7 @@ def check(
         )
     return {
         "recipe": recipe_path(recipe).stem,
-        "values": flatten(dataclasses.replace(settings, model=shape)),
+        "values": _values(dataclasses.replace(settings, model=shape)),
         "initial_shape": initial,
         **costs,
         "distillation": distillation,
@@ -91,6 +95,14 @@ def check(
         "epochs": settings.steps * per_step / pieces if pieces else None,
         "notes": notes,
     }
+
+
+def _values(recipe: Recipe) -> dict[str, Any]:
+    """Return every key of the recipe, and its value as JSON data."""
+    values = flatten(recipe)
+    if recipe.distill is not None:
+        values["distill.matches"] = [dataclasses.asdict(match) for match in recipe.distill.matches]
+    return values
 
 
 def _costs(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> dict[str, Any]:
@@ -114,23 +126,24 @@ def _costs(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> dict[str,
     }
 
 
-def _corpus_sizes(
-    folder: str | os.PathLike[str], recipe: Recipe, notes: list[str]
-) -> tuple[int, int]:
-    """Return the numbers of pieces in a corpus's vocabulary and in its training text."""
+def _open_corpus(folder: str | os.PathLike[str]) -> Corpus:
     from zhbert.data.shards import Corpus
 
-    corpus = Corpus.open(Path(folder))
-    pieces = sum(entry["pieces"] for entry in corpus.info["shards"]["train"])
+    return Corpus.open(Path(folder))
+
+
+def _count_pieces(corpus: Corpus, recipe: Recipe, notes: list[str]) -> int:
+    """Count the pieces of a corpus's training text; note what is odd about it."""
+    pieces = int(sum(entry["pieces"] for entry in corpus.info["shards"]["train"]))
     if not corpus.info["shards"]["held_out"]:
         notes.append(
-            f"{folder}: no held-out documents: evaluation will be skipped; prepare it again "
+            f"{corpus.folder}: no held-out documents: evaluation will be skipped; prepare it again "
             "with --held-out 0.01 --overwrite to have some"
         )
     rows = max(1, pieces // recipe.sequence_length)
     notes += on_text(corpus.info)
     notes += on_rows(corpus.info, recipe.rows.builder, rows, recipe.batch_size)
-    return corpus.vocabulary_size, pieces
+    return pieces
 
 
 def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
@@ -141,24 +154,15 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
             return flatten(load_recipe(former).model)
         notes.append(f"continue_from = {recipe.continue_from}: not there yet")
     elif recipe.initial_model:
-        return known_shape(recipe.initial_model, "initial_model", notes)
-    return None
-
-
-def known_shape(name: str, key: str, notes: list[str]) -> dict[str, Any] | None:
-    """Return what is known of a model's configuration before it is fetched; None: nothing.
-
-    ``key`` is what the user calls the model, for the notes.
-    """
-    if is_here(name):
-        return BertConfig.from_pretrained(name).to_dict()
-    card = find_card(name)
-    if card is not None and card.opens_here:
-        notes.append(f"{key} = {name}: fetched when training begins")
-        return {
-            "hidden_size": card.hidden_size,
-            "num_hidden_layers": card.num_layers,
-            "num_attention_heads": card.num_heads,
-        }
-    notes.append(f"{key} = {without_secrets(name)}: not there yet")
+        if is_here(recipe.initial_model):
+            return BertConfig.from_pretrained(recipe.initial_model).to_dict()
+        card = find_card(recipe.initial_model)
+        if card is not None and card.opens_here:
+            notes.append(f"initial_model = {recipe.initial_model}: fetched when training begins")
+            return {
+                "hidden_size": card.hidden_size,
+                "num_hidden_layers": card.num_layers,
+                "num_attention_heads": card.num_heads,
+            }
+        notes.append(f"initial_model = {without_secrets(recipe.initial_model)}: not there yet")
     return None

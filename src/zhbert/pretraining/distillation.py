@@ -17,31 +17,37 @@ from zhbert.distill.initial_weights import take_embeddings
 from zhbert.distill.matcher import Projections, match_counts, match_sums
 from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.distill.schedules import part_weights
-from zhbert.distill.teacher import Teacher, open_teacher
+from zhbert.distill.teacher import Teacher, check_fills_masks, open_teacher
+from zhbert.distill.teacher_folder import StudentRows, TeacherFolder, check_memory, find_teacher
 from zhbert.distill.temperature import temperatures
 from zhbert.errors import ZhbertError
 from zhbert.model.attention import RowLayout
+from zhbert.model.config import BertConfig
 from zhbert.model.distilled_loss import BestPieces, best_pieces
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.recording import Recording, recording
 from zhbert.pretraining.objective import PretrainingObjective
 from zhbert.pretraining.setup import RunSetup
-from zhbert.wording import counted
+from zhbert.runs.provenance import read_provenance
+from zhbert.runtime import total_memory
+from zhbert.wording import counted, without_secrets
+from zhbert.zoo import locate
 
 
 @dataclass
 class Teaching:
     """The teachers of a run, and what the student learns from them."""
 
+    setup: RunSetup
     settings: DistillSettings
-    teachers: Sequence[Teacher[BertForPreTraining]]
-    seed: int
+    teachers: Sequence[Teacher[BertForPreTraining]] = ()
+    """Opened when the student is there."""
     plan: MatchPlan = field(default_factory=MatchPlan)
-    """The matches of layers, planned when the student is there."""
+    """The matches of layers, planned then."""
 
     @classmethod
     def of(cls, setup: RunSetup) -> Teaching | None:
-        """Open the teachers that the recipe names; return None if it has no ``[distill]``."""
+        """Return the teaching that the recipe describes; None if it has no ``[distill]``."""
         settings = setup.recipe.distill
         if settings is None:
             return None
@@ -49,28 +55,76 @@ class Teaching:
             raise ZhbertError(
                 f"{setup.recipe_file}: [distill] without a teacher: add --teacher MODEL"
             )
-        teachers = [
-            open_teacher(
-                name,
-                BertForPreTraining,
-                device=setup.ranks.device,
-                dtype=setup.dtype,
-                quiet=setup.quiet,
-            )
-            for name in settings.teachers
-        ]
-        return cls(settings, teachers, setup.recipe.seed)
+        return cls(setup, settings)
 
     def add_to(self, student: BertForPreTraining) -> None:
-        """Plan the matches, and add to the student what only they train."""
-        self.plan = plan_matches(
-            self.settings, student.config, [teacher.config for teacher in self.teachers]
-        )
-        student.add_matching(Projections(self.plan, self.seed))
+        """Open the teachers, plan the matches, and add to the student what only they train.
 
-    def begin(self, setup: RunSetup, student: BertForPreTraining) -> str:
+        Raises:
+            ZhbertError: a teacher does not fit the student, the rows or the memory.
+        """
+        found = self._find(student.config)
+        self.plan = plan_matches(
+            self.settings, student.config, [teacher.config for teacher in found]
+        )
+        parameters = sum(p.numel() for p in student.parameters())
+        self._check_begun_with(found)
+        device = self.setup.ranks.device
+        check_memory(found, parameters, total_memory(device))
+        self.teachers = [
+            open_teacher(
+                one,
+                BertForPreTraining,
+                device=device,
+                dtype=self.setup.dtype,
+                rows=student.config.vocab_size,
+            )
+            for one in found
+        ]
+        if self.settings.soft_labels != "none":
+            for teacher in self.teachers:
+                check_fills_masks(teacher)
+        student.add_matching(Projections(self.plan, self.setup.recipe.seed))
+
+    def _find(self, student: BertConfig) -> list[TeacherFolder]:
+        """Find the teachers; the first process downloads them."""
+        setup, settings = self.setup, self.settings
+        rows = StudentRows(
+            tokenizer=setup.tokenizer,
+            counts=setup.corpus.piece_counts,
+            longest=setup.recipe.sequence_length,
+            pairs=setup.recipe.rows.builder == "pairs",
+        )
+        found = []
+        for name in settings.teachers:
+            setup.ranks.on_first(partial(find_teacher, name, quiet=setup.quiet))
+            teacher = find_teacher(name, rows, settings)
+            _check_other_model(setup.recipe.initial_model, student, teacher)
+            if teacher.vocabulary is not None and not teacher.vocabulary.is_identity:
+                setup.say(f"{name}: {teacher.vocabulary}")
+            found.append(teacher)
+        return found
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """The hash of each teacher, by its name."""
+        return {without_secrets(teacher.name): teacher.identity for teacher in self.teachers}
+
+    def _check_begun_with(self, found: Sequence[TeacherFolder]) -> None:
+        """Raise a ZhbertError if a resumed run's teacher has changed."""
+        folder = self.setup.folder.path
+        begun = read_provenance(folder).get("teachers") if self.setup.resumes else None
+        for teacher in found:
+            was = begun.get(without_secrets(teacher.name)) if isinstance(begun, dict) else None
+            if was is not None and was != teacher.identity:
+                raise ZhbertError(
+                    f"--teacher {teacher.name}: not the teacher that {folder} was begun with: its "
+                    "files have changed; give that one, or begin another run"
+                )
+
+    def begin(self, student: BertForPreTraining) -> str:
         """Give random weights the teacher's embeddings, if asked to; return a line about both."""
-        teacher = self.teachers[0]
+        setup, teacher = self.setup, self.teachers[0]
         width, theirs = student.config.hidden_size, teacher.config.hidden_size
         if setup.recipe.initial_weights == "teacher":
             share = take_embeddings(student, teacher.model, setup.corpus.piece_counts)
@@ -96,6 +150,18 @@ class Teaching:
                 f"{settings.temperature:g} ({settings.temperature_schedule})"
             )
         yield from self.plan.describe()
+
+
+def _check_other_model(initial_model: str, student: BertConfig, teacher: TeacherFolder) -> None:
+    """Raise a ZhbertError if the student starts as the whole of its own teacher."""
+    if not initial_model or student.num_hidden_layers < teacher.config.num_hidden_layers:
+        return
+    if locate(initial_model).samefile(teacher.folder):
+        raise ZhbertError(
+            f"--teacher {teacher.name}: the student starts from the same folder, with all of its "
+            "layers: a model has nothing to learn from itself; set model.num_hidden_layers, or "
+            "give another teacher"
+        )
 
 
 class DistillationObjective:
@@ -206,7 +272,8 @@ class DistillationObjective:
             return None, kept
         if self._settings.soft_labels == "ce":
             # Logits of the mean distribution under the temperature.
-            scores = scores.log_().mul_(self._settings.temperature)
+            smallest = torch.finfo(scores.dtype).tiny
+            scores = scores.clamp_(min=smallest).log_().mul_(self._settings.temperature)
         return (best_pieces(scores, self._settings.top_k) if self._settings.top_k else scores), kept
 
     def _weighed(self, scores: Tensor) -> Tensor:

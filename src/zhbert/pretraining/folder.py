@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from zhbert.config import flatten, recipe_to_toml
 from zhbert.files import atomic_folder
@@ -18,8 +18,11 @@ from zhbert.train.optim import Optimizer
 from zhbert.wording import without_secrets
 
 
-def write_beginning(setup: RunSetup, start: Start) -> None:
-    """Write recipe.toml and provenance.json to the run's folder, which this process has locked."""
+def write_beginning(setup: RunSetup, start: Start, teachers: Mapping[str, str]) -> None:
+    """Write recipe.toml and provenance.json to the run's folder, which this process has locked.
+
+    ``teachers``: the hash of each teacher, by its name.
+    """
     origin = {
         **provenance(setup.ranks.device, setup.dtype, setup.ranks.world_size),
         "recipe": setup.recipe_file,
@@ -27,6 +30,7 @@ def write_beginning(setup: RunSetup, start: Start) -> None:
         "corpus": str(setup.corpus.folder.resolve()),
         "corpus_vocabulary": setup.corpus.fingerprint,
         "from_step": start.state.step,
+        **({"teachers": teachers} if teachers else {}),
     }
     if setup.resumes:
         checkpoints_of(setup).forget_after(start.state.step)

@@ -47,7 +47,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     teaching = Teaching.of(setup)
     start = begin(setup, teaching.add_to if teaching else lambda model: None)
     if teaching and start.random:
-        setup.say(teaching.begin(setup, start.model))
+        setup.say(teaching.begin(start.model))
     last_step = start.first_step + recipe.steps
     for warning in schedule_warnings(recipe, last_step):
         setup.say(warning)
@@ -69,7 +69,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         steps = range(start.done, recipe.steps)
         labels = cached_labels(setup, teaching, loader, steps, taught.best_pieces)
         source = partial(labels.labelled, loader)
-    ranks.on_first(lambda: _open_folder(setup, start, held))
+    ranks.on_first(lambda: _open_folder(setup, start, teaching, held))
     instead = " in place of --overwrite" if setup.folder.overwrite else ""
     held.enter_context(advising(f"run the same command again with --resume{instead}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
@@ -186,10 +186,10 @@ def _loop_settings(setup: RunSetup, last_step: int) -> LoopSettings:
     )
 
 
-def _open_folder(setup: RunSetup, start: Start, held: ExitStack) -> None:
+def _open_folder(setup: RunSetup, start: Start, teaching: Teaching | None, held: ExitStack) -> None:
     """Lock the run's folder and write its first files, after all requirements were checked."""
     held.enter_context(setup.folder.held())
-    write_beginning(setup, start)
+    write_beginning(setup, start, teaching.identities if teaching else {})
 
 
 def _sinks(
