@@ -8,6 +8,7 @@ import shlex
 import shutil
 
 import pytest
+from tests.distill.teachers import make_teacher
 from tests.small_corpora import TINY
 
 from zhbert import cli
@@ -28,14 +29,19 @@ EXPECTED = (
     "continue-domain",
     "mini",
     "mini-cn",
+    "minirbt-h256",
+    "minirbt-h288",
     "quickstart",
     "quickstart-scratch",
     "rbt3",
+    "rbt3-distill",
+    "rbt6-distill",
     "rbtl3",
     "roberta-wwm-ext",
     "roberta-wwm-ext-large",
     "tiny",
     "tiny-cn",
+    "tinybert4",
 )
 
 # What makes a recipe small without changing what it is about.
@@ -60,6 +66,13 @@ def test_every_recipe_runs_for_three_steps(name, corpus, finished_run, tmp_path)
         pretrain(earlier, corpus, first_phase, [*SMALL, *more])
         overrides += [f"continue_from={first_phase}"]
         first = 3
+    elif recipe.distill:
+        layers = recipe.model.num_hidden_layers
+        teacher = make_teacher(
+            tmp_path / "teacher", num_hidden_layers=12, hidden_size=16, intermediate_size=32
+        )
+        overrides += [f'distill.teachers=["{teacher}"]']
+        overrides += [f"initial_model={teacher}"] if recipe.initial_model else []
     elif recipe.initial_model:
         overrides += [f"initial_model={finished_run / 'final'}"]
         layers = recipe.model.num_hidden_layers or 4
@@ -80,7 +93,8 @@ def test_every_recipe_opens_with_commands_that_parse_and_its_source(name):
     assert re.fullmatch(r"\S.{10,90}", header[0])
     assert any(line.startswith("Source: ") for line in header)
     commands = [line for line in header if re.match(r"(zhbert|torchrun) ", line)]
-    own = [line for line in commands if f"zhbert pretrain {name} " in line]
+    verb = "distill" if load_recipe(name).distill else "pretrain"
+    own = [line for line in commands if f"zhbert {verb} {name} " in line]
     assert own
     for line in own:
         words = shlex.split(line)
@@ -110,6 +124,25 @@ def test_published_settings_are_as_published():
             assert masking.max_predictions == (77 if length == 512 else 20)
         else:
             assert masking.max_predictions >= int(length * masking.rate)
+
+
+def test_students_have_the_shapes_of_the_published_ones():
+    shapes = {
+        "minirbt-h256": (6, 256, 8, 1024),
+        "minirbt-h288": (6, 288, 8, 1152),
+        "tinybert4": (4, 312, 12, 1200),
+        "rbt3-distill": (3, 768, 12, 3072),
+        "rbt6-distill": (6, 768, 12, 3072),
+    }
+    for name, (layers, width, heads, inner) in shapes.items():
+        recipe = load_recipe(name)
+        shape = resolve_shape(recipe.model)
+        assert (shape.num_hidden_layers, shape.hidden_size) == (layers, width)
+        assert (shape.num_attention_heads, shape.intermediate_size) == (heads, inner)
+        if name != "tinybert4":
+            assert (recipe.steps, recipe.batch_size, recipe.sequence_length) == (100_000, 4096, 512)
+            assert (recipe.optimizer.learning_rate, recipe.distill.temperature) == (4e-4, 8)
+            assert recipe.distill.matches[0].student == tuple(range(layers + 1))
 
 
 def test_recipes_are_listed_shown_and_copied(tmp_path, capsys, monkeypatch):
