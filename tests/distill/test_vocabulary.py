@@ -14,6 +14,7 @@ from zhbert.config import DistillSettings
 from zhbert.distill.vocabulary import (
     NO_LOGIT,
     VocabularyMap,
+    check_logits,
     check_mapping,
     give_vocabulary,
     map_vocabulary,
@@ -161,8 +162,8 @@ def test_the_logits_of_pieces_that_the_teacher_lacks_cannot_be_compared():
     mapping = mapped(tokenizer("使", "用"), tokenizer("使"))
     settings = DistillSettings(other_vocabulary="map", soft_labels="mse")
     with pytest.raises(ZhbertError, match=r"take distill\.soft_labels=ce"):
-        check_mapping(mapping, "models/large", settings)
-    check_mapping(mapping, "models/large", dataclasses.replace(settings, top_k=10))
+        check_logits(mapping, "models/large", settings)
+    check_logits(mapping, "models/large", dataclasses.replace(settings, top_k=10))
 
 
 def test_the_same_vocabulary_is_left_as_it_is():

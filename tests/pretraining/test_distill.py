@@ -228,7 +228,7 @@ def test_only_predicted_pieces_are_computed_where_no_match_needs_more(
     teacher, corpus, tmp_path, monkeypatch
 ):
     asked = Asked([teacher], corpus, tmp_path, monkeypatch)
-    (opened,) = asked.objective._teachers
+    (opened,) = asked.objective._teaching.teachers
     sizes = []
     opened.model.encoder.layers[-1].feed_forward.register_forward_hook(
         lambda module, inputs, output: sizes.append(len(output))

@@ -30,8 +30,6 @@ class Teacher(Generic[Model]):
     folder: Path
     config: BertConfig
     model: Model
-    identity: str
-    """A hash of all that its answers depend on."""
 
 
 def open_teacher(
@@ -62,7 +60,7 @@ def open_teacher(
     model.requires_grad_(False).to(device=device, dtype=dtype)
     if device.type == "cpu":
         native.pack(model.encoder, MAX_PADDED_TOKENS)
-    return Teacher(found.name, found.folder, model.config, model, found.identity)
+    return Teacher(found.name, found.folder, model.config, model)
 
 
 def check_fills_masks(teacher: Teacher[Any]) -> None:

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.config import DistillSettings
-from zhbert.distill.vocabulary import VocabularyMap, check_mapping, map_vocabulary
+from zhbert.distill.vocabulary import (
+    VocabularyMap,
+    check_logits,
+    check_mapping,
+    map_vocabulary,
+)
 from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
 from zhbert.model.config import BertConfig, count_parameters_by_part
@@ -122,7 +127,9 @@ def find_teacher(
         )
     vocabulary = _vocabulary(name, folder, config, student)
     if vocabulary is not None:
-        check_mapping(vocabulary, f"--teacher {name}", settings or DistillSettings())
+        settings = settings or DistillSettings()
+        check_mapping(vocabulary, f"--teacher {name}", settings)
+        check_logits(vocabulary, f"--teacher {name}", settings)
     return TeacherFolder(name, folder, config, vocabulary)
 
 

@@ -209,7 +209,12 @@ def check_mapping(mapping: VocabularyMap, teacher: str, settings: DistillSetting
             f"{teacher}: the teacher's vocabulary is too different from the student's: {mapping}; "
             f"at least {LEAST_TEXT_SHARE:.0%} of the text must be; take another teacher"
         )
-    if settings.soft_labels == "mse" and not settings.top_k and (mapping.rows < 0).any():
+
+
+def check_logits(mapping: VocabularyMap, teacher: str, settings: DistillSettings) -> None:
+    """Raise a ZhbertError if logits of pieces are compared that a teacher does not have."""
+    squared = settings.soft_labels == "mse" and not settings.top_k
+    if squared and (mapping.rows < 0).any():
         raise ZhbertError(
             f"{teacher}: distill.soft_labels = mse compares the logits of all pieces, and the "
             f"teacher has none for some of them ({mapping}): take distill.soft_labels=ce"

@@ -105,14 +105,13 @@ def adopt_vocabulary(
     Raises ZhbertError if the settings do not allow it, or too little of the text could be mapped.
     """
     start = teacher.start
-    if start.tokenizer.fingerprint() == tokenizer.fingerprint():
-        return
     size = len(tokenizer.vocabulary)
     counts = np.bincount(rows.ids, minlength=size)[:size]
     mapping = map_vocabulary(tokenizer, start.tokenizer, counts)
-    allowed = settings.other_vocabulary == "map"
-    check_mapping(mapping, f"--teacher {start.name}", allowed=allowed)
-    give_vocabulary(teacher.model, mapping, start.tokenizer.unk_id, rows=size)
+    if mapping.is_identity:
+        return
+    check_mapping(mapping, f"--teacher {start.name}", settings)
+    give_vocabulary(teacher.model, mapping, rows=size)
     say(f"vocabulary of {start.name}: {mapping}")
 
 

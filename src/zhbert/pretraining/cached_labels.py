@@ -12,14 +12,12 @@ from typing import Any
 from zhbert import terminal
 from zhbert.data.loader import GrowingRows, MaskedBatch
 from zhbert.distill.cache import Advance, SoftLabelCache
-from zhbert.files import sha256_of
 from zhbert.folders import locked
 from zhbert.model.distilled_loss import BestPieces
 from zhbert.pretraining.distillation import Teaching
 from zhbert.pretraining.setup import RunSetup
 from zhbert.train.prefetch import to_device
 from zhbert.wording import counted
-from zhbert.zoo.layout import find_model
 
 
 def cached_labels(
@@ -72,9 +70,7 @@ def _identity(setup: RunSetup, teaching: Teaching) -> dict[str, Any]:
     """Return all that a row's soft labels depend on, besides its length and its number."""
     recipe, settings = setup.recipe, teaching.settings
     identity = {
-        "teacher": "+".join(
-            sha256_of(find_model(teacher.folder).weights) for teacher in teaching.teachers
-        ),
+        "teacher": "+".join(teaching.identities.values()),
         "corpus": setup.corpus_hash,
         "seed": recipe.seed,
         "rows": {
@@ -88,7 +84,7 @@ def _identity(setup: RunSetup, teaching: Teaching) -> dict[str, Any]:
     if recipe.masking.final_rate is not None:
         # A row's masking rate depends on the step that it belongs to.
         identity |= {"steps": recipe.steps, "batch_size": recipe.batch_size}
-    if len(teaching.teachers) > 1:
+    if len(settings.teachers) > 1:
         # What their mean depends on.
         identity |= {"soft_labels": settings.soft_labels, "temperature": settings.temperature}
     return identity

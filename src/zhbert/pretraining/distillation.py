@@ -44,6 +44,8 @@ class Teaching:
     """Opened when the student is there."""
     plan: MatchPlan = field(default_factory=MatchPlan)
     """The matches of layers, planned then."""
+    identities: dict[str, str] = field(default_factory=dict)
+    """The hash of each teacher, by its name."""
 
     @classmethod
     def of(cls, setup: RunSetup) -> Teaching | None:
@@ -68,7 +70,8 @@ class Teaching:
             self.settings, student.config, [teacher.config for teacher in found]
         )
         parameters = sum(p.numel() for p in student.parameters())
-        self._check_begun_with(found)
+        self.identities = {without_secrets(one.name): one.identity for one in found}
+        self._check_begun_with()
         device = self.setup.ranks.device
         check_memory(found, parameters, total_memory(device))
         self.teachers = [
@@ -105,21 +108,15 @@ class Teaching:
             found.append(teacher)
         return found
 
-    @property
-    def identities(self) -> dict[str, str]:
-        """The hash of each teacher, by its name."""
-        return {without_secrets(teacher.name): teacher.identity for teacher in self.teachers}
-
-    def _check_begun_with(self, found: Sequence[TeacherFolder]) -> None:
+    def _check_begun_with(self) -> None:
         """Raise a ZhbertError if a resumed run's teacher has changed."""
         folder = self.setup.folder.path
         begun = read_provenance(folder).get("teachers") if self.setup.resumes else None
-        for teacher in found:
-            was = begun.get(without_secrets(teacher.name)) if isinstance(begun, dict) else None
-            if was is not None and was != teacher.identity:
+        for name, identity in self.identities.items():
+            if isinstance(begun, dict) and begun.get(name, identity) != identity:
                 raise ZhbertError(
-                    f"--teacher {teacher.name}: not the teacher that {folder} was begun with: its "
-                    "files have changed; give that one, or begin another run"
+                    f"--teacher {name}: not the teacher that {folder} was begun with: its files "
+                    "have changed; give that one, or begin another run"
                 )
 
     def begin(self, student: BertForPreTraining) -> str:
