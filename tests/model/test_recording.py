@@ -96,3 +96,12 @@ def test_a_recording_ends_with_an_error(model):
     with pytest.raises(ZeroDivisionError), recording(model.encoder, {1}):
         raise ZeroDivisionError
     assert model.encoder.recording is None
+
+
+def test_padded_forwards_are_recorded_too(model):
+    ids = torch.tensor([[2, 5, 6, 3]])
+    with recording(model.encoder, {2}) as kept:
+        alone = model.eval()(ids, output_hidden_states=True).hidden_states
+        assert not kept.states
+        model(ids)
+    torch.testing.assert_close(kept.states[2], alone[2][0])

@@ -259,9 +259,15 @@ def refuse(capsys, corpus, teacher, tmp_path):
     return run
 
 
-def test_a_recipe_with_a_section_and_no_teacher(corpus, tmp_path, capsys):
-    said = refused(capsys, "--corpus", corpus, "--out", tmp_path / "run", "distill.temperature=2")
-    assert "add --teacher MODEL" in said
+@pytest.mark.parametrize("section", [[], ["distill.temperature=2"]])
+def test_no_teacher(section, corpus, tmp_path, capsys):
+    said = refused(capsys, "--corpus", corpus, "--out", tmp_path / "run", *section)
+    assert said.startswith("zhbert: error: --teacher is missing: zhbert distill RECIPE --teacher")
+
+
+def test_a_section_in_a_recipe_without_a_teacher(corpus, tmp_path):
+    with pytest.raises(ZhbertError, match="needs a teacher: 'zhbert distill' takes one"):
+        pretrain("tiny", corpus, tmp_path / "run", [*TINY, "distill.temperature=2"])
 
 
 def test_no_such_teacher(refuse, tmp_path):

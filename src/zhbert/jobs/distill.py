@@ -23,6 +23,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from zhbert.config import load_recipe
+from zhbert.errors import ZhbertError
 from zhbert.options import add_training_arguments, train
 
 
@@ -39,5 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the student and print its folder."""
-    named = [f"distill.teachers={json.dumps(args.teacher)}"] if args.teacher else []
-    return train(args, [*args.overrides, *named])
+    named = (
+        [f"distill.teachers={json.dumps(args.teacher, ensure_ascii=False)}"] if args.teacher else []
+    )
+    overrides = [*args.overrides, *named]
+    # A resumed run remembers its teachers.
+    if not args.resume:
+        distill = load_recipe(args.recipe, overrides).distill
+        if distill is None or not distill.teachers:
+            raise ZhbertError(
+                "--teacher is missing: zhbert distill RECIPE --teacher MODEL --corpus DIR --out RUN"
+            )
+    return train(args, overrides)

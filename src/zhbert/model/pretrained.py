@@ -260,10 +260,13 @@ class _Bert(nn.Module):
         packed, places = _without_padding(input_ids, attention_mask, token_type_ids, position_ids)
         layout = RowLayout.of_batch(packed)
         keys = self._keys(layout)
-        wanted = range(len(self.encoder.layers) + 1) if output_hidden_states else ()
-        with recording(self.encoder, wanted) as kept:
+        states: list[Tensor] = []
+        if output_hidden_states:
+            with recording(self.encoder, range(len(self.encoder.layers) + 1)) as kept:
+                hidden = self.encoder(packed, layout, keys)
+            states += kept.states.values()
+        else:
             hidden = self.encoder(packed, layout, keys)
-        states = list(kept.states.values())
         return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states)
 
     def _output(self, packed: _Encoded, **fields: Tensor | None) -> ModelOutput:

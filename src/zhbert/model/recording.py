@@ -43,8 +43,8 @@ def recording(
     """
     kept = Recording(hidden, attention)
     own: Any = encoder
-    own.recording = kept
+    outer, own.recording = own.recording, kept
     try:
         yield kept
     finally:
-        own.recording = None
+        own.recording = outer

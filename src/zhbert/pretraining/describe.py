@@ -9,6 +9,7 @@ import torch
 from zhbert.config import Recipe
 from zhbert.data.loader import GrowingRows
 from zhbert.data.remarks import on_rows, on_text
+from zhbert.model.config import count_parameters_by_part
 from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.stages import stages_of
 from zhbert.pretraining.start import Start
@@ -50,7 +51,7 @@ def describe_run(
 
 def _describe_model(setup: RunSetup, start: Start) -> str:
     ranks, model = setup.ranks, start.model
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(count_parameters_by_part(model.config).values())
     line = (
         f"model: {counted(model.config.num_hidden_layers, 'layer')} x {start.shape.hidden_size}, "
         f"{parameters:,} parameters; {ranks.device}, {str(setup.dtype).removeprefix('torch.')}"

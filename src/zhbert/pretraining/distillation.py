@@ -55,7 +55,8 @@ class Teaching:
             return None
         if not settings.teachers:
             raise ZhbertError(
-                f"{setup.recipe_file}: [distill] without a teacher: add --teacher MODEL"
+                f"{setup.recipe_file}: [distill] needs a teacher: 'zhbert distill' takes one, "
+                "--teacher MODEL"
             )
         return cls(setup, settings)
 
