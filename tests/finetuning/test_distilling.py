@@ -475,6 +475,11 @@ def test_teachers_that_cannot_read_the_rows(tuned, tmp_path, start, cards):
     assert "the model has one segment only" in said
 
 
+def test_teachers_larger_than_memory(tuned, tmp_path, start, cards, monkeypatch):
+    monkeypatch.setattr(task_teachers, "total_memory", lambda device: 10_000)
+    assert "choose a smaller teacher" in refused(tuned, tmp_path, start, cards)
+
+
 def test_a_teacher_in_the_runs_own_folder(tuned, tmp_path, start, cards):
     run = tmp_path / "run"
     finetune(cards["classify"], start, None, run, SHORT)

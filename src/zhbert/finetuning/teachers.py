@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from zhbert.config import DistillSettings
+from zhbert.distill.teacher_folder import TeacherFolder, check_memory
 from zhbert.distill.vocabulary import check_mapping, give_vocabulary, map_vocabulary
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.starting_model import StartingModel
 from zhbert.inference.rows import PieceRows, check_segments
 from zhbert.inference.run_model import Array, run_model
+from zhbert.model.config import BertConfig, count_parameters_by_part
+from zhbert.runtime import total_memory
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.learners.base import Learner
@@ -127,15 +130,21 @@ class Teachers:
         self._opened: tuple[Teacher, ...] = ()
         self._soft: tuple[PieceRows, NDArray[np.float32]] | None = None
 
+    def check(self, rows: PieceRows, student: BertConfig) -> None:
+        """Raise ZhbertError if a teacher cannot read the rows, or memory cannot hold them all."""
+        for start in self.starts:
+            check_teacher_rows(start, rows)
+        folders = [TeacherFolder(one.name, one.folder, one.config) for one in self.starts]
+        parameters = sum(count_parameters_by_part(student).values())
+        check_memory(folders, parameters, total_memory(self._device))
+
     def opened(
         self, rows: PieceRows, learner: Learner, settings: DistillSettings
     ) -> tuple[Teacher, ...]:
         """Return the teachers, ready for rows like these.
 
-        Raises ZhbertError if one of them is of another task, or cannot read the rows.
+        Raises ZhbertError if one of them is of another task or vocabulary.
         """
-        for start in self.starts:
-            check_teacher_rows(start, rows)
         if not self._opened:
             self._opened = tuple(
                 open_teacher(start, self._card, learner, self._device, self._say)

@@ -213,6 +213,7 @@ def prepare_task(
         if soft_labels:
             learner.describe_soft_labels(settings.distill)  # or raise an error
         plan = plan_matches(settings.distill, start.config, [one.config for one in teachers.starts])
+        teachers.check(train.rows, start.config)
         opened = teachers.opened(train.rows, learner, settings.distill)
         if soft_labels:
             soft = teachers.soft_targets(train.rows, learner)
