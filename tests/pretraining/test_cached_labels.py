@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,12 @@ STAGES = ["rows.warmup_share=0.5", "rows.warmup_length=16"]
 SETTINGS = [*TINY, *STAGES, "steps=8", "checkpoint_every=3", "distill.top_k=4"]
 
 
+def steps_of(run: Path) -> list[dict[str, Any]]:
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if "evaluation" not in line]
+
+
 @pytest.fixture
 def distilled(
     corpus: Path, finished_run: Path, tmp_path: Path
@@ -36,9 +45,7 @@ def distilled(
             [*SETTINGS, f'distill.teachers=["{finished_run / "final"}"]', *overrides],
             **options,
         )
-        text = (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines()]
-        return [line for line in lines if "evaluation" not in line]
+        return steps_of(tmp_path / name)
 
     return run
 
@@ -142,3 +149,26 @@ def test_the_teacher_is_gone_while_the_student_trains(
     distilled("run", f"distill.cache={tmp_path / 'labels'}", "optimizer.name=adamw")
     assert alive
     assert not any(alive)
+
+
+def test_two_processes_share_the_teachers_work_and_learn_the_same(
+    distilled: Callable[..., list[dict[str, Any]]],
+    corpus: Path,
+    finished_run: Path,
+    tmp_path: Path,
+) -> None:
+    live = distilled("one", "micro_batch_size=3")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["distill", "tiny", "--teacher", str(finished_run / "final"), "--corpus", str(corpus)]
+    out = ["--out", str(tmp_path / "two"), "--quiet"]
+    settings = [*SETTINGS, "micro_batch_size=3", f"distill.cache={tmp_path / 'labels'}"]
+    subprocess.run(
+        [sys.executable, *launcher, "-m", "zhbert", *words, *out, *settings],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    shared = steps_of(tmp_path / "two")
+    assert [line["loss"] for line in shared] == pytest.approx(
+        [line["loss"] for line in live], rel=1e-3
+    )
