@@ -74,7 +74,7 @@ class GridRun:
         self.threads = prepare_threads(first.settings.threads)
         request.run_folder.check()
         learner = self._learner(first)
-        self.start.check(KINDS[request.card.kind], learner, request.say, request.teachers)
+        self.start.check(KINDS[request.card.kind], learner, request.say, self.teachers.starts)
         self.identity = identity_of(request, self.start, self.teachers.starts)
         self._check_former()
         return self._task(first, describe_data(request, learner))

@@ -182,7 +182,7 @@ def _find_teachers(
         if folder.resolve() == student.resolve():
             raise ZhbertError(
                 f"--teacher {shown}: the folder of --model: the student is its own teacher; "
-                f"'zhbert shrink {shown} --layers 0,2 --out START' makes a smaller student of it"
+                f"'zhbert shrink {folder} --layers 0,2 --out START' makes a smaller student of it"
             )
         if folder.resolve() in others:
             raise ZhbertError(f"--teacher {shown}: given twice")

@@ -87,11 +87,11 @@ class StartingModel:
         kind: Kind,
         learner: Learner,
         say: Callable[[str], None],
-        teachers: Iterable[str] = (),
+        teachers: Iterable[StartingModel] = (),
     ) -> None:
         """Raise ZhbertError if the model cannot be opened, and warn if it was never trained.
 
-        ``teachers`` are the names of those it shall learn from.
+        ``teachers`` are those that it shall learn from.
         """
         model = cast(Any, open_with_head(self.folder, kind, learner, 0))
         states = model.loading.heads
@@ -102,10 +102,12 @@ class StartingModel:
                 "noise"
             )
             for teacher in teachers:
+                own, theirs = self.config.num_hidden_layers, teacher.config.num_hidden_layers
+                layers = ",".join(map(str, {i * theirs // own: None for i in range(own)}))
                 say(
                     "note: a student that starts from noise learns little from a teacher: 'zhbert "
-                    f"shrink {teacher} --layers 0,2 --out START' makes one of some of its layers, "
-                    "for --model START"
+                    f"shrink {teacher.folder} --layers {layers} --out START' makes one of the "
+                    "teacher's layers, for --model START"
                 )
         if kind.problem_type is not None and states["pooler"].word == "missing":
             say(f"note: {self.name}: no pooler in it; a random one is trained")
