@@ -88,7 +88,7 @@ def test_each_part_has_its_loss_in_the_log(whole):
 
 
 def test_the_student_comes_closer_to_its_teacher(teacher, corpus, tmp_path):
-    distill(teacher, corpus, tmp_path / "run", "steps=60", MATCHES, "optimizer.learning_rate=1e-2")
+    distill(teacher, corpus, tmp_path / "run", "steps=30", MATCHES, "optimizer.learning_rate=1e-2")
     lines = lines_of(tmp_path / "run")
     for part in ("hidden_mse", "attention_mse", "soft_labels"):
         assert lines[-1][f"{part}_loss"] < lines[0][f"{part}_loss"]
@@ -323,6 +323,13 @@ def test_a_vocabulary_of_which_too_little_is_known(refuse, tmp_path):
     assert "too different from the student's: 5 of 60 pieces (8.3%)" in said
 
 
+def test_a_teacher_without_a_vocabulary_of_another_size(refuse, tmp_path):
+    bare = make_teacher(tmp_path / "bare", pieces=[*PIECES, "[unused1]"])
+    for name in ("vocab.txt", "tokenizer.json", "tokenizer_config.json"):
+        (bare / name).unlink()
+    assert "has 61 pieces and no vocab.txt" in refuse(teacher=bare)
+
+
 def test_the_student_may_not_be_its_own_teacher(refuse, teacher):
     own = ["model.hidden_size=32", "model.num_hidden_layers=4", "model.intermediate_size=48"]
     own = [*own, f"initial_model={teacher}"]
@@ -393,9 +400,21 @@ def test_check_of_a_recipe_with_a_section_says_that_a_teacher_is_missing():
     assert load_recipe("minirbt-h256").distill is not None
 
 
+def test_check_knows_published_models_that_cannot_fill_masks():
+    teachers = ["chinese-roberta-wwm-ext"]
+    assert any(
+        "will be refused" in note for note in check("minirbt-h256", teachers=teachers)["notes"]
+    )
+    notes = check("tinybert4", teachers=teachers)["notes"]
+    assert any("fetched when training begins" in note for note in notes)
+
+
 def test_check_refuses_what_the_run_would(teacher, corpus, tmp_path):
     foreign = make_teacher(tmp_path / "foreign", pieces=[*PIECES[:5], *"abcdefghijk"])
     with pytest.raises(ZhbertError, match="another vocabulary than the student's"):
         check("tiny", TINY, corpus=corpus, teachers=[str(foreign)])
+    fresh = make_teacher(tmp_path / "fresh", trained=False)
+    with pytest.raises(ZhbertError, match="masked-word head was never trained"):
+        check("tiny", TINY, teachers=[str(fresh)])
     with pytest.raises(ZhbertError, match="no layer 9"):
         check("tiny", [*TINY, "distill.matches=[{student=[9]}]"], teachers=[str(teacher)])

@@ -12,7 +12,6 @@ from torch import nn
 
 from zhbert.distill.teacher_folder import TeacherFolder
 from zhbert.distill.vocabulary import give_vocabulary
-from zhbert.errors import ZhbertError
 from zhbert.model import native
 from zhbert.model.config import BertConfig
 from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
@@ -61,14 +60,3 @@ def open_teacher(
     if device.type == "cpu":
         native.pack(model.encoder, MAX_PADDED_TOKENS)
     return Teacher(found.name, found.folder, model.config, model)
-
-
-def check_fills_masks(teacher: Teacher[Any]) -> None:
-    """Raise a ZhbertError if a teacher's masked-word head was never trained."""
-    state = teacher.model.loading.masked_words_head
-    if state in ("missing", "random"):
-        raise ZhbertError(
-            f"--teacher {teacher.name}: its masked-word head was never trained ({state}), so its "
-            "soft labels are noise: train it (zhbert pretrain continue-domain --corpus CORPUS "
-            f"--out RUN initial_model={teacher.name}), or set distill.soft_labels=none"
-        )

@@ -148,6 +148,21 @@ def _vocabulary(
     return None
 
 
+def check_fills_masks(teacher: TeacherFolder) -> None:
+    """Raise a ZhbertError if a teacher's masked-word head was never trained."""
+    from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.head_states import head_states
+
+    entries = open_checkpoint(teacher.folder).entries
+    head = head_states(entries, teacher.config.initializer_range)["masked_words"]
+    if head.word in ("missing", "random"):
+        raise ZhbertError(
+            f"--teacher {teacher.name}: its masked-word head was never trained ({head.word}), so "
+            "its soft labels are noise: train it (zhbert pretrain continue-domain --corpus CORPUS "
+            f"--out RUN initial_model={teacher.name}), or set distill.soft_labels=none"
+        )
+
+
 def check_memory(teachers: Sequence[TeacherFolder], student_parameters: int, memory: int) -> None:
     """Raise a ZhbertError if teachers and the training of the student exceed ``memory`` bytes."""
     parameters = sum(teacher.num_parameters for teacher in teachers)

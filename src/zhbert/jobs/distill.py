@@ -1,6 +1,6 @@
 """Train a small model that also learns from a large one, by a recipe.
 
-  zhbert distill minirbt-h288 --teacher chinese-roberta-wwm-ext \\
+  zhbert distill minirbt-h288 --teacher runs/rbt6/final \\
       --corpus corpus --out runs/small
   zhbert distill tiny --teacher mini --corpus corpus --out runs/tiny \\
       softmax.frequent=0 distill.temperature=4
@@ -8,7 +8,9 @@
 
 It is 'zhbert pretrain' with a teacher: a run folder, checkpoints, --resume and
 torchrun are the same. What is learnt from the teacher stands in the recipe's
-section [distill]; without one, it is the soft labels of the masked words.
+section [distill]; without one, it is the soft labels of the masked words, for
+which the teacher's own masked-word head must have been trained ('zhbert models
+NAME' says of published models if it was).
 'zhbert check RECIPE --teacher MODEL' says before, which layer matches which,
 and what both models need. For tasks: 'zhbert finetune TASK --teacher RUN'.
 

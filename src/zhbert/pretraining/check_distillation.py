@@ -10,6 +10,7 @@ from zhbert.distill.teacher_folder import (
     BYTES_PER_WEIGHT,
     StudentRows,
     TeacherFolder,
+    check_fills_masks,
     check_memory,
     find_teacher,
 )
@@ -17,6 +18,7 @@ from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.runtime import total_memory
 from zhbert.train.cost import BYTES_PER_PARAMETER, Workload
 from zhbert.wording import without_secrets
+from zhbert.zoo.catalogue import find_card
 from zhbert.zoo.origin import is_here
 
 if TYPE_CHECKING:
@@ -86,12 +88,26 @@ def _teachers(
     for name in settings.teachers:
         if is_here(name):
             found.append(find_teacher(name, rows, settings))
+            if settings.soft_labels != "none":
+                check_fills_masks(found[-1])
         else:
-            notes.append(
-                f"--teacher {without_secrets(name)}: not here: it is fetched when training begins; "
-                "'zhbert download' fetches it before, and then its matches and costs are said here"
-            )
+            notes.append(_not_here(name, settings))
     return found
+
+
+def _not_here(name: str, settings: DistillSettings) -> str:
+    """Return what is known of a teacher before it is fetched."""
+    card = find_card(name)
+    if card is not None and not card.fills_masks and settings.soft_labels != "none":
+        return (
+            f"--teacher {name}: its published files have no trained masked-word head, so it will "
+            "be refused: train it first (zhbert pretrain continue-domain --corpus CORPUS --out RUN "
+            f"initial_model={name}), or set distill.soft_labels=none"
+        )
+    return (
+        f"--teacher {without_secrets(name)}: not here: it is fetched when training begins; 'zhbert "
+        "download' fetches it before, and then its matches and costs are said here"
+    )
 
 
 def _described(teacher: TeacherFolder) -> dict[str, Any]:

@@ -17,8 +17,14 @@ from zhbert.distill.initial_weights import take_embeddings
 from zhbert.distill.matcher import Projections, match_counts, match_sums
 from zhbert.distill.matching import MatchPlan, plan_matches
 from zhbert.distill.schedules import part_weights
-from zhbert.distill.teacher import Teacher, check_fills_masks, open_teacher
-from zhbert.distill.teacher_folder import StudentRows, TeacherFolder, check_memory, find_teacher
+from zhbert.distill.teacher import Teacher, open_teacher
+from zhbert.distill.teacher_folder import (
+    StudentRows,
+    TeacherFolder,
+    check_fills_masks,
+    check_memory,
+    find_teacher,
+)
 from zhbert.distill.temperature import temperatures
 from zhbert.errors import ZhbertError
 from zhbert.model.attention import RowLayout
@@ -85,9 +91,6 @@ class Teaching:
             )
             for one in found
         ]
-        if self.settings.soft_labels != "none":
-            for teacher in self.teachers:
-                check_fills_masks(teacher)
         student.add_matching(Projections(self.plan, self.setup.recipe.seed))
 
     def _find(self, student: BertConfig) -> list[TeacherFolder]:
@@ -104,6 +107,8 @@ class Teaching:
             setup.ranks.on_first(partial(find_teacher, name, quiet=setup.quiet))
             teacher = find_teacher(name, rows, settings)
             _check_other_model(setup.recipe.initial_model, student, teacher)
+            if settings.soft_labels != "none":
+                check_fills_masks(teacher)
             if teacher.vocabulary is not None and not teacher.vocabulary.is_identity:
                 setup.say(f"{name}: {teacher.vocabulary}")
             found.append(teacher)
