@@ -274,6 +274,12 @@ def test_no_such_teacher(refuse, tmp_path):
     assert f"--teacher {tmp_path / 'nowhere'}: " in refuse(teacher=tmp_path / "nowhere")
 
 
+def test_a_password_in_a_teachers_address_is_not_shown(teacher, monkeypatch):
+    monkeypatch.setattr("zhbert.distill.teacher_folder.locate", lambda name, quiet: teacher)
+    found = find_teacher("https://me:secret@example.org/model.zip")
+    assert "secret" not in found.name
+
+
 def test_a_run_folder_as_a_teacher(refuse, finished_run):
     said = refuse(teacher=finished_run)
     assert f"a run folder; its model is --teacher {finished_run / 'final'}" in said

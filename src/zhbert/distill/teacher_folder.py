@@ -26,6 +26,7 @@ from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import tokenizer_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.train.cost import BYTES_PER_PARAMETER
+from zhbert.wording import without_secrets
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
 
@@ -51,7 +52,7 @@ class TeacherFolder:
     """A teacher that is here and fits the student's rows."""
 
     name: str
-    """As the user named it."""
+    """As the user named it, without a password."""
     folder: Path
     config: BertConfig
     vocabulary: VocabularyMap | None = None
@@ -102,35 +103,35 @@ def find_teacher(
     Raises:
         ZhbertError: there is no such model, its rows are shorter, or its vocabulary is another.
     """
-    path = Path(name)
+    path, named = Path(name), without_secrets(name)
     if (path / "final").is_dir() and not (path / "config.json").is_file():
         raise ZhbertError(
-            f"--teacher {name}: a run folder; its model is --teacher {path / 'final'}"
+            f"--teacher {named}: a run folder; its model is --teacher {path / 'final'}"
         )
     try:
         folder = locate(name, quiet=quiet)
         config = BertConfig.from_pretrained(folder)
     except ZhbertError as error:
-        raise ZhbertError(f"--teacher {name}: {error}") from None
+        raise ZhbertError(f"--teacher {named}: {error}") from None
     if student is None:
-        return TeacherFolder(name, folder, config)
-    if student.longest > config.max_position_embeddings:
+        return TeacherFolder(named, folder, config)
+    if student.longest > (most := config.max_position_embeddings):
         raise ZhbertError(
-            f"--teacher {name}: reads rows of {config.max_position_embeddings} pieces at most, and "
-            f"the student's have up to {student.longest}: set sequence_length="
-            f"{config.max_position_embeddings}, or give the teacher more with zhbert extend"
+            f"--teacher {named}: reads rows of {most} pieces at most, and the student's have up to "
+            f"{student.longest}: set sequence_length={most}, or give the teacher more with zhbert "
+            "extend"
         )
     if student.pairs and config.type_vocab_size < 2:
         raise ZhbertError(
-            f"--teacher {name}: knows one segment, and the student's rows are pairs: set "
+            f"--teacher {named}: knows one segment, and the student's rows are pairs: set "
             "rows.builder=full-sentences"
         )
-    vocabulary = _vocabulary(name, folder, config, student)
+    vocabulary = _vocabulary(named, folder, config, student)
     if vocabulary is not None:
         settings = settings or DistillSettings()
-        check_mapping(vocabulary, f"--teacher {name}", settings)
-        check_logits(vocabulary, f"--teacher {name}", settings)
-    return TeacherFolder(name, folder, config, vocabulary)
+        check_mapping(vocabulary, f"--teacher {named}", settings)
+        check_logits(vocabulary, f"--teacher {named}", settings)
+    return TeacherFolder(named, folder, config, vocabulary)
 
 
 def _vocabulary(

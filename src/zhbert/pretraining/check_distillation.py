@@ -114,7 +114,7 @@ def _described(teacher: TeacherFolder) -> dict[str, Any]:
     vocabulary = teacher.vocabulary
     mapped = vocabulary is not None and not vocabulary.is_identity
     return {
-        "name": without_secrets(teacher.name),
+        "name": teacher.name,
         "layers": teacher.config.num_hidden_layers,
         "hidden_size": teacher.config.hidden_size,
         "heads": teacher.config.num_attention_heads,

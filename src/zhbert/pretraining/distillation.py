@@ -36,7 +36,7 @@ from zhbert.pretraining.objective import PretrainingObjective
 from zhbert.pretraining.setup import RunSetup
 from zhbert.runs.provenance import read_provenance
 from zhbert.runtime import total_memory
-from zhbert.wording import counted, without_secrets
+from zhbert.wording import counted
 from zhbert.zoo import locate
 
 
@@ -77,7 +77,7 @@ class Teaching:
             self.settings, student.config, [teacher.config for teacher in found]
         )
         parameters = sum(p.numel() for p in student.parameters())
-        self.identities = {without_secrets(one.name): one.identity for one in found}
+        self.identities = {one.name: one.identity for one in found}
         self._check_begun_with()
         device = self.setup.ranks.device
         check_memory(found, parameters, total_memory(device))
@@ -110,7 +110,7 @@ class Teaching:
             if settings.soft_labels != "none":
                 check_fills_masks(teacher)
             if teacher.vocabulary is not None and not teacher.vocabulary.is_identity:
-                setup.say(f"{name}: {teacher.vocabulary}")
+                setup.say(f"{teacher.name}: {teacher.vocabulary}")
             found.append(teacher)
         return found
 
