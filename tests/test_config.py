@@ -218,6 +218,7 @@ def test_matches_are_a_list_of_tables_in_files_and_overrides():
         ("distill.matches=[{weight=0}]", "entry 1: weight = 0.0: must be above 0"),
         ("distill=3", "'distill' is a section"),
         ("distill.temperature=0", "must be above 0"),
+        ("distill.top_k=1", "must be 0 (all pieces), or 2 or more"),
         ("distill.soft_labels=none", "nothing is learnt from the teacher"),
         ("distill.cache=c", "set distill.top_k=10 as well"),
     ],

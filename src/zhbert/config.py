@@ -391,7 +391,7 @@ RANGES: dict[str, Range] = {
     "distill.temperature_gamma": ABOVE_0,
     "distill.soft_weight": NOT_BELOW_0,
     "distill.hard_weight": NOT_BELOW_0,
-    "distill.top_k": NOT_BELOW_0,
+    "distill.top_k": ("0 (all pieces), or 2 or more", lambda value: value == 0 or value >= 2),
     "matches.student": NOT_BELOW_0,
     "matches.teacher": NOT_BELOW_0,
     "matches.weight": ABOVE_0,
