@@ -132,12 +132,26 @@ def write_set(codes: Iterable[int]) -> str:
     return " ".join(f"{a:x}" if a == b else f"{a:x}-{b:x}" for a, b in runs(codes))
 
 
-def write_strings(strings: Mapping[int, str]) -> str:
-    """``c0=41.300``: a code point and what it turns into."""
-    return " ".join(
-        f"{code:x}={'.'.join(f'{ord(c):x}' for c in text)}"
-        for code, text in sorted(strings.items())
-    )
+def write_lower(lower: Mapping[int, str]) -> str:
+    """``41-5a=61 100/12e=101``: runs, and what the first becomes; ``/``: every other character."""
+    written: list[str] = []
+    left = dict(sorted(lower.items()))
+    while left:
+        first = next(iter(left))
+        target = left[first]
+        found = {}
+        for step, sign in ((2, "/"), (1, "-")):
+            last = first
+            while left.get(last + step) == chr(ord(target[0]) + last + step - first) + target[1:]:
+                last += step
+            found[sign] = range(first, last + 1, step)
+        sign = max(found, key=lambda sign: len(found[sign]))
+        run = found[sign]
+        for code in run:
+            del left[code]
+        codes = f"{first:x}" if len(run) == 1 else f"{first:x}{sign}{run[-1]:x}"
+        written.append(f"{codes}={'.'.join(f'{ord(c):x}' for c in target)}")
+    return " ".join(written)
 
 
 def fields(points: CodePoints) -> dict[str, str]:
@@ -151,7 +165,7 @@ def fields(points: CodePoints) -> dict[str, str]:
         "LETTERS": write_set(points.letters),
         "ORDERED": write_set(points.ordered),
         "DECOMPOSED": write_set(points.decomposed),
-        "LOWER": write_strings(points.lower),
+        "LOWER": write_lower(points.lower),
     }
 
 

@@ -47,11 +47,16 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(chr(c) for first, last in _ranges(text) for c in range(first, last + 1))
 
 
-def _strings(text: str) -> dict[str, str]:
+def _lower_case(text: str) -> dict[str, str]:
+    """Parse ``41-5a=61``: runs, and what their first character becomes; ``/``: every other one."""
     found = {}
     for pair in text.split():
-        source, target = pair.split("=")
-        found[chr(int(source, 16))] = "".join(chr(int(c, 16)) for c in target.split("."))
+        run, becomes = pair.split("=")
+        step = 2 if "/" in run else 1
+        ((first, last),) = _ranges(run.replace("/", "-"))
+        target, *rest = (int(code, 16) for code in becomes.split("."))
+        for code in range(first, last + 1, step):
+            found[chr(code)] = "".join(map(chr, (target + code - first, *rest)))
     return found
 
 
@@ -97,7 +102,7 @@ class CodePoints:
     @cached_property
     def lower(self) -> Mapping[str, str]:
         """The lower-case form of each character that has one."""
-        return _strings(_codepoints.LOWER)
+        return _lower_case(_codepoints.LOWER)
 
     @cached_property
     def decompositions(self) -> Mapping[str, str]:
