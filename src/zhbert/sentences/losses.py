@@ -246,9 +246,10 @@ Comparison = Scored | Ranking | Triplets
 class EmbeddingLoss:
     """A loss of the table."""
 
-    function: Callable[..., Tensor]
+    function: Callable[..., Tensor] | None
     """Takes what ``compares`` selects from the embeddings, and the ``parameters`` by name."""
-    compares: type[Comparison]
+    compares: type[Comparison] | None
+    """None: nothing is compared. The texts are restored, and the model computes the loss."""
     forms: tuple[str, ...]
     """The forms of examples that it can learn from: see `zhbert.tasks.examples.EmbedExample`."""
     parameters: Mapping[str, float]
@@ -264,9 +265,11 @@ class EmbeddingLoss:
         **parameters: float,
     ) -> Tensor:
         """Return the loss of (R, D) embeddings, or its sum over `matryoshka`'s ``dimensions``."""
+        function = self.function
+        assert function is not None
 
         def loss(these: Tensor) -> Tensor:
-            return self.function(*compared.of(these), **parameters)
+            return function(*compared.of(these), **parameters)
 
         return (matryoshka(loss, dimensions) if dimensions else loss)(embeddings)
 
@@ -284,5 +287,7 @@ LOSSES: dict[str, EmbeddingLoss] = {
     "triplet": EmbeddingLoss(triplet, Triplets, ("triples",), {"margin": TRIPLET_MARGIN}),
     # A text is its own positive: https://arxiv.org/abs/2104.08821.
     "simcse": EmbeddingLoss(multiple_negatives, Ranking, FORMS, {"scale": SCALE}, twice=True),
+    # `zhbert.sentences.denoising.DenoisingModel.restoring_loss`
+    "tsdae": EmbeddingLoss(None, None, FORMS, {}),
 }
-"""The losses by name, without TSDAE's, which is one of single texts."""
+"""The losses by name."""

@@ -31,13 +31,12 @@ from zhbert.packing import PackedBatch
 from zhbert.sentences.denoising import DenoisingModel
 from zhbert.sentences.encoder import SentenceEncoder
 from zhbert.sentences.hard_negatives import Mining, mine_hard_negatives
-from zhbert.sentences.losses import FORMS, LOSSES, Scored
+from zhbert.sentences.losses import LOSSES, Ranking, Scored, Triplets
 from zhbert.sentences.nearest import nearest
 from zhbert.tasks.batches import Batches
 from zhbert.tasks.examples import EmbedExample, Passages, Prediction
 from zhbert.tasks.learners.base import SOFT_LABELS, Learner, Prepared
 from zhbert.tasks.learners.embed_batches import (
-    TSDAE,
     EmbedBatch,
     ExampleBatches,
     Group,
@@ -55,9 +54,6 @@ USUAL_LOSS = {
     "texts": "simcse",
 }
 """The losses for ``loss = "auto"``, by the form of the examples."""
-
-RANKINGS = [one for one in LOSSES.values() if one.compares is not Scored and not one.twice]
-"""The losses that can use negatives."""
 
 CENTRED_BY = 1000
 """The number of pairs whose mean is subtracted from vectors before negatives are mined."""
@@ -138,7 +134,7 @@ class EmbedLearner(Learner):
             others = [name for name, one in LOSSES.items() if forms <= {*one.forms}]
             raise ZhbertError(
                 f"loss = {self.loss_name}: learns from {listed(takes)}, and the training "
-                f"examples are {listed(sorted(forms))}; choose auto or {listed([*others, TSDAE])}"
+                f"examples are {listed(sorted(forms))}; choose auto or {listed(others)}"
             )
         by_loss: dict[tuple[str, str], list[EmbedExample]] = {}
         for one in examples:
@@ -159,8 +155,6 @@ class EmbedLearner(Learner):
 
     def _forms(self) -> tuple[str, ...]:
         """Return the forms of examples that the loss takes; () for auto."""
-        if self.loss_name == TSDAE:
-            return FORMS
         return LOSSES[self.loss_name].forms if self.loss_name in LOSSES else ()
 
     def batches(self, prepared: Prepared) -> Batches:
@@ -303,8 +297,9 @@ class EmbedLearner(Learner):
             return found, []
         places: dict[str, list[int]] = {}
         for place, one in enumerate(found):
-            ranked = LOSSES[self.loss_of(one.form)] if self.loss_name != TSDAE else None
-            if len(one.texts) > 1 and one.value != 0 and ranked in RANKINGS:
+            loss = LOSSES[self.loss_of(one.form)]
+            ranks = loss.compares in (Ranking, Triplets) and not loss.twice
+            if len(one.texts) > 1 and one.value != 0 and ranks:
                 places.setdefault(one.source, []).append(place)
         if not places:
             return found, ["hard_negatives: no pairs that a ranking loss learns from: none mined"]
@@ -342,15 +337,20 @@ class EmbedLearner(Learner):
                 f"matryoshka: {max(self.dimensions)} dimensions: the model's vectors have "
                 f"{ours.embedding_dimension}"
             )
-        if self.loss_name == TSDAE and ours.embedding_dimension != ours.config.hidden_size:
+        if self._restores and ours.embedding_dimension != ours.config.hidden_size:
             raise ZhbertError(
-                f"loss = {TSDAE}: a vector must have as many dimensions as a piece, "
+                f"loss = {self.loss_name}: a vector must have as many dimensions as a piece, "
                 f"{ours.config.hidden_size}; the model's have {ours.embedding_dimension}"
             )
 
+    @property
+    def _restores(self) -> bool:
+        """True if texts are restored from their vectors."""
+        return self.loss_name in LOSSES and LOSSES[self.loss_name].compares is None
+
     def training_class(self, usual: Any) -> Any:
-        """Return the class with a decoder for TSDAE."""
-        return DenoisingModel if self.loss_name == TSDAE else usual
+        """Return the class with a decoder if texts are restored."""
+        return DenoisingModel if self._restores else usual
 
     def finish(self, model: nn.Module) -> None:
         """Note the row length, to which every program then cuts the texts."""
@@ -424,7 +424,7 @@ def _usable(
     Raises ZhbertError if there are none, or if all of them say the same.
     """
     where = f"{source}: " if source else ""
-    if loss == TSDAE:
+    if LOSSES[loss].compares is None:
         return _texts_alone(examples)
     if LOSSES[loss].twice:
         texts = _texts_alone(examples)

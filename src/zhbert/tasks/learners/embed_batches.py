@@ -27,9 +27,6 @@ from zhbert.sentences.losses import (
 from zhbert.tasks.batches import BatchLimits, Numbers
 from zhbert.tasks.rows import LabelledBatch, LabelledRows
 
-TSDAE = "tsdae"
-"""The name of the loss of `zhbert.sentences.denoising`, which is one of single texts."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -134,15 +131,14 @@ class ExampleBatches:
     def parts_of(self, chosen: Numbers, limits: BatchLimits) -> list[Numbers]:
         """Return the rows of a step, the shortest first, as they are computed."""
         rows, _ = self._by_length(self.texts.all_of(chosen)[0])
-        loss = LOSSES.get(self._loss_of(chosen))
-        rows = np.repeat(rows, 2) if loss is not None and loss.twice else rows
+        rows = np.repeat(rows, 2) if LOSSES[self._loss_of(chosen)].twice else rows
         return micro_batches(rows, self.rows.lengths, limits.max_padded_tokens, limits.max_rows)
 
     def gather(self, chosen: Numbers, limits: BatchLimits) -> list[EmbedBatch]:
         """Return the batches of a step, each as large as memory allows."""
         loss = self._loss_of(chosen)
-        if loss == TSDAE:
-            return self._damaged(chosen, limits)
+        if LOSSES[loss].compares is None:
+            return self._damaged(chosen, limits, loss)
         rows, compared = self._compare(chosen, LOSSES[loss])
         lengths = self.rows.lengths
         parts = micro_batches(rows, lengths, limits.max_padded_tokens, limits.max_rows)
@@ -159,7 +155,7 @@ class ExampleBatches:
         batches[0] = replace(batches[0], predictions=len(chosen), compared=compared)
         return batches
 
-    def _damaged(self, examples: Numbers, limits: BatchLimits) -> list[EmbedBatch]:
+    def _damaged(self, examples: Numbers, limits: BatchLimits, loss: str) -> list[EmbedBatch]:
         """Return damaged texts with the whole ones."""
         rows, _ = self._by_length(self.texts.of(examples, 0))
         lengths = self.rows.lengths
@@ -171,7 +167,7 @@ class ExampleBatches:
             whole, _ = self.rows.pack(part)
             pieces = whole.num_pieces - len(part)
             packed = damaged(whole, rng)
-            batches.append(EmbedBatch(packed, None, pieces, first, loss=TSDAE, originals=whole))
+            batches.append(EmbedBatch(packed, None, pieces, first, loss=loss, originals=whole))
             first += len(part)
         return batches
 
