@@ -25,7 +25,7 @@ help: ## list the targets
 setup: $(VENV)/.run ## create .venv with what the package needs
 
 # What `make quickstart` needs, and nothing else.
-$(VENV)/.run: pyproject.toml setup.py requirements/run.txt requirements/torch.txt $(wildcard src/zhbert/*/*.cpp src/zhbert/*/*.h)
+$(VENV)/.run: pyproject.toml setup.py requirements/run.txt requirements/torch.txt $(wildcard src/zhbert/*/*.cpp src/zhbert/*.h src/zhbert/*/*.h)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"Python {v[0]}.{v[1]} found; 3.11 to 3.13 is needed: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): 0.1 GB to download, and torch (0.2 GB for CPUs; 3 GB with CUDA)"

@@ -18,8 +18,15 @@ COMPILE = {
 setup(
     ext_modules=[
         Extension("zhbert.text._wordpiece", ["src/zhbert/text/_wordpiece.cpp"], **COMPILE),
-        Extension("zhbert.text._segment", ["src/zhbert/text/_segment.cpp"], **COMPILE),
-        Extension("zhbert.data._rows", ["src/zhbert/data/_rows.cpp"], **COMPILE),
+        *(
+            Extension(
+                f"zhbert.{name}",
+                [f"src/zhbert/{name.replace('.', '/')}.cpp"],
+                depends=["src/zhbert/array.h"],
+                **COMPILE,
+            )
+            for name in ("text._segment", "data._rows")
+        ),
         *(
             Extension(
                 f"zhbert.model.{name}",

@@ -5,13 +5,11 @@
 // on whether this module could be compiled. Only Python's stable ABI is used. Callers pass
 // contiguous arrays of the stated types.
 
-#include <Python.h>
+#include "../array.h"
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <utility>
-#include <vector>
 
 namespace {
 
@@ -30,36 +28,6 @@ struct Random {
   int64_t below(int64_t n) { return static_cast<int64_t>(uniform() * static_cast<double>(n)); }
 };
 
-// A buffer that is released at the end of the scope.
-template <typename T>
-class Array {
- public:
-  Array() { view_.obj = nullptr; }
-  ~Array() {
-    if (view_.obj) PyBuffer_Release(&view_);
-  }
-  Array(const Array&) = delete;
-  Array& operator=(const Array&) = delete;
-  bool open(PyObject* object, const char* name, bool writable = false) {
-    if (PyObject_GetBuffer(object, &view_, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0) {
-      view_.obj = nullptr;
-      return false;
-    }
-    if (view_.itemsize != static_cast<Py_ssize_t>(sizeof(T))) {
-      PyErr_Format(PyExc_TypeError, "%s: items of %zd bytes, %zu are needed", name, view_.itemsize,
-                   sizeof(T));
-      return false;
-    }
-    return true;
-  }
-  T* data() const { return static_cast<T*>(view_.buf); }
-  int64_t size() const { return view_.len / static_cast<int64_t>(sizeof(T)); }
-  T operator[](int64_t i) const { return data()[i]; }
-
- private:
-  Py_buffer view_;
-};
-
 // Positions must lie where they say: a damaged corpus may not lead outside of its arrays.
 bool increasing(const Array<int64_t>& values, bool strictly, int64_t limit, const char* name) {
   bool fine = values.size() > 0 && values[0] >= 0;
@@ -74,11 +42,6 @@ bool increasing(const Array<int64_t>& values, bool strictly, int64_t limit, cons
 bool open_random(PyObject* capsule, Random* random) {
   random->generator = static_cast<BitGenerator*>(PyCapsule_GetPointer(capsule, "BitGenerator"));
   return random->generator != nullptr;
-}
-
-PyObject* bytes_of(const std::vector<int64_t>& values) {
-  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(values.data()),
-                                   static_cast<Py_ssize_t>(values.size() * sizeof(int64_t)));
 }
 
 // The strategies of masking_strategies.py; the numbers are those of masking.py.

@@ -5,46 +5,9 @@
 // segmenters/jieba.py and simplify.py.
 // Plain C API within the stable ABI of Python 3.11; text comes in as a buffer of UTF-32 code units.
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
-#include <cstdint>
-#include <vector>
+#include "../array.h"
 
 namespace {
-
-class Buffer {
- public:
-  Buffer(PyObject* object, Py_ssize_t item) {
-    ok_ = PyObject_GetBuffer(object, &view_, PyBUF_C_CONTIGUOUS) == 0;
-    if (ok_ && view_.itemsize != item) {
-      PyBuffer_Release(&view_);
-      ok_ = false;
-      PyErr_SetString(PyExc_TypeError, "a buffer of another item size was expected");
-    }
-  }
-  ~Buffer() {
-    if (ok_) PyBuffer_Release(&view_);
-  }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  bool ok() const { return ok_; }
-  template <typename T>
-  const T* data() const {
-    return static_cast<const T*>(view_.buf);
-  }
-  Py_ssize_t size() const { return view_.len / view_.itemsize; }
-
- private:
-  Py_buffer view_{};
-  bool ok_ = false;
-};
-
-template <typename T>
-PyObject* as_bytes(const std::vector<T>& values) {
-  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(values.data()),
-                                   static_cast<Py_ssize_t>(values.size() * sizeof(T)));
-}
 
 // str.isspace of Python, which the twins in Python use.
 inline bool is_blank(uint32_t c) {
@@ -82,14 +45,14 @@ PyObject* sentence_ends(PyObject*, PyObject* args) {
   Py_ssize_t longest;
   if (!PyArg_ParseTuple(args, "OOpn", &codes_object, &forced_object, &blank_lines, &longest))
     return nullptr;
-  Buffer codes_buffer(codes_object, 4);
-  if (!codes_buffer.ok()) return nullptr;
-  Buffer forced_buffer(forced_object, 8);
-  if (!forced_buffer.ok()) return nullptr;
-  const uint32_t* codes = codes_buffer.data<uint32_t>();
-  const Py_ssize_t size = codes_buffer.size();
-  const int64_t* forced = forced_buffer.data<int64_t>();
-  const Py_ssize_t forced_size = forced_buffer.size();
+  Array<uint32_t> codes_array;
+  Array<int64_t> forced_array;
+  if (!codes_array.open(codes_object, "codes") || !forced_array.open(forced_object, "forced"))
+    return nullptr;
+  const uint32_t* codes = codes_array.data();
+  const Py_ssize_t size = codes_array.size();
+  const int64_t* forced = forced_array.data();
+  const Py_ssize_t forced_size = forced_array.size();
 
   std::vector<int32_t> ends;
   std::vector<uint8_t> flags;
@@ -176,8 +139,8 @@ PyObject* sentence_ends(PyObject*, PyObject* args) {
   }
   Py_END_ALLOW_THREADS;
 
-  PyObject* first = as_bytes(ends);
-  PyObject* second = as_bytes(flags);
+  PyObject* first = bytes_of(ends);
+  PyObject* second = bytes_of(flags);
   if (!first || !second) {
     Py_XDECREF(first);
     Py_XDECREF(second);
@@ -196,26 +159,21 @@ PyObject* append_word_ends(PyObject*, PyObject* args) {
     PyErr_SetString(PyExc_TypeError, "words: a list was expected");
     return nullptr;
   }
-  Py_buffer out;
-  if (PyObject_GetBuffer(out_object, &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) != 0) return nullptr;
+  Array<int32_t> out;
+  if (!out.open(out_object, "out", true)) return nullptr;
   const Py_ssize_t count = PyList_Size(words);
-  if (out.itemsize != 4 || at < 0 || at + count > out.len / 4) {
-    PyBuffer_Release(&out);
+  if (at < 0 || at + count > out.size()) {
     PyErr_SetString(PyExc_ValueError, "out: no room for these words");
     return nullptr;
   }
-  int32_t* ends = static_cast<int32_t*>(out.buf) + at;
+  int32_t* ends = out.data() + at;
   int32_t position = static_cast<int32_t>(base);
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Py_ssize_t length = PyUnicode_GetLength(PyList_GetItem(words, i));
-    if (length < 0) {
-      PyBuffer_Release(&out);
-      return nullptr;
-    }
+    if (length < 0) return nullptr;
     position += static_cast<int32_t>(length);
     ends[i] = position;
   }
-  PyBuffer_Release(&out);
   return PyLong_FromSsize_t(at + count);
 }
 
@@ -225,22 +183,21 @@ PyObject* hash_spans(PyObject*, PyObject* args) {
   unsigned long long seed;
   if (!PyArg_ParseTuple(args, "OOOK", &codes_object, &starts_object, &ends_object, &seed))
     return nullptr;
-  Buffer codes_buffer(codes_object, 4);
-  if (!codes_buffer.ok()) return nullptr;
-  Buffer starts_buffer(starts_object, 4);
-  if (!starts_buffer.ok()) return nullptr;
-  Buffer ends_buffer(ends_object, 4);
-  if (!ends_buffer.ok()) return nullptr;
-  const uint32_t* codes = codes_buffer.data<uint32_t>();
-  const int32_t* starts = starts_buffer.data<int32_t>();
-  const int32_t* ends = ends_buffer.data<int32_t>();
-  const Py_ssize_t spans = starts_buffer.size();
-  if (ends_buffer.size() != spans) {
+  Array<uint32_t> codes_array;
+  Array<int32_t> starts_array, ends_array;
+  if (!codes_array.open(codes_object, "codes") || !starts_array.open(starts_object, "starts") ||
+      !ends_array.open(ends_object, "ends"))
+    return nullptr;
+  const uint32_t* codes = codes_array.data();
+  const int32_t* starts = starts_array.data();
+  const int32_t* ends = ends_array.data();
+  const Py_ssize_t spans = starts_array.size();
+  if (ends_array.size() != spans) {
     PyErr_SetString(PyExc_ValueError, "starts and ends differ in length");
     return nullptr;
   }
   for (Py_ssize_t s = 0; s < spans; ++s) {
-    if (starts[s] < 0 || starts[s] > ends[s] || ends[s] > codes_buffer.size()) {
+    if (starts[s] < 0 || starts[s] > ends[s] || ends[s] > codes_array.size()) {
       PyErr_SetString(PyExc_ValueError, "a span outside the text");
       return nullptr;
     }
@@ -264,7 +221,7 @@ PyObject* hash_spans(PyObject*, PyObject* args) {
     hashes[static_cast<size_t>(s)] = h;
   }
   Py_END_ALLOW_THREADS;
-  return as_bytes(hashes);
+  return bytes_of(hashes);
 }
 
 // replace(codes u32, table u32) -> (the codes looked up in the table, where they differ i32), or None
@@ -272,14 +229,13 @@ PyObject* hash_spans(PyObject*, PyObject* args) {
 PyObject* replace(PyObject*, PyObject* args) {
   PyObject *codes_object, *table_object;
   if (!PyArg_ParseTuple(args, "OO", &codes_object, &table_object)) return nullptr;
-  Buffer codes_buffer(codes_object, 4);
-  if (!codes_buffer.ok()) return nullptr;
-  Buffer table_buffer(table_object, 4);
-  if (!table_buffer.ok()) return nullptr;
-  const uint32_t* codes = codes_buffer.data<uint32_t>();
-  const uint32_t* table = table_buffer.data<uint32_t>();
-  const Py_ssize_t size = codes_buffer.size();
-  const auto known = static_cast<uint32_t>(table_buffer.size());
+  Array<uint32_t> codes_array, table_array;
+  if (!codes_array.open(codes_object, "codes") || !table_array.open(table_object, "table"))
+    return nullptr;
+  const uint32_t* codes = codes_array.data();
+  const uint32_t* table = table_array.data();
+  const Py_ssize_t size = codes_array.size();
+  const auto known = static_cast<uint32_t>(table_array.size());
   std::vector<int32_t> places;
   for (Py_ssize_t i = 0; i < size; ++i) {
     if (codes[i] < known && table[codes[i]] != codes[i]) places.push_back(static_cast<int32_t>(i));
@@ -289,7 +245,7 @@ PyObject* replace(PyObject*, PyObject* args) {
   if (!replaced) return nullptr;
   auto* out = reinterpret_cast<uint32_t*>(PyBytes_AsString(replaced));
   for (int32_t i : places) out[i] = table[codes[i]];
-  PyObject* where = as_bytes(places);
+  PyObject* where = bytes_of(places);
   if (!where) {
     Py_DECREF(replaced);
     return nullptr;
