@@ -47,11 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-
-    def remark(line: str) -> None:
-        if not args.quiet:
-            terminal.say(line)
-
+    remark = terminal.say_nothing if args.quiet else terminal.say
     if args.corpus is not None:
         return _run_on_corpus(args, remark)
     if args.task is None or args.data is None:

@@ -50,10 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.tasks.kinds import KINDS
     from zhbert.tasks.scoring import score_files
 
-    def remark(line: str) -> None:
-        if not args.quiet:
-            terminal.say(line)
-
+    remark = terminal.say_nothing if args.quiet else terminal.say
     result = score_files(
         args.task,
         args.gold,

@@ -20,6 +20,7 @@ from zhbert.retrieval.store import VectorStore
 from zhbert.retrieval.texts import Text, read_texts
 from zhbert.retrieval.vector_files import companion, suffix_of, write_vectors
 from zhbert.tasks.sources import StandardInput, named_source
+from zhbert.terminal import say_nothing
 from zhbert.wording import without_secrets
 from zhbert.zoo import locate
 
@@ -100,7 +101,7 @@ def embed(
         # A broken row is reported now, and not after hours.
         total = sum(1 for _ in read(remark=remark))
         _check_count(total, source, vectors)
-        remark = _say_nothing
+        remark = say_nothing  # they were made now
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.retrieval.identity import identity_of
 
@@ -148,10 +149,6 @@ def open_encoder(
     encoder = SentenceEncoder.from_pretrained(os.fspath(model), quiet=quiet)
     encoder.dtype = choose_dtype(precision, encoder.device)
     return encoder
-
-
-def _say_nothing(line: str) -> None:
-    """Drop a remark that was made before."""
 
 
 def _check_count(count: int, source: object, vectors: str) -> None:

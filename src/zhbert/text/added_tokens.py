@@ -91,13 +91,13 @@ def reachable(token: str, options: Options) -> bool:
     return inside or normalized_words(token, options) == [token]
 
 
-def parse_token(value: Any, where: str, *, special: bool = False) -> AddedToken:
+def parse_token(value: Any, where: str) -> AddedToken:
     """Parse an added token from JSON: a string (a special token) or an object with flags."""
     if isinstance(value, str):
         return AddedToken(value, special=True, normalized=False)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ZhbertError(f"{where}: a token is expected, not {value!r}")
-    special = special or bool(value.get("special"))
+    special = bool(value.get("special"))
     flags = {name: value.get(name, False) for name in FLAGS[:3]}
     flags["normalized"] = value.get("normalized", not special)
     if odd := [name for name, flag in flags.items() if not isinstance(flag, bool)]:

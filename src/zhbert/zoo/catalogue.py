@@ -126,8 +126,8 @@ def known_card(name: str) -> ModelCard:
     return card
 
 
-def similar_names(name: str, count: int = 3) -> list[str]:
-    """Return the names of cards most similar to an unknown name, the likeliest first.
+def similar_names(name: str) -> list[str]:
+    """Return the names of up to three cards most similar to an unknown name, the likeliest first.
 
     >>> similar_names("rbt-3")[0]
     'rbt3'
@@ -135,8 +135,8 @@ def similar_names(name: str, count: int = 3) -> list[str]:
     index, wanted = _index(), _key(name)
     # difflib compares whole names, so it does not find parts of names ("night king", "wwm").
     keys = [key for key in index if len(wanted) > 2 and wanted in key]
-    keys += difflib.get_close_matches(wanted, index, n=2 * count)
-    return list(dict.fromkeys(index[key].name for key in keys))[:count]
+    keys += difflib.get_close_matches(wanted, index, n=6)
+    return list(dict.fromkeys(index[key].name for key in keys))[:3]
 
 
 @functools.cache
