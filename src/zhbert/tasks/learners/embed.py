@@ -187,9 +187,9 @@ class EmbedLearner(Learner):
 
     def describe_soft_labels(self, settings: DistillSettings) -> str:
         """Return how the teachers' vectors are learnt, for people."""
-        if self.loss_name == TSDAE:
+        if self._restores:
             raise ZhbertError(
-                f"loss = {TSDAE}: its texts are damaged anew in each epoch, and a teacher has read "
+                f"loss = {self.loss_name}: its texts are damaged anew in each epoch, and a teacher has read "
                 "the whole ones; choose another loss, or distill.soft_labels=none"
             )
         return f"{SOFT_LABELS['mse']} of cosines"
