@@ -189,8 +189,8 @@ class EmbedLearner(Learner):
         """Return how the teachers' vectors are learnt, for people."""
         if self._restores:
             raise ZhbertError(
-                f"loss = {self.loss_name}: its texts are damaged anew in each epoch, and a teacher has read "
-                "the whole ones; choose another loss, or distill.soft_labels=none"
+                f"loss = {self.loss_name}: its texts are damaged anew in each epoch, and a teacher "
+                "has read the whole ones; choose another loss, or distill.soft_labels=none"
             )
         return f"{SOFT_LABELS['mse']} of cosines"
 
