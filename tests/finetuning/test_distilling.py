@@ -331,7 +331,9 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(
     assert [[line[one] for one in parts] for line in mine] == [
         [line[one] for one in parts] for line in theirs
     ]
-    assert mine[0]["loss"] == pytest.approx(sum(mine[0][one] for one in parts[1:]))
+    # At first the labels weigh nothing, and the soft ones what they usually do.
+    soft, *matched = (mine[0][one] for one in parts[1:])
+    assert mine[0]["loss"] == pytest.approx(16 * soft + sum(matched))
     tensors = load_file(tmp_path / "run" / "seed-0" / "final" / "model.safetensors")
     assert whole.summary["parameters"] == sum(one.numel() for one in tensors.values())
     assert whole.summary["settings"]["distill.matches"][1]["heads"] == 2
@@ -376,7 +378,7 @@ def test_the_opening_lines_say_what_is_learnt_from_whom(tuned, tmp_path, start, 
     )  # fmt: skip
     text = "\n".join(said)
     assert f"teacher: {teacher}, 2 layers x 32; {teacher / 'seed-0' / 'final'}" in text
-    assert "soft labels: cross entropy, temperature 4, weight 1; labels: weight 0.5" in text
+    assert "soft labels: cross entropy, temperature 4, weight 16; labels: weight 0.5" in text
     assert "hidden_mse: student 1 <- teacher 2; linear 16 -> 32" in text
     final = teacher / "seed-0" / "final"  # the student is random, and has one layer
     assert f"zhbert shrink {final} --layers 0 --out START" in text
@@ -396,7 +398,7 @@ def test_another_teacher_is_another_run(tuned, tmp_path, start, cards):
     for teachers in ([other], [final, other], []):
         with pytest.raises(ZhbertError, match="a run of another teacher is there already"):
             finetune(card, start, None, run, SHORT, teachers=teachers)
-    with pytest.raises(ZhbertError, match=r"distill\.temperature = 8"):
+    with pytest.raises(ZhbertError, match=r"distill\.temperature = 4"):
         finetune(card, start, None, run, [*SHORT, "distill.temperature=2"], teachers=[final])
 
 

@@ -41,6 +41,7 @@ EXPECTED = (
     "roberta-wwm-ext-large",
     "tiny",
     "tiny-cn",
+    "tiny-distill",
     "tinybert4",
 )
 

@@ -190,8 +190,15 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
 
 
 def usual_distillation(teachers: tuple[str, ...]) -> DistillSettings | None:
-    """Return the settings for a task with these teachers; None if there are none."""
-    return DistillSettings(teachers=teachers) if teachers else None
+    """Return the settings for a task with these teachers; None if there are none.
+
+    The gradient of soft labels shrinks with the square of the temperature, by which Hinton et al.
+    multiply their loss (https://arxiv.org/abs/1503.02531). Without that, the labels of a task,
+    which has few, outweigh them by far.
+    """
+    if not teachers:
+        return None
+    return DistillSettings(teachers=teachers, temperature=4.0, soft_weight=16.0)
 
 
 def grid(overrides: Iterable[str]) -> list[tuple[str, ...]]:
