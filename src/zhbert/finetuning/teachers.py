@@ -53,7 +53,10 @@ def open_teacher(
 
     Raises ZhbertError if it was fine-tuned for another kind of task or with other labels.
     """
-    opened = open_fine_tuned(start.folder, pooled=card.kind == Embed.name)
+    try:
+        opened = open_fine_tuned(start.folder, pooled=card.kind == Embed.name)
+    except ZhbertError as error:
+        raise ZhbertError(f"--teacher {start.name}: {error}") from None
     if opened.kind.name != card.kind:
         raise ZhbertError(
             f"--teacher {start.name}: a model of the kind {opened.kind.name}, but {card.name} is "

@@ -54,6 +54,8 @@ def cached_labels(
                 f"{cache.folder}: the teacher first computes the soft labels of "
                 f"{counted(missing, 'row')}, which are kept there"
             )
+        else:
+            setup.say(f"{cache.folder}: all soft labels are there: the teacher computes nothing")
         with _progress(setup.quiet or not ranks.first) as advance:
             cache.fill(
                 rows,
