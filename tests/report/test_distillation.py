@@ -72,16 +72,19 @@ def test_of_several_teachers_the_best_is_shown(folders: list[Path], tmp_path: Pa
     assert "no run of the student alone here" in markdown(gather([worse, student]))
 
 
-def test_the_mean_of_several_tasks_is_of_the_shares(folders: list[Path], tmp_path: Path) -> None:
+def test_of_several_tasks_the_sums_of_gains_and_gaps_are_divided(
+    folders: list[Path], tmp_path: Path
+) -> None:
     teacher = fine_tuning_run(tmp_path / "base-bq", "bq", "base", right=[0.95])
     alone = fine_tuning_run(tmp_path / "alone-bq", "bq", "tiny", right=[0.5])
     teachers = taught_by(teacher / "seed-0" / "final")
     student = fine_tuning_run(tmp_path / "student-bq", "bq", "tiny", right=[0.8], teachers=teachers)
     report = gather([*folders, teacher, alone, student])
-    first, second = (one.closed or 0.0 for one in report.distillations)
-    text = markdown(report).partition("| *mean of the tasks* |")[2]
-    assert f"| tiny, distilled |  |  |  |  |  |  | {(first + second) / 2:.0f} %, 2 tasks |" in text
-    assert "mean of the tasks" not in markdown(gather(folders))
+    (gain, gap), (other_gain, other_gap) = (one.gain_and_gap for one in report.distillations)
+    share = 100 * (gain + other_gain) / (gap + other_gap)
+    text = markdown(report).partition("| *all tasks together* |")[2]
+    assert f"| tiny, distilled |  |  |  |  |  |  | {share:.0f} %, 2 tasks |" in text
+    assert "| *all tasks together* |" not in markdown(gather(folders))
 
 
 def test_what_was_scored_on_other_examples_is_neither_teacher_nor_alone(tmp_path: Path) -> None:

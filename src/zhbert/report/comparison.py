@@ -102,13 +102,33 @@ class Distillation:
     """The student less the student alone."""
 
     @property
-    def closed(self) -> float | None:
-        """How much of the gap between teacher and student alone is closed, in per cent."""
+    def gain_and_gap(self) -> tuple[float, float] | None:
+        """By how much student and teacher are better than the student alone; None if the teacher is
+        not, or if one of them is not here."""
         found = self.difference.result if self.difference else None
         if found is None or self.alone is None or self.taught is None:
             return None
         gap = self.taught - mean_of(self.alone)
-        return 100 * found.difference / gap if gap > 0 else None
+        return (found.difference, gap) if gap > 0 else None
+
+    @property
+    def closed(self) -> float | None:
+        """How much of the gap between teacher and student alone is closed, in per cent."""
+        return share_closed([self.gain_and_gap] if self.gain_and_gap else [])
+
+
+def share_closed(gains_and_gaps: Sequence[tuple[float, float]]) -> float | None:
+    """Return the gains as a share of the gaps, in per cent; None if there are none.
+
+    The sums are divided, since the share of a very small gap can be any number.
+
+    >>> share_closed([(3.0, 3.5), (0.5, 0.5)])
+    87.5
+    """
+    if not gains_and_gaps:
+        return None
+    gains, gaps = map(sum, zip(*gains_and_gaps, strict=True))
+    return 100 * gains / gaps
 
 
 def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:

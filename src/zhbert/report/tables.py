@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zhbert.report.comparison import Distillation, ScoreDifference
+from zhbert.report.comparison import Distillation, ScoreDifference, share_closed
 from zhbert.report.numbers import (
     MISSING,
     count_text,
@@ -158,29 +157,29 @@ def distillation(found: Sequence[Distillation]) -> Table:
         )
         run = one.student
         groups.setdefault(f"{run.task}, {run.main_metric}", []).append(Line(run.model, cells))
-    for name, shares in _closed_by_model(found).items():
-        if len(shares) > 1:
-            mean = Cell(f"{statistics.fmean(shares):.0f} %", counted(len(shares), "task"))
-            line = Line(name, (*[Cell("")] * 6, mean))
-            groups.setdefault("mean of the tasks", []).append(line)
+    for name, gaps in _gaps_by_model(found).items():
+        if len(gaps) > 1:
+            together = Cell(f"{share_closed(gaps):.0f} %", counted(len(gaps), "task"))
+            line = Line(name, (*[Cell("")] * 6, together))
+            groups.setdefault("all tasks together", []).append(line)
     names = ("student", "teacher", "distilled", "alone", "difference", "interval", "verdict")
     return Table(
         "Per cent: means of the seeds ± standard deviation, for the teacher the seed that taught. "
         "Difference: distilled less alone; interval: 95 % of resamples of examples and seeds "
         "(paired bootstrap). Gap closed: the difference as a share of what the teacher is better "
-        "than the student alone.",
+        "than the student alone; of all tasks together: of the sums of both.",
         tuple(map(Cell, (*names, "gap closed"))),
         tuple((name, tuple(lines)) for name, lines in groups.items()),
         frozenset({5}),
     )
 
 
-def _closed_by_model(found: Sequence[Distillation]) -> dict[str, list[float]]:
-    shares: dict[str, list[float]] = {}
+def _gaps_by_model(found: Sequence[Distillation]) -> dict[str, list[tuple[float, float]]]:
+    gaps: dict[str, list[tuple[float, float]]] = {}
     for one in found:
-        if one.closed is not None:
-            shares.setdefault(one.student.model, []).append(one.closed)
-    return shares
+        if one.gain_and_gap is not None:
+            gaps.setdefault(one.student.model, []).append(one.gain_and_gap)
+    return gaps
 
 
 def _mean_cell(run: FineTuningRun) -> Cell:
