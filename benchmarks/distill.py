@@ -36,7 +36,7 @@ import torch
 
 from zhbert.config import DistillSettings
 from zhbert.data.loader import MaskedBatch
-from zhbert.distill.cache import LabelledBatch, read_records, to_records, type_of_records
+from zhbert.distill.cache import TaughtBatch, read_records, to_records, type_of_records
 from zhbert.distill.matcher import Projections
 from zhbert.distill.matching import MatchPlan
 from zhbert.model import native
@@ -137,14 +137,14 @@ class Steps:
 
         return run
 
-    def cached(self, folder: Path) -> LabelledBatch:
+    def cached(self, folder: Path) -> TaughtBatch:
         """Return the batch with the teacher's best pieces as they come from the disk."""
         best = self.objective(top_k=TOP_K).best_pieces(self.batch)
         kind = type_of_records(TOP_K, self.config.vocab_size)
         (folder / "labels").write_bytes(to_records(best, kind).tobytes())
         import numpy as np
 
-        return LabelledBatch(
+        return TaughtBatch(
             **vars(self.batch), best=read_records(np.memmap(folder / "labels", kind, "r"))
         )
 

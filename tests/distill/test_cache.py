@@ -19,7 +19,7 @@ from tests.pretraining_loaders import loader_over
 
 from zhbert.config import MaskingSettings
 from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
-from zhbert.distill.cache import LabelledBatch, SoftLabelCache
+from zhbert.distill.cache import SoftLabelCache, TaughtBatch
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
 from zhbert.model.distilled_loss import BestPieces, best_pieces
@@ -302,7 +302,7 @@ def test_losses_are_those_of_the_live_teacher(made: Callable[..., SoftLabelCache
         with torch.no_grad():
             return teacher.mlm_head.best(*states(teacher, batch), K)
 
-    def soft(batch: LabelledBatch, best: BestPieces) -> float:
+    def soft(batch: TaughtBatch, best: BestPieces) -> float:
         loss = student.mlm_head.distilled_loss(
             *states(student, batch), batch.labels, best, temperature=2.0
         )

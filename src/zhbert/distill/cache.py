@@ -56,7 +56,7 @@ Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class LabelledBatch(MaskedBatch):
+class TaughtBatch(MaskedBatch):
     """Masked rows with the teacher's soft labels."""
 
     _: KW_ONLY
@@ -167,7 +167,7 @@ class SoftLabelCache:
 
     # -- reading -----------------------------------------------------------------------------
 
-    def labelled(self, rows: GrowingRows, start_step: int = 0) -> Iterator[list[LabelledBatch]]:
+    def labelled(self, rows: GrowingRows, start_step: int = 0) -> Iterator[list[TaughtBatch]]:
         """Yield this process's micro-batches of each step, as ``rows.steps``, with their labels.
 
         Raises:
@@ -236,7 +236,7 @@ class _Part:
 
     # -- reading
 
-    def labelled(self, batch: MaskedBatch, loader: PretrainingLoader, step: int) -> LabelledBatch:
+    def labelled(self, batch: MaskedBatch, loader: PretrainingLoader, step: int) -> TaughtBatch:
         """Return a batch of a step with the labels of its rows."""
         begin = step * loader.batch_size + batch.first_row
         firsts = loader.firsts(begin, begin + batch.packed.num_rows)
@@ -248,7 +248,7 @@ class _Part:
                 "distill.cache"
             )
         own = {one.name: getattr(batch, one.name) for one in fields(MaskedBatch)}
-        return LabelledBatch(**own, best=read_records(np.concatenate(rows)))
+        return TaughtBatch(**own, best=read_records(np.concatenate(rows)))
 
     def _row(self, number: int) -> NDArray[Any]:
         block, row = divmod(number, self._rows)

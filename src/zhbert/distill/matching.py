@@ -49,7 +49,7 @@ NEEDS: Mapping[str, Needs] = {
 """The losses in `zhbert.distill.losses.MATCH_LOSSES`, where planning must know them: no torch."""
 
 
-class Layers(NamedTuple):
+class MatchedLayers(NamedTuple):
     """The layers of one model that are recorded."""
 
     hidden: frozenset[int]
@@ -133,13 +133,13 @@ class MatchPlan:
         )
 
     @property
-    def student(self) -> Layers:
+    def student(self) -> MatchedLayers:
         """The student's layers that are compared."""
         return _layers(
             (match.needs, term.student) for match in self.matches for term in match.terms
         )
 
-    def teacher(self, number: int = 0) -> Layers:
+    def teacher(self, number: int = 0) -> MatchedLayers:
         """Return the layers of one teacher that are compared; ``number`` counts from 0."""
         mine = [match for match in self.matches if match.of_teacher == number]
         return _layers((match.needs, term.teacher) for match in mine for term in match.terms)
@@ -318,12 +318,12 @@ def _check_number(number: int, layers: int, needs: Needs, where: str) -> None:
         )
 
 
-def _layers(compared: Iterable[tuple[Needs, Sequence[int]]]) -> Layers:
+def _layers(compared: Iterable[tuple[Needs, Sequence[int]]]) -> MatchedLayers:
     """Collect the layers that losses compare."""
     numbers: dict[bool, set[int]] = {True: set(), False: set()}
     for needs, layers in compared:
         numbers[needs.hidden].update(layers)
-    return Layers(frozenset(numbers[True]), frozenset(numbers[False]))
+    return MatchedLayers(frozenset(numbers[True]), frozenset(numbers[False]))
 
 
 def _shown(layers: Iterable[Sequence[int]]) -> str:

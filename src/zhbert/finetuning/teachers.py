@@ -30,7 +30,7 @@ Remark = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Teacher:
+class TaskTeacher:
     """A fine-tuned model that reads the student's rows and knows the task's labels."""
 
     start: StartingModel
@@ -48,7 +48,7 @@ class Teacher:
 
 def open_teacher(
     start: StartingModel, card: TaskCard, learner: Learner, device: torch.device, remark: Remark
-) -> Teacher:
+) -> TaskTeacher:
     """Open a teacher of the card's task.
 
     Raises ZhbertError if it was fine-tuned for another kind of task or with other labels.
@@ -75,7 +75,7 @@ def open_teacher(
     if ours is not None and theirs is not None:
         columns = np.array([theirs.index(label) for label in ours], np.int64)
     opened.model.to(device).requires_grad_(False)
-    return Teacher(start, opened.model, columns)
+    return TaskTeacher(start, opened.model, columns)
 
 
 def _check_judgements(start: StartingModel, theirs: Learner, ours: Learner) -> None:
@@ -104,7 +104,11 @@ def check_teacher_rows(start: StartingModel, rows: PieceRows) -> None:
 
 
 def adopt_vocabulary(
-    teacher: Teacher, tokenizer: Tokenizer, rows: PieceRows, settings: DistillSettings, say: Remark
+    teacher: TaskTeacher,
+    tokenizer: Tokenizer,
+    rows: PieceRows,
+    settings: DistillSettings,
+    say: Remark,
 ) -> None:
     """Give a teacher the student's vocabulary if it has another.
 
@@ -130,7 +134,7 @@ class Teachers:
         self.starts = starts
         """Their names, folders, configurations and tokenizers."""
         self._card, self._device, self._say = card, device, say
-        self._opened: tuple[Teacher, ...] = ()
+        self._opened: tuple[TaskTeacher, ...] = ()
         self._soft: tuple[PieceRows, NDArray[np.float32]] | None = None
 
     def check(self, rows: PieceRows, student: BertConfig) -> None:
@@ -143,7 +147,7 @@ class Teachers:
 
     def opened(
         self, rows: PieceRows, learner: Learner, settings: DistillSettings
-    ) -> tuple[Teacher, ...]:
+    ) -> tuple[TaskTeacher, ...]:
         """Return the teachers, ready for rows like these.
 
         Raises ZhbertError if one of them is of another task or vocabulary.
@@ -170,7 +174,7 @@ def _same(one: PieceRows, other: PieceRows) -> bool:
 
 
 def describe_teachers(
-    teachers: Sequence[Teacher], learner: Learner, settings: DistillSettings | None
+    teachers: Sequence[TaskTeacher], learner: Learner, settings: DistillSettings | None
 ) -> Iterator[str]:
     """Yield lines on the teachers, their soft labels, and the weights of both kinds of labels."""
     if settings is None:

@@ -20,7 +20,7 @@ from zhbert.finetuning.distilling import Distilling
 from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
-from zhbert.finetuning.teachers import Teacher, Teachers, describe_teachers
+from zhbert.finetuning.teachers import TaskTeacher, Teachers, describe_teachers
 from zhbert.inference.rows import check_segments
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
@@ -72,7 +72,7 @@ class TrainingTask:
     say: Callable[[str], None]
     quiet: bool
     """Show no progress on stderr."""
-    teachers: tuple[Teacher, ...] = ()
+    teachers: tuple[TaskTeacher, ...] = ()
     """The models that are learnt from beside the labels."""
     plan: MatchPlan = NO_MATCHES
     """Which of their layers are compared with which of the student's."""
@@ -206,7 +206,7 @@ def prepare_task(
     if not len(train.rows):
         path = next(iter(request.train.values())).path
         raise ZhbertError(f"{path}: no example that can be learnt from")
-    opened: tuple[Teacher, ...] = ()
+    opened: tuple[TaskTeacher, ...] = ()
     plan = NO_MATCHES
     if settings.distill is not None:
         soft_labels = settings.distill.soft_labels != "none"

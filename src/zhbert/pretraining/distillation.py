@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zhbert.config import DistillSettings
 from zhbert.data.loader import MaskedBatch
-from zhbert.distill.cache import LabelledBatch
+from zhbert.distill.cache import TaughtBatch
 from zhbert.distill.initial_weights import take_embeddings
 from zhbert.distill.matcher import Projections, match_counts, match_sums
 from zhbert.distill.matching import MatchPlan, plan_matches
@@ -249,7 +249,7 @@ class DistillationObjective:
     @torch.no_grad()
     def _ask(self, batch: MaskedBatch) -> tuple[Tensor | BestPieces | None, list[Recording]]:
         """Return the teachers' soft labels, and what was recorded inside each of them."""
-        if isinstance(batch, LabelledBatch):
+        if isinstance(batch, TaughtBatch):
             return batch.best, []
         kept: list[Recording] = []
         scores: Tensor | None = None

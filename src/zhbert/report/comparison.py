@@ -9,7 +9,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.report.mistakes import labels_of, predictions_of
-from zhbert.report.runs import FineTuningRun, Teacher, read_runs
+from zhbert.report.runs import FineTuningRun, NamedTeacher, read_runs
 from zhbert.report.scores import ModelRow
 from zhbert.tasks.bootstrap import PairedComparison, compare
 from zhbert.tasks.kinds import KINDS, kind_named
@@ -158,7 +158,7 @@ def _scored_alike(one: FineTuningRun, other: FineTuningRun) -> bool:
     )
 
 
-def _score_of(teacher: Teacher, runs: Sequence[FineTuningRun]) -> float | None:
+def _score_of(teacher: NamedTeacher, runs: Sequence[FineTuningRun]) -> float | None:
     """Return the main metric of the seed whose model taught, of the run that it belongs to."""
     for run in runs:
         values = run.scores[run.main_metric].values

@@ -28,7 +28,7 @@ Losses = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Teacher:
+class NamedTeacher:
     """A fine-tuned model that a run was distilled from."""
 
     name: str
@@ -96,7 +96,7 @@ class FineTuningRun:
     """The points (epoch, main metric on dev) by seed."""
     losses: Losses
     """The losses of training, of all seeds together."""
-    teachers: tuple[Teacher, ...]
+    teachers: tuple[NamedTeacher, ...]
     """The models that the run was distilled from."""
     together: tuple[str, ...]
     """The tasks that share the encoder; empty for one alone."""
@@ -345,10 +345,10 @@ def _task_name(card: TaskCard | None, folder: Path) -> str:
     return next(shipped, card.title.partition(":")[0])
 
 
-def _teachers(summary: Mapping[str, Any]) -> Iterator[Teacher]:
+def _teachers(summary: Mapping[str, Any]) -> Iterator[NamedTeacher]:
     for one in _list(summary, "teachers"):
         if isinstance(one, dict) and (folder := _text(one, "folder")):
-            yield Teacher(short_name(_text(one, "name") or folder), Path(folder))
+            yield NamedTeacher(short_name(_text(one, "name") or folder), Path(folder))
 
 
 def _pretrained_with(origin: Mapping[str, Any]) -> tuple[str, ...]:
