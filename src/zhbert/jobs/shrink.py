@@ -125,6 +125,8 @@ def _print(result: dict[str, Any], quiet: bool) -> None:
         return
     if len(result["layers"]) < result["layers_before"]:
         console.print(train_on(result["out"]))
+        taught = f"zhbert finetune TASK --model {result['out']} --teacher RUN"
+        console.print(f"Or for a task, with a teacher: {taught}")
 
 
 def _print_loss(loss: dict[str, Any]) -> None:
