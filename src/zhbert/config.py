@@ -6,8 +6,9 @@ A recipe is named by the stem of a file that ships with the package (``tiny``) o
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,15 @@ class Recipe:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     distill: DistillSettings | None = None
+
+
+def teachers_override(names: Sequence[str]) -> list[str]:
+    """Return the override that names the teachers of a recipe; none without names.
+
+    >>> teachers_override(["mini"])
+    ['distill.teachers=["mini"]']
+    """
+    return [f"distill.teachers={json.dumps(names, ensure_ascii=False)}"] if names else []
 
 
 MATCH_NAMES = (

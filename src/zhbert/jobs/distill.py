@@ -23,9 +23,8 @@ and distill.hard_weight with a _schedule, distill.top_k and distill.cache=DIR
 from __future__ import annotations
 
 import argparse
-import json
 
-from zhbert.config import load_recipe
+from zhbert.config import load_recipe, teachers_override
 from zhbert.errors import ZhbertError
 from zhbert.options import add_training_arguments, train
 
@@ -36,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         action="append",
+        default=[],
         metavar="MODEL",
         help="a folder, an archive, a name or a hub id; give it several times for several teachers",
     )
@@ -43,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the student and print its folder."""
-    named = (
-        [f"distill.teachers={json.dumps(args.teacher, ensure_ascii=False)}"] if args.teacher else []
-    )
-    overrides = [*args.overrides, *named]
+    overrides = [*args.overrides, *teachers_override(args.teacher)]
     # A resumed run remembers its teachers.
     if not args.resume:
         distill = load_recipe(args.recipe, overrides).distill

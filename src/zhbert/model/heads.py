@@ -59,9 +59,7 @@ class MaskedLMHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the summed cross entropy of (P, H) for (P,) labels, and the count of hits."""
         transformed = self.transformed(hidden)
-        columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
-        wanted = labels.shape[0] * columns
-        room = self._room(transformed, wanted) if torch.is_grad_enabled() else None
+        room = self._room_of_loss(transformed, candidates)
         return vocabulary_cross_entropy(
             transformed, embeddings, self.bias, labels, room, candidates
         )
@@ -87,8 +85,6 @@ class MaskedLMHead(nn.Module):
             kind, temperature, candidates: as in `distilled_cross_entropy`.
         """
         transformed = self.transformed(hidden)
-        columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
-        wanted = labels.shape[0] * columns
         return distilled_cross_entropy(
             transformed,
             embeddings,
@@ -97,7 +93,7 @@ class MaskedLMHead(nn.Module):
             teacher,
             kind=kind,
             temperature=temperature,
-            workspace=self._room(transformed, wanted) if torch.is_grad_enabled() else None,
+            workspace=self._room_of_loss(transformed, candidates),
             candidates=candidates,
         )
 
@@ -120,6 +116,13 @@ class MaskedLMHead(nn.Module):
     def best(self, hidden: Tensor, embeddings: Tensor, k: int) -> BestPieces:
         """Return the k pieces of the highest logits for states (P, H), without gradients."""
         return best_pieces(self.scores(hidden, embeddings), k)
+
+    def _room_of_loss(self, transformed: Tensor, candidates: Candidates | None) -> Tensor | None:
+        """Return memory for the logits of (P, H), which training reuses."""
+        if not torch.is_grad_enabled():
+            return None
+        columns = self.bias.shape[0] if candidates is None else candidates.pieces.shape[0]
+        return self._room(transformed, transformed.shape[0] * columns)
 
     def _room(self, like: Tensor, size: int) -> Tensor | None:
         """Return memory for the loss, reused in each step (CUDA's allocator does so anyway)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from zhbert.config import (
     load_recipe,
     recipe_path,
     resolve_shape,
+    teachers_override,
 )
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.model.config import BertConfig, count_parameters_by_part
@@ -59,9 +59,7 @@ def check(
     Raises:
         ZhbertError: ``pretrain`` or ``distill`` would not accept the recipe.
     """
-    if teachers:
-        overrides = [*overrides, f"distill.teachers={json.dumps(teachers, ensure_ascii=False)}"]
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, [*overrides, *teachers_override(teachers)])
     notes: list[str] = []
     initial = _initial_shape(settings, notes)
     shape = resolve_shape(settings.model, initial)

@@ -58,7 +58,7 @@ def check_distillation(
     return {
         "teachers": [_described(teacher) for teacher in teachers],
         "matches": plan.describe(),
-        "soft_labels": _soft_labels(settings, vocabulary_size),
+        "soft_labels": describe_soft_labels(settings, vocabulary_size),
         "weights": {"hard": settings.hard_weight, "soft": settings.soft_weight},
         "projection_parameters": plan.num_parameters,
         "memory_bytes": parameters * BYTES_PER_WEIGHT + plan.num_parameters * BYTES_PER_PARAMETER,
@@ -123,10 +123,10 @@ def _described(teacher: TeacherFolder) -> dict[str, Any]:
     }
 
 
-def _soft_labels(settings: DistillSettings, vocabulary_size: int) -> str:
+def describe_soft_labels(settings: DistillSettings, vocabulary_size: int) -> str:
     """Describe the loss of the soft labels.
 
-    >>> _soft_labels(DistillSettings(top_k=10, temperature=2.0), 21128)
+    >>> describe_soft_labels(DistillSettings(top_k=10, temperature=2.0), 21128)
     "cross entropy over the teacher's 10 best pieces, temperature 2"
     """
     if settings.soft_labels == "none":

@@ -32,6 +32,7 @@ from zhbert.model.config import BertConfig
 from zhbert.model.distilled_loss import BestPieces, best_pieces
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.recording import Recording, recording
+from zhbert.pretraining.check_distillation import describe_soft_labels
 from zhbert.pretraining.objective import PretrainingObjective
 from zhbert.pretraining.setup import RunSetup
 from zhbert.runs.provenance import read_provenance
@@ -140,18 +141,12 @@ class Teaching:
             return line + f"the teacher's first layers: initial_model={teacher.name}"
         return line + "the teacher's embeddings: initial_weights=teacher"
 
-    def describe(self) -> Iterator[str]:
-        """Yield lines for people."""
-        settings = self.settings
+    def describe(self, vocabulary_size: int) -> Iterator[str]:
+        """Yield lines for people; ``vocabulary_size`` is the student's."""
         for teacher in self.teachers:
             layers = counted(teacher.config.num_hidden_layers, "layer")
             yield f"teacher: {teacher.name}, {layers} x {teacher.config.hidden_size}"
-        if settings.soft_labels != "none":
-            over = f"the {settings.top_k} best pieces" if settings.top_k else "all pieces"
-            yield (
-                f"soft labels: {settings.soft_labels} over {over}, temperature "
-                f"{settings.temperature:g} ({settings.temperature_schedule})"
-            )
+        yield f"soft labels: {describe_soft_labels(self.settings, vocabulary_size)}"
         yield from self.plan.describe()
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from zhbert.config import Recipe
 from zhbert.data.evaluation import held_out_rows
-from zhbert.data.loader import MaskedBatch
+from zhbert.data.loader import GrowingRows, MaskedBatch
 from zhbert.errors import ZhbertError
 from zhbert.files import advising
 from zhbert.model.names import current_names
@@ -57,18 +57,14 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     optimizer = _prepare_model(setup, start)
     for line in describe_run(setup, start, loader, rows):
         setup.say(line)
-    for line in teaching.describe() if teaching else ():
+    for line in teaching.describe(setup.corpus.vocabulary_size) if teaching else ():
         setup.say(line)
 
     usual = objective.PretrainingObjective(
         objective.candidate_sampler(recipe.softmax, setup.corpus)
     )
     taught = DistillationObjective(usual, teaching) if teaching else None
-    source: Callable[[int], Iterator[Sequence[MaskedBatch]]] = loader.steps
-    if teaching and taught and teaching.settings.cache:
-        steps = range(start.done, recipe.steps)
-        labels = cached_labels(setup, teaching, loader, steps, taught.best_pieces)
-        source = partial(labels.labelled, loader)
+    source = _source(setup, start, loader, teaching, taught)
     ranks.on_first(lambda: _open_folder(setup, start, teaching, held))
     instead = " in place of --overwrite" if setup.folder.overwrite else ""
     held.enter_context(advising(f"run the same command again with --resume{instead}"))
@@ -159,6 +155,21 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
         say=setup.say,
     )
     return optimizer
+
+
+def _source(
+    setup: RunSetup,
+    start: Start,
+    loader: GrowingRows,
+    teaching: Teaching | None,
+    taught: DistillationObjective | None,
+) -> Callable[[int], Iterator[Sequence[MaskedBatch]]]:
+    """Return the function of the batches after some steps of this run, with any cached labels."""
+    if teaching is None or taught is None or not teaching.settings.cache:
+        return loader.steps
+    steps = range(start.done, setup.recipe.steps)
+    labels = cached_labels(setup, teaching, loader, steps, taught.best_pieces)
+    return partial(labels.labelled, loader)
 
 
 def _weights(
