@@ -153,7 +153,7 @@ def main() -> None:
     run = _resolve(needs, [torch, *_pins("test.txt")])
     _write("run.txt", "What `make quickstart` installs beside torch.", run)
     # Into a folder of its own, without what the environment has anyway.
-    own = {"transformers", "tokenizers", "huggingface-hub"}
+    own = {"transformers", "tokenizers", "huggingface-hub", "optimum", "optimum-onnx"}
     old = _resolve(groups["transformers4"], held("transformers4.txt"))
     old = [package for package in old if package["name"] in own]
     _write("transformers4.txt", "The newest transformers 4, beside the installed 5.", old)

@@ -1,0 +1,1 @@
+"""What the libraries of Hugging Face are given: a data collator and a tokenizer."""
