@@ -17,6 +17,8 @@ PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
 MODULES = "modules.json"
 """The list of the modules of a sentence-transformers folder; the first one is the BERT."""
+ONNX_FOLDER = "onnx"
+"""The subfolder with a model's ONNX graph, as optimum and transformers.js expect it."""
 JUNK_FOLDERS = {"__MACOSX"}
 """Names of folders in archives that never contain a model."""
 
@@ -26,7 +28,7 @@ class ModelFiles:
     """The files of one model, all of them in ``folder``."""
 
     folder: Path
-    format: str  # "safetensors", "pytorch" or "tensorflow"
+    format: str  # "safetensors", "pytorch", "tensorflow", or "onnx": a graph alone
     weights: Path  # a file, an index of shards, or a TensorFlow prefix (a path without .index)
     config: Path | None
     vocabulary: Path | None
@@ -85,9 +87,9 @@ def is_weights(path: Path) -> bool:
 def is_model_alone(folder: Path) -> bool:
     """Return True if a folder contains a model and no other folders, so that it may be replaced.
 
-    The folders of a sentence model's modules belong to it.
+    The folders of a sentence model's modules and of its ONNX graph belong to it.
     """
-    own = module_folders(folder)
+    own = {*module_folders(folder), ONNX_FOLDER}
     if any(path.is_dir() and path.name not in own for path in folder.iterdir()):
         return False
     try:
@@ -151,6 +153,8 @@ def _in_folder(folder: Path) -> ModelFiles | None:
     if several := [path for paths in found.values() for path in paths]:
         names = ", ".join(path.name for path in several[:4])
         raise ZhbertError(f"{folder}: several files of weights in it, {names}; name one of them")
+    if graphs := sorted((folder / ONNX_FOLDER).glob("*.onnx")):
+        return _described(folder, graphs[0], "onnx")
     return None
 
 

@@ -1,0 +1,83 @@
+"""The layout of an ONNX folder: its files, the graph's inputs and outputs, what it says of itself.
+
+The names of files, inputs and outputs are those of optimum and transformers.js. Shapes: B = rows,
+L = pieces in the longest row, P = predicted pieces of each row, H = hidden size, D = dimension of
+the sentence vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zhbert.model.config import BertConfig
+from zhbert.zoo.layout import ONNX_FOLDER
+
+__all__ = [
+    "GRAPHS",
+    "INPUTS",
+    "METADATA",
+    "ONNX_FOLDER",
+    "OUTPUTS",
+    "POSITIONS",
+    "TASKS",
+    "stated_sizes",
+]
+
+GRAPHS: Mapping[str, str] = {
+    "float32": "model.onnx",
+    "float16": "model_fp16.onnx",
+    "int8": "model_quantized.onnx",
+}
+"""The graph's file in `ONNX_FOLDER`, by precision."""
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The inputs, each (B, L) int64."""
+
+POSITIONS = "positions"
+"""The optional input of a graph that fills masks, (B, P) int64: where logits are wanted.
+
+It is an initializer of the shape (1, 0) that may be overridden; without it, all positions are
+computed."""
+
+TASKS: Mapping[str, str] = {
+    "encoder": "BertModel",
+    "fill": "BertForMaskedLM",
+    "classify": "BertForSequenceClassification",
+    "tag": "BertForTokenClassification",
+    "span": "BertForQuestionAnswering",
+    "embed": "BertModel",
+}
+"""What a graph computes, and the class of transformers that computes the same."""
+
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "encoder": ("last_hidden_state", "pooler_output"),
+    "fill": ("logits",),
+    "classify": ("logits",),
+    "tag": ("logits",),
+    "span": ("start_logits", "end_logits"),
+    "embed": ("last_hidden_state", "sentence_embedding"),
+}
+"""The outputs, all float32: last_hidden_state (B, L, H), pooler_output (B, H) if there is a pooler,
+logits (B, L or P, vocabulary size) of fill, (B, labels) of classify, (B, L, labels) of tag,
+start_logits and end_logits (B, L), sentence_embedding (B, D)."""
+
+METADATA: Mapping[str, str] = {
+    "task": "zhbert.task",
+    "precision": "zhbert.precision",
+    "config": "zhbert.config",
+    "vocabulary": "zhbert.vocabulary",
+}
+"""The keys of what a graph says of itself: a key of `TASKS`, one of `GRAPHS`, `stated_sizes` as
+JSON, and the tokenizer's fingerprint."""
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+
+
+def stated_sizes(config: BertConfig) -> dict[str, Any]:
+    """Return what a graph says of its model, so that another model's graph is noticed.
+
+    >>> stated_sizes(BertConfig())["hidden_size"]
+    768
+    """
+    return {**{name: getattr(config, name) for name in _SIZES}, "labels": config.labels}
