@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,19 @@ from zhbert.zoo.layout import find_model
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 # Classes whose tensors have the same names as those of BertForSequenceClassification.
 _CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a writer is given: the model as it is to be written."""
+
+    source: Path
+    """the folder of the model that is converted"""
+    entries: Mapping[str, Entry]
+    """the tensors by Hugging Face's names, checked for NaN when they are read"""
+    config: BertConfig
+    tokenizer: Tokenizer | None
+    max_shard_bytes: int | None = None
 
 
 def convert(
@@ -85,10 +98,7 @@ def convert(
     entries = _converted(replace(checkpoint, entries=kept), dtype, progress)
     config = _described(config, entries)
     with atomic_folder(out, replace=overwrite) as temporary:
-        if to == "tensorflow":
-            _write_tensorflow(temporary, entries, config, tokenizer)
-        else:
-            _write_hugging_face(temporary, entries, config, tokenizer, to, max_shard_bytes)
+        WRITERS[to](temporary, Conversion(folder, entries, config, tokenizer, max_shard_bytes))
         copy_sentence_files(folder, temporary, config.max_position_embeddings)
     return {
         "folder": str(out),
@@ -104,33 +114,41 @@ def convert(
     }
 
 
-def _write_hugging_face(
-    folder: Path,
-    entries: Mapping[str, Entry],
-    config: BertConfig,
-    tokenizer: Tokenizer | None,
-    to: str,
-    max_shard_bytes: int | None,
-) -> None:
-    if to == "pytorch":
-        write_pickle(folder, entries)
-    else:
-        write_safetensors(folder, entries, max_shard_bytes=max_shard_bytes)
-    config.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder, model_max_length=config.max_position_embeddings)
+def _write_safetensors(out: Path, model: Conversion) -> None:
+    write_safetensors(out, model.entries, max_shard_bytes=model.max_shard_bytes)
+    _write_for_hugging_face(out, model)
 
 
-def _write_tensorflow(
-    folder: Path, entries: Mapping[str, Entry], config: BertConfig, tokenizer: Tokenizer | None
-) -> None:
-    write_tensorflow(folder, entries, config, None if tokenizer is None else tokenizer.vocabulary)
+def _write_pytorch(out: Path, model: Conversion) -> None:
+    write_pickle(out, model.entries)
+    _write_for_hugging_face(out, model)
+
+
+def _write_for_hugging_face(out: Path, model: Conversion) -> None:
+    """Write all that stands beside the weights in Hugging Face's layout."""
+    model.config.save_pretrained(out)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(out, model_max_length=model.config.max_position_embeddings)
+
+
+def _write_tensorflow(out: Path, model: Conversion) -> None:
+    tokenizer = model.tokenizer
+    vocabulary = None if tokenizer is None else tokenizer.vocabulary
+    write_tensorflow(out, model.entries, model.config, vocabulary)
     # Google's layout has no tokenizer options. If vocab.txt alone would be read with other options,
     # Hugging Face's tokenizer files are written as well.
     if tokenizer is not None:
-        alone = Tokenizer.from_pretrained(folder)
+        alone = Tokenizer.from_pretrained(out)
         if alone.fingerprint() != tokenizer.fingerprint():
-            tokenizer.save_pretrained(folder)
+            tokenizer.save_pretrained(out)
+
+
+WRITERS: Mapping[str, Callable[[Path, Conversion], None]] = {
+    "tensorflow": _write_tensorflow,
+    "safetensors": _write_safetensors,
+    "pytorch": _write_pytorch,
+}
+"""By format (``zhbert.export.FORMATS``): what fills the new folder."""
 
 
 def _check_shapes(checkpoint: Checkpoint, config: BertConfig) -> list[str]:
