@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.finetuning.predict import predict
     from zhbert.finetuning.run import finetune
+    from zhbert.hugging_face.collator import WholeWordMaskCollator
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import (
         BertForMaskedLM,
@@ -42,6 +43,7 @@ _WHERE = {
     "Segmenter": "zhbert.text.segmenters",
     "SentenceEncoder": "zhbert.sentences.encoder",
     "Tokenizer": "zhbert.text.tokenizer",
+    "WholeWordMaskCollator": "zhbert.hugging_face.collator",
     "ZhbertError": "zhbert.errors",
     "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
@@ -63,6 +65,7 @@ __all__ = [
     "Segmenter",
     "SentenceEncoder",
     "Tokenizer",
+    "WholeWordMaskCollator",
     "ZhbertError",
     "__version__",
     "evaluate",

@@ -103,10 +103,10 @@ def slow_document(lines: Sequence[str], tokenizer: Tokenizer) -> tuple[list, lis
         for a, b in pairwise([0, *_line_ends(line)]):
             sentence = line[a:b]
             encoding = tokenizer.encode(sentence, special_tokens=False)
-            ends = np.cumsum([len(word) for word in rjieba.cut(simplify(sentence))]).tolist()
+            ends = np.cumsum([len(word) for word in rjieba.cut(simplify(sentence))])
             if len(encoding):
                 sentences.append(len(pieces))
-                words += align([tuple(pair) for pair in encoding.offsets.tolist()], ends)[0]
+                words += align(encoding.offsets, ends)[0].tolist()
                 pieces += encoding.ids.tolist()
         if len(pieces) > line_start:
             starts.append(line_start)

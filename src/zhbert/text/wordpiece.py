@@ -78,7 +78,7 @@ class PythonWordPiece:
         cut = np.zeros(len(ids), np.bool_)
         for place, ends in enumerate(word_ends):
             here = slice(starts[place], starts[place + 1])
-            word_starts[here], cut[here] = align(offsets[here].tolist(), ends.tolist())
+            word_starts[here], cut[here] = align(offsets[here], ends)
         # The first piece of a text always starts a word, so words can be counted across texts.
         words = np.cumsum(word_starts)
         sizes = np.bincount(words)[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,32 +78,35 @@ def joined(parts: Sequence[WordPieces]) -> WordPieces:
     )
 
 
+def first_pieces(starts: NDArray[Any], word_ends: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pieces of a text start a word.
+
+    ``starts``: the first character of each piece. ``word_ends`` increases. A piece starts a word if
+    it is the first of the text, or if a word ends later than the previous piece's start and not
+    later than its own start: a boundary inside a piece moves to the piece's end.
+
+    >>> first_pieces(np.array([0, 1, 2]), np.array([2, 3])).tolist()
+    [True, False, True]
+    """
+    words = np.searchsorted(word_ends, starts, "right")
+    first = np.ones(len(words), np.bool_)
+    np.greater(words[1:], words[:-1], out=first[1:])
+    return first
+
+
 def align(
-    offsets: Sequence[tuple[int, int]], word_ends: Sequence[int]
-) -> tuple[list[bool], list[bool]]:
+    offsets: NDArray[Any], word_ends: NDArray[Any]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which pieces of a text start a word, and which have a word boundary inside.
 
-    ``offsets``: (start, end) of each piece in characters. ``word_ends`` increases. A piece starts a
-    word if it is the first of the text, or if a word ends later than the previous piece's start
-    and not later than its own start: a boundary inside a piece moves to the piece's end.
+    ``offsets``: (pieces, 2) start and end of each piece in characters.
 
-    >>> align([(0, 1), (1, 2), (2, 3)], [2, 3])
-    ([True, False, True], [False, False, False])
-    >>> align([(0, 2), (2, 3)], [1, 2, 3])
-    ([True, True], [True, False])
+    >>> align(np.array([(0, 2), (2, 3)]), np.array([1, 2, 3]))
+    (array([ True,  True]), array([ True, False]))
     """
-
-    def any_between(low: int, high: int) -> bool:  # both exclusive
-        place = bisect_right(word_ends, low)
-        return place < len(word_ends) and word_ends[place] < high
-
-    starts, cut = [], []
-    previous = None
-    for start, end in offsets:
-        starts.append(previous is None or any_between(previous, start + 1))
-        cut.append(any_between(start, end))
-        previous = start
-    return starts, cut
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    inside = np.searchsorted(word_ends, ends, "left") > np.searchsorted(word_ends, starts, "right")
+    return first_pieces(starts, word_ends), inside
 
 
 @dataclass

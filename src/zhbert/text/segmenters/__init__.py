@@ -86,4 +86,6 @@ def segmenter_loader(
 
 
 def _load(load: LoadSegmenter, **options: Any) -> Segmenter:
-    return check_segmenter(load(**options))
+    segmenter = check_segmenter(load(**options))
+    segmenter.loader = partial(_load, load, **options)
+    return segmenter

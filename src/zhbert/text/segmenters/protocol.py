@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,12 @@ class Segmenter(Protocol):
     """What the user should know about this segmenter before it is used, a line each."""
     unaligned: int = 0
     """How many sentences so far have a word for each character, for want of better ones."""
+    loader: Callable[[], Segmenter] | None = None
+    """What `zhbert.load_segmenter` has made this one with: so other processes make it again."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        # Libraries' dictionaries and models cannot be pickled, their files' names can.
+        return (self.loader, ()) if self.loader else super().__reduce_ex__(protocol)
 
     @abstractmethod
     def segment(self, texts: Sequence[str]) -> list[Array]:
