@@ -148,6 +148,16 @@ def take_positionals_anywhere(parser: argparse.ArgumentParser) -> None:
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Declare --engine."""
+    parser.add_argument(
+        "--engine",
+        choices=("torch", "onnx"),
+        help="what computes: torch, or onnx: ONNX Runtime, on the CPU, with the graph in MODEL's "
+        "folder onnx (default: torch, or onnx if MODEL has nothing but a graph)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser, *, int8: bool = False) -> None:
     """Declare --precision; ``int8``: with weights of 8 bits as a choice."""
     more = "; int8, weights of 8 bits, still more, on CPUs with AVX512_VNNI" if int8 else ""
@@ -178,8 +188,9 @@ def add_encoding(parser: argparse.ArgumentParser, file: str) -> None:
     )
 
 
-def add_field(parser: argparse.ArgumentParser) -> None:
-    """Declare --field."""
+def add_table_arguments(parser: argparse.ArgumentParser, file: str) -> None:
+    """Declare --field and --encoding of tables of texts."""
+    add_encoding(parser, file)
     parser.add_argument(
         "--field",
         metavar="NAME",

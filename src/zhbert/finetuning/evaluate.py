@@ -28,6 +28,7 @@ def evaluate(
     *,
     split: str | None = None,
     precision: str = "fp32",
+    engine: str | None = None,
     encoding: str | None = None,
     remark: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -39,7 +40,8 @@ def evaluate(
         task: a task's name, or the path of a task card.
         data: a file of labelled examples in the format that the card describes.
         split: the split that ``data`` contains; None: found from the file's name, else dev.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+        engine: ``torch`` or ``onnx``; None: as for `open_to_predict`.
         encoding: the encoding of ``data``; None: the card's.
         remark: called with each remark that a reader of the scores should see, one line each.
 
@@ -63,7 +65,8 @@ def evaluate(
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
 
-    opened = open_to_predict(folder, pooled=card.kind == Embed.name)
+    pooled = card.kind == Embed.name
+    opened = open_to_predict(folder, pooled=pooled, engine=engine, precision=precision)
     _check_fits(opened, card)
     if opened.kind.name == Embed.name:
         _remark_on_vectors(opened, remark)

@@ -14,11 +14,13 @@ from torch import nn
 
 from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
+from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import check_vocabulary
 from zhbert.runtime import choose_device, prepare_threads
 from zhbert.schema import build
+from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import read_sentence_config
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import card_table, parse_card
@@ -108,26 +110,37 @@ def open_fine_tuned(name: str | Path, *, pooled: bool = False, quiet: bool = Tru
     return _open_folder(locate_fine_tuned(name, quiet=quiet), pooled=pooled)
 
 
-def open_to_predict(folder: Path, *, pooled: bool = False) -> FineTuned:
+def open_to_predict(
+    folder: Path, *, pooled: bool = False, engine: str | None = None, precision: str = "fp32"
+) -> FineTuned:
     """Open a fine-tuned model on the GPU if there is one, else on all CPU cores.
 
-    If ``pooled``, a model that was not fine-tuned is opened as one of vectors, the means of its
-    pieces. Raises ZhbertError if the model is not fine-tuned or its vocabulary belongs to another.
+    Args:
+        folder: the model's folder.
+        pooled: open a model that was not fine-tuned as one of vectors, the means of its pieces.
+        engine: ``torch``, or ``onnx`` for the folder's ONNX graph, on the CPU; None: torch, unless
+            the folder has nothing but a graph.
+        precision: which graph, as for `OnnxModel.from_pretrained`.
+
+    Raises:
+        ZhbertError: the model is not fine-tuned or its vocabulary belongs to another.
     """
-    opened = _open_folder(folder, pooled=pooled)
+    prepare_threads(0)
+    by_onnx = runs_by_onnx(folder, engine)
+    opened = _open_folder(folder, pooled=pooled, graph=precision if by_onnx else None)
     config: BertConfig = cast(Any, opened.model).config
     check_vocabulary(folder, opened.learner.tokenizer, config.vocab_size)
-    prepare_threads(0)
     opened.model.to(choose_device())
     return opened
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """Return the torch dtype for ``fp32`` or ``bf16``."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    """Return the torch dtype for ``fp32``, ``bf16`` or ``int8``."""
+    return {"bf16": torch.bfloat16, "int8": torch.int8}.get(precision, torch.float32)
 
 
-def _open_folder(folder: Path, *, pooled: bool = False) -> FineTuned:
+def _open_folder(folder: Path, *, pooled: bool = False, graph: str | None = None) -> FineTuned:
+    """Open a folder's weights, or its ONNX graph of the precision ``graph``."""
     tokenizer = open_tokenizer(folder)
     config = BertConfig.from_pretrained(folder)
     names = config.other.get("architectures")
@@ -143,12 +156,20 @@ def _open_folder(folder: Path, *, pooled: bool = False) -> FineTuned:
     if table is not None and architecture != kind.architecture:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
     _check_problem_type(config, kind, folder)
+    if graph is not None:
+        return FineTuned(folder, _open_graph(folder, kind, graph), kind, learner, card)
     with warnings.catch_warnings(record=True):
         warnings.simplefilter("always")
         model = kind.model_class().from_pretrained(folder, quiet=True)
     if model.missing_parts:
         raise ZhbertError(f"{folder}: {model.missing_parts[0]} is missing: not a fine-tuned model")
     return FineTuned(folder, model, kind, learner, card)
+
+
+def _open_graph(folder: Path, kind: Kind, precision: str) -> nn.Module:
+    if kind.architecture == Embed.architecture:
+        return SentenceModel.from_onnx(folder, precision=precision)
+    return OnnxModel.from_pretrained(folder, kind.architecture, precision=precision)
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

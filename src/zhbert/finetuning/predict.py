@@ -32,6 +32,7 @@ def predict(
     out: str | os.PathLike[str] = STREAM,
     *,
     precision: str = "fp32",
+    engine: str | None = None,
     encoding: str | None = None,
     submission: bool = False,
     overwrite: bool = False,
@@ -47,7 +48,8 @@ def predict(
         model: a fine-tuned model: a folder, a run folder, an archive, a name or a hub id.
         file: the file of examples; ``-`` is stdin.
         out: the file to write, whose suffix selects the format; ``-`` is stdout, as JSON lines.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+        engine: ``torch`` or ``onnx``; None: as for `open_to_predict`.
         encoding: the encoding of ``file``; None: UTF-8.
         submission: write one of the forms of `Kind.submissions`, which the suffix of ``out``
             selects: for labels and numbers, .tsv for GLUE and .json for CLUE.
@@ -66,7 +68,7 @@ def predict(
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
 
-    opened = open_to_predict(folder)
+    opened = open_to_predict(folder, engine=engine, precision=precision)
     if opened.card is not None:
         # The card gives the encoding of the training files, which may differ from this file's.
         opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))

@@ -15,7 +15,10 @@ from zhbert.zoo import locate
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zhbert.inference.onnx_model import OnnxModel
     from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
+
+    MaskFiller = BertForMaskedLM | BertForPreTraining | OnnxModel
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,16 @@ class Filled:
     masks: tuple[Mask, ...]
 
 
-def open_mask_filler(name: str | Path, *, quiet: bool = True) -> tuple[BertForMaskedLM, Tokenizer]:
+def open_mask_filler(
+    name: str | Path, *, engine: str | None = None, quiet: bool = True
+) -> tuple[MaskFiller, Tokenizer]:
     """Open a masked language model, given as a folder, an archive or a name, and its tokenizer.
+
+    Args:
+        name: what `zhbert.zoo.locate` accepts.
+        engine: ``torch``, or ``onnx`` for the folder's ONNX graph; None: torch, unless the folder
+            has nothing but a graph.
+        quiet: show no progress of a download.
 
     Raises:
         ZhbertError: no model is found, or its vocabulary belongs to another model.
@@ -53,16 +64,21 @@ def open_mask_filler(name: str | Path, *, quiet: bool = True) -> tuple[BertForMa
     folder = locate(name, quiet=quiet)
 
     # Importing torch takes seconds, so a wrong name is reported first.
+    from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
     from zhbert.model.pretrained import BertForMaskedLM
 
-    model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
+    model: MaskFiller
+    if runs_by_onnx(folder, engine):
+        model = OnnxModel.from_pretrained(folder, "BertForMaskedLM")
+    else:
+        model = BertForMaskedLM.from_pretrained(folder, quiet=quiet)
     tokenizer = Tokenizer.from_pretrained(folder)
     check_vocabulary(folder, tokenizer, model.config.vocab_size)
     return model, tokenizer
 
 
 def fill(
-    model: BertForMaskedLM | BertForPreTraining,
+    model: MaskFiller,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -103,8 +119,8 @@ def fill(
     rows = [np.array([tokenizer.cls_id, *e.ids, tokenizer.sep_id]) for e in encodings]
     batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
     with torch.inference_mode():
-        masked = model.encoder(batch)[(batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]]
-        logits = model.mlm_head(masked, model.encoder.embeddings.words.weight)
+        masks = (batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]
+        logits = model.masked_logits(batch, masks)
         ranked = _likeliest(logits, tokenizer, top_k)
     return [
         _filled(text, encoding.offsets[encoding.ids == tokenizer.mask_id].tolist(), ranked)

@@ -6,7 +6,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.inference.rows import PieceRows, by_length, check_segments
 from zhbert.model import native
-from zhbert.model.encoder import has_hooks
+from zhbert.model.encoder import Encoder, has_hooks
 from zhbert.packing import PackedBatch
 from zhbert.train.cost import MAX_PADDED_TOKENS, max_predicted_tokens
 from zhbert.train.prefetch import to_device
@@ -45,7 +45,8 @@ def run_model(
     The other rows of a batch change a row's scores by rounding only: by about 1e-5 in float32.
 
     Args:
-        model: a model of `zhbert.model.pretrained`, on any device; it is not changed.
+        model: a model of `zhbert.model.pretrained`, on any device; it is not changed. Or an
+            `zhbert.inference.onnx_model.OnnxModel`, which is run as it is.
         rows: rows of at least two pieces.
         forward: computes the scores of a batch.
         dtype: float32 or bfloat16, the dtype of the encoder, or int8: linear maps with weights and
@@ -57,7 +58,9 @@ def run_model(
     """
     config: Any = model.config
     check_segments(rows, config.type_vocab_size)
-    device = next(model.parameters()).device
+    device = device_of(model)
+    # Another program's encoder has its own dtype and threads.
+    ours = isinstance(getattr(model, "encoder", None), Encoder)
 
     on_cpu = device.type == "cpu"
     most = max_predicted_tokens(config.intermediate_size, on_cpu)
@@ -66,7 +69,7 @@ def run_model(
 
     def scored(chosen: Array) -> tuple[Array, Array]:
         batch, pieces = rows.pack(chosen)
-        if on_cpu:
+        if on_cpu and ours:
             batch = _filled(batch, most)
         scores = forward(model, to_device(batch, device)).float().cpu().numpy()
         places = pieces if len(scores) == batch.num_pieces else chosen
@@ -76,10 +79,10 @@ def run_model(
     scores = np.empty((0, 1), np.float32)
     # A model in training changes its weights at the next step, so its copy is not kept.
     keep = not model.training
-    with _evaluating(model), torch.no_grad(), _encoder_in(model, dtype, keep):
-        for chosen, (places, some) in zip(
-            batches, _side_by_side(scored, batches, device), strict=True
-        ):
+    prepared = _encoder_in(model, dtype, keep) if ours else nullcontext()
+    compute = _side_by_side if on_cpu and ours else map
+    with _evaluating(model), torch.no_grad(), prepared:
+        for chosen, (places, some) in zip(batches, compute(scored, batches), strict=True):
             if not len(scores):
                 count = len(rows) if places is chosen else len(rows.ids)
                 scores = np.empty((count, some.shape[1]), np.float32)
@@ -91,6 +94,11 @@ def run_model(
             + str(dtype).removeprefix("torch.")
         )
     return scores
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters; a model without any is on the CPU."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _filled(batch: PackedBatch, size: int) -> PackedBatch:
@@ -113,15 +121,15 @@ def _filled(batch: PackedBatch, size: int) -> PackedBatch:
 
 
 def _side_by_side(
-    scored: Callable[[Array], tuple[Array, Array]], batches: Sequence[Array], device: torch.device
+    scored: Callable[[Array], tuple[Array, Array]], batches: Sequence[Array]
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield the batches' scores in order; on a CPU, compute several batches in parallel.
+    """Yield the batches' scores in order; compute several batches in parallel.
 
     Cores then do not wait for each other between operations or for Python between batches: on two
     cores this is a tenth faster than computing each batch on both.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, len(batches), MAX_BATCHES_AT_ONCE) if device.type == "cpu" else 1
+    workers = min(threads, len(batches), MAX_BATCHES_AT_ONCE)
     if workers < 2:
         yield from map(scored, batches)
         return

@@ -22,7 +22,7 @@ import argparse
 import sys
 
 from zhbert import console, terminal
-from zhbert.options import add_encoding, add_field, add_precision, text_progress
+from zhbert.options import add_engine, add_precision, add_table_arguments, text_progress
 from zhbert.wording import counted
 
 
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text"
     )
     prompts.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
+    add_engine(parser)
     add_precision(parser, int8=True)
-    add_field(parser)
-    add_encoding(parser, "FILE")
+    add_table_arguments(parser, "FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing OUT")
 
 
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
                 encoding=args.encoding,
                 prompt_name=args.prompt_name,
                 prompt=args.prompt,
+                engine=args.engine,
                 precision=args.precision,
                 vectors=args.vectors,
                 normalize=args.normalize,

@@ -35,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dimensions", type=int, metavar="N", help="keep N principal components (default: all)"
     )
     options.add_precision(parser)
-    options.add_field(parser)
-    options.add_encoding(parser, "--corpus")
+    options.add_table_arguments(parser, "--corpus")
     parser.add_argument("--overwrite", action="store_true", help="replace a model in OUT")
 
 

@@ -23,7 +23,13 @@ from collections.abc import Callable
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
-from zhbert.options import add_encoding, add_precision, add_split, take_positionals_anywhere
+from zhbert.options import (
+    add_encoding,
+    add_engine,
+    add_precision,
+    add_split,
+    take_positionals_anywhere,
+)
 from zhbert.wording import counted
 
 
@@ -41,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_split(parser, "FILE")
     add_encoding(parser, "FILE")
-    add_precision(parser)
+    add_engine(parser)
+    add_precision(parser, int8=True)
     take_positionals_anywhere(parser)
 
 
@@ -64,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         args.task,
         args.data,
         split=args.split,
+        engine=args.engine,
         precision=args.precision,
         encoding=args.encoding,
         remark=remark,
@@ -92,7 +100,9 @@ def _run_on_corpus(args: argparse.Namespace, remark: Callable[[str], None]) -> i
         raise ZhbertError(f"--corpus: {given[0]} does not go with it; leave one of the two away")
     from zhbert.pretraining.masked_accuracy import masked_accuracy
 
-    lines = masked_accuracy(args.model, args.corpus, precision=args.precision, remark=remark)
+    lines = masked_accuracy(
+        args.model, args.corpus, precision=args.precision, engine=args.engine, remark=remark
+    )
     if args.json:
         console.print_json(lines)
         return 0

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="candidates for each mask (default 5)"
     )
+    options.add_engine(parser)
     options.add_reading_arguments(parser)
     options.take_positionals_anywhere(parser)
 
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         name = DEFAULT
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = open_mask_filler(name, quiet=quiet)
+        model, tokenizer = open_mask_filler(name, engine=args.engine, quiet=quiet)
     if not quiet:
         other = f"filled by {name}; by another model: zhbert fill MODEL TEXT"
         console.err().print(f"{name}: {model.loading.summary}" if args.model else other)

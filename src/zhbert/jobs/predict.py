@@ -21,7 +21,7 @@ import argparse
 import sys
 
 from zhbert.files import to_json
-from zhbert.options import add_encoding, add_precision
+from zhbert.options import add_encoding, add_engine, add_precision
 from zhbert.wording import counted
 
 
@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write GLUE's .tsv, with index and prediction, or CLUE's .json, one object with id "
         "and label a line",
     )  # fmt: skip
-    add_precision(parser)
+    add_engine(parser)
+    add_precision(parser, int8=True)
     add_encoding(parser, "FILE")
 
 
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             args.file,
             args.out,
+            engine=args.engine,
             precision=args.precision,
             encoding=args.encoding,
             submission=args.submission,

@@ -99,8 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the positive's",
     )
     options.add_precision(parser, int8=True)
-    options.add_field(parser)
-    options.add_encoding(parser, "--corpus, PAIRS and of stdin")
+    options.add_table_arguments(parser, "--corpus, PAIRS and of stdin")
     parser.add_argument(
         "--overwrite", action="store_true", help="make the index anew, or replace an existing OUT"
     )

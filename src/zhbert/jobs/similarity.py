@@ -16,7 +16,7 @@ import argparse
 
 from zhbert import console
 from zhbert.files import to_json
-from zhbert.options import add_encoding, add_field, add_precision
+from zhbert.options import add_precision, add_table_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a text, or a file of texts")
     parser.add_argument("b", metavar="B", help="another one")
     add_precision(parser, int8=True)
-    add_field(parser)
-    add_encoding(parser, "the files")
+    add_table_arguments(parser, "the files")
 
 
 def run(args: argparse.Namespace) -> int:

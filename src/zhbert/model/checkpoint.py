@@ -90,6 +90,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         ZhbertError: there is no model, a file is damaged, or a pickle contains more than tensors.
     """
     files = find_model(path)
+    if files.format == "onnx":
+        raise ZhbertError(
+            f"{files.folder}: no weights in it but an ONNX graph, which 'zhbert predict', "
+            "'evaluate', 'fill' and 'embed' run (--engine onnx) and nothing else opens"
+        )
     entries: dict[str, Entry] = {}
     aside: dict[str, None] = {}
     for part in weight_files(files.weights):

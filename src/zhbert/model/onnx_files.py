@@ -8,10 +8,13 @@ the sentence vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
-from zhbert.zoo.layout import ONNX_FOLDER
+from zhbert.wording import listed
+from zhbert.zoo.layout import ONNX_FOLDER, onnx_graphs
 
 __all__ = [
     "GRAPHS",
@@ -21,6 +24,7 @@ __all__ = [
     "OUTPUTS",
     "POSITIONS",
     "TASKS",
+    "find_graph",
     "stated_sizes",
 ]
 
@@ -81,3 +85,32 @@ def stated_sizes(config: BertConfig) -> dict[str, Any]:
     768
     """
     return {**{name: getattr(config, name) for name in _SIZES}, "labels": config.labels}
+
+
+def find_graph(folder: Path, precision: str = "fp32") -> Path:
+    """Return the graph of a model folder.
+
+    Args:
+        folder: the folder with config.json.
+        precision: ``fp32``: the only graph, whatever its precision, or else model.onnx;
+            ``int8``: model_quantized.onnx.
+
+    Raises:
+        ZhbertError: there is no such graph.
+    """
+    graphs = onnx_graphs(folder)
+    if not graphs:
+        raise ZhbertError(
+            f"{folder}: no ONNX graph in it (onnx/model.onnx): 'zhbert convert {folder} OUT --to "
+            "onnx' makes a folder with one"
+        )
+    if precision == "fp32" and len(graphs) == 1:
+        return graphs[0]
+    wanted = {"fp32": GRAPHS["float32"], "int8": GRAPHS["int8"]}.get(precision)
+    found = [path for path in graphs if path.name == wanted]
+    if not found:
+        names = listed(path.name for path in graphs)
+        raise ZhbertError(
+            f"{graphs[0].parent}: no graph for the precision {precision}, only {names}"
+        )
+    return found[0]

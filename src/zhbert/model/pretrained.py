@@ -444,6 +444,10 @@ class BertForMaskedLM(_Bert):
         logits = packed.padded(self.mlm_head(packed.hidden, self.encoder.embeddings.words.weight))
         return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
 
+    def masked_logits(self, batch: PackedBatch, positions: Tensor) -> Tensor:
+        """Compute logits (P, V) at ``positions``, (P,) int64 into the T pieces."""
+        return _masked_logits(self, batch, positions)
+
 
 class BertForPreTraining(_Bert):
     """The encoder with both heads of BERT's pretraining."""
@@ -481,6 +485,10 @@ class BertForPreTraining(_Bert):
         return self._output(
             packed, prediction_logits=logits, seq_relationship_logits=pair_logits, loss=loss
         )
+
+    def masked_logits(self, batch: PackedBatch, positions: Tensor) -> Tensor:
+        """Compute logits (P, V) at ``positions``, (P,) int64 into the T pieces."""
+        return _masked_logits(self, batch, positions)
 
     def pretraining_loss(
         self,
@@ -653,6 +661,14 @@ class BertForQuestionAnswering(_FineTuned):
         hidden, _ = self._encode_packed(batch)
         logits: Tensor = self.qa_outputs(hidden.to(self.qa_outputs.weight.dtype))
         return logits
+
+
+def _masked_logits(
+    model: BertForMaskedLM | BertForPreTraining, batch: PackedBatch, positions: Tensor
+) -> Tensor:
+    states = model.encoder(batch)[positions]
+    logits: Tensor = model.mlm_head(states, model.encoder.embeddings.words.weight)
+    return logits
 
 
 def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:

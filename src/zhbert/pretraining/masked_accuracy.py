@@ -29,9 +29,13 @@ def masked_accuracy(
     settings: EvaluationSettings | None = None,
     *,
     precision: str = "fp32",
+    engine: str | None = None,
     remark: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """Measure ``model``, in any form that ``zhbert.zoo.locate`` opens, on a corpus folder.
+
+    ``engine`` is ``torch``, or ``onnx`` for the folder's ONNX graph; None: torch, unless the folder
+    has nothing but a graph.
 
     Returns:
         a dict for each masking strategy, with the keys of an evaluation in metrics.jsonl:
@@ -50,14 +54,25 @@ def masked_accuracy(
     check_corpus_vocabulary(folder, opened, remark)
 
     from zhbert.data.evaluation import held_out_rows
-    from zhbert.pretraining.objective import PretrainingObjective, evaluations_of
+    from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
+    from zhbert.pretraining.objective import (
+        MaskedWordsObjective,
+        PretrainingObjective,
+        evaluations_of,
+    )
     from zhbert.runtime import choose_device, choose_dtype, prepare_threads
     from zhbert.train.distributed import Ranks
     from zhbert.train.loop import evaluate
 
     prepare_threads(0)
     ranks = Ranks(device=choose_device())
-    bert = _open(folder, remark).to(ranks.device)
+    if precision == "int8" and not runs_by_onnx(folder, engine):
+        raise ZhbertError("precision int8: masked words are evaluated in fp32 or bf16")
+    bert: OnnxModel | BertForPreTraining
+    if by_onnx := runs_by_onnx(folder, engine):
+        bert = OnnxModel.from_pretrained(folder, "BertForMaskedLM", precision=precision)
+    else:
+        bert = _open(folder, remark).to(ranks.device)
     length = min(SEQUENCE_LENGTH, bert.config.max_position_embeddings)
     wanted = settings or EvaluationSettings()
     masked = held_out_rows(opened, vocabulary, wanted, sequence_length=length)
@@ -66,8 +81,9 @@ def masked_accuracy(
             f"{opened.folder}: no held-out documents to measure on; prepare it again with "
             "--held-out 0.01 --overwrite to have some"
         )
-    dtype = choose_dtype(precision, ranks.device)
-    lines = evaluate(bert, PretrainingObjective(), evaluations_of(masked), 0, dtype, ranks)
+    dtype = choose_dtype("fp32" if by_onnx else precision, ranks.device)
+    objective = MaskedWordsObjective() if by_onnx else PretrainingObjective()
+    lines = evaluate(bert, objective, evaluations_of(masked), 0, dtype, ranks)
     # Rows of full sentences have no pairs, and a model does not have a step.
     return [
         {key: value for key, value in line.items() if not key.startswith(("step", "next_"))}

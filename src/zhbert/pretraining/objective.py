@@ -10,6 +10,7 @@ from zhbert.config import SoftmaxSettings
 from zhbert.data.evaluation import MaskedRows
 from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
+from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.loss import Candidates, CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.train.loop import EvaluationSet
@@ -67,6 +68,29 @@ class PretrainingObjective:
             return None
         # All micro-batches and ranks of a step have the same seed and so the same candidates.
         return self._sampler.draw(seed).to(batch.labels.device)
+
+
+class MaskedWordsObjective:
+    """The loss of masked pieces of a model that cannot be trained, for evaluation."""
+
+    parts = ("masked_lm",)
+
+    def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
+        """Count the masked pieces."""
+        return (len(batch.labels),)
+
+    def pieces(self, batch: MaskedBatch) -> int:
+        """Count all pieces; a batch has no padding."""
+        return batch.packed.num_pieces
+
+    def __call__(
+        self, model: torch.nn.Module, batch: MaskedBatch, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum of the losses, (1,), and the count of correct predictions, (1,)."""
+        assert isinstance(model, OnnxModel)
+        logits = model.masked_logits(batch.packed, batch.predicted_positions)
+        loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+        return loss[None], (logits.argmax(-1) == batch.labels).sum()[None]
 
 
 def candidate_sampler(softmax: SoftmaxSettings, corpus: Corpus) -> CandidateSampler | None:

@@ -41,7 +41,8 @@ from zhbert.zoo import locate
 from zhbert.zoo.packaged import DEFAULT
 
 if TYPE_CHECKING:
-    from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
+    from zhbert.inference.fill import MaskFiller
+    from zhbert.model.pretrained import BertForPreTraining
 
 SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
 SCRATCH = "scratch"
@@ -125,7 +126,7 @@ class Quickstart:
         self.scratch = self.source == SCRATCH
         self.recipe = "quickstart-scratch" if self.scratch else "quickstart"
         self.tokenizer = Tokenizer.default()
-        self.model: BertForMaskedLM | None = None
+        self.model: MaskFiller | None = None
         """The model to continue from, after `open` has read it."""
         self._model_folder: Path | None = None
 
@@ -178,11 +179,11 @@ class Quickstart:
         for note in look.check_vocabulary(self.tokenizer, way_out):
             self.say(f"note: {note}")
 
-    def _open_model(self, folder: Path) -> BertForMaskedLM:
+    def _open_model(self, folder: Path) -> MaskFiller:
         with warnings.catch_warnings():
             # Conditions that this would warn of are errors here.
             warnings.simplefilter("ignore")
-            model, _ = open_mask_filler(folder)
+            model, _ = open_mask_filler(folder, engine="torch")
         if (head := model.loading.masked_words_head) not in ("trained", "unclear"):
             raise ZhbertError(
                 f"{self.source}: its mask-filling head is {head}: a model that was fine-tuned, or "
@@ -285,9 +286,7 @@ class Quickstart:
         shape: dict[str, Any] = flatten(resolve_shape(recipe.model))
         return new_model(recipe, BertConfig(vocab_size=len(self.tokenizer), **shape), corpus)
 
-    def _fill(
-        self, model: BertForMaskedLM | BertForPreTraining, clozes: Sequence[Cloze]
-    ) -> list[Filled]:
+    def _fill(self, model: MaskFiller, clozes: Sequence[Cloze]) -> list[Filled]:
         return fill(model.eval(), self.tokenizer, [cloze.text for cloze in clozes])
 
     def train(self, overrides: Sequence[str], *, quiet: bool = True) -> PretrainingResult:

@@ -59,6 +59,7 @@ def embed(
     prompt_name: str | None = None,
     prompt: str | None = None,
     precision: str = "fp32",
+    engine: str | None = None,
     vectors: str = "float32",
     normalize: bool = False,
     truncate_dim: int | None = None,
@@ -78,7 +79,7 @@ def embed(
         out: a file that ends in .npy, .parquet or .safetensors.
         field, encoding: as for `read_texts`.
         prompt_name, prompt: the prompt to put before each text, by its name or itself.
-        precision: what the model computes in: ``fp32``, ``bf16`` or ``int8``.
+        precision, engine: as for `SentenceEncoder.from_pretrained`.
         vectors: what is stored: ``float32``, ``int8``, ``uint8``, ``binary`` or ``ubinary``.
         normalize: scale the vectors to the length 1.
         truncate_dim: the number of dimensions to keep; None: the model's.
@@ -105,7 +106,7 @@ def embed(
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.retrieval.identity import identity_of
 
-    encoder = open_encoder(model, precision, quiet=quiet)
+    encoder = open_encoder(model, precision, engine=engine, quiet=quiet)
     options: dict[str, Any] = {
         "prompt_name": prompt_name,
         "prompt": prompt,
@@ -140,15 +141,18 @@ def embed(
 
 
 def open_encoder(
-    model: str | os.PathLike[str], precision: str = "fp32", *, quiet: bool = True
+    model: str | os.PathLike[str],
+    precision: str = "fp32",
+    *,
+    engine: str | None = None,
+    quiet: bool = True,
 ) -> SentenceEncoder:
-    """Open a sentence model that computes in ``fp32``, ``bf16`` or ``int8``; raise as it does."""
-    from zhbert.runtime import choose_dtype
+    """Open a sentence model; the arguments are those of `SentenceEncoder.from_pretrained`."""
     from zhbert.sentences.encoder import SentenceEncoder
 
-    encoder = SentenceEncoder.from_pretrained(os.fspath(model), quiet=quiet)
-    encoder.dtype = choose_dtype(precision, encoder.device)
-    return encoder
+    return SentenceEncoder.from_pretrained(
+        os.fspath(model), precision=precision, engine=engine, quiet=quiet
+    )
 
 
 def _check_count(count: int, source: object, vectors: str) -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+from zhbert.files import sha256_of
+from zhbert.inference.onnx_model import OnnxModel
 from zhbert.sentences.model import SentenceModel
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ def identity_of(encoder: SentenceEncoder) -> dict[str, Any]:
         digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
     configuration: dict[str, Any] = {}
     if isinstance(encoder.model, SentenceModel):  # static vectors have no settings
+        if isinstance(encoder.model.encoder, OnnxModel):  # without parameters
+            digest.update(sha256_of(encoder.model.encoder.graph).encode())
         configuration = dataclasses.asdict(encoder.model.config)
         del configuration["other"]
     return {

@@ -23,12 +23,13 @@ from torch.nn import functional
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder
 from zhbert.folders import Claim
+from zhbert.inference.onnx_model import runs_by_onnx
 from zhbert.inference.rows import PieceRows
-from zhbert.inference.run_model import run_model
+from zhbert.inference.run_model import device_of, run_model
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.packing import PackedBatch
-from zhbert.runtime import choose_device
+from zhbert.runtime import choose_device, choose_dtype
 from zhbert.schema import check_choice
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import SentenceConfig, check_prompt_name, is_static
@@ -80,6 +81,8 @@ class SentenceEncoder:
         default_prompt_name: str | None = None,
         similarity_fn_name: str | None = None,
         truncate_dim: int | None = None,
+        engine: str | None = None,
+        precision: str = "fp32",
         quiet: bool = False,
     ) -> Self:
         """Open a sentence-transformers folder, or a plain BERT with mean pooling and a warning.
@@ -92,15 +95,23 @@ class SentenceEncoder:
             default_prompt_name: the prompt of ``encode``; None: the folder's.
             similarity_fn_name: cosine, dot, euclidean or manhattan; None: the folder's.
             truncate_dim: the number of dimensions to keep; None: the folder's.
+            engine: ``torch``, or ``onnx`` for the folder's ONNX graph; None: torch, unless the
+                folder has nothing but a graph.
+            precision: ``fp32``, ``bf16`` or ``int8``: what the BERT computes in (see ``dtype``),
+                or which ONNX graph is opened (``fp32`` or ``int8``).
             quiet: show no progress of a download, and no warning about a plain BERT.
 
         Raises:
             ZhbertError: the folder has other modules, or its parts contradict each other.
         """
         _check_opens_here(name)
+        check_choice(precision, ("fp32", "bf16", "int8"), "precision")
         folder = locate(name, quiet=quiet)
         model: SentenceModel | StaticModel
-        if is_static(folder):
+        if runs_by_onnx(folder, engine):
+            model = SentenceModel.from_onnx(folder, precision=precision)
+            size = model.config.vocab_size
+        elif is_static(folder):
             model = StaticModel.from_pretrained(folder)
             size = model.vocab_size
         else:
@@ -117,6 +128,7 @@ class SentenceEncoder:
                 stacklevel=2,
             )
         encoder = cls(model.to(device or choose_device()), tokenizer)
+        encoder.dtype = choose_dtype(precision, encoder.device)
         if prompts is not None:
             encoder.prompts = {**model.sentence.prompts, **prompts}
         if default_prompt_name is not None:
@@ -209,7 +221,7 @@ class SentenceEncoder:
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def get_embedding_dimension(self) -> int:
         """Return the number of dimensions of the vectors."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zhbert.errors import ZhbertError
+from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.checkpoint import READERS
 from zhbert.model.config import BertConfig
@@ -193,11 +194,38 @@ class SentenceModel(BertModel):
             folder, num_hidden_layers=num_hidden_layers, seed=seed, quiet=quiet
         )
         if sentence is not None:
-            with torch.device("meta"):
-                model.set_sentence_config(sentence, seed)
-            for dense, place in zip(model._dense(), dense_folders(folder), strict=True):
-                _read_dense(dense, place)
+            model._read_projections(folder, sentence)
         return model
+
+    @classmethod
+    def from_onnx(cls, folder: Path, *, precision: str = "fp32") -> Self:
+        """Open the folder of an ONNX graph, which takes the place of the encoder.
+
+        Pooling and what follows it are computed here, from the graph's last_hidden_state, so that
+        prompts and other settings have their effect.
+
+        Args:
+            folder: as for `OnnxModel.from_pretrained`, with the files of a sentence model if it
+                is one.
+            precision: which graph, as for `OnnxModel.from_pretrained`.
+
+        Raises:
+            ZhbertError: as for `OnnxModel.from_pretrained`, and as `from_pretrained`.
+        """
+        graph: Any = OnnxModel.from_pretrained(folder, cls._architecture, precision=precision)
+        with torch.device("meta"):
+            model = cls(graph.config)
+        model.encoder = graph
+        del model.pooler
+        if (sentence := read_sentence_config(folder, graph.config.hidden_size)) is not None:
+            model._read_projections(folder, sentence)
+        return model.eval()
+
+    def _read_projections(self, folder: Path, sentence: SentenceConfig) -> None:
+        with torch.device("meta"):
+            self.set_sentence_config(sentence)
+        for dense, place in zip(self._dense(), dense_folders(folder), strict=True):
+            _read_dense(dense, place)
 
     def _dense(self) -> Iterator[Dense]:
         return (one for one in self.projections if isinstance(one, Dense))
@@ -213,6 +241,11 @@ class SentenceModel(BertModel):
         The tokenizer's files are not written; `SentenceEncoder.save_pretrained` writes all.
         """
         folder = Path(folder)
+        if isinstance(self.encoder, OnnxModel):
+            raise ZhbertError(
+                f"{folder}: not written: the model is an ONNX graph, without weights of its own; "
+                f"copy the folder of {self.encoder.graph}"
+            )
         super().save_pretrained(folder)
         sentence = dataclasses.replace(self.sentence, max_seq_length=self.max_seq_length)
         places = write_sentence_config(folder, sentence, self.config.hidden_size)

@@ -153,9 +153,13 @@ def _in_folder(folder: Path) -> ModelFiles | None:
     if several := [path for paths in found.values() for path in paths]:
         names = ", ".join(path.name for path in several[:4])
         raise ZhbertError(f"{folder}: several files of weights in it, {names}; name one of them")
-    if graphs := sorted((folder / ONNX_FOLDER).glob("*.onnx")):
-        return _described(folder, graphs[0], "onnx")
-    return None
+    graphs = onnx_graphs(folder)
+    return _described(folder, graphs[0], "onnx") if graphs else None
+
+
+def onnx_graphs(folder: Path) -> list[Path]:
+    """Return the ONNX graphs of a model folder: in its subfolder, or else beside config.json."""
+    return sorted((folder / ONNX_FOLDER).glob("*.onnx")) or sorted(folder.glob("*.onnx"))
 
 
 def _tensorflow_prefix(folder: Path) -> Path | None:
