@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zhbert.errors import ZhbertError
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.finetuning.predict import predict
+    from zhbert.finetuning.predictor import Predictor
     from zhbert.finetuning.run import finetune
     from zhbert.hugging_face.collator import WholeWordMaskCollator
     from zhbert.model.config import BertConfig
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from zhbert.sentences.encoder import SentenceEncoder
     from zhbert.text.segmenters import Segmenter, load_segmenter
     from zhbert.text.tokenizer import Tokenizer
+    from zhbert.zoo.upload import push_to_hub
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ _WHERE = {
     "BertForSequenceClassification": "zhbert.model.pretrained",
     "BertForTokenClassification": "zhbert.model.pretrained",
     "BertModel": "zhbert.model.pretrained",
+    "Predictor": "zhbert.finetuning.predictor",
     "Segmenter": "zhbert.text.segmenters",
     "SentenceEncoder": "zhbert.sentences.encoder",
     "Tokenizer": "zhbert.text.tokenizer",
@@ -52,6 +55,7 @@ _WHERE = {
     "predict": "zhbert.finetuning.predict",
     "prepare": "zhbert.data.prepare",
     "pretrain": "zhbert.pretraining.run",
+    "push_to_hub": "zhbert.zoo.upload",
 }
 
 __all__ = [
@@ -62,6 +66,7 @@ __all__ = [
     "BertForSequenceClassification",
     "BertForTokenClassification",
     "BertModel",
+    "Predictor",
     "Segmenter",
     "SentenceEncoder",
     "Tokenizer",
@@ -75,6 +80,7 @@ __all__ = [
     "predict",
     "prepare",
     "pretrain",
+    "push_to_hub",
 ]
 
 

@@ -21,7 +21,7 @@ from zhbert.finetuning import seed as finetune_seed
 from zhbert.finetuning import teachers as task_teachers
 from zhbert.finetuning.distilling import Distilling
 from zhbert.finetuning.fine_tuned import open_fine_tuned
-from zhbert.finetuning.locate import locate_teacher
+from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.finetuning.run import finetune
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.finetuning.teachers import Teachers
@@ -105,7 +105,7 @@ def test_every_kind_learns_from_a_teacher_without_labels(tuned, tmp_path, kind):
 def objective_and_batch(tuned, kind, settings, count=12):
     """A student's objective, the student, and a batch of some training examples."""
     card = load_card(tuned / kind / f"my_{kind}.toml")
-    start = StartingModel.open("t", locate_teacher(teacher_of(tuned, kind)))
+    start = StartingModel.open("t", locate_fine_tuned(teacher_of(tuned, kind)))
     wanted = FineTuningSettings(sequence_length=32)
     learner = KINDS[kind].learner(card, start.tokenizer, wanted, card.data.labels)
     prepared = learner.prepare(read_examples(card, None, "train")[:count], training=True)
@@ -157,7 +157,7 @@ def test_hard_and_soft_losses_are_those_of_each_row_by_itself(tuned, kind):
     settings = DistillSettings(temperature=3.0)
     objective, student, prepared = objective_and_batch(tuned, kind, settings)
     rows = prepared.rows
-    teacher = open_fine_tuned(locate_teacher(teacher_of(tuned, kind))).model
+    teacher = open_fine_tuned(locate_fine_tuned(teacher_of(tuned, kind))).model
     with torch.no_grad():
         batch = gather(rows, np.arange(len(rows)))
         found, _ = objective(student, batch, 0)
@@ -177,7 +177,7 @@ def test_squared_errors_of_spans_are_means_over_each_rows_pieces(tuned):
     settings = DistillSettings(soft_labels="mse", temperature=2.0)
     objective, student, prepared = objective_and_batch(tuned, "span", settings)
     rows = prepared.rows
-    teacher = open_fine_tuned(locate_teacher(teacher_of(tuned, "span"))).model
+    teacher = open_fine_tuned(locate_fine_tuned(teacher_of(tuned, "span"))).model
     with torch.no_grad():
         found, _ = objective(student, gather(rows, np.arange(len(rows))), 0)
         pairs = zip(padded_logits(student, rows), padded_logits(teacher, rows), strict=True)
@@ -248,7 +248,7 @@ def with_labels_turned(folder, target, labels):
 
 
 def test_labels_of_a_teacher_may_stand_in_any_order(tuned, tmp_path):
-    final = locate_teacher(teacher_of(tuned, "classify"))
+    final = locate_fine_tuned(teacher_of(tuned, "classify"))
     turned = with_labels_turned(final, tmp_path / "turned", ["neg", "pos"])
     np.testing.assert_allclose(
         soft_targets(tuned, [turned]), soft_targets(tuned, [final]), atol=1e-6
@@ -257,7 +257,7 @@ def test_labels_of_a_teacher_may_stand_in_any_order(tuned, tmp_path):
 
 def test_several_teachers_are_averaged_as_by_textbrewer(tuned, tmp_path):
     """The mean of their logits, and of the cosines of their vectors."""
-    final = locate_teacher(teacher_of(tuned, "classify"))
+    final = locate_fine_tuned(teacher_of(tuned, "classify"))
     other = changed_config(final, tmp_path / "other", lambda config: None)
     tensors = load_file(other / "model.safetensors")
     tensors["classifier.weight"] *= -3
@@ -265,7 +265,7 @@ def test_several_teachers_are_averaged_as_by_textbrewer(tuned, tmp_path):
     one, two = (soft_targets(tuned, [folder]) for folder in (final, other))
     np.testing.assert_allclose(soft_targets(tuned, [final, other]), (one + two) / 2, atol=1e-5)
 
-    final = locate_teacher(teacher_of(tuned, "embed"))
+    final = locate_fine_tuned(teacher_of(tuned, "embed"))
     vectors = [soft_targets(tuned, one, "embed") for one in ([final], [tuned / "model"])]
     both = soft_targets(tuned, [final, tuned / "model"], "embed")
     cosines = sum(one @ one.T for one in vectors) / 2
@@ -273,7 +273,7 @@ def test_several_teachers_are_averaged_as_by_textbrewer(tuned, tmp_path):
 
 
 def test_a_teacher_of_another_vocabulary_says_the_same(tuned, tmp_path):
-    final = locate_teacher(teacher_of(tuned, "classify"))
+    final = locate_fine_tuned(teacher_of(tuned, "classify"))
     order = np.random.default_rng(1).permutation(len(PIECES))
     other = changed_config(final, tmp_path / "other", lambda config: None)
     name = "bert.embeddings.word_embeddings.weight"
@@ -293,10 +293,10 @@ def test_a_run_stands_for_its_best_seed(tmp_path):
     metrics = {"f1": {"values": [70.0, 80.0]}}
     summary = {"main_metric": "f1", "seeds": [0, 2], "metrics": metrics}
     write_json(tmp_path / "summary.json", summary)
-    assert locate_teacher(tmp_path) == tmp_path / "seed-2" / "final"
+    assert locate_fine_tuned(tmp_path) == tmp_path / "seed-2" / "final"
     write_json(tmp_path / "summary.json", {"title": "of something else"})
     with pytest.raises(ZhbertError, match="not that of a fine-tuning run"):
-        locate_teacher(tmp_path)
+        locate_fine_tuned(tmp_path)
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_the_opening_lines_say_what_is_learnt_from_whom(tuned, tmp_path, start, 
 
 
 def test_another_teacher_is_another_run(tuned, tmp_path, start, cards):
-    final = locate_teacher(teacher_of(tuned, "classify"))
+    final = locate_fine_tuned(teacher_of(tuned, "classify"))
     copy = changed_config(final, tmp_path / "copy", lambda config: None)
     other = with_labels_turned(final, tmp_path / "other", ["neg", "pos"])
     card, run = cards["classify"], tmp_path / "run"
@@ -432,7 +432,7 @@ def test_settings_that_cannot_be(tuned, tmp_path, start, cards, kind, override, 
 
 
 def test_teachers_that_do_not_suit(tuned, tmp_path, start, cards):
-    final = locate_teacher(teacher_of(tuned, "classify"))
+    final = locate_fine_tuned(teacher_of(tuned, "classify"))
 
     def line(teacher, kind="classify", **options):
         return refused(tuned, tmp_path, start, cards, kind, teacher, **options)
@@ -456,7 +456,7 @@ def test_teachers_that_cannot_read_the_rows(tuned, tmp_path, start, cards):
         config["max_position_embeddings"] = 12
         config["zhbert"]["sequence_length"] = 12
 
-    short = changed_config(locate_teacher(teacher_of(tuned, "regress")), tmp_path / "s", narrow)
+    short = changed_config(locate_fine_tuned(teacher_of(tuned, "regress")), tmp_path / "s", narrow)
     tensors = load_file(short / "model.safetensors")
     name = "bert.embeddings.position_embeddings.weight"
     tensors[name] = tensors[name][:12].contiguous()
@@ -466,7 +466,7 @@ def test_teachers_that_cannot_read_the_rows(tuned, tmp_path, start, cards):
     assert said.endswith("set sequence_length=12")
 
     one = changed_config(
-        locate_teacher(teacher_of(tuned, "regress")),
+        locate_fine_tuned(teacher_of(tuned, "regress")),
         tmp_path / "one",
         lambda config: config.update(type_vocab_size=1),
     )

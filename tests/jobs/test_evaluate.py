@@ -108,13 +108,18 @@ def test_a_score_on_another_task_is_remarked_upon(tuned, tmp_path):
     assert remarks[0].endswith("fine-tuned for my_classify, scored on other")
 
 
-def test_a_run_of_several_seeds_asks_for_one(tuned, tmp_path):
+def test_a_run_stands_for_the_seed_that_is_best_on_dev(tuned, tmp_path):
     run, card, dev = parts(tuned, "classify")
     several = tmp_path / "several"
     shutil.copytree(run, several)
-    shutil.copytree(several / "seed-0", several / "seed-1")
-    with pytest.raises(ZhbertError, match="a run of 2 seeds; name one of its models, for example"):
-        evaluate(several, card, dev)
+    (several / "seed-0").rename(several / "seed-7")
+    summary = json.loads((several / "summary.json").read_text("utf-8"))
+    summary["seeds"] = [3, 7]
+    summary["metrics"][summary["main_metric"]]["values"] = [50.0, 60.0]
+    (several / "summary.json").write_text(json.dumps(summary), "utf-8")
+    remarks = []
+    assert evaluate(several, card, dev, remark=remarks.append) == evaluate(run, card, dev)
+    assert remarks == [f"{several}: 2 seeds; taken is 7, the best on dev"]
 
 
 VALUES = (None, True, -1, 10**30, 1.5, math.nan, "x", "", [], ["a"], {}, {"a": 1})

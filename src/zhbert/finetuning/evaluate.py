@@ -60,7 +60,7 @@ def evaluate(
         raise ZhbertError(f"--data {path}: a folder; name the file to score, for example dev.tsv")
     split = split_of(card, path, split)
     examples, _ = read_to_score(card, path, split, remark=remark)
-    folder = locate_fine_tuned(model)
+    folder = locate_fine_tuned(model, remark=remark)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict

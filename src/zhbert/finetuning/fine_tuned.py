@@ -67,14 +67,18 @@ class FineTuned:
         return [prediction for _, prediction in self.stream(examples, dtype=dtype)]
 
     def stream(
-        self, examples: Iterable[Example], *, dtype: torch.dtype = torch.float32
+        self,
+        examples: Iterable[Example],
+        *,
+        dtype: torch.dtype = torch.float32,
+        window: int = WINDOW_EXAMPLES,
     ) -> Iterator[tuple[Example, Prediction]]:
-        """Yield each example with its prediction, in order, with at most 4,096 in memory.
+        """Yield each example with its prediction, in order, with at most ``window`` in memory.
 
         Predicting other examples together changes scores by rounding only (see `run_model`).
         """
-        for window in _windows(examples):
-            yield from zip(window, self._predict(window, dtype), strict=True)
+        for some in _windows(examples, window):
+            yield from zip(some, self._predict(some, dtype), strict=True)
 
     def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:
         prepared = self.learner.prepare(examples)
@@ -82,14 +86,14 @@ class FineTuned:
         return self.learner.decode(prepared, scores)
 
 
-def _windows(examples: Iterable[Example]) -> Iterator[list[Example]]:
+def _windows(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:
     """Yield windows of examples, large enough for batches of similar length and small in memory."""
     window: list[Example] = []
     characters = 0
     for example in examples:
         window.append(example)
         characters += example.size
-        if len(window) >= WINDOW_EXAMPLES or characters >= WINDOW_CHARACTERS:
+        if len(window) >= most or characters >= WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
     if window:
@@ -221,9 +225,22 @@ def _usual_length(config: BertConfig, folder: Path) -> int:
     return min(own or USUAL_LENGTH, config.max_position_embeddings)
 
 
+def is_fine_tuned(folder: Path) -> bool:
+    """Return whether a model's files say that it was fine-tuned for a task or for vectors."""
+    config = BertConfig.from_pretrained(folder)
+    heads = {kind.architecture for kind in _kinds_with_heads()}
+    named = {*(config.other.get("architectures") or ())} & heads
+    return bool(named) or SECTION in config.other or sentence_folder(folder) is not None
+
+
+def _kinds_with_heads() -> list[Kind]:
+    """Return the kinds that a class of transformers stands for."""
+    return [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
+
+
 def _kind_of(architecture: str, config: BertConfig, folder: Path, *, pooled: bool) -> Kind:
     """Return the task kind of a model that another program fine-tuned, or none if ``pooled``."""
-    heads = [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
+    heads = _kinds_with_heads()
     known = [kind for kind in heads if kind.architecture == architecture]
     if sentence_folder(folder) is not None or (pooled and not known):
         known = [KINDS[Embed.name]]

@@ -63,7 +63,9 @@ def predict(
     source, target = named_source(file), os.fspath(out)
     if target != STREAM:
         check_file(target, overwrite=overwrite, needed={"file to predict for": Path(file)})
-    folder = locate_fine_tuned(model)
+    if say is None:
+        say = terminal.say_nothing if quiet else terminal.say
+    folder = locate_fine_tuned(model, remark=say)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
@@ -74,8 +76,6 @@ def predict(
         opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))
     writer = _writer(target, opened, submission)
 
-    if say is None:
-        say = terminal.say_nothing if quiet else terminal.say
     examples = read_inputs(
         opened.kind,
         opened.card,

@@ -10,7 +10,7 @@ from pathlib import Path
 from zhbert import terminal
 from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
-from zhbert.finetuning.locate import locate_teacher
+from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
 from zhbert.finetuning.splits import read_splits
 from zhbert.runs.folder import RunFolder
@@ -172,7 +172,7 @@ def _find_teachers(
     """Return the teachers' folders by their names; refuse the student's, --out's, and doubles."""
     found: dict[str, Path] = {}
     for name in names:
-        folder = find_model(locate_teacher(name, quiet=quiet)).folder
+        folder = find_model(locate_fine_tuned(name, quiet=quiet)).folder
         shown = without_secrets(os.fspath(name))
         others = [one.resolve() for one in found.values()]
         if out.resolve() in (folder.resolve(), *folder.resolve().parents):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from zhbert.model.pretrained import BertForMaskedLM, BertForPreTraining
 
     MaskFiller = BertForMaskedLM | BertForPreTraining | OnnxModel
+
+
+BATCH = 32
+"""The number of texts that `fill_stream` fills together."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,21 @@ def fill(
         _filled(text, encoding.offsets[encoding.ids == tokenizer.mask_id].tolist(), ranked)
         for text, encoding in zip(texts, encodings, strict=True)
     ]
+
+
+def fill_stream(
+    model: BertForMaskedLM | BertForPreTraining,
+    tokenizer: Tokenizer,
+    texts: Iterable[tuple[str, str]],
+    *,
+    top_k: int = 5,
+    batch_size: int = BATCH,
+) -> Iterator[Filled]:
+    """Yield the results of `fill` for any number of texts, each after its place for errors."""
+    texts = iter(texts)
+    while group := list(islice(texts, batch_size)):
+        places, some = zip(*group, strict=True)
+        yield from fill(model, tokenizer, some, top_k=top_k, places=places)
 
 
 def no_mask(text: str, mask: str = "[MASK]", place: str = "") -> ZhbertError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import warnings
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options
@@ -21,8 +20,6 @@ from zhbert.zoo.packaged import DEFAULT
 if TYPE_CHECKING:
     from zhbert.inference.fill import Candidate, Filled
 
-# The batch size when lines are read.
-_BATCH = 32
 # The number of masks side by side in a table: six fit into 80 columns.
 _COLUMNS = 6
 
@@ -63,7 +60,7 @@ def _check_alone(text: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fill the text or the lines of stdin and print the candidates."""
-    from zhbert.inference.fill import fill, open_mask_filler
+    from zhbert.inference.fill import fill_stream, open_mask_filler
 
     if args.top_k < 1:
         raise ZhbertError(f"--top-k {args.top_k}: must be 1 or more")
@@ -85,13 +82,11 @@ def run(args: argparse.Namespace) -> int:
     if from_stdin:
         lines = options.lines_of_stdin(options.reading_of(args))
     results = []
-    while group := list(islice(lines, _BATCH)):
-        places, texts = zip(*group, strict=True)
-        for one in fill(model, tokenizer, texts, top_k=args.top_k, places=places):
-            if args.json:
-                results.append(_as_dict(one, name, model.loading.masked_words_head))
-            else:
-                _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
+    for one in fill_stream(model, tokenizer, lines, top_k=args.top_k):
+        if args.json:
+            results.append(_as_dict(one, name, model.loading.masked_words_head))
+        else:
+            _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
     if args.json:
         console.print_json(results if from_stdin else results[0])
     return 0

@@ -7,17 +7,17 @@ like the task's own files, the file is read as such, so that labels never become
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example, Remark, TextExample
 from zhbert.tasks.sources import Source, first_record, is_parquet, plain_lines
-from zhbert.tasks.tables import DELIMITERS, TableData, columns_of, look_at_row
-from zhbert.wording import listed
+from zhbert.tasks.tables import DELIMITERS, TableData, columns_of, has, joined_in, look_at_row
+from zhbert.wording import listed, shortly
 
 if TYPE_CHECKING:
     from zhbert.tasks.kinds.texts import TextKind
@@ -54,6 +54,38 @@ def texts_in(
                 what = f"{len(rest) + 1} columns: write a text, or two with a tab between them"
             raise ZhbertError(f"{source}:{number}: {what}, or give a table with text and text_pair")
         yield TextExample(str(number - 1), text, rest[0] if rest else None)
+
+
+def texts_of(own: TableData | None, value: Any, where: str) -> tuple[str, str | None]:
+    """Return the text, or the pair of texts, in a value of Python.
+
+    >>> texts_of(None, "好", "x"), texts_of(None, ("好", "不错"), "x")
+    (('好', None), ('好', '不错'))
+
+    Args:
+        own: the form of the task's own files; None: texts and pairs are both accepted.
+        value: a text, two texts, or a mapping with the columns text and text_pair or the task's.
+        where: the value's place, for errors.
+    """
+    named = value
+    if isinstance(value, str):
+        named = {"text": value}
+    elif isinstance(value, list | tuple) and len(value) == 2:
+        named = dict(zip(("text", "text_pair"), value, strict=True))
+    if not isinstance(named, Mapping):
+        raise ZhbertError(
+            f"{where} is {shortly(value)}: must be a text, two texts, or a dict with their columns"
+        )
+    columns = (own.text, own.text_pair) if own else ((), ())
+    text, text_pair = (
+        tuple(dict.fromkeys([*(name for name in column if isinstance(name, str)), plain]))
+        for column, plain in zip(columns, ("text", "text_pair"), strict=True)
+    )
+    pair = has(named, text_pair)
+    if own is not None and pair is not own.pairs:
+        two = f"two texts: give both, as (text, text_pair) or with {' or '.join(text_pair)}"
+        raise ZhbertError(f"{where}: the model reads {two if own.pairs else 'one text, not two'}")
+    return joined_in(named, text, where), joined_in(named, text_pair, where) if pair else None
 
 
 def _plain(kind: TextKind) -> TableData:

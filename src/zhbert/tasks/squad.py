@@ -62,15 +62,21 @@ def questions(path: Source, *, labelled: bool = True) -> Iterator[SquadQuestion]
             identity = str(number) if given is None else scalar(given, f"{at}: a question's id")
             number += 1
             at = f"{at}: question '{name(identity)}'"
-            text = _first(question, _QUESTION, at)
-            if not isinstance(text, str) or not isinstance(context, str):
-                what = "context" if isinstance(text, str) else "question"
-                value = context if what == "context" else text
-                raise ZhbertError(f"{at}: {what} = {shortly(value)}: must be a text")
+            text, context = question_of({**question, _CONTEXT[0]: context}, at)
             given = first_of(question, _ANSWERS)
             answers = _answers(given, at) if labelled and given is not None else None
             impossible = question.get("is_impossible") in _TRUE
             yield SquadQuestion(identity, text, context, answers, domain, impossible, at)
+
+
+def question_of(table: Mapping[Any, Any], where: str) -> tuple[str, str]:
+    """Return a question and its context; raise ZhbertError if one of them is missing or no text."""
+    found = {names[0]: _first(table, names, where) for names in (_QUESTION, _CONTEXT)}
+    for what, value in found.items():
+        if not isinstance(value, str):
+            raise ZhbertError(f"{where}: {what} = {shortly(value)}: must be a text")
+    question, context = found.values()
+    return question, context
 
 
 def _tables(path: Source) -> Iterator[tuple[str, Mapping[Any, Any]]]:

@@ -39,15 +39,19 @@ class PredictionWriter:
 # -- for any task ----------------------------------------------------------------------------------
 
 
-def json_line(example: Any, prediction: Prediction) -> str:
-    """Return an example and its prediction as a line of JSON."""
-    table = {
+def shown_prediction(example: Any, prediction: Prediction) -> dict[str, Any]:
+    """Return an example, without its gold value, and its prediction as plain data."""
+    return {
         **example.shown,
         "prediction": prediction.value,
         **_probability(prediction),
         **prediction.details,
     }
-    return to_json(table) + "\n"
+
+
+def json_line(example: Any, prediction: Prediction) -> str:
+    """Return an example and its prediction as a line of JSON."""
+    return to_json(shown_prediction(example, prediction)) + "\n"
 
 
 def _probability(prediction: Prediction) -> dict[str, float]:

@@ -70,7 +70,7 @@ def fetch_files(
                 "have published another format only"
             )
         files = [config, weights]
-        for name in _shards(weights):
+        for name in shards_of(weights):
             shard = _file(hub_id, name, commit)
             if shard is None:
                 raise ZhbertError(f"{hub_id}: {weights.name} names {name}, which is not on the hub")
@@ -88,7 +88,7 @@ def cached_hub_ids() -> list[str]:
             commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
             model = find_model(folder / "snapshots" / commit)
             missing = [
-                name for name in _shards(model.weights) if not (model.folder / name).exists()
+                name for name in shards_of(model.weights) if not (model.folder / name).exists()
             ]
             config = read_json(model.config or Path(), dict)
         except (OSError, ValueError, ZhbertError):
@@ -189,7 +189,8 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
     raise AssertionError
 
 
-def _shards(weights: Path) -> list[str]:
+def shards_of(weights: Path) -> list[str]:
+    """Return the names of the files that an index of weights lists; none for other files."""
     if weights.suffix != ".json":
         return []
     table = read_json(weights, dict, "an index of model files").get("weight_map")
@@ -286,33 +287,35 @@ def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
             "models' lists the published ones), or set HF_TOKEN if it is private"
         )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        why = f"no answer from {hub} ({_first_line(error.__cause__ or error)})"
+        why = f"no answer from {hub} ({first_line(error.__cause__ or error)})"
         if constants.HF_HUB_OFFLINE:
             why = "not in the hub's cache, which alone counts while HF_HUB_OFFLINE is set"
         return UnreachableError(f"{hub_id}: no such folder here, and {why}")
     if isinstance(error, errors.HfHubHTTPError):
         return ZhbertError(
-            f"{hub_id}: {hub} answers: {_first_line(error)}; run the same command again later"
+            f"{hub_id}: {hub} answers: {first_line(error)}; run the same command again later"
         )
     if isinstance(error, errors.HFValidationError):
-        return ZhbertError(f"{hub_id}: not a name on the hub: {_first_line(error)}")
+        return ZhbertError(f"{hub_id}: not a name on the hub: {first_line(error)}")
     if isinstance(error, OSError) and error.errno is not None:
         return describe_os_error(error, f"downloading {hub_id}")
     # The underlying HTTP library, and so its errors, depend on the version of huggingface_hub.
-    if isinstance(error, OSError | RuntimeError) or _of_transport(error):
+    if isinstance(error, OSError | RuntimeError) or of_transport(error):
         return ZhbertError(
-            f"{hub_id}: the download from {hub} failed ({_first_line(error)}); run the same "
+            f"{hub_id}: the download from {hub} failed ({first_line(error)}); run the same "
             "command again: it goes on from there"
         )
     return None
 
 
-def _of_transport(error: Exception) -> bool:
+def of_transport(error: Exception) -> bool:
+    """Return whether an error is one of the HTTP library, whichever huggingface_hub uses."""
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return bool(modules & {"httpx", "httpx2", "httpcore", "requests", "urllib3"})
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the cause of an error in a few words."""
     text = str(error).strip()
     # The text of an HTTP library's error contains "... [Errno 111] Connection refused')".
     if number := re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", text):

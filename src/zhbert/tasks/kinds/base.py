@@ -133,6 +133,20 @@ class Kind(ABC):
         """
 
     @abstractmethod
+    def example_of(self, card: TaskCard | None, value: Any, identity: str, where: str) -> Example:
+        """Return an example to predict, from a value of Python.
+
+        Args:
+            card: the model's task.
+            value: a text, several texts, or a mapping with the columns that the task's files have.
+            identity: the example's id.
+            where: the value's place, with which errors begin.
+
+        Raises:
+            ZhbertError: the model predicts nothing for such a value.
+        """
+
+    @abstractmethod
     def read_predictions(self, file: PredictionFile) -> dict[str, Value]:
         """Return a file's predictions by the ids of their examples."""
 

@@ -21,7 +21,7 @@ from zhbert.tasks.kinds.base import Line, Mistake, as_number, imperfect_score
 from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
 from zhbert.tasks.metrics import Metric, of_pairs, ranks_of, resampled_pearson, resampled_spearman
 from zhbert.tasks.passages import with_passages
-from zhbert.tasks.plain_texts import SUFFIXES, texts_in
+from zhbert.tasks.plain_texts import SUFFIXES, texts_in, texts_of
 from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.ranking_metrics import (
     OF_SEARCH,
@@ -307,6 +307,14 @@ class Embed(TextKind):
                 example = EmbedExample(example.id, texts, "scored")
             yield example
 
+    def example_of(self, card: TaskCard | None, value: Any, identity: str, where: str) -> Example:
+        """Return a pair of texts."""
+        data = None if card is None else card.data
+        if data is None or not data.text_pair:
+            data = _PAIRS
+        text, text_pair = texts_of(data, value, where)
+        return EmbedExample(identity, (text, text_pair or ""), "scored")
+
     # -- predictions -------------------------------------------------------------------------------
 
     def predicted(self, row: PredictionRow, data: EmbedData, where: str) -> Value:
@@ -545,11 +553,15 @@ def _holds_squad(card: TaskCard | None, source: Source) -> bool:
     return bool({"data", "paragraphs", "qas", "context", "context_text"} & record.keys())
 
 
+# Pairs in a plain table.
+_PAIRS = EmbedData(format="tsv", dev=("-",), text=("text",), text_pair=("text_pair",))
+
+
 def _of_pairs(card: TaskCard | None, source: Source) -> TaskCard:
     """Return a card by which the two texts of each row are read, without anything else."""
     data = None if card is None else card.data
     if data is None or data.form == "texts" or data.format == "squad":
-        data = EmbedData(format="tsv", dev=("-",), text=("text",), text_pair=("text_pair",))
+        data = _PAIRS
     data = dataclasses.replace(data, negative=(), triples=False)
     form = SUFFIXES.get("." + source.name.rpartition(".")[2].lower())
     if form in DELIMITERS and not is_parquet(source):

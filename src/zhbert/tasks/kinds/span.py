@@ -18,7 +18,7 @@ from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.predictions import PredictionFile
 from zhbert.tasks.sources import Source, check_new, head
 from zhbert.tasks.span_scores import SCORERS, SCORERS_OF_NO_ANSWER
-from zhbert.tasks.squad import SquadQuestion, questions
+from zhbert.tasks.squad import SquadQuestion, question_of, questions
 from zhbert.tasks.writers import (
     ANSWER_OBJECTS,
     ANSWERS_BY_ID,
@@ -116,6 +116,17 @@ class Span(Kind):
             card = TaskCard(title="questions", kind=self.name, metrics=("f1", "em"), data=data)
         if head(source, 1):
             yield from self.examples(card, source, labelled=False, remark=remark)
+
+    def example_of(self, card: TaskCard | None, value: Any, identity: str, where: str) -> Example:
+        """Return a question: a mapping with question and context, or these two."""
+        if isinstance(value, list | tuple) and len(value) == 2:
+            value = dict(zip(("question", "context"), value, strict=True))
+        if not isinstance(value, Mapping):
+            raise ZhbertError(
+                f"{where} is {shortly(value)}: must be a question with its context: two texts, or "
+                "a dict with both"
+            )
+        return SpanExample(identity, *question_of(value, where))
 
     # -- predictions -------------------------------------------------------------------------------
 

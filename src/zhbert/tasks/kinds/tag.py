@@ -96,6 +96,15 @@ class TagData(LabelData):
                     )
 
 
+_PLAIN = TaskCard(
+    title="a sentence",
+    kind="tag",
+    metrics=("f1",),
+    data=TagData(format="bio", dev=("-",), scheme="BIO", labels=("O", "B")),
+)
+"""The task of a model that another program fine-tuned."""
+
+
 class Tag(Kind):
     """Tagging of tokens."""
 
@@ -141,9 +150,7 @@ class Tag(Kind):
         self, card: TaskCard | None, labels: Sequence[str], source: Source, remark: Remark
     ) -> Iterator[Example]:
         """Yield sentences from a file in the task's form, or with one sentence per line."""
-        if card is None:
-            data = TagData(format="bio", dev=("-",), scheme="BIO", labels=("O", "B"))
-            card = TaskCard(title="a sentence", kind=self.name, metrics=("f1",), data=data)
+        card = card or _PLAIN
         if (
             source.name.lower().endswith((".jsonl", ".json"))
             or holds_json(source)
@@ -154,6 +161,21 @@ class Tag(Kind):
             return
         for number, line in plain_lines(source, remark):
             yield TagExample(str(number - 1), tuple(tokens_of(line, card.language)))
+
+    def example_of(self, card: TaskCard | None, value: Any, identity: str, where: str) -> Example:
+        """Return a sentence: a text, its tokens, or a mapping with either."""
+        if isinstance(value, str):
+            value = {"text": value}
+        elif isinstance(value, list | tuple):
+            value = {"tokens": [*value]}
+        if not isinstance(value, Mapping):
+            raise ZhbertError(f"{where} is {shortly(value)}: must be a text, or a list of tokens")
+        card = card or _PLAIN
+        reader = SpanReader(card.language, card.data.labels, Counter())
+        record = reader.read(value, where, labelled=False)
+        if record is None or not record.tokens:
+            raise ZhbertError(f"{where}: an empty sentence")
+        return TagExample(identity, record.tokens)
 
     # -- predictions -------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example, Remark, TextExample, Value
 from zhbert.tasks.kinds.base import Kind, Line
-from zhbert.tasks.plain_texts import texts_in
+from zhbert.tasks.plain_texts import texts_in, texts_of
 from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.predictions import PredictionFile
 from zhbert.tasks.sources import Source, check_new
@@ -87,6 +87,11 @@ class TextKind(Kind):
     ) -> Iterator[Example]:
         """Yield texts from a table with the task's columns or text and text_pair, or from lines."""
         return texts_in(self, card, source, remark)
+
+    def example_of(self, card: TaskCard | None, value: Any, identity: str, where: str) -> Example:
+        """Return a text or a pair of texts."""
+        own = None if card is None else card.data
+        return TextExample(identity, *texts_of(own, value, where))
 
     # -- predictions -------------------------------------------------------------------------------
 

@@ -1,0 +1,135 @@
+"""Uploads of models to the Hugging Face hub, through huggingface_hub."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from zhbert.errors import ZhbertError
+from zhbert.zoo import hub
+from zhbert.zoo.layout import MODULES, find_model, module_folders, sentence_folder
+from zhbert.zoo.origin import is_hub_id
+
+# What belongs to a model besides its weights. Other files are never uploaded: checkpoints and the
+# records of a run contain paths, and more than a model's user needs.
+_NAMES = (
+    *hub.CONFIGS, *hub.TOKENIZER, *hub.SENTENCE_CONFIGS, MODULES, "README.md", "LICENSE", "NOTICE",
+    "SHA256SUMS", "onnx/*.onnx", "onnx/*.onnx_data",
+)  # fmt: skip
+
+
+def push_to_hub(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Upload a model folder to the Hugging Face hub, and return its address there.
+
+    Only the files that belong to a model are uploaded, with its card, README.md. The repository is
+    made if it does not exist. HF_ENDPOINT, HF_TOKEN and HF_HOME are respected.
+
+    Args:
+        folder: a model's folder, such as a run's ``final``.
+        repo_id: its name on the hub: ``OWNER/MODEL``.
+        commit_message: the message of the commit.
+        private: whether a new repository is private; None: as its owner has set.
+        token: an access token; None: HF_TOKEN, or that of ``hf auth login``.
+        revision: the branch to upload to; None: the main one.
+        create_pr: open a pull request instead of writing to the branch.
+
+    Raises:
+        ZhbertError: the folder is no model, there is no token, the hub does not answer, or the
+            token may not write there.
+    """
+    model = find_model(folder)
+    if model.weights.name not in hub.WEIGHTS:
+        raise ZhbertError(
+            f"{model.weights}: the hub's users need {hub.WEIGHTS[0]}: 'zhbert convert' writes it"
+        )
+    root = sentence_folder(model.folder) or model.folder
+    inside = [f"{one}/" for one in ("", *module_folders(root)) if (root / one).is_dir()]
+    weights = {model.weights.name, *hub.shards_of(model.weights)}
+    wanted = [f"{place}{name}".lstrip("/") for place in inside for name in (*_NAMES, *weights)]
+    return _upload(
+        root,
+        wanted,
+        repo_id,
+        token=token,
+        private=private,
+        commit_message=commit_message,
+        revision=revision,
+        create_pr=create_pr,
+    )
+
+
+def push_saved(save: Callable[[Path], None], repo_id: str, **options: Any) -> str:
+    """Upload what ``save`` writes to a new folder, with the ``options`` of `push_to_hub`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        save(folder)
+        return _upload(folder, None, repo_id, **options)
+
+
+def _upload(
+    folder: Path,
+    patterns: list[str] | None,
+    repo_id: str,
+    *,
+    token: str | None = None,
+    private: bool | None = None,
+    commit_message: str | None = None,
+    **commit: Any,
+) -> str:
+    import huggingface_hub
+
+    if not is_hub_id(repo_id):
+        raise ZhbertError(f"{repo_id}: not a name on the hub: write OWNER/MODEL")
+    api = huggingface_hub.HfApi(token=token)
+    if not (token or huggingface_hub.get_token()):
+        raise ZhbertError(
+            f"{repo_id}: no token, without which nobody may write to {api.endpoint}: log in ('hf "
+            "auth login'), or set HF_TOKEN"
+        )
+    with _one_line(repo_id):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=patterns,
+            commit_message=commit_message or "Upload with zhbert",
+            **commit,
+        )
+    return f"{api.endpoint}/{repo_id}"
+
+
+@contextmanager
+def _one_line(repo_id: str) -> Iterator[None]:
+    """Turn errors of huggingface_hub into a ZhbertError of one line with advice."""
+    from huggingface_hub import constants, errors
+
+    where = f"{repo_id}: nothing was uploaded to {constants.ENDPOINT}"
+    try:
+        yield
+    except ZhbertError:
+        raise
+    except errors.OfflineModeIsEnabled:
+        raise ZhbertError(f"{where}: HF_HUB_OFFLINE is set") from None
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        why = {
+            401: "the token is not valid: log in again ('hf auth login'), or set HF_TOKEN",
+            403: "the token may not write there: take one that may write, or another OWNER",
+        }.get(status, hub.first_line(error))
+        raise ZhbertError(f"{where}: {why}") from None
+    except Exception as error:
+        if not isinstance(error, OSError) and not hub.of_transport(error):
+            raise
+        raise ZhbertError(f"{where}: no answer ({hub.first_line(error)})") from None
