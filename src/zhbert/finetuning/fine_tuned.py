@@ -71,13 +71,13 @@ class FineTuned:
         examples: Iterable[Example],
         *,
         dtype: torch.dtype = torch.float32,
-        window: int = WINDOW_EXAMPLES,
+        window: int | None = None,
     ) -> Iterator[tuple[Example, Prediction]]:
-        """Yield each example with its prediction, in order, with at most ``window`` in memory.
+        """Yield each example with its prediction, in order, at most ``window`` (4,096) in memory.
 
         Predicting other examples together changes scores by rounding only (see `run_model`).
         """
-        for some in _windows(examples, window):
+        for some in _windows(examples, window or WINDOW_EXAMPLES):
             yield from zip(some, self._predict(some, dtype), strict=True)
 
     def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:

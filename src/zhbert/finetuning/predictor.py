@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.runtime import choose_device, choose_dtype
 from zhbert.schema import check_choice
 from zhbert.sentences.encoder import SentenceEncoder
+from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import is_static
 from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.writers import shown_prediction
@@ -93,7 +94,7 @@ class Predictor:
         opened.model.to(device)
         results = _predictions(opened, dtype)
         if opened.kind.name == Embed.name:
-            encoder = SentenceEncoder(opened.model, opened.learner.tokenizer)
+            encoder = SentenceEncoder(cast(SentenceModel, opened.model), opened.learner.tokenizer)
             results = _vectors(encoder, results, dtype)
         return cls(folder, opened.kind.name, results)
 
@@ -111,21 +112,21 @@ class Predictor:
         found = list(self.stream(inputs))
         return np.stack(found) if found and isinstance(found[0], np.ndarray) else found
 
-    def stream(self, inputs: Iterable[Any], *, batch_size: int = WINDOW_EXAMPLES) -> Iterator[Any]:
+    def stream(self, inputs: Iterable[Any], *, batch_size: int | None = None) -> Iterator[Any]:
         """Yield the result of each input, in order; inputs are read as they are needed.
 
         Args:
             inputs: any number of inputs.
-            batch_size: how many inputs are read before their results come. How many rows are
-                computed at once depends on their lengths, and not on this.
+            batch_size: how many inputs are read before their results come; None: up to 4,096. How
+                many rows are computed at once depends on their lengths, and not on this.
 
         Raises:
             ZhbertError: as for a call.
         """
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise ZhbertError(f"batch_size = {batch_size}: must be 1 or more")
         placed = ((f"inputs[{number}]", value) for number, value in enumerate(inputs))
-        return self._results(placed, batch_size)
+        return self._results(placed, batch_size or WINDOW_EXAMPLES)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload the model as `zhbert.zoo.upload.push_to_hub` does, with its ``options``."""
