@@ -4,4 +4,4 @@
 FORMATS = ("tensorflow", "safetensors", "pytorch")
 DTYPES = ("float32", "float16", "bfloat16")
 # The libraries that can run the second model of a comparison (`zhbert.export.parity.RUNNERS`).
-PROGRAMS = ("zhbert", "transformers")
+PROGRAMS = ("zhbert", "transformers", "onnxruntime")

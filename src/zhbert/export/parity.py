@@ -17,17 +17,22 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_text
+from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import tokenizer_beside
 from zhbert.model.head_states import HEADS
+from zhbert.model.onnx_files import GRAPHS, find_graph
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.sentences.model import SentenceModel
+from zhbert.sentences.pooling import pool
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import find_model, sentence_folder
 
 # Differences, as shares of an output's largest number (or of 1), that float32 rounding can cause.
 # Between this package and transformers at most 3.4e-6 was measured, with 12 layers of size 768 and
@@ -37,6 +42,8 @@ from zhbert.zoo.layout import find_model
 # causes 4e-4.
 TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
+# Between PyTorch and ONNX Runtime, by the file of the graph.
+ONNX_TOLERANCES = {GRAPHS["float32"]: 1e-4, GRAPHS["float16"]: 2e-2, GRAPHS["int8"]: 0.5}
 # The number of rows in a batch, which limits the memory for logits.
 _ROWS = 4
 _TEXTS = (
@@ -91,6 +98,9 @@ class OutputDifference:
 def zhbert_runner(name: str | Path) -> Runner:
     """Return a runner that uses this package; heads that the model's file lacks are left out."""
     model, checkpoint = _opened(name)
+    vectors = None
+    if sentence_folder(locate(name)) is not None:
+        vectors = SentenceModel.from_pretrained(name, quiet=True)
     heads = heads_of(checkpoint)
     linear = {
         head: (checkpoint.entries[HEADS[head].weight], checkpoint.entries[HEADS[head].bias])
@@ -110,11 +120,17 @@ def zhbert_runner(name: str | Path) -> Runner:
             named["masked words"] = output.prediction_logits
         if "sentence_pair" in heads and "pooler" in heads:
             named["sentence pair"] = output.seq_relationship_logits
+        if vectors is not None:
+            there = batch.attention_mask.bool()
+            offsets = functional.pad(there.sum(1).cumsum(0), (1, 0))
+            pooled = pool(last[there], offsets, vectors.sentence.pooling)
+            named["sentence vector"] = vectors.project(pooled)
         for head, (weight, bias) in linear.items():
+            maps = weight.read().float(), bias.read().float()
             # Applied to every piece, even if the head classifies whole texts.
-            named[head.replace("_", " ")] = torch.nn.functional.linear(
-                last, weight.read().float(), bias.read().float()
-            )
+            named[head.replace("_", " ")] = functional.linear(last, *maps)
+            if head == "classifier" and "pooler" in heads:
+                named["text classifier"] = functional.linear(named["pooler"], *maps)
         return named
 
     return run
@@ -156,6 +172,41 @@ def transformers_runner(name: str | Path) -> Runner:
         return named
 
     return run
+
+
+def onnx_runner(name: str | Path) -> Runner:
+    """Return a runner that opens an ONNX folder with ONNX Runtime.
+
+    Raises:
+        ZhbertError: as `OnnxModel.from_pretrained`.
+    """
+    model = OnnxModel.from_pretrained(locate(name))
+    ours = {
+        "last_hidden_state": f"layer {model.config.num_hidden_layers}",
+        "token_embeddings": f"layer {model.config.num_hidden_layers}",
+        "pooler_output": "pooler",
+        "logits": _LOGITS.get(model.architecture, "logits"),
+        "sentence_embedding": "sentence vector",
+    }
+
+    def run(batch: PaddedBatch) -> dict[str, Tensor]:
+        inputs = {input: value.numpy() for input, value in batch._asdict().items()}
+        arrays = map(torch.from_numpy, model.run(inputs, model.outputs))
+        found = dict(zip(model.outputs, arrays, strict=True))
+        named = {ours[output]: value for output, value in found.items() if output in ours}
+        if "start_logits" in found:
+            both = found["start_logits"], found["end_logits"]
+            named["question answering"] = torch.stack(both, dim=-1)
+        return named
+
+    return run
+
+
+_LOGITS = {
+    "BertForMaskedLM": "masked words",
+    "BertForSequenceClassification": "text classifier",
+    "BertForTokenClassification": "classifier",
+}
 
 
 def _opened_by_transformers(name: str | Path) -> tuple[Any, set[str]]:
@@ -366,6 +417,7 @@ def vocabulary_differences(one: Tokenizer | None, other: Tokenizer | None) -> li
 RUNNERS: Mapping[str, tuple[Callable[[str | Path], Runner], float]] = {
     "zhbert": (zhbert_runner, ONE_PROGRAM),
     "transformers": (transformers_runner, TWO_PROGRAMS),
+    "onnxruntime": (onnx_runner, ONNX_TOLERANCES[GRAPHS["float32"]]),
 }
 
 
@@ -392,7 +444,7 @@ def compare_models(
     one: str | Path,
     other: str | Path,
     *,
-    runner: str = "zhbert",
+    runner: str | None = None,
     texts: str | Path | None = None,
     tolerance: float | None = None,
     quiet: bool = True,
@@ -400,21 +452,27 @@ def compare_models(
     """Compare two models, each given as anything that ``zhbert.zoo.locate`` accepts.
 
     Args:
-        runner: the runner of ``other``, one of ``RUNNERS``.
+        runner: the runner of ``other``, one of ``RUNNERS``; None: onnxruntime for a folder with
+            nothing but an ONNX graph, else zhbert.
         texts: a file of lines to compare on; None: the default input of `batches`.
         tolerance: the largest accepted difference, as a share of an output's largest number or of
-            1, whichever is larger; None: the default of the runner.
+            1, whichever is larger; None: the default of the runner, and of the graph's precision.
 
     Raises:
         ZhbertError: a model cannot be opened, or the shapes differ.
     """
-    open_other, usual = RUNNERS[runner]
-    tolerance = usual if tolerance is None else tolerance
-    if not tolerance >= 0:
+    if tolerance is not None and not tolerance >= 0:
         raise ZhbertError(f"--tolerance {tolerance}: must be 0 or more")
     lines = None if texts is None else _lines(texts)
     # Downloaded here, with progress; the runners then find the folders in the cache.
     one, other = locate(one, quiet=quiet), locate(other, quiet=quiet)
+    if find_model(one).format == "onnx":
+        raise ZhbertError(f"{one}: an ONNX graph alone: give it as the second, after its model")
+    if runner is None:
+        runner = "onnxruntime" if find_model(other).format == "onnx" else "zhbert"
+    open_other, usual = RUNNERS[runner]
+    if runner == "onnxruntime":
+        usual = ONNX_TOLERANCES.get(find_graph(other).name, usual)
     configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
     check_shapes(*configs)
     tokenizers = tokenizer_beside(find_model(one)), tokenizer_beside(find_model(other))
@@ -424,7 +482,7 @@ def compare_models(
         config_differences(*configs),
         vocabulary_differences(*tokenizers),
         same_pieces(*tokenizers),
-        tolerance,
+        usual if tolerance is None else tolerance,
     )
 
 

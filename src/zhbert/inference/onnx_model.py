@@ -32,12 +32,8 @@ Array = NDArray[Any]
 ENGINES = ("torch", "onnx")
 """What computes: PyTorch with a folder's weights, or ONNX Runtime with its graph."""
 
-# The outputs that a class must have; optimum has another name for those of sentence models.
+# The pieces' vectors; for sentence models, optimum has a name of its own.
 _VECTORS = ("last_hidden_state", "token_embeddings")
-_NEEDED: Mapping[str, tuple[str, ...]] = {
-    "BertModel": _VECTORS[:1],
-    "BertForQuestionAnswering": ("start_logits", "end_logits"),
-}
 # The number of pieces in whose place a graph without the input `positions` computes logits at once:
 # a third of a gigabyte, with a vocabulary of 21,128.
 _MOST_LOGITS = 4096
@@ -65,12 +61,11 @@ class OnnxModel(nn.Module):
     time are allowed.
     """
 
-    def __init__(self, graph: Path, config: BertConfig, architecture: str) -> None:
+    def __init__(self, graph: Path, config: BertConfig) -> None:
         """Open a graph without further checks; see `from_pretrained`."""
         super().__init__()
         self.graph = graph
         self.config = config
-        self.architecture = architecture
         self._session = _session_of(graph)
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.outputs: tuple[str, ...] = tuple(one.name for one in self._session.get_outputs())
@@ -83,14 +78,15 @@ class OnnxModel(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, architecture: str, *, precision: str = "fp32"
+        cls, folder: str | Path, architecture: str | None = None, *, precision: str = "fp32"
     ) -> Self:
         """Open the graph of a folder.
 
         Args:
             folder: a folder with config.json, a tokenizer's files and a graph in ``onnx``, as
                 'zhbert convert --to onnx' and optimum write it.
-            architecture: the class whose answers are wanted, a value of `TASKS`.
+            architecture: the class whose answers are wanted, a value of `TASKS`; None: what the
+                graph is.
             precision: ``fp32`` for the only graph, or the one without a suffix; ``int8`` for
                 ``model_quantized.onnx``.
 
@@ -100,11 +96,20 @@ class OnnxModel(nn.Module):
         """
         folder = Path(folder)
         graph, config = find_graph(folder, precision), BertConfig.from_pretrained(folder)
-        model = cls(graph, config, architecture)
-        model._check_class()
+        model = cls(graph, config)
+        model._check_class(architecture)
         model._check_metadata(tokenizer_beside(find_model(folder)))
         model._check_outputs()
         return model
+
+    @property
+    def architecture(self) -> str:
+        """The class whose answers the graph gives, by its metadata or by config.json; else ""."""
+        task = self.metadata.get(METADATA["task"], "")
+        names = self.config.other.get("architectures") or [""]
+        found: str = TASKS.get(task, names[0])
+        # Other programs export the masked words of such a model alone.
+        return "BertForMaskedLM" if found == "BertForPreTraining" else found
 
     @property
     def precision(self) -> str:
@@ -128,8 +133,7 @@ class OnnxModel(nn.Module):
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
         """Compute logits (T, labels) of T pieces, or the scores (T, 2) of a start and an end."""
-        names = _NEEDED.get(self.architecture, ("logits",))
-        found = self._run_packed(batch, *names)
+        found = self._run_packed(batch, *_needed(self.architecture))
         scores = found[0] if len(found) == 1 else np.stack(found, axis=-1)
         return self._tensor(scores[_places(batch)], batch)
 
@@ -187,22 +191,17 @@ class OnnxModel(nn.Module):
 
     # -- checks ------------------------------------------------------------------------------
 
-    def _check_class(self) -> None:
+    def _check_class(self, wanted: str | None) -> None:
         """Raise ZhbertError if the graph is not one of the class whose answers are wanted."""
-        task = self.metadata.get(METADATA["task"])
-        theirs = TASKS.get(task) if task else None
-        if theirs is None:
-            names = self.config.other.get("architectures")
-            theirs = str(names[0]) if names else self.architecture
-        if theirs == "BertForPreTraining":  # optimum exports its masked words alone
-            theirs = "BertForMaskedLM"
-        needed = _NEEDED.get(self.architecture, ("logits",))
+        own = self.architecture
+        wanted = wanted or own
         has = set(self.outputs) | ({_VECTORS[0]} if _VECTORS[1] in self.outputs else set())
-        if theirs == self.architecture and has.issuperset(needed):
+        if own == wanted and wanted in TASKS.values() and has.issuperset(_needed(wanted)):
             return
         raise ZhbertError(
-            f"{self.graph}: a graph of {theirs}, with the outputs {listed(self.outputs)}, and "
-            f"not of {self.architecture}: export the model for this task with 'zhbert convert'"
+            f"{self.graph}: a graph of {own or 'an unknown class'}, with the outputs "
+            f"{listed(self.outputs)}, and not of {wanted or listed(dict.fromkeys(TASKS.values()))}"
+            ": export the model for this task with 'zhbert convert'"
         )
 
     def _check_metadata(self, tokenizer: Tokenizer | None) -> None:
@@ -252,6 +251,14 @@ class OnnxModel(nn.Module):
 
     def _of_another_model(self, why: str) -> ZhbertError:
         return ZhbertError(f"{self.graph}: another model's graph: {why}; export the model again")
+
+
+def _needed(architecture: str) -> tuple[str, ...]:
+    """Return the outputs that the graph of a class must have."""
+    if architecture == "BertModel":
+        return _VECTORS[:1]
+    spans = architecture == "BertForQuestionAnswering"
+    return ("start_logits", "end_logits") if spans else ("logits",)
 
 
 def _session_of(graph: Path) -> Any:

@@ -2,6 +2,7 @@
 
 zhbert verify chinese_L-12_H-768_A-12 converted/
 zhbert verify runs/tiny/final runs/tiny/final --with transformers
+zhbert verify runs/lcqmc/seed-0/final lcqmc-onnx
 zhbert verify A B --texts sentences.txt --tolerance 1e-3
 
 A and B are model folders of any format, archives or names. Heads that only one
@@ -33,11 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance", type=float, metavar="X",
         help="the largest accepted difference, as a share of an output's largest number "
-        "or of 1 (default 2e-6; with transformers 2e-5)",
+        "or of 1 (default 2e-6; with transformers 2e-5; with onnxruntime 1e-4, float16 2e-2, "
+        "int8 0.5)",
     )  # fmt: skip
     parser.add_argument(
-        "--with", dest="runner", choices=PROGRAMS, default=PROGRAMS[0],
-        help="the library that runs B: zhbert (default) or transformers",
+        "--with", dest="runner", choices=PROGRAMS,
+        help="the library that runs B: zhbert (default), transformers, or onnxruntime (default "
+        "for a folder with nothing but an ONNX graph)",
     )  # fmt: skip
 
 
