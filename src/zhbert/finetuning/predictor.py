@@ -62,6 +62,7 @@ class Predictor:
         name: str | Path,
         *,
         precision: str = "fp32",
+        engine: str | None = None,
         device: str | torch.device | None = None,
         top_k: int = 5,
         quiet: bool = True,
@@ -74,6 +75,8 @@ class Predictor:
                 transformers or sentence-transformers have fine-tuned open, too.
             precision: ``fp32``, ``bf16`` or ``int8`` (weights of 8 bits, on some CPUs); masks are
                 filled in ``fp32``.
+            engine: ``torch``, or ``onnx`` for the folder's ONNX graph, on the CPU; None: torch,
+                unless the folder has nothing but a graph.
             device: where to compute; None: a GPU if there is one.
             top_k: the number of candidates for each mask.
             quiet: show no progress of a download.
@@ -89,8 +92,8 @@ class Predictor:
             encoder = SentenceEncoder.from_pretrained(folder, device=device)
             return cls(folder, Embed.name, _vectors(encoder, None, dtype))
         if not is_fine_tuned(folder):
-            return cls(folder, FILL, _filling(folder, device, precision, top_k))
-        opened = open_to_predict(folder)
+            return cls(folder, FILL, _filling(folder, engine, device, precision, top_k))
+        opened = open_to_predict(folder, engine=engine, precision=precision)
         opened.model.to(device)
         results = _predictions(opened, dtype)
         if opened.kind.name == Embed.name:
@@ -165,7 +168,9 @@ def _vectors(encoder: SentenceEncoder, pairs: Results | None, dtype: torch.dtype
     return results
 
 
-def _filling(folder: Path, device: torch.device, precision: str, top_k: int) -> Results:
+def _filling(
+    folder: Path, engine: str | None, device: torch.device, precision: str, top_k: int
+) -> Results:
     """Return texts with their masks filled, as `zhbert.inference.fill.Filled`."""
     if precision != "fp32":
         raise ZhbertError(f"precision = {precision}: masks are filled in fp32")
@@ -174,7 +179,7 @@ def _filling(folder: Path, device: torch.device, precision: str, top_k: int) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UntrainedWeightsWarning)
         try:
-            model, tokenizer = open_mask_filler(folder)
+            model, tokenizer = open_mask_filler(folder, engine=engine)
         except UntrainedWeightsWarning:
             raise ZhbertError(
                 f"{folder}: not fine-tuned for a task ('zhbert finetune' does that), and without "

@@ -134,7 +134,7 @@ def fill(
 
 
 def fill_stream(
-    model: BertForMaskedLM | BertForPreTraining,
+    model: MaskFiller,
     tokenizer: Tokenizer,
     texts: Iterable[tuple[str, str]],
     *,

@@ -144,7 +144,7 @@ class OnnxModel(nn.Module):
 
     def masked_logits(self, batch: PackedBatch, positions: Tensor) -> Tensor:
         """Compute logits (P, vocabulary size) at ``positions``, (P,) int64 into the T pieces."""
-        starts, chosen = batch.cu_seqlens.numpy().astype(np.int64), positions.numpy()
+        starts, chosen = batch.cu_seqlens.cpu().numpy(), positions.cpu().numpy()
         rows = np.searchsorted(starts, chosen, side="right") - 1
         places = chosen - starts[rows]
         if self._takes_positions:
