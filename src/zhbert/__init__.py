@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zhbert.data.corpus_tables import load_corpus
     from zhbert.data.masking import mask_words
     from zhbert.data.prepare import prepare
     from zhbert.errors import ZhbertError
@@ -48,6 +49,7 @@ _WHERE = {
     "Tokenizer": "zhbert.text.tokenizer",
     "WholeWordMaskCollator": "zhbert.hugging_face.collator",
     "ZhbertError": "zhbert.errors",
+    "load_corpus": "zhbert.data.corpus_tables",
     "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
     "evaluate": "zhbert.finetuning.evaluate",
@@ -75,6 +77,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "finetune",
+    "load_corpus",
     "load_segmenter",
     "mask_words",
     "predict",

@@ -10,7 +10,8 @@
 * masked batches: ``masking``, ``loader``, and ``evaluation`` for held-out rows.
 
 The other modules read text for other purposes (``texts``, ``vocabulary``, ``first_look``,
-``mask_text``) or show a corpus (``corpus_figures``, ``cloze``).
+``mask_text``), or show a corpus (``corpus_figures``, ``cloze``) and give it to other libraries
+(``corpus_tables``).
 """
 
 SPLITS = ("train", "held_out")

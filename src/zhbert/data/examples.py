@@ -202,6 +202,27 @@ class PairRows:
         return TrainingRow(ids, words, first_length, is_random, max(dropped, 0))
 
 
+def plan_sentences(shard: ShardLike, sequence_length: int, *, lines: bool = False) -> IntArray:
+    """Plan rows of whole sentences.
+
+    Returns:
+        (rows, 2): first piece and end of each row. Rows follow each other without a gap.
+
+    Raises:
+        ZhbertError: the rows are too short.
+    """
+    if sequence_length < 3:
+        raise ZhbertError(f"sequence_length = {sequence_length}: a row needs at least 3 pieces")
+    groups = shard.line_starts() if lines else shard.document_starts
+    return plan_packed(
+        np.append(shard.sentence_starts(), shard.document_starts[-1]),
+        np.ascontiguousarray(groups, dtype=np.int64),
+        shard.word_start_bits,
+        capacity=sequence_length - 2,
+        extra_separators=-1 if lines else 1,
+    )
+
+
 class WholeSentenceRows:
     """Rows of consecutive whole sentences (``full-sentences``, ``lines``), the same every epoch.
 
@@ -217,25 +238,15 @@ class WholeSentenceRows:
         sequence_length: int,
         lines: bool,
     ) -> None:
-        if sequence_length < 3:
-            raise ZhbertError(f"sequence_length = {sequence_length}: a row needs at least 3 pieces")
         self.sequence_length = sequence_length
         self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._lines = lines
         self._documents = [shard.document_starts for shard in shards]
-        plans = []
-        for shard, base in zip(shards, self._data.bases, strict=False):
-            sentences = np.append(shard.sentence_starts(), shard.document_starts[-1])
-            groups = shard.line_starts() if lines else shard.document_starts
-            plan = plan_packed(
-                sentences,
-                np.ascontiguousarray(groups, dtype=np.int64),
-                shard.word_start_bits,
-                capacity=sequence_length - 2,
-                extra_separators=-1 if lines else 1,
-            )
-            plans.append(plan + base)
+        plans = [
+            plan_sentences(shard, sequence_length, lines=lines) + base
+            for shard, base in zip(shards, self._data.bases, strict=False)
+        ]
         self._rows = np.concatenate(plans) if plans else np.empty((0, 2), dtype=np.int64)
 
     def count(self, epoch: int) -> int:

@@ -93,15 +93,16 @@ def concatenate(parts: Iterable[Documents]) -> Documents:
     )
 
 
-def _lists(offsets: Array, values: pa.Array) -> pa.ListArray:
+def lists(offsets: Array, values: pa.Array) -> pa.ListArray:
+    """Return lists that are parts of ``values``, without copying these."""
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
 
 
-def _within(starts: Array, documents: Array) -> pa.ListArray:
+def lists_within(starts: Array, documents: Array) -> pa.ListArray:
     """Convert positions in the shard to positions within each document."""
     offsets = np.searchsorted(starts, documents)
     base = np.repeat(documents[:-1], np.diff(offsets))
-    return _lists(offsets, pa.array((starts - base).astype(np.uint32)))
+    return lists(offsets, pa.array((starts - base).astype(np.uint32)))
 
 
 class _HashingFile:
@@ -135,12 +136,12 @@ def write_shard(path: Path, documents: Documents) -> dict[str, Any]:
     starts = documents.document_starts
     batch = pa.record_batch(
         {
-            "pieces": _lists(starts, pa.array(documents.pieces)),
-            "word_starts": _lists(
+            "pieces": lists(starts, pa.array(documents.pieces)),
+            "word_starts": lists(
                 starts, pa.Array.from_buffers(pa.bool_(), pieces, [None, pa.py_buffer(bits)])
             ),
-            "sentence_starts": _within(documents.sentence_starts, starts),
-            "line_starts": _within(documents.line_starts, starts),
+            "sentence_starts": lists_within(documents.sentence_starts, starts),
+            "line_starts": lists_within(documents.line_starts, starts),
         }
     )
     with atomic_file(path, flush=False) as temporary, temporary.open("wb") as file:
@@ -241,6 +242,12 @@ class Shard:
         if not self._verified:
             self.verify()
         return self._pieces
+
+    @property
+    def batch(self) -> pa.RecordBatch:
+        """The documents with the columns of `COLUMNS`; the first access verifies the shard."""
+        self.verify()
+        return self._batch
 
     def verify(self) -> None:
         """Compare the shard's checksum, if corpus.json has one, and check that the ids exist.
