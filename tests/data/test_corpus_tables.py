@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_row_is_a_document(corpus: Path, documents: pa.Table) -> None:
     bounds = contents.document_starts
     assert documents.num_rows == contents.documents
     assert documents["pieces"].to_pylist() == [
-        contents.pieces[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)
+        contents.pieces[a:b].tolist() for a, b in pairwise(bounds)
     ]
 
 
