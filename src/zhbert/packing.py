@@ -19,7 +19,7 @@ class PackedBatch:
     """Rows concatenated in each tensor; all tensors are on one device."""
 
     input_ids: Tensor
-    """(T,) int64"""
+    """(T,) int64; or the words' vectors (T, H), as transformers' ``inputs_embeds``"""
     token_type_ids: Tensor
     """(T,) int64: 0 in a row's first segment, 1 in its second"""
     position_ids: Tensor

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zhbert.config import CHOICES, RANGES, VOCABULARY_SIZE
 from zhbert.errors import ZhbertError
@@ -34,20 +36,43 @@ _ONLY: Mapping[str, Sequence[Any]] = {
     "is_decoder": (False,),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
 }
+# Further attributes of transformers' BertConfig, and what they are if config.json lacks them.
+_DEFAULTS: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "architectures": None,
+    "bos_token_id": None,
+    "chunk_size_feed_forward": 0,
+    "classifier_dropout": None,
+    "dtype": None,
+    "eos_token_id": None,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "tie_word_embeddings": True,
+    "torch_dtype": None,
+    "transformers_version": None,
+    "use_cache": True,
+}
+_OF_LABELS = ("num_labels", "id2label", "label2id")
 
 
 @dataclass(kw_only=True)
 class BertConfig:
     """The architecture of a model: ``config.json``, with Hugging Face's names.
 
-    Keys of a config.json that are not fields here are kept in ``other`` and written back.
+    Keys of a config.json that are not fields here are kept in ``other`` and written back. Those
+    that transformers' BertConfig has are attributes and arguments, too.
 
-    >>> config = BertConfig(vocab_size=100, hidden_size=8, num_attention_heads=2)
-    >>> config.intermediate_size
-    32
-    >>> BertConfig.from_dict({**config.to_dict(), "note": "kept"}).to_dict()["note"]
+    >>> config = BertConfig(vocab_size=100, hidden_size=8, num_attention_heads=2, num_labels=3)
+    >>> config.intermediate_size, config.id2label, config.output_attentions
+    (32, {0: 'LABEL_0', 1: 'LABEL_1', 2: 'LABEL_2'}, False)
+    >>> BertConfig.from_dict({**config.to_dict(), "note": "kept"}).note
     'kept'
     """
+
+    model_type: ClassVar[str] = "bert"
 
     vocab_size: int = 21128
     hidden_size: int = 768
@@ -84,6 +109,79 @@ class BertConfig:
                 f"{where}: pad_token_id = {self.pad_token_id}: must be below vocab_size = "
                 f"{self.vocab_size}"
             )
+
+    if not TYPE_CHECKING:  # so that mypy finds a misspelt name
+
+        def __getattr__(self, name: str) -> Any:
+            # A copy that is being made has no ``other`` yet.
+            known = {**_DEFAULTS, **vars(self).get("other", {})}
+            if name not in known:
+                raise AttributeError(f"BertConfig has no attribute {name!r}")
+            return known[name]
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _FIELDS:
+                super().__setattr__(name, value)
+            else:
+                self._set_other({name: value})
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Set attributes by their names in transformers.
+
+        >>> config = BertConfig()
+        >>> config.update({"id2label": {0: "no", 1: "yes"}, "hidden_dropout_prob": 0})
+        >>> config.label2id, config.hidden_dropout_prob
+        ({'no': 0, 'yes': 1}, 0.0)
+
+        Raises:
+            ZhbertError: an unknown name or an impossible value.
+        """
+        where = "model configuration"
+        known = [*_FIELDS, *_OF_LABELS, "problem_type", *_ONLY, *_DEFAULTS, *self.other]
+        if unknown := [name for name in values if name not in known]:
+            raise ZhbertError(f"{where}: unknown {shortly(unknown[0])}; known: {listed(known)}")
+        check_is_bert(values, where)
+        own = {name: value for name, value in values.items() if name in _FIELDS}
+        vars(self).update(own)
+        self._set_other({name: value for name, value in values.items() if name not in own})
+        self.check(where)
+
+    def _set_other(self, values: Mapping[str, Any]) -> None:
+        """Set what is no field; the labels' three attributes replace each other."""
+        values, given = dict(values), {name: values.get(name) for name in _OF_LABELS}
+        if any(value is not None for value in given.values()):
+            values = {name: value for name, value in values.items() if name not in given}
+            if given["id2label"] is None and given["label2id"] is not None:
+                given["id2label"] = {number: label for label, number in given["label2id"].items()}
+            alone = BertConfig()
+            alone.other.update({name: v for name, v in given.items() if v is not None})
+            labels = alone.labels
+            if given["label2id"] not in (None, alone.label2id):
+                raise ZhbertError("model configuration: label2id is not the inverse of id2label")
+            if given["id2label"] is not None or len(labels) != self.num_labels:
+                values |= {"id2label": dict(enumerate(labels)), "label2id": alone.label2id}
+                self.other.pop("num_labels", None)
+        self.other.update(values)
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels of a fine-tuned model."""
+        return len(self.labels)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """The labels of a fine-tuned model by their numbers."""
+        return dict(enumerate(self.labels))
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The numbers of the labels."""
+        return {label: number for number, label in enumerate(self.labels)}
+
+    @property
+    def use_return_dict(self) -> bool:
+        """The name of ``return_dict`` in transformers 4."""
+        return bool({**_DEFAULTS, **self.other}["return_dict"])
 
     @property
     def labels(self) -> list[str]:
@@ -169,11 +267,18 @@ class BertConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of config.json, always with the model type (for transformers)."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "other"}
-        return {"model_type": "bert", **own, **self.other}
+        return {"model_type": self.model_type, **own, **self.other}
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return config.json as a text; all keys, whatever ``use_diff`` is."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> BertConfig:
-        """Read the configuration of a folder, an archive or a name (or a JSON file itself)."""
+    def from_pretrained(cls, folder: str | Path, **changes: Any) -> BertConfig:
+        """Read the configuration of a folder, an archive or a name (or a JSON file itself).
+
+        ``changes`` are attributes with other values than in the file, as for ``update``.
+        """
         path = Path(folder)
         if path.suffix != ".json" or path.name.endswith(".index.json"):
             inside = [path / name for name in ("config.json", "bert_config.json")]
@@ -182,7 +287,9 @@ class BertConfig:
                 files = find_model(locate(path))
                 found = files.config or files.folder / "config.json"
             path = found
-        return cls.from_dict(read_json(path, dict, "a model's configuration"), str(path))
+        config = cls.from_dict(read_json(path, dict, "a model's configuration"), str(path))
+        config.update(changes)
+        return config
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``folder/config.json``, atomically."""
@@ -190,6 +297,22 @@ class BertConfig:
         make_folder(path)
         write_json(path / "config.json", self.to_dict())
 
+
+_FIELDS = frozenset(f.name for f in fields(BertConfig))
+
+
+def _with_further_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a configuration be made with all attributes that ``update`` knows."""
+
+    @wraps(init)
+    def made(self: BertConfig, **values: Any) -> None:
+        init(self, **{name: value for name, value in values.items() if name in _FIELDS})
+        self.update({name: value for name, value in values.items() if name not in _FIELDS})
+
+    return made
+
+
+BertConfig.__init__ = _with_further_arguments(BertConfig.__init__)  # type: ignore[method-assign]
 
 _Check = tuple[str, Callable[[Any], bool]]
 _RANGES: dict[str, _Check] = {

@@ -44,7 +44,20 @@ def _last_block(block: nn.Module, *inputs: Any) -> Any:
     return block(*inputs)
 
 
+def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a call that keeps only its inputs for the backward pass, and computes again there."""
+
+    def checkpointed(*inputs: Any) -> Tensor:
+        from torch.utils.checkpoint import checkpoint
+
+        found: Tensor = checkpoint(call, *inputs, use_reentrant=False)
+        return found
+
+    return checkpointed
+
+
 EAGER = Calls(Embeddings.finish, _block, _last_block)
+_CHECKPOINTED = Calls(Embeddings.finish, _computed_again(_block), _computed_again(_last_block))
 
 
 class Encoder(nn.Module):
@@ -55,6 +68,8 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config, layers)
         self.layers = nn.ModuleList(Block(config, layers) for _ in range(config.num_hidden_layers))
         self._compiled = EAGER
+        self.checkpointing = False
+        """Whether training keeps only the input of every block, and computes the rest again."""
         self.recording: Recording | None = None
         """Where parts of the next forward passes are kept (`zhbert.model.recording`)."""
 
@@ -118,6 +133,8 @@ class Encoder(nn.Module):
 
     def _calls(self, part: nn.Module, compiled: bool) -> Calls:
         """Return the compiled functions if ``compiled`` and ``part`` has no hooks."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return _CHECKPOINTED
         return self._compiled if compiled and not has_hooks(part) else EAGER
 
     def _worth_compiling(self, layout: RowLayout, subset: QuerySubset | None) -> bool:

@@ -76,12 +76,14 @@ class Embeddings(nn.Module):
         key: DropoutKey | None = None,
         finish: Callable[[Embeddings, Tensor, DropoutKey | None], Tensor] | None = None,
     ) -> Tensor:
-        """Embed (T,) ids -> (T, H); ``finish``: the method of that name, or its compiled form."""
+        """Embed (T,) ids -> (T, H); ``finish``: the method of that name, or its compiled form.
+
+        ``input_ids`` may be the words' vectors (T, H) instead.
+        """
         # Look-ups are not compiled, since their compiled backward pass adds rows by atomics, in an
         # order that changes from run to run.
-        total = (
-            self.words(input_ids) + self.positions(position_ids) + self.token_types(token_type_ids)
-        )
+        words = self.words(input_ids) if input_ids.ndim == 1 else input_ids
+        total = words + self.positions(position_ids) + self.token_types(token_type_ids)
         return (finish or Embeddings.finish)(self, total, key)
 
     def finish(self, total: Tensor, key: DropoutKey | None = None) -> Tensor:

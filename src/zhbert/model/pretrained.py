@@ -8,10 +8,11 @@ all rows together, P = predicted pieces, H = hidden size, V = vocabulary size.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
+from zhbert.model.arguments import Loading, LoadingArguments, dtype_named
 from zhbert.model.attention import Attention, QuerySubset, RowLayout
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
@@ -38,12 +40,13 @@ from zhbert.model.loading import (
     without_head,
 )
 from zhbert.model.loss import Candidates
+from zhbert.model.methods import PreTrainedMethods
 from zhbert.model.names import to_hugging_face
-from zhbert.model.recording import recording
+from zhbert.model.outputs import ForwardOptions, ModelOutput, check_options, mean_loss, option
+from zhbert.model.padded import Grid, without_padding
+from zhbert.model.recording import Recording, recording
 from zhbert.packing import PackedBatch
 from zhbert.zoo import locate
-
-IGNORED_LABEL = -100
 
 # The modules of a model that is a plain BERT.
 _BERT_PARTS = {
@@ -61,73 +64,31 @@ class PretrainingLoss(NamedTuple):
     next_sentence_correct: Tensor | None
 
 
-@dataclass
-class ModelOutput:
-    """The result of ``forward``: zeros at padding; None for outputs that a model does not have."""
-
-    loss: Tensor | None = None
-    last_hidden_state: Tensor | None = None  # (batch, length, hidden)
-    pooler_output: Tensor | None = None  # (batch, hidden)
-    logits: Tensor | None = None  # (batch, length, vocabulary), BertForMaskedLM; (..., labels)
-    prediction_logits: Tensor | None = None  # (batch, length, vocabulary), BertForPreTraining
-    seq_relationship_logits: Tensor | None = None  # (batch, 2)
-    start_logits: Tensor | None = None  # (batch, length), BertForQuestionAnswering
-    end_logits: Tensor | None = None  # (batch, length)
-    hidden_states: tuple[Tensor, ...] | None = None  # embeddings and each layer, as above
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Encoded:
     """The encoder's output for a padded batch, before the padding is restored."""
 
     hidden: Tensor  # (T, H)
-    places: Tensor | None  # (T,) int64 into the flattened batch; None: nothing was padded
-    batch: int
-    length: int
+    grid: Grid
     head_key: DropoutKey | None  # of the dropout before a fine-tuned head
-    states: list[Tensor] = field(default_factory=list)
+    more: dict[str, Any]  # hidden states and attentions, if they are asked for
+    as_tuple: bool
 
     def padded(self, x: Tensor) -> Tensor:
         """Restore the padding with zeros: (T, ...) -> (batch, length, ...)."""
-        if self.places is not None:
-            grid = x.new_zeros(self.batch * self.length, *x.shape[1:])
-            x = grid.index_copy(0, self.places, x)
-        return x.view(self.batch, self.length, *x.shape[1:])
+        return self.grid.padded(x)
+
+    def first(self) -> Tensor:
+        """Return the states at the first position of each row: (batch, H)."""
+        return self.padded(self.hidden)[:, 0]
+
+    def output(self, **values: Tensor | None) -> ModelOutput | tuple[Any, ...]:
+        """Return what ``forward`` has computed; the order is the keywords'."""
+        output = ModelOutput({**values, **self.more})
+        return output.to_tuple() if self.as_tuple else output
 
 
-def _without_padding(
-    input_ids: Tensor,
-    attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    position_ids: Tensor | None,
-) -> tuple[PackedBatch, Tensor | None]:
-    """Convert a (batch, length) input to packed rows; return them and ``_Encoded.places``."""
-    batch, length = input_ids.shape
-    if token_type_ids is None:
-        token_type_ids = torch.zeros_like(input_ids)
-    if position_ids is None:
-        position_ids = torch.arange(length, device=input_ids.device)
-    position_ids = position_ids.expand(batch, length)
-    places = None
-    ids = [input_ids.reshape(-1), token_type_ids.reshape(-1), position_ids.reshape(-1)]
-    lengths = torch.full((batch,), length, device=input_ids.device)
-    if attention_mask is not None:
-        there = attention_mask != 0
-        lengths = there.sum(1)
-        if int(lengths.sum()) < batch * length:
-            places = there.reshape(-1).nonzero()[:, 0]
-            ids = [x[places] for x in ids]
-    packed = PackedBatch(
-        input_ids=ids[0],
-        token_type_ids=ids[1],
-        position_ids=ids[2],
-        cu_seqlens=torch.cat((lengths.new_zeros(1), lengths.cumsum(0))).int(),
-        max_length=int(lengths.max()) if batch else 0,
-    )
-    return packed, places
-
-
-class _Bert(nn.Module):
+class _Bert(PreTrainedMethods):
     """The base of all models: weights, dropout seeds, padded inputs, reading and writing."""
 
     _architecture: ClassVar[str] = ""
@@ -244,34 +205,44 @@ class _Bert(nn.Module):
 
     def _encode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None,
         token_type_ids: Tensor | None,
         position_ids: Tensor | None,
-        output_hidden_states: bool,
+        inputs_embeds: Tensor | None,
+        options: ForwardOptions,
     ) -> _Encoded:
         """Remove the padding of a (batch, length) input and encode it."""
-        batch, length = input_ids.shape
-        if length > self.config.max_position_embeddings:
+        check_options(options)
+        packed, grid = without_padding(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        length, most = grid.there.shape[1], self.config.max_position_embeddings
+        if length > most:
             raise ZhbertError(
-                f"a row of {length} pieces: the model takes at most "
-                f"{self.config.max_position_embeddings}; cut the text"
+                f"a row of {length} pieces: the model takes at most {most}; cut the text"
             )
-        packed, places = _without_padding(input_ids, attention_mask, token_type_ids, position_ids)
         layout = RowLayout.of_batch(packed)
         keys = self._keys(layout)
-        states: list[Tensor] = []
-        if output_hidden_states:
-            with recording(self.encoder, range(len(self.encoder.layers) + 1)) as kept:
-                hidden = self.encoder(packed, layout, keys)
-            states += kept.states.values()
-        else:
+        layers = len(self.encoder.layers)
+        hidden_states = option(options, "output_hidden_states", self.config)
+        attentions = option(options, "output_attentions", self.config)
+        asked = (
+            range(layers + 1) if hidden_states else (),
+            range(1, layers + 1) if attentions else (),
+        )
+        record = recording(self.encoder, *asked) if any(asked) else nullcontext(Recording(()))
+        with record as kept:
             hidden = self.encoder(packed, layout, keys)
-        return _Encoded(hidden, places, batch, length, keys[-1] if keys else None, states)
-
-    def _output(self, packed: _Encoded, **fields: Tensor | None) -> ModelOutput:
-        states = tuple(packed.padded(s) for s in packed.states) if packed.states else None
-        return ModelOutput(hidden_states=states, **fields)
+        more: dict[str, Any] = {}
+        if hidden_states:
+            more["hidden_states"] = tuple(map(grid.padded, kept.states.values()))
+        if attentions:
+            heads = self.config.num_attention_heads
+            qkv = kept.qkv.values()
+            more["attentions"] = tuple(grid.attention_weights(x, heads) for x in qkv)
+        as_tuple = not option(options, "return_dict", self.config)
+        return _Encoded(hidden, grid, keys[-1] if keys else None, more, as_tuple)
 
     def compile_layers(self) -> None:
         """Train with torch.compile from now on; evaluation and parts with hooks stay eager.
@@ -293,6 +264,7 @@ class _Bert(nn.Module):
         labels: Sequence[str] | None = None,
         seed: int = 0,
         quiet: bool = False,
+        **arguments: Unpack[LoadingArguments],
     ) -> Self:
         """Open a model by its folder, archive or name, in float32, in evaluation mode.
 
@@ -310,25 +282,35 @@ class _Bert(nn.Module):
             labels: labels of a new head, instead of the folder's.
             seed: the seed of parameters that the folder lacks.
             quiet: show no progress of a download.
+            arguments: further arguments of transformers (`LoadingArguments`; docs/transformers.md
+                has a table), and attributes of the configuration, instead of the folder's.
 
         Raises:
-            ZhbertError: the folder cannot be opened as this model.
+            ZhbertError: the folder cannot be opened as this model, or an argument is refused.
         """
-        folder = locate(name, quiet=quiet)
-        config = BertConfig.from_pretrained(folder)
+        given = Loading.of(arguments)
+        folder = locate(name, quiet=quiet, hub=given.hub)
+        config = given.config or BertConfig.from_pretrained(folder)
         checkpoint = open_checkpoint(folder)
+        before = config.labels
+        config.update(given.changes)
         if labels is not None:
-            if list(labels) != config.labels:
-                # A head with other labels, even with as many, is a new one.
-                checkpoint = without_head(checkpoint)
             config = config.with_labels(labels)
+        # A head with other ``labels``, even with as many, is a new one.
+        if len(config.labels) != len(before) or (labels is not None and config.labels != before):
+            checkpoint = without_head(checkpoint)
         check_architecture(checkpoint, config)
         remarks = [*set_layers(checkpoint, config, num_hidden_layers)]
         with torch.device("meta"):
-            model = cls(config)
+            model = cls(config, **given.model)
         parameters = dict(model.named_parameters())
         found, model.loading = read_parameters(checkpoint, parameters, config)
-        model._take(found, seed)
+        said = config.other.get("dtype", config.other.get("torch_dtype"))
+        model._take(found, seed, given.dtype or dtype_named(said))
+        model.name_or_path = str(name)
+        if given.device is not None:
+            model.hf_device_map = {"": given.device}
+            model.to(given.device)
         has_mlm_head = hasattr(model, "mlm_head")
         needed = replace(model.loading, missing=model.missing_parts)
         remarks += warnings_of(checkpoint, config, needed, has_mlm_head=has_mlm_head)
@@ -342,17 +324,17 @@ class _Bert(nn.Module):
         return tuple(n for n in self.loading.missing if not n.startswith(self._unneeded))
 
     @torch.no_grad()
-    def _take(self, found: Mapping[str, Tensor], seed: int) -> None:
+    def _take(self, found: Mapping[str, Tensor], seed: int, dtype: torch.dtype | None) -> None:
         """Replace all parameters with those that were found, or with fresh ones."""
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in dict(self.named_parameters()).items():
             if name in found:
-                tensor = found[name].to(torch.float32).contiguous()
+                tensor = found[name].contiguous()
             else:
                 tensor = torch.empty(parameter.shape)
                 self._initialize_one(name, tensor, generator)
             module, leaf = name.rsplit(".", 1)
-            setattr(self.get_submodule(module), leaf, nn.Parameter(tensor))
+            setattr(self.get_submodule(module), leaf, nn.Parameter(tensor.to(dtype)))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors, with Hugging Face's names, each atomically.
@@ -403,23 +385,47 @@ class _Bert(nn.Module):
 class BertModel(_Bert):
     """The encoder with its pooler."""
 
+    pooler: Pooler | None
+
+    def __init__(
+        self,
+        config: BertConfig,
+        seed: int = 0,
+        *,
+        layers: Layers = BERT_LAYERS,
+        add_pooling_layer: bool = True,
+    ) -> None:
+        """Make a model with fresh weights.
+
+        Args:
+            config: its configuration.
+            seed: the seed of the weights and of dropout.
+            layers: functions that make its attention and norms, if they are not BERT's.
+            add_pooling_layer: False: ``pooler`` is None.
+        """
+        super().__init__(config, seed, layers=layers)
+        if not add_pooling_layer:
+            self.pooler = None
+
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
+        inputs_embeds: Tensor | None = None,
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
         """Encode (batch, length) ids (mask: 1 for pieces) -> last_hidden_state, pooler_output."""
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        last = packed.padded(packed.hidden)
-        return self._output(packed, last_hidden_state=last, pooler_output=self.pooler(last[:, 0]))
+        pooled = None if self.pooler is None else self.pooler(encoded.first())
+        last = encoded.padded(encoded.hidden)
+        return encoded.output(last_hidden_state=last, pooler_output=pooled)
 
 
 class BertForMaskedLM(_Bert):
@@ -430,19 +436,21 @@ class BertForMaskedLM(_Bert):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
         """Compute logits of (batch, length) ids; with labels, the mean loss, ignoring -100."""
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        logits = packed.padded(self.mlm_head(packed.hidden, self.encoder.embeddings.words.weight))
-        return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
+        logits = self.mlm_head(encoded.hidden, self.encoder.embeddings.words.weight)
+        logits = encoded.padded(logits)
+        return encoded.output(loss=_piece_loss(logits, labels, options), logits=logits)
 
     def masked_logits(self, batch: PackedBatch, positions: Tensor) -> Tensor:
         """Compute logits (P, V) at ``positions``, (P,) int64 into the T pieces."""
@@ -459,31 +467,33 @@ class BertForPreTraining(_Bert):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
         """Compute prediction_logits and seq_relationship_logits of (batch, length) ids.
 
         ``loss`` is the sum of the mean losses of the given labels.
         """
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        logits = packed.padded(self.mlm_head(packed.hidden, self.encoder.embeddings.words.weight))
-        pair_logits = self.nsp_head(self.pooler(packed.padded(packed.hidden)[:, 0]))
-        loss = _masked_lm_loss(logits, labels)
+        logits = self.mlm_head(encoded.hidden, self.encoder.embeddings.words.weight)
+        logits = encoded.padded(logits)
+        pair_logits = self.nsp_head(self.pooler(encoded.first()))
+        loss = _piece_loss(logits, labels, options)
         if next_sentence_label is not None:
             pair_loss = nn.functional.cross_entropy(
                 pair_logits.float(), next_sentence_label.view(-1)
             )
             loss = pair_loss if loss is None else loss + pair_loss
-        return self._output(
-            packed, prediction_logits=logits, seq_relationship_logits=pair_logits, loss=loss
+        return encoded.output(
+            loss=loss, prediction_logits=logits, seq_relationship_logits=pair_logits
         )
 
     def masked_logits(self, batch: PackedBatch, positions: Tensor) -> Tensor:
@@ -568,33 +578,44 @@ class BertForSequenceClassification(_FineTuned):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
         """Compute logits (batch, labels) of (batch, length) ids; with labels, the mean loss.
 
         The loss depends on the config's ``problem_type``: cross entropy for a single label; the
         mean binary cross entropy of all (batch, labels) targets for several labels; the squared
-        error for regression (also the default if there is one label).
+        error for regression. If it is None, one label means regression, and real numbers for
+        more than one mean several labels.
         """
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        pooled = self.pooler(packed.padded(packed.hidden)[:, 0])
-        words = packed.head_key.of_rows() if packed.head_key else None
-        logits = self.classifier(self._dropped(pooled, words))
-        loss = None
-        if labels is not None and self.config.problem_type == "multi_label_classification":
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
-        elif labels is not None and logits.shape[1] == 1:
-            loss = nn.functional.mse_loss(logits[:, 0].float(), labels.view(-1).float())
-        elif labels is not None:
-            loss = nn.functional.cross_entropy(logits.float(), labels.view(-1))
-        return self._output(packed, logits=logits, loss=loss)
+        words = encoded.head_key.of_rows() if encoded.head_key else None
+        logits = self.classifier(self._dropped(self.pooler(encoded.first()), words))
+        loss = None if labels is None else self._loss(logits, labels, options)
+        return encoded.output(loss=loss, logits=logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor, options: ForwardOptions) -> Tensor:
+        kind = self.config.problem_type
+        if kind is None:
+            several = labels.is_floating_point() and logits.shape[1] > 1
+            kind = "multi_label_classification" if several else "single_label_classification"
+            kind = "regression" if logits.shape[1] == 1 else kind
+            # As in transformers, so that who opens the saved model knows it.
+            self.config.other["problem_type"] = kind
+        if kind == "single_label_classification":
+            return mean_loss(nn.functional.cross_entropy, logits, labels.view(-1), options)
+        losses: dict[str, Callable[..., Tensor]] = {
+            "regression": nn.functional.mse_loss,
+            "multi_label_classification": nn.functional.binary_cross_entropy_with_logits,
+        }
+        return mean_loss(losses[kind], logits, labels.view(logits.shape).float(), options)
 
     def row_logits(self, batch: PackedBatch) -> Tensor:
         """Compute logits (R, labels) of R rows; the last layer computes first pieces only."""
@@ -612,20 +633,21 @@ class BertForTokenClassification(_FineTuned):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
         """Compute logits (batch, length, labels) of (batch, length) ids; the loss ignores -100."""
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        words = packed.head_key.of_pieces() if packed.head_key else None
-        logits = packed.padded(self.classifier(self._dropped(packed.hidden, words)))
-        return self._output(packed, logits=logits, loss=_masked_lm_loss(logits, labels))
+        words = encoded.head_key.of_pieces() if encoded.head_key else None
+        logits = encoded.padded(self.classifier(self._dropped(encoded.hidden, words)))
+        return encoded.output(loss=_piece_loss(logits, labels, options), logits=logits)
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
         """Compute logits (T, labels) of T pieces."""
@@ -643,18 +665,32 @@ class BertForQuestionAnswering(_FineTuned):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        output_hidden_states: bool = False,
-    ) -> ModelOutput:
-        """Compute start_logits and end_logits (batch, length) of (batch, length) ids."""
-        packed = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, output_hidden_states
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Compute start_logits and end_logits (batch, length) of (batch, length) ids.
+
+        At padding they are the lowest number, so that no answer begins or ends there. With
+        ``start_positions`` and ``end_positions`` (batch,), ``loss`` is the mean of both cross
+        entropies; a position outside of the row is ignored.
+        """
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
-        logits = packed.padded(self.qa_outputs(packed.hidden))
-        return self._output(packed, start_logits=logits[..., 0], end_logits=logits[..., 1])
+        logits = encoded.padded(self.qa_outputs(encoded.hidden))
+        logits = logits.masked_fill(~encoded.grid.there[..., None], torch.finfo(logits.dtype).min)
+        start_logits, end_logits = logits.unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            sides = ((start_logits, start_positions), (end_logits, end_positions))
+            loss = torch.stack([_position_loss(one, place) for one, place in sides]).mean()
+        return encoded.output(loss=loss, start_logits=start_logits, end_logits=end_logits)
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
         """Compute the scores (T, 2) of a start and an end at T pieces."""
@@ -671,11 +707,18 @@ def _masked_logits(
     return logits
 
 
-def _masked_lm_loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
+def _piece_loss(logits: Tensor, labels: Tensor | None, options: ForwardOptions) -> Tensor | None:
+    """Average the cross entropy of pieces with labels; -100 has none."""
     if labels is None:
         return None
-    flat = logits.reshape(-1, logits.shape[-1]).float()
-    return nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED_LABEL)
+    flat = logits.reshape(-1, logits.shape[-1])
+    return mean_loss(nn.functional.cross_entropy, flat, labels.reshape(-1), options)
+
+
+def _position_loss(logits: Tensor, positions: Tensor) -> Tensor:
+    length = logits.shape[1]
+    positions = positions.view(-1).clamp(0, length)
+    return nn.functional.cross_entropy(logits.float(), positions, ignore_index=length)
 
 
 __all__ = [

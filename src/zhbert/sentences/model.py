@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from zhbert.errors import ZhbertError
 from zhbert.inference.onnx_model import OnnxModel
+from zhbert.model.arguments import Loading, LoadingArguments
 from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.checkpoint import READERS
 from zhbert.model.config import BertConfig
@@ -92,7 +93,7 @@ class SentenceModel(BertModel):
             sentence: pooling, prompts and the like; None: mean pooling alone.
         """
         super().__init__(config, seed, layers=layers)
-        self.pooler.requires_grad_(False)
+        self.get_submodule("pooler").requires_grad_(False)
         self.set_sentence_config(sentence or SentenceConfig(), seed)
 
     def set_sentence_config(self, sentence: SentenceConfig, seed: int = 0) -> None:
@@ -170,6 +171,7 @@ class SentenceModel(BertModel):
         labels: Sequence[str] | None = None,
         seed: int = 0,
         quiet: bool = False,
+        **arguments: Unpack[LoadingArguments],
     ) -> Self:
         """Open a sentence-transformers folder, or a plain BERT, which gets mean pooling.
 
@@ -183,15 +185,16 @@ class SentenceModel(BertModel):
             labels: not used; a sentence model has none.
             seed: the seed of parameters that the folder lacks.
             quiet: show no progress of a download.
+            arguments: as for `BertModel`.
 
         Raises:
             ZhbertError: the folder has other modules, or its parts contradict each other.
         """
-        folder = locate(name, quiet=quiet)
+        folder = locate(name, quiet=quiet, hub=Loading.of(arguments).hub)
         hidden_size = BertConfig.from_pretrained(folder).hidden_size
         sentence = read_sentence_config(folder, hidden_size)
         model = super().from_pretrained(
-            folder, num_hidden_layers=num_hidden_layers, seed=seed, quiet=quiet
+            folder, num_hidden_layers=num_hidden_layers, seed=seed, quiet=quiet, **arguments
         )
         if sentence is not None:
             model._read_projections(folder, sentence)

@@ -14,7 +14,7 @@ from zhbert.wording import without_secrets
 from zhbert.zoo import catalogue
 from zhbert.zoo.archive import BadArchiveError, unpack
 from zhbert.zoo.layout import ModelFiles, find_model, sentence_folder
-from zhbert.zoo.origin import Origin, origin_of, origin_of_card
+from zhbert.zoo.origin import HubOptions, Origin, origin_of, origin_of_card
 from zhbert.zoo.packaged import is_packaged, packaged_model
 from zhbert.zoo.progress import DownloadProgress, shown
 
@@ -30,7 +30,13 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "zhbert"
 
 
-def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> Path:
+def locate(
+    name: str | Path,
+    *,
+    form: str | None = None,
+    quiet: bool = True,
+    hub: HubOptions | None = None,
+) -> Path:
     """Return the local folder of a model; download and unpack it into the cache if needed.
 
     Args:
@@ -39,6 +45,7 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
             archive. A local file or folder of that name has precedence.
         form: for names in the catalogue: "pytorch" (the default if both exist) or "tensorflow".
         quiet: show no progress on stderr.
+        hub: how a model of the hub is fetched.
 
     Raises:
         ZhbertError: nothing of that name exists, it contains no model, or the download failed.
@@ -52,7 +59,7 @@ def locate(name: str | Path, *, form: str | None = None, quiet: bool = True) -> 
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
 
-            files = fetch_files(origin.address, progress=progress, quiet=quiet)
+            files = fetch_files(origin.address, hub, progress=progress, quiet=quiet)
             return find_model(files[0].parent).folder
         if origin.kind == "archive":
             return _unpacked(Path(origin.address), progress)

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -18,6 +18,7 @@ from zhbert.wording import shortly
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
 from zhbert.zoo.layout import MODULES, PYTORCH, SAFETENSORS, find_model, read_module_entries
+from zhbert.zoo.origin import HubOptions
 from zhbert.zoo.progress import DownloadProgress
 
 # Seconds to wait for a connection.
@@ -45,8 +46,25 @@ def asks_the_hub_itself() -> bool:
     return "huggingface.co" in constants.ENDPOINT and not constants.HF_HUB_OFFLINE
 
 
+class _Model(NamedTuple):
+    hub_id: str
+    options: HubOptions
+
+    def cached(self, name: str, commit: str | None) -> Any:
+        """Return the path in the cache, a marker that there is no such file, or None (unknown)."""
+        import huggingface_hub
+
+        return huggingface_hub.try_to_load_from_cache(
+            self.hub_id, name, cache_dir=self.options.cache_dir, revision=commit
+        )
+
+
 def fetch_files(
-    hub_id: str, *, progress: DownloadProgress | None = None, quiet: bool = True
+    hub_id: str,
+    options: HubOptions | None = None,
+    *,
+    progress: DownloadProgress | None = None,
+    quiet: bool = True,
 ) -> list[Path]:
     """Download a model and return its files, all in one folder of the hub's cache.
 
@@ -57,13 +75,15 @@ def fetch_files(
         UnreachableError: the model is not cached, and the hub cannot be reached.
         ZhbertError: the model does not exist, is not accessible, or has no supported weights.
     """
+    options = options or HubOptions()
+    model = _Model(hub_id, options)
     with _one_line(hub_id), _silent(progress or DownloadProgress(), quiet):
-        config = _first_of(hub_id, CONFIGS)
+        config = next(filter(None, (_file(model, n, options.revision) for n in CONFIGS)), None)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
         # All files are taken from one version, even if a new one is uploaded meanwhile.
         commit = config.parent.name
-        weights = _first_of(hub_id, WEIGHTS, commit)
+        weights = _first_of(model, WEIGHTS, commit)
         if weights is None:
             raise ZhbertError(
                 f"{hub_id}: no {SAFETENSORS[0]} and no {PYTORCH[0]} on the hub; its author may "
@@ -71,11 +91,11 @@ def fetch_files(
             )
         files = [config, weights]
         for name in shards_of(weights):
-            shard = _file(hub_id, name, commit)
+            shard = _file(model, name, commit)
             if shard is None:
                 raise ZhbertError(f"{hub_id}: {weights.name} names {name}, which is not on the hub")
             files.append(shard)
-        return files + _tokenizer_files(hub_id, commit) + _module_files(hub_id, commit)
+        return files + _tokenizer_files(model, commit) + _module_files(model, commit)
 
 
 def cached_hub_ids() -> list[str]:
@@ -98,13 +118,13 @@ def cached_hub_ids() -> list[str]:
     return found
 
 
-def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
+def _tokenizer_files(model: _Model, commit: str) -> list[Path]:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     files, unknown = [], None
     for name in TOKENIZER:
         try:
-            if (file := _file(hub_id, name, commit)) is not None:
+            if (file := _file(model, name, commit)) is not None:
                 files.append(file)
         except LocalEntryNotFoundError as error:
             unknown = error
@@ -115,45 +135,40 @@ def _tokenizer_files(hub_id: str, commit: str) -> list[Path]:
     return files
 
 
-def _module_files(hub_id: str, commit: str) -> list[Path]:
+def _module_files(model: _Model, commit: str) -> list[Path]:
     """Return what a sentence model has besides its BERT; nothing for other models."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        modules = _file(hub_id, MODULES, commit)
+        modules = _file(model, MODULES, commit)
     except LocalEntryNotFoundError:
         # Without a connection it is unknown whether there are modules; the BERT itself is here.
         return []
     if modules is None:
         return []
-    found = [modules, *(_file(hub_id, name, commit) for name in SENTENCE_CONFIGS)]
+    found = [modules, *(_file(model, name, commit) for name in SENTENCE_CONFIGS)]
     for kind, folder in read_module_entries(modules.parent):
         if folder:
-            found.append(_file(hub_id, f"{folder}/config.json", commit))
+            found.append(_file(model, f"{folder}/config.json", commit))
         if kind == "Dense":
             weights = tuple(f"{folder}/{name}" for name in (SAFETENSORS[0], PYTORCH[0]))
-            found.append(_first_of(hub_id, weights, commit))
+            found.append(_first_of(model, weights, commit))
     return [file for file in found if file is not None]
 
 
-def _first_of(hub_id: str, names: tuple[str, ...], commit: str | None = None) -> Path | None:
-    here = (_cached(hub_id, name, commit) for name in names if commit)
+def _first_of(model: _Model, names: tuple[str, ...], commit: str) -> Path | None:
     # Any cached file is preferred, as all contain the same tensors.
-    if (file := next(filter(None, here), None)) is not None:
-        return file
-    return next((file for name in names if (file := _file(hub_id, name, commit))), None)
+    known = [] if model.options.force_download else [model.cached(name, commit) for name in names]
+    if (path := next((one for one in known if isinstance(one, str)), None)) is not None:
+        return Path(path)
+    return next((file for name in names if (file := _file(model, name, commit))), None)
 
 
-def _cached(hub_id: str, name: str, commit: str | None) -> Path | None:
-    """Return a cached file of that version; None if it is not cached."""
-    import huggingface_hub
+def _file(model: _Model, name: str, commit: str | None) -> Path | None:
+    """Return one file, downloaded if needed; None if the model has no such file.
 
-    known = huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
-    return Path(known) if isinstance(known, str) else None
-
-
-def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
-    """Return one file, downloaded if needed; None if the model has no such file."""
+    ``commit``: or another revision, of which the newest version is asked for.
+    """
     import huggingface_hub
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -161,16 +176,23 @@ def _file(hub_id: str, name: str, commit: str | None) -> Path | None:
         LocalEntryNotFoundError,
     )
 
-    # The path in the cache, a marker that the hub has no such file, or None (unknown).
-    known = commit and huggingface_hub.try_to_load_from_cache(hub_id, name, revision=commit)
-    if known:
-        return Path(known) if isinstance(known, str) else None
-    policy, gone = download.RETRY, _unreachable()
+    options = model.options
+    if commit and commit != options.revision and not options.force_download:
+        known = model.cached(name, commit)
+        if known:
+            return Path(known) if isinstance(known, str) else None
+    policy, gone = download.RETRY, None if options.local_files_only else _unreachable()
     for wait in (*policy.waits, None):
         try:
             return Path(
                 huggingface_hub.hf_hub_download(
-                    hub_id, name, revision=commit, local_files_only=gone is not None
+                    model.hub_id,
+                    name,
+                    revision=commit,
+                    cache_dir=options.cache_dir,
+                    token=options.token,
+                    force_download=options.force_download and gone is None,
+                    local_files_only=options.local_files_only or gone is not None,
                 )
             )
         except LocalEntryNotFoundError as error:

@@ -23,6 +23,22 @@ _KINDS = {"package_folder": "package", "hugging_face_id": "hub"}
 
 
 @dataclass(frozen=True)
+class HubOptions:
+    """How files of the Hugging Face hub are fetched, in huggingface_hub's terms."""
+
+    cache_dir: str | Path | None = None
+    """the folder of its files; None: HF_HOME's"""
+    revision: str | None = None
+    """a branch, tag or commit; None: the newest version"""
+    token: str | bool | None = None
+    """for private models; None: HF_TOKEN, or that of 'hf auth login'; False: none"""
+    local_files_only: bool = False
+    """take the files from the cache alone"""
+    force_download: bool = False
+    """fetch the files again"""
+
+
+@dataclass(frozen=True)
 class Origin:
     """The source of a model."""
 
