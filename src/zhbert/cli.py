@@ -41,7 +41,7 @@ VERBS = {
     "convert": ("zhbert.jobs.convert", "convert between TensorFlow, safetensors and PyTorch"),
     "verify": ("zhbert.jobs.verify", "check that two models compute the same"),
     "shrink": ("zhbert.jobs.shrink", "make a model smaller: fewer layers, pieces, positions"),
-    "extend": ("zhbert.jobs.extend", "give a model more positions, made from the trained ones"),
+    "stretch": ("zhbert.jobs.stretch", "give a model more positions, made from the trained ones"),
     "tasks": ("zhbert.jobs.tasks", "list the tasks, or describe one"),
     "finetune": ("zhbert.jobs.finetune", "fine-tune a model for a task, with seeds and grids"),
     "evaluate": ("zhbert.jobs.evaluate", "score a model on labelled examples, or on masked words"),

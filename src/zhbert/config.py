@@ -600,8 +600,8 @@ def check_shape(shape: ModelShape, sequence_length: int, where: str = "recipe") 
     if sequence_length > shape.max_position_embeddings:
         raise ZhbertError(
             f"{where}: sequence_length = {sequence_length}: must be at most "
-            f"model.max_position_embeddings = {shape.max_position_embeddings} (zhbert extend gives "
-            "a trained model more)"
+            f"model.max_position_embeddings = {shape.max_position_embeddings} (zhbert stretch "
+            "gives a trained model more)"
         )
 
 
@@ -621,7 +621,9 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
             if not free and not (key == "num_hidden_layers" and value < theirs):
                 way = "remove the key, or start from another model"
                 if key == "max_position_embeddings":
-                    way = f"remove the key, or start from what zhbert extend --positions {value} or"
+                    way = (
+                        f"remove the key, or start from what zhbert stretch --positions {value} or"
+                    )
                     way += " zhbert shrink makes of it"
                 raise ZhbertError(
                     f"model.{key} = {show(value)}: the model to start from has {show(theirs)}; "

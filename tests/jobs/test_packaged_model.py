@@ -22,7 +22,7 @@ VERBS = (
     "convert mini out --to pytorch",
     "verify mini zhbert-mini",
     "shrink mini --layers 0,1 --out out",
-    "extend mini --positions 80 --out out",
+    "stretch mini --positions 80 --out out",
     "vocab extend mini --with words.txt --out out",
     "vocab coverage mini text.txt",
     "mask 的一是 --vocab mini",

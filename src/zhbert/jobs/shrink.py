@@ -14,7 +14,7 @@ zhbert pretrain rbt3 --corpus CORPUS --out RUN initial_model=models/start
 
 Weights that remain are the same bit for bit, heads included. With a smaller
 vocabulary or fewer positions, text whose pieces and length are still supported
-gives the same outputs as before. 'zhbert extend' adds positions.
+gives the same outputs as before. 'zhbert stretch' adds positions.
 MODEL is a folder, an archive or a name ('zhbert models').
 """
 

@@ -113,15 +113,17 @@ def _extended(table: Tensor, rows: int, sources: Sequence[Sequence[int]], first:
 def resize_positions(
     entries: Mapping[str, Entry], length: int, by: str = "hierarchical"
 ) -> dict[str, Entry]:
-    """Return the entries with ``length`` positions; the trained ones are kept, from the first on.
+    """Return the entries with ``length`` positions, made from the n trained ones.
 
-    ``by`` is the way to make new rows from n trained rows:
+    ``by`` is the way. The first two keep the trained rows, from the first on:
 
     - ``repeat``: the trained rows, repeated, as Longformer is initialised
       (https://arxiv.org/abs/2004.05150, section 5);
     - ``hierarchical``: row i n + j is a u_i + (1 - a) u_j with a = 0.4, where u is such that rows 0
       to n - 1 are the trained ones (Su Jianlin, https://kexue.fm/archives/7947). This gives up to
-      n^2 different rows.
+      n^2 different rows;
+    - ``interpolate``: the trained rows spread evenly over the new length, and linear mixtures of
+      neighbours between them. All rows change but the first and the last.
 
     Raises:
         ZhbertError: there are no position embeddings, or ``length`` exceeds n^2 (hierarchical).
@@ -159,8 +161,22 @@ def _hierarchical(table: Tensor, length: int) -> Tensor:
     return torch.cat([table[:length], made.to(table.dtype)])
 
 
+def _interpolated(table: Tensor, length: int) -> Tensor:
+    wide = table.to(torch.promote_types(table.dtype, torch.float32))
+    places = torch.linspace(0, len(table) - 1, length, dtype=torch.float64)
+    below = places.long()
+    share = (places - below).to(wide.dtype)[:, None]
+    return torch.lerp(wide[below], wide[(below + 1).clamp(max=len(table) - 1)], share).to(
+        table.dtype
+    )
+
+
 _FIRST = 0.4
-_NEW_ROWS = {"hierarchical": _hierarchical, "repeat": _repeated}
+_NEW_ROWS = {
+    "hierarchical": _hierarchical,
+    "repeat": _repeated,
+    "interpolate": _interpolated,
+}
 
 
 def parameters_by_part(entries: Mapping[str, Entry]) -> dict[str, int]:

@@ -151,8 +151,8 @@ def _check_positions(positions: int, had: int, model: str) -> None:
         raise ZhbertError(f"--positions {positions}: must be 3 or more")
     if positions > had:
         raise ZhbertError(
-            f"--positions {positions:,}: the model has {had:,}; 'zhbert extend {model} --positions "
-            f"{positions} --out DIR' makes more"
+            f"--positions {positions:,}: the model has {had:,}; 'zhbert stretch {model} "
+            f"--positions {positions} --out DIR' makes more"
         )
 
 

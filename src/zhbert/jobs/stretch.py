@@ -1,11 +1,9 @@
 """Give a model more positions, so that it accepts longer rows.
 
-zhbert extend chinese-roberta-wwm-ext --positions 1024 --out models/long
-zhbert extend MODEL --positions 2048 --new-rows repeat --out models/long
+zhbert stretch chinese-roberta-wwm-ext --positions 1024 --out models/long
+zhbert stretch MODEL --positions 2048 --new-rows repeat --out models/long
 
-The trained positions are kept bit for bit: rows that fitted before give the
-same outputs. The new ones are made from the trained ones and need further
-training:
+New positions are made from the trained ones and need further training:
 zhbert pretrain RECIPE --corpus CORPUS --out RUN initial_model=models/long \\
     sequence_length=1024
 
@@ -14,6 +12,11 @@ hierarchical  every new row is a different mixture of two of the n trained ones
               the default
 repeat        the trained rows repeated, as Longformer is initialised
               (https://arxiv.org/abs/2004.05150)
+interpolate   the trained rows drawn out over the new length: all rows change,
+              so short rows give other outputs too
+
+With the first two, the trained positions are kept bit for bit: rows that
+fitted before give the same outputs.
 
 MODEL is a folder, an archive or a name ('zhbert models'). 'zhbert vocab extend'
 adds pieces; 'zhbert shrink' removes positions or pieces.
@@ -46,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     # Imported late, so that --help and refused arguments stay fast.
     from zhbert.console import out, print_json
     from zhbert.model.folder import train_on
-    from zhbert.surgery.extend_positions import extend_positions
+    from zhbert.surgery.stretch import stretch
 
-    result = extend_positions(
+    result = stretch(
         args.model,
         args.out,
         positions=args.positions,
@@ -59,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
         return 0
-    out().print(
-        f"{result['out']}: {result['positions']:,} positions, of which "
-        f"{result['positions_before']:,} are trained",
-    )
+    before = f"{result['positions_before']:,}"
+    trained = f"of which {before} are trained"
+    if result["new_rows"] == "interpolate":
+        trained = f"interpolated from {before}: every row is to be trained anew"
+    out().print(f"{result['out']}: {result['positions']:,} positions, {trained}")
     if not args.quiet:
         advice = train_on(result["out"], f"sequence_length={result['positions']}")
         out().print(advice)

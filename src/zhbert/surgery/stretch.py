@@ -13,7 +13,7 @@ from zhbert.surgery.entries import resize_positions
 from zhbert.wording import without_secrets
 
 
-def extend_positions(
+def stretch(
     model: str | Path,
     out: str | Path,
     *,
@@ -26,8 +26,9 @@ def extend_positions(
 
     Args:
         model: a model, given as anything that ``zhbert.zoo.locate`` accepts.
-        positions: the number of positions of the new model; those of ``model`` come first.
-        new_rows: how the others are made: one of ``zhbert.surgery.NEW_POSITIONS``.
+        positions: the number of positions of the new model.
+        new_rows: how they are made: one of ``zhbert.surgery.NEW_POSITIONS``. The trained ones come
+            first and unchanged, but with ``interpolate``.
 
     Returns:
         ``model``, ``out``, ``positions``, ``positions_before`` and ``new_rows``.
