@@ -150,7 +150,9 @@ RECIPES = st.builds(
     optimizer=st.builds(OptimizerSettings, learning_rate=st.floats(1e-30, 1e30)),
     evaluation=st.builds(
         EvaluationSettings,
-        strategies=st.lists(st.sampled_from(list(CHOICES["masking.strategy"]))).map(tuple),
+        strategies=st.lists(st.sampled_from(sorted({*CHOICES["masking.strategy"]} - {"mac"}))).map(
+            tuple
+        ),
     ),
 )
 

@@ -139,6 +139,6 @@ def test_an_unknown_strategy_is_told_with_those_that_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(STRATEGIES, "mine", STRATEGIES["wwm"])
-    known = "known: char, wwm, wwm-unbiased, ngram, mine; one of your own? run the script"
+    known = "known: char, wwm, wwm-unbiased, ngram, mac, mine; one of your own? run the script"
     with pytest.raises(ZhbertError, match=rf'masking.strategy = "xyz": .*{re.escape(known)}'):
         parse_recipe({"masking": {"strategy": "xyz"}})

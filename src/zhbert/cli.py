@@ -30,6 +30,10 @@ VERBS = {
     "segment": ("zhbert.jobs.segment", "segment text into words, or compare segmenters"),
     "prepare": ("zhbert.jobs.prepare", "turn raw text into a corpus folder of words and pieces"),
     "corpus": ("zhbert.jobs.corpus", "show statistics and a few documents of a corpus folder"),
+    "similar-words": (
+        "zhbert.jobs.similar_words",
+        "find the similar words of a corpus's words, for the masking strategy mac",
+    ),
     "recipes": ("zhbert.jobs.recipes", "list, show or copy the recipes"),
     "check": ("zhbert.jobs.check", "check a recipe and describe the run"),
     "pretrain": ("zhbert.jobs.pretrain", "train a masked language model from a recipe"),

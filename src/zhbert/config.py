@@ -15,7 +15,7 @@ from typing import Any
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_toml
-from zhbert.masking_strategies import STRATEGIES
+from zhbert.masking_strategies import STRATEGIES, by_similar_words
 from zhbert.schema import (
     ABOVE_0,
     NOT_BELOW_0,
@@ -92,7 +92,10 @@ class MaskingSettings:
 
     strategy: str = "wwm"
     """``char``: single pieces; ``wwm``: whole words by Google's rule; ``wwm-unbiased``: whole
-    words, every length equally often; ``ngram``: spans of one to four words."""
+    words, every length equally often; ``ngram``: spans of one to four words; ``mac``: such spans,
+    whose words become similar words instead of [MASK]."""
+    similar_words: str = ""
+    """With ``mac``: the file of similar words, which ``zhbert similar-words`` makes."""
     char_share: float = 0.0
     """This share of the rows is masked by single pieces, whatever the strategy, so that the model
     also learns to fill one masked character of a word."""
@@ -105,11 +108,14 @@ class MaskingSettings:
     random_pieces: str = "corpus"
     """What replaces a piece at random: ``corpus``: a piece that text can contain; ``all``: any."""
     per_word: bool = False
-    """Whether all pieces of a word become [MASK], random or stay together, not each by itself."""
+    """Whether all pieces of a word become [MASK], random or stay together, not each by itself (as
+    they always do with ``mac``)."""
     mask_share: float = 0.8
-    """Share of the chosen pieces that become [MASK]."""
+    """Share of the chosen pieces that become [MASK] (with ``mac``: of the words that become a
+    similar one)."""
     random_share: float = 0.1
-    """Share of the chosen pieces that become a random piece; the rest stays as it is."""
+    """Share of the chosen pieces that become a random piece (with ``mac``: of the words that become
+    a random one); the rest stays as it is."""
     static_masks: int = 0
     """0: new masks in every epoch; k: the same k masks in turn (the published models: 5)."""
 
@@ -496,7 +502,12 @@ def check_recipe(recipe: Recipe, where: str = "recipe") -> None:
             f"{where}: rows.warmup_share = {show(list(shares))}: must be one share for each of "
             f"rows.warmup_length = {show(list(lengths))}, together at most 1"
         )
-    _check_shares(recipe.masking, f"{where}: masking")
+    _check_together(recipe.masking, f"{where}: masking")
+    if strange := [name for name in recipe.evaluation.strategies if by_similar_words(name)]:
+        raise ZhbertError(
+            f"{where}: evaluation.strategies: {strange[0]} depends on a file of similar words, and "
+            "evaluations compare models by the same masks; ngram chooses the same words"
+        )
     if recipe.initial_model and recipe.continue_from:
         raise ZhbertError(
             f"{where}: initial_model and continue_from are both set: continue_from brings its own "
@@ -530,7 +541,7 @@ def check_masking(masking: MaskingSettings) -> None:
     """
     for key, value in flatten(masking).items():
         _check(f"masking.{key}", value, f"masking: {key}")
-    _check_shares(masking, "masking")
+    _check_together(masking, "masking")
 
 
 def check_distillation(distill: DistillSettings, where: str) -> None:
@@ -581,7 +592,12 @@ def _check(key: str, value: Any, label: str) -> None:
     check_value(value, label, known, within, extensible=key in _EXTENSIBLE)
 
 
-def _check_shares(masking: MaskingSettings, where: str) -> None:
+def _check_together(masking: MaskingSettings, where: str) -> None:
+    if by_similar_words(masking.strategy) and not masking.similar_words:
+        raise ZhbertError(
+            f"{where}: strategy = {masking.strategy}: needs similar_words, a file that 'zhbert "
+            "similar-words CORPUS --out FILE' makes"
+        )
     total = masking.mask_share + masking.random_share
     if total > 1 + 1e-9:
         raise ZhbertError(f"{where}: mask_share + random_share = {total:g}: must be at most 1")

@@ -28,7 +28,11 @@ class Word(NamedTuple):
 
 
 class MaskingStrategy(Protocol):
-    """Chooses what is predicted in a row; what replaces the chosen pieces is not its concern."""
+    """Chooses what is predicted in a row; what replaces the chosen pieces is not its concern.
+
+    That is [MASK], most often; or similar words, if the strategy has the attribute
+    ``by_similar_words = True``.
+    """
 
     def choose(self, words: Sequence[Word], limit: int, rng: np.random.Generator) -> Iterable[Word]:
         """Choose from the words of one row.
@@ -138,10 +142,25 @@ class NgramMasking:
         return list(chosen)
 
 
+class MacMasking(NgramMasking):
+    """MacBERT's: spans as of `NgramMasking`, whose words are replaced by similar words.
+
+    No input has a [MASK], as none has one in fine-tuning: https://arxiv.org/abs/2004.13922
+    """
+
+    by_similar_words = True
+
+
 STRATEGIES: dict[str, MaskingStrategy] = {
     "char": CharacterMasking(),
     "wwm": WholeWordMasking(),
     "wwm-unbiased": UnbiasedMasking(),
     "ngram": NgramMasking(),
+    "mac": MacMasking(),
 }
 """The strategies by name."""
+
+
+def by_similar_words(strategy: str) -> bool:
+    """Return whether a strategy's words are replaced by similar words, which a file lists."""
+    return getattr(STRATEGIES[strategy], "by_similar_words", False)

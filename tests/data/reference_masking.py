@@ -94,6 +94,7 @@ CHOOSE = {
     "wwm": choose_wwm,
     "wwm-unbiased": choose_unbiased,
     "ngram": choose_ngram,
+    "mac": choose_ngram,
 }
 
 
@@ -140,6 +141,34 @@ def replace(
 
 # Shares of the words of 1, 2, 3, 4, 5 and 6 pieces in Chinese encyclopaedia text cut by jieba.
 WORD_LENGTH_SHARES = (0.425, 0.43, 0.068, 0.049, 0.01, 0.018)
+
+
+def replace_by_words(
+    row: Sequence[int],
+    chosen: list[Word],
+    *,
+    similar: dict[tuple[int, ...], list[tuple[int, ...]]],
+    random_pieces: Sequence[int],
+    rng: random.Random,
+) -> tuple[list[int], list[int]]:
+    """MacBERT's 80/10/10 a word: similar, random, kept; a random word has as many pieces."""
+    inputs, labels = list(row), [-100] * len(row)
+    known = {*similar, *(other for others in similar.values() for other in others)}
+    for word in chosen:
+        own = tuple(row[position] for position in word)
+        alike = sorted(other for other in known if len(other) == len(own))
+        action = rng.choices(["similar", "random", "kept"], [80, 10, 10])[0]
+        if action == "similar" and similar.get(own):
+            new = rng.choice(similar[own])
+        elif action == "kept":
+            new = own
+        elif alike:
+            new = rng.choice(alike)
+        else:
+            new = tuple(rng.choice(random_pieces) for _ in own)
+        for position, piece in zip(word, new, strict=True):
+            labels[position], inputs[position] = row[position], piece
+    return inputs, labels
 
 
 def random_words(num_pieces: int, rng: random.Random) -> list[bool]:

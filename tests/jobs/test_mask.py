@@ -257,8 +257,12 @@ def test_mistakes_on_stdin_are_one_line(
         ([" \n\t"], "no text to mask"),
         (["\udcff"], "not UTF-8"),
         (
+            ["好", "--strategy", "nope"],
+            'strategy = "nope": not a choice; known: char, wwm, wwm-unbiased, ngram, mac',
+        ),
+        (
             ["好", "--strategy", "mac"],
-            'strategy = "mac": not a choice; known: char, wwm, wwm-unbiased, ngram',
+            "strategy = mac: needs similar_words, a file that 'zhbert similar-words",
         ),
         (["好", "--rate", "0"], "rate = 0"),
         (["好", "--rate", "1.5"], "rate = 1.5"),

@@ -23,7 +23,9 @@ from zhbert.errors import ZhbertError
 from zhbert.folders import locked
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
+from zhbert.pretraining.check import check
 from zhbert.pretraining.run import pretrain
+from zhbert.sentences.similar_words import make_similar_words
 from zhbert.text.tokenizer import Tokenizer
 
 
@@ -698,3 +700,32 @@ def test_what_was_kept_outlives_a_kill(overfitting):
     finals = [load_file(f / "final" / "model.safetensors") for f in (run, whole.folder)]
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[1])
     assert evaluations_of(run) == evaluations_of(whole.folder)
+
+
+def test_a_run_with_similar_words_resumes_to_the_bit_with_the_same_ones_only(corpus, tmp_path):
+    similar = make_similar_words(corpus, tmp_path / "similar.tsv", min_frequency=1).out
+    mac = [*TINY, "masking.strategy=mac", f"masking.similar_words={similar}", "steps=4"]
+    run, again = tmp_path / "run", tmp_path / "again"
+    pretrain("tiny", corpus, run, [*mac, "checkpoint_every=2"])
+    shutil.copytree(run, again)
+    shutil.rmtree(again / "checkpoints" / "step-000004")
+    # The file may have been moved, but not changed.
+    moved = similar.rename(tmp_path / "moved.tsv")
+    change = [f"masking.similar_words={moved}"]
+    pretrain("tiny", corpus, again, change, resume=True)
+    one, other = (load_file(folder / "final" / "model.safetensors") for folder in (run, again))
+    assert all(torch.equal(other[name], tensor) for name, tensor in one.items())
+    with moved.open("a", encoding="utf-8") as file:
+        file.write("一\t丁\t0.1\n")
+    assert "not the similar words that" in refusal("tiny", corpus, again, change, resume=True)
+
+
+def test_similar_words_of_another_vocabulary_leave_no_run(corpus, tmp_path):
+    (tmp_path / "similar.tsv").write_text(
+        "# zhbert similar words; vocabulary 12\n一\t丁\t0.1\n", encoding="utf-8"
+    )
+    mac = [*TINY, "masking.strategy=mac", f"masking.similar_words={tmp_path / 'similar.tsv'}"]
+    assert "of another vocabulary" in refusal("tiny", corpus, tmp_path / "run", mac)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ZhbertError, match="of another vocabulary"):
+        check("tiny", mac, corpus=corpus)

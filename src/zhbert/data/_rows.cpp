@@ -45,7 +45,7 @@ bool open_random(PyObject* capsule, Random* random) {
 }
 
 // The strategies of masking_strategies.py; the numbers are those of masking.py.
-enum Strategy { kCharacters = 0, kWholeWords = 1, kUnbiased = 2, kNgrams = 3 };
+enum Strategy { kCharacters = 0, kWholeWords = 1, kUnbiased = 2, kNgrams = 3, kMac = 4 };
 
 struct Word {
   int64_t first;
@@ -143,27 +143,111 @@ void choose_shuffled(Words& found, int64_t limit, bool spans, Random& random) {
   }
 }
 
+// similar_words.SimilarWords: words by number of pieces, then by their ids.
+struct SimilarWords {
+  Array<int64_t> first_of_length, starts;
+  Array<int32_t> pieces, similar;
+
+  bool open(PyObject* arrays) {
+    return PyTuple_Check(arrays) && PyTuple_Size(arrays) == 4 &&
+           first_of_length.open(PyTuple_GetItem(arrays, 0), "first_of_length") &&
+           pieces.open(PyTuple_GetItem(arrays, 1), "pieces") &&
+           starts.open(PyTuple_GetItem(arrays, 2), "starts") &&
+           similar.open(PyTuple_GetItem(arrays, 3), "similar");
+  }
+
+  int64_t first(int64_t length) const {
+    return first_of_length[std::min(length, first_of_length.size() - 1)];
+  }
+
+  // The pieces of a word of this many.
+  const int32_t* word(int64_t number, int64_t length) const {
+    int64_t before = 0;
+    for (int64_t n = 1; n < length; ++n) before += n * (first(n + 1) - first(n));
+    return pieces.data() + before + (number - first(length)) * length;
+  }
+
+  // One of the words similar to this one, or else any word of its length; null: there are none.
+  const int32_t* draw_similar(const int64_t* own, int64_t length, Random& random) const {
+    int64_t low = first(length), high = first(length + 1);
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      const int32_t* other = word(middle, length);
+      if (std::lexicographical_compare(other, other + length, own, own + length))
+        low = middle + 1;
+      else
+        high = middle;
+    }
+    const bool known = low < first(length + 1) && std::equal(own, own + length, word(low, length));
+    const int64_t count = known ? starts[low + 1] - starts[low] : 0;
+    if (count == 0) return draw_any(length, random);
+    return word(similar[starts[low] + random.below(count)], length);
+  }
+
+  const int32_t* draw_any(int64_t length, Random& random) const {
+    const int64_t count = first(length + 1) - first(length);
+    return count == 0 ? nullptr : word(first(length) + random.below(count), length);
+  }
+};
+
+// What stands in the place of the chosen pieces, and how often (masking.MaskingSettings).
+struct Replacement {
+  double mask_share, random_share;
+  int per_word;
+  int64_t mask_id;
+  Array<int32_t> random_ids;
+
+  int64_t random_piece(Random& random) const { return random_ids[random.below(random_ids.size())]; }
+
+  // masking.Masker._replace
+  void pieces(const Word& word, int64_t* row, Random& random) const {
+    double draw = per_word ? random.uniform() : 0.0;
+    for (int64_t k = word.first; k < word.first + word.length; ++k) {
+      if (!per_word) draw = random.uniform();
+      if (draw < mask_share) {
+        row[k] = mask_id;
+      } else if (draw < mask_share + random_share) {
+        row[k] = random_piece(random);
+      }
+    }
+  }
+
+  // masking.Masker._replace_words
+  void whole(const Word& word, int64_t* row, const SimilarWords& words, Random& random) const {
+    int64_t* own = row + word.first;
+    const double draw = random.uniform();
+    if (draw >= mask_share + random_share) return;
+    const int32_t* other = draw < mask_share ? words.draw_similar(own, word.length, random)
+                                             : words.draw_any(word.length, random);
+    for (int64_t k = 0; k < word.length; ++k) own[k] = other ? other[k] : random_piece(random);
+  }
+};
+
 // masking.Masker.mask
 PyObject* mask(PyObject*, PyObject* args) {
-  PyObject *row_object, *starts_object, *labels_object, *random_ids_object, *capsule;
-  int strategy, per_word;
+  PyObject *row_object, *starts_object, *labels_object, *random_ids_object, *similar, *capsule;
+  int strategy;
   long long max_predictions;
   SpecialTokens special;
-  double rate, mask_share, random_share;
-  if (!PyArg_ParseTuple(args, "OOOidLLLLLOddpO", &row_object, &starts_object, &labels_object,
+  double rate;
+  Replacement replacement;
+  if (!PyArg_ParseTuple(args, "OOOidLLLLLOddpOO", &row_object, &starts_object, &labels_object,
                         &strategy, &rate, &max_predictions, &special.cls, &special.sep,
-                        &special.pad, &special.mask, &random_ids_object, &mask_share,
-                        &random_share, &per_word, &capsule))
+                        &special.pad, &special.mask, &random_ids_object, &replacement.mask_share,
+                        &replacement.random_share, &replacement.per_word, &similar, &capsule))
     return nullptr;
+  replacement.mask_id = special.mask;
   Array<int64_t> row, labels;
   Array<uint8_t> starts;
-  Array<int32_t> random_ids;
+  SimilarWords similar_words;
   Random random;
   if (!row.open(row_object, "row", true) || !starts.open(starts_object, "starts") ||
       !labels.open(labels_object, "labels", true) ||
-      !random_ids.open(random_ids_object, "random_ids") || !open_random(capsule, &random))
+      !replacement.random_ids.open(random_ids_object, "random_ids") ||
+      !open_random(capsule, &random) || (strategy == kMac && !similar_words.open(similar)))
     return nullptr;
-  if (starts.size() != row.size() || labels.size() != row.size() || random_ids.size() == 0) {
+  if (starts.size() != row.size() || labels.size() != row.size() ||
+      replacement.random_ids.size() == 0) {
     PyErr_SetString(PyExc_ValueError, "mask: arrays of different lengths");
     return nullptr;
   }
@@ -173,20 +257,16 @@ PyObject* mask(PyObject*, PyObject* args) {
   if (strategy == kUnbiased) {
     choose_unbiased(found, limit, random);
   } else {
-    choose_shuffled(found, limit, strategy == kNgrams, random);
+    choose_shuffled(found, limit, strategy == kNgrams || strategy == kMac, random);
   }
   for (int64_t i = 0; i < found.count(); ++i) {
     if (!found.chosen[i]) continue;
     const Word& word = found.words[i];
-    double draw = per_word ? random.uniform() : 0.0;
-    for (int64_t k = word.first; k < word.first + word.length; ++k) {
-      labels.data()[k] = row[k];
-      if (!per_word) draw = random.uniform();
-      if (draw < mask_share) {
-        row.data()[k] = special.mask;
-      } else if (draw < mask_share + random_share) {
-        row.data()[k] = random_ids[random.below(random_ids.size())];
-      }
+    std::copy_n(row.data() + word.first, word.length, labels.data() + word.first);
+    if (strategy == kMac) {
+      replacement.whole(word, row.data(), similar_words, random);
+    } else {
+      replacement.pieces(word, row.data(), random);
     }
   }
   Py_RETURN_NONE;

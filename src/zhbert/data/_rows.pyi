@@ -15,6 +15,7 @@ def mask(
     mask_share: float,
     random_share: float,
     per_word: bool,
+    similar_words: tuple[Any, Any, Any, Any] | None,
     generator: Any,
     /,
 ) -> None: ...

@@ -12,6 +12,7 @@ import numpy as np
 from zhbert.config import MaskingSettings
 from zhbert.data.masking import IGNORED, IntArray, Masker, MaskingVocabulary, quota
 from zhbert.errors import ZhbertError
+from zhbert.masking_strategies import by_similar_words
 from zhbert.text.segmenters import Segmenter
 from zhbert.text.segmenters.protocol import word_ends_of
 from zhbert.text.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ class Masks:
     predicted: tuple[int, ...]
     """indices of the predicted pieces in ``pieces``"""
     actions: tuple[str, ...]
-    """for each of them: ``mask``, ``random`` or ``kept``"""
+    """for each of them: ``mask``, ``random`` or ``kept``; with ``mac``: ``replaced`` or ``kept``"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def mask_text(
     seed: int = 0,
     replace: bool = False,
     vocabulary: MaskingVocabulary | None = None,
+    similar_words: str = "",
 ) -> MaskedText:
     """Cut ``text`` into words and pieces, and mask it as one row by each strategy.
 
@@ -65,8 +67,9 @@ def mask_text(
         rate: share of the pieces to predict; their number is not limited otherwise.
         seed: the seed of each strategy's generator.
         replace: mask as in training: 80 % [MASK], 10 % a random piece, 10 % kept. Otherwise all
-            predicted pieces become [MASK].
+            predicted pieces become [MASK]; with ``mac``, similar words.
         vocabulary: the tokenizer's, to be made once for many texts.
+        similar_words: with ``mac``, the file of similar words.
 
     Raises:
         ZhbertError: the text has no pieces, or a strategy or rate is invalid.
@@ -79,13 +82,14 @@ def mask_text(
     aligned = tokenizer.encode_words([text], [ends])
     if not len(aligned.ids):
         raise ZhbertError("no text to mask: give a text with at least one character in it")
-    vocabulary = vocabulary or MaskingVocabulary(tokenizer.vocabulary)
+    vocabulary = vocabulary or MaskingVocabulary(tokenizer.vocabulary, similar_words=similar_words)
     row = np.concatenate(([vocabulary.cls_id], aligned.ids, [vocabulary.sep_id])).astype(np.int64)
     starts = np.concatenate(([True], aligned.word_starts, [True]))
     masks = {}
     for strategy in strategies:
         settings = MaskingSettings(
             strategy=strategy,
+            similar_words=similar_words,
             rate=rate,
             # A recipe's limit would leave the end of a long text without masks.
             max_predictions=len(row),
@@ -94,7 +98,8 @@ def mask_text(
         )
         masked = row.copy()
         labels = Masker(settings, vocabulary).mask(masked, starts, np.random.default_rng(seed))
-        masks[strategy] = _masks(masked[1:-1], labels[1:-1], vocabulary)
+        other = "replaced" if by_similar_words(strategy) else "random"
+        masks[strategy] = _masks(masked[1:-1], labels[1:-1], vocabulary, other)
     words = (without_controls(text[a:b]).strip() for a, b in pairwise([0, *ends.tolist()]))
     return MaskedText(
         text=text,
@@ -106,11 +111,11 @@ def mask_text(
     )
 
 
-def _masks(masked: IntArray, labels: IntArray, vocabulary: MaskingVocabulary) -> Masks:
+def _masks(masked: IntArray, labels: IntArray, vocabulary: MaskingVocabulary, other: str) -> Masks:
     predicted = np.flatnonzero(labels != IGNORED).tolist()
     actions = []
     for piece, label in zip(masked[predicted], labels[predicted], strict=True):
-        replaced = "kept" if piece == label else "random"
+        replaced = "kept" if piece == label else other
         actions.append("mask" if piece == vocabulary.mask_id else replaced)
     return Masks(
         pieces=tuple(vocabulary.pieces[piece] for piece in masked.tolist()),

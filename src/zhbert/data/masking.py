@@ -9,6 +9,9 @@ https://github.com/google-research/bert/blob/master/create_pretraining_data.py
   and [SEP] counted, and halves rounded to even.
 * A masking strategy chooses words up to that quota (``zhbert.masking_strategies``).
 * A chosen piece becomes [MASK] (80 %), a random piece (10 %) or stays as it is (10 %).
+* With a strategy that is ``by_similar_words``, a chosen word becomes a similar word (80 %), a
+  random word (10 %) or stays (10 %), always one of as many pieces. A word without similar words
+  becomes a random word; if no word of its length is known, all its pieces become random pieces.
 
 Everything here is a pure function of its arguments: the same row, settings and generator state give
 the same masks, with the native module or without it.
@@ -24,15 +27,18 @@ import numpy as np
 import numpy.typing as npt
 
 from zhbert.config import MaskingSettings, check_masking
+from zhbert.data.similar_words import SimilarWords, WordIds, read_similar_words
 from zhbert.errors import ZhbertError
 from zhbert.masking_strategies import (
     STRATEGIES,
     CharacterMasking,
+    MacMasking,
     MaskingStrategy,
     NgramMasking,
     UnbiasedMasking,
     WholeWordMasking,
     Word,
+    by_similar_words,
 )
 
 try:
@@ -44,7 +50,13 @@ IGNORED = -100
 """The label of a piece that is not predicted; PyTorch's and Hugging Face's convention."""
 
 # The strategies that the native module knows, too, and their numbers there.
-_NATIVE = {CharacterMasking: 0, WholeWordMasking: 1, UnbiasedMasking: 2, NgramMasking: 3}
+_NATIVE = {
+    CharacterMasking: 0,
+    WholeWordMasking: 1,
+    UnbiasedMasking: 2,
+    NgramMasking: 3,
+    MacMasking: 4,
+}
 
 _NEVER_IN_TEXT = re.compile(r"\[(?:PAD|UNK|CLS|SEP|MASK|unused\d+)\]|<[ST]>")
 _CONTINUED_HAN = re.compile("##[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -54,21 +66,28 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class MaskingVocabulary:
-    """What masking needs of a vocabulary: the special tokens' ids, and the random pieces.
+    """What masking needs of a vocabulary: the special tokens' ids, random pieces, similar words.
 
     Args:
         pieces: the vocabulary in id order.
         random_pieces: with ``corpus``, a random piece is one that a text can contain: no special
             token, no [unusedN], no ``##`` before a Han character (the tokenizer never makes one).
             With ``all``, it is any piece of the vocabulary, as in Google's code.
+        similar_words: a file of similar words, for strategies that need one.
 
     Raises:
-        ZhbertError: a vocabulary without [CLS], [SEP] or [MASK], or without a random piece.
+        ZhbertError: a vocabulary without [CLS], [SEP] or [MASK], or without a random piece; or a
+            file of similar words that cannot be used.
     """
 
-    def __init__(self, pieces: Sequence[str], random_pieces: str = "corpus") -> None:
+    def __init__(
+        self, pieces: Sequence[str], random_pieces: str = "corpus", similar_words: str = ""
+    ) -> None:
         self.pieces = tuple(pieces)
         self.random_pieces = random_pieces
+        self.similar_words: SimilarWords | None = None
+        if similar_words:
+            self.similar_words = read_similar_words(similar_words, self.pieces)
         index = {piece: number for number, piece in enumerate(self.pieces)}
         missing = [mark for mark in ("[CLS]", "[SEP]", "[MASK]") if mark not in index]
         if missing:
@@ -117,7 +136,9 @@ class Masker:
         _strategy_named(settings.strategy)
         self.settings = settings
         if not isinstance(vocabulary, MaskingVocabulary):
-            vocabulary = MaskingVocabulary(vocabulary, settings.random_pieces)
+            vocabulary = MaskingVocabulary(
+                vocabulary, settings.random_pieces, settings.similar_words
+            )
         self.vocabulary = vocabulary
         self._native = (
             settings.max_predictions,
@@ -129,6 +150,7 @@ class Masker:
             settings.mask_share,
             settings.random_share,
             settings.per_word,
+            vocabulary.similar_words.arrays if vocabulary.similar_words else None,
         )
 
     def mask(
@@ -162,6 +184,9 @@ class Masker:
             if settings.char_share and rng.random() < settings.char_share:
                 strategy = "char"
         chooser = _strategy_named(strategy)
+        similar = by_similar_words(strategy)
+        if similar and vocabulary.similar_words is None:
+            raise ZhbertError(f"masking strategy '{strategy}': it needs a file of similar words")
         labels = np.full(len(row), IGNORED, dtype=np.int64)
         native = _NATIVE.get(type(chooser))
         if _rows is not None and native is not None:
@@ -174,7 +199,7 @@ class Masker:
                 chosen = _choose_checked(strategy, chooser, words, limit, rng)
             else:
                 chosen = chooser.choose(words, limit, rng)
-            self._replace(row, labels, chosen, rng)
+            (self._replace_words if similar else self._replace)(row, labels, chosen, rng)
         return labels
 
     def _replace(
@@ -194,6 +219,27 @@ class Masker:
                     row[position] = vocabulary.mask_id
                 elif draw < replaced:
                     row[position] = random_ids[int(rng.random() * len(random_ids))]
+
+    def _replace_words(
+        self, row: IntArray, labels: IntArray, chosen: Iterable[Word], rng: np.random.Generator
+    ) -> None:
+        """Label the chosen words, and put similar or random words in place of most of them."""
+        settings, random_ids = self.settings, self.vocabulary.random_ids
+        masked, replaced = settings.mask_share, settings.mask_share + settings.random_share
+        words = self.vocabulary.similar_words
+        assert words is not None
+        for start, length, _ in sorted(chosen):
+            place = slice(start, start + length)
+            labels[place] = row[place]
+            other: WordIds | list[int] | None = None
+            if (draw := rng.random()) < masked:
+                other = words.draw_similar(tuple(row[place].tolist()), rng)
+            elif draw >= replaced:
+                continue
+            other = other or words.draw_any(length, rng)
+            if other is None:
+                other = [random_ids[int(rng.random() * len(random_ids))] for _ in range(length)]
+            row[place] = other
 
 
 def _find_words(row: IntArray, word_starts: BoolArray, vocabulary: MaskingVocabulary) -> list[Word]:
@@ -292,6 +338,7 @@ def mask_words(
     per_word: bool = False,
     mask_share: float = 0.8,
     random_share: float = 0.1,
+    similar_words: str = "",
 ) -> tuple[IntArray, IntArray]:
     """Mask one row.
 
@@ -300,17 +347,19 @@ def mask_words(
         word_starts: (length,) True where a word starts; True at [CLS] and [SEP].
         strategy: a name in ``zhbert.masking_strategies.STRATEGIES``: ``char`` (single pieces),
             ``wwm`` (Google's rule over words), ``wwm-unbiased`` (every word with the same
-            probability, whatever its length) or ``ngram`` (spans of one to four words).
+            probability, whatever its length), ``ngram`` (spans of one to four words) or ``mac``
+            (such spans, replaced by similar words).
         rate: share of the row's pieces to predict.
         max_predictions: the most pieces to predict. (With ``wwm-unbiased``, the most that are
             expected: the number itself varies.)
         vocabulary: the pieces in id order, or a MaskingVocabulary made from them once (which then
-            decides on ``random_pieces``).
+            decides on ``random_pieces`` and ``similar_words``).
         rng: where the randomness comes from.
         random_pieces: ``corpus`` or ``all``; see MaskingVocabulary.
         per_word: draw [MASK], random or unchanged once a word instead of once a piece.
         mask_share: share of the chosen pieces that become [MASK].
         random_share: share of them that become a random piece; the rest stays.
+        similar_words: with ``mac``, a file that ``zhbert similar-words`` has made.
 
     Returns:
         ``(input_ids, labels)``, both (length,) int64; a label is the piece that stood there, or
@@ -334,6 +383,7 @@ def mask_words(
         per_word=per_word,
         mask_share=mask_share,
         random_share=random_share,
+        similar_words=similar_words,
     )
     row = np.array(piece_ids, dtype=np.int64)
     starts = np.ascontiguousarray(word_starts, dtype=np.bool_)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from zhbert import options
 from zhbert.errors import ZhbertError
-from zhbert.masking_strategies import STRATEGIES
+from zhbert.masking_strategies import STRATEGIES, by_similar_words
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,8 +28,14 @@ _NAMES = {
     "wwm": ("全词掩码", "whole word masking"),
     "wwm-unbiased": ("无偏全词掩码", "unbiased wwm"),
     "ngram": ("N元掩码", "n-gram masking"),
+    "mac": ("近义替换", "MacBERT masking"),
 }
-_STYLES = {"mask": "bold red", "random": "bold yellow", "kept": "bold green"}
+_STYLES = {
+    "mask": "bold red",
+    "random": "bold yellow",
+    "replaced": "bold yellow",
+    "kept": "bold green",
+}
 # In narrower terminals, labels are printed above the texts instead of beside them.
 _NARROW = 72
 # The maximum row length of published models, in pieces, without [CLS] and [SEP].
@@ -47,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(STRATEGIES)} (default wwm); char is always shown as well",
     )
+    parser.add_argument(
+        "--similar-words", default="", metavar="FILE",
+        help="for mac: the similar words, which 'zhbert similar-words' makes",
+    )  # fmt: skip
     options.add_segmenter_arguments(parser)
     parser.add_argument(
         "--vocab", metavar="VOCAB", help="model folder or vocab.txt (default: this package's)"
@@ -86,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         if not from_stdin:
             remarks += _remarks(result, tokenizer.special_tokens.values())
     if not args.quiet:
-        remarks.append(_legend(args.replace, out().color_system is not None))
+        remarks.append(_legend(args, out().color_system is not None))
         err().print("\n" + " ".join(remarks), style="dim")
     return 0
 
@@ -105,7 +115,7 @@ def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[Ma
     texts: Iterable[tuple[str, str]] = [("", args.text)]
     if args.text == "-":
         texts = options.lines_of_stdin(options.reading_of(args))
-    vocabulary = MaskingVocabulary(tokenizer.vocabulary)
+    vocabulary = MaskingVocabulary(tokenizer.vocabulary, similar_words=args.similar_words)
     for where, text in texts:
         try:
             yield mask_text(
@@ -117,6 +127,7 @@ def _masked_texts(args: argparse.Namespace, tokenizer: Tokenizer) -> Iterator[Ma
                 seed=args.seed,
                 replace=args.replace,
                 vocabulary=vocabulary,
+                similar_words=args.similar_words,
             )
         except ZhbertError as error:
             raise ZhbertError(f"{where}{error}") from None
@@ -193,8 +204,12 @@ def _remarks(result: MaskedText, special_tokens: Collection[str]) -> Iterator[st
         yield "In training, a text this long would be put in several rows."
 
 
-def _legend(replace: bool, colours: bool) -> str:
-    if not replace:
-        return "Every predicted piece is shown as [MASK]; --replace shows what training sees."
+def _legend(args: argparse.Namespace, colours: bool) -> str:
+    similar = by_similar_words(args.strategy)
+    if not args.replace:
+        instead = f"{', of mac a similar word' if similar else ''}; --replace"
+        return f"Every predicted piece is shown as [MASK]{instead} shows what training sees."
     text = "Of the predicted pieces 80 % become [MASK], 10 % a random one, 10 % stay."
+    if similar:
+        text += " Of mac's words 80 % become a similar one."
     return text + (" Red: [MASK]; yellow: random; green: kept." if colours else "")

@@ -79,7 +79,7 @@ def _identity(setup: RunSetup, teaching: Teaching) -> dict[str, Any]:
             "builder": recipe.rows.builder,
             "short_row_probability": recipe.rows.short_row_probability,
         },
-        "masking": dataclasses.asdict(recipe.masking),
+        "masking": _masking(setup),
         "top_k": settings.top_k,
         "other_vocabulary": settings.other_vocabulary,
     }
@@ -90,6 +90,14 @@ def _identity(setup: RunSetup, teaching: Teaching) -> dict[str, Any]:
         # What their mean depends on.
         identity |= {"soft_labels": settings.soft_labels, "temperature": settings.temperature}
     return identity
+
+
+def _masking(setup: RunSetup) -> dict[str, Any]:
+    """Return the settings of masking, with the content of the file of similar words, if any."""
+    masking = dataclasses.asdict(setup.recipe.masking)
+    if not masking.pop("similar_words"):
+        return masking
+    return {**masking, "similar_words": setup.similar_words_hash}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from zhbert.config import (
     resolve_shape,
     teachers_override,
 )
+from zhbert.data.masking import Masker
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.pretraining.check_distillation import check_distillation
@@ -68,6 +69,7 @@ def check(
     if corpus is not None:
         opened = _open_corpus(corpus)
         size, pieces = opened.vocabulary_size, _count_pieces(opened, settings, notes)
+        Masker(settings.masking, opened.tokenizer().vocabulary)
     size = size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
     costs = _costs(settings, shape, size)
     distillation = None

@@ -59,6 +59,7 @@ def checkpoint_writer(
         "optimizer": setup.recipe.optimizer.name,
         "vocabulary": setup.corpus.fingerprint,
         "corpus": setup.corpus_hash,
+        "similar_words": setup.similar_words_hash,
         "shape": flatten(start.shape),
         # Stored only if it was chosen by memory: results of other micro-batches differ by rounding.
         "micro_batch_rows": 0 if setup.recipe.micro_batch_size else micro_batch_rows,

@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 
 from zhbert.config import ModelShape, Recipe
+from zhbert.data.masking import Masker
 from zhbert.data.shards import Corpus
 from zhbert.runs.folder import RunFolder
 from zhbert.runtime import choose_dtype
@@ -45,6 +46,17 @@ class RunSetup:
     def corpus_hash(self) -> str:
         """The SHA-256 of corpus.json's content, which includes the shards' checksums."""
         return hashlib.sha256(json.dumps(self.corpus.info, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def masker(self) -> Masker:
+        """Masks the training rows."""
+        return Masker(self.recipe.masking, self.tokenizer.vocabulary)
+
+    @property
+    def similar_words_hash(self) -> str:
+        """The SHA-256 of the file of similar words; empty without one."""
+        words = self.masker.vocabulary.similar_words
+        return words.sha256 if words else ""
 
     @property
     def resumes(self) -> bool:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from zhbert.config import Recipe
 from zhbert.data.examples import make_rows
 from zhbert.data.loader import GrowingRows, PretrainingLoader
-from zhbert.data.masking import Masker
 from zhbert.pretraining.setup import RunSetup
 
 
@@ -68,7 +67,7 @@ def _loader(
     setup: RunSetup, sequence_length: int, batch_size: int, micro_batch_size: int
 ) -> PretrainingLoader:
     recipe = setup.recipe
-    masker = Masker(recipe.masking, setup.tokenizer.vocabulary)
+    masker = setup.masker
     rows = make_rows(
         recipe.rows.builder,
         setup.corpus.shards("train"),

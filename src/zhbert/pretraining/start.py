@@ -38,6 +38,7 @@ from zhbert.zoo.catalogue import find_card
 FREE_ON_RESUME = {
     "steps", "micro_batch_size", "precision", "compile", "keep_checkpoints", "checkpoint_every",
     "evaluate_every", "threads", "evaluation.rows", "evaluation.strategies",
+    "masking.similar_words",  # the file's content may not change
 }  # fmt: skip
 
 
@@ -177,6 +178,11 @@ def _resumed(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Star
         raise ZhbertError(
             f"{setup.corpus.folder}: not the corpus that {folder} was trained on; give that one, "
             "or start another run"
+        )
+    if checkpoint.info.get("similar_words", "") != setup.similar_words_hash:
+        raise ZhbertError(
+            f"{recipe.masking.similar_words}: not the similar words that {folder} was trained "
+            "with; put the former file back, or start another run"
         )
     first_step = int(checkpoint.info["first_step"])
     start = _from_checkpoint(setup, add, former.model, checkpoint, first_step)
