@@ -5,3 +5,6 @@ FORMATS = ("tensorflow", "safetensors", "pytorch")
 DTYPES = ("float32", "float16", "bfloat16")
 # The libraries that can run the second model of a comparison (`zhbert.export.parity.RUNNERS`).
 PROGRAMS = ("zhbert", "transformers", "onnxruntime")
+# The versions of ONNX's operations that `zhbert.export.onnx` can write. The first one, the default,
+# is the one that the oldest programs open.
+ONNX_OPSETS = range(18, 24)

@@ -250,6 +250,10 @@ class SentenceModel(BertModel):
                 f"copy the folder of {self.encoder.graph}"
             )
         super().save_pretrained(folder)
+        self.save_sentence_files(folder)
+
+    def save_sentence_files(self, folder: Path) -> None:
+        """Write what stands beside the BERT in a sentence-transformers folder."""
         sentence = dataclasses.replace(self.sentence, max_seq_length=self.max_seq_length)
         places = write_sentence_config(folder, sentence, self.config.hidden_size)
         for dense, place in zip(self._dense(), places, strict=True):

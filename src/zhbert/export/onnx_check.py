@@ -1,0 +1,205 @@
+"""Whether an ONNX graph computes what its model does: both run on the same 200 rows.
+
+Shapes: B = rows, L = pieces in the longest row, P = asked positions of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from zhbert.errors import ZhbertError
+from zhbert.export.parity import PaddedBatch
+from zhbert.model.config import BertConfig
+from zhbert.model.onnx_files import INPUTS, OUTPUTS, POSITIONS
+from zhbert.sentences.pooling import pool
+from zhbert.text.tokenizer import Tokenizer
+
+ROWS = 200
+_BATCH = 4
+# Of every second batch, a graph that fills masks computes only so many positions.
+_ASKED = 3
+_SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
+Arrays = NDArray[Any]
+
+
+@dataclass
+class Agreement:
+    """How far one output of a graph is from the model's, over all rows, without padding."""
+
+    largest: float = 0.0
+    """the largest absolute difference"""
+    magnitude: float = 0.0
+    """the largest absolute value of the model's output"""
+    labels: int = 0
+    """the number of decisions: for each row or piece the best label, for spans the best piece"""
+    equal: int = 0
+    """the number of equal decisions"""
+    _squares: float = 0.0
+    _error_squares: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        """``largest`` as a share of the magnitude."""
+        return self.largest / self.magnitude if self.magnitude else self.largest
+
+    @property
+    def noise(self) -> float:
+        """The root mean square of the differences as a share of that of the model's output."""
+        return float(np.sqrt(self._error_squares / max(self._squares, 1e-30)))
+
+    @property
+    def equal_labels(self) -> float | None:
+        """The share of equal decisions; None: the output is no decision."""
+        return self.equal / self.labels if self.labels else None
+
+    def add(self, wanted: Arrays, found: Arrays) -> None:
+        """Count the values of a batch in."""
+        difference = np.abs(wanted - found)
+        # NaN must not get lost: no comparison with it is true.
+        self.largest = float(np.maximum(self.largest, difference.max(initial=0.0)))
+        self.magnitude = max(self.magnitude, float(np.abs(wanted).max(initial=0.0)))
+        self._squares += float((wanted.astype(np.float64) ** 2).sum())
+        self._error_squares += float((difference.astype(np.float64) ** 2).sum())
+
+    def add_labels(self, wanted: Arrays, found: Arrays) -> None:
+        """Count the decisions of a batch in."""
+        self.labels += wanted.size
+        self.equal += int((wanted == found).sum())
+
+
+def compare_graph(
+    file: Path,
+    model: Any,
+    task: str,
+    tokenizer: Tokenizer | None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> dict[str, Agreement]:
+    """Run a graph by ONNX Runtime, and the model, on 200 rows; return how each output agrees.
+
+    Args:
+        file: the graph.
+        model: the model of ``zhbert.model.pretrained`` that it was made from.
+        task: what the graph computes, of `zhbert.model.onnx_files.TASKS`.
+        tokenizer: the model's, to read a text; None: all rows have random pieces.
+        progress: called with the number of rows done and the total.
+
+    Raises:
+        ZhbertError: ONNX Runtime cannot open or run the graph.
+    """
+    run = _opened(file)
+    found: dict[str, Agreement] = {}
+    for number, batch in enumerate(check_batches(model.config, tokenizer)):
+        inputs = {name: value.numpy() for name, value in zip(INPUTS, batch, strict=True)}
+        there = inputs["attention_mask"] != 0
+        wanted = _model_outputs(model, task, batch)
+        if task == "fill" and number % 2:
+            asked = np.random.default_rng(number).integers(0, there.shape[1], (len(there), _ASKED))
+            inputs[POSITIONS] = asked
+            there = np.take_along_axis(there, asked, 1)
+            wanted = {k: np.take_along_axis(v, asked[:, :, None], 1) for k, v in wanted.items()}
+        for name, values in run(list(wanted), inputs).items():
+            one = found.setdefault(name, Agreement())
+            _add(one, name, model.config, wanted[name], values, there)
+        progress(min(ROWS, (number + 1) * _BATCH), ROWS)
+    return found
+
+
+def _add(
+    one: Agreement, name: str, config: BertConfig, wanted: Arrays, found: Arrays, there: Arrays
+) -> None:
+    """Count an output of a batch in: (B, L, n), (B, L) of spans, or (B, n)."""
+    per_piece = wanted.shape[:2] == there.shape and (wanted.ndim == 3 or name != "logits")
+    pieces = there if per_piece else slice(None)
+    one.add(wanted[pieces], found[pieces])
+    if not name.endswith("logits"):
+        return
+    if config.problem_type == "multi_label_classification":
+        one.add_labels(wanted > 0, found > 0)
+    elif wanted.ndim == 2 and per_piece:
+        best = [np.where(there, values, -np.inf).argmax(-1) for values in (wanted, found)]
+        one.add_labels(*best)
+    elif wanted.shape[-1] > 1:
+        one.add_labels(wanted[pieces].argmax(-1), found[pieces].argmax(-1))
+
+
+def _opened(file: Path) -> Callable[[list[str], Mapping[str, Arrays]], dict[str, Arrays]]:
+    """Open a graph; return a function that runs it for the named outputs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # Errors only: ONNX Runtime warns that `positions` may be overridden.
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise _refused(error) from error
+
+    def run(names: list[str], inputs: Mapping[str, Arrays]) -> dict[str, Arrays]:
+        try:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:
+            raise _refused(error) from error
+
+    return run
+
+
+def _refused(error: Exception) -> ZhbertError:
+    line = str(error).strip().split("\n")[0]
+    return ZhbertError(f"ONNX Runtime cannot run the exported graph: {line}")
+
+
+@torch.inference_mode()
+def _model_outputs(model: Any, task: str, batch: PaddedBatch) -> dict[str, Arrays]:
+    output = model(**batch._asdict())
+    named = {name: getattr(output, name, None) for name in OUTPUTS[task]}
+    if task == "embed":
+        lengths = batch.attention_mask.sum(1)
+        starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
+        pieces = output.last_hidden_state[batch.attention_mask != 0]
+        vectors = pool(pieces, starts, model.sentence.pooling)
+        named["sentence_embedding"] = model.project(vectors)
+    without = () if has_pooler(model) else ("pooler_output",)
+    return {name: x.numpy() for name, x in named.items() if x is not None and name not in without}
+
+
+def has_pooler(model: Any) -> bool:
+    """Return whether the checkpoint of a model has the pooler's weights."""
+    return not any(name.startswith("bert.pooler.") for name in model.loading.missing)
+
+
+def check_batches(config: BertConfig, tokenizer: Tokenizer | None) -> Iterator[PaddedBatch]:
+    """Yield 200 rows of 1 to all positions, in padded batches of four: text and random pieces.
+
+    If the model has two segments, every second row is a pair.
+    """
+    rng = np.random.default_rng(0)
+    most = config.max_position_embeddings
+    lengths = np.exp(rng.uniform(0, np.log(most + 1), ROWS)).astype(int).clip(1, most)
+    lengths[:3] = 1, most, min(2, most)
+    text = _sample(tokenizer) if tokenizer is not None else None
+    for first in range(0, ROWS, _BATCH):
+        own = lengths[first : first + _BATCH]
+        there = np.arange(own.max()) < own[:, None]
+        ids = np.full(there.shape, config.pad_token_id)
+        segments = np.zeros(there.shape, np.int64)
+        for row, length in enumerate(own):
+            ids[row, :length] = rng.integers(0, config.vocab_size, length)
+            if text is not None and row % 2 and len(text) > length:
+                start = rng.integers(0, len(text) - length)
+                ids[row, :length] = text[start : start + length]
+            if config.type_vocab_size > 1 and row >= _BATCH // 2:
+                segments[row, length // 2 : length] = 1
+        yield PaddedBatch(*map(torch.from_numpy, (ids, there.astype(np.int64), segments)))
+
+
+def _sample(tokenizer: Tokenizer) -> Arrays:
+    """Return the pieces of the sample text, without special ones."""
+    text = _SAMPLE.read_text(encoding="utf-8")
+    return np.concatenate([tokenizer.encode(line).ids for line in text.splitlines() if line])
