@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +46,22 @@ from zhbert.zoo.layout import find_model, sentence_folder
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MODELS: dict[str, Any] = {
+_MODELS: Mapping[str, Any] = {
     "encoder": BertModel,
     "fill": BertForMaskedLM,
     "classify": BertForSequenceClassification,
     "tag": BertForTokenClassification,
     "span": BertForQuestionAnswering,
     "embed": SentenceModel,
+}
+# The most that a graph may differ from its model: the largest difference as a share of the model's
+# largest number, and for int8 the noise. Measured were 4e-6, 1.5e-3 and 0.2, on trained models of 4
+# to 12 layers; a wrong graph has a noise of 1.
+_LIMITS = {"float32": ("relative", 1e-4), "float16": ("relative", 2e-2), "int8": ("noise", 0.5)}
+_ADVICE = {
+    "float32": "; please report it, with the model's config.json",
+    "float16": "; export it in float32",
+    "int8": "; export it in float32 or float16",
 }
 # A file of Protocol Buffers holds at most 2 GB; larger graphs have their weights beside them.
 _MOST_BYTES_IN_GRAPH = 1_500_000_000
@@ -110,7 +119,7 @@ def export_onnx(
         file = temporary / ONNX_FOLDER / GRAPHS[precision]
         _write_graph(file, model, task, precision, opset, tokenizer)
         found = compare_graph(file, model, task, tokenizer, progress)
-        _check_agreement(found, precision)
+        _check_agreement(source, found, precision)
         config = _described(model.config, task, own_task=task == tasks[0])
         _write_beside(temporary, folder, model, config, task, tokenizer)
         size = sum(path.stat().st_size for path in file.parent.iterdir())
@@ -138,12 +147,21 @@ def _report(one: Agreement) -> dict[str, float | None]:
     }
 
 
+def _check_agreement(source: str | Path, found: Mapping[str, Agreement], precision: str) -> None:
+    measure, limit = _LIMITS[precision]
+    for name, one in found.items():
+        if not getattr(one, measure) <= limit:  # NaN is not, either
+            raise ZhbertError(
+                f"{source}: nothing written, because the graph differs from the model: {name} by "
+                f"{one.largest:.2g} of {one.magnitude:.2g} ({measure} {getattr(one, measure):.2g}; "
+                f"{precision} may have {limit:g}){_ADVICE[precision]}"
+            )
+
+
 def _check_libraries() -> None:
     for name in ("onnx", "onnxruntime", "onnxscript"):
         if importlib.util.find_spec(name) is None:
-            raise ZhbertError(
-                f"--to onnx: {name} is not installed: {how_to_install('onnx')}"
-            )
+            raise ZhbertError(f"--to onnx: {name} is not installed: {how_to_install('onnx')}")
 
 
 # -- the model --------------------------------------------------------------------------------
@@ -250,7 +268,11 @@ def _save(graph: ir.Model, file: Path) -> None:
 
 
 def _quantize(exact: Path, file: Path) -> None:
-    """Write a graph whose linear maps have int8 weights, one scale a column."""
+    """Write a graph whose linear maps (one scale a column) and word embeddings are int8.
+
+    The embeddings are two thirds of a small model's file, and add hardly any noise: 0.215 instead
+    of 0.211 in a MiniLM of 6 layers.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.disable(logging.WARNING)  # it advises to prepare the graph, which the exporter has done
@@ -258,13 +280,9 @@ def _quantize(exact: Path, file: Path) -> None:
         quantize_dynamic(
             exact,
             file,
-            op_types_to_quantize=["MatMul"],
+            op_types_to_quantize=["MatMul", "Gather"],
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _check_agreement(found: dict[str, Agreement], precision: str) -> None:
-    return

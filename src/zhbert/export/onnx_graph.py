@@ -220,7 +220,9 @@ def export_graph(padded: PaddedModel, opset: int) -> ir.Model:
             )
     except Exception as error:
         line = str(error).strip().split("\n")[0]
-        raise ZhbertError(f"PyTorch's exporter cannot translate the model to ONNX: {line}") from error
+        raise ZhbertError(
+            f"PyTorch's exporter cannot translate the model to ONNX: {line}"
+        ) from error
     model: ir.Model = program.model
     # The oldest form that has the operations: what newer programs write, older ones refuse.
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
