@@ -24,9 +24,7 @@ from zhbert.export.onnx_graph import PaddedModel, export_graph
 from zhbert.files import atomic_folder, make_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.entry import entries_of
 from zhbert.model.folder import check_out, tokenizer_of
-from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.head_states import head_states
 from zhbert.model.onnx_files import GRAPHS, METADATA, ONNX_FOLDER, TASKS, stated_sizes
 from zhbert.model.pretrained import (
@@ -213,7 +211,7 @@ def _write_beside(
     task: str,
     tokenizer: Tokenizer | None,
 ) -> None:
-    """Write all but the graph: config.json, the tokenizer's files, a sentence model's, README.md."""
+    """Write all but the graph: configuration, tokenizer, a sentence model's files, README.md."""
     if task == "embed" and sentence_folder(folder) is None:
         model.save_sentence_files(out)
     elif task == "embed":

@@ -99,7 +99,7 @@ def _block(block: Models, own: Tensor, x: Tensor, bias: Tensor) -> Tensor:
         keys, values = both.chunk(2, dim=-1)
 
     def by_head(states: Tensor) -> Tensor:
-        return states.unflatten(-1, (attention.heads, attention.size)).transpose(1, 2)
+        return states.view(*states.shape[:2], attention.heads, attention.size).transpose(1, 2)
 
     scores = (by_head(query) * attention.size**-0.5) @ by_head(keys).transpose(-1, -2)
     # In float32 even if the weights are float16, which has no room for the bias.
@@ -123,7 +123,7 @@ def _fill(padded: PaddedModel, hidden: Tensor, mask: Tensor) -> dict[str, Tensor
     # One matrix product of all pieces, because it takes the embeddings as they are. Batched, it
     # would need them transposed: a second copy in the file.
     flat = model.mlm_head(hidden.flatten(0, 1), model.encoder.embeddings.words.weight)
-    return {"logits": flat.unflatten(0, (hidden.shape[0], -1))}
+    return {"logits": flat.view(*hidden.shape[:2], -1)}
 
 
 def _classify(padded: PaddedModel, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -208,7 +208,7 @@ def export_graph(padded: PaddedModel, opset: int) -> ir.Model:
     dims = {name: torch.export.Dim(name, min=1) for axis in axes for name in axis.values()}
     try:
         with _silence(), torch.no_grad():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 padded.eval(),
                 inputs,
                 dynamo=True,
