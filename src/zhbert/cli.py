@@ -58,6 +58,7 @@ VERBS = {
     ),
     "similarity": ("zhbert.jobs.similarity", "say how similar two texts are, or pairs in files"),
     "search": ("zhbert.jobs.search", "find the texts of a corpus that are most similar to queries"),
+    "push": ("zhbert.jobs.push", "upload a model to the Hugging Face hub, with its card"),
     "report": ("zhbert.jobs.report", "make one page of tables and figures from runs"),
     "params": ("zhbert.jobs.params", "count the parameters of a recipe, a model or a shape"),
 }

@@ -15,13 +15,14 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.fine_tuned import (
     WINDOW_EXAMPLES,
     FineTuned,
+    dtype_of,
     is_fine_tuned,
     open_to_predict,
 )
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.fill import BATCH, fill_stream, open_mask_filler
 from zhbert.model.loading import UntrainedWeightsWarning
-from zhbert.runtime import choose_device, choose_dtype
+from zhbert.runtime import choose_device
 from zhbert.schema import check_choice
 from zhbert.sentences.encoder import SentenceEncoder
 from zhbert.sentences.model import SentenceModel
@@ -87,18 +88,20 @@ class Predictor:
         check_choice(precision, ("fp32", "bf16", "int8"), "precision")
         folder = locate_fine_tuned(name, quiet=quiet)
         device = torch.device(device) if device is not None else choose_device()
-        dtype = choose_dtype(precision, device)
         if is_static(folder):
             encoder = SentenceEncoder.from_pretrained(folder, device=device)
-            return cls(folder, Embed.name, _vectors(encoder, None, dtype))
+            return cls(folder, Embed.name, _vectors(encoder, None))
         if not is_fine_tuned(folder):
-            return cls(folder, FILL, _filling(folder, engine, device, precision, top_k))
+            if precision != "fp32":
+                raise ZhbertError(f"precision = {precision}: masks are filled in fp32")
+            return cls(folder, FILL, _filling(folder, engine, device, top_k))
         opened = open_to_predict(folder, engine=engine, precision=precision)
         opened.model.to(device)
-        results = _predictions(opened, dtype)
+        results = _predictions(opened, dtype_of(precision))
         if opened.kind.name == Embed.name:
             encoder = SentenceEncoder(cast(SentenceModel, opened.model), opened.learner.tokenizer)
-            results = _vectors(encoder, results, dtype)
+            encoder.dtype = dtype_of(precision)
+            results = _vectors(encoder, results)
         return cls(folder, opened.kind.name, results)
 
     def __call__(self, inputs: Any) -> Any:
@@ -150,9 +153,8 @@ def _predictions(opened: FineTuned, dtype: torch.dtype) -> Results:
     return results
 
 
-def _vectors(encoder: SentenceEncoder, pairs: Results | None, dtype: torch.dtype) -> Results:
+def _vectors(encoder: SentenceEncoder, pairs: Results | None) -> Results:
     """Return vectors, (D,) float32, of texts; ``pairs`` of texts if the first input is one."""
-    encoder.dtype = dtype
 
     def results(inputs: Inputs, most: int) -> Iterator[Any]:
         first = next(inputs, None)
@@ -168,12 +170,8 @@ def _vectors(encoder: SentenceEncoder, pairs: Results | None, dtype: torch.dtype
     return results
 
 
-def _filling(
-    folder: Path, engine: str | None, device: torch.device, precision: str, top_k: int
-) -> Results:
+def _filling(folder: Path, engine: str | None, device: torch.device, top_k: int) -> Results:
     """Return texts with their masks filled, as `zhbert.inference.fill.Filled`."""
-    if precision != "fp32":
-        raise ZhbertError(f"precision = {precision}: masks are filled in fp32")
     if top_k < 1:
         raise ZhbertError(f"top_k = {top_k}: must be 1 or more")
     with warnings.catch_warnings():

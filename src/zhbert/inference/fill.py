@@ -112,7 +112,9 @@ def fill(
     import numpy as np
     import torch
 
+    from zhbert.inference.run_model import device_of
     from zhbert.packing import pack_rows
+    from zhbert.train.prefetch import to_device
 
     if not texts:
         return []
@@ -123,6 +125,7 @@ def fill(
     ]
     rows = [np.array([tokenizer.cls_id, *e.ids, tokenizer.sep_id]) for e in encodings]
     batch = pack_rows(np.concatenate(rows), np.array([len(row) for row in rows]))
+    batch = to_device(batch, device_of(model))
     with torch.inference_mode():
         masks = (batch.input_ids == tokenizer.mask_id).nonzero()[:, 0]
         logits = model.masked_logits(batch, masks)

@@ -47,6 +47,7 @@ from zhbert.model.padded import Grid, without_padding
 from zhbert.model.recording import Recording, recording
 from zhbert.packing import PackedBatch
 from zhbert.zoo import locate
+from zhbert.zoo.upload import push_saved
 
 # The modules of a model that is a plain BERT.
 _BERT_PARTS = {
@@ -359,6 +360,13 @@ class _Bert(PreTrainedMethods):
             if not name.startswith(self._parts_beside())
         }
         write_safetensors(folder, entries_of(to_hugging_face(tensors)))
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
+
+        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
+        """
+        return push_saved(self.save_pretrained, repo_id, **options)
 
     def add_matching(self, module: nn.Module) -> None:
         """Add what only distillation trains, between this model's layers and a teacher's.

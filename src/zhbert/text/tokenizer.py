@@ -32,6 +32,7 @@ from zhbert.text.tokenizer_json import to_tokenizer_json
 from zhbert.text.vocab import default_vocabulary
 from zhbert.text.wordpiece import CONTINUATION, PythonWordPiece
 from zhbert.text.words import WordPieces
+from zhbert.zoo.upload import push_saved
 
 try:
     from zhbert.text.native_wordpiece import NativeWordPiece
@@ -166,6 +167,13 @@ class Tokenizer:
         fast = to_tokenizer_json(pieces, self.options, self.special_tokens, self._added_by_id())
         # Without indentation json uses its C encoder: 50 times as fast.
         write_text(folder / "tokenizer.json", json.dumps(fast, ensure_ascii=False) + "\n")
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
+
+        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
+        """
+        return push_saved(self.save_pretrained, repo_id, **options)
 
     def encode(self, text: str, *, special_tokens: bool = True) -> Encoding:
         """Encode one text; with ``special_tokens``, "[MASK]" in it becomes the special token.

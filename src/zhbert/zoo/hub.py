@@ -330,7 +330,7 @@ def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
     return None
 
 
-def of_transport(error: Exception) -> bool:
+def of_transport(error: BaseException) -> bool:
     """Return whether an error is one of the HTTP library, whichever huggingface_hub uses."""
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     return bool(modules & {"httpx", "httpx2", "httpcore", "requests", "urllib3"})

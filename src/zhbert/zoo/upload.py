@@ -50,7 +50,7 @@ def push_to_hub(
             token may not write there.
     """
     model = find_model(folder)
-    if model.weights.name not in hub.WEIGHTS:
+    if model.format != "onnx" and model.weights.name not in hub.WEIGHTS:
         raise ZhbertError(
             f"{model.weights}: the hub's users need {hub.WEIGHTS[0]}: 'zhbert convert' writes it"
         )
@@ -113,23 +113,32 @@ def _upload(
 @contextmanager
 def _one_line(repo_id: str) -> Iterator[None]:
     """Turn errors of huggingface_hub into a ZhbertError of one line with advice."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants
 
-    where = f"{repo_id}: nothing was uploaded to {constants.ENDPOINT}"
     try:
         yield
-    except ZhbertError:
-        raise
-    except errors.OfflineModeIsEnabled:
-        raise ZhbertError(f"{where}: HF_HUB_OFFLINE is set") from None
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
+    except Exception as error:
+        # What fails in one of the library's threads is the cause of a RuntimeError.
+        why = _explained(error.__cause__ if isinstance(error, RuntimeError) else error)
+        if why is None:
+            raise
+        where = f"{repo_id}: nothing was uploaded to {constants.ENDPOINT}"
+        raise ZhbertError(f"{where}: {why}") from None
+
+
+def _explained(error: BaseException | None) -> str | None:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if isinstance(error, errors.HfHubHTTPError):
         why = {
             401: "the token is not valid: log in again ('hf auth login'), or set HF_TOKEN",
             403: "the token may not write there: take one that may write, or another OWNER",
-        }.get(status, hub.first_line(error))
-        raise ZhbertError(f"{where}: {why}") from None
-    except Exception as error:
-        if not isinstance(error, OSError) and not hub.of_transport(error):
-            raise
-        raise ZhbertError(f"{where}: no answer ({hub.first_line(error)})") from None
+        }
+        return why.get(error.response.status_code, hub.first_line(error))
+    if isinstance(error, ValueError):  # the front matter of README.md, or a name
+        return " ".join(str(error).split())
+    if error is not None and (isinstance(error, OSError) or hub.of_transport(error)):
+        return f"no answer ({hub.first_line(error)})"
+    return None
