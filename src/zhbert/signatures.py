@@ -63,12 +63,6 @@ _MODELS = tuple(
             "BertForPreTraining.from_pretrained(FOLDER, from_flax=True).save_pretrained(NEW)",
         ),
         (
-            ".pdparams",
-            rb"\x80[\x02-\x05](?!.{0,9}\x8a\nl\xfc\x9c)",
-            "a plain Python pickle, as PaddlePaddle's .pdparams are (PaddleNLP): take the model's "
-            "files for PyTorch, or save it there as safetensors with transformers' names",
-        ),
-        (
             ".onnx",
             rb"\x08[\x03-\x20]\x12.[A-Za-z]",
             "an ONNX graph, which is for running a model: take the model that it was made from",
@@ -93,10 +87,12 @@ _MODELS = tuple(
 )
 # The magic number with which torch.save began its files before PyTorch 1.6.
 _TORCH_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+# paddle.save pickles a plain table, and its first value is an array of NumPy.
+_PADDLE_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?(}|\x8c\x0bcollections).{0,300}numpy\._?core"
 
 
 def weights_format(head: bytes) -> str | None:
-    """Return ``safetensors``, ``pytorch`` (torch.save, old or new format) or None.
+    """Return ``safetensors``, ``pytorch`` (torch.save, any age), ``paddle`` (.pdparams) or None.
 
     >>> weights_format(b"\\x40\\0\\0\\0\\0\\0\\0\\0" + b'{"a":{}}')
     'safetensors'
@@ -109,6 +105,8 @@ def weights_format(head: bytes) -> str | None:
     # torch.save, too, but is not one.
     if _first_member(head).endswith(b"/data.pkl") or re.match(_TORCH_MAGIC, head, re.DOTALL):
         return "pytorch"
+    if re.match(_PADDLE_MAGIC, head, re.DOTALL):
+        return "paddle"
     return None
 
 

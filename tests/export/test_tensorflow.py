@@ -99,9 +99,11 @@ def test_tensorflow_computes_the_same_numbers(tmp_path: Path, kind: type, activa
 def test_a_forgotten_transpose_of_a_square_matrix_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    honest = convert.to_tensorflow_name
+    honest = convert.NAMES.from_hugging_face
     monkeypatch.setattr(
-        convert, "to_tensorflow_name", lambda n: (honest(n)[0], False) if n == name else honest(n)
+        convert.NAMES,
+        "from_hugging_face",
+        lambda n: (honest(n)[0], False) if n == name else honest(n),
     )
     model = a_model()
     assert largest_difference(model, written(model, tmp_path / "tf"), a_batch()) > 1e-2

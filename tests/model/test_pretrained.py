@@ -333,7 +333,7 @@ def _lost_shard(path: Path) -> None:
     ("spoil", "message"),
     [
         (_truncate, "damaged, or not a safetensors file"),
-        (_break_header, "neither a safetensors file nor torch.save's"),
+        (_break_header, "no file of safetensors, torch.save or paddle.save"),
         (_pickle_with_code, "more than tensors"),
         (_plain_pickle, "a plain Python pickle"),
         (_truncated_pickle, "damaged, or not a file of torch.save"),

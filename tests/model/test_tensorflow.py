@@ -18,12 +18,7 @@ from zhbert.errors import ZhbertError
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.formats import tensorflow as module
-from zhbert.model.formats.tensorflow import (
-    from_tensorflow_name,
-    import_tensorflow,
-    read_tensorflow,
-    to_tensorflow_name,
-)
+from zhbert.model.formats.tensorflow import NAMES, import_tensorflow, read_tensorflow
 from zhbert.model.loading import check_architecture
 from zhbert.model.names import TEMPLATES
 
@@ -59,9 +54,9 @@ def test_every_name_of_the_model_has_one_of_tensorflows_and_back(layer: int) -> 
     theirs = set()
     for template in TEMPLATES:
         name = template.replace("*", str(layer))
-        found = to_tensorflow_name(name)
+        found = NAMES.from_hugging_face(name)
         assert found is not None
-        assert from_tensorflow_name(found[0]) == (name, found[1])
+        assert NAMES.to_hugging_face(found[0]) == (name, found[1])
         assert found[1] == found[0].endswith("/kernel")
         theirs.add(found[0])
     assert len(theirs) == len(TEMPLATES)

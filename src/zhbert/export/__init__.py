@@ -1,7 +1,7 @@
 """Export: conversion to the formats of other programs, and comparison of models."""
 
 # The formats and dtypes of `zhbert.export.convert.convert`.
-FORMATS = ("tensorflow", "safetensors", "pytorch")
+FORMATS = ("tensorflow", "safetensors", "pytorch", "paddle")
 DTYPES = ("float32", "float16", "bfloat16")
 # The libraries that can run the second model of a comparison (`zhbert.export.parity.RUNNERS`).
 PROGRAMS = ("zhbert", "transformers", "onnxruntime")

@@ -1,4 +1,4 @@
-"""Conversion of models to safetensors, PyTorch's pickle and Google's TensorFlow format."""
+"""Conversion of models to the forms of Hugging Face, PyTorch, Google's TensorFlow and Paddle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
+from zhbert.export.paddle import write_paddle
 from zhbert.export.tensorflow import write_tensorflow
 from zhbert.files import atomic_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
@@ -70,7 +71,7 @@ def convert(
         to: one of ``zhbert.export.FORMATS``.
         dtype: one of ``zhbert.export.DTYPES``; None: each tensor keeps its dtype.
         drop_untrained_heads: leave out heads that still have random initial weights.
-        max_shard_size: for safetensors: the limit of a file, in bytes or as "500MB".
+        max_shard_size: for safetensors and paddle: the limit of a file, in bytes or as "500MB".
         progress: called with the number of bytes read so far and the total.
 
     Returns:
@@ -83,7 +84,7 @@ def convert(
             contains NaN, a file is damaged, or ``out`` is in use. Nothing is written then.
     """
     out = Path(out)
-    if max_shard_size is not None and to != "safetensors":
+    if max_shard_size is not None and to not in ("safetensors", "paddle"):
         raise ZhbertError("--max-shard-size: only safetensors are cut by size; leave it out")
     max_shard_bytes = None if max_shard_size is None else _bytes(str(max_shard_size))
     check_out(out, source, overwrite=overwrite, option="DST")
@@ -127,6 +128,10 @@ def _write_pytorch(out: Path, model: Conversion) -> None:
 def _write_for_hugging_face(out: Path, model: Conversion) -> None:
     """Write all that stands beside the weights in Hugging Face's layout."""
     model.config.save_pretrained(out)
+    _write_tokenizer(out, model)
+
+
+def _write_tokenizer(out: Path, model: Conversion) -> None:
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(out, model_max_length=model.config.max_position_embeddings)
 
@@ -143,10 +148,16 @@ def _write_tensorflow(out: Path, model: Conversion) -> None:
             tokenizer.save_pretrained(out)
 
 
+def _write_paddle(out: Path, model: Conversion) -> None:
+    write_paddle(out, model.entries, model.config, max_shard_bytes=model.max_shard_bytes)
+    _write_tokenizer(out, model)
+
+
 WRITERS: Mapping[str, Callable[[Path, Conversion], None]] = {
     "tensorflow": _write_tensorflow,
     "safetensors": _write_safetensors,
     "pytorch": _write_pytorch,
+    "paddle": _write_paddle,
 }
 """By format (``zhbert.export.FORMATS``): what fills the new folder."""
 

@@ -21,7 +21,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, write_json, write_text
 from zhbert.model.config import BertConfig
 from zhbert.model.entry import Entry, in_shards
-from zhbert.model.formats.tensorflow import import_tensorflow, to_tensorflow_name
+from zhbert.model.formats.tensorflow import NAMES, import_tensorflow
 
 NAME = "bert_model.ckpt"
 # The size of a part of the data; parts are in memory one at a time.
@@ -97,7 +97,7 @@ def google_config(config: BertConfig) -> dict[str, Any]:
 def _save(tensorflow: Any, prefix: Path, part: Mapping[str, Entry]) -> None:
     names, tensors = [], []
     for name, entry in part.items():
-        theirs, transposed = to_tensorflow_name(name) or (name, False)
+        theirs, transposed = NAMES.from_hugging_face(name) or (name, False)
         tensor = entry.read()
         names.append(theirs)
         tensors.append(_shared(tensorflow, tensor.t() if transposed else tensor))

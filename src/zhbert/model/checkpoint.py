@@ -14,18 +14,20 @@ from pathlib import Path
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_json
+from zhbert.files import read_json, read_json_if_sound
 from zhbert.model.entry import Entry, is_finite
+from zhbert.model.formats.paddle import from_paddle, is_paddle, read_pdparams
 from zhbert.model.formats.pickle import read_pickle
 from zhbert.model.formats.safetensors import read_safetensors
 from zhbert.model.formats.tensorflow import read_tensorflow
 from zhbert.model.names import ALIASES, CONSTANTS, modern_names, segments_of_uer
-from zhbert.zoo.layout import find_model, weights_format
+from zhbert.zoo.layout import ModelFiles, find_model, weights_format
 
 READERS: Mapping[str, Callable[[Path], tuple[dict[str, Entry], list[str]]]] = {
     "safetensors": read_safetensors,
     "pytorch": read_pickle,
     "tensorflow": read_tensorflow,
+    "paddle": read_pdparams,
 }
 """By format: the reader of a file's entries, with the names in it, and of skipped names."""
 
@@ -35,7 +37,7 @@ class Checkpoint:
     """The tensors of a model in any format, by current Hugging Face names (with ``bert.``)."""
 
     file: Path  # to name in errors
-    format: str  # "safetensors", "pytorch" or "tensorflow"
+    format: str  # "safetensors", "pytorch", "tensorflow" or "paddle"
     entries: dict[str, Entry]
     # Second names of tensors that are among the entries: the decoder's matrix and bias.
     aliases: dict[str, Entry] = field(default_factory=dict)
@@ -102,8 +104,18 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         found, left = READERS[format](part)
         entries |= found
         aside |= dict.fromkeys(left)
-    checkpoint = Checkpoint.of(files.weights, files.format, entries)
+    form = files.format
+    if is_paddle(entries):
+        form, entries = "paddle", from_paddle(entries, _architecture(files))
+    checkpoint = Checkpoint.of(files.weights, form, entries)
     return replace(checkpoint, skipped=(*checkpoint.skipped, *aside))
+
+
+def _architecture(files: ModelFiles) -> str | None:
+    """Return the class that config.json names, if it does; its faults are reported elsewhere."""
+    values = read_json_if_sound(files.config) if files.config else {}
+    named = values.get("architectures") or [values.get("init_class")]
+    return str(named[0]) if isinstance(named, list) else None
 
 
 def weight_files(weights: Path) -> list[Path]:

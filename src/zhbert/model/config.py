@@ -29,11 +29,14 @@ _OTHERS = {
     "roberta": "RobertaModel",
     "xlm-roberta": "XLMRobertaModel",
 }
+# PaddleNLP's classes whose names differ from Hugging Face's.
+PADDLE_CLASSES = {"BertForPretraining": "BertForPreTraining"}
 _REQUIRED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 # Keys for which only these values are accepted.
 _ONLY: Mapping[str, Sequence[Any]] = {
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
+    "pool_act": ("tanh",),  # PaddleNLP's
     "problem_type": ("regression", "single_label_classification", "multi_label_classification"),
 }
 # Further attributes of transformers' BertConfig, and what they are if config.json lacks them.
@@ -238,6 +241,7 @@ class BertConfig:
         Raises:
             ZhbertError: another architecture, a missing size, or an impossible value.
         """
+        values = _from_paddle(values)
         check_is_bert(values, where)
         known = {f.name for f in fields(cls)} - {"other"}
         # Hugging Face writes None for a key that is not set.
@@ -368,6 +372,28 @@ def _number(value: Any, kind: type, label: str) -> Any:
         name = "a whole number" if kind is int else "a number"
         raise ZhbertError(f"{label} = {shortly(value)}: must be {name}")
     return kind(number)
+
+
+def _from_paddle(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Write what PaddleNLP writes in its own way as Hugging Face does.
+
+    Before version 2.5 the encoder's values stood inside those of the class around it.
+
+    >>> old = {"init_class": "BertForPretraining", "init_args": [{"init_class": "BertModel",
+    ...        "hidden_size": 768}]}
+    >>> _from_paddle(old)
+    {'hidden_size': 768, 'architectures': ['BertForPreTraining']}
+    """
+    if "init_class" in values:
+        inner = [part for part in values.get("init_args") or [] if isinstance(part, dict)]
+        flat = {key: value for part in (*inner, values) for key, value in part.items()}
+        named = flat.pop("init_class")
+        flat.pop("init_args", None)
+        values = {**flat, "architectures": [named]}
+    named = values.get("architectures")
+    if isinstance(named, list):
+        return {**values, "architectures": [PADDLE_CLASSES.get(str(n), n) for n in named]}
+    return values
 
 
 def check_is_bert(values: Mapping[str, Any], where: str) -> None:

@@ -169,7 +169,7 @@ _FOREIGN = tuple(
         ),
         (
             r"encoder\.layers\.\d+\.self_attn\.q_proj\.",
-            "a checkpoint with the names of PaddleNLP or BART, not of BERT",
+            "a checkpoint with the names of BART, or of another model of PaddleNLP than BERT",
             "take the model's files for transformers, or rename its tensors in its own program",
         ),
         (

@@ -13,6 +13,7 @@ from zhbert.files import read_head, read_json
 # In the order in which transformers looks for them.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PYTORCH = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PADDLE = ("model_state.pdparams", "model_state.pdparams.index.json")
 # Other files that training programs write with torch.save.
 _NO_MODEL = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)")
 MODULES = "modules.json"
@@ -53,7 +54,7 @@ def find_model(path: str | Path) -> ModelFiles:
             there = f"it holds {', '.join(names[:4])}" if names else "it is empty"
             raise ZhbertError(
                 f"{path}: no model file here ({there}); looked for {SAFETENSORS[0]}, {PYTORCH[0]}, "
-                "their shards, and a TensorFlow checkpoint (*.ckpt.index)"
+                f"{PADDLE[0]}, their shards, and a TensorFlow checkpoint (*.ckpt.index)"
             )
         return found
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
@@ -67,7 +68,7 @@ def find_model(path: str | Path) -> ModelFiles:
 
 
 def weights_format(path: Path) -> str:
-    """Return ``safetensors`` or ``pytorch``, determined from the file's first bytes.
+    """Return ``safetensors``, ``pytorch`` or ``paddle``, determined from the file's first bytes.
 
     Raises:
         ZhbertError: the file has another format, which the message names if it is known.
@@ -75,7 +76,10 @@ def weights_format(path: Path) -> str:
     head = read_head(path)
     if (found := signatures.weights_format(head)) is not None:
         return found
-    what = signatures.no_weights(head, path.name) or "neither a safetensors file nor torch.save's"
+    what = (
+        signatures.no_weights(head, path.name)
+        or "no file of safetensors, torch.save or paddle.save"
+    )
     raise ZhbertError(f"{path}: {what}")
 
 
@@ -135,13 +139,13 @@ def _in_folder(folder: Path) -> ModelFiles | None:
     for inside in filter(None, module_folders(folder)[:1]):
         if (folder / inside).is_dir():
             return _in_folder(folder / inside)
-    for name in (*SAFETENSORS, *PYTORCH):
+    for name in (*SAFETENSORS, *PYTORCH, *PADDLE):
         if (folder / name).is_file():
             return _described(folder, folder / name)
     if (prefix := _tensorflow_prefix(folder)) is not None:
         return _described(folder, prefix, "tensorflow")
     # A weights file of another name is accepted if it is the only one of its format.
-    found: dict[str, list[Path]] = {"safetensors": [], "pytorch": []}
+    found: dict[str, list[Path]] = {"safetensors": [], "pytorch": [], "paddle": []}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or _NO_MODEL.fullmatch(path.name) or not path.is_file():
             continue
@@ -197,7 +201,8 @@ def _in_one_subfolder(folder: Path, depth: int = 2) -> ModelFiles | None:
 def _described(folder: Path, weights: Path, kind: str | None = None) -> ModelFiles:
     if kind is None:
         # A file of another format is refused when it is opened.
-        named = "safetensors" if ".safetensors" in weights.name else "pytorch"
+        suffixes = ((".safetensors", "safetensors"), (".pdparams", "paddle"), ("", "pytorch"))
+        named = next(form for suffix, form in suffixes if suffix in weights.name)
         kind = signatures.weights_format(read_head(weights)) or named
     config = _one_of(folder, ("config.json", "bert_config.json"), "*config*.json")
     vocabulary = _one_of(folder, ("vocab.txt",), "*vocab*.txt")

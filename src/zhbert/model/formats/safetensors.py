@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, refused, write_json
-from zhbert.model.entry import Entry, bytes_of, in_shards
+from zhbert.model.entry import Entry, bytes_of, in_shards, read_tensor
 
 _WHAT = "a safetensors file"
 DTYPE_NAMES = {
@@ -29,6 +28,7 @@ DTYPE_NAMES = {
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint16: "U16",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
@@ -52,19 +52,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Entry], list[str]]:
             raise ZhbertError(f"{path}: {name} is kept as {about['dtype']}, which no BERT is")
         shape = tuple(about["shape"])
         start = 8 + length + about["data_offsets"][0]
-        entries[name] = Entry(shape, kind, partial(_read_bytes, path, start, shape, kind))
+        entries[name] = Entry(shape, kind, partial(read_tensor, path, start, shape, kind))
     return entries, []
-
-
-def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Read a tensor without mapping the file, since mapped pages count as memory in use."""
-    tensor = torch.empty(shape, dtype=dtype)
-    room = bytes_of(tensor)
-    with refused(path, _WHAT), path.open("rb") as file:
-        file.seek(start)
-        if file.readinto(room) < len(room):
-            raise EOFError(f"{file.tell():,} bytes")
-    return tensor
 
 
 def write_safetensors(
@@ -72,19 +61,21 @@ def write_safetensors(
     entries: Mapping[str, Entry],
     *,
     max_shard_bytes: int | None = None,
+    written_for: str = "pt",
 ) -> None:
     """Write model.safetensors, or shards of at most ``max_shard_bytes`` and their index.
 
     One tensor is in memory at a time. A single tensor above the limit gets a separate shard.
+    ``written_for`` is the framework that the metadata name: "pt" (PyTorch), "np" (PaddleNLP).
     """
     shards = in_shards(entries, max_shard_bytes)
     if len(shards) == 1:
-        _write_file(folder / "model.safetensors", entries)
+        _write_file(folder / "model.safetensors", entries, written_for)
         return
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-        _write_file(folder / file, shard)
+        _write_file(folder / file, shard, written_for)
         weight_map |= dict.fromkeys(shard, file)
     total = sum(entry.size for entry in entries.values())
     write_json(
@@ -93,8 +84,8 @@ def write_safetensors(
     )
 
 
-def _write_file(path: Path, entries: Mapping[str, Entry]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def _write_file(path: Path, entries: Mapping[str, Entry], written_for: str) -> None:
+    header: dict[str, Any] = {"__metadata__": {"format": written_for}}
     end = 0
     for name, entry in entries.items():
         start, end = end, end + entry.size

@@ -21,53 +21,55 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, refused
 from zhbert.model.entry import Entry
+from zhbert.model.formats.renaming import Renaming
 from zhbert.model.names import of_encoder, shared_prefix
 from zhbert.wording import how_to_install
 
-# Abbreviated beginnings of names, to keep the table narrow; ``*`` is a layer's number.
-_BEGINNINGS = {
-    "E": ("bert/embeddings", "bert.embeddings"),
-    "L": ("bert/encoder/layer_*", "bert.encoder.layer.*"),
-    "P": ("cls/predictions", "cls.predictions"),
-}
-#  TensorFlow's                        Hugging Face's                       transposed
-_TABLE: tuple[tuple[str, str, bool], ...] = (
-    ("E/word_embeddings",              "E.word_embeddings.weight",              False),
-    ("E/position_embeddings",          "E.position_embeddings.weight",          False),
-    ("E/token_type_embeddings",        "E.token_type_embeddings.weight",        False),
-    ("E/LayerNorm/gamma",              "E.LayerNorm.weight",                    False),
-    ("E/LayerNorm/beta",               "E.LayerNorm.bias",                      False),
-    ("L/attention/self/query/kernel",  "L.attention.self.query.weight",         True),
-    ("L/attention/self/query/bias",    "L.attention.self.query.bias",           False),
-    ("L/attention/self/key/kernel",    "L.attention.self.key.weight",           True),
-    ("L/attention/self/key/bias",      "L.attention.self.key.bias",             False),
-    ("L/attention/self/value/kernel",  "L.attention.self.value.weight",         True),
-    ("L/attention/self/value/bias",    "L.attention.self.value.bias",           False),
-    ("L/attention/output/dense/kernel", "L.attention.output.dense.weight",      True),
-    ("L/attention/output/dense/bias",  "L.attention.output.dense.bias",         False),
-    ("L/attention/output/LayerNorm/gamma", "L.attention.output.LayerNorm.weight", False),
-    ("L/attention/output/LayerNorm/beta", "L.attention.output.LayerNorm.bias",  False),
-    ("L/intermediate/dense/kernel",    "L.intermediate.dense.weight",           True),
-    ("L/intermediate/dense/bias",      "L.intermediate.dense.bias",             False),
-    ("L/output/dense/kernel",          "L.output.dense.weight",                 True),
-    ("L/output/dense/bias",            "L.output.dense.bias",                   False),
-    ("L/output/LayerNorm/gamma",       "L.output.LayerNorm.weight",             False),
-    ("L/output/LayerNorm/beta",        "L.output.LayerNorm.bias",               False),
-    ("bert/pooler/dense/kernel",       "bert.pooler.dense.weight",              True),
-    ("bert/pooler/dense/bias",         "bert.pooler.dense.bias",                False),
-    ("P/transform/dense/kernel",       "P.transform.dense.weight",              True),
-    ("P/transform/dense/bias",         "P.transform.dense.bias",                False),
-    ("P/transform/LayerNorm/gamma",    "P.transform.LayerNorm.weight",          False),
-    ("P/transform/LayerNorm/beta",     "P.transform.LayerNorm.bias",            False),
-    ("P/output_bias",                  "P.bias",                                False),
-    # Google's code uses these with transpose_b=True, so they are stored like Hugging Face's.
-    ("cls/seq_relationship/output_weights", "cls.seq_relationship.weight",      False),
-    ("cls/seq_relationship/output_bias", "cls.seq_relationship.bias",           False),
-    # run_classifier.py and run_squad.py
-    ("output_weights",                 "classifier.weight",                     False),
-    ("output_bias",                    "classifier.bias",                       False),
-    ("cls/squad/output_weights",       "qa_outputs.weight",                     False),
-    ("cls/squad/output_bias",          "qa_outputs.bias",                       False),
+NAMES = Renaming(
+    {
+        "E": ("bert/embeddings", "bert.embeddings"),
+        "L": ("bert/encoder/layer_*", "bert.encoder.layer.*"),
+        "P": ("cls/predictions", "cls.predictions"),
+    },
+    # TensorFlow's                     Hugging Face's                       transposed
+    (
+        ("E/word_embeddings",              "E.word_embeddings.weight",              False),
+        ("E/position_embeddings",          "E.position_embeddings.weight",          False),
+        ("E/token_type_embeddings",        "E.token_type_embeddings.weight",        False),
+        ("E/LayerNorm/gamma",              "E.LayerNorm.weight",                    False),
+        ("E/LayerNorm/beta",               "E.LayerNorm.bias",                      False),
+        ("L/attention/self/query/kernel",  "L.attention.self.query.weight",         True),
+        ("L/attention/self/query/bias",    "L.attention.self.query.bias",           False),
+        ("L/attention/self/key/kernel",    "L.attention.self.key.weight",           True),
+        ("L/attention/self/key/bias",      "L.attention.self.key.bias",             False),
+        ("L/attention/self/value/kernel",  "L.attention.self.value.weight",         True),
+        ("L/attention/self/value/bias",    "L.attention.self.value.bias",           False),
+        ("L/attention/output/dense/kernel", "L.attention.output.dense.weight",      True),
+        ("L/attention/output/dense/bias",  "L.attention.output.dense.bias",         False),
+        ("L/attention/output/LayerNorm/gamma", "L.attention.output.LayerNorm.weight", False),
+        ("L/attention/output/LayerNorm/beta", "L.attention.output.LayerNorm.bias",  False),
+        ("L/intermediate/dense/kernel",    "L.intermediate.dense.weight",           True),
+        ("L/intermediate/dense/bias",      "L.intermediate.dense.bias",             False),
+        ("L/output/dense/kernel",          "L.output.dense.weight",                 True),
+        ("L/output/dense/bias",            "L.output.dense.bias",                   False),
+        ("L/output/LayerNorm/gamma",       "L.output.LayerNorm.weight",             False),
+        ("L/output/LayerNorm/beta",        "L.output.LayerNorm.bias",               False),
+        ("bert/pooler/dense/kernel",       "bert.pooler.dense.weight",              True),
+        ("bert/pooler/dense/bias",         "bert.pooler.dense.bias",                False),
+        ("P/transform/dense/kernel",       "P.transform.dense.weight",              True),
+        ("P/transform/dense/bias",         "P.transform.dense.bias",                False),
+        ("P/transform/LayerNorm/gamma",    "P.transform.LayerNorm.weight",          False),
+        ("P/transform/LayerNorm/beta",     "P.transform.LayerNorm.bias",            False),
+        ("P/output_bias",                  "P.bias",                                False),
+        # Google's code uses these with transpose_b=True, so they are stored like Hugging Face's.
+        ("cls/seq_relationship/output_weights", "cls.seq_relationship.weight",      False),
+        ("cls/seq_relationship/output_bias", "cls.seq_relationship.bias",           False),
+        # run_classifier.py and run_squad.py
+        ("output_weights",                 "classifier.weight",                     False),
+        ("output_bias",                    "classifier.bias",                       False),
+        ("cls/squad/output_weights",       "qa_outputs.weight",                     False),
+        ("cls/squad/output_bias",          "qa_outputs.bias",                       False),
+    ),
 )  # fmt: skip
 # Optimiser state, by the last part of the name.
 _OPTIMISER = re.compile(
@@ -85,43 +87,6 @@ _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-
-
-def _expanded(name: str, side: int) -> str:
-    head, separator, rest = name.partition("/."[side])
-    return _BEGINNINGS.get(head, (head, head))[side] + separator + rest
-
-
-_FROM = {_expanded(theirs, 0): (_expanded(name, 1), flip) for theirs, name, flip in _TABLE}
-_TO = {name: (theirs, flip) for theirs, (name, flip) in _FROM.items()}
-
-
-def from_tensorflow_name(name: str) -> tuple[str, bool] | None:
-    """Return Hugging Face's name of a variable, and True if its matrix is transposed there.
-
-    >>> from_tensorflow_name("bert/encoder/layer_7/output/dense/kernel")
-    ('bert.encoder.layer.7.output.dense.weight', True)
-    >>> from_tensorflow_name("bert/highway/kernel") is None
-    True
-    """
-    return _look_up(_FROM, name, r"(/layer_)(\d+)(/)")
-
-
-def to_tensorflow_name(name: str) -> tuple[str, bool] | None:
-    """Do the inverse of ``from_tensorflow_name``.
-
-    >>> to_tensorflow_name("cls.seq_relationship.weight")
-    ('cls/seq_relationship/output_weights', False)
-    """
-    return _look_up(_TO, name, r"(\.layer\.)(\d+)(\.)")
-
-
-def _look_up(table: dict[str, tuple[str, bool]], name: str, layer: str) -> tuple[str, bool] | None:
-    number = re.search(layer, name)
-    found = table.get(re.sub(layer, r"\1*\3", name, count=1))
-    if found is None or number is None:
-        return found
-    return found[0].replace("*", number[2], 1), found[1]
 
 
 def import_tensorflow() -> Any:
@@ -197,7 +162,7 @@ def read_tensorflow(prefix: Path) -> tuple[dict[str, Entry], list[str]]:
             continue
         here, flip = name.removeprefix(scope), False
         here = f"bert/{here}" if of_encoder(here) else here
-        if (known := from_tensorflow_name(here)) is not None:
+        if (known := NAMES.to_hugging_face(here)) is not None:
             here, flip = known
         entry = Entry(shapes[name], _DTYPES[kinds[name]], partial(_read, reader, prefix, name))
         if here in entries:

@@ -1,0 +1,119 @@
+"""Model folders that PaddleNLP's BERT classes and PaddleHub open, written without either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from zhbert.errors import ZhbertError
+from zhbert.files import write_text
+from zhbert.model.config import PADDLE_CLASSES, BertConfig
+from zhbert.model.entry import Entry
+from zhbert.model.formats.paddle import to_paddle
+from zhbert.model.formats.safetensors import write_safetensors
+from zhbert.wording import listed
+
+# PaddleNLP looks the name up among the functions of paddle.nn.functional.
+_ACTIVATIONS = ("gelu", "relu")
+# What `paddlehub.Module(directory=FOLDER)` runs, in the form of PaddleHub's own BERT modules: the
+# encoder, or by ``task`` a model to fine-tune, from the folder in which this file lies.
+_MODULE = '''\
+"""This folder's model for PaddleHub: paddlehub.Module(directory=...)."""
+
+import os
+
+import paddle
+from paddlehub.module.module import moduleinfo
+from paddlehub.module.nlp_module import TransformerModule
+from paddlenlp.metrics import ChunkEvaluator
+from paddlenlp.transformers import (
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    BertTokenizer,
+)
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+
+@moduleinfo(
+    name="NAME",
+    version="1.0.0",
+    author="zhbert",
+    author_email="",
+    summary="A Chinese BERT, written by zhbert.",
+    type="nlp/semantic_model",
+    meta=TransformerModule,
+)
+class Bert(paddle.nn.Layer):
+    """The encoder; with task="seq-cls" or "token-cls", a model to fine-tune."""
+
+    def __init__(self, task=None, load_checkpoint=None, label_map=None, num_classes=2, **kwargs):
+        super(Bert, self).__init__()  # PaddleHub makes a new class of this one
+        if label_map:
+            self.label_map, num_classes = label_map, len(label_map)
+        self.num_classes, self.task = num_classes, task
+        if task in ("seq-cls", "token-cls"):
+            classes = {
+                "seq-cls": BertForSequenceClassification,
+                "token-cls": BertForTokenClassification,
+            }
+            self.model = classes[task].from_pretrained(FOLDER, num_labels=num_classes, **kwargs)
+            self.criterion = paddle.nn.CrossEntropyLoss()
+            if task == "seq-cls":
+                self.metric = paddle.metric.Accuracy()
+            else:
+                names = [self.label_map[number] for number in sorted(self.label_map)]
+                self.metric = ChunkEvaluator(label_list=names)
+        elif task is None:
+            self.model = BertModel.from_pretrained(FOLDER, **kwargs)
+        else:
+            raise RuntimeError(f"task {task!r}: must be seq-cls, token-cls or None")
+        if load_checkpoint is not None and os.path.isfile(load_checkpoint):
+            self.set_state_dict(paddle.load(load_checkpoint))
+
+    def forward(
+        self, input_ids, token_type_ids=None, position_ids=None, attention_mask=None, labels=None
+    ):
+        result = self.model(input_ids, token_type_ids, position_ids, attention_mask)
+        if self.task is None:
+            return result
+        scores = paddle.nn.functional.softmax(result, axis=-1)
+        if labels is None:
+            return scores
+        loss = self.criterion(result.reshape((-1, self.num_classes)), labels.reshape((-1,)))
+        if self.task == "seq-cls":
+            return scores, loss, {"acc": self.metric.compute(scores, labels)}
+        return scores, loss
+
+    @staticmethod
+    def get_tokenizer(*args, **kwargs):
+        return BertTokenizer.from_pretrained(FOLDER, *args, **kwargs)
+'''
+
+
+def write_paddle(
+    folder: Path,
+    entries: Mapping[str, Entry],
+    config: BertConfig,
+    *,
+    max_shard_bytes: int | None = None,
+) -> None:
+    """Write model.safetensors, config.json and module.py into a new folder.
+
+    One tensor is in memory at a time, as in ``write_safetensors``.
+
+    Raises:
+        ZhbertError: Paddle has no such activation.
+    """
+    if config.hidden_act not in _ACTIVATIONS:
+        raise ZhbertError(
+            f"hidden_act = {config.hidden_act!r}: PaddleNLP's BERT has {listed(_ACTIVATIONS)} "
+            "only; nothing was written"
+        )
+    write_safetensors(folder, to_paddle(entries), max_shard_bytes=max_shard_bytes, written_for="np")
+    paddles = {theirs: name for name, theirs in PADDLE_CLASSES.items()}
+    named = [paddles.get(name, name) for name in config.other["architectures"]]
+    replace(config, other=config.other | {"architectures": named}).save_pretrained(folder)
+    write_text(folder / "module.py", _MODULE.replace("NAME", folder.name))
