@@ -17,7 +17,7 @@ TORCH := install -q --only-binary=:all: $(if $(TORCH_INDEX),--index-url $(TORCH_
 OURSELVES := install -q --no-deps --no-build-isolation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test check fuzz lint types layers format wheel test-wheel smoke bench clean
+.PHONY: help setup quickstart test test-paddle check fuzz lint types layers format wheel test-wheel smoke bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -45,6 +45,14 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	@$(BIN)/python -m pip $(LOCKED) requirements/transformers4.txt --target .transformers4
 	@touch $@
 
+# An environment of its own: PaddleNLP wants older libraries than the tests' other oracles.
+.paddle/.ready: requirements/paddle.txt $(VENV)/.run
+	@echo "installing into .paddle what the folders for Paddle are opened with: 0.3 GB to download"
+	@rm -rf .paddle
+	@$(PYTHON) -m venv .paddle
+	@.paddle/bin/python -m pip $(LOCKED) requirements/paddle.txt
+	@touch $@
+
 # What is missing is said before anything is installed.
 $(foreach text,$(TEXT),$(if $(wildcard $(text)),,$(error TEXT=$(text): no such file or folder)))
 
@@ -53,6 +61,14 @@ quickstart: $(VENV)/.run ## the model in the box learns your text: make quicksta
 
 test: $(VENV)/.test .transformers4/.ready ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/pytest $(TEST_OPTIONS) tests src
+
+ifeq ($(shell uname -sm),Linux aarch64)
+test-paddle:
+	@echo "no PaddlePaddle is built for Linux on ARM: nothing was tested"
+else
+test-paddle: $(VENV)/.test .paddle/.ready ## real PaddlePaddle, PaddleNLP and PaddleHub open what is written, and the reverse
+	$(TEST_ENVIRONMENT) ZHBERT_PADDLE=$(CURDIR)/.paddle $(BIN)/pytest -q tests/paddle
+endif
 
 check: lint types layers test ## everything that must pass: format, lint, types, layers, tests
 
@@ -107,4 +123,4 @@ bench: $(VENV)/.test ## the benchmarks beside their peers (needs ZHBERT_DATA; ha
 	@for script in tokenizer prepare loader train_step "finetune train" "finetune predict" "finetune span" "embed sentences" "embed passages" "embed stream" "embed train" "embed search"; do set -- $$script; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; done
 
 clean: ## remove what was built, not runs/
-	rm -rf $(VENV) .transformers4 build dist src/*.egg-info src/zhbert/*/*.so
+	rm -rf $(VENV) .transformers4 .paddle build dist src/*.egg-info src/zhbert/*/*.so

@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("run.txt", "test.txt", "transformers4.txt", "oldest.txt")
+LOCKS = ("run.txt", "test.txt", "transformers4.txt", "paddle.txt", "oldest.txt")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 NEEDS = PROJECT["project"]["dependencies"] + PROJECT["build-system"]["requires"]
 PIN = re.compile(

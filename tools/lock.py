@@ -157,6 +157,14 @@ def main() -> None:
     old = _resolve(groups["transformers4"], held("transformers4.txt"))
     old = [package for package in old if package["name"] in own]
     _write("transformers4.txt", "The newest transformers 4, beside the installed 5.", old)
+    # PaddleNLP and PaddleHub ask for much that a BERT does not need, some of it as source only.
+    alone = _resolve(groups["paddle-alone"], [], "--no-deps")
+    rest = _resolve(groups["paddle"], held("paddle.txt"))
+    _write(
+        "paddle.txt",
+        "PaddlePaddle with PaddleNLP and PaddleHub, for `make test-paddle`.",
+        rest + alone,
+    )
     oldest = _resolve(needs, [torch], "--resolution", "lowest-direct")
     says = "The oldest of everything that pyproject.toml allows, torch apart."
     _write("oldest.txt", says, oldest, PYTHONS[:1])

@@ -63,6 +63,12 @@ _MODELS = tuple(
             "BertForPreTraining.from_pretrained(FOLDER, from_flax=True).save_pretrained(NEW)",
         ),
         (
+            ".pkl",
+            rb"\x80[\x02-\x05](?!.{0,9}\x8a\nl\xfc\x9c)",
+            "a plain Python pickle, neither torch.save's nor paddle.save's: save the model's "
+            "state_dict() with one of them, or as safetensors",
+        ),
+        (
             ".onnx",
             rb"\x08[\x03-\x20]\x12.[A-Za-z]",
             "an ONNX graph, which is for running a model: take the model that it was made from",

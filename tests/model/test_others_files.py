@@ -286,7 +286,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 409\
 FOREIGN = {
     "tf_model.h5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "from_tf=True"),
     "flax_model.msgpack": (b"\x82\xa4bert\x83\xaaembeddings", "from_flax=True"),
-    "model_state.pdparams": (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.", "PaddleNLP"),
+    "model.pkl": (b"\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.", "a plain Python pickle"),
     "model.onnx": (b"\x08\x08\x12\x07pytorch\x1a\x051.13", "an ONNX graph"),
     "saved_model.pb": (b"\x08\x01\x12\xff\xff\x03", "SavedModel"),
     "ggml-model.gguf": (b"GGUF\x03\0\0\0", "llama.cpp"),

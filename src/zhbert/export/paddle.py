@@ -16,8 +16,7 @@ from zhbert.wording import listed
 
 # PaddleNLP looks the name up among the functions of paddle.nn.functional.
 _ACTIVATIONS = ("gelu", "relu")
-# What `paddlehub.Module(directory=FOLDER)` runs, in the form of PaddleHub's own BERT modules: the
-# encoder, or by ``task`` a model to fine-tune, from the folder in which this file lies.
+# What `paddlehub.Module(directory=FOLDER)` runs, in the form of PaddleHub's own BERT modules.
 _MODULE = '''\
 """This folder's model for PaddleHub: paddlehub.Module(directory=...)."""
 
@@ -26,66 +25,47 @@ import os
 import paddle
 from paddlehub.module.module import moduleinfo
 from paddlehub.module.nlp_module import TransformerModule
-from paddlenlp.metrics import ChunkEvaluator
-from paddlenlp.transformers import (
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertModel,
-    BertTokenizer,
-)
+from paddlenlp.transformers import BertForSequenceClassification, BertModel, BertTokenizer
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
+MODELS = {None: BertModel, "seq-cls": BertForSequenceClassification}
 
 
 @moduleinfo(
-    name="NAME",
+    name="zhbert",
     version="1.0.0",
     author="zhbert",
     author_email="",
-    summary="A Chinese BERT, written by zhbert.",
+    summary="A Chinese BERT.",
     type="nlp/semantic_model",
     meta=TransformerModule,
 )
 class Bert(paddle.nn.Layer):
-    """The encoder; with task="seq-cls" or "token-cls", a model to fine-tune."""
+    """The encoder; with task="seq-cls", a classifier of whole texts to train or to use."""
 
-    def __init__(self, task=None, load_checkpoint=None, label_map=None, num_classes=2, **kwargs):
+    def __init__(self, task=None, load_checkpoint=None, label_map=None, num_classes=None, **kwargs):
         super(Bert, self).__init__()  # PaddleHub makes a new class of this one
-        if label_map:
-            self.label_map, num_classes = label_map, len(label_map)
-        self.num_classes, self.task = num_classes, task
-        if task in ("seq-cls", "token-cls"):
-            classes = {
-                "seq-cls": BertForSequenceClassification,
-                "token-cls": BertForTokenClassification,
-            }
-            self.model = classes[task].from_pretrained(FOLDER, num_labels=num_classes, **kwargs)
-            self.criterion = paddle.nn.CrossEntropyLoss()
-            if task == "seq-cls":
-                self.metric = paddle.metric.Accuracy()
-            else:
-                names = [self.label_map[number] for number in sorted(self.label_map)]
-                self.metric = ChunkEvaluator(label_list=names)
-        elif task is None:
-            self.model = BertModel.from_pretrained(FOLDER, **kwargs)
-        else:
-            raise RuntimeError(f"task {task!r}: must be seq-cls, token-cls or None")
+        if task not in MODELS:
+            raise RuntimeError(f"task {task!r}: must be None or 'seq-cls'")
+        if label_map or num_classes:
+            kwargs["num_labels"] = len(label_map or ()) or num_classes
+        self.task = task
+        self.model = MODELS[task].from_pretrained(FOLDER, **kwargs)
+        self.label_map = label_map or self.model.config.id2label
+        self.criterion = paddle.nn.CrossEntropyLoss()
+        self.metric = paddle.metric.Accuracy()
         if load_checkpoint is not None and os.path.isfile(load_checkpoint):
             self.set_state_dict(paddle.load(load_checkpoint))
 
-    def forward(
-        self, input_ids, token_type_ids=None, position_ids=None, attention_mask=None, labels=None
-    ):
-        result = self.model(input_ids, token_type_ids, position_ids, attention_mask)
+    def forward(self, input_ids, token_type_ids=None, labels=None):
+        result = self.model(input_ids, token_type_ids)
         if self.task is None:
             return result
         scores = paddle.nn.functional.softmax(result, axis=-1)
         if labels is None:
             return scores
-        loss = self.criterion(result.reshape((-1, self.num_classes)), labels.reshape((-1,)))
-        if self.task == "seq-cls":
-            return scores, loss, {"acc": self.metric.compute(scores, labels)}
-        return scores, loss
+        accuracy = self.metric.compute(scores, labels)
+        return scores, self.criterion(result, labels), {"acc": accuracy}
 
     @staticmethod
     def get_tokenizer(*args, **kwargs):
@@ -116,4 +96,4 @@ def write_paddle(
     paddles = {theirs: name for name, theirs in PADDLE_CLASSES.items()}
     named = [paddles.get(name, name) for name in config.other["architectures"]]
     replace(config, other=config.other | {"architectures": named}).save_pretrained(folder)
-    write_text(folder / "module.py", _MODULE.replace("NAME", folder.name))
+    write_text(folder / "module.py", _MODULE)
