@@ -70,12 +70,14 @@ def _describe_data(
     rows, random = loader.rows_per_epoch, loader.random_share
     epochs = recipe.steps * recipe.batch_size / rows
     pairs = "" if random is None else f": {1 - random:.0%} next, {random:.0%} random"
+    first, last = start.state.step + 1, start.first_step + recipe.steps
+    steps = f"steps {first} to {last}" if first <= last else f"all {last} steps, done,"
     cut = f"; micro-batches of {micro_batch_rows}" if micro_batch_rows < recipe.batch_size else ""
     return (
         f"data: {counted(rows, 'row')} an epoch ({recipe.rows.builder}{pairs}, "
-        f"{recipe.masking.strategy} masks); steps {start.state.step + 1} to "
-        f"{start.first_step + recipe.steps} x {counted(recipe.batch_size, 'row')} of up to "
-        f"{recipe.sequence_length} pieces = {epochs:.3g} epochs{cut}"
+        f"{recipe.masking.strategy} masks); {steps} x "
+        f"{counted(recipe.batch_size, 'row')} of up to {recipe.sequence_length} pieces = "
+        f"{epochs:.3g} epochs{cut}"
     )
 
 
