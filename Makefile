@@ -95,13 +95,13 @@ wheel: $(VENV)/.test ## build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation -q
 
 # A second environment that sees the first one's libraries, but not this source tree.
-test-wheel: wheel .transformers4/.ready ## the tests against the installed wheel, the source tree out of the way
+test-wheel: wheel .transformers4/.ready ## the tests (or TESTS="tests/jobs ...") against the installed wheel, the source tree out of the way
 	@rm -rf build/wheel-test && mkdir -p build/wheel-test
 	@$(PYTHON) -m venv build/wheel-test/venv
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo build/wheel-test/venv/lib/python*/site-packages)/libraries.pth
 	@build/wheel-test/venv/bin/python -m pip install -q --no-deps --force-reinstall dist/*.whl
 	@cp -r tests tools docs requirements pyproject.toml LICENSE *.md build/wheel-test/
-	cd build/wheel-test && $(TEST_ENVIRONMENT) ZHBERT_TRANSFORMERS4=$(CURDIR)/.transformers4 ZHBERT_WHEEL=1 venv/bin/python -m pytest $(TEST_OPTIONS) --ignore=tests/fuzz tests
+	cd build/wheel-test && $(TEST_ENVIRONMENT) ZHBERT_TRANSFORMERS4=$(CURDIR)/.transformers4 ZHBERT_WHEEL=1 venv/bin/python -m pytest $(TEST_OPTIONS) --ignore=tests/fuzz $(or $(TESTS),tests)
 
 # The whole way on two sentences, by `pip install .` as a user does it: with the newest of everything
 # that pyproject.toml allows (the torch of requirements/torch.txt, if not TORCH=torch), and the oldest.
