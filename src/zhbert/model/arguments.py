@@ -1,7 +1,4 @@
-"""The arguments of transformers' ``from_pretrained``: what each one means here, or why it cannot.
-
-What is in none of these tables is an attribute of the configuration.
-"""
+"""The arguments of transformers' functions: what each one means here, or why it is refused."""
 
 from __future__ import annotations
 
@@ -56,52 +53,88 @@ class LoadingArguments(TypedDict, total=False):
     """return attentions from every forward"""
     output_hidden_states: bool
     """return hidden states from every forward"""
+    hidden_dropout_prob: float
+    """as every other attribute of the configuration, instead of the folder's"""
+    attention_probs_dropout_prob: float
+    classifier_dropout: float | None
 
 
+_NO_CODE = "every format is read without running code"
 WITHOUT_EFFECT = {
     "ignore_mismatched_sizes": "a head of another size is always replaced, with a warning",
     "low_cpu_mem_usage": "one tensor is read at a time, always",
     "trust_remote_code": "no code of a model folder is ever run",
-    "use_safetensors": "every format is read without running code, safetensors first",
-    "weights_only": "every format is read without running code",
+    "use_safetensors": f"{_NO_CODE}, safetensors first",
+    "weights_only": _NO_CODE,
     "disable_mmap": "files are read, never mapped",
-    "_fast_init": "transformers 5 ignores it, too",
 }
+"""Arguments of ``from_pretrained`` that are accepted, and why they change nothing."""
 _ONE_DEVICE = "a BERT fits on one device: device_map='cuda', or 'auto'"
+_IN_8_BITS = "'zhbert predict --precision int8' computes in 8 bits"
+_OWN_KERNELS = "leave it out: zhbert has its own"
+_NO_DECODER = "these models are encoders; a decoder is transformers' BertLMHeadModel"
 REFUSED = {
-    "output_loading_info": "read model.loading, which is always there",
-    "state_dict": "make the model by its class and call load_state_dict",
-    "quantization_config": "'zhbert predict --precision int8' computes in 8 bits",
-    "load_in_8bit": "'zhbert predict --precision int8' computes in 8 bits",
-    "load_in_4bit": "'zhbert predict --precision int8' computes in 8 bits",
-    "gguf_file": "take the model's safetensors",
-    "from_tf": "leave it out: TensorFlow's checkpoints are recognised",
-    "from_flax": "have transformers 4 write it as PyTorch's first",
-    "max_memory": _ONE_DEVICE,
-    "offload_folder": _ONE_DEVICE,
-    "offload_buffers": _ONE_DEVICE,
-    "offload_state_dict": _ONE_DEVICE,
-    "tp_plan": _ONE_DEVICE,
-    "tp_size": _ONE_DEVICE,
-    "device_mesh": _ONE_DEVICE,
-    "distributed_config": _ONE_DEVICE,
-    "key_mapping": "names of other programs are recognised; rename the rest in the file",
-    "subfolder": "give the folder itself; of a hub model, fetch it first",
-    "variant": "give the weights' file itself",
-    "proxies": "set HTTPS_PROXY",
-    "mirror": "set HF_ENDPOINT",
-    "use_auth_token": "its name is token",
-    "resume_download": "leave it out: downloads are always resumed",
-    "adapter_kwargs": "put PeftModel.from_pretrained around the model",
-    "generation_config": "a BERT does not generate",
-    "use_kernels": "leave it out: zhbert has its own",
-    "kernel_config": "leave it out: zhbert has its own",
-    "allow_all_kernels": "leave it out: zhbert has its own",
-    "fusion_config": "leave it out: what can be fused is fused",
-    "experts_implementation": "a BERT has no experts",
+    "from_pretrained": {
+        "output_loading_info": "read model.loading, which is always there",
+        "state_dict": "make the model by its class and call load_state_dict",
+        "quantization_config": _IN_8_BITS,
+        "load_in_8bit": _IN_8_BITS,
+        "load_in_4bit": _IN_8_BITS,
+        "gguf_file": "take the model's safetensors",
+        "from_tf": "leave it out: TensorFlow's checkpoints are recognised",
+        "from_flax": "have transformers 4 write it as PyTorch's first",
+        "max_memory": _ONE_DEVICE,
+        "offload_folder": _ONE_DEVICE,
+        "offload_buffers": _ONE_DEVICE,
+        "offload_state_dict": _ONE_DEVICE,
+        "tp_plan": _ONE_DEVICE,
+        "tp_size": _ONE_DEVICE,
+        "device_mesh": _ONE_DEVICE,
+        "distributed_config": _ONE_DEVICE,
+        "key_mapping": "names of other programs are recognised; rename the rest in the file",
+        "subfolder": "give the folder itself; of a hub model, fetch it first",
+        "variant": "give the weights' file itself",
+        "proxies": "set HTTPS_PROXY",
+        "mirror": "set HF_ENDPOINT",
+        "tqdm_class": "quiet=True hides the progress",
+        "use_auth_token": "its name is token",
+        "resume_download": "leave it out: downloads are always resumed",
+        "adapter_kwargs": "put PeftModel.from_pretrained around the model",
+        "adapter_name": "put PeftModel.from_pretrained around the model",
+        "generation_config": "a BERT does not generate",
+        "use_kernels": _OWN_KERNELS,
+        "kernel_config": _OWN_KERNELS,
+        "allow_all_kernels": _OWN_KERNELS,
+        "fusion_config": "leave it out: what can be fused is fused",
+        "experts_implementation": "a BERT has no experts",
+    },
+    "forward": {
+        "encoder_hidden_states": _NO_DECODER,
+        "encoder_attention_mask": _NO_DECODER,
+        "past_key_values": _NO_DECODER,
+        "use_cache": _NO_DECODER,
+        "head_mask": "leave it out, as in transformers 5",
+    },
+    "save_pretrained": {
+        "push_to_hub": "call model.push_to_hub('OWNER/MODEL')",
+        "max_shard_size": "'zhbert convert --max-shard-size' cuts a model into files",
+        "distributed_checkpoint": "one process writes: is_main_process=...",
+        "variant": "rename the file",
+        "token": "give it to model.push_to_hub",
+    },
 }
-"""Arguments that are refused, unless None or False, with what to do instead."""
+"""For each function, arguments that are refused, unless None or False, and what to do instead."""
 _HUB = ("cache_dir", "revision", "token", "local_files_only", "force_download")
+
+
+def refuse(function: str, arguments: Mapping[str, Any]) -> None:
+    """Raise a ZhbertError that says what to do instead, if one of the arguments is set."""
+    for name, value in arguments.items():
+        reason = REFUSED[function].get(name)
+        if reason is None:
+            raise ZhbertError(f"{function}: unknown argument {shortly(name)}")
+        if value is not None and value is not False:
+            raise ZhbertError(f"{function}: {name}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -126,9 +159,8 @@ class Loading:
             ZhbertError: one is refused, or has an impossible value.
         """
         given = {name: value for name, value in arguments.items() if name not in WITHOUT_EFFECT}
-        for name, reason in REFUSED.items():
-            if given.pop(name, None) not in (None, False):
-                raise ZhbertError(f"from_pretrained: {name}: {reason}")
+        refused = REFUSED["from_pretrained"].keys() & given.keys()
+        refuse("from_pretrained", {name: given.pop(name) for name in sorted(refused)})
         attention = given.pop("attn_implementation", None)
         if attention not in (None, "eager", "sdpa"):
             raise ZhbertError(

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -142,7 +143,9 @@ class BertConfig:
         where = "model configuration"
         known = [*_FIELDS, *_OF_LABELS, "problem_type", *_ONLY, *_DEFAULTS, *self.other]
         if unknown := [name for name in values if name not in known]:
-            raise ZhbertError(f"{where}: unknown {shortly(unknown[0])}; known: {listed(known)}")
+            near = get_close_matches(unknown[0], known, 1)
+            hint = f"did you mean {near[0]}?" if near else "keep keys of your own in other={}"
+            raise ZhbertError(f"{where}: no such attribute: {shortly(unknown[0])}; {hint}")
         check_is_bert(values, where)
         own = {name: value for name, value in values.items() if name in _FIELDS}
         vars(self).update(own)
@@ -302,7 +305,7 @@ class BertConfig:
         write_json(path / "config.json", self.to_dict())
 
 
-_FIELDS = frozenset(f.name for f in fields(BertConfig))
+_FIELDS = tuple(f.name for f in fields(BertConfig))
 
 
 def _with_further_arguments(init: Callable[..., None]) -> Callable[..., None]:

@@ -22,8 +22,8 @@ class PreTrainedMethods(nn.Module):
     encoder: Encoder
     name_or_path: str = ""
     """What ``from_pretrained`` was given."""
+    base_model_prefix: ClassVar[str] = "bert"
     main_input_name: ClassVar[str] = "input_ids"
-    supports_gradient_checkpointing: ClassVar[bool] = True
     accepts_loss_kwargs: ClassVar[bool] = True
     """Whether ``forward`` divides the loss by ``num_items_in_batch``."""
     _keys_to_ignore_on_save: ClassVar[None] = None
@@ -40,6 +40,11 @@ class PreTrainedMethods(nn.Module):
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return self.get_input_embeddings().weight.dtype
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels in the configuration."""
+        return self.config.num_labels
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """Count the parameters; shared ones count once."""

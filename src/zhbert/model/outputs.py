@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree
 
-from zhbert.errors import ZhbertError
+from zhbert.model.arguments import refuse
 from zhbert.model.config import BertConfig
-from zhbert.wording import shortly
 
 
 class ModelOutput(dict[str, Any]):
@@ -80,26 +79,10 @@ class ForwardOptions(TypedDict, total=False):
     """Divide the summed loss by this number of labels, instead of by those of this batch."""
 
 
-_NO_DECODER = "these models are encoders; a decoder is transformers' BertLMHeadModel"
-REFUSED_OPTIONS = {
-    "encoder_hidden_states": _NO_DECODER,
-    "encoder_attention_mask": _NO_DECODER,
-    "past_key_values": _NO_DECODER,
-    "use_cache": _NO_DECODER,
-    "head_mask": "transformers 5 has none either; leave it out",
-}
-"""Further arguments of transformers' ``forward`` and why they are refused, unless None or False."""
-
-
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise a ZhbertError if ``forward`` was called with an option that it does not have."""
-    for name, value in options.items():
-        if name in ForwardOptions.__annotations__ or value is None:
-            continue
-        if name not in REFUSED_OPTIONS:
-            raise ZhbertError(f"forward: unknown argument {shortly(name)}")
-        if value is not False:
-            raise ZhbertError(f"forward: {name}: {REFUSED_OPTIONS[name]}")
+    known = ForwardOptions.__annotations__
+    refuse("forward", {name: value for name, value in options.items() if name not in known})
 
 
 def option(options: ForwardOptions, name: str, config: BertConfig) -> bool:

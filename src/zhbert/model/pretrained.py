@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from zhbert.config import CHOICES
 from zhbert.errors import ZhbertError
-from zhbert.model.arguments import Loading, LoadingArguments, dtype_named
+from zhbert.model.arguments import Loading, LoadingArguments, dtype_named, refuse
 from zhbert.model.attention import Attention, QuerySubset, RowLayout
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
@@ -245,6 +245,19 @@ class _Bert(PreTrainedMethods):
         as_tuple = not option(options, "return_dict", self.config)
         return _Encoded(hidden, grid, keys[-1] if keys else None, more, as_tuple)
 
+    @property
+    def base_model(self) -> BertModel:
+        """A BertModel of this model's own encoder and pooler."""
+        if isinstance(self, BertModel):
+            return self
+        with torch.device("meta"):
+            model = BertModel(replace(self.config, num_hidden_layers=1), add_pooling_layer=False)
+        model.config, model.encoder = self.config, self.encoder
+        model.pooler = getattr(self, "pooler", None)
+        return model.train(self.training)
+
+    bert = base_model
+
     def compile_layers(self) -> None:
         """Train with torch.compile from now on; evaluation and parts with hooks stay eager.
 
@@ -337,28 +350,52 @@ class _Bert(PreTrainedMethods):
             module, leaf = name.rsplit(".", 1)
             setattr(self.get_submodule(module), leaf, nn.Parameter(tensor.to(dtype)))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: object = None,
+        safe_serialization: bool = True,
+        **refused: Any,
+    ) -> None:
         """Write config.json and model.safetensors, with Hugging Face's names, each atomically.
+
+        Args:
+            folder: where to write.
+            is_main_process: False: write nothing, since another process does.
+            state_dict: weights to write instead of the model's, by its own names.
+            save_function: has no effect.
+            safe_serialization: always true.
+            refused: further arguments of transformers, each with the reason.
 
         Raises:
             ZhbertError: a part of the model is not BERT's (another attention, norm or activation,
                 an adapter), so that other programs could not open it correctly.
         """
+        refuse("save_pretrained", refused)
+        if not safe_serialization:
+            raise ZhbertError(
+                f"{folder}: not written: 'zhbert convert --to pytorch' writes pickles"
+            )
         if (part := self._foreign_part()) is not None:
             raise ZhbertError(
                 f"{folder}: not written: {part}, which transformers' BERT cannot hold; keep it by "
                 "torch.save(model.state_dict(), file), or put BERT's own part in its place first"
             )
+        if not is_main_process:
+            return
         folder = Path(folder)
-        self.config.other["architectures"] = [self._architecture or type(self).__name__]
-        self.config.other.pop("torch_dtype", None)
-        self.config.other["dtype"] = "float32"
-        self.config.save_pretrained(folder)
         tensors = {
-            name: parameter.detach().float()
-            for name, parameter in self.named_parameters()
+            name: tensor.detach()
+            for name, tensor in (state_dict or dict(self.named_parameters())).items()
             if not name.startswith(self._parts_beside())
         }
+        self.config.other["architectures"] = [self._architecture or type(self).__name__]
+        self.config.other.pop("torch_dtype", None)
+        self.config.other["dtype"] = str(self.dtype).removeprefix("torch.")
+        self.config.save_pretrained(folder)
         write_safetensors(folder, entries_of(to_hugging_face(tensors)))
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
@@ -467,6 +504,9 @@ class BertForMaskedLM(_Bert):
 
 class BertForPreTraining(_Bert):
     """The encoder with both heads of BERT's pretraining."""
+
+    # The two losses are means over different numbers.
+    accepts_loss_kwargs = False
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)

@@ -238,7 +238,7 @@ class SentenceModel(BertModel):
         own = ("projections", "pooler") if without_pooler else ("projections",)
         return (*super()._parts_beside(), *own)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
         """Write a sentence-transformers folder, which transformers opens as a BERT.
 
         The tokenizer's files are not written; `SentenceEncoder.save_pretrained` writes all.
@@ -249,7 +249,7 @@ class SentenceModel(BertModel):
                 f"{folder}: not written: the model is an ONNX graph, without weights of its own; "
                 f"copy the folder of {self.encoder.graph}"
             )
-        super().save_pretrained(folder)
+        super().save_pretrained(folder, **options)
         self.save_sentence_files(folder)
 
     def save_sentence_files(self, folder: Path) -> None:
