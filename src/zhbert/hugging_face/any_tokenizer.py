@@ -150,6 +150,8 @@ class AnyTokenizer:
         found = np.empty(len(ids), np.int64)
         matcher = SequenceMatcher(None, ours.ids.tolist(), ids.tolist(), autojunk=False)
         for _, first, last, begin, end in matcher.get_opcodes():
+            # What ours lacks stands where the piece before it does.
+            first = max(first - (first == last), 0)
             place = first + np.arange(end - begin) * (last - first) // max(end - begin, 1)
             found[begin:end] = starts[place]
         return found
