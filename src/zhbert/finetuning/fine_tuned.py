@@ -16,7 +16,7 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
 from zhbert.inference.run_model import run_model
-from zhbert.model.config import BertConfig
+from zhbert.model.config import SECTION, BertConfig
 from zhbert.model.folder import check_vocabulary
 from zhbert.runtime import choose_device, prepare_threads
 from zhbert.schema import build
@@ -35,9 +35,6 @@ from zhbert.tasks.settings import FineTuningSettings, check_settings
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import counted, show
 from zhbert.zoo.layout import find_model, sentence_folder
-
-SECTION = "zhbert"
-"""The key of config.json that contains the task of a fine-tuned model."""
 
 # The row length for models fine-tuned by other programs: their config.json does not give it.
 USUAL_LENGTH = 512

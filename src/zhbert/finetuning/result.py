@@ -9,9 +9,10 @@ from torch import nn
 
 from zhbert.files import atomic_folder, read_json_if_sound, to_json, write_json, write_text
 from zhbert.finetuning.best import Best
-from zhbert.finetuning.fine_tuned import SECTION, section_of
+from zhbert.finetuning.fine_tuned import section_of
 from zhbert.finetuning.training_task import ScoredSplit, TrainingTask
 from zhbert.inference.run_model import run_model
+from zhbert.model.config import SECTION
 from zhbert.tasks.examples import Prediction
 from zhbert.tasks.learners.base import Learner
 from zhbert.tasks.scoring import (

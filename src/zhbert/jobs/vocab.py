@@ -33,9 +33,10 @@ corpus no longer contains the words that were [UNK] when it was prepared; its
 original text does.
 
 A new row is the mean of the rows of the pieces that the word was split into, and
-so is its bias in the masked-word head. Trained rows are kept bit for bit, and text
-without new pieces gives the same outputs as before. New ids follow the old ones;
-if a model has more rows than pieces, the spare rows are used first.
+so is its bias in the masked-word head. Trained rows and heads are kept bit for bit:
+text without new pieces gives the same outputs and predictions as before. New ids
+follow the old ones; if a model has more rows than pieces, the spare rows are used
+first.
 
 Words are normalised as by the model's tokenizer (lower case if uncased). A word
 of several Han characters cannot be a piece: BERT's tokenizer splits it into its
@@ -337,6 +338,8 @@ def _run_extend(args: argparse.Namespace) -> int:
 
 
 def _print_extended(result: dict[str, Any], quiet: bool) -> None:
+    from zhbert.model.folder import is_fine_tuned, train_on
+
     if not quiet:
         for line in _remarks(result):
             terminal.say(line)
@@ -348,13 +351,17 @@ def _print_extended(result: dict[str, Any], quiet: bool) -> None:
         f"{result['pieces']:,} in all ({counted(result['rows'], 'row')}, "
         f"{result['rows_before']:,} before)",
     )
-    if not quiet:
-        folder = result["out"]
-        console.out().print(
-            "Train it further, so that the new rows become useful:\n"
-            f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
-            f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
-        )
+    if quiet:
+        return
+    folder = result["out"]
+    if is_fine_tuned(folder):
+        console.out().print(train_on(folder))
+        return
+    console.out().print(
+        "Train it further, so that the new rows become useful:\n"
+        f"  zhbert prepare FILES --vocab {folder} --out CORPUS\n"
+        f"  zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={folder}",
+    )
 
 
 def _remarks(result: dict[str, Any]) -> list[str]:

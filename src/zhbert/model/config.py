@@ -59,6 +59,9 @@ _DEFAULTS: Mapping[str, Any] = {
     "transformers_version": None,
     "use_cache": True,
 }
+SECTION = "zhbert"
+"""The key of config.json that contains the task of a fine-tuned model."""
+
 _OF_LABELS = ("num_labels", "id2label", "label2id")
 
 

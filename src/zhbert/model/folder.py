@@ -51,7 +51,11 @@ class ModelFolder:
         tokenizer: Tokenizer | None = None,
         num_layers: int | None = None,
     ) -> ModelFolder:
-        """Return the model with other pieces, positions or layers, and a configuration to match."""
+        """Return the model with other pieces, positions or layers, and a configuration to match.
+
+        Its heads stay, and so does its task, but with rows no longer than the positions.
+        """
+        from zhbert.model.config import SECTION
         from zhbert.model.names import PER_PIECE, POSITIONS
 
         config, tokenizer = self.config, tokenizer or self.tokenizer
@@ -59,13 +63,19 @@ class ModelFolder:
         architectures = other.get("architectures") or []
         if not architectures or not str(architectures[0]).startswith("Bert"):
             # Google's files have no class name, and a BERT with Roberta's names becomes a BERT.
-            other["architectures"] = [architecture_of(entries)]
+            tags = any(str(name).endswith("ForTokenClassification") for name in architectures)
+            name = "BertForTokenClassification" if tags else architecture_of(entries)
+            other["architectures"] = [name]
+        positions = entries[POSITIONS].shape[0]
+        task = other.get(SECTION)
+        if isinstance(task, dict) and isinstance(task.get("sequence_length"), int):
+            other[SECTION] = {**task, "sequence_length": min(task["sequence_length"], positions)}
         has_padding = "pad_token" in tokenizer.special_tokens
         config = replace(
             config,
             num_hidden_layers=num_layers or config.num_hidden_layers,
             vocab_size=entries[PER_PIECE[0]].shape[0],
-            max_position_embeddings=entries[POSITIONS].shape[0],
+            max_position_embeddings=positions,
             pad_token_id=tokenizer.pad_id if has_padding else config.pad_token_id,
             other=other,
         )
@@ -209,7 +219,19 @@ def check_out(
 def train_on(out: str | Path, *overrides: str) -> str:
     """Return the advice to continue training a changed model, with the command."""
     command = f"zhbert pretrain continue-domain --corpus CORPUS --out RUN initial_model={out}"
+    if is_fine_tuned(out):
+        command = f"zhbert finetune TASK --model {out} --data DATA --out RUN"
     return " ".join(("Train it on before use:", command, *overrides))
+
+
+def is_fine_tuned(folder: str | Path) -> bool:
+    """Return whether a model folder's config.json says that the model is of some task."""
+    from zhbert.model.config import SECTION, BertConfig
+
+    other = BertConfig.from_pretrained(folder).other
+    names = other.get("architectures") or ()
+    heads = ("Classification", "QuestionAnswering")
+    return SECTION in other or any(str(name).endswith(heads) for name in names)
 
 
 def architecture_of(entries: Mapping[str, Entry]) -> str:
