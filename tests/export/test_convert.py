@@ -150,6 +150,14 @@ def test_the_tokenizers_options_are_not_lost(model: Path, tmp_path: Path) -> Non
     assert not Tokenizer.from_pretrained(tmp_path / "tf").options.do_lower_case
 
 
+def test_the_card_and_the_licence_go_along(model: Path, tmp_path: Path) -> None:
+    for name in ("README.md", "LICENSE"):
+        (model / name).write_text(f"of {name}")
+    convert(model, tmp_path / "out", to="pytorch")
+    for name in ("README.md", "LICENSE"):
+        assert (tmp_path / "out" / name).read_text() == f"of {name}"
+
+
 def test_capital_letters_make_a_google_vocabulary_cased(model: Path, tmp_path: Path) -> None:
     cased = [*PIECES[:-26], *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
     Tokenizer(cased, do_lower_case=False).save_pretrained(model)

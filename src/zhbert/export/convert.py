@@ -28,6 +28,7 @@ from zhbert.model.loading import check_architecture, check_tensors
 from zhbert.model.names import to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.sentence_files import copy_sentence_files
+from zhbert.runs.model_card import copy_card
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
@@ -101,6 +102,7 @@ def convert(
     with atomic_folder(out, replace=overwrite) as temporary:
         WRITERS[to](temporary, Conversion(folder, entries, config, tokenizer, max_shard_bytes))
         copy_sentence_files(folder, temporary, config.max_position_embeddings)
+        copy_card(folder, temporary)
     return {
         "folder": str(out),
         "format": to,

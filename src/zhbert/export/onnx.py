@@ -10,7 +10,6 @@ import copy
 import importlib.util
 import json
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -35,6 +34,7 @@ from zhbert.model.pretrained import (
     BertModel,
 )
 from zhbert.model.sentence_files import copy_sentence_files
+from zhbert.runs.model_card import copy_card
 from zhbert.sentences.model import SentenceModel
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import how_to_install, listed
@@ -219,8 +219,7 @@ def _write_beside(
     config.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out, model_max_length=config.max_position_embeddings)
-    if (folder / "README.md").is_file():
-        shutil.copyfile(folder / "README.md", out / "README.md")
+    copy_card(folder, out)
 
 
 # -- the graph --------------------------------------------------------------------------------

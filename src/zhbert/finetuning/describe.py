@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,15 +72,3 @@ def describe_settings(settings: FineTuningSettings, kind: Kind) -> list[str]:
     ]
     return textwrap.wrap("settings: " + " ".join(words), 80, subsequent_indent="  ",
                          break_on_hyphens=False)  # fmt: skip
-
-
-def short_name(model: str) -> str:
-    """Return a model's name for tables: ``x`` for ``runs/x/final``.
-
-    >>> short_name("runs/tiny/final"), short_name("hfl/rbt3"), short_name("BERT-Mini/")
-    ('tiny', 'rbt3', 'BERT-Mini')
-    """
-    parts = [part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".")]
-    while len(parts) > 1 and (parts[-1] == "final" or parts[-1].startswith("seed-")):
-        parts.pop()
-    return parts[-1] if parts else model

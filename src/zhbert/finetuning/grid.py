@@ -8,6 +8,7 @@ from typing import Any
 
 from zhbert.files import advising, write_json
 from zhbert.finetuning.identity import check_identity, identity_of
+from zhbert.finetuning.model_card import card_of_seed
 from zhbert.finetuning.points import GridPoint, points_of, seeds_of
 from zhbert.finetuning.request import FineTuningRequest, FineTuningResult
 from zhbert.finetuning.seed import DivergedError, Stopped, train_seed
@@ -168,9 +169,12 @@ class GridRun:
     def write_summary(
         self, point: GridPoint, task: TrainingTask, results: Sequence[dict[str, Any]]
     ) -> dict[str, Any]:
-        """Write the summary of a point's finished seeds, and return it."""
+        """Write the summary of a point's finished seeds, and their cards; return the summary."""
         summary = summary_of(task, self.start, self.request.scored["dev"].path, results)
         if self.request.together:
             summary["together"] = list(self.request.together)
         write_json(point.folder / "summary.json", summary)
+        for result in results:
+            card = card_of_seed(self.request, task, result, summary)
+            card.write(point.folder / f"seed-{result['seed']}" / "final")
         return summary

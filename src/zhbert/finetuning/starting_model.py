@@ -14,7 +14,6 @@ import torch
 from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
-from zhbert.finetuning.describe import short_name
 from zhbert.finetuning.fine_tuned import open_tokenizer
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
@@ -33,6 +32,7 @@ from zhbert.tasks.settings import (
 )
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo.layout import find_model
+from zhbert.zoo.origin import short_name
 
 
 @dataclass(frozen=True)

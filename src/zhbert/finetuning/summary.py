@@ -13,13 +13,13 @@ from typing import Any
 from zhbert.config import Match
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_folder, sha256_of, write_json, write_text
-from zhbert.finetuning.describe import short_name
 from zhbert.finetuning.points import GridPoint
 from zhbert.finetuning.starting_model import StartingModel
 from zhbert.finetuning.training_task import ScoredSplit, TrainingTask
 from zhbert.runtime import choose_dtype
 from zhbert.schema import flatten
 from zhbert.tasks.cards import split_remark
+from zhbert.zoo.origin import short_name
 
 
 def summary_of(

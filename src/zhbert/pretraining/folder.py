@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from zhbert.config import flatten, recipe_to_toml
 from zhbert.files import atomic_folder
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.model_card import card_of_run
 from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.start import Start
 from zhbert.runs.provenance import provenance
@@ -78,9 +80,18 @@ def checkpoint_writer(
     return save
 
 
-def write_final(setup: RunSetup, model: BertForPreTraining) -> None:
-    """Write the finished model and its tokenizer to ``final``."""
+def write_final(
+    setup: RunSetup,
+    model: BertForPreTraining,
+    step: int,
+    evaluations: Sequence[Mapping[str, Any]],
+) -> None:
+    """Write the finished model, its tokenizer and its card to ``final``.
+
+    ``step`` is that of the weights, and ``evaluations`` are the lines of its evaluation.
+    """
     positions = model.config.max_position_embeddings
     with atomic_folder(setup.folder.path / "final") as temporary:
         model.save_pretrained(temporary)
         setup.tokenizer.save_pretrained(temporary, model_max_length=positions)
+        card_of_run(setup, model.config, step, evaluations).write(temporary)

@@ -261,7 +261,7 @@ def _finish(
             load_model_state(model, current_names(found.tensors("model")), found.path)
             if kept < outcome.step:
                 setup.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
-        write_final(setup, model)
+        write_final(setup, model, kept, evaluations)
     return PretrainingResult(
         folder=setup.folder.path,
         step=outcome.step,

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from zhbert.errors import ZhbertError
 from zhbert.files import json_lines, read_json_if_sound, read_toml
-from zhbert.finetuning.describe import short_name
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import card_names, load_card
 from zhbert.tasks.kinds.base import as_number
 from zhbert.wording import counted
+from zhbert.zoo.origin import short_name
 
 Points = tuple[tuple[float, float], ...]
 """The points (x, y) of a curve."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,18 @@ def is_hub_id(name: str) -> bool:
     """
     part = r"[A-Za-z0-9][\w.-]*"
     return re.fullmatch(f"{part}/{part}", name, re.ASCII) is not None
+
+
+def short_name(model: str) -> str:
+    """Return a model's name for tables: ``x`` for ``runs/x/final``.
+
+    >>> short_name("runs/tiny/final"), short_name("hfl/rbt3"), short_name("BERT-Mini/")
+    ('tiny', 'rbt3', 'BERT-Mini')
+    """
+    parts = [part for part in model.replace(os.sep, "/").split("/") if part not in ("", ".")]
+    while len(parts) > 1 and (parts[-1] == "final" or parts[-1].startswith("seed-")):
+        parts.pop()
+    return parts[-1] if parts else model
 
 
 def origin_of_card(card: ModelCard, form: str | None = None) -> Origin:

@@ -1,0 +1,217 @@
+"""The card of a model that a run has trained: README.md, as the Hugging Face hub shows it.
+
+https://huggingface.co/docs/hub/model-cards says what its head, the front matter, contains. A card
+has no paths, no names of users and no times: the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zhbert import __version__
+from zhbert.files import write_text
+from zhbert.wording import counted
+from zhbert.zoo import catalogue
+from zhbert.zoo.origin import is_hub_id, short_name
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+FILE = "README.md"
+
+# Settings with paths, of which the card shows the last part; and settings of the machine.
+_NAMES = ("initial_model", "continue_from", "masking.similar_words", "distill.teachers")
+_OF_THE_MACHINE = frozenset(
+    ("threads", "compile", "micro_batch_size", "checkpoint_every", "keep_checkpoints")
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model that a run starts from."""
+
+    name: str
+    hub_id: str | None = None
+    licence: str | None = None
+    """The hub's name of its licence, if known."""
+
+    @classmethod
+    def of(cls, name: str, folder: Path | None = None) -> BaseModel:
+        """Describe a model as a user named it; a local one by the card in its ``folder``."""
+        path = Path(name).expanduser()
+        if path.exists():
+            own = _front_matter(folder or path)
+            base, licence = own.get("base_model"), own.get("license")
+            base = base if isinstance(base, str) else None
+            return cls(short_name(name), base, licence if isinstance(licence, str) else None)
+        card = catalogue.find_card(name)
+        if card is None:
+            return cls(short_name(name), name if is_hub_id(name) else None)
+        licence = re.match(r"[\w.-]+", card.licence or "")
+        return cls(card.name, card.hugging_face_id, licence[0].lower() if licence else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One score of a task."""
+
+    metric: str
+    split: str
+    value: float
+    task: str
+    """The task's name."""
+    title: str
+    """The task in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a trained model."""
+
+    title: str
+    chinese: str
+    """One line in Chinese; "" for a model of another language."""
+    summary: str
+    pipeline_tag: str
+    library: str = "transformers"
+    tags: tuple[str, ...] = ()
+    language: str = "zh"
+    usage: Sequence[str]
+    """Blocks of Python."""
+    base: BaseModel | None
+    data: Mapping[str, str]
+    """The texts that it has learnt from, as facts."""
+    settings: Mapping[str, Any]
+    """Flat, as `zhbert.schema.flatten` returns them."""
+    table: Sequence[Sequence[str]]
+    """The scores, below their heads."""
+    scores: Sequence[Score] = ()
+    """The scores that the hub's pages compare."""
+    limits: Sequence[str]
+    """What a reader of the scores must know."""
+
+    def write(self, folder: Path) -> None:
+        """Write the card to a model's folder."""
+        write_text(folder / FILE, self.text())
+
+    def text(self) -> str:
+        """Return the content of README.md."""
+        settings = [
+            (f"`{key}`", _value(value, name=key in _NAMES))
+            for key, value in self.settings.items()
+            if value not in (None, "", ()) and key not in _OF_THE_MACHINE
+        ]
+        parts = [
+            f"---\n{self._front_matter()}\n---",
+            f"# {self.title}",
+            self.chinese,
+            f"{self.summary} Made by zhbert {__version__}.",
+            "## Use",
+            *(f"```python\n{block}\n```" for block in self.usage),
+            "## Data",
+            _table([("", ""), *self.data.items()]),
+            "## Settings",
+            _table([("setting", "value"), *settings]),
+            "## Scores",
+            _table(self.table) if self.table[1:] else "None: nothing was held out to score it on.",
+            "## What the numbers do not say",
+            "\n".join(f"- {line}" for line in self.limits),
+            "## Licence",
+            self._licence(),
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _front_matter(self) -> str:
+        # Imported late: it takes a while, and a run's beginning does not need it.
+        from huggingface_hub import ModelCardData
+
+        base = self.base or BaseModel("")
+        of_scores: dict[str, Any] = {}
+        if self.scores:
+            of_scores = {
+                "metrics": list(dict.fromkeys(one.metric for one in self.scores)),
+                "model_name": self.title,
+                "eval_results": [self._result(one) for one in self.scores],
+            }
+        data = ModelCardData(
+            language=self.language,
+            license=base.licence,
+            library_name=self.library,
+            pipeline_tag=self.pipeline_tag,
+            base_model=base.hub_id,
+            tags=["bert", *(("chinese",) if self.language == "zh" else ()), "zhbert", *self.tags],
+            **of_scores,
+        )
+        return str(data.to_yaml(line_break="\n"))
+
+    def _result(self, score: Score) -> EvalResult:
+        from huggingface_hub import EvalResult
+
+        return EvalResult(
+            task_type=self.pipeline_tag,
+            dataset_type=score.task,
+            dataset_name=score.title,
+            dataset_split=score.split,
+            metric_type=score.metric,
+            metric_value=round(score.value, 2),
+        )
+
+    def _licence(self) -> str:
+        if self.base is None or self.base.licence is None:
+            of = f" for {self.base.name}, from which it was trained" if self.base else ""
+            return (
+                f"Not stated{of}: choose one that the model and its texts allow before publishing, "
+                "and write it into the front matter (`license`)."
+            )
+        return f"{self.base.licence}, that of {self.base.name}, from which it was trained."
+
+
+def copy_card(source: Path, out: Path) -> None:
+    """Copy the card and the licence beside a model, if there are any, to another form of it."""
+    for name in (FILE, "LICENSE"):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+
+
+def figures(config: Any) -> str:
+    """Return a model's size in words, from its `zhbert.model.config.BertConfig`."""
+    return (
+        f"BERT with {counted(config.num_hidden_layers, 'layer')} of width "
+        f"{config.hidden_size:,}, {config.num_attention_heads} heads and "
+        f"{config.max_position_embeddings:,} positions"
+    )
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    head, *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _value(value: Any, *, name: bool) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(_value(one, name=name) for one in value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return short_name(str(value)) if name else str(value)
+
+
+def _front_matter(folder: Path) -> dict[str, Any]:
+    """Return what the card of a local model states; {} if it has none, or an unreadable one."""
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(folder / FILE) or {}
+    except (OSError, ValueError):
+        return {}
+    except Exception as error:  # of the YAML library, which huggingface_hub brings along
+        if type(error).__module__.partition(".")[0] != "yaml":
+            raise
+        return {}
