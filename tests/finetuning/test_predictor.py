@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from zhbert.files import to_json
 from zhbert.finetuning.predict import predict
 from zhbert.inference.fill import fill, open_mask_filler
 from zhbert.retrieval.embed import embed
+from zhbert.tasks.kinds import KINDS
 
 SOME = texts(50, 7)
 PAIRS = [(text, text[::-1]) for text in SOME]
@@ -165,3 +168,22 @@ def test_a_model_that_predicts_nothing_is_refused(tuned, filler):
     for options in ({"precision": "fp16"}, {"top_k": 0}, {"precision": "bf16"}):
         with pytest.raises(ZhbertError, match=next(iter(options))):
             Predictor.from_pretrained(filler, **options)
+
+
+def test_the_page_names_what_every_kind_of_task_returns(tuned, filler):
+    page = (Path(__file__).parents[2] / "docs" / "predicting.md").read_text("utf-8")
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")][1:]
+    assert {task.strip(" `") for task, *_ in rows} == {*KINDS, "fill"}
+    for task, _, result in rows:
+        if "a dict" in result:
+            kind = task.strip(" `")
+            found = Predictor.from_pretrained(run_of(tuned, kind))(INPUTS[kind][0])
+            named = {name for name in re.findall(r"`(\w+)`", result) if name in found}
+            assert named == set(found)
+
+
+def test_the_blocks_of_the_page_run(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "predicting.md").read_text("utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "predicting.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 4

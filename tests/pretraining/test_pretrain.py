@@ -55,6 +55,7 @@ def test_a_run_folder_holds_everything(finished_run):
     kept = sorted(path.name for path in (finished_run / "checkpoints").iterdir())
     assert kept == ["step-000010", "step-000012"]
     assert sorted(path.name for path in (finished_run / "final").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
         "tokenizer.json",

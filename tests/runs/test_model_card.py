@@ -71,8 +71,11 @@ def test_every_seed_shows_its_own_score_and_that_of_all(tuned, tmp_path):
     assert cards[0] != cards[1]
     before = cards[0]
     (tmp_path / "run" / "seed-0" / "final" / FILE).unlink()
+    edited = cards[1].replace("# my_classify", "# Mine")
+    (tmp_path / "run" / "seed-1" / "final" / FILE).write_text(edited, "utf-8")
     finetune(card, tuned / "model", None, tmp_path / "run", QUICK, seeds=2)
     assert (tmp_path / "run" / "seed-0" / "final" / FILE).read_text("utf-8") == before
+    assert (tmp_path / "run" / "seed-1" / "final" / FILE).read_text("utf-8") == edited
 
 
 def test_the_card_of_pretraining(finished_run, corpus):

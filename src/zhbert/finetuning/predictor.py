@@ -43,7 +43,7 @@ Results = Callable[[Inputs, int], Iterator[Any]]
 class Predictor:
     """A model of any kind with everything that it needs to predict.
 
-    What goes in and what comes out, kind by kind, is in docs/cards.md.
+    What goes in and what comes out, kind by kind, is in docs/predicting.md.
 
     >>> predictor = Predictor.from_pretrained("mini")
     >>> predictor.task, predictor("根据《中华人民[MASK]和国宪法》的规定，制定本法。").filled

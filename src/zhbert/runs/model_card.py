@@ -6,6 +6,7 @@ has no paths, no names of users and no times: the same run gives the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,8 +97,10 @@ class ModelCard:
     """What a reader of the scores must know."""
 
     def write(self, folder: Path) -> None:
-        """Write the card to a model's folder."""
-        write_text(folder / FILE, self.text())
+        """Write the card to a model's folder, unless a person has edited the one that is there."""
+        text, path = self.text(), folder / FILE
+        if not path.is_file() or _is_own(path.read_text(encoding="utf-8", errors="replace")):
+            write_text(path, text + _mark(text))
 
     def text(self) -> str:
         """Return the content of README.md."""
@@ -169,6 +172,17 @@ class ModelCard:
                 "and write it into the front matter (`license`)."
             )
         return f"{self.base.licence}, that of {self.base.name}, from which it was trained."
+
+
+def _mark(text: str) -> str:
+    """Return the last line of a card, by which one that was edited is told."""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"\n<!-- Made by zhbert ({digest}); once it is edited, it is left as it is. -->\n"
+
+
+def _is_own(card: str) -> bool:
+    text, line, rest = card.rpartition("\n<!--")
+    return _mark(text) == line + rest
 
 
 def copy_card(source: Path, out: Path) -> None:
