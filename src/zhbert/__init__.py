@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from zhbert.finetuning.predictor import Predictor
     from zhbert.finetuning.run import finetune
     from zhbert.hugging_face.collator import WholeWordMaskCollator
+    from zhbert.hugging_face.tokenizer import ZhbertTokenizer
     from zhbert.model.config import BertConfig
     from zhbert.model.pretrained import (
         BertForMaskedLM,
@@ -50,6 +51,7 @@ _WHERE = {
     "WholeWordMaskCollator": "zhbert.hugging_face.collator",
     "ZhbertError": "zhbert.errors",
     "load_corpus": "zhbert.data.corpus_tables",
+    "ZhbertTokenizer": "zhbert.hugging_face.tokenizer",
     "load_segmenter": "zhbert.text.segmenters",
     "mask_words": "zhbert.data.masking",
     "evaluate": "zhbert.finetuning.evaluate",
@@ -74,6 +76,7 @@ __all__ = [
     "Tokenizer",
     "WholeWordMaskCollator",
     "ZhbertError",
+    "ZhbertTokenizer",
     "__version__",
     "evaluate",
     "finetune",

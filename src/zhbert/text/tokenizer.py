@@ -26,6 +26,7 @@ from zhbert.text.added_tokens import (
     AddedTokens,
     reachable,
 )
+from zhbert.text.model_inputs import InputOptions, model_inputs
 from zhbert.text.normalize import Options, code_points, normalize
 from zhbert.text.tokenizer_files import find_tokenizer, read_tokenizer
 from zhbert.text.tokenizer_json import to_tokenizer_json
@@ -82,6 +83,7 @@ class Tokenizer:
         special_tokens: Mapping[str, str] = SPECIAL_TOKENS,
         extra_special_tokens: Sequence[str] = (),
         added_tokens: Sequence[AddedToken] = (),
+        model_max_length: int | None = None,
     ) -> None:
         """Make a tokenizer from pieces in id order.
 
@@ -96,12 +98,14 @@ class Tokenizer:
             special_tokens: special tokens by their Hugging Face names (``mask_token``, ...).
             extra_special_tokens: special tokens without a name.
             added_tokens: tokens as added by transformers' ``add_tokens``, including special ones.
+            model_max_length: the number of pieces to which a call truncates if asked to.
 
         Raises:
             ZhbertError: no [UNK] in the vocabulary, an unknown name, or a token that is never
                 found in a text.
         """
         ids = {piece: number for number, piece in enumerate(vocabulary) if piece}
+        self.model_max_length = model_max_length
         self.options = Options(do_lower_case, strip_accents, tokenize_chinese_chars)
         self.special_tokens = _named_tokens(special_tokens, ids)
         special = (*self.special_tokens.values(), *extra_special_tokens)
@@ -154,7 +158,7 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path, *, model_max_length: int | None = None) -> None:
         """Write vocab.txt, tokenizer_config.json and tokenizer.json for transformers 4 and 5.
 
-        ``model_max_length``: the number of pieces to which transformers truncates if asked to.
+        ``model_max_length``: written in place of the tokenizer's own.
         """
         folder = Path(folder)
         make_folder(folder)
@@ -174,6 +178,47 @@ class Tokenizer:
         ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
         """
         return push_saved(self.save_pretrained, repo_id, **options)
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | Sequence[Sequence[str]],
+        text_pair: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Encode texts or pairs of texts as a model's inputs, as transformers' tokenizers do.
+
+        Args:
+            text: a text or a list of texts; a text is a list of words if ``is_split_into_words``.
+            text_pair: the second text, or that of each pair.
+            options: the fields of `InputOptions`, which are transformers' (``padding``,
+                ``truncation``, ``return_tensors``, ...). If ``max_length`` is needed and not
+                named, it is ``model_max_length``.
+
+        Returns:
+            input_ids, token_type_ids, attention_mask and what else is asked for, each as a list
+            (of lists, for a list of texts), or as an array or tensor (rows, length) of int64.
+
+        Whoever needs more of transformers' interface (``pad``, ``batch_decode``, ``add_tokens``,
+        ``char_to_token``, ...) takes `zhbert.ZhbertTokenizer`, which is a BertTokenizerFast.
+
+        Raises:
+            TypeError: no text, or an unknown option.
+            ZhbertError: an option's value is none of its choices, or the texts do not fit it.
+
+        >>> tokenizer = Tokenizer(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "使", "用", "的"])
+        >>> for name, values in tokenizer("使用", "的").items():
+        ...     print(name, values)
+        input_ids [2, 5, 6, 3, 7, 3]
+        token_type_ids [0, 0, 0, 0, 1, 1]
+        attention_mask [1, 1, 1, 1, 1, 1]
+        >>> tokenizer(["使用的", "用"], padding=True, return_tensors="np")["input_ids"]
+        array([[2, 5, 6, 7, 3],
+               [2, 6, 3, 0, 0]])
+        """
+        chosen = InputOptions(**options, model_max_length=self.model_max_length)
+        around = (self.cls_id, self.sep_id) if chosen.add_special_tokens else (0, 0)
+        pad = self.pad_id if chosen.pads else 0
+        return model_inputs(self._core, text, text_pair, (*around, pad), chosen)
 
     def encode(self, text: str, *, special_tokens: bool = True) -> Encoding:
         """Encode one text; with ``special_tokens``, "[MASK]" in it becomes the special token.
@@ -267,8 +312,11 @@ class Tokenizer:
     @property
     def settings(self) -> dict[str, Any]:
         """All arguments except the pieces: ``Tokenizer(pieces, **settings)`` has the same rules."""
-        tokens = {"special_tokens": self.special_tokens, "added_tokens": self.added_tokens}
-        return asdict(self.options) | tokens
+        return asdict(self.options) | {
+            "special_tokens": self.special_tokens,
+            "added_tokens": self.added_tokens,
+            "model_max_length": self.model_max_length,
+        }
 
     @property
     def _is_plain(self) -> bool:
@@ -329,6 +377,7 @@ class Tokenizer:
         return self._ids[self.special_tokens[name]]
 
     def _config(self, model_max_length: int | None) -> dict[str, Any]:
+        model_max_length = model_max_length or self.model_max_length
         config: dict[str, Any] = {
             "tokenizer_class": "BertTokenizer",
             **asdict(self.options),

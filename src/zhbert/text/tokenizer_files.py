@@ -69,6 +69,7 @@ def read_tokenizer(path: Path) -> dict[str, Any]:
         "vocabulary": vocabulary,
         "special_tokens": special,
         "added_tokens": [token for token, _ in tokens],
+        "model_max_length": config.model_max_length(),
     }
 
 
@@ -197,6 +198,11 @@ class _TokenizerConfig:
             if not isinstance(value, bool) and not (value is None and name == "strip_accents"):
                 raise ZhbertError(f"{self._where}: {name} must be true or false, not {value!r}")
         return found
+
+    def model_max_length(self) -> int | None:
+        """Return the greatest length of a row; transformers writes 1e30 if it does not know."""
+        length = self.values.get("model_max_length")
+        return length if isinstance(length, int) and 0 < length < 1_000_000 else None
 
     def added_tokens(
         self, special: dict[str, str], fast: Mapping[int, AddedToken]

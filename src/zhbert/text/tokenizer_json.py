@@ -27,8 +27,9 @@ class TokenizerJson:
         ZhbertError: it is not a BERT tokenizer's.
     """
 
-    def __init__(self, path: Path) -> None:
-        content = read_json(path, dict, "a tokenizer")
+    def __init__(self, path: Path, content: Mapping[str, Any] | None = None) -> None:
+        """Read the file, or ``content`` in its place."""
+        content = read_json(path, dict, "a tokenizer") if content is None else content
         self.path = path
         model = content.get("model")
         kind = model.get("type", "WordPiece") if isinstance(model, dict) else None
