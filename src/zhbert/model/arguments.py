@@ -72,6 +72,7 @@ WITHOUT_EFFECT = {
 _ONE_DEVICE = "a BERT fits on one device: device_map='cuda', or 'auto'"
 _IN_8_BITS = "'zhbert predict --precision int8' computes in 8 bits"
 _OWN_KERNELS = "leave it out: zhbert has its own"
+_PACKED = "give padded rows: padding is removed before anything is computed"
 _NO_DECODER = "these models are encoders; a decoder is transformers' BertLMHeadModel"
 REFUSED = {
     "from_pretrained": {
@@ -113,13 +114,22 @@ REFUSED = {
         "encoder_attention_mask": _NO_DECODER,
         "past_key_values": _NO_DECODER,
         "use_cache": _NO_DECODER,
+        "is_causal": _NO_DECODER,
         "head_mask": "leave it out, as in transformers 5",
+        "output_router_logits": "a BERT has no experts",
+        "cu_seq_lens_q": _PACKED,
+        "cu_seq_lens_k": _PACKED,
+        "max_length_q": _PACKED,
+        "max_length_k": _PACKED,
+        "seq_idx": _PACKED,
     },
     "save_pretrained": {
         "push_to_hub": "call model.push_to_hub('OWNER/MODEL')",
         "max_shard_size": "'zhbert convert --max-shard-size' cuts a model into files",
         "distributed_checkpoint": "one process writes: is_main_process=...",
         "variant": "rename the file",
+        "save_original_format": "leave it out: names are Hugging Face's",
+        "save_peft_format": "call save_pretrained of the PeftModel",
         "token": "give it to model.push_to_hub",
     },
 }

@@ -238,7 +238,9 @@ class SentenceModel(BertModel):
         own = ("projections", "pooler") if without_pooler else ("projections",)
         return (*super()._parts_beside(), *own)
 
-    def save_pretrained(self, folder: str | Path, **options: Any) -> None:
+    def save_pretrained(
+        self, folder: str | Path, *, is_main_process: bool = True, **options: Any
+    ) -> None:
         """Write a sentence-transformers folder, which transformers opens as a BERT.
 
         The tokenizer's files are not written; `SentenceEncoder.save_pretrained` writes all.
@@ -249,8 +251,9 @@ class SentenceModel(BertModel):
                 f"{folder}: not written: the model is an ONNX graph, without weights of its own; "
                 f"copy the folder of {self.encoder.graph}"
             )
-        super().save_pretrained(folder, **options)
-        self.save_sentence_files(folder)
+        super().save_pretrained(folder, is_main_process=is_main_process, **options)
+        if is_main_process:
+            self.save_sentence_files(folder)
 
     def save_sentence_files(self, folder: Path) -> None:
         """Write what stands beside the BERT in a sentence-transformers folder."""
