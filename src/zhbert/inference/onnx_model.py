@@ -24,7 +24,7 @@ from zhbert.model.onnx_files import INPUTS, METADATA, POSITIONS, TASKS, find_gra
 from zhbert.packing import PackedBatch
 from zhbert.schema import check_choice
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.wording import listed, shortly
+from zhbert.wording import how_to_install, listed, shortly
 from zhbert.zoo.layout import find_model
 
 Array = NDArray[Any]
@@ -267,7 +267,7 @@ def _session_of(graph: Path) -> Any:
         import onnxruntime
     except ImportError:
         raise ZhbertError(
-            f"{graph}: ONNX Runtime is not installed: pip install 'zhbert[onnx]'"
+            f"{graph}: ONNX Runtime is not installed: {how_to_install('onnx')}"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
