@@ -271,6 +271,8 @@ def _session_of(graph: Path) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Threads that spin while they wait take the cores from the batches beside theirs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors, and no warnings about the graph
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -59,7 +59,7 @@ def run_model(
     config: Any = model.config
     check_segments(rows, config.type_vocab_size)
     device = device_of(model)
-    # Another program's encoder has its own dtype and threads.
+    # Another program's encoder is of the dtype that it has.
     ours = isinstance(getattr(model, "encoder", None), Encoder)
 
     on_cpu = device.type == "cpu"
@@ -80,7 +80,7 @@ def run_model(
     # A model in training changes its weights at the next step, so its copy is not kept.
     keep = not model.training
     prepared = _encoder_in(model, dtype, keep) if ours else nullcontext()
-    compute = _side_by_side if on_cpu and ours else map
+    compute = _side_by_side if on_cpu else map
     with _evaluating(model), torch.no_grad(), prepared:
         for chosen, (places, some) in zip(batches, compute(scored, batches), strict=True):
             if not len(scores):
