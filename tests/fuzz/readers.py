@@ -14,20 +14,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from tests import small_tasks
 from tests.fuzz.harness import Reader
 from tests.report.run_folders import fine_tuning_run, pretraining_run
-from tests.small_corpora import make_corpus
+from tests.small_corpora import PIECES, make_corpus
 from tests.zoo.models import make_archive
 
-from zhbert.config import load_recipe, recipe_path
+from zhbert.config import MaskingSettings, load_recipe, recipe_path
 from zhbert.data.blocks import read_blocks
+from zhbert.data.masking import Masker
 from zhbert.data.outline import outline
 from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
+from zhbert.data.similar_words import write_similar_words
 from zhbert.data.sources import find_sources
 from zhbert.files import sha256_of
 from zhbert.tasks.card import TaskCard
@@ -445,6 +448,19 @@ def _read_recipes(folder: Path) -> None:
 
 
 READERS["recipe"] = Reader(_make_recipes, _read_recipes)
+
+
+def _make_similar_words(folder: Path) -> None:
+    write_similar_words(folder / "similar.tsv", PIECES, [((5, 6), (7, 8), 0.5), ((5,), (9,), 0.4)])
+
+
+def _read_similar_words(folder: Path) -> None:
+    settings = MaskingSettings(strategy="mac", similar_words=str(folder / "similar.tsv"))
+    row, starts = np.array([2, 5, 6, 5, 3]), np.array([True, True, False, True, True])
+    Masker(settings, PIECES).mask(row, starts, np.random.default_rng(0))
+
+
+READERS["similar-words"] = Reader(_make_similar_words, _read_similar_words)
 
 
 def _make_predictions(folder: Path, kind: str) -> None:

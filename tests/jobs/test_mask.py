@@ -16,6 +16,8 @@ from rich.console import Console
 import zhbert
 from zhbert import console
 from zhbert.cli import main
+from zhbert.data.similar_words import write_similar_words
+from zhbert.text.tokenizer import Tokenizer
 
 EXAMPLE = "使用语言模型来预测下一个词的probability。"
 STRATEGIES = ["char", "wwm", "wwm-unbiased", "ngram"]
@@ -80,6 +82,19 @@ def test_the_masks_are_those_of_mask_words(capsys: pytest.CaptureFixture[str]) -
         )
         assert masks["pieces"] == [vocabulary[piece] for piece in inputs[1:-1]]
         assert masks["predicted"] == (np.flatnonzero(labels != -100) - 1).tolist()
+
+
+def test_mac_shows_similar_words_in_place_of_masks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    vocabulary = Tokenizer.default().vocabulary
+    word, other = (tuple(vocabulary.index(c) for c in text) for text in ("语言", "文字"))
+    write_similar_words(tmp_path / "similar.tsv", vocabulary, [(word, other, 0.5)])
+    arguments = ["语言", "--strategy", "mac", "--similar-words", str(tmp_path / "similar.tsv")]
+    rows = table(capsys, *arguments, "--rate", "0.9")
+    assert rows["近义替换"].endswith("MacBERT masking    文 字")
+    shown = as_json(capsys, *arguments, "--rate", "0.9")
+    assert shown["masks"]["mac"]["actions"] == ["replaced", "replaced"]
 
 
 def test_only_with_replace_do_random_and_kept_pieces_appear(
