@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from huggingface_hub import metadata_load
 from tests.small_corpora import TINY
 from tests.small_tasks import QUICK
 
+from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.run import finetune
 from zhbert.pretraining.run import pretrain
 from zhbert.runs.model_card import FILE, BaseModel
@@ -42,8 +44,6 @@ def assert_keeps_secrets(text, *folders):
 
 @pytest.mark.parametrize("kind", PIPELINES)
 def test_the_card_of_every_kind_of_task(tuned, kind):
-    import json
-
     run = tuned / kind / "run"
     text, data = card_in(run / "seed-0" / "final")
     assert data.pipeline_tag == PIPELINES[kind]
@@ -102,6 +102,22 @@ def test_a_licence_goes_from_a_model_to_what_is_trained_from_it(finished_run, co
     assert "mit, that of first, from which it was trained." in text
     assert "| `initial_model` | first |" in text
     assert_keeps_secrets(text, tmp_path)
+
+
+def test_the_configuration_beside_a_card_has_no_paths(tuned, tmp_path):
+    card = (tuned / "classify" / "my_classify.toml").read_text("utf-8")
+    for name in ("train.tsv", "dev.tsv"):
+        card = card.replace(f'"{name}"', f'"{tuned / "classify" / name}"')
+    (tmp_path / "absolute.toml").write_text(card, "utf-8")
+    shutil.copytree(tuned / "model", tmp_path / "model")
+    config = (tmp_path / "model" / "config.json").read_text("utf-8")
+    found = json.loads(config) | {"_name_or_path": str(tmp_path)}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(found), "utf-8")
+    finetune(tmp_path / "absolute.toml", tmp_path / "model", None, tmp_path / "run", QUICK)
+    final = tmp_path / "run" / "seed-0" / "final"
+    for path in final.glob("*.json"):
+        assert_keeps_secrets(path.read_text("utf-8"), tuned, tmp_path)
+    assert open_fine_tuned(final).card.data.train == ("train.tsv",)
 
 
 def test_what_is_known_of_a_base_model(tmp_path):

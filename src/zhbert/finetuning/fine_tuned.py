@@ -188,7 +188,16 @@ def section_of(card: TaskCard, learner: Learner) -> dict[str, Any]:
     """Return the task section of config.json, which makes the folder sufficient to predict."""
     table = card_table(card)
     kept = {key: table[key] for key in ("title", "kind", "language", "metrics", "data")}
+    kept["data"] = {key: _without_folders(value) for key, value in table["data"].items()}
     return {"task": card.name, "kind": card.kind, **learner.saved(), "card": kept}
+
+
+def _without_folders(value: Any) -> Any:
+    """Return a value of [data] in which an absolute path is its last part: a model is published."""
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    absolute = isinstance(value, str) and len(value) > 1 and Path(value).is_absolute()
+    return Path(value).name if absolute else value
 
 
 def _from_section(

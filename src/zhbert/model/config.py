@@ -305,7 +305,10 @@ class BertConfig:
         """Write ``folder/config.json``, atomically."""
         path = Path(folder)
         make_folder(path)
-        write_json(path / "config.json", self.to_dict())
+        table = self.to_dict()
+        # Where transformers once found the model: a path of somebody's machine, perhaps.
+        table.pop("_name_or_path", None)
+        write_json(path / "config.json", table)
 
 
 _FIELDS = tuple(f.name for f in fields(BertConfig))

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.zoo import hub
-from zhbert.zoo.layout import MODULES, find_model, module_folders, sentence_folder
+from zhbert.zoo.layout import MODULES, ModelFiles, find_model, module_folders, sentence_folder
 from zhbert.zoo.origin import is_hub_id
 
-# What belongs to a model besides its weights. Other files are never uploaded: checkpoints and the
-# records of a run contain paths, and more than a model's user needs.
-_NAMES = (
-    *hub.CONFIGS, *hub.TOKENIZER, *hub.SENTENCE_CONFIGS, MODULES, "README.md", "LICENSE", "NOTICE",
-    "SHA256SUMS", "onnx/*.onnx", "onnx/*.onnx_data",
-)  # fmt: skip
+# zhbert.zoo.hub is imported inside functions: importing the network modules takes a while.
+
+_BESIDE = ("README.md", "LICENSE", "NOTICE", "SHA256SUMS", "onnx/*.onnx", "onnx/*.onnx_data")
 
 
 def push_to_hub(
@@ -49,18 +45,10 @@ def push_to_hub(
         ZhbertError: the folder is no model, there is no token, the hub does not answer, or the
             token may not write there.
     """
-    model = find_model(folder)
-    if model.format != "onnx" and model.weights.name not in hub.WEIGHTS:
-        raise ZhbertError(
-            f"{model.weights}: the hub's users need {hub.WEIGHTS[0]}: 'zhbert convert' writes it"
-        )
-    root = sentence_folder(model.folder) or model.folder
-    inside = [f"{one}/" for one in ("", *module_folders(root)) if (root / one).is_dir()]
-    weights = {model.weights.name, *hub.shards_of(model.weights)}
-    wanted = [f"{place}{name}".lstrip("/") for place in inside for name in (*_NAMES, *weights)]
+    root, names = _files_of(find_model(folder))
     return _upload(
         root,
-        wanted,
+        names,
         repo_id,
         token=token,
         private=private,
@@ -68,6 +56,26 @@ def push_to_hub(
         revision=revision,
         create_pr=create_pr,
     )
+
+
+def _files_of(model: ModelFiles) -> tuple[Path, list[str]]:
+    """Return a model's folder, and the patterns of the files in it that belong to the model.
+
+    Other files are never uploaded: checkpoints and the records of a run contain paths, and more
+    than a model's user needs.
+    """
+    from zhbert.zoo import hub
+
+    if model.format != "onnx" and model.weights.name not in hub.WEIGHTS:
+        raise ZhbertError(
+            f"{model.weights}: the hub's users need {hub.WEIGHTS[0]}: 'zhbert convert' writes it"
+        )
+    root = sentence_folder(model.folder) or model.folder
+    places = [f"{one}/" for one in module_folders(root) if one and (root / one).is_dir()]
+    weights = [model.weights.name, *hub.shards_of(model.weights)]
+    names = (*weights, *hub.CONFIGS, *hub.TOKENIZER, *hub.SENTENCE_CONFIGS, MODULES, *_BESIDE)
+    inside = [place + name for place in places for name in (*names, *hub.WEIGHTS)]
+    return root, [*names, *inside]
 
 
 def push_saved(save: Callable[[Path], None], repo_id: str, **options: Any) -> str:
@@ -128,6 +136,8 @@ def _one_line(repo_id: str) -> Iterator[None]:
 
 def _explained(error: BaseException | None) -> str | None:
     from huggingface_hub import errors
+
+    from zhbert.zoo import hub
 
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
