@@ -7,12 +7,11 @@ from typing import Any
 
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.training_task import TrainingTask
-from zhbert.runs.model_card import BaseModel, ModelCard, Score, figures
+from zhbert.runs.model_card import BaseModel, ModelCard, Score, figures, public_name
 from zhbert.schema import flatten
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.embed import Embed
 from zhbert.wording import counted, listed
-from zhbert.zoo.origin import short_name
 
 _PIPELINES = {
     "BertForSequenceClassification": "text-classification",
@@ -58,7 +57,7 @@ def card_of_seed(
     example = '("今天天气很好。", "今天天气不错。")' if _pairs(task) else '"今天天气很好。"'
     zhbert = _ZHBERT.format(example=_EXAMPLES.get(kind.name, example))
     unread = {key for one in KINDS.values() for key in one.own_settings} - kind.own_settings
-    taught = [short_name(name) for name in request.teachers]
+    taught = [public_name(name) for name in request.teachers]
     return ModelCard(
         title=f"{card.name}, fine-tuned from {base.name}",
         chinese=f"由 {base.name} 微调的 BERT，任务：{card.name}。" if card.language == "zh" else "",

@@ -8,9 +8,8 @@ from typing import Any
 
 from zhbert.model.config import BertConfig
 from zhbert.pretraining.setup import RunSetup
-from zhbert.runs.model_card import BaseModel, ModelCard, figures
+from zhbert.runs.model_card import BaseModel, ModelCard, figures, public_name
 from zhbert.schema import flatten
-from zhbert.zoo.origin import short_name
 
 _USAGE = (
     """from transformers import AutoModelForMaskedLM, AutoTokenizer
@@ -40,7 +39,7 @@ def card_of_run(
         base = BaseModel.of(phase, Path(phase) / "final")
     origin = f", trained on from {base.name}" if base else ""
     if recipe.distill is not None:
-        origin += f", taught by {', '.join(map(short_name, recipe.distill.teachers))}"
+        origin += f", taught by {', '.join(map(public_name, recipe.distill.teachers))}"
     # A corpus that another program has written has no more than its shards.
     texts = {
         key: f"{sum(shard[key] for shard in info['shards']['train']):,}"

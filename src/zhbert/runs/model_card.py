@@ -49,10 +49,10 @@ class BaseModel:
             own = _front_matter(folder or path)
             base, licence = own.get("base_model"), own.get("license")
             base = base if isinstance(base, str) else None
-            return cls(short_name(name), base, licence if isinstance(licence, str) else None)
+            return cls(public_name(name), base, licence if isinstance(licence, str) else None)
         card = catalogue.find_card(name)
         if card is None:
-            return cls(short_name(name), name if is_hub_id(name) else None)
+            return cls(public_name(name), name if is_hub_id(name) else None)
         licence = re.match(r"[\w.-]+", card.licence or "")
         return cls(card.name, card.hugging_face_id, licence[0].lower() if licence else None)
 
@@ -174,6 +174,15 @@ class ModelCard:
         return f"{self.base.licence}, that of {self.base.name}, from which it was trained."
 
 
+def public_name(model: str) -> str:
+    """Return a model's name without folders and, of an address, without passwords and keys.
+
+    >>> public_name("https://me:secret@example.org/a.zip?token=abc"), public_name("runs/a/final")
+    ('a.zip', 'a')
+    """
+    return short_name(model.partition("?")[0] if "://" in model else model)
+
+
 def _mark(text: str) -> str:
     """Return the last line of a card, by which one that was edited is told."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -214,7 +223,7 @@ def _value(value: Any, *, name: bool) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return short_name(str(value)) if name else str(value)
+    return public_name(str(value)) if name else str(value)
 
 
 def _front_matter(folder: Path) -> dict[str, Any]:
