@@ -53,9 +53,9 @@ _MODELS: Mapping[str, Any] = {
     "embed": SentenceModel,
 }
 # The most that a graph may differ from its model: the largest difference as a share of the model's
-# largest number, and for int8 the noise. Measured were 4e-6, 1.5e-3 and 0.2, on trained models of 4
-# to 12 layers; a wrong graph has a noise of 1.
-_LIMITS = {"float32": ("relative", 1e-4), "float16": ("relative", 2e-2), "int8": ("noise", 0.5)}
+# largest number, or the noise. Measured were 4e-6, 2e-3 and 0.2 on trained models of 4 and 6
+# layers; a wrong graph has a noise of 1.
+_LIMITS = {"float32": ("relative", 1e-4), "float16": ("noise", 2e-2), "int8": ("noise", 0.5)}
 _ADVICE = {
     "float32": "; please report it, with the model's config.json",
     "float16": "; export it in float32",

@@ -219,13 +219,15 @@ def export_graph(padded: PaddedModel, opset: int) -> ir.Model:
                 verbose=False,
             )
     except Exception as error:
+        while error.__cause__ is not None:  # the outer ones only say at which step it happened
+            error = error.__cause__  # type: ignore[assignment]
         line = str(error).strip().split("\n")[0]
-        raise ZhbertError(
-            f"PyTorch's exporter cannot translate the model to ONNX: {line}"
-        ) from error
+        raise ZhbertError(f"PyTorch cannot translate the model to ONNX: {line}") from None
     model: ir.Model = program.model
     # The oldest form that has the operations: what newer programs write, older ones refuse.
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
+    for part in (model.graph, *model.graph.all_nodes()):
+        part.metadata_props.clear()  # where this machine keeps the code that each node comes from
     if padded.task == "fill":
         _make_optional(model)
     return model
