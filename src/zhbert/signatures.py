@@ -94,7 +94,7 @@ _MODELS = tuple(
 # The magic number with which torch.save began its files before PyTorch 1.6.
 _TORCH_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 # paddle.save pickles a plain table, and its first value is an array of NumPy.
-_PADDLE_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?(}|\x8c\x0bcollections).{0,300}numpy\._?core"
+_PADDLE_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?(}|(\x8c\x0b|c)collections).{0,300}numpy\._?core"
 
 
 def weights_format(head: bytes) -> str | None:

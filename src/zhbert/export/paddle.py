@@ -12,7 +12,6 @@ from zhbert.model.config import PADDLE_CLASSES, BertConfig
 from zhbert.model.entry import Entry
 from zhbert.model.formats.paddle import to_paddle
 from zhbert.model.formats.safetensors import write_safetensors
-from zhbert.wording import listed
 
 # PaddleNLP looks the name up among the functions of paddle.nn.functional.
 _ACTIVATIONS = ("gelu", "relu")
@@ -88,10 +87,8 @@ def write_paddle(
         ZhbertError: Paddle has no such activation.
     """
     if config.hidden_act not in _ACTIVATIONS:
-        raise ZhbertError(
-            f"hidden_act = {config.hidden_act!r}: PaddleNLP's BERT has {listed(_ACTIVATIONS)} "
-            "only; nothing was written"
-        )
+        known = " and ".join(_ACTIVATIONS)
+        raise ZhbertError(f"hidden_act = {config.hidden_act!r}: PaddleNLP's BERT has {known} only")
     write_safetensors(folder, to_paddle(entries), max_shard_bytes=max_shard_bytes, written_for="np")
     paddles = {theirs: name for name, theirs in PADDLE_CLASSES.items()}
     named = [paddles.get(name, name) for name in config.other["architectures"]]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import refused
@@ -154,6 +155,9 @@ _ARRAYS = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _recons
 _SCALARS = ("numpy.core.multiarray scalar", "numpy._core.multiarray scalar")
 _TYPES = ("numpy dtype", "numpy ndarray")
 _TUPLES = ("builtins tuple", "__builtin__ tuple")
+_ENCODED = ("_codecs encode",)
+# No name is longer. A longer text is the numbers of an array.
+_LONGEST_NAME = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -163,12 +167,35 @@ class _Global:
     name: str
 
 
+class _Text(str):
+    """A text; of a long one only its place is kept. Protocol 2 writes an array's bytes so."""
+
+    start: int
+    size: int  # in the file, in UTF-8
+    length: int  # in characters
+
+    @classmethod
+    def at(cls, text: str, start: int) -> _Text:
+        kept = cls(text if len(text) <= _LONGEST_NAME else "")
+        kept.start, kept.length = start, len(text)
+        kept.size = len(text.encode("utf-8", "surrogatepass"))
+        return kept
+
+
 @dataclass(frozen=True)
 class _Bytes:
-    """Bytes that stay in the file."""
+    """Bytes that stay in the file, as they are or as the characters of a text (``text_size``)."""
 
     start: int
     length: int
+    text_size: int | None = None
+
+    def read(self, path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if self.text_size is None:
+            return read_tensor(path, self.start, shape, dtype)
+        text = read_tensor(path, self.start, (self.text_size,), torch.uint8).numpy().tobytes()
+        numbers = bytearray(text.decode("utf-8").encode("latin-1"))
+        return torch.frombuffer(numbers, dtype=dtype).reshape(shape)
 
 
 @dataclass
@@ -189,7 +216,6 @@ def read_pdparams(path: Path) -> tuple[dict[str, Entry], list[str]]:
     """
     with refused(path, _WHAT):
         table = _Pickle(path).read()
-        size = path.stat().st_size
     if not isinstance(table, dict):
         raise ZhbertError(f"{path}: {_WHAT} without a table of arrays by name")
     entries: dict[str, Entry] = {}
@@ -200,7 +226,7 @@ def read_pdparams(path: Path) -> tuple[dict[str, Entry], list[str]]:
             value = value[1]
         if isinstance(name, str) and isinstance(value, _Object) and value.of in _ARRAYS:
             with refused(path, _WHAT):
-                entries[name] = _entry(path, name, value, size)
+                entries[name] = _entry(path, name, value)
         else:
             aside.append(str(name))
     if not entries:
@@ -208,22 +234,18 @@ def read_pdparams(path: Path) -> tuple[dict[str, Entry], list[str]]:
     return entries, aside
 
 
-def _entry(path: Path, name: str, array: _Object, size: int) -> Entry:
+def _entry(path: Path, name: str, array: _Object) -> Entry:
     _, shape, kind, in_columns, numbers = array.state
     word = str(kind.arguments[0])
     if word not in _DTYPES or kind.state[1] == ">":
         raise ZhbertError(f"{path}: {name} is kept as {word}, which no BERT is")
     dtype = _DTYPES[word]
     shape = tuple(int(number) for number in shape)
-    entry = Entry(shape, dtype, partial(read_tensor, path, numbers.start, shape, dtype))
-    if min(shape, default=1) < 0 or entry.size != numbers.length or numbers.start > size:
+    kept = shape[::-1] if in_columns else shape
+    entry = Entry(kept, dtype, partial(numbers.read, path, kept, dtype))
+    if min(shape, default=1) < 0 or entry.size != numbers.length:
         raise ValueError(f"{name} has {numbers.length:,} bytes, its shape needs {entry.size:,}")
-    if in_columns:
-        columns = Entry(
-            shape[::-1], dtype, partial(read_tensor, path, numbers.start, shape[::-1], dtype)
-        )
-        return columns.then(lambda t: t.permute(*reversed(range(t.ndim))))
-    return entry
+    return entry.then(lambda t: t.permute(*reversed(range(t.ndim)))) if in_columns else entry
 
 
 class _Pickle:
@@ -246,7 +268,10 @@ class _Pickle:
             self._stack.append(_PLAIN[code](argument))
         elif code in _LENGTHS:
             # The numbers of an array are read when they are asked for.
-            self._stack.append(_Bytes(place + 1 + _LENGTHS[code], len(argument)))
+            start = place + 1 + _LENGTHS[code]
+            is_text = isinstance(argument, str)
+            item = _Text.at(argument, start) if is_text else _Bytes(start, len(argument))
+            self._stack.append(item)
         elif code in _SHORT_TUPLES:
             count = _SHORT_TUPLES[code]
             self._stack[-count:] = [tuple(self._stack[-count:])]
@@ -294,7 +319,7 @@ class _Pickle:
         if argument is None:
             argument = " ".join(self._stack[-2:])
             del self._stack[-2:]
-        if argument not in (*_TABLES, *_ARRAYS, *_SCALARS, *_TYPES, *_TUPLES):
+        if argument not in (*_TABLES, *_ARRAYS, *_SCALARS, *_TYPES, *_TUPLES, *_ENCODED):
             raise ZhbertError(
                 f"{self._path}: this pickle holds more than arrays, {argument.replace(' ', '.')} "
                 "first (it could run code); where you trust it, save the model's state_dict() alone"
@@ -307,6 +332,8 @@ class _Pickle:
             made: Any = {}
         elif called.name in _TUPLES:
             made = tuple(arguments[0])
+        elif called.name in _ENCODED:
+            made = _Bytes(arguments[0].start, arguments[0].length, arguments[0].size)
         else:
             made = _Object(called.name, arguments)
         self._stack[-2:] = [made]
@@ -316,8 +343,8 @@ class _Pickle:
         self._stack[-1].state = state
 
 
-_NUMBERS_AND_TEXTS = (
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"
+_NUMBERS = (
+    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"
 )  # fmt: skip
 _PLAIN: Mapping[str, Callable[[Any], Any]] = {
     "NONE": lambda _: None,
@@ -326,11 +353,13 @@ _PLAIN: Mapping[str, Callable[[Any], Any]] = {
     "EMPTY_DICT": lambda _: {},
     "EMPTY_LIST": lambda _: [],
     "EMPTY_TUPLE": lambda _: (),
-    **dict.fromkeys(_NUMBERS_AND_TEXTS, lambda argument: argument),
+    **dict.fromkeys(_NUMBERS, lambda argument: argument),
 }
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # How many bytes of an instruction state the length of the bytes that follow.
-_LENGTHS = {"SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8}
+_LENGTHS = {
+    "SHORT_BINBYTES": 1, "BINBYTES": 4, "BINBYTES8": 8, "SHORT_BINUNICODE": 1, "BINUNICODE": 4
+}  # fmt: skip
 _ACTIONS: Mapping[str, Callable[[_Pickle, Any], None]] = {
     "MARK": _Pickle._mark,
     "TUPLE": _Pickle._tuple,
