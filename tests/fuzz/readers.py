@@ -8,6 +8,7 @@ import functools
 import gzip
 import json
 import lzma
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -318,6 +319,7 @@ def _make_model(folder: Path, form: str = "safetensors", shards: bool = False) -
     import torch
 
     from zhbert.model.checkpoint import open_checkpoint
+    from zhbert.model.formats.paddle import to_paddle
     from zhbert.model.formats.safetensors import write_safetensors
 
     small_tasks.make_model(folder)
@@ -330,6 +332,9 @@ def _make_model(folder: Path, form: str = "safetensors", shards: bool = False) -
         torch.save(tensors, folder / "weights.bin")
         table = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "weights.bin")}
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps(table))
+    elif form == "paddle":
+        theirs = {n: entry.read().numpy() for n, entry in to_paddle(entries).items()}
+        (folder / "model_state.pdparams").write_bytes(pickle.dumps(theirs, protocol=4))
     elif form != "safetensors":
         zipped = form == "pytorch"
         file = folder / "pytorch_model.bin"
@@ -353,6 +358,9 @@ for form in ("pytorch", "legacy"):
     READERS[f"pickle-{form}"] = Reader(
         functools.partial(_make_model, form=form), _read_model, ("pytorch_model.bin",)
     )
+READERS["pickle-paddle"] = Reader(
+    functools.partial(_make_model, form="paddle"), _read_model, ("model_state.pdparams",)
+)
 for form in ("safetensors", "pytorch"):
     READERS[f"index-{form}"] = Reader(
         functools.partial(_make_model, form=form, shards=True), _read_model, ("*.index.json",)

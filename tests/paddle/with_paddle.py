@@ -43,17 +43,22 @@ sys.meta_path.insert(0, LeftOut())
 """
 
 
+def paddle_folder() -> Path:
+    """The environment that `make test-paddle` makes; without it, the test is skipped."""
+    asked = os.environ.get("ZHBERT_PADDLE")
+    folder = Path(asked or ROOT / ".paddle")
+    if not (folder / "bin" / "python").exists():
+        # `make test-paddle` asks for it: there its absence is a failure.
+        assert asked is None, f"{folder}: not there"
+        pytest.skip("this machine has no .paddle; 'make test-paddle' makes it, and runs this")
+    return folder
+
+
 @functools.cache
 def _process() -> AnotherPython:
-    asked = os.environ.get("ZHBERT_PADDLE")
-    python = Path(asked or ROOT / ".paddle", "bin", "python")
-    if not python.exists():
-        # `make test-paddle` asks for it: there its absence is a failure.
-        assert asked is None, f"{python}: not there"
-        pytest.skip("this machine has no .paddle; 'make test-paddle' makes it, and runs this")
     home = tempfile.mkdtemp()  # PaddleHub writes into it
-    variables = {"HOME": home, "HUB_HOME": home, "PYTHONPATH": "", "GLOG_v": "0"}
-    return AnotherPython(str(python), variables, first=LEFT_OUT)
+    variables = {"HOME": home, "HUB_HOME": home, "PYTHONPATH": ""}
+    return AnotherPython(str(paddle_folder() / "bin" / "python"), variables, first=LEFT_OUT)
 
 
 def run_with_paddle(program: str, *arguments: str) -> Any:
