@@ -65,6 +65,19 @@ def test_python_blocks_of_the_readme_run(name: str, tmp_path: Path) -> None:
         exec(compile(body, name, "exec"), {})
 
 
+# One block goes on where another ends. There is no accelerator that pinned memory could help.
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+def test_the_page_on_transformers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = (ROOT / "src/zhbert/assets/sample.txt").read_text(encoding="utf-8")[:20_000]
+    Path("text.txt").write_text(lines, encoding="utf-8")
+    names: dict[str, object] = {}
+    bodies = blocks("docs/training-with-transformers.md", "python")
+    assert len(bodies) == 4
+    for body in bodies:
+        exec(compile(body, "training-with-transformers.md", "exec"), names)
+
+
 def test_the_two_readmes_have_the_same_shape() -> None:
     shapes = []
     for name in READMES:
