@@ -16,6 +16,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.text.test_tokenizer import OPTIONS, PIECES, any_text
+from tests.transformers4 import ROOT, run_with_transformers4
 from tokenizers import AddedToken, normalizers
 
 from zhbert import Tokenizer, ZhbertError, ZhbertTokenizer
@@ -285,3 +286,116 @@ def test_another_process_can_have_it(ours: ZhbertTokenizer) -> None:
     ours(["使用"] * 3)
     assert pickle.dumps(ours) == before  # datasets takes the bytes to see whether anything changed
     assert pickle.loads(before)(["使用"])["input_ids"] == ours(["使用"])["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def mini() -> ZhbertTokenizer:
+    return ZhbertTokenizer.from_pretrained("mini")
+
+
+def test_pipelines_fill_masks_with_it(mini: ZhbertTokenizer) -> None:
+    model = transformers.AutoModelForMaskedLM.from_pretrained(mini.name_or_path)
+    fast = transformers.BertTokenizerFast.from_pretrained(mini.name_or_path)
+    texts = ["北京是中国的首[MASK]。", "他说[MASK]。"]
+    found, expected = (
+        transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer)(texts)
+        for tokenizer in (mini, fast)
+    )
+    assert found == expected
+
+
+def test_the_trainer_and_datasets_take_it(mini: ZhbertTokenizer, tmp_path: Path) -> None:
+    import datasets
+
+    def encode(rows: dict[str, list[str]]) -> Any:
+        return mini(rows["text"], truncation=True, max_length=16)
+
+    rows = datasets.Dataset.from_dict({"text": ["使用语言模型", "概率"] * 4, "label": [0, 1] * 4})
+    encoded = rows.map(encode, batched=True, remove_columns="text")
+    assert encoded[1]["input_ids"] == mini("概率")["input_ids"]
+    config = transformers.BertConfig(
+        vocab_size=len(mini), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8,
+    )  # fmt: skip
+    trainer = transformers.Trainer(
+        transformers.BertForSequenceClassification(config),
+        transformers.TrainingArguments(tmp_path, max_steps=2, report_to=[], use_cpu=True),
+        train_dataset=encoded,
+        processing_class=mini,
+    )
+    assert isinstance(trainer.data_collator, transformers.DataCollatorWithPadding)
+    assert trainer.train().global_step == 2
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "checkpoint-2").vocab_size
+
+
+def test_labels_of_words_are_padded_with_it(ours: ZhbertTokenizer, theirs: Any) -> None:
+    batch = [["使", "用abc"], ["的"]]
+    collated = []
+    for tokenizer in (ours, theirs):
+        encoded = tokenizer(batch, is_split_into_words=True)
+        labels = [[-100 if w is None else w for w in encoded.word_ids(row)] for row in (0, 1)]
+        rows = [{"input_ids": encoded["input_ids"][row], "labels": labels[row]} for row in (0, 1)]
+        collated.append(transformers.DataCollatorForTokenClassification(tokenizer)(rows))
+    found, expected = collated
+    assert {name: plain(value) for name, value in found.items()} == {
+        name: plain(value) for name, value in expected.items()
+    }
+
+
+WITH_TRANSFORMERS_4 = """
+import random, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from transformers import AutoTokenizer, BertTokenizerFast, pipeline
+from zhbert import ZhbertTokenizer
+from zhbert.hugging_face.tokenizer import _NativeEncoding
+
+def outcome(tokenizer, *arguments, **options):
+    try:
+        found = tokenizer(*arguments, **options)
+    except Exception as error:
+        return type(error).__name__
+    plain = lambda v: (str(v.dtype), repr(v.tolist())) if hasattr(v, "dtype") else v
+    return [(name, plain(value)) for name, value in found.items()]
+
+ours = ZhbertTokenizer.from_pretrained(sys.argv[2])
+theirs = BertTokenizerFast.from_pretrained(sys.argv[2])
+rng, different, native = random.Random(1), [], 0
+choices = {
+    "padding": [True, False, "max_length"], "truncation": [True, False, None, "only_second"],
+    "max_length": [12, 20], "stride": [0, 1], "return_tensors": [None, "np", "pt"],
+    "add_special_tokens": [True, False], "return_offsets_mapping": [True, False],
+    "return_special_tokens_mask": [True, False], "return_overflowing_tokens": [True, False],
+    "return_length": [True, False], "padding_side": [None, "left"], "pad_to_multiple_of": [None, 4],
+}
+def text():
+    return "".join(rng.choice("使用的 abc12é[SEP]!가") for _ in range(rng.randrange(24)))
+for trial in range(300):
+    options = {n: rng.choice(v) for n, v in choices.items() if rng.random() < 0.4}
+    words = rng.random() < 0.25
+    one = (lambda: [text() for _ in range(3)]) if words else text
+    if words:
+        options["is_split_into_words"] = True
+    batch = [one() for _ in range(3)] if rng.random() < 0.7 else one()
+    pair = None
+    if rng.random() < 0.5:
+        pair = [one() for _ in range(3)] if len(batch) == 3 and not words else one()
+        pair = pair if isinstance(batch, list) == isinstance(pair, list) else None
+    found, expected = (outcome(t, batch, pair, **options) for t in (ours, theirs))
+    if found != expected:
+        different.append([batch, pair, options, found, expected])
+encoding = ours(["使用abc", "的"])
+assert encoding.word_ids(0) == theirs(["使用abc", "的"]).word_ids(0)
+ours.add_tokens(["新冠"]); theirs.add_tokens(["新冠"])
+assert ours(["新冠", "的"])["input_ids"] == theirs(["新冠", "的"])["input_ids"]
+ours.save_pretrained(sys.argv[3])
+saved = type(AutoTokenizer.from_pretrained(sys.argv[3])).__name__
+result = [different[:2], isinstance(encoding, _NativeEncoding), saved]
+"""
+
+
+def test_transformers_4_gives_the_same(folder: Path, tmp_path: Path) -> None:
+    answer = run_with_transformers4(
+        WITH_TRANSFORMERS_4, str(ROOT / "src"), str(folder), str(tmp_path / "saved")
+    )
+    assert answer == [[], True, "BertTokenizerFast"]

@@ -77,8 +77,10 @@ class ZhbertTokenizer(BertTokenizerFast):  # type: ignore[misc]
         short = isinstance(text, str) and not text_pair and len(text) < _SHORT
         return again() if short else self._natively(text, text_pair, options, again)
 
-    def _batch_encode_plus(self, batch: Any, **options: Any) -> BatchEncoding:
-        """Encode a list of texts, or of pairs as tuples: what transformers 4 calls."""
+    def _batch_encode_plus(
+        self, batch_text_or_text_pairs: Any, **options: Any
+    ) -> BatchEncoding:  # transformers 4 calls it for lists: of texts, or of pairs as tuples
+        batch = batch_text_or_text_pairs
         again: _Again = partial(super()._batch_encode_plus, batch, **options)
         if len(batch) < 2:  # what its _encode_plus makes of one text
             return again()
