@@ -6,6 +6,10 @@ Peer: BertWordPieceTokenizer.encode_batch without [CLS] and [SEP]. A repetition 
 tokenizers anew, so nothing is cached; peer and ours alternate; medians. Timed: list of strings in,
 ids of every text out (ours: one array a text). The floor is what the machine needs to copy the
 text's bytes and the ids once.
+
+Then ZhbertTokenizer beside transformers' BertTokenizerFast, as a model is fed: batches of 64 lines,
+padding=True, truncation=True, return_tensors="np"; equal arrays. The peer runs with
+TOKENIZERS_PARALLELISM=false and =true (all cores); ours has one thread.
 """
 
 # Not named tokenize.py: a script's folder comes first on the path, and numpy imports the standard
@@ -22,10 +26,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
@@ -37,6 +41,7 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import PythonWordPiece
 
 FILES = ("history", "law", "reviews", "tech")
+BATCH, BATCHES = 64, 50
 
 
 def timed(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[float, Any]:
@@ -93,6 +98,33 @@ def measure(texts: list[str], vocabulary: Path, repeats: int) -> dict[str, float
     }
 
 
+def measure_calls(texts: list[str], vocabulary: Path, repeats: int) -> dict[str, float]:
+    """Lines a second of ZhbertTokenizer and BertTokenizerFast, batch by batch."""
+    from transformers import BertTokenizerFast
+
+    ours = zhbert.ZhbertTokenizer.from_pretrained(vocabulary)
+    peer = BertTokenizerFast.from_pretrained(str(vocabulary))
+    texts = [text for text in texts if text][: BATCH * BATCHES]
+    batches = [texts[k : k + BATCH] for k in range(0, len(texts), BATCH)]
+    options = {"padding": True, "truncation": True, "max_length": 512, "return_tensors": "np"}
+
+    def run(tokenizer: Any) -> list[Any]:
+        return [tokenizer(batch, **options) for batch in batches]
+
+    expected = run(peer)
+    for found, right in zip(run(ours), expected, strict=True):
+        if any((found[name] != right[name]).any() for name in right):
+            raise SystemExit("the inputs differ")
+    times: dict[str, list[float]] = {"peer": [], "peer_all": [], "ours": []}
+    for _ in range(repeats):
+        times["peer"].append(timed(run, peer)[0])
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        times["peer_all"].append(timed(run, peer)[0])
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        times["ours"].append(timed(run, ours)[0])
+    return {name: len(texts) / statistics.median(values) for name, values in times.items()}
+
+
 def machine() -> dict[str, str]:
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
@@ -114,6 +146,7 @@ def machine() -> dict[str, str]:
         "tokenizers": tokenizers.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
+        "transformers": version("transformers"),
     }
 
 
@@ -132,12 +165,13 @@ def main() -> int:
     vocabulary = arguments.vocab or arguments.data / "google_zh_vocab.txt"
     if isinstance(Tokenizer.from_pretrained(vocabulary)._core, PythonWordPiece):
         parser.error("the native module is not built: python setup.py build_ext --inplace")
-    results = {}
+    results, calls = {}, {}
     for name in FILES:
         texts = first_lines(
             arguments.data / "corpus" / f"{name}.txt", int(arguments.megabytes * 1e6)
         )
         results[name] = measure(texts, vocabulary, arguments.repeats)
+        calls[name] = measure_calls(texts, vocabulary, arguments.repeats)
     rate = copy_rate()
     peer = sum(result["peer_seconds"] for result in results.values())
     ours = sum(result["ours_seconds"] for result in results.values())
@@ -146,6 +180,7 @@ def main() -> int:
         "machine": machine(),
         "repeats": arguments.repeats,
         "files": results,
+        "calls": calls,
         "ratio": peer / ours,
         "lowest_ratio": min(result["ratio"] for result in results.values()),
         "copy_gb_s": rate / 1e9,
@@ -169,6 +204,13 @@ def main() -> int:
         f" {report['lowest_ratio']:.0f}; {report['times_the_floor']:.1f} times the time of copying"
         f" text and ids at {rate / 1e9:.1f} GB/s"
     )
+    print(f"\nZhbertTokenizer beside BertTokenizerFast, batches of {BATCH} lines, lines a second")
+    print("file      peer, one thread  peer, all cores  ours, one thread  ratios")
+    for name, r in calls.items():
+        print(
+            f"{name:8} {r['peer']:17,.0f} {r['peer_all']:16,.0f} {r['ours']:17,.0f}"
+            f"  {r['ours'] / r['peer']:.0f}, {r['ours'] / r['peer_all']:.0f}"
+        )
     return 0
 
 
