@@ -100,7 +100,7 @@ def measure(texts: list[str], vocabulary: Path, repeats: int) -> dict[str, float
 
 def measure_calls(texts: list[str], vocabulary: Path, repeats: int) -> dict[str, float]:
     """Lines a second of ZhbertTokenizer and BertTokenizerFast, batch by batch."""
-    from transformers import BertTokenizerFast
+    from transformers import BertTokenizerFast  # type: ignore[attr-defined]
 
     ours = zhbert.ZhbertTokenizer.from_pretrained(vocabulary)
     peer = BertTokenizerFast.from_pretrained(str(vocabulary))
