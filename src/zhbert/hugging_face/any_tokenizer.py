@@ -57,7 +57,7 @@ class AnyTokenizer:
         return set(self.tokenizer.special_ids if ours else self.tokenizer.all_special_ids)
 
     def pieces(self) -> list[str]:
-        """Return the pieces in id order; special tokens have BERT's names, such as [CLS]."""
+        """Return the pieces in id order; the named special tokens have BERT's names: [CLS] ..."""
         if isinstance(self.tokenizer, Tokenizer):
             known = {piece: number for number, piece in enumerate(self.tokenizer.vocabulary)}
         else:
@@ -65,7 +65,7 @@ class AnyTokenizer:
         pieces = [_NEVER] * (max(known.values(), default=-1) + 1)
         names = {f"[{name.upper()}]": number for name, number in self.special_ids.items()}
         for piece, number in known.items():
-            if piece not in names and number not in self.all_special_ids:
+            if piece not in names:
                 pieces[number] = piece
         for name, special in names.items():
             if special is not None:
