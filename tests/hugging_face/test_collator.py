@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -595,6 +596,13 @@ def test_bad_rows_are_refused(tokenizer: Any) -> None:
             collator([row])
     with pytest.raises(ZhbertError, match="epoch = -1"):
         collator.set_epoch(-1)
+
+
+def test_a_missing_transformers_is_named(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collator = WholeWordMaskCollator(Corpus.open(corpus).tokenizer())
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ZhbertError, match="pip install transformers"):
+        collator.trainer_callback()
 
 
 def test_a_tokenizer_that_is_not_bert_s_is_refused(tmp_path: Path) -> None:
