@@ -120,7 +120,7 @@ smoke: ## install with the newest and the oldest libraries, and go the whole way
 	build/oldest/bin/python tools/smoke.py
 
 bench: $(VENV)/.test ## the benchmarks beside their peers (needs ZHBERT_DATA; half an hour)
-	@for script in tokenizer prepare loader collator train_step "finetune train" "finetune predict" "finetune span" "embed sentences" "embed passages" "embed stream" "embed train" "embed search"; do set -- $$script; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; done
+	@for script in tokenizer prepare loader collator train_step "finetune train" "finetune predict" "finetune span" "embed sentences" "embed passages" "embed stream" "embed train" "embed search" engines; do set -- $$script; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; done
 
 clean: ## remove what was built, not runs/
 	rm -rf $(VENV) .transformers4 .paddle build dist src/*.egg-info src/zhbert/*/*.so

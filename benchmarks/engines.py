@@ -38,7 +38,7 @@ from zhbert.model.onnx_files import INPUTS, TASKS
 from zhbert.packing import PackedBatch
 from zhbert.runtime import cpu_name, prepare_threads
 
-SIZES = {"small": (4, 256, 4, 4096), "base": (12, 768, 12, 256)}
+SIZES = {"small": (4, 256, 4, 4096), "base": (12, 768, 12, 128)}
 """Layers, hidden size, heads, and the number of titles."""
 BATCH, MASKED = 64, 7
 LABELS = [str(number) for number in range(14)]
@@ -102,7 +102,8 @@ def work_of(task: str, size: str, folder: Path) -> tuple[Work, int]:
     kind: Any = BertForSequenceClassification if task == "classify" else BertForMaskedLM
     model: Any = kind(config).eval()
     if task == "fill":
-        torch.nn.init.normal_(model.mlm_head.bias)  # a head of initial values is not exported
+        # A head of initial values is not exported.
+        torch.nn.init.normal_(model.mlm_head.norm.bias, std=0.1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     network = getattr(transformers, TASKS[task]).from_pretrained(folder).eval()

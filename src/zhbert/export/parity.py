@@ -43,7 +43,7 @@ from zhbert.zoo.layout import find_model, sentence_folder
 TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
 # Between PyTorch and ONNX Runtime, by the file of the graph.
-ONNX_TOLERANCES = {GRAPHS["float32"]: 1e-4, GRAPHS["float16"]: 2e-2, GRAPHS["int8"]: 0.5}
+ONNX_TOLERANCES = {GRAPHS["float32"]: 1e-4, GRAPHS["float16"]: 2e-2, GRAPHS["int8"]: 0.25}
 # The number of rows in a batch, which limits the memory for logits.
 _ROWS = 4
 _TEXTS = (

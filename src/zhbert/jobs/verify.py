@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance", type=float, metavar="X",
         help="the largest accepted difference, as a share of an output's largest number "
         "or of 1 (default 2e-6; with transformers 2e-5; with onnxruntime 1e-4, float16 2e-2, "
-        "int8 0.5)",
+        "int8 0.25)",
     )  # fmt: skip
     parser.add_argument(
         "--with", dest="runner", choices=PROGRAMS,
