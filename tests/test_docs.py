@@ -57,10 +57,14 @@ def test_make_targets_of_the_readme_exist(name: str) -> None:
 
 # A block shows the warning that a plain BERT was never trained for similarity.
 @pytest.mark.filterwarnings("ignore::zhbert.model.loading.UntrainedWeightsWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning")
 @pytest.mark.parametrize("name", READMES)
-def test_python_blocks_of_the_readme_run(name: str, tmp_path: Path) -> None:
+def test_python_blocks_of_the_readme_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = [body for body in blocks(name, "python") if "from zhbert" in body]
     assert own
+    monkeypatch.chdir(tmp_path)
     for body in own:
         exec(compile(body, name, "exec"), {})
 
