@@ -16,6 +16,7 @@ from zhbert.data import SPLITS
 from zhbert.data.examples import plan_sentences
 from zhbert.data.shards import COLUMNS, Corpus, Shard, lists, lists_within, piece_type
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.wording import counted
 
 
 class CorpusTables(Mapping[str, pa.Table]):
@@ -28,6 +29,11 @@ class CorpusTables(Mapping[str, pa.Table]):
     def __init__(self, corpus: Corpus, sequence_length: int | None = None) -> None:
         self._corpus = corpus
         self._sequence_length = sequence_length
+
+    def __repr__(self) -> str:
+        totals = self.info["totals"]
+        counts = (f"{split}: {counted(totals[split]['documents'], 'document')}" for split in self)
+        return f"CorpusTables({str(self._corpus.folder)!r}, {', '.join(counts)})"
 
     @property
     def info(self) -> dict[str, Any]:
