@@ -226,8 +226,8 @@ def export_graph(padded: PaddedModel, opset: int) -> ir.Model:
     model: ir.Model = program.model
     # The oldest form that has the operations: what newer programs write, older ones refuse.
     model.ir_version = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
-    for part in (model.graph, *model.graph.all_nodes()):
-        part.metadata_props.clear()  # where this machine keeps the code that each node comes from
+    for node in model.graph:
+        node.metadata_props.clear()  # where this machine keeps the code that the node comes from
     if padded.task == "fill":
         _make_optional(model)
     return model
