@@ -1,14 +1,18 @@
-"""Convert a model to another format: safetensors, PyTorch's pickle, TensorFlow or ONNX.
+"""Convert a model to another format: safetensors, PyTorch, TensorFlow, Paddle or ONNX.
 
 zhbert convert chinese_roberta_wwm_ext_L-12_H-768_A-12.zip rwx --to safetensors
 zhbert convert runs/tiny/final tiny-tf --to tensorflow
 zhbert convert rbt3 rbt3-half --to safetensors --dtype float16
+zhbert convert runs/tiny/final tiny-paddle --to paddle
 zhbert convert runs/ocnli/final ocnli-onnx --to onnx --precision int8
 
 SRC is a folder, an archive of one, or a name ('zhbert models'). Values are kept
 bit for bit, unless --dtype is given. If a model was trained on masked words
 only, its pooler and its sentence-pair head still have their random initial
 values; --drop-untrained-heads leaves such heads out.
+
+PaddleNLP's BertModel, BertForMaskedLM, ... and BertTokenizer.from_pretrained
+open a folder for Paddle; so does paddlehub.Module(directory=DST).
 
 An ONNX graph is compared with the model on 200 rows before it is kept
 (docs/onnx.md).
@@ -44,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--max-shard-size", metavar="SIZE",
-        help="safetensors: split the file into parts of at most SIZE, such as 500MB or 2GB",
+        help="safetensors, paddle: split the file into parts of at most SIZE, such as 500MB or 2GB",
     )  # fmt: skip
     parser.add_argument(
         "--task", choices=TASKS,
