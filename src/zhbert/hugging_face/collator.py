@@ -28,7 +28,7 @@ from zhbert.schema import build, check_choice
 from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.segmenters.protocol import check_segmenter, word_ends_of
 
-# Without a length of the tokenizer's own, transformers says 10^30.
+# Without a length of the tokenizer's own, transformers says 10^30, and ours None.
 _LONGEST_ROW = 100_000
 _MOST_ROWS = 1 << 40
 
@@ -97,7 +97,7 @@ class WholeWordMaskCollator:
     ) -> None:
         check_choice(return_tensors, ("pt", "np"), "WholeWordMaskCollator: return_tensors")
         if sequence_length is None:
-            sequence_length = getattr(tokenizer, "model_max_length", _LONGEST_ROW)
+            sequence_length = getattr(tokenizer, "model_max_length", None) or _LONGEST_ROW
             sequence_length = 512 if sequence_length >= _LONGEST_ROW else sequence_length
         if sequence_length < 5 or seed < 0:
             raise ZhbertError(
