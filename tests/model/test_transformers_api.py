@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from tests.model.conftest import SHAPE, enlarge
+from tests.model.test_variants import RotaryAttention
 from torch.utils import _pytree
 
 import zhbert
@@ -20,6 +21,7 @@ from zhbert import (
     BertModel,
     ZhbertError,
 )
+from zhbert.model.layers import Layers
 from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.model.names import to_hugging_face
 from zhbert.model.outputs import ModelOutput
@@ -371,6 +373,12 @@ def test_what_changes_nothing_is_accepted(folder: Path) -> None:
 def test_a_wrong_input_is_one_line(given: Any, said: str) -> None:
     with pytest.raises(ZhbertError, match=said):
         BertModel(BertConfig(**SHAPE))(**given)
+
+
+def test_another_attention_has_no_weights_to_return() -> None:
+    model = BertModel(BertConfig(**SHAPE), layers=Layers(attention=RotaryAttention))
+    with pytest.raises(ZhbertError, match="output_attentions"):
+        model(torch.ones(1, 4, dtype=torch.long), output_attentions=True)
 
 
 def test_an_output_is_a_dictionary_a_tuple_and_an_object() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from zhbert.errors import ZhbertError
 from zhbert.zoo import cached_models, locate, save
 from zhbert.zoo.hub import CONFIGS, TOKENIZER, WEIGHTS, cached_hub_ids
 from zhbert.zoo.layout import MODULES, find_model
-from zhbert.zoo.origin import is_hub_id
+from zhbert.zoo.origin import HubOptions, is_hub_id
 
 TEXTS = {
     "config.json": json.dumps(CONFIG | {"model_type": "bert"}).encode(),
@@ -119,6 +120,28 @@ def test_a_model_that_is_there_costs_one_question(hub: Server) -> None:
     before = len(hub.requests)
     assert locate("hfl/toy") == folder
     assert [one.method for one in hub.requests[before:]] == ["HEAD"]
+
+
+def test_the_arguments_of_transformers_reach_the_hub(hub: Server, tmp_path: Path) -> None:
+    hub.add_hub_model("hfl/toy", TEXTS | {"pytorch_model.bin": b"weights"})
+    asked = HubOptions(cache_dir=tmp_path / "own", revision=COMMIT, token="hf_secret")
+    folder = locate("hfl/toy", hub=asked)
+    assert folder.is_relative_to(tmp_path / "own")
+    assert folder.name == COMMIT
+    sent = [
+        {name.lower(): value for name, value in one.headers.items()}
+        for one in hub.requests
+        if "/resolve/" in one.path
+    ]
+    assert {headers["authorization"] for headers in sent} == {"Bearer hf_secret"}
+    before = len(hub.requests)
+    here = dataclasses.replace(asked, local_files_only=True)
+    assert locate("hfl/toy", hub=here) == folder
+    assert len(hub.requests) == before
+    with pytest.raises(ZhbertError, match="no such folder here, and"):
+        locate("hfl/toy", hub=dataclasses.replace(here, cache_dir=tmp_path / "empty"))
+    locate("hfl/toy", hub=dataclasses.replace(asked, force_download=True))
+    assert hub.fetched().count("pytorch_model.bin") == 2
 
 
 def test_the_names_of_the_catalogue_lead_to_the_hub(hub: Server, tmp_path: Path) -> None:

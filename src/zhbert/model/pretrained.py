@@ -228,6 +228,8 @@ class _Bert(PreTrainedMethods):
         layers = len(self.encoder.layers)
         hidden_states = option(options, "output_hidden_states", self.config)
         attentions = option(options, "output_attentions", self.config)
+        if attentions and not all(hasattr(x.attention, "qkv") for x in self.encoder.layers):
+            raise ZhbertError("output_attentions: only BERT's own attention has them")
         asked = (
             range(layers + 1) if hidden_states else (),
             range(1, layers + 1) if attentions else (),
