@@ -34,6 +34,7 @@ from zhbert.data.random_streams import MASKS, generator
 from zhbert.data.shards import Corpus
 from zhbert.data.similar_words import write_similar_words
 from zhbert.errors import ZhbertError
+from zhbert.hugging_face.tokenizer import ZhbertTokenizer
 from zhbert.zoo.packaged import packaged_model
 
 LENGTH = 24
@@ -142,14 +143,15 @@ def test_tokenizers_without_offsets_get_the_same_masks(
     assert rows["fast"] == rows["slow"]
 
 
-def test_ours_gives_the_same_masks(folder: Path, tokenizer: Any) -> None:
+def test_ours_give_the_same_masks(folder: Path, tokenizer: Any) -> None:
     for text in TEXTS:
         found = []
-        for one in (tokenizer, Tokenizer.from_pretrained(folder)):
+        ours = (kind.from_pretrained(folder) for kind in (Tokenizer, ZhbertTokenizer))
+        for one in (tokenizer, *ours):
             collator = WholeWordMaskCollator(one, seed=3, rate=0.4)
             collator.set_epoch(1)
             found += masked(collator, {"text": text})
-        assert found[0] == found[1]
+        assert found[0] == found[1] == found[2]
 
 
 def test_pieces_that_only_one_of_the_two_has_are_aligned_by_their_neighbours(
