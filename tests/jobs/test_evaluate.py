@@ -34,6 +34,17 @@ def test_the_folder_scores_what_the_run_said(tuned, kind):
     assert found["examples"] == 24
 
 
+def test_a_graph_scores_what_its_model_does(tuned, tmp_path):
+    from zhbert.export.onnx import export_onnx
+
+    run, card, dev = parts(tuned, "classify")
+    final = run / "seed-0" / "final"
+    export_onnx(final, tmp_path / "graph")
+    assert (
+        evaluate(tmp_path / "graph", card, dev)["metrics"] == evaluate(final, card, dev)["metrics"]
+    )
+
+
 def test_json_has_the_metrics_by_name(tuned, capsys, monkeypatch):
     from zhbert import cli
 
