@@ -92,8 +92,9 @@ def test_the_verb_pushes_the_best_seed_of_a_run(
     shutil.copytree(model, tmp_path / "seed-0" / "final")
     summary = '{"main_metric": "f1", "seeds": [0], "metrics": {"f1": {"values": [1.0]}}}'
     (tmp_path / "summary.json").write_text(summary)
-    assert cli.main(["push", str(tmp_path), "me/toy"]) == 0
-    assert capsys.readouterr().out == f"{hub.url}/me/toy\n"
+    assert cli.main(["push", str(tmp_path), "me/toy", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == (f"{hub.url}/me/toy\n", "")
     assert hub.files["me/toy", "main"] == contents(model)
 
 

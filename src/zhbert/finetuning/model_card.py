@@ -30,6 +30,8 @@ vectors = model.encode(["今天天气很好。", "今天天气不错。"])"""
 _ZHBERT = """from zhbert import Predictor
 
 print(Predictor.from_pretrained("MODEL")({example}))"""
+# Those that sentence-transformers gives its models.
+_SENTENCE_TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction")
 _EXAMPLES = {
     "tag": '["李白生于碎叶城。"]',
     "span": '{"question": "李白生于哪里？", "context": "李白生于碎叶城。"}',
@@ -66,7 +68,7 @@ def card_of_seed(
         f"{', '.join(taught)}.",
         pipeline_tag=_PIPELINES[kind.architecture],
         library="sentence-transformers" if sentences else "transformers",
-        tags=("sentence-transformers", "feature-extraction") if sentences else (),
+        tags=_SENTENCE_TAGS if sentences else (),
         language=card.language,
         usage=[_SENTENCES if sentences else _TRANSFORMERS.format(model=model), zhbert],
         base=base,

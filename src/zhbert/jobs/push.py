@@ -33,14 +33,15 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.finetuning.locate import locate_fine_tuned
     from zhbert.zoo.upload import push_to_hub
 
-    remark = terminal.say_nothing if args.quiet or args.json else terminal.say
-    folder = locate_fine_tuned(args.model, remark=remark)
+    quiet = args.quiet or args.json
+    folder = locate_fine_tuned(args.model, remark=terminal.say_nothing if quiet else terminal.say)
     address = push_to_hub(
         folder,
         args.repo_id,
         commit_message=args.message,
         private=args.private or None,
         revision=args.revision,
+        quiet=quiet,
     )
     if args.json:
         console.print_json({"folder": str(folder), "address": address})

@@ -77,7 +77,7 @@ def fetch_files(
     """
     options = options or HubOptions()
     model = _Model(hub_id, options)
-    with _one_line(hub_id), _silent(progress or DownloadProgress(), quiet):
+    with _one_line(hub_id), silent(progress or DownloadProgress(), quiet):
         config = next(filter(None, (_file(model, n, options.revision) for n in CONFIGS)), None)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
@@ -259,7 +259,7 @@ class _Remark(logging.Handler):
 
 
 @contextmanager
-def _silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
+def silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
     """Suppress the library's warnings and, if ``quiet``, its progress bars."""
     from huggingface_hub import constants, utils
 

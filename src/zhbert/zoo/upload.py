@@ -11,6 +11,7 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.zoo.layout import MODULES, ModelFiles, find_model, module_folders, sentence_folder
 from zhbert.zoo.origin import is_hub_id
+from zhbert.zoo.progress import DownloadProgress
 
 # zhbert.zoo.hub is imported inside functions: importing the network modules takes a while.
 
@@ -26,6 +27,7 @@ def push_to_hub(
     token: str | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    quiet: bool = True,
 ) -> str:
     """Upload a model folder to the Hugging Face hub, and return its address there.
 
@@ -40,6 +42,7 @@ def push_to_hub(
         token: an access token; None: HF_TOKEN, or that of ``hf auth login``.
         revision: the branch to upload to; None: the main one.
         create_pr: open a pull request instead of writing to the branch.
+        quiet: show no progress on stderr.
 
     Raises:
         ZhbertError: the folder is no model, there is no token, the hub does not answer, or the
@@ -55,6 +58,7 @@ def push_to_hub(
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,
+        quiet=quiet,
     )
 
 
@@ -94,9 +98,12 @@ def _upload(
     token: str | None = None,
     private: bool | None = None,
     commit_message: str | None = None,
+    quiet: bool = True,
     **commit: Any,
 ) -> str:
     import huggingface_hub
+
+    from zhbert.zoo.hub import silent
 
     if not is_hub_id(repo_id):
         raise ZhbertError(f"{repo_id}: not a name on the hub: write OWNER/MODEL")
@@ -106,7 +113,7 @@ def _upload(
             f"{repo_id}: no token, without which nobody may write to {api.endpoint}: log in ('hf "
             "auth login'), or set HF_TOKEN"
         )
-    with _one_line(repo_id):
+    with _one_line(repo_id), silent(DownloadProgress(), quiet):
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
