@@ -63,7 +63,7 @@ BROKEN = ["七 1 nan 0", "丅 1 0", "丆 1 x 0"]
 def test_vectors_of_the_user_decide(
     corpus: Path, tmp_path: Path, head: list[str], packed: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = "\n".join([*head, *LINES[:2], *BROKEN, *LINES[2:], LINES[0].replace("1", "-1"), ""])
+    text = "\n".join(["", *head, *LINES[:2], *BROKEN, *LINES[2:], LINES[0].replace("1", "-1"), ""])
     file = tmp_path / ("vectors.txt" + ".gz" * packed)
     file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     out = tmp_path / "similar.tsv"

@@ -247,13 +247,13 @@ def _read_vectors(
     found: dict[int, Floats] = {}
     dimensions = broken = 0
     for lines in read_lines(os.fspath(path), ReadOptions(encoding=check_encoding(encoding))):
-        rows = [line.split() for line in lines]
+        rows = [fields for line in lines if (fields := line.split())]
         if not dimensions and rows:
             header = len(rows[0]) == 2 and all(field.isdecimal() for field in rows[0])
             dimensions = int(rows[0][1]) if header else len(rows[0]) - 1
             rows = rows[header:]
         fine = [row for row in rows if len(row) > dimensions > 0]
-        broken += sum(map(bool, rows)) - len(fine)
+        broken += len(rows) - len(fine)
         texts = [" ".join(row[:-dimensions]) for row in fine]
         for row, ids in zip(
             fine, tokenizer.encode_batch(texts, special_tokens=False) if texts else [], strict=True
