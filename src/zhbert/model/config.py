@@ -279,6 +279,10 @@ class BertConfig:
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "other"}
         return {"model_type": self.model_type, **own, **self.other}
 
+    def get_text_config(self, **kind: bool) -> BertConfig:
+        """Return this configuration, whatever ``kind`` is: a BERT has no other part than text."""
+        return self
+
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return config.json as a text; all keys, whatever ``use_diff`` is."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=2) + "\n"
