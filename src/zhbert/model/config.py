@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -97,11 +96,6 @@ class BertConfig:
     pad_token_id: int = 0
     other: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if not self.intermediate_size:
-            self.intermediate_size = 4 * self.hidden_size
-        self.check("model configuration")
-
     def check(self, where: str) -> None:
         """Raise a ZhbertError that names the first impossible value, if there is one."""
         for name, value in _checked(vars(self), where).items():
@@ -118,6 +112,16 @@ class BertConfig:
             )
 
     if not TYPE_CHECKING:  # so that mypy finds a misspelt name
+
+        def __init__(self, **values: Any) -> None:
+            """Make a configuration from fields, and attributes that `update` knows."""
+            own = {name: value for name, value in values.items() if name in _FIELDS}
+            vars(self).update(
+                {one.name: one.default for one in fields(self)}, **{"other": {}, **own}
+            )
+            if not self.intermediate_size:
+                self.intermediate_size = 4 * self.hidden_size
+            self.update({name: value for name, value in values.items() if name not in own})
 
         def __getattr__(self, name: str) -> Any:
             # A copy that is being made has no ``other`` yet.
@@ -317,19 +321,6 @@ class BertConfig:
 
 _FIELDS = tuple(f.name for f in fields(BertConfig))
 
-
-def _with_further_arguments(init: Callable[..., None]) -> Callable[..., None]:
-    """Let a configuration be made with all attributes that ``update`` knows."""
-
-    @wraps(init)
-    def made(self: BertConfig, **values: Any) -> None:
-        init(self, **{name: value for name, value in values.items() if name in _FIELDS})
-        self.update({name: value for name, value in values.items() if name not in _FIELDS})
-
-    return made
-
-
-BertConfig.__init__ = _with_further_arguments(BertConfig.__init__)  # type: ignore[method-assign]
 
 _Check = tuple[str, Callable[[Any], bool]]
 _RANGES: dict[str, _Check] = {

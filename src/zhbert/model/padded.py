@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
+from zhbert.model.dropout import DropoutKey
+from zhbert.model.outputs import ModelOutput
 from zhbert.packing import PackedBatch
 
 
@@ -85,3 +88,27 @@ def without_padding(
         max_length=int(lengths.max()) if batch else 0,
     )
     return packed, grid
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The encoder's output for a padded batch, before the padding is restored."""
+
+    hidden: Tensor  # (T, H)
+    grid: Grid
+    head_key: DropoutKey | None  # of the dropout before a fine-tuned head
+    more: dict[str, Any]  # hidden states and attentions, if they are asked for
+    as_tuple: bool
+
+    def padded(self, x: Tensor) -> Tensor:
+        """Restore the padding with zeros: (T, ...) -> (batch, length, ...)."""
+        return self.grid.padded(x)
+
+    def first(self) -> Tensor:
+        """Return the states at the first position of each row: (batch, H)."""
+        return self.padded(self.hidden)[:, 0]
+
+    def output(self, **values: Tensor | None) -> ModelOutput | tuple[Any, ...]:
+        """Return what ``forward`` has computed; the order is the keywords'."""
+        output = ModelOutput({**values, **self.more})
+        return output.to_tuple() if self.as_tuple else output

@@ -7,9 +7,9 @@ H = hidden size, D = dimension of the sentence vectors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from torch.nn import functional
 
 from zhbert.errors import ZhbertError
 from zhbert.inference.onnx_model import OnnxModel
-from zhbert.model.arguments import Loading, LoadingArguments
 from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.checkpoint import READERS
 from zhbert.model.config import BertConfig
@@ -35,7 +34,6 @@ from zhbert.sentences.modules import (
     write_sentence_config,
 )
 from zhbert.sentences.pooling import check_modes, pool
-from zhbert.zoo import locate
 from zhbert.zoo.layout import PYTORCH, SAFETENSORS, weights_format
 
 
@@ -71,6 +69,12 @@ class SentenceModel(BertModel):
     """A BERT with a pooling, and possibly further maps, from pieces to one vector a text.
 
     The pooler, which sentence vectors do not need, is kept as it is, for other programs.
+    ``from_pretrained`` opens a folder of sentence-transformers, or a plain BERT, which gets mean
+    pooling.
+
+    >>> model = SentenceModel.from_pretrained("mini")
+    >>> model.sentence.pooling, model.embedding_dimension
+    (('mean',), 256)
     """
 
     _architecture = "BertModel"
@@ -163,44 +167,6 @@ class SentenceModel(BertModel):
     # -- folders -----------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str | Path,
-        *,
-        num_hidden_layers: int | None = None,
-        labels: Sequence[str] | None = None,
-        seed: int = 0,
-        quiet: bool = False,
-        **arguments: Unpack[LoadingArguments],
-    ) -> Self:
-        """Open a sentence-transformers folder, or a plain BERT, which gets mean pooling.
-
-        >>> model = SentenceModel.from_pretrained("mini")
-        >>> model.sentence.pooling, model.embedding_dimension
-        (('mean',), 256)
-
-        Args:
-            name: as for `BertModel`: a folder, an archive, a name of the catalogue, a hub id.
-            num_hidden_layers: use only this many of the first layers.
-            labels: not used; a sentence model has none.
-            seed: the seed of parameters that the folder lacks.
-            quiet: show no progress of a download.
-            arguments: as for `BertModel`.
-
-        Raises:
-            ZhbertError: the folder has other modules, or its parts contradict each other.
-        """
-        folder = locate(name, quiet=quiet, hub=Loading.of(arguments).hub)
-        hidden_size = BertConfig.from_pretrained(folder).hidden_size
-        sentence = read_sentence_config(folder, hidden_size)
-        model = super().from_pretrained(
-            folder, num_hidden_layers=num_hidden_layers, seed=seed, quiet=quiet, **arguments
-        )
-        if sentence is not None:
-            model._read_projections(folder, sentence)
-        return model
-
-    @classmethod
     def from_onnx(cls, folder: Path, *, precision: str = "fp32") -> Self:
         """Open the folder of an ONNX graph, which takes the place of the encoder.
 
@@ -220,11 +186,13 @@ class SentenceModel(BertModel):
             model = cls(graph.config)
         model.encoder = graph
         del model.pooler
-        if (sentence := read_sentence_config(folder, graph.config.hidden_size)) is not None:
-            model._read_projections(folder, sentence)
+        model._read_beside(folder)
         return model.eval()
 
-    def _read_projections(self, folder: Path, sentence: SentenceConfig) -> None:
+    def _read_beside(self, folder: Path) -> None:
+        sentence = read_sentence_config(folder, self.config.hidden_size)
+        if sentence is None:
+            return
         with torch.device("meta"):
             self.set_sentence_config(sentence)
         for dense, place in zip(self._dense(), dense_folders(folder), strict=True):
