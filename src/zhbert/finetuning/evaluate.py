@@ -63,7 +63,7 @@ def evaluate(
     folder = locate_fine_tuned(model, remark=remark)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
-    from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
+    from zhbert.finetuning.fine_tuned import open_to_predict
 
     pooled = card.kind == Embed.name
     opened = open_to_predict(folder, pooled=pooled, engine=engine, precision=precision)
@@ -74,7 +74,7 @@ def evaluate(
     opened = dataclasses.replace(opened, learner=learner)
     if opened.card is not None and opened.card.name != card.name:
         remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
-    predictions = opened.predict(examples, dtype=dtype_of(precision))
+    predictions = opened.predict(examples)
     pairs = zip(examples, predictions, strict=True)
     note = split_remark(card, split, len(examples))
     if note:

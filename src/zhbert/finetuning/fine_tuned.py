@@ -18,7 +18,7 @@ from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import SECTION, BertConfig
 from zhbert.model.folder import check_vocabulary
-from zhbert.runtime import choose_device, prepare_threads
+from zhbert.runtime import choose_device, choose_dtype, prepare_threads
 from zhbert.schema import build
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import read_sentence_config
@@ -54,32 +54,28 @@ class FineTuned:
     """Turns examples into rows, and scores into predictions."""
     card: TaskCard | None
     """The task; None if another program fine-tuned the model."""
+    dtype: torch.dtype = torch.float32
+    """What the encoder computes in, as for `run_model`."""
 
-    def predict(
-        self, examples: Sequence[Example], *, dtype: torch.dtype = torch.float32
-    ) -> list[Prediction]:
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Return a prediction for each example, in the same order."""
         if self.kind.predicted_together:
-            return self._predict(examples, dtype)
-        return [prediction for _, prediction in self.stream(examples, dtype=dtype)]
+            return self._predict(examples)
+        return [prediction for _, prediction in self.stream(examples)]
 
     def stream(
-        self,
-        examples: Iterable[Example],
-        *,
-        dtype: torch.dtype = torch.float32,
-        window: int | None = None,
+        self, examples: Iterable[Example], *, window: int = WINDOW_EXAMPLES
     ) -> Iterator[tuple[Example, Prediction]]:
-        """Yield each example with its prediction, in order, at most ``window`` (4,096) in memory.
+        """Yield each example with its prediction, in order, at most ``window`` in memory.
 
         Predicting other examples together changes scores by rounding only (see `run_model`).
         """
-        for some in _windows(examples, window or WINDOW_EXAMPLES):
-            yield from zip(some, self._predict(some, dtype), strict=True)
+        for some in _windows(examples, window):
+            yield from zip(some, self._predict(some), strict=True)
 
-    def _predict(self, examples: Sequence[Example], dtype: torch.dtype) -> list[Prediction]:
+    def _predict(self, examples: Sequence[Example]) -> list[Prediction]:
         prepared = self.learner.prepare(examples)
-        scores = run_model(self.model, prepared.rows, self.learner.scores, dtype=dtype)
+        scores = run_model(self.model, prepared.rows, self.learner.scores, dtype=self.dtype)
         return self.learner.decode(prepared, scores)
 
 
@@ -121,7 +117,8 @@ def open_to_predict(
         pooled: open a model that was not fine-tuned as one of vectors, the means of its pieces.
         engine: ``torch``, or ``onnx`` for the folder's ONNX graph, on the CPU; None: torch, unless
             the folder has nothing but a graph.
-        precision: which graph, as for `OnnxModel.from_pretrained`.
+        precision: ``fp32``, ``bf16`` or ``int8``: what the encoder computes in, or which graph is
+            opened (``fp32`` or ``int8``).
 
     Raises:
         ZhbertError: the model is not fine-tuned or its vocabulary belongs to another.
@@ -131,13 +128,9 @@ def open_to_predict(
     opened = _open_folder(folder, pooled=pooled, graph=precision if by_onnx else None)
     config: BertConfig = cast(Any, opened.model).config
     check_vocabulary(folder, opened.learner.tokenizer, config.vocab_size)
-    opened.model.to(choose_device())
-    return opened
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """Return the torch dtype for ``fp32``, ``bf16`` or ``int8``."""
-    return {"bf16": torch.bfloat16, "int8": torch.int8}.get(precision, torch.float32)
+    device = choose_device()
+    opened.model.to(device)
+    return dataclasses.replace(opened, dtype=choose_dtype(precision, device))
 
 
 def _open_folder(folder: Path, *, pooled: bool = False, graph: str | None = None) -> FineTuned:

@@ -68,7 +68,7 @@ def predict(
     folder = locate_fine_tuned(model, remark=say)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
-    from zhbert.finetuning.fine_tuned import dtype_of, open_to_predict
+    from zhbert.finetuning.fine_tuned import open_to_predict
 
     opened = open_to_predict(folder, engine=engine, precision=precision)
     if opened.card is not None:
@@ -87,7 +87,7 @@ def predict(
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)
-        for example, prediction in opened.stream(examples, dtype=dtype_of(precision)):
+        for example, prediction in opened.stream(examples):
             stream.write(writer.separator if count else "")
             stream.write(writer.line(example, prediction))
             count += 1

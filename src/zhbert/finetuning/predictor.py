@@ -15,7 +15,6 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.fine_tuned import (
     WINDOW_EXAMPLES,
     FineTuned,
-    dtype_of,
     is_fine_tuned,
     open_to_predict,
 )
@@ -97,10 +96,10 @@ class Predictor:
             return cls(folder, FILL, _filling(folder, engine, device, top_k))
         opened = open_to_predict(folder, engine=engine, precision=precision)
         opened.model.to(device)
-        results = _predictions(opened, dtype_of(precision))
+        results = _predictions(opened)
         if opened.kind.name == Embed.name:
             encoder = SentenceEncoder(cast(SentenceModel, opened.model), opened.learner.tokenizer)
-            encoder.dtype = dtype_of(precision)
+            encoder.dtype = opened.dtype
             results = _vectors(encoder, results)
         return cls(folder, opened.kind.name, results)
 
@@ -139,7 +138,7 @@ class Predictor:
         return push_to_hub(self.folder, repo_id, **options)
 
 
-def _predictions(opened: FineTuned, dtype: torch.dtype) -> Results:
+def _predictions(opened: FineTuned) -> Results:
     """Return the dicts that ``zhbert predict`` writes as JSON lines."""
 
     def results(inputs: Inputs, most: int) -> Iterator[Any]:
@@ -147,7 +146,7 @@ def _predictions(opened: FineTuned, dtype: torch.dtype) -> Results:
             opened.kind.example_of(opened.card, value, str(number), where)
             for number, (where, value) in enumerate(inputs)
         )
-        for example, prediction in opened.stream(examples, dtype=dtype, window=most):
+        for example, prediction in opened.stream(examples, window=most):
             yield shown_prediction(example, prediction)
 
     return results

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
-
-from zhbert.files import refused
 
 
 @dataclass(frozen=True)
@@ -85,17 +82,3 @@ def bytes_of(tensor: Tensor) -> memoryview:
     """Return a tensor's numbers as bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
-
-
-def read_tensor(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Read a tensor's numbers from byte ``start`` of a file on, in row-major order.
-
-    The file is not mapped, since mapped pages count as memory in use.
-    """
-    tensor = torch.empty(shape, dtype=dtype)
-    room = bytes_of(tensor)
-    with refused(path, "a file of weights"), path.open("rb") as file:
-        file.seek(start)
-        if file.readinto(room) < len(room):
-            raise EOFError(f"{file.tell():,} bytes")
-    return tensor

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import atomic_file, refused, write_json
-from zhbert.model.entry import Entry, bytes_of, in_shards, read_tensor
+from zhbert.model.entry import Entry, bytes_of, in_shards
 
 _WHAT = "a safetensors file"
 DTYPE_NAMES = {
@@ -52,8 +53,19 @@ def read_safetensors(path: Path) -> tuple[dict[str, Entry], list[str]]:
             raise ZhbertError(f"{path}: {name} is kept as {about['dtype']}, which no BERT is")
         shape = tuple(about["shape"])
         start = 8 + length + about["data_offsets"][0]
-        entries[name] = Entry(shape, kind, partial(read_tensor, path, start, shape, kind))
+        entries[name] = Entry(shape, kind, partial(_read_bytes, path, start, shape, kind))
     return entries, []
+
+
+def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Read a tensor without mapping the file, since mapped pages count as memory in use."""
+    tensor = torch.empty(shape, dtype=dtype)
+    room = bytes_of(tensor)
+    with refused(path, _WHAT), path.open("rb") as file:
+        file.seek(start)
+        if file.readinto(room) < len(room):
+            raise EOFError(f"{file.tell():,} bytes")
+    return tensor
 
 
 def write_safetensors(
