@@ -32,7 +32,8 @@ from zhbert.export.convert import convert
 from zhbert.export.onnx import export_onnx
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.checkpoint import open_checkpoint
-from zhbert.model.onnx_files import ONNX_FOLDER, find_graph
+from zhbert.model.onnx_files import find_graph
+from zhbert.zoo.layout import ONNX_FOLDER
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "formats.md"

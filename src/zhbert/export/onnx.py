@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.export import ONNX_OPSETS
-from zhbert.export.onnx_check import ROWS, Agreement, compare_graph, has_pooler
-from zhbert.export.onnx_graph import PaddedModel, export_graph
+from zhbert.export.onnx_check import ROWS, Agreement, compare_graph
+from zhbert.export.onnx_graph import PaddedModel, export_graph, has_pooler
 from zhbert.files import atomic_folder, make_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import check_out, tokenizer_of
 from zhbert.model.head_states import head_states
-from zhbert.model.onnx_files import GRAPHS, METADATA, ONNX_FOLDER, TASKS, stated_sizes
+from zhbert.model.onnx_files import GRAPHS, METADATA, TASKS, stated_sizes
 from zhbert.model.pretrained import (
     BertForMaskedLM,
     BertForQuestionAnswering,
@@ -39,7 +39,7 @@ from zhbert.sentences.model import SentenceModel
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import how_to_install, listed
 from zhbert.zoo import locate
-from zhbert.zoo.layout import find_model, sentence_folder
+from zhbert.zoo.layout import ONNX_FOLDER, find_model, sentence_folder
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -233,7 +233,7 @@ def _write_graph(
     opset: int,
     tokenizer: Tokenizer | None,
 ) -> None:
-    padded = PaddedModel(model, task, has_pooler=has_pooler(model))
+    padded = PaddedModel(model, task)
     if precision == "float16":
         padded = copy.deepcopy(padded).half()
     graph = export_graph(padded, opset)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zhbert.export.parity import PaddedBatch
+from zhbert.export.onnx_graph import has_pooler
+from zhbert.export.parity import PaddedBatch, vectors_of
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.config import BertConfig
 from zhbert.model.onnx_files import INPUTS, OUTPUTS, POSITIONS
-from zhbert.sentences.pooling import pool
 from zhbert.text.tokenizer import Tokenizer
 
 ROWS = 200
@@ -141,18 +141,10 @@ def _model_outputs(model: Any, task: str, batch: PaddedBatch) -> dict[str, Array
     output = model(**batch._asdict())
     named = {name: getattr(output, name, None) for name in OUTPUTS[task]}
     if task == "embed":
-        lengths = batch.attention_mask.sum(1)
-        starts = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
-        pieces = output.last_hidden_state[batch.attention_mask != 0]
-        vectors = pool(pieces, starts, model.sentence.pooling)
-        named["sentence_embedding"] = model.project(vectors)
+        states = output.last_hidden_state
+        named["sentence_embedding"] = vectors_of(model, states, batch.attention_mask)
     without = () if has_pooler(model) else ("pooler_output",)
     return {name: x.numpy() for name, x in named.items() if x is not None and name not in without}
-
-
-def has_pooler(model: Any) -> bool:
-    """Return whether the checkpoint of a model has the pooler's weights."""
-    return not any(name.startswith("bert.pooler.") for name in model.loading.missing)
 
 
 def check_batches(config: BertConfig, tokenizer: Tokenizer | None) -> Iterator[PaddedBatch]:

@@ -32,6 +32,11 @@ _MASKED = -1e30
 # -- the model over padded rows ---------------------------------------------------------------
 
 
+def has_pooler(model: Models) -> bool:
+    """Return whether the checkpoint of a model has the pooler's weights."""
+    return not any(name.startswith("bert.pooler.") for name in model.loading.missing)
+
+
 class PaddedModel(nn.Module):
     """A model of ours over padded rows, in operations that a graph can contain.
 
@@ -39,13 +44,12 @@ class PaddedModel(nn.Module):
     classify, the asked ones to fill masks.
     """
 
-    def __init__(self, model: Models, task: str, *, has_pooler: bool) -> None:
+    def __init__(self, model: Models, task: str) -> None:
         super().__init__()
         self.model = model
         self.task = task
-        self.has_pooler = has_pooler
-        names = OUTPUTS[task]
-        self.output_names = names if has_pooler else [n for n in names if n != "pooler_output"]
+        without = () if has_pooler(model) else ("pooler_output",)
+        self.output_names = [name for name in OUTPUTS[task] if name not in without]
 
     def forward(
         self,
@@ -113,7 +117,7 @@ def _block(block: Models, own: Tensor, x: Tensor, bias: Tensor) -> Tensor:
 
 def _encoder(padded: PaddedModel, hidden: Tensor, mask: Tensor) -> dict[str, Tensor]:
     outputs = {"last_hidden_state": hidden}
-    if padded.has_pooler:
+    if "pooler_output" in padded.output_names:
         outputs["pooler_output"] = padded.model.pooler(hidden[:, 0])
     return outputs
 

@@ -121,10 +121,7 @@ def zhbert_runner(name: str | Path) -> Runner:
         if "sentence_pair" in heads and "pooler" in heads:
             named["sentence pair"] = output.seq_relationship_logits
         if vectors is not None:
-            there = batch.attention_mask.bool()
-            offsets = functional.pad(there.sum(1).cumsum(0), (1, 0))
-            pooled = pool(last[there], offsets, vectors.sentence.pooling)
-            named["sentence vector"] = vectors.project(pooled)
+            named["sentence vector"] = vectors_of(vectors, last, batch.attention_mask)
         for head, (weight, bias) in linear.items():
             maps = weight.read().float(), bias.read().float()
             # Applied to every piece, even if the head classifies whole texts.
@@ -134,6 +131,13 @@ def zhbert_runner(name: str | Path) -> Runner:
         return named
 
     return run
+
+
+def vectors_of(model: SentenceModel, states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the sentence vectors (B, D) of last hidden states (B, L, H)."""
+    there = attention_mask != 0
+    offsets = functional.pad(there.sum(1).cumsum(0), (1, 0))
+    return model.project(pool(states[there], offsets, model.sentence.pooling))
 
 
 def _opened(name: str | Path) -> tuple[BertForPreTraining, Checkpoint]:

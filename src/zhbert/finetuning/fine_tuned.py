@@ -64,13 +64,13 @@ class FineTuned:
         return [prediction for _, prediction in self.stream(examples)]
 
     def stream(
-        self, examples: Iterable[Example], *, window: int = WINDOW_EXAMPLES
+        self, examples: Iterable[Example], *, window: int | None = None
     ) -> Iterator[tuple[Example, Prediction]]:
-        """Yield each example with its prediction, in order, at most ``window`` in memory.
+        """Yield each example with its prediction, in order, at most ``window`` (4,096) in memory.
 
         Predicting other examples together changes scores by rounding only (see `run_model`).
         """
-        for some in _windows(examples, window):
+        for some in _windows(examples, window or WINDOW_EXAMPLES):
             yield from zip(some, self._predict(some), strict=True)
 
     def _predict(self, examples: Sequence[Example]) -> list[Prediction]:

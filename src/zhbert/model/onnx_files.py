@@ -14,26 +14,14 @@ from typing import Any
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
 from zhbert.wording import listed
-from zhbert.zoo.layout import ONNX_FOLDER, onnx_graphs
-
-__all__ = [
-    "GRAPHS",
-    "INPUTS",
-    "METADATA",
-    "ONNX_FOLDER",
-    "OUTPUTS",
-    "POSITIONS",
-    "TASKS",
-    "find_graph",
-    "stated_sizes",
-]
+from zhbert.zoo.layout import onnx_graphs
 
 GRAPHS: Mapping[str, str] = {
     "float32": "model.onnx",
     "float16": "model_fp16.onnx",
     "int8": "model_quantized.onnx",
 }
-"""The graph's file in `ONNX_FOLDER`, by precision."""
+"""The graph's file in the folder ``onnx``, by precision."""
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The inputs, each (B, L) int64."""
