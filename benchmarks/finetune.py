@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ import torch
 from zhbert import BertConfig, BertForPreTraining, Tokenizer
 from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.run import finetune
-from zhbert.runtime import cpu_name
+from zhbert.runtime import choose_dtype, cpu_name
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.learners.span import SpanLearner
 from zhbert.tasks.read import read_examples
@@ -160,16 +161,15 @@ def predict(
     final = tuned_a_little("thucnews_titles", folder, model, names)
     card = load_card("thucnews_titles")
     examples: Any = read_examples(card, data() / "thucnews_titles", "dev")[:10_000]
-    tuned = open_fine_tuned(final)
+    tuned = replace(open_fine_tuned(final), dtype=choose_dtype(precision, torch.device("cpu")))
     pipe = transformers.pipeline(
         "text-classification", model=str(final), device="cpu", batch_size=BATCH
     )
     texts = [example.text for example in examples]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
 
     def ours() -> tuple[float, list[str]]:
         begun = time.perf_counter()
-        found = [str(one.value) for one in tuned.predict(examples, dtype=dtype)]
+        found = [str(one.value) for one in tuned.predict(examples)]
         return time.perf_counter() - begun, found
 
     def theirs() -> tuple[float, list[str]]:
@@ -190,8 +190,7 @@ def span(
     final = tuned_a_little("cmrc2018", folder, model, names)
     card = load_card("cmrc2018")
     examples: Any = read_examples(card, data() / "cmrc2018", "dev")
-    tuned = open_fine_tuned(final)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    tuned = replace(open_fine_tuned(final), dtype=choose_dtype(precision, torch.device("cpu")))
     fast = transformers.AutoTokenizer.from_pretrained(final)
     network = transformers.AutoModelForQuestionAnswering.from_pretrained(final).eval()
     assert isinstance(tuned.learner, SpanLearner)
@@ -199,7 +198,7 @@ def span(
 
     def ours() -> tuple[float, float]:
         begun = time.perf_counter()
-        found = tuned.predict(examples, dtype=dtype)
+        found = tuned.predict(examples)
         answers = {e.id: str(p.value) for e, p in zip(examples, found, strict=True)}
         f1 = score(card, examples, answers).metrics["f1"]
         return time.perf_counter() - begun, f1
