@@ -43,7 +43,7 @@ from zhbert.model.outputs import ForwardOptions, ModelOutput, check_options, opt
 from zhbert.model.padded import Encoded, without_padding
 from zhbert.model.recording import Recording, recording
 from zhbert.zoo import locate
-from zhbert.zoo.upload import push_saved
+from zhbert.zoo.upload import Pushable
 
 # The modules of a model that is a plain BERT.
 _BERT_PARTS = {
@@ -52,7 +52,7 @@ _BERT_PARTS = {
 }  # fmt: skip
 
 
-class Bert(PreTrainedMethods):
+class Bert(PreTrainedMethods, Pushable):
     """The base of all models: weights, dropout seeds, padded inputs, reading and writing."""
 
     _architecture: ClassVar[str] = ""
@@ -366,13 +366,6 @@ class Bert(PreTrainedMethods):
         self.config.other["dtype"] = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
         write_safetensors(folder, entries_of(to_hugging_face(tensors)))
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
-
-        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
-        """
-        return push_saved(self.save_pretrained, repo_id, **options)
 
     def add_matching(self, module: nn.Module) -> None:
         """Add what only distillation trains, between this model's layers and a teacher's.

@@ -66,10 +66,11 @@ def masked_accuracy(
 
     prepare_threads(0)
     ranks = Ranks(device=choose_device())
-    if precision == "int8" and not runs_by_onnx(folder, engine):
+    by_onnx = runs_by_onnx(folder, engine)
+    if precision == "int8" and not by_onnx:
         raise ZhbertError("precision int8: masked words are evaluated in fp32 or bf16")
     bert: OnnxModel | BertForPreTraining
-    if by_onnx := runs_by_onnx(folder, engine):
+    if by_onnx:
         bert = OnnxModel.from_pretrained(folder, "BertForMaskedLM", precision=precision)
     else:
         bert = _open(folder, remark).to(ranks.device)

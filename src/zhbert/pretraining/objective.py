@@ -70,27 +70,19 @@ class PretrainingObjective:
         return self._sampler.draw(seed).to(batch.labels.device)
 
 
-class MaskedWordsObjective:
-    """The loss of masked pieces of a model that cannot be trained, for evaluation."""
-
-    parts = ("masked_lm",)
-
-    def counts(self, batch: MaskedBatch) -> tuple[int, ...]:
-        """Count the masked pieces."""
-        return (len(batch.labels),)
-
-    def pieces(self, batch: MaskedBatch) -> int:
-        """Count all pieces; a batch has no padding."""
-        return batch.packed.num_pieces
+class MaskedWordsObjective(PretrainingObjective):
+    """The same for an ONNX graph, which cannot be trained and knows no pairs."""
 
     def __call__(
         self, model: torch.nn.Module, batch: MaskedBatch, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum of the losses, (1,), and the count of correct predictions, (1,)."""
+        """Return (2,) sums of losses, and (2,) counts of correct predictions; pairs have 0."""
         assert isinstance(model, OnnxModel)
         logits = model.masked_logits(batch.packed, batch.predicted_positions)
         loss = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
-        return loss[None], (logits.argmax(-1) == batch.labels).sum()[None]
+        correct = (logits.argmax(-1) == batch.labels).sum()
+        of_pairs = torch.zeros_like(loss), torch.zeros_like(correct)
+        return torch.stack([loss, of_pairs[0]]), torch.stack([correct, of_pairs[1]])
 
 
 def candidate_sampler(softmax: SoftmaxSettings, corpus: Corpus) -> CandidateSampler | None:

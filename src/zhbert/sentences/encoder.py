@@ -41,7 +41,7 @@ from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import shortly
 from zhbert.zoo import catalogue, locate
 from zhbert.zoo.layout import is_model_alone, sentence_folder
-from zhbert.zoo.upload import push_saved
+from zhbert.zoo.upload import Pushable
 
 WINDOW = 16_384
 """The number of texts that `SentenceEncoder.encode_stream` keeps in memory at a time."""
@@ -51,7 +51,7 @@ _PROMPTS = {"query": "", "document": ""}
 _OUTPUTS = ("sentence_embedding", "token_embeddings")
 
 
-class SentenceEncoder:
+class SentenceEncoder(Pushable):
     """A sentence model with its tokenizer and prompts.
 
     >>> encoder = SentenceEncoder.from_pretrained("mini", quiet=True)
@@ -157,13 +157,6 @@ class SentenceEncoder:
             static = isinstance(self.model, StaticModel)
             length = None if static else self.max_seq_length
             self.tokenizer.save_pretrained(temporary, model_max_length=length)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
-
-        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
-        """
-        return push_saved(self.save_pretrained, repo_id, **options)
 
     # -- what it is --------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from zhbert.text.tokenizer_json import to_tokenizer_json
 from zhbert.text.vocab import default_vocabulary
 from zhbert.text.wordpiece import CONTINUATION, PythonWordPiece
 from zhbert.text.words import WordPieces
-from zhbert.zoo.upload import push_saved
+from zhbert.zoo.upload import Pushable
 
 try:
     from zhbert.text.native_wordpiece import NativeWordPiece
@@ -53,7 +53,7 @@ class Encoding:
         return len(self.ids)
 
 
-class Tokenizer:
+class Tokenizer(Pushable):
     """A BERT tokenizer; it adds no [CLS] or [SEP].
 
     >>> pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "使", "用", "pro", "##bability"]
@@ -171,13 +171,6 @@ class Tokenizer:
         fast = to_tokenizer_json(pieces, self.options, self.special_tokens, self._added_by_id())
         # Without indentation json uses its C encoder: 50 times as fast.
         write_text(folder / "tokenizer.json", json.dumps(fast, ensure_ascii=False) + "\n")
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
-
-        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
-        """
-        return push_saved(self.save_pretrained, repo_id, **options)
 
     def __call__(
         self,

@@ -82,12 +82,20 @@ def _files_of(model: ModelFiles) -> tuple[Path, list[str]]:
     return root, [*names, *inside]
 
 
-def push_saved(save: Callable[[Path], None], repo_id: str, **options: Any) -> str:
-    """Upload what ``save`` writes to a new folder, with the ``options`` of `push_to_hub`."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        save(folder)
-        return _upload(folder, None, repo_id, **options)
+class Pushable:
+    """What can be uploaded as it is saved."""
+
+    save_pretrained: Callable[..., None]
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Upload what `save_pretrained` writes to the Hugging Face hub; return the address there.
+
+        ``options`` are those of `zhbert.zoo.upload.push_to_hub`, with transformers' names.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            self.save_pretrained(folder)
+            return _upload(folder, None, repo_id, **options)
 
 
 def _upload(
