@@ -42,13 +42,11 @@ _CLASSIFIERS = ("BertForTokenClassification", "BertForMultipleChoice")
 class Conversion:
     """What a writer is given: the model as it is to be written."""
 
-    source: Path
-    """the folder of the model that is converted"""
     entries: Mapping[str, Entry]
     """the tensors by Hugging Face's names, checked for NaN when they are read"""
     config: BertConfig
     tokenizer: Tokenizer | None
-    max_shard_bytes: int | None = None
+    max_shard_bytes: int | None
 
 
 def convert(
@@ -100,7 +98,7 @@ def convert(
     entries = _converted(replace(checkpoint, entries=kept), dtype, progress)
     config = _described(config, entries)
     with atomic_folder(out, replace=overwrite) as temporary:
-        WRITERS[to](temporary, Conversion(folder, entries, config, tokenizer, max_shard_bytes))
+        WRITERS[to](temporary, Conversion(entries, config, tokenizer, max_shard_bytes))
         copy_sentence_files(folder, temporary, config.max_position_embeddings)
         copy_card(folder, temporary)
     return {

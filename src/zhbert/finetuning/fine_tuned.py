@@ -224,22 +224,9 @@ def _usual_length(config: BertConfig, folder: Path) -> int:
     return min(own or USUAL_LENGTH, config.max_position_embeddings)
 
 
-def is_fine_tuned(folder: Path) -> bool:
-    """Return whether a model's files say that it was fine-tuned for a task or for vectors."""
-    config = BertConfig.from_pretrained(folder)
-    heads = {kind.architecture for kind in _kinds_with_heads()}
-    named = {*(config.other.get("architectures") or ())} & heads
-    return bool(named) or SECTION in config.other or sentence_folder(folder) is not None
-
-
-def _kinds_with_heads() -> list[Kind]:
-    """Return the kinds that a class of transformers stands for."""
-    return [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
-
-
 def _kind_of(architecture: str, config: BertConfig, folder: Path, *, pooled: bool) -> Kind:
     """Return the task kind of a model that another program fine-tuned, or none if ``pooled``."""
-    heads = _kinds_with_heads()
+    heads = [kind for kind in KINDS.values() if kind.architecture != Embed.architecture]
     known = [kind for kind in heads if kind.architecture == architecture]
     if sentence_folder(folder) is not None or (pooled and not known):
         known = [KINDS[Embed.name]]

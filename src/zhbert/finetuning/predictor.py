@@ -15,11 +15,11 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.fine_tuned import (
     WINDOW_EXAMPLES,
     FineTuned,
-    is_fine_tuned,
     open_to_predict,
 )
 from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.fill import BATCH, fill_stream, open_mask_filler
+from zhbert.model.folder import is_fine_tuned
 from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.runtime import choose_device
 from zhbert.schema import check_choice
@@ -29,6 +29,7 @@ from zhbert.sentences.modules import is_static
 from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.writers import shown_prediction
 from zhbert.wording import shortly
+from zhbert.zoo.layout import sentence_folder
 from zhbert.zoo.upload import push_to_hub
 
 FILL = "fill"
@@ -90,7 +91,7 @@ class Predictor:
         if is_static(folder):
             encoder = SentenceEncoder.from_pretrained(folder, device=device)
             return cls(folder, Embed.name, _vectors(encoder, None))
-        if not is_fine_tuned(folder):
+        if not is_fine_tuned(folder) and sentence_folder(folder) is None:
             if precision != "fp32":
                 raise ZhbertError(f"precision = {precision}: masks are filled in fp32")
             return cls(folder, FILL, _filling(folder, engine, device, top_k))

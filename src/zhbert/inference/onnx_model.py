@@ -72,7 +72,7 @@ class OnnxModel(nn.Module):
         self._inputs = {one.name for one in self._session.get_inputs()}
         # An initializer that may be overridden is not among the inputs.
         more = {one.name for one in self._session.get_overridable_initializers()}
-        self._takes_positions = POSITIONS in more | self._inputs
+        self._takes = self._inputs | ({POSITIONS} & more)
         summary = f"{graph.name}, {self.precision}, run by ONNX Runtime"
         self.loading = LoadingReport(summary=summary)
 
@@ -147,7 +147,7 @@ class OnnxModel(nn.Module):
         starts, chosen = batch.cu_seqlens.cpu().numpy(), positions.cpu().numpy()
         rows = np.searchsorted(starts, chosen, side="right") - 1
         places = chosen - starts[rows]
-        if self._takes_positions:
+        if POSITIONS in self._takes:
             # The number of each position among those of its row, which may come in any order.
             order = np.argsort(rows, kind="stable")
             firsts = np.searchsorted(rows[order], np.arange(batch.num_rows))
@@ -172,15 +172,12 @@ class OnnxModel(nn.Module):
         Raises:
             ZhbertError: ONNX Runtime reports an error.
         """
-        known = {name: array for name, array in inputs.items() if self._takes(name)}
+        known = {name: array for name, array in inputs.items() if name in self._takes}
         try:
             found = self._session.run(list(outputs), known)
         except Exception as error:  # it has a class of its own for each kind
             raise ZhbertError(f"{self.graph}: ONNX Runtime: {_one_line(error)}") from None
         return [np.asarray(one, np.float32) for one in found]
-
-    def _takes(self, name: str) -> bool:
-        return name in self._inputs or (name == POSITIONS and self._takes_positions)
 
     def _run_packed(self, batch: PackedBatch, *outputs: str, **more: Array) -> list[Array]:
         return self.run({**_padded(batch), **more}, outputs)
