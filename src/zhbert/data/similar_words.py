@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +44,7 @@ class SimilarWords:
             similar.setdefault(other, [])
         self.words = sorted(similar, key=lambda word: (len(word), word))
         """Those of fewer pieces first, then by their ids."""
-        index = {word: number for number, word in enumerate(self.words)}
+        self._index = {word: number for number, word in enumerate(self.words)}
         lengths = [len(word) for word in self.words]
         counts = [len(similar[word]) for word in self.words]
         self.first_of_length = np.searchsorted(lengths, np.arange(max(lengths) + 2)).astype(
@@ -56,7 +55,7 @@ class SimilarWords:
         self.starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         """(words + 1,): where the similar words of each begin in ``similar``."""
         self.similar = np.array(
-            [index[other] for word in self.words for other in similar[word]], np.int32
+            [self._index[other] for word in self.words for other in similar[word]], np.int32
         )
 
     @property
@@ -65,10 +64,6 @@ class SimilarWords:
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
         """The four arrays, from which the native module draws as the two functions below."""
         return self.first_of_length, self.pieces, self.starts, self.similar
-
-    @cached_property
-    def _index(self) -> dict[WordIds, int]:
-        return {word: number for number, word in enumerate(self.words)}
 
     def draw_similar(self, word: WordIds, rng: np.random.Generator) -> WordIds | None:
         """Return one of the similar words of ``word``, each alike; None if there are none."""

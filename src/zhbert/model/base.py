@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, Unpack
@@ -188,27 +188,29 @@ class Bert(PreTrainedMethods, Pushable):
             )
         layout = RowLayout.of_batch(packed)
         keys = self._keys(layout)
-        layers = len(self.encoder.layers)
-        hidden_states = option(options, "output_hidden_states", self.config)
-        attentions = option(options, "output_attentions", self.config)
-        if attentions and not all(hasattr(x.attention, "qkv") for x in self.encoder.layers):
-            raise ZhbertError("output_attentions: only BERT's own attention has them")
-        asked = (
-            range(layers + 1) if hidden_states else (),
-            range(1, layers + 1) if attentions else (),
-        )
-        record = recording(self.encoder, *asked) if any(asked) else nullcontext(Recording(()))
-        with record as kept:
+        with self._recording(options) as kept:
             hidden = self.encoder(packed, layout, keys)
         more: dict[str, Any] = {}
-        if hidden_states:
+        if kept.hidden:
             more["hidden_states"] = tuple(map(grid.padded, kept.states.values()))
-        if attentions:
+        if kept.attention:
             heads = self.config.num_attention_heads
             qkv = kept.qkv.values()
             more["attentions"] = tuple(grid.attention_weights(x, heads) for x in qkv)
         as_tuple = not option(options, "return_dict", self.config)
         return Encoded(hidden, grid, keys[-1] if keys else None, more, as_tuple)
+
+    def _recording(self, options: ForwardOptions) -> AbstractContextManager[Recording]:
+        """Keep the states and the attention of all layers that a ``forward`` is asked for."""
+        attentions = option(options, "output_attentions", self.config)
+        if attentions and not all(hasattr(x.attention, "qkv") for x in self.encoder.layers):
+            raise ZhbertError("output_attentions: only BERT's own attention has them")
+        last = len(self.encoder.layers)
+        hidden = range(last + 1) if option(options, "output_hidden_states", self.config) else ()
+        attention = range(1, last + 1) if attentions else ()
+        if hidden or attention:
+            return recording(self.encoder, hidden, attention)
+        return nullcontext(Recording(()))
 
     @property
     def base_model(self) -> BertModel:
