@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
+from zhbert.schema import check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -53,12 +54,10 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
     import torch
 
-    if precision == "fp32":
-        return torch.float32
-    if precision == "bf16":
-        return torch.bfloat16
-    if precision == "int8":
-        return torch.int8
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    check_choice(precision, (*dtypes, "auto"), "precision")
+    if precision in dtypes:
+        return dtypes[precision]
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

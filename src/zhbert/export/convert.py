@@ -117,16 +117,12 @@ def convert(
 
 def _write_safetensors(out: Path, model: Conversion) -> None:
     write_safetensors(out, model.entries, max_shard_bytes=model.max_shard_bytes)
-    _write_for_hugging_face(out, model)
+    model.config.save_pretrained(out)
+    _write_tokenizer(out, model)
 
 
 def _write_pytorch(out: Path, model: Conversion) -> None:
     write_pickle(out, model.entries)
-    _write_for_hugging_face(out, model)
-
-
-def _write_for_hugging_face(out: Path, model: Conversion) -> None:
-    """Write all that stands beside the weights in Hugging Face's layout."""
     model.config.save_pretrained(out)
     _write_tokenizer(out, model)
 
