@@ -25,6 +25,7 @@ from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
 from zhbert.data.masking import IGNORED
 from zhbert.data.random_streams import MASKS, generator
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
+from zhbert.data.similar_words import write_similar_words
 from zhbert.errors import ZhbertError
 from zhbert.masking_strategies import STRATEGIES
 from zhbert.text.tokenizer import Tokenizer
@@ -304,14 +305,24 @@ def test_what_pairs_lose_is_counted() -> None:
 # --- The masks
 
 
+@pytest.fixture(scope="module")
+def similar_words(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file in which each word of one piece is similar to the next."""
+    path = tmp_path_factory.mktemp("similar") / "words.tsv"
+    pieces = range(10, len(vocabulary(SMALL)) - 1)
+    write_similar_words(path, vocabulary(SMALL), [((n,), (n + 1,), 0.5) for n in pieces])
+    return str(path)
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_rows_are_masked_by_the_function_that_the_package_exports(
-    builder: str, strategy: str
+    builder: str, strategy: str, similar_words: str
 ) -> None:
+    similar = similar_words if strategy == "mac" else ""
     masking = MaskingSettings(
         strategy=strategy, rate=0.2, max_predictions=6, per_word=True, random_pieces="all",
-        mask_share=0.6, random_share=0.3,
+        mask_share=0.6, random_share=0.3, similar_words=similar,
     )  # fmt: skip
     made = loader(builder=builder, masking=masking, batch_size=20)
     rows = make_rows(builder, shards(SMALL), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5)
@@ -331,6 +342,7 @@ def test_rows_are_masked_by_the_function_that_the_package_exports(
             per_word=True,
             mask_share=0.6,
             random_share=0.3,
+            similar_words=similar,
         )
         expected[tuple(row.piece_ids.tolist())] = (inputs.tolist(), labels.tolist())
     for batches in islice(made.steps(0), rows.count(0) // 20):
@@ -350,7 +362,8 @@ def word_starts(count: int) -> dict[int, bool]:
     }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+# Similar words are held against their reference in test_similar_words.py.
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name != "mac"])
 @pytest.mark.parametrize("builder", ["pairs", "full-sentences"])
 def test_the_loader_s_masks_are_distributed_as_the_reference_s(builder: str, strategy: str) -> None:
     """By row: predictions; of one predicted word a row: its length, its span, its actions."""

@@ -94,8 +94,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     files = find_model(path)
     if files.format == "onnx":
         raise ZhbertError(
-            f"{files.folder}: no weights in it but an ONNX graph, which 'zhbert predict', "
-            "'evaluate', 'fill' and 'embed' run (--engine onnx) and nothing else opens"
+            f"{files.weights}: an ONNX graph, which only 'zhbert predict', 'evaluate', 'fill' and "
+            "'embed' run (--engine onnx): for all else, take the model that it was made from"
         )
     entries: dict[str, Entry] = {}
     aside: dict[str, None] = {}
