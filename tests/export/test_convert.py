@@ -127,6 +127,15 @@ def test_the_configuration_names_what_the_file_holds(tmp_path: Path, kind: type)
     assert report["vocabulary"] is None
 
 
+@pytest.mark.parametrize(("asked", "named"), [(None, "float32"), ("float16", "float16")])
+def test_a_model_stored_in_half_precision_is_still_opened_in_float32(
+    tmp_path: Path, asked: str | None, named: str
+) -> None:
+    report = convert("mini", tmp_path / "out", "safetensors", dtype=asked)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (report["dtype"], config["dtype"]) == ("float16", named)
+
+
 def test_a_classifier_of_three_classes_keeps_them(model: Path, tmp_path: Path) -> None:
     import transformers
 

@@ -25,7 +25,7 @@ from zhbert.model.formats.pickle import write_pickle
 from zhbert.model.formats.safetensors import write_safetensors
 from zhbert.model.head_states import HEADS, head_states
 from zhbert.model.loading import check_architecture, check_tensors
-from zhbert.model.names import to_hugging_face
+from zhbert.model.names import PER_PIECE, to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.sentence_files import copy_sentence_files
 from zhbert.runs.model_card import copy_card
@@ -96,7 +96,10 @@ def convert(
     dropped = _of_untrained_heads(checkpoint, config) if drop_untrained_heads else []
     kept = {name: entry for name, entry in checkpoint.entries.items() if name not in dropped}
     entries = _converted(replace(checkpoint, entries=kept), dtype, progress)
-    config = _described(config, entries)
+    stored = str(entries[PER_PIECE[0]].dtype).removeprefix("torch.")
+    # Weights may be stored in 16 bits for a model that is to be opened, and trained, in float32.
+    exact = dtype is None and config.other.get("dtype") == "float32"
+    config = _described(config, entries, "float32" if exact else stored)
     with atomic_folder(out, replace=overwrite) as temporary:
         WRITERS[to](temporary, Conversion(entries, config, tokenizer, max_shard_bytes))
         copy_sentence_files(folder, temporary, config.max_position_embeddings)
@@ -105,7 +108,7 @@ def convert(
         "folder": str(out),
         "format": to,
         "architecture": config.other["architectures"][0],
-        "dtype": config.other["dtype"],
+        "dtype": stored,
         "tensors": len(entries),
         "bytes": sum(entry.size for entry in entries.values()),
         "skipped": list(checkpoint.skipped),
@@ -179,8 +182,8 @@ def _of_untrained_heads(checkpoint: Checkpoint, config: BertConfig) -> list[str]
     ]
 
 
-def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
-    """Return the configuration with the class, dtype and labels that match the tensors."""
+def _described(config: BertConfig, entries: Mapping[str, Entry], dtype: str) -> BertConfig:
+    """Return the configuration with ``dtype``, and the class and labels that match the tensors."""
     # In the output the decoder always shares the word embeddings.
     former_keys = ("torch_dtype", "tie_word_embeddings")
     other = {name: value for name, value in config.other.items() if name not in former_keys}
@@ -189,8 +192,7 @@ def _described(config: BertConfig, entries: Mapping[str, Entry]) -> BertConfig:
     if name == "BertForSequenceClassification" and former[0] in _CLASSIFIERS:
         name = former[0]
     other["architectures"] = [name]
-    words = entries["bert.embeddings.word_embeddings.weight"]
-    other["dtype"] = str(words.dtype).removeprefix("torch.")
+    other["dtype"] = dtype
     if "classifier.weight" in entries and "id2label" not in other:
         # transformers derives the number of classes from the number of label names.
         count = entries["classifier.weight"].shape[0]
