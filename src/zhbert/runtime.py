@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import check_choice
+from zhbert.wording import shortly
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,30 @@ def choose_device(local_rank: int = 0) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def device_named(name: str | torch.device | None) -> torch.device:
+    """Return a device by its name; None: this process's GPU if there is one, else the CPU.
+
+    >>> device_named("cpu")
+    device(type='cpu')
+
+    Raises:
+        ZhbertError: there is no such device.
+    """
+    import torch
+
+    if name is None:
+        return choose_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        reason = re.split(r"\.\s|\n", str(error))[0].rstrip(".:")
+        raise ZhbertError(
+            f"device = {shortly(str(name))}: {reason}; give 'cpu', or leave it out"
+        ) from None
+    return device
 
 
 def processors() -> int:

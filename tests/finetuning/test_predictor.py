@@ -165,7 +165,9 @@ def test_what_it_cannot_predict_for_is_named_with_its_place(tuned, filler, kind,
 def test_a_model_that_predicts_nothing_is_refused(tuned, filler):
     with pytest.raises(ZhbertError, match=r"not fine-tuned for a task .*, and without a trained "):
         Predictor.from_pretrained(tuned / "model")
-    for options in ({"precision": "fp16"}, {"top_k": 0}, {"precision": "bf16"}):
+    for options in (
+        {"precision": "fp16"}, {"top_k": 0}, {"precision": "bf16"}, {"device": "cuda:99"},
+    ):  # fmt: skip
         with pytest.raises(ZhbertError, match=next(iter(options))):
             Predictor.from_pretrained(filler, **options)
 

@@ -512,6 +512,16 @@ def test_dropped_columns_are_explained_in_one_line(tokenizer: Any, tmp_path: Pat
         trainer.train()
 
 
+def test_trainer_refuses_a_dataset_of_texts_alone(tokenizer: Any, tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"text": TEXTS})
+    collator = WholeWordMaskCollator(tokenizer)
+    trainer, _ = make_trainer(tmp_path, rows, collator, len(tokenizer), remove_unused_columns=True)
+    with pytest.raises(ValueError, match="No columns in the dataset"):
+        trainer.train()
+
+
 TRANSFORMERS4 = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
@@ -585,6 +595,11 @@ def test_bad_settings_are_refused(tokenizer: Any, options: dict[str, Any], messa
     with pytest.raises(ZhbertError, match=message) as error:
         WholeWordMaskCollator(tokenizer, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_name_is_no_tokenizer() -> None:
+    with pytest.raises(ZhbertError, match=r"tokenizer = .mini.: a tokenizer is needed"):
+        WholeWordMaskCollator("mini")
 
 
 def test_bad_rows_are_refused(tokenizer: Any) -> None:

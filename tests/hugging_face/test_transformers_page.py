@@ -23,9 +23,35 @@ KINDS = [name for name in zhbert.__all__ if name.startswith("BertFor")]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("number", [0, 1])
-def test_the_examples_run(number: int) -> None:
-    exec(compile(BLOCK.findall(PAGE)[number][1], "transformers.md", "exec"), {})
+def test_the_examples_run() -> None:
+    names: dict[str, object] = {}
+    for _, code in BLOCK.findall(PAGE):
+        exec(compile(code, "transformers.md", "exec"), names)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("task", "kind", "key"),
+    [
+        ("text-classification", "BertForSequenceClassification", "score"),
+        ("token-classification", "BertForTokenClassification", "entity"),
+    ],
+)
+def test_these_pipelines_take_our_classes(task: str, kind: str, key: str) -> None:
+    from transformers import pipeline
+
+    tokenizer = zhbert.ZhbertTokenizer.from_pretrained("mini")
+    model = getattr(zhbert, kind).from_pretrained("mini")
+    assert key in pipeline(task, model=model, tokenizer=tokenizer)("很好")[0]
+
+
+def test_features_are_not_extracted_by_their_pipeline() -> None:
+    from transformers import pipeline
+
+    tokenizer = zhbert.ZhbertTokenizer.from_pretrained("mini")
+    model = zhbert.BertModel.from_pretrained("mini")
+    with pytest.raises(KeyError, match="0"):
+        pipeline("feature-extraction", model=model, tokenizer=tokenizer)("很好")
 
 
 def test_every_argument_of_loading_and_saving_is_named() -> None:

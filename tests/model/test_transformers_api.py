@@ -331,7 +331,9 @@ def test_attributes_of_the_configuration_are_arguments(folder: Path, inputs: Bat
     [
         ({"output_loading_info": True}, r"output_loading_info: read model\.loading"),
         ({"device_map": {"bert": 0, "cls": 1}}, "names 2 devices: a BERT fits on one"),
-        ({"device_map": "cuda/1"}, "device_map = .*fits on one"),
+        ({"device_map": "cuda/1"}, "device = .cuda/1.: Invalid device string"),
+        ({"device_map": "cuda:99"}, "device = .cuda:99.: .*; give 'cpu'"),
+        ({"subfolder": "onnx"}, "subfolder: give the folder itself"),
         ({"dtype": "int8"}, "must be float32, bfloat16"),
         ({"attn_implementation": "flash_attention_2"}, "leave it out"),
         ({"num_label": 3}, 'num_label"; did you mean num_labels?'),
@@ -353,10 +355,13 @@ def test_what_changes_nothing_is_accepted(folder: Path) -> None:
     BertModel.from_pretrained(
         folder, low_cpu_mem_usage=True, use_safetensors=True, trust_remote_code=False,
         attn_implementation="eager", revision="main", local_files_only=True, proxies=None,
+        subfolder="",
     )  # fmt: skip
 
 
 # --- forward and its output
+
+IDS = torch.tensor([[1, 1, 1], [1, 1, 2]])
 
 
 @pytest.mark.parametrize(
@@ -368,11 +373,37 @@ def test_what_changes_nothing_is_accepted(folder: Path) -> None:
         ({"input_ids": torch.ones(2, 3), "encoder_hidden_states": torch.ones(1)}, "encoders"),
         ({"input_ids": torch.ones(2, 3), "use_cache": True}, "encoders"),
         ({"input_ids": torch.ones(2, 3), "output_attention": True}, "unknown .*output_attention"),
+        ({"input_ids": IDS[0]}, r"input_ids of shape \(3,\): \(batch, length\) is needed"),
+        ({"input_ids": IDS[:, :0]}, r"input_ids of shape \(2, 0\)"),
+        ({"inputs_embeds": torch.ones(2, 3)}, r"inputs_embeds of shape \(2, 3\)"),
+        ({"input_ids": IDS + 95}, "input_ids: 97 in row 1: must be 0 to 96; .* 97 pieces"),
+        ({"input_ids": IDS - 2}, "input_ids: -1 in row 0"),
+        ({"input_ids": IDS, "token_type_ids": IDS}, "token_type_ids: 2 in row 1"),
+        ({"input_ids": IDS, "position_ids": IDS + 600}, "position_ids: 601 in row 0"),
     ],
 )
 def test_a_wrong_input_is_one_line(given: Any, said: str) -> None:
     with pytest.raises(ZhbertError, match=said):
         BertModel(BertConfig(**SHAPE))(**given)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_pieces_has_outputs_without_numbers(kind: str, training: bool) -> None:
+    model = getattr(zhbert, kind)(BertConfig(**SHAPE)).train(training)
+    everything = {"output_hidden_states": True, "output_attentions": True}
+    for mask in (torch.zeros_like(IDS), torch.ones_like(IDS)[:0]):
+        output = model(IDS[: len(mask)], mask, **everything)
+        assert output[0].shape[0] == len(mask)
+        assert output[0].isfinite().all()
+        assert not any(x.any() for x in (*output.hidden_states, *output.attentions))
+
+
+def test_padding_has_no_loss_whatever_its_labels(inputs: Batch, mask: torch.Tensor) -> None:
+    model = BertForMaskedLM(BertConfig(**SHAPE)).eval()
+    labels = inputs["input_ids"]
+    masked = labels.masked_fill(mask == 0, -100)
+    assert torch.equal(model(**inputs, labels=labels).loss, model(**inputs, labels=masked).loss)
 
 
 def test_another_attention_has_no_weights_to_return() -> None:

@@ -167,6 +167,11 @@ def test_a_stream_reads_a_window_at_a_time(ours):
     assert len(read) == 3
 
 
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(ZhbertError, match=r"device = .cuda:99"):
+        SentenceEncoder.from_pretrained("mini", device="cuda:99", quiet=True)
+
+
 def test_settings_may_change(tmp_path):
     encoder = SentenceEncoder.from_pretrained("mini", device="cpu", quiet=True)
     encoder.prompts = {"query": "问：", "mine": "答："}

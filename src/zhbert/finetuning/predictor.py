@@ -21,7 +21,7 @@ from zhbert.finetuning.locate import locate_fine_tuned
 from zhbert.inference.fill import BATCH, fill_stream, open_mask_filler
 from zhbert.model.folder import is_fine_tuned
 from zhbert.model.loading import UntrainedWeightsWarning
-from zhbert.runtime import choose_device
+from zhbert.runtime import device_named
 from zhbert.schema import check_choice
 from zhbert.sentences.encoder import SentenceEncoder
 from zhbert.sentences.model import SentenceModel
@@ -87,7 +87,7 @@ class Predictor:
         """
         check_choice(precision, ("fp32", "bf16", "int8"), "precision")
         folder = locate_fine_tuned(name, quiet=quiet)
-        device = torch.device(device) if device is not None else choose_device()
+        device = device_named(device)
         if is_static(folder):
             encoder = SentenceEncoder.from_pretrained(folder, device=device)
             return cls(folder, Embed.name, _vectors(encoder, None))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zhbert.errors import ZhbertError
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.words import first_pieces
+from zhbert.wording import shortly
 
 _NAMES = ("pad", "unk", "cls", "sep", "mask")
 # A name that masking never draws at random (`MaskingVocabulary`).
@@ -40,6 +41,11 @@ class AnyTokenizer:
     """
 
     def __init__(self, tokenizer: Any) -> None:
+        if not isinstance(tokenizer, Tokenizer) and not hasattr(tokenizer, "get_vocab"):
+            raise ZhbertError(
+                f"tokenizer = {shortly(tokenizer)}: a tokenizer is needed, such as "
+                "zhbert.Tokenizer.from_pretrained(...)"
+            )
         self.tokenizer = tokenizer
 
     @cached_property

@@ -11,6 +11,7 @@ import torch
 
 from zhbert.errors import ZhbertError
 from zhbert.model.config import BertConfig
+from zhbert.runtime import device_named
 from zhbert.wording import shortly
 from zhbert.zoo.origin import HubOptions
 
@@ -133,7 +134,7 @@ REFUSED = {
         "token": "give it to model.push_to_hub",
     },
 }
-"""For each function, arguments that are refused, unless None or False, and what to do instead."""
+"""For each function, arguments that are refused (unless None, False or "") and what to do then."""
 _HUB = ("cache_dir", "revision", "token", "local_files_only", "force_download")
 
 
@@ -143,7 +144,8 @@ def refuse(function: str, arguments: Mapping[str, Any]) -> None:
         reason = REFUSED[function].get(name)
         if reason is None:
             raise ZhbertError(f"{function}: unknown argument {shortly(name)}")
-        if value is not None and value is not False:
+        is_empty = isinstance(value, str) and not value
+        if value is not None and value is not False and not is_empty:
             raise ZhbertError(f"{function}: {name}: {reason}")
 
 
@@ -226,8 +228,8 @@ def dtype_named(dtype: str | torch.dtype | None) -> torch.dtype | None:
 def device_of_map(device_map: Any) -> torch.device | None:
     """Return the one device that a device map names; None if there is no map.
 
-    >>> device_of_map("cpu"), device_of_map({"": "cuda:1"}), device_of_map(0)
-    (device(type='cpu'), device(type='cuda', index=1), device(type='cuda', index=0))
+    >>> device_of_map("cpu"), device_of_map({"": "cpu"}), device_of_map(None)
+    (device(type='cpu'), device(type='cpu'), None)
     """
     if isinstance(device_map, Mapping):
         devices = set(device_map.values())
@@ -240,7 +242,4 @@ def device_of_map(device_map: Any) -> torch.device | None:
         device_map = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(device_map, int):
         device_map = f"cuda:{device_map}"
-    try:
-        return torch.device(device_map)
-    except (RuntimeError, TypeError):
-        raise ZhbertError(f"device_map = {shortly(device_map)}: {_ONE_DEVICE}") from None
+    return device_named(device_map)

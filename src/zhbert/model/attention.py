@@ -171,6 +171,8 @@ def attend(
         heads: number of heads, a divisor of H.
         rate, key: dropout rate of the probabilities, and its key; no dropout without a key.
     """
+    if not query.shape[0]:
+        return query
     own = layout if subset is None else subset.layout
     rate = rate if key is not None else 0.0
     if query.is_cuda:

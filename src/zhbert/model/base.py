@@ -40,7 +40,7 @@ from zhbert.model.loading import (
 from zhbert.model.methods import PreTrainedMethods
 from zhbert.model.names import to_hugging_face
 from zhbert.model.outputs import ForwardOptions, ModelOutput, check_options, option
-from zhbert.model.padded import Encoded, without_padding
+from zhbert.model.padded import Encoded, check_numbers, without_padding
 from zhbert.model.recording import Recording, recording
 from zhbert.zoo import locate
 from zhbert.zoo.upload import Pushable
@@ -188,8 +188,13 @@ class Bert(PreTrainedMethods, Pushable):
             )
         layout = RowLayout.of_batch(packed)
         keys = self._keys(layout)
-        with self._recording(options) as kept:
-            hidden = self.encoder(packed, layout, keys)
+        try:
+            with self._recording(options) as kept:
+                hidden = self.encoder(packed, layout, keys)
+        except IndexError:
+            # A failed look-up on a CPU; to ask before it would make a GPU wait.
+            check_numbers(packed, self.encoder.embeddings)
+            raise
         more: dict[str, Any] = {}
         if kept.hidden:
             more["hidden_states"] = tuple(map(grid.padded, kept.states.values()))

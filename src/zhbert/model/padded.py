@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.model.dropout import DropoutKey
+from zhbert.model.layers import Embeddings
 from zhbert.model.outputs import ModelOutput
 from zhbert.packing import PackedBatch
 
@@ -36,7 +37,8 @@ class Grid:
 
     def attention_weights(self, qkv: Tensor, heads: int) -> Tensor:
         """Compute a layer's weights of attention: (T, 3H) -> (batch, heads, length, length)."""
-        of_heads = self.padded(qkv).view(*self.there.shape, 3 * heads, -1).transpose(1, 2)
+        size = qkv.shape[1] // (3 * heads)
+        of_heads = self.padded(qkv).view(*self.there.shape, 3 * heads, size).transpose(1, 2)
         query, keys, _ = of_heads.chunk(3, dim=1)
         scores = query @ keys.transpose(-1, -2) / math.sqrt(query.shape[-1])
         of_padding = ~self.there[:, None, None]
@@ -55,12 +57,12 @@ def without_padding(
 
     Raises:
         ZhbertError: neither or both of ``input_ids`` and ``inputs_embeds`` (batch, length, H), or
-            a mask of another shape.
+            a shape is wrong.
     """
     inputs = input_ids if inputs_embeds is None else inputs_embeds
     if inputs is None or (input_ids is not None and inputs_embeds is not None):
         raise ZhbertError("forward: give either input_ids or inputs_embeds")
-    batch, length = shape = inputs.shape[:2]
+    batch, length = shape = _shape_of(inputs, is_ids=inputs_embeds is None)
     if attention_mask is None:
         attention_mask = torch.ones(shape, device=inputs.device)
     elif attention_mask.shape != shape:
@@ -88,6 +90,34 @@ def without_padding(
         max_length=int(lengths.max()) if batch else 0,
     )
     return packed, grid
+
+
+def _shape_of(inputs: Tensor, *, is_ids: bool) -> torch.Size:
+    name, axes = ("input_ids", 2) if is_ids else ("inputs_embeds", 3)
+    if inputs.ndim != axes or not inputs.shape[1]:
+        needed = "(batch, length)" if is_ids else "(batch, length, hidden)"
+        raise ZhbertError(
+            f"forward: {name} of shape {tuple(inputs.shape)}: {needed} is needed, at least one "
+            "piece long"
+        )
+    return inputs.shape[:2]
+
+
+def check_numbers(batch: PackedBatch, embeddings: Embeddings) -> None:
+    """Raise a ZhbertError for the first number of a batch that is not in its table."""
+    for name, table, what in (
+        ("input_ids", embeddings.words, "pieces"),
+        ("token_type_ids", embeddings.token_types, "token types"),
+        ("position_ids", embeddings.positions, "positions"),
+    ):
+        numbers, size = getattr(batch, name), table.weight.shape[0]
+        # Vectors may stand in the place of ids.
+        if numbers.ndim == 1 and len(at := ((numbers < 0) | (numbers >= size)).nonzero()):
+            row = int((batch.cu_seqlens <= at[0]).sum()) - 1
+            raise ZhbertError(
+                f"forward: {name}: {int(numbers[at[0]])} in row {row}: must be 0 to {size - 1}; "
+                f"the model has {size} {what}"
+            )
 
 
 @dataclass(frozen=True)

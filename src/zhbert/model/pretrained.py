@@ -21,6 +21,7 @@ from zhbert.model.heads import MaskedLMHead, NextSentenceHead, Pooler
 from zhbert.model.layers import Layers
 from zhbert.model.loss import Candidates
 from zhbert.model.outputs import ForwardOptions, ModelOutput, mean_loss
+from zhbert.model.padded import Encoded
 from zhbert.packing import PackedBatch
 
 
@@ -68,7 +69,7 @@ class BertForMaskedLM(_FillsMasks):
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
         )
         logits = encoded.padded(self._piece_scores(encoded.hidden))
-        return encoded.output(loss=_piece_loss(logits, labels, options), logits=logits)
+        return encoded.output(loss=_piece_loss(encoded, logits, labels, options), logits=logits)
 
 
 class BertForPreTraining(_FillsMasks):
@@ -102,7 +103,7 @@ class BertForPreTraining(_FillsMasks):
         )
         logits = encoded.padded(self._piece_scores(encoded.hidden))
         pair_logits = self.nsp_head(self.pooler(encoded.first()))
-        loss = _piece_loss(logits, labels, options)
+        loss = _piece_loss(encoded, logits, labels, options)
         if next_sentence_label is not None:
             pair_loss = nn.functional.cross_entropy(
                 pair_logits.float(), next_sentence_label.view(-1)
@@ -259,7 +260,7 @@ class BertForTokenClassification(_FineTuned):
         )
         words = encoded.head_key.of_pieces() if encoded.head_key else None
         logits = encoded.padded(self.classifier(self._dropped(encoded.hidden, words)))
-        return encoded.output(loss=_piece_loss(logits, labels, options), logits=logits)
+        return encoded.output(loss=_piece_loss(encoded, logits, labels, options), logits=logits)
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
         """Compute logits (T, labels) of T pieces."""
@@ -311,12 +312,15 @@ class BertForQuestionAnswering(_FineTuned):
         return logits
 
 
-def _piece_loss(logits: Tensor, labels: Tensor | None, options: ForwardOptions) -> Tensor | None:
-    """Average the cross entropy of pieces with labels; -100 has none."""
+def _piece_loss(
+    encoded: Encoded, logits: Tensor, labels: Tensor | None, options: ForwardOptions
+) -> Tensor | None:
+    """Average the cross entropy of pieces with labels; -100 and padding have none."""
     if labels is None:
         return None
+    labels = labels.reshape(-1).masked_fill(~encoded.grid.there.reshape(-1), -100)
     flat = logits.reshape(-1, logits.shape[-1])
-    return mean_loss(nn.functional.cross_entropy, flat, labels.reshape(-1), options)
+    return mean_loss(nn.functional.cross_entropy, flat, labels, options)
 
 
 def _position_loss(logits: Tensor, positions: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from zhbert.inference.run_model import device_of, run_model
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.loading import UntrainedWeightsWarning
 from zhbert.packing import PackedBatch
-from zhbert.runtime import choose_device, choose_dtype
+from zhbert.runtime import choose_dtype, device_named
 from zhbert.schema import check_choice
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import SentenceConfig, check_prompt_name, is_static
@@ -128,7 +128,7 @@ class SentenceEncoder(Pushable):
                 ),
                 stacklevel=2,
             )
-        encoder = cls(model.to(device or choose_device()), tokenizer)
+        encoder = cls(model.to(device_named(device)), tokenizer)
         encoder.dtype = choose_dtype(precision, encoder.device)
         if prompts is not None:
             encoder.prompts = {**model.sentence.prompts, **prompts}
