@@ -18,6 +18,7 @@ from tests.small_tasks import QUICK, make_model, make_task, texts
 from zhbert.errors import ZhbertError
 from zhbert.finetuning import fine_tuned
 from zhbert.finetuning import predict as predict_module
+from zhbert.finetuning.evaluate import evaluate
 from zhbert.finetuning.fine_tuned import open_fine_tuned
 from zhbert.finetuning.predict import predict
 from zhbert.finetuning.run import finetune
@@ -445,3 +446,30 @@ def test_an_encoding_is_named_or_said(tmp_path, tuned):
             predict(*both, tmp_path / f"{encoding}.jsonl")
         predict(*both, tmp_path / f"{encoding}.jsonl", encoding=encoding)
         assert lines_of(tmp_path / f"{encoding}.jsonl") == lines_of(tmp_path / "expected.jsonl")
+
+
+@pytest.mark.parametrize(("kind", "remark"), [
+    ("classify", "3 of 5 texts are longer than sequence_length = 32: their ends are cut off"),
+    ("span", "3 of 5 questions are longer than 14 pieces, half of the row (sequence_length = 32): "
+     "their ends are cut off"),
+    ("tag", None),  # long sentences are read in parts
+])  # fmt: skip
+def test_texts_that_are_cut_are_counted_once_over_all_windows(
+    tmp_path, tuned, monkeypatch, kind, remark
+):
+    monkeypatch.setattr(fine_tuned, "WINDOW_EXAMPLES", 2)
+    file, said = tmp_path / "in.jsonl", []
+    several = ["好" * length for length in (3, 40, 50, 4, 60)]
+    rows = [{"question": one, "context": "在京"} if kind == "span" else {"text": one}
+            for one in several]  # fmt: skip
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    predict(model_of(tuned, kind), file, tmp_path / "out.jsonl", say=said.append)
+    assert [line for line in said if "longer" in line] == [remark] * (remark is not None)
+
+
+def test_evaluate_says_that_texts_are_cut(tmp_path, tuned):
+    file, said = tmp_path / "dev.tsv", []
+    file.write_text(f"text\tlabel\n{'好' * 40}\tpos\n好\tneg\n", "utf-8")
+    card = tuned / "classify" / "my_classify.toml"
+    evaluate(model_of(tuned, "classify"), card, file, remark=said.append)
+    assert "1 of 2 texts are longer than sequence_length = 32: their ends are cut off" in said

@@ -77,6 +77,14 @@ def test_one_input_gives_one_result(tuned):
     assert pairs(PAIRS[0]) == pairs([PAIRS[0]])[0]
 
 
+@pytest.mark.parametrize("inputs", ["好" * 40, ["好", "好" * 40]])
+def test_one_warning_a_call_says_that_texts_are_cut(tuned, inputs):
+    predictor = Predictor.from_pretrained(run_of(tuned, "classify"))
+    with pytest.warns(UserWarning, match="^1 of . texts .* longer than") as found:
+        predictor(inputs)
+    assert [one.filename for one in found] == [__file__]
+
+
 def test_tokens_are_tagged_as_their_text(tuned):
     predictor = Predictor.from_pretrained(run_of(tuned, "tag"))
     expected = predictor("我在中京")

@@ -72,6 +72,18 @@ def test_with_fewer_positions_than_its_rows_a_model_reads_shorter_rows(
     assert predictions(fine_tuned, to)
 
 
+def test_stretch_says_how_much_predictions_still_read(
+    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "long"
+    assert main(["stretch", str(fine_tuned / "final"), "--positions", "99", "--out", str(to)]) == 0
+    length = json.loads((to / "config.json").read_text(encoding="utf-8"))["zhbert"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "zhbert finetune TASK" in printed
+    assert "sequence_length=99 Until then, its predictions read " in printed
+    assert f"read {length['sequence_length']} pieces of a text at most." in printed
+
+
 def test_a_tagger_of_another_name_remains_a_tagger(tmp_path: Path) -> None:
     from tests.small_models import make_model as make_tagger
     from transformers import BertForTokenClassification

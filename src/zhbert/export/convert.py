@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.export.paddle import write_paddle
+from zhbert.export.paddle import paddle_classes, write_paddle
 from zhbert.export.tensorflow import write_tensorflow
 from zhbert.files import atomic_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
@@ -28,7 +28,7 @@ from zhbert.model.loading import check_architecture, check_tensors
 from zhbert.model.names import PER_PIECE, to_hugging_face
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.model.sentence_files import copy_sentence_files
-from zhbert.runs.model_card import copy_card
+from zhbert.runs.model_card import Opening, copy_card
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.zoo import locate
 from zhbert.zoo.layout import find_model
@@ -103,7 +103,8 @@ def convert(
     with atomic_folder(out, replace=overwrite) as temporary:
         WRITERS[to](temporary, Conversion(entries, config, tokenizer, max_shard_bytes))
         copy_sentence_files(folder, temporary, config.max_position_embeddings)
-        copy_card(folder, temporary)
+        opening = _opened_by_paddle(config) if to == "paddle" else None
+        copy_card(folder, temporary, opening)
     return {
         "folder": str(out),
         "format": to,
@@ -150,6 +151,16 @@ def _write_tensorflow(out: Path, model: Conversion) -> None:
 def _write_paddle(out: Path, model: Conversion) -> None:
     write_paddle(out, model.entries, model.config, max_shard_bytes=model.max_shard_bytes)
     _write_tokenizer(out, model)
+
+
+def _opened_by_paddle(config: BertConfig) -> Opening:
+    name = paddle_classes(config)[0]
+    return Opening(
+        "paddlenlp",
+        f"from paddlenlp.transformers import {name}, BertTokenizer\n\n"
+        'tokenizer = BertTokenizer.from_pretrained("MODEL")\n'
+        f'model = {name}.from_pretrained("MODEL")',
+    )
 
 
 WRITERS: Mapping[str, Callable[[Path, Conversion], None]] = {

@@ -34,7 +34,7 @@ from zhbert.model.pretrained import (
     BertModel,
 )
 from zhbert.model.sentence_files import copy_sentence_files
-from zhbert.runs.model_card import copy_card
+from zhbert.runs.model_card import Opening, copy_card
 from zhbert.sentences.model import SentenceModel
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import how_to_install, listed
@@ -51,6 +51,14 @@ _MODELS: Mapping[str, Any] = {
     "tag": BertForTokenClassification,
     "span": BertForQuestionAnswering,
     "embed": SentenceModel,
+}
+_PIPELINES = {
+    "encoder": "feature-extraction",
+    "fill": "fill-mask",
+    "classify": "text-classification",
+    "tag": "token-classification",
+    "span": "question-answering",
+    "embed": "sentence-similarity",
 }
 # The most that a graph may differ from its model: the largest difference as a share of the model's
 # largest number, or the noise. Measured were 4e-6, 2e-3 and 0.2 on trained models of 4 and 6
@@ -120,6 +128,7 @@ def export_onnx(
         _check_agreement(source, found, precision)
         config = _described(model.config, task, own_task=task == tasks[0])
         _write_beside(temporary, folder, model, config, task, tokenizer)
+        copy_card(folder, temporary, _opening(task, file.name))
         size = sum(path.stat().st_size for path in file.parent.iterdir())
     return {
         "folder": str(out),
@@ -211,7 +220,7 @@ def _write_beside(
     task: str,
     tokenizer: Tokenizer | None,
 ) -> None:
-    """Write all but the graph: configuration, tokenizer, a sentence model's files, README.md."""
+    """Write the configuration, the tokenizer and a sentence model's files."""
     if task == "embed" and sentence_folder(folder) is None:
         model.save_sentence_files(out)
     elif task == "embed":
@@ -219,7 +228,29 @@ def _write_beside(
     config.save_pretrained(out)
     if tokenizer is not None:
         tokenizer.save_pretrained(out, model_max_length=config.max_position_embeddings)
-    copy_card(folder, out)
+
+
+def _opening(task: str, graph: str) -> Opening:
+    """Return how sentence-transformers or optimum open the folder."""
+    other = f'"{ONNX_FOLDER}/{graph}"' if graph != GRAPHS["float32"] else ""
+    if task == "embed":
+        more = f', model_kwargs={{"file_name": {other}}}' if other else ""
+        return Opening(
+            "sentence-transformers",
+            "from sentence_transformers import SentenceTransformer\n\n"
+            f'model = SentenceTransformer("MODEL", backend="onnx"{more})\n'
+            'vectors = model.encode(["今天天气很好。", "今天天气不错。"])',
+            _PIPELINES[task],
+        )
+    name = "ORTModelFor" + (TASKS[task].partition("For")[2] or "FeatureExtraction")
+    more = f", file_name={other}" if other else ""
+    return Opening(
+        "onnx",
+        f"from optimum.onnxruntime import {name}\nfrom transformers import AutoTokenizer\n\n"
+        'tokenizer = AutoTokenizer.from_pretrained("MODEL")\n'
+        f'model = {name}.from_pretrained("MODEL"{more})',
+        _PIPELINES[task],
+    )
 
 
 # -- the graph --------------------------------------------------------------------------------

@@ -90,7 +90,12 @@ def write_paddle(
         known = " and ".join(_ACTIVATIONS)
         raise ZhbertError(f"hidden_act = {config.hidden_act!r}: PaddleNLP's BERT has {known} only")
     write_safetensors(folder, to_paddle(entries), max_shard_bytes=max_shard_bytes, written_for="np")
-    paddles = {theirs: name for name, theirs in PADDLE_CLASSES.items()}
-    named = [paddles.get(name, name) for name in config.other["architectures"]]
+    named = paddle_classes(config)
     replace(config, other=config.other | {"architectures": named}).save_pretrained(folder)
     write_text(folder / "module.py", _MODULE)
+
+
+def paddle_classes(config: BertConfig) -> list[str]:
+    """Return the names of a model's classes in PaddleNLP."""
+    paddles = {theirs: name for name, theirs in PADDLE_CLASSES.items()}
+    return [paddles.get(name, name) for name in config.other["architectures"]]

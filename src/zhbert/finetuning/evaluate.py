@@ -74,7 +74,7 @@ def evaluate(
     opened = dataclasses.replace(opened, learner=learner)
     if opened.card is not None and opened.card.name != card.name:
         remark(f"{opened.folder}: fine-tuned for {opened.card.name}, scored on {card.name}")
-    predictions = opened.predict(examples)
+    predictions = opened.predict(examples, remark=remark)
     pairs = zip(examples, predictions, strict=True)
     note = split_remark(card, split, len(examples))
     if note:

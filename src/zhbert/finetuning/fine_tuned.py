@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -57,26 +57,40 @@ class FineTuned:
     dtype: torch.dtype = torch.float32
     """What the encoder computes in, as for `run_model`."""
 
-    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        """Return a prediction for each example, in the same order."""
-        if self.kind.predicted_together:
-            return self._predict(examples)
-        return [prediction for _, prediction in self.stream(examples)]
+    def predict(
+        self, examples: Sequence[Example], *, remark: Callable[[str], None] = lambda line: None
+    ) -> list[Prediction]:
+        """Return a prediction for each example, in the same order; ``remark`` as for `stream`."""
+        windows = (
+            [examples] if self.kind.predicted_together else _windows(examples, WINDOW_EXAMPLES)
+        )
+        return [prediction for _, prediction in self._stream(windows, remark)]
 
     def stream(
-        self, examples: Iterable[Example], *, window: int | None = None
+        self,
+        examples: Iterable[Example],
+        *,
+        window: int | None = None,
+        remark: Callable[[str], None] = lambda line: None,
     ) -> Iterator[tuple[Example, Prediction]]:
         """Yield each example with its prediction, in order, at most ``window`` (4,096) in memory.
 
-        Predicting other examples together changes scores by rounding only (see `run_model`).
+        Predicting other examples together changes scores by rounding only (see `run_model`). After
+        the last one, ``remark`` is called with a line on the texts that were cut, if any were.
         """
-        for some in _windows(examples, window or WINDOW_EXAMPLES):
-            yield from zip(some, self._predict(some), strict=True)
+        yield from self._stream(_windows(examples, window or WINDOW_EXAMPLES), remark)
 
-    def _predict(self, examples: Sequence[Example]) -> list[Prediction]:
-        prepared = self.learner.prepare(examples)
-        scores = run_model(self.model, prepared.rows, self.learner.scores, dtype=self.dtype)
-        return self.learner.decode(prepared, scores)
+    def _stream(
+        self, windows: Iterable[Sequence[Example]], remark: Callable[[str], None]
+    ) -> Iterator[tuple[Example, Prediction]]:
+        cut = texts = 0
+        for some in windows:
+            prepared = self.learner.prepare(some)
+            scores = run_model(self.model, prepared.rows, self.learner.scores, dtype=self.dtype)
+            yield from zip(some, self.learner.decode(prepared, scores), strict=True)
+            cut, texts = cut + prepared.cut[0], texts + prepared.cut[1]
+        if cut:
+            remark(self.learner.describe_cut(cut, texts))
 
 
 def _windows(examples: Iterable[Example], most: int) -> Iterator[list[Example]]:

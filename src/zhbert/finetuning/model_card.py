@@ -59,6 +59,7 @@ def card_of_seed(
     example = '("今天天气很好。", "今天天气不错。")' if _pairs(task) else '"今天天气很好。"'
     zhbert = _ZHBERT.format(example=_EXAMPLES.get(kind.name, example))
     unread = {key for one in KINDS.values() for key in one.own_settings} - kind.own_settings
+    cut = task.train.cut
     taught = [public_name(name) for name in request.teachers]
     return ModelCard(
         title=f"{card.name}, fine-tuned from {base.name}",
@@ -90,6 +91,7 @@ def card_of_seed(
             f"dev chose the step whose weights are kept ({result['best_step']:,} of "
             f"{result['steps']:,}): its score is higher than that of new texts would be.",
             *filter(None, [summary["split_note"], *summary["further_split_notes"].values()]),
+            *([f"train: {task.learner.describe_cut(*cut)}."] if cut[0] else []),
             "Texts of another kind than the task's were not tried.",
         ],
     )  # fmt: skip

@@ -87,7 +87,7 @@ def predict(
     count = 0
     with _opened_for_writing(target) as stream:
         stream.write(writer.head)
-        for example, prediction in opened.stream(examples):
+        for example, prediction in opened.stream(examples, remark=say):
             stream.write(writer.separator if count else "")
             stream.write(writer.line(example, prediction))
             count += 1

@@ -114,7 +114,8 @@ class Predictor:
             ZhbertError: the model predicts nothing for an input; names its place, as ``inputs[3]``.
         """
         if isinstance(inputs, str | tuple | Mapping) or not isinstance(inputs, Iterable):
-            return next(self.stream([inputs]))
+            [found] = self.stream([inputs])  # to its end, where what was cut is said
+            return found
         found = list(self.stream(inputs))
         return np.stack(found) if found and isinstance(found[0], np.ndarray) else found
 
@@ -147,10 +148,14 @@ def _predictions(opened: FineTuned) -> Results:
             opened.kind.example_of(opened.card, value, str(number), where)
             for number, (where, value) in enumerate(inputs)
         )
-        for example, prediction in opened.stream(examples, window=most):
+        for example, prediction in opened.stream(examples, window=most, remark=_warn):
             yield shown_prediction(example, prediction)
 
     return results
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=5)  # of the call, below which four generators stand
 
 
 def _vectors(encoder: SentenceEncoder, pairs: Results | None) -> Results:

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Extend the model and print a line on what was written."""
     # Imported late, so that --help and refused arguments stay fast.
     from zhbert.console import out, print_json
+    from zhbert.model.config import SECTION, BertConfig
     from zhbert.model.folder import train_on
     from zhbert.surgery.stretch import stretch
 
@@ -70,4 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.quiet:
         advice = train_on(result["out"], f"sequence_length={result['positions']}")
         out().print(advice)
+        if task := BertConfig.from_pretrained(result["out"]).other.get(SECTION):
+            length = task["sequence_length"]
+            out().print(f"Until then, its predictions read {length:,} pieces of a text at most.")
     return 0

@@ -194,11 +194,46 @@ def _is_own(card: str) -> bool:
     return _mark(text) == line + rest
 
 
-def copy_card(source: Path, out: Path) -> None:
-    """Copy the card and the licence beside a model, if there are any, to another form of it."""
+@dataclass(frozen=True)
+class Opening:
+    """How another form of a model is opened."""
+
+    library: str
+    """The hub's name of the library."""
+    code: str
+    """A block of Python."""
+    pipeline_tag: str | None = None
+    """What it computes; None: what the model did."""
+
+
+def copy_card(source: Path, out: Path, opening: Opening | None = None) -> None:
+    """Copy the card and the licence beside a model, if there are any, to another form of it.
+
+    A card that nobody has edited shows the form's ``opening``; others are copied as they are.
+    """
     for name in (FILE, "LICENSE"):
         if (source / name).is_file():
             shutil.copyfile(source / name, out / name)
+    if opening is not None and (out / FILE).is_file():
+        card = (out / FILE).read_text(encoding="utf-8", errors="replace")
+        if _is_own(card):
+            text = _opened_by(opening, card.rpartition("\n<!--")[0])
+            write_text(out / FILE, text + _mark(text))
+
+
+def _opened_by(opening: Opening, text: str) -> str:
+    """Return a card of ours with another library and its code in the place of the first block.
+
+    The further blocks, of zhbert, go if the model no longer computes what it did.
+    """
+    head, use, rest = re.split(r"(?<=\n)(?=## Use\n|## Data\n)", text, maxsplit=2)
+    tag = f"pipeline_tag: {opening.pipeline_tag}"
+    same = opening.pipeline_tag is None or f"\n{tag}\n" in head
+    blocks = re.findall(r"```python\n.*?\n```\n\n", use, flags=re.DOTALL)[1:] if same else []
+    head = re.sub(r"(?m)^library_name: .*$", f"library_name: {opening.library}", head, count=1)
+    if not same:
+        head = re.sub(r"(?m)^pipeline_tag: .*$", tag, head, count=1)
+    return "".join((head, f"## Use\n\n```python\n{opening.code}\n```\n\n", *blocks, rest))
 
 
 def figures(config: Any) -> str:

@@ -35,6 +35,8 @@ class Prepared:
     """Which rows belong to which example; None if each example is one row."""
     remarks: tuple[str, ...] = ()
     """Lines for people about what was truncated or left out."""
+    cut: tuple[int, int] = (0, 0)
+    """How many texts, or for spans questions, lost their ends, and of how many."""
 
 
 class Learner(ABC):
@@ -62,6 +64,13 @@ class Learner(ABC):
         By default nothing is added, and the model is not opened.
         """
         return examples, []
+
+    def describe_cut(self, cut: int, texts: int) -> str:
+        """Return a line for people about the texts that are longer than a row."""
+        return (
+            f"{cut:,} of {texts:,} texts are longer than sequence_length = "
+            f"{self.sequence_length}: their ends are cut off"
+        )
 
     def preview(self, example: Any) -> Ids:
         """Return the pieces of a training example's row; none if it cannot be learnt."""

@@ -112,11 +112,8 @@ class EmbedLearner(Learner):
             groups if training else (),
         )
         if rows.cut:
-            remarks.append(
-                f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = "
-                f"{self.sequence_length}: their ends are cut off"
-            )
-        return Prepared(examples, rows, places, tuple(remarks))
+            remarks.append(self.describe_cut(rows.cut, len(rows)))
+        return Prepared(examples, rows, places, tuple(remarks), (rows.cut, len(rows)))
 
     def preview(self, example: EmbedExample) -> Ids:
         """Return the pieces of the first two texts, each with [CLS] and [SEP]."""

@@ -98,9 +98,7 @@ class SpanLearner(ScoringLearner):
         if training:
             ours = [one for one in ours if one.kind != "span" or one.training_span is not None]
         judgements = self._judgements()
-        room = self.sequence_length - 3 - len(judgements)
-        # At least half of the row is reserved for the context.
-        longest = max(1, room // 2)
+        room, longest = self._room(), self._longest_question()
         questions = self.tokenizer.encode_batch([one.question for one in ours])
         cut = sum(len(question) > longest for question in questions)
         contexts = dict.fromkeys(one.context for one in ours)
@@ -122,13 +120,23 @@ class SpanLearner(ScoringLearner):
         numbers, bases, begins, sizes = np.array(places, np.int64).reshape(-1, 4).T
         offsets = [encoded[one.context].offsets for one in ours]
         where = Windows(numbers, bases, begins, sizes, offsets)
-        remarks: tuple[str, ...] = ()
-        if cut:
-            remarks = (
-                f"{cut:,} of {len(ours):,} questions are longer than {longest} pieces, half of the "
-                f"row (sequence_length = {self.sequence_length}): their ends are cut off",
-            )
-        return Prepared(ours, rows, where, remarks)
+        remarks = (self.describe_cut(cut, len(ours)),) if cut else ()
+        return Prepared(ours, rows, where, remarks, (cut, len(ours)))
+
+    def describe_cut(self, cut: int, texts: int) -> str:
+        """Return a line for people about the questions that are longer than half a row."""
+        return (
+            f"{cut:,} of {texts:,} questions are longer than {self._longest_question()} pieces, "
+            f"half of the row (sequence_length = {self.sequence_length}): their ends are cut off"
+        )
+
+    def _room(self) -> int:
+        """Return the most pieces of a question and a part of its context."""
+        return self.sequence_length - 3 - len(self._judgements())
+
+    def _longest_question(self) -> int:
+        # At least half of the row is reserved for the context.
+        return max(1, self._room() // 2)
 
     def _judgements(self) -> Ids:
         """Return the pieces of yes and no, (2,); (0,) if the task has no judgements."""

@@ -36,13 +36,8 @@ class TextLearner(ScoringLearner):
         rows = text_rows(self.tokenizer, texts, pairs, self.sequence_length)
         if training:
             rows = replace(rows, targets=self.targets(examples))
-        remarks: tuple[str, ...] = ()
-        if rows.cut:
-            remarks = (
-                f"{rows.cut:,} of {len(rows):,} texts are longer than sequence_length = "
-                f"{self.sequence_length}: their ends are cut off",
-            )
-        return Prepared(examples, rows, remarks=remarks)
+        cut = rows.cut, len(rows)
+        return Prepared(examples, rows, None, (self.describe_cut(*cut),) if rows.cut else (), cut)
 
     def scores(self, model: nn.Module, batch: PackedBatch) -> Tensor:
         """Return the logits, (R, labels), or for regression the scaled number, (R, 1)."""
