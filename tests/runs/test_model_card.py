@@ -78,6 +78,17 @@ def test_every_seed_shows_its_own_score_and_that_of_all(tuned, tmp_path):
     assert (tmp_path / "run" / "seed-1" / "final" / FILE).read_text("utf-8") == edited
 
 
+def test_a_card_says_how_many_training_texts_were_cut(tuned, tmp_path):
+    card = tuned / "classify" / "my_classify.toml"
+    overrides = [*QUICK, "sequence_length=16", "epochs=1"]
+    finetune(card, tuned / "model", None, tmp_path / "run", overrides)
+    text, _ = card_in(tmp_path / "run" / "seed-0" / "final")
+    cut = r"\n- train: \d+ of 320 texts are longer than sequence_length = 16: .* cut off\.\n"
+    assert re.search(cut, text)
+    uncut, _ = card_in(tuned / "classify" / "run" / "seed-0" / "final")
+    assert "cut off" not in uncut
+
+
 def test_the_card_of_pretraining(finished_run, corpus):
     text, data = card_in(finished_run / "final")
     assert (data.pipeline_tag, data.library_name) == ("fill-mask", "transformers")

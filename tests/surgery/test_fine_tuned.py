@@ -77,11 +77,11 @@ def test_stretch_says_how_much_predictions_still_read(
 ) -> None:
     to = tmp_path / "long"
     assert main(["stretch", str(fine_tuned / "final"), "--positions", "99", "--out", str(to)]) == 0
-    length = json.loads((to / "config.json").read_text(encoding="utf-8"))["zhbert"]
+    task = json.loads((to / "config.json").read_text(encoding="utf-8"))["zhbert"]
     printed = " ".join(capsys.readouterr().out.split())
     assert "zhbert finetune TASK" in printed
-    assert "sequence_length=99 Until then, its predictions read " in printed
-    assert f"read {length['sequence_length']} pieces of a text at most." in printed
+    assert "sequence_length=99 Until then, it predicts from rows " in printed
+    assert f"rows of {task['sequence_length']} pieces at most, as before." in printed
 
 
 def test_a_tagger_of_another_name_remains_a_tagger(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def _predictions(opened: FineTuned) -> Results:
 
 
 def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=5)  # of the call, below which four generators stand
+    warnings.warn(line, stacklevel=6)  # the caller of Predictor, above the generators
 
 
 def _vectors(encoder: SentenceEncoder, pairs: Results | None) -> Results:

@@ -73,5 +73,7 @@ def run(args: argparse.Namespace) -> int:
         out().print(advice)
         if task := BertConfig.from_pretrained(result["out"]).other.get(SECTION):
             length = task["sequence_length"]
-            out().print(f"Until then, its predictions read {length:,} pieces of a text at most.")
+            out().print(
+                f"Until then, it predicts from rows of {length:,} pieces at most, as before."
+            )
     return 0
