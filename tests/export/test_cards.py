@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import metadata_load
 
 from zhbert import Predictor
 from zhbert.cli import main
@@ -21,11 +22,11 @@ def final_of(tuned: Path, kind: str) -> Path:
     return tuned / kind / "run" / "seed-0" / "final"
 
 
-def card_in(folder: Path) -> tuple[str, ModelCard]:
+def card_in(folder: Path) -> tuple[str, dict[str, Any]]:
     """The text of a card of ours, and what the hub's library reads of it."""
     text = (folder / FILE).read_text("utf-8")
     assert _is_own(text)
-    return text, ModelCard(text)
+    return text, metadata_load(folder / FILE) or {}
 
 
 @pytest.mark.parametrize(("kind", "opened"), [
@@ -37,14 +38,14 @@ def test_a_paddle_folder_is_opened_by_paddlenlp(
 ) -> None:
     command = ["convert", str(final_of(tuned, kind)), str(tmp_path / "out"), "--to", "paddle"]
     assert main([*command, "--quiet"]) == 0
-    text, card = card_in(tmp_path / "out")
-    before = ModelCard.load(final_of(tuned, kind) / FILE)
-    assert card.data.to_dict() == before.data.to_dict() | {"library_name": "paddlenlp"}
+    text, data = card_in(tmp_path / "out")
+    before, data_before = card_in(final_of(tuned, kind))
+    assert data == data_before | {"library_name": "paddlenlp"}
     assert f"from paddlenlp.transformers import {opened}, BertTokenizer\n" in text
     assert f'model = {opened}.from_pretrained("MODEL")' in text
     assert "transformers import Auto" not in text
     assert "SentenceTransformer" not in text
-    assert text.split("## Data")[1].split("<!--")[0] in before.content
+    assert text.split("## Data")[1].split("<!--")[0] in before
     assert PREDICTOR in text  # and that works:
     Predictor.from_pretrained(tmp_path / "out")(INPUTS[kind])
 
@@ -68,15 +69,15 @@ def test_an_onnx_folder_is_opened_by_optimum_or_sentence_transformers(
     line: str,
 ) -> None:
     export_onnx(final_of(tuned, kind), tmp_path / "out", task=task, precision=precision)
-    text, card = card_in(tmp_path / "out")
-    assert card.data.library_name == library
+    text, data = card_in(tmp_path / "out")
+    assert data["library_name"] == library
     assert f"model = {line}\n" in text
     assert "AutoModel" not in text
     assert (PREDICTOR in text) == (task is None)
     if task is None:
         Predictor.from_pretrained(tmp_path / "out")(INPUTS[kind])
     else:
-        assert card.data.pipeline_tag == "feature-extraction"
+        assert data["pipeline_tag"] == "feature-extraction"
 
 
 def test_an_edited_card_is_copied_as_it_is(tuned: Path, tmp_path: Path) -> None:
