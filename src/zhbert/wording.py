@@ -63,7 +63,8 @@ def listed(names: Iterable[Any], most: float = _NAMES) -> str:
 def how_to_install(extra: str) -> str:
     """Return the pip command that installs the requirements of one of the package's extras.
 
-    The requirements are listed one by one, because the package itself is not on an index.
+    The requirements are listed one by one, because the package itself is not on an index; if the
+    installed metadata are older than the extra, the folder of the source has them.
 
     >>> how_to_install("tensorboard").startswith("pip install 'tensorboard")
     True
@@ -75,7 +76,9 @@ def how_to_install(extra: str) -> str:
     except metadata.PackageNotFoundError:  # the source tree, not installed
         wanted = []
     own = [name.strip() for name, _, marker in wanted if f"'{extra}'" in marker.replace('"', "'")]
-    return "pip install " + " ".join(f"'{name}'" for name in own or [extra])
+    if not own:
+        return f"pip install '.[{extra}]' (in zhbert's folder)"
+    return "pip install " + " ".join(f"'{name}'" for name in own)
 
 
 def nearest(word: Any, known: Iterable[str], they_are: str = "known", most: float = _NAMES) -> str:

@@ -27,6 +27,7 @@ from zhbert.inference.onnx_model import OnnxModel
 from zhbert.inference.rows import PieceRows
 from zhbert.inference.run_model import run_model
 from zhbert.model import pretrained
+from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.onnx_files import TASKS
 from zhbert.packing import PackedBatch
 from zhbert.text.tokenizer import Tokenizer
@@ -223,10 +224,12 @@ def test_predict_takes_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = []
-    for folder in exported("classify"):
+    for folder, engine in zip(exported("classify"), ("", "run by ONNX Runtime"), strict=True):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("的一是\n人bert".encode())))
         assert main(["predict", str(folder), "-"]) == 0
-        lines = capsys.readouterr().out.splitlines()
+        shown = capsys.readouterr()
+        assert (": model.onnx, float32, run by ONNX Runtime" in shown.err) == bool(engine)
+        lines = shown.out.splitlines()
         answers.append([json.loads(line)["prediction"] for line in lines])
     assert answers[0] == answers[1]
     assert len(answers[0]) == 2
@@ -270,6 +273,7 @@ def test_verify_compares_a_graph_with_its_model(
         "embed": ["layer 2", "sentence vector"],
     }
     assert list(found["differences"]) == compared[task]
+    assert not any("classifier" in output for output in found["left_out"]["only in A"])
     assert found["tolerance"] == 1e-4
 
 
@@ -327,6 +331,24 @@ def test_a_graph_of_another_model(stated: bool, more: int, copied: Path) -> None
     config["vocab_size"] += more
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert "another model's graph" in refused(copied)
+
+
+def test_a_graph_with_fewer_positions(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] *= 2
+    (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert "another model's graph: max_position_embeddings" in refused(copied)
+
+
+def test_a_graph_of_another_training(exported: Callable[[str], Folders], copied: Path) -> None:
+    entries = open_checkpoint(exported("fill")[0]).entries
+    tensors = {name: entry.read().clone() for name, entry in entries.items()}
+    # The same weights in another format are the same model.
+    torch.save(tensors, copied / "pytorch_model.bin")
+    OnnxModel.from_pretrained(copied)
+    tensors["bert.encoder.layer.1.output.dense.bias"] += 0.01
+    torch.save(tensors, copied / "pytorch_model.bin")
+    assert "it was not made from pytorch_model.bin beside it" in refused(copied)
 
 
 def test_a_graph_with_another_vocabulary(copied: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,10 @@ def test_the_same_corpus_gives_the_same_bytes_whatever_is_read_at_a_time(
 
 
 LINES = ["一 1 0 0", "丁 0.9 0.1 0", "丂 0 0 1", "一丁 0 1 0", "七丄 0 1 0.1", "ａｂ 1 1 1"]
-BROKEN = ["七 1 nan 0", "丅 1 0", "丆 1 x 0"]
+BROKEN = ["七 1 nan 0", "unknown 1 0 -nan", "丅 1 0", "丆 1 x 0"]
 
 
-@pytest.mark.parametrize("head", [[], ["9 3"]])
+@pytest.mark.parametrize("head", [[], ["11 3"], ["99 3"]])
 @pytest.mark.parametrize("packed", [False, True])
 def test_vectors_of_the_user_decide(
     corpus: Path, tmp_path: Path, head: list[str], packed: bool, capsys: pytest.CaptureFixture[str]
@@ -69,7 +70,10 @@ def test_vectors_of_the_user_decide(
     out = tmp_path / "similar.tsv"
     arguments = ["similar-words", str(corpus), "--vectors", str(file), "--out", str(out)]
     assert main(arguments) == 0
-    assert "3 broken lines left out" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "4 broken lines left out" in shown.out
+    promised = "its first line promises 99 words, 11 are there"
+    assert (promised in shown.err) == (head == ["99 3"])
     # 丂 is like neither; the two words of two pieces are like each other.
     assert pairs_of(out) == [["一", "丁"], ["丁", "一"], ["一 丁", "七 丄"], ["七 丄", "一 丁"]]
 
@@ -79,6 +83,16 @@ MISTAKES = {
     "no words": (b"a 1 0\nb 1 1\n", "no vector of any word of the corpus"),
     "prose": ("春天来了。\n".encode(), "no vector of any word of the corpus"),
     "binary": (b"2 3\n" + bytes(500), "v.txt: "),
+    "word2vec": (
+        b"2 3\n"
+        + b"".join(w.encode() + b" " + struct.pack("<3f", 1, 2, 3) + b"\n" for w in "一丁"),
+        "v.txt: word2vec's binary format; save it as text",
+    ),
+    "cut off": (
+        "9 3\n一 1 0 0\n".encode(),
+        "v.txt: no similar words: it has vectors of only 1 word of the corpus; its first line "
+        "promises 9 words, 1 is there",
+    ),
 }
 
 

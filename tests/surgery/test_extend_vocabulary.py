@@ -187,11 +187,11 @@ def test_a_list_is_accounted_for_line_by_line(model: Path, tmp_path: Path, capsy
     assert "c ##o ##v ##i ##d" in shown.out
     assert f"2 new pieces, {len(PIECES) + 2} in all" in shown.out
     assert f"initial_model={out}" in shown.out
-    assert "1 of the list are known" in shown.err
+    assert "1 word of the list known" in shown.err
     assert "each of them always stands alone: 新冠" in shown.err
     assert "cut at spaces and punctuation: wi-fi" in shown.err
     assert "over 100 characters" in shown.err
-    assert "1 new pieces were [UNK] before" in shown.err
+    assert "1 new piece was [UNK] before" in shown.err
     assert "\x1b" not in shown.out
     assert main([*arguments, "--overwrite", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -201,6 +201,14 @@ def test_a_list_is_accounted_for_line_by_line(model: Path, tmp_path: Path, capsy
     ]
     assert found["known"] == ["的"]
     assert sum(map(len, found["refused"].values())) == 3
+
+
+def test_a_list_may_have_another_encoding(model: Path, tmp_path: Path) -> None:
+    words = tmp_path / "gbk.txt"
+    words.write_bytes("龘\n".encode("gb18030"))
+    arguments = ["vocab", "extend", str(model), "--with", str(words), "--encoding", "gbk"]
+    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert Tokenizer.from_pretrained(tmp_path / "out").id_of("龘") == len(PIECES)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_piece(model: Path, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_pretraining_takes_rows_beyond_the_old_length(corpus: Path, tmp_path: Pa
     ("arguments", "said"),
     [
         (["stretch", "--positions", "40"], "the model has 40 already; 'zhbert shrink' makes fewer"),
-        (["stretch", "--positions", "1601"], "at most 1,600 are made hierarchical"),
+        (["stretch", "--positions", "1601"], "hierarchical; --new-rows repeat makes more"),
         (["stretch", "--positions", "0"], "--positions 0: must be from 1"),
         (["stretch", "--positions", "99999999999"], "must be from 1 to 1,048,576"),
         (["shrink", "--positions", "41"], "--positions 41 --out DIR' makes more"),

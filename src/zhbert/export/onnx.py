@@ -123,7 +123,8 @@ def export_onnx(
     model = _opened(folder, task)
     with atomic_folder(out, replace=overwrite) as temporary:
         file = temporary / ONNX_FOLDER / GRAPHS[precision]
-        _write_graph(file, model, task, precision, opset, tokenizer)
+        stated = {"task": task, "precision": precision, "weights": checkpoint.fingerprint()}
+        _write_graph(file, model, stated, opset, tokenizer)
         found = compare_graph(file, model, task, tokenizer, progress)
         _check_agreement(source, found, precision)
         config = _described(model.config, task, own_task=task == tasks[0])
@@ -259,20 +260,18 @@ def _opening(task: str, graph: str) -> Opening:
 def _write_graph(
     file: Path,
     model: Any,
-    task: str,
-    precision: str,
+    stated: Mapping[str, str],
     opset: int,
     tokenizer: Tokenizer | None,
 ) -> None:
+    """Write the graph; ``stated`` is what it says of itself, by the keys of `METADATA`."""
+    task, precision = stated["task"], stated["precision"]
     padded = PaddedModel(model, task)
     if precision == "float16":
         padded = copy.deepcopy(padded).half()
     graph = export_graph(padded, opset)
-    stated = {
-        "task": task,
-        "precision": precision,
-        "config": json.dumps(stated_sizes(model.config), ensure_ascii=False),
-    }
+    sizes = json.dumps(stated_sizes(model.config), ensure_ascii=False)
+    stated = {**stated, "config": sizes}
     if tokenizer is not None:
         stated["vocabulary"] = tokenizer.fingerprint()
     graph.metadata_props.update({METADATA[key]: value for key, value in stated.items()})

@@ -26,7 +26,7 @@ from zhbert.model.checkpoint import Checkpoint, open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import tokenizer_beside
 from zhbert.model.head_states import HEADS
-from zhbert.model.onnx_files import GRAPHS, find_graph
+from zhbert.model.onnx_files import GRAPHS, TASKS, find_graph
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.pooling import pool
@@ -102,6 +102,9 @@ def zhbert_runner(name: str | Path) -> Runner:
     if sentence_folder(locate(name)) is not None:
         vectors = SentenceModel.from_pretrained(name, quiet=True)
     heads = heads_of(checkpoint)
+    # The head of the same name classifies either texts or their pieces.
+    tags = TASKS["tag"] in (model.config.other.get("architectures") or ())
+    of_texts = "classifier" in heads and "pooler" in heads and not tags
     linear = {
         head: (checkpoint.entries[HEADS[head].weight], checkpoint.entries[HEADS[head].bias])
         for head in ("classifier", "question_answering")
@@ -124,10 +127,10 @@ def zhbert_runner(name: str | Path) -> Runner:
             named["sentence vector"] = vectors_of(vectors, last, batch.attention_mask)
         for head, (weight, bias) in linear.items():
             maps = weight.read().float(), bias.read().float()
-            # Applied to every piece, even if the head classifies whole texts.
-            named[head.replace("_", " ")] = functional.linear(last, *maps)
-            if head == "classifier" and "pooler" in heads:
+            if head == "classifier" and of_texts:
                 named["text classifier"] = functional.linear(named["pooler"], *maps)
+            else:
+                named[head.replace("_", " ")] = functional.linear(last, *maps)
         return named
 
     return run

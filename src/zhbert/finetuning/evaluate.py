@@ -64,10 +64,12 @@ def evaluate(
 
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import open_to_predict
+    from zhbert.inference.onnx_model import remark_on_graph
 
     pooled = card.kind == Embed.name
     opened = open_to_predict(folder, pooled=pooled, engine=engine, precision=precision)
     _check_fits(opened, card)
+    remark_on_graph(folder, opened.model, remark)
     if opened.kind.name == Embed.name:
         _remark_on_vectors(opened, remark)
     learner = opened.kind.adapted(opened.learner, card)

@@ -69,8 +69,10 @@ def predict(
 
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.finetuning.fine_tuned import open_to_predict
+    from zhbert.inference.onnx_model import remark_on_graph
 
     opened = open_to_predict(folder, engine=engine, precision=precision)
+    remark_on_graph(folder, opened.model, say)
     if opened.card is not None:
         # The card gives the encoding of the training files, which may differ from this file's.
         opened = dataclasses.replace(opened, card=with_encoding(opened.card, ""))

@@ -7,7 +7,7 @@ pieces, H = hidden size.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
+from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
 from zhbert.model.folder import tokenizer_beside
 from zhbert.model.loading import LoadingReport
 from zhbert.model.onnx_files import INPUTS, METADATA, POSITIONS, TASKS, find_graph, stated_sizes
 from zhbert.packing import PackedBatch
 from zhbert.schema import check_choice
-from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import how_to_install, listed, shortly
-from zhbert.zoo.layout import find_model
+from zhbert.zoo.layout import ModelFiles, find_model
 
 Array = NDArray[Any]
 
@@ -52,6 +52,16 @@ def runs_by_onnx(folder: Path, engine: str | None) -> bool:
     if engine is not None:
         check_choice(engine, ENGINES, "engine")
     return engine == "onnx" or (engine is None and find_model(folder).format == "onnx")
+
+
+def remark_on_graph(folder: str | Path, model: nn.Module, remark: Callable[[str], None]) -> None:
+    """Name the graph that computes a model's answers, if one does.
+
+    If it is a folder's only one, its precision may be another than what was asked for.
+    """
+    for part in model.modules():
+        if isinstance(part, OnnxModel):
+            remark(f"{folder}: {part.loading.summary}")
 
 
 class OnnxModel(nn.Module):
@@ -98,7 +108,7 @@ class OnnxModel(nn.Module):
         graph, config = find_graph(folder, precision), BertConfig.from_pretrained(folder)
         model = cls(graph, config)
         model._check_class(architecture)
-        model._check_metadata(tokenizer_beside(find_model(folder)))
+        model._check_metadata(find_model(folder))
         model._check_outputs()
         return model
 
@@ -201,8 +211,8 @@ class OnnxModel(nn.Module):
             ": export the model for this task with 'zhbert convert'"
         )
 
-    def _check_metadata(self, tokenizer: Tokenizer | None) -> None:
-        """Raise ZhbertError if the graph says that it belongs to another config or vocabulary."""
+    def _check_metadata(self, files: ModelFiles) -> None:
+        """Raise ZhbertError if the graph says that it belongs to other files."""
         unknown = self._inputs - {*INPUTS, POSITIONS}
         if unknown or INPUTS[0] not in self._inputs:
             raise ZhbertError(
@@ -216,9 +226,13 @@ class OnnxModel(nn.Module):
                     raise self._of_another_model(
                         f"{name} = {shortly(value)}, and its config.json says {shortly(own[name])}"
                     )
-        stated = self.metadata.get(METADATA["vocabulary"])
+        stated, tokenizer = self.metadata.get(METADATA["vocabulary"]), tokenizer_beside(files)
         if stated and tokenizer is not None and stated != tokenizer.fingerprint():
             raise self._of_another_model("it was exported with another vocabulary")
+        stated = self.metadata.get(METADATA["weights"])
+        beside = open_checkpoint(files.folder) if stated and files.format != "onnx" else None
+        if beside is not None and stated != beside.fingerprint():
+            raise self._of_another_model(f"it was not made from {beside.file.name} beside it")
 
     def _check_outputs(self) -> None:
         """Raise ZhbertError if the graph does not run, or its outputs have other sizes.

@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from zhbert import console, options
+from zhbert import console, options, terminal
+from zhbert.wording import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,12 +62,14 @@ def run(args: argparse.Namespace) -> int:
         console.print_json({**dataclasses.asdict(made), "out": str(made.out)})
         return 0
     if not args.quiet:
+        if made.cut_off:
+            terminal.say(f"note: {args.vectors}: {made.cut_off}")
         table = console.table("word", "similar words")
         for word, similar in made.examples:
             table.add_row(word, " ".join(similar))
         console.out().print(table)
     console.out().print(
         f"{made.out}: similar words of {made.words:,} words, {made.share:.1%} of the corpus"
-        + (f"; {made.broken:,} broken lines left out" if made.broken else "")
+        + (f"; {counted(made.broken, 'broken line')} left out" if made.broken else "")
     )
     return 0

@@ -136,7 +136,7 @@ def _add_extend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the model folder to write")
     parser.add_argument(
         "--with", dest="source", metavar="PATH",
-        help="a list (UTF-8, a word or piece a line) or a corpus folder",
+        help="a list (a word or piece a line) or a corpus folder",
     )  # fmt: skip
     parser.add_argument(
         "--from-text", nargs="+", metavar="FILE",
@@ -324,6 +324,7 @@ def _run_extend(args: argparse.Namespace) -> int:
         args.model,
         args.out,
         source=args.source,
+        encoding=args.encoding,
         from_text=from_text,
         at_most=args.at_most,
         min_frequency=args.min_frequency,
@@ -367,7 +368,7 @@ def _print_extended(result: dict[str, Any], quiet: bool) -> None:
 def _remarks(result: dict[str, Any]) -> list[str]:
     lines = []
     if result["known"]:
-        lines.append(f"note: {len(result['known']):,} of the list are known already")
+        lines.append(f"note: {counted(len(result['known']), 'word')} of the list known already")
     for reason, words in result["refused"].items():
         more = " ..." if len(words) > _NAMED else ""
         lines.append(
@@ -378,14 +379,14 @@ def _remarks(result: dict[str, Any]) -> list[str]:
         lines.append("note: most lines are not words; give running text with --from-text FILE")
     if count := result["unknown_before"]:
         lines.append(
-            f"note: {count:,} new pieces were [UNK] before and start with its row: they carry no "
-            "meaning until they are trained"
+            f"note: {counted(count, 'new piece', 'was/were')} [UNK] before: they start with its "
+            "row, and carry no meaning until they are trained"
         )
     if forms := result["without_inner_form"]:
         shown = " ".join(f"##{c}" for c in forms[:_NAMED])
         lines.append(
-            f"note: {len(forms):,} characters inside pieces have no ## form, so that a longer word "
-            f"may become [UNK] after a new piece; to be safe, add these too: {shown}"
+            f"note: {counted(len(forms), 'character')} inside pieces without a ## form: a longer "
+            f"word may become [UNK] after a new piece; to be safe, add these too: {shown}"
             + (" ..." if len(forms) > _NAMED else "")
         )
     return lines

@@ -6,6 +6,7 @@ window of the file).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -83,6 +84,17 @@ class Checkpoint:
             return tensor
 
         return {n: replace(entry, read=partial(read, n)) for n, entry in self.entries.items()}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all vectors (biases, layer norms), the same in every format.
+
+        They are a thousandth of a model, and every training changes them.
+        """
+        digest = hashlib.sha256()
+        for name, entry in sorted(self.entries.items()):
+            if len(entry.shape) == 1:
+                digest.update(name.encode() + entry.read().float().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

@@ -59,11 +59,18 @@ METADATA: Mapping[str, str] = {
     "precision": "zhbert.precision",
     "config": "zhbert.config",
     "vocabulary": "zhbert.vocabulary",
+    "weights": "zhbert.weights",
 }
 """The keys of what a graph says of itself: a key of `TASKS`, one of `GRAPHS`, `stated_sizes` as
-JSON, and the tokenizer's fingerprint."""
+JSON, and the fingerprints of the tokenizer and of the checkpoint."""
 
-_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 
 
 def stated_sizes(config: BertConfig) -> dict[str, Any]:

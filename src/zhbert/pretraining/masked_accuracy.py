@@ -54,7 +54,7 @@ def masked_accuracy(
     check_corpus_vocabulary(folder, opened, remark)
 
     from zhbert.data.evaluation import held_out_rows
-    from zhbert.inference.onnx_model import OnnxModel, runs_by_onnx
+    from zhbert.inference.onnx_model import OnnxModel, remark_on_graph, runs_by_onnx
     from zhbert.pretraining.objective import (
         MaskedWordsObjective,
         PretrainingObjective,
@@ -72,6 +72,7 @@ def masked_accuracy(
     bert: OnnxModel | BertForPreTraining
     if by_onnx:
         bert = OnnxModel.from_pretrained(folder, "BertForMaskedLM", precision=precision)
+        remark_on_graph(folder, bert, remark)
     else:
         bert = _open(folder, remark).to(ranks.device)
     length = min(SEQUENCE_LENGTH, bert.config.max_position_embeddings)

@@ -97,16 +97,18 @@ def embed(
         check_file(path, overwrite=overwrite, needed={"file of texts": Path(file)})
     locate(os.fspath(model), quiet=quiet)
     read = partial(read_texts, source, field=field, encoding=encoding)
-    total = None
+    total, remark_on_rows = None, remark
     if not isinstance(source, StandardInput):
         # A broken row is reported now, and not after hours.
         total = sum(1 for _ in read(remark=remark))
         _check_count(total, source, vectors)
-        remark = say_nothing  # they were made now
+        remark_on_rows = say_nothing  # they were made now
     # Importing torch takes seconds, so wrong files and names are reported first.
+    from zhbert.inference.onnx_model import remark_on_graph
     from zhbert.retrieval.identity import identity_of
 
     encoder = open_encoder(model, precision, engine=engine, quiet=quiet)
+    remark_on_graph(os.fspath(model), encoder.model, remark)
     options: dict[str, Any] = {
         "prompt_name": prompt_name,
         "prompt": prompt,
@@ -126,7 +128,7 @@ def embed(
         resumed = store.count
         try:
             store.fill(
-                read(remark=remark),
+                read(remark=remark_on_rows),
                 lambda texts: np.asarray(encoder.encode(texts, **options)),
                 lambda count: progress("encoding", count, total),
             )

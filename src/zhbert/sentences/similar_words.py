@@ -9,6 +9,7 @@ is as good as word2vec: https://aclanthology.org/Q15-1016
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ from zhbert.data.similar_words import WordIds, write_similar_words
 from zhbert.data.sources import check_encoding
 from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.files import make_folder
+from zhbert.files import make_folder, read_head
 from zhbert.folders import check_file
 from zhbert.sentences.nearest import nearest
 from zhbert.text.tokenizer import Tokenizer
+from zhbert.wording import counted
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -42,6 +44,9 @@ _DIMENSIONS = 200
 # Frequent words would look improbable beside rare ones otherwise (Q15-1016, section 3.1).
 _SMOOTHING = 0.75
 _CHUNK = 1 << 19
+# The numbers of words and dimensions, a word, and bytes that are no number's digits.
+_BINARY = re.compile(rb"\d+ \d+\n[^ \n]+ (?![-+.\w\s]{4})")
+_NO_NUMBERS = frozenset(sign + name for sign in ("", "-") for name in ("nan", "NaN", "inf", "Inf"))
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -56,6 +61,8 @@ class SimilarWordsMade:
     """Their share of the corpus's words."""
     broken: int
     """Lines of the file of vectors that were left out."""
+    cut_off: str
+    """What tells that the file of vectors is not whole; "" otherwise."""
     examples: list[tuple[str, list[str]]]
     """Some of the most frequent words, and their similar words."""
 
@@ -115,12 +122,17 @@ def make_similar_words(
     inputs = {"file of vectors": Path(vectors)} if vectors is not None else {}
     check_file(out, overwrite=overwrite, needed=inputs, make_parents=True)
     words = _frequent_words(opened, tokenizer, min_frequency)
-    broken = 0
+    broken, cut_off = 0, ""
     if vectors is None:
         table, known = _counted_vectors(opened, words), np.arange(len(words.ids))
     else:
-        table, known, broken = _read_vectors(vectors, words, tokenizer, encoding)
+        table, known, broken, cut_off = _read_vectors(vectors, words, tokenizer, encoding)
     found = list(_neighbours(words, table, known, most))
+    if not found and vectors is not None:
+        raise ZhbertError(
+            f"{os.fspath(vectors)}: no similar words: it has vectors of only "
+            f"{counted(len(known), 'word')} of the corpus" + (f"; {cut_off}" if cut_off else "")
+        )
     if not found:
         raise ZhbertError(f"{opened.folder}: no similar words: it has too few words; use more text")
     make_folder(Path(out).parent)
@@ -136,6 +148,7 @@ def make_similar_words(
         words=len(similar),
         share=covered / words.total,
         broken=broken,
+        cut_off=cut_off,
         examples=[
             (tokenizer.decode(word), [tokenizer.decode(other) for other in similar[word]])
             for word in [word for word in similar if len(word) > 1][:200:20]
@@ -241,18 +254,34 @@ def _blocks(table: Floats) -> Iterator[Floats]:
 
 def _read_vectors(
     path: str | os.PathLike[str], words: _Words, tokenizer: Tokenizer, encoding: str | None
-) -> tuple[Floats, Ints, int]:
-    """Read the vectors of words; return them, the words' numbers, and how many lines are broken."""
+) -> tuple[Floats, Ints, int, str]:
+    """Read the vectors of words.
+
+    Returns:
+        them, the words' numbers, how many lines are broken, and what tells that some are missing.
+    """
+    if Path(path).is_file() and _BINARY.match(read_head(path)):
+        raise ZhbertError(
+            f"{os.fspath(path)}: word2vec's binary format; save it as text, for example with "
+            "gensim: KeyedVectors.load_word2vec_format(FILE, binary=True)"
+            ".save_word2vec_format(OUT)"
+        )
     index = {word: number for number, word in enumerate(words.ids)}
     found: dict[int, Floats] = {}
-    dimensions = broken = 0
+    dimensions = broken = promised = there = 0
     for lines in read_lines(os.fspath(path), ReadOptions(encoding=check_encoding(encoding))):
         rows = [fields for line in lines if (fields := line.split())]
         if not dimensions and rows:
             header = len(rows[0]) == 2 and all(field.isdecimal() for field in rows[0])
             dimensions = int(rows[0][1]) if header else len(rows[0]) - 1
+            promised = int(rows[0][0]) if header else 0
             rows = rows[header:]
-        fine = [row for row in rows if len(row) > dimensions > 0]
+        there += len(rows)
+        fine = [
+            row
+            for row in rows
+            if len(row) > dimensions > 0 and _NO_NUMBERS.isdisjoint(row[-dimensions:])
+        ]
         broken += len(rows) - len(fine)
         texts = [" ".join(row[:-dimensions]) for row in fine]
         for row, ids in zip(
@@ -271,7 +300,13 @@ def _read_vectors(
             "numbers on each line, as word2vec and GloVe write text"
         )
     known = np.array(sorted(found), np.int64)
-    return np.stack([found[number] for number in known.tolist()]), known, broken
+    cut_off = (
+        f"its first line promises {counted(promised, 'word')}, {there:,} "
+        f"{'is' if there == 1 else 'are'} there"
+        if there < promised
+        else ""
+    )
+    return np.stack([found[number] for number in known.tolist()]), known, broken, cut_off
 
 
 def _numbers_of(fields: Sequence[str]) -> Floats | None:

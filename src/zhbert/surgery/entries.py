@@ -140,7 +140,7 @@ def resize_positions(
     if by == "hierarchical" and length > trained**2:
         raise ZhbertError(
             f"{length:,} positions: of {trained:,} trained ones at most {trained**2:,} are made "
-            "hierarchical; make them by repeat"
+            "hierarchical; --new-rows repeat makes more"
         )
     longer = Entry((length, *width), entry.dtype, lambda: _NEW_ROWS[by](entry.read(), length))
     return {**entries, POSITIONS: longer}

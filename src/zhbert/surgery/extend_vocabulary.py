@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.data import SPLITS
+from zhbert.data.read_options import ReadOptions
 from zhbert.data.shards import Corpus
+from zhbert.data.sources import check_encoding
+from zhbert.data.texts import read_lines
 from zhbert.errors import ZhbertError
-from zhbert.files import read_text
 from zhbert.model.folder import check_out, open_model_folder
 from zhbert.surgery.entries import extend_rows
 from zhbert.text.coverage import compare_coverage
@@ -40,6 +42,7 @@ def extend_vocabulary(
     out: str | Path,
     *,
     source: str | Path | None = None,
+    encoding: str | None = None,
     from_text: Iterable[str] | None = None,
     at_most: int | None = None,
     min_frequency: int | None = None,
@@ -55,6 +58,7 @@ def extend_vocabulary(
     Args:
         model: a model, given as anything that ``zhbert.zoo.locate`` accepts.
         source: a list (a word or a piece a line), all of which are added, or a corpus folder.
+        encoding: of the list, if it is not UTF-8.
         from_text: texts; iterated over twice, so a generator does not work.
         at_most: the limit of pieces from texts and a corpus (default 1,000).
         min_frequency: their minimum frequency there (default 10).
@@ -72,7 +76,7 @@ def extend_vocabulary(
         raise ZhbertError("nothing to add: give --with LIST, --with CORPUS or --from-text FILES")
     _check_bounds(at_most, min_frequency, used=is_corpus or from_text is not None)
     out = check_out(out, model, overwrite=overwrite)
-    words = _read_list(Path(source)) if source is not None and not is_corpus else []
+    words = _read_list(source, encoding) if source is not None and not is_corpus else []
     opened = open_model_folder(model, quiet=quiet)
     old = opened.tokenizer
     listed = admit(old, words)
@@ -135,9 +139,10 @@ def _check_bounds(at_most: int | None, min_frequency: int | None, *, used: bool)
             raise ZhbertError(f"--{name} is for --from-text and a corpus; of a list, all is taken")
 
 
-def _read_list(path: Path) -> list[str]:
+def _read_list(path: str | Path, encoding: str | None) -> list[str]:
     """Return the lines of a list, without blank ones."""
-    words = [line.strip() for line in read_text(path, "a list of words").splitlines()]
+    reading = ReadOptions(encoding=check_encoding(encoding))
+    words = [line.strip() for lines in read_lines(path, reading) for line in lines]
     if not any(words):
         raise ZhbertError(f"{path}: empty; it needs a word or a piece a line")
     return [word for word in words if word]

@@ -54,7 +54,8 @@ def find_model(path: str | Path) -> ModelFiles:
             there = f"it holds {', '.join(names[:4])}" if names else "it is empty"
             raise ZhbertError(
                 f"{path}: no model file here ({there}); looked for {SAFETENSORS[0]}, {PYTORCH[0]}, "
-                f"{PADDLE[0]}, their shards, and a TensorFlow checkpoint (*.ckpt.index)"
+                f"{PADDLE[0]}, their shards, a TensorFlow checkpoint (*.ckpt.index), and an ONNX "
+                f"graph ({ONNX_FOLDER}/*.onnx)"
             )
         return found
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
