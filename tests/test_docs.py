@@ -73,7 +73,7 @@ def test_python_blocks_of_the_readme_run(
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 def test_the_page_on_transformers_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = (ROOT / "src/zhbert/assets/sample.txt").read_text(encoding="utf-8")[:20_000]
+    lines = (Path(cli.__file__).parent / "assets/sample.txt").read_text(encoding="utf-8")[:20_000]
     Path("text.txt").write_text(lines, encoding="utf-8")
     names: dict[str, object] = {}
     bodies = blocks("docs/training-with-transformers.md", "python")
