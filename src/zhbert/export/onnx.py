@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert.errors import ZhbertError
 from zhbert.export import ONNX_OPSETS
-from zhbert.export.onnx_check import ROWS, Agreement, compare_graph
+from zhbert.export.onnx_check import ROWS, OutputAgreement, compare_graph
 from zhbert.export.onnx_graph import PaddedModel, export_graph, has_pooler
 from zhbert.files import atomic_folder, make_folder
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
@@ -146,7 +146,7 @@ def export_onnx(
     }
 
 
-def _report(one: Agreement) -> dict[str, float | None]:
+def _report(one: OutputAgreement) -> dict[str, float | None]:
     return {
         "largest_difference": one.largest,
         "relative_difference": one.relative,
@@ -155,7 +155,9 @@ def _report(one: Agreement) -> dict[str, float | None]:
     }
 
 
-def _check_agreement(source: str | Path, found: Mapping[str, Agreement], precision: str) -> None:
+def _check_agreement(
+    source: str | Path, found: Mapping[str, OutputAgreement], precision: str
+) -> None:
     measure, limit = _LIMITS[precision]
     for name, one in found.items():
         if not getattr(one, measure) <= limit:  # NaN is not, either

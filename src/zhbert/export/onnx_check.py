@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zhbert.export.onnx_graph import has_pooler
+from zhbert.export.onnx_graph import output_names
 from zhbert.export.parity import PaddedBatch, vectors_of
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.config import BertConfig
-from zhbert.model.onnx_files import INPUTS, OUTPUTS, POSITIONS
+from zhbert.model.onnx_files import INPUTS, POSITIONS
 from zhbert.text.tokenizer import Tokenizer
 
 ROWS = 200
@@ -30,7 +30,7 @@ Arrays = NDArray[Any]
 
 
 @dataclass
-class Agreement:
+class OutputAgreement:
     """How far one output of a graph is from the model's, over all rows, without padding."""
 
     largest: float = 0.0
@@ -87,7 +87,7 @@ def compare_graph(
     task: str,
     tokenizer: Tokenizer | None,
     progress: Callable[[int, int], object] = lambda done, total: None,
-) -> dict[str, Agreement]:
+) -> dict[str, OutputAgreement]:
     """Run a graph by ONNX Runtime, and the model, on 200 rows; return how each output agrees.
 
     Args:
@@ -101,7 +101,7 @@ def compare_graph(
         ZhbertError: ONNX Runtime cannot open or run the graph.
     """
     graph = OnnxModel(file, model.config)
-    found: dict[str, Agreement] = {}
+    found: dict[str, OutputAgreement] = {}
     for number, batch in enumerate(check_batches(model.config, tokenizer)):
         inputs = {name: value.numpy() for name, value in zip(INPUTS, batch, strict=True)}
         there = inputs["attention_mask"] != 0
@@ -112,14 +112,19 @@ def compare_graph(
             there = np.take_along_axis(there, asked, 1)
             wanted = {k: np.take_along_axis(v, asked[:, :, None], 1) for k, v in wanted.items()}
         for name, values in zip(wanted, graph.run(inputs, list(wanted)), strict=True):
-            one = found.setdefault(name, Agreement())
+            one = found.setdefault(name, OutputAgreement())
             _add(one, name, model.config, wanted[name], values, there)
         progress(min(ROWS, (number + 1) * _BATCH), ROWS)
     return found
 
 
 def _add(
-    one: Agreement, name: str, config: BertConfig, wanted: Arrays, found: Arrays, there: Arrays
+    one: OutputAgreement,
+    name: str,
+    config: BertConfig,
+    wanted: Arrays,
+    found: Arrays,
+    there: Arrays,
 ) -> None:
     """Count an output of a batch in: (B, L, n), (B, L) of spans, or (B, n)."""
     per_piece = wanted.shape[:2] == there.shape and (wanted.ndim == 3 or name != "logits")
@@ -139,12 +144,11 @@ def _add(
 @torch.inference_mode()
 def _model_outputs(model: Any, task: str, batch: PaddedBatch) -> dict[str, Arrays]:
     output = model(**batch._asdict())
-    named = {name: getattr(output, name, None) for name in OUTPUTS[task]}
+    named = {name: getattr(output, name, None) for name in output_names(model, task)}
     if task == "embed":
         states = output.last_hidden_state
         named["sentence_embedding"] = vectors_of(model, states, batch.attention_mask)
-    without = () if has_pooler(model) else ("pooler_output",)
-    return {name: x.numpy() for name, x in named.items() if x is not None and name not in without}
+    return {name: x.numpy() for name, x in named.items() if x is not None}
 
 
 def check_batches(config: BertConfig, tokenizer: Tokenizer | None) -> Iterator[PaddedBatch]:

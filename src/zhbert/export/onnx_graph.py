@@ -37,6 +37,12 @@ def has_pooler(model: Models) -> bool:
     return not any(name.startswith("bert.pooler.") for name in model.loading.missing)
 
 
+def output_names(model: Models, task: str) -> list[str]:
+    """Return the names of the outputs of a graph: of the pooler only if the model has one."""
+    without = () if has_pooler(model) else ("pooler_output",)
+    return [name for name in OUTPUTS[task] if name not in without]
+
+
 class PaddedModel(nn.Module):
     """A model of ours over padded rows, in operations that a graph can contain.
 
@@ -48,8 +54,7 @@ class PaddedModel(nn.Module):
         super().__init__()
         self.model = model
         self.task = task
-        without = () if has_pooler(model) else ("pooler_output",)
-        self.output_names = [name for name in OUTPUTS[task] if name not in without]
+        self.output_names = output_names(model, task)
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.training_task import TrainingTask
-from zhbert.runs.model_card import BaseModel, ModelCard, Score, figures, public_name
+from zhbert.runs.model_card import BaseModel, CardScore, RunCard, figures, public_name
 from zhbert.schema import flatten
 from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.kinds.embed import Embed
@@ -44,7 +44,7 @@ def card_of_seed(
     task: TrainingTask,
     result: Mapping[str, Any],
     summary: Mapping[str, Any],
-) -> ModelCard:
+) -> RunCard:
     """Describe the model of a seed.
 
     Args:
@@ -61,7 +61,7 @@ def card_of_seed(
     unread = {key for one in KINDS.values() for key in one.own_settings} - kind.own_settings
     cut = task.train.cut
     taught = [public_name(name) for name in request.teachers]
-    return ModelCard(
+    return RunCard(
         title=f"{card.name}, fine-tuned from {base.name}",
         chinese=f"由 {base.name} 微调的 BERT，任务：{card.name}。" if card.language == "zh" else "",
         summary=f"A {figures(task.config)}, fine-tuned from {base.name} for the task {card.name} "
@@ -82,7 +82,7 @@ def card_of_seed(
         settings={k: v for k, v in flatten(task.settings).items() if k not in unread},
         table=list(_table(result, summary)),
         scores=[
-            Score(metric=metric, split=split, value=result["metrics"][key], task=card.name,
+            CardScore(metric=metric, split=split, value=result["metrics"][key], task=card.name,
                   title=card.title)
             for key, metric, split in _keys(card.metrics, result["metrics"])
         ],

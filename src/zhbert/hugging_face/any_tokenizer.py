@@ -22,7 +22,7 @@ _NAMES = ("pad", "unk", "cls", "sep", "mask")
 _NEVER = "[unused0]"
 
 
-class Segment(NamedTuple):
+class PiecesOfWords(NamedTuple):
     """A text without special tokens."""
 
     ids: NDArray[np.int64]
@@ -78,19 +78,21 @@ class AnyTokenizer:
                 pieces[special] = name
         return pieces
 
-    def segments(self, texts: Sequence[str], word_ends: Sequence[NDArray[Any]]) -> list[Segment]:
+    def segments(
+        self, texts: Sequence[str], word_ends: Sequence[NDArray[Any]]
+    ) -> list[PiecesOfWords]:
         """Encode texts without adding special tokens; the arguments are `encode_words`'s."""
         if isinstance(self.tokenizer, Tokenizer):
             found = self.tokenizer.encode_words(texts, word_ends)
             ids = found.ids.astype(np.int64)
             return [
-                Segment(ids[a:b], found.word_starts[a:b])
+                PiecesOfWords(ids[a:b], found.word_starts[a:b])
                 for a, b in pairwise(found.starts.tolist())
             ]
         batch = self._called(list(texts), self._has_offsets)
         offsets = batch.get("offset_mapping", [None] * len(texts))
         return [
-            Segment(ids := np.array(row, np.int64), self.word_starts(text, ids, places, ends))
+            PiecesOfWords(ids := np.array(row, np.int64), self.word_starts(text, ids, places, ends))
             for text, row, places, ends in zip(
                 texts, batch["input_ids"], offsets, word_ends, strict=True
             )

@@ -23,7 +23,7 @@ from zhbert.data.random_streams import MASKS, ReusableGenerator
 from zhbert.data.row_plans import truncate_pair
 from zhbert.errors import ZhbertError
 from zhbert.files import HALF_SURROGATE
-from zhbert.hugging_face.any_tokenizer import AnyTokenizer, Segment
+from zhbert.hugging_face.any_tokenizer import AnyTokenizer, PiecesOfWords
 from zhbert.schema import build, check_choice
 from zhbert.text.segmenters import Segmenter, load_segmenter
 from zhbert.text.segmenters.protocol import check_segmenter, word_ends_of
@@ -214,7 +214,7 @@ class WholeWordMaskCollator:
 
     def _unmasked(
         self, features: Sequence[Mapping[str, Any]]
-    ) -> Sequence[TrainingRow | list[Segment]]:
+    ) -> Sequence[TrainingRow | list[PiecesOfWords]]:
         """Read the rows: complete, or as segments between special tokens."""
         columns = features[0].keys()
         if "word_starts" in columns and "pieces" in columns:
@@ -240,7 +240,7 @@ class WholeWordMaskCollator:
         step = len(names)
         return [segments[at : at + step] for at in range(0, len(segments), step)]
 
-    def _stored(self, feature: Mapping[str, Any]) -> Segment:
+    def _stored(self, feature: Mapping[str, Any]) -> PiecesOfWords:
         """Read a row of a corpus's table."""
         ids = np.array(feature["pieces"], np.int64)
         starts = np.array(feature["word_starts"], np.bool_)
@@ -248,7 +248,7 @@ class WholeWordMaskCollator:
         if len(documents):
             ids = np.insert(ids, documents, self._masker.vocabulary.sep_id)
             starts = np.insert(starts, documents, True)
-        return Segment(ids, starts)
+        return PiecesOfWords(ids, starts)
 
     def _tokenized(
         self, feature: Mapping[str, Any], texts: Sequence[tuple[str, NDArray[Any]]]
@@ -267,14 +267,14 @@ class WholeWordMaskCollator:
             starts[here] = self._source.word_starts(text, ids[here], places, ends)
         return _complete(feature, ids, starts)
 
-    def _joined(self, segments: list[Segment], rng: np.random.Generator) -> TrainingRow:
+    def _joined(self, segments: list[PiecesOfWords], rng: np.random.Generator) -> TrainingRow:
         """Return [CLS] A [SEP], or [CLS] A [SEP] B [SEP]; what is too long is cut by words."""
         most = self.sequence_length - 1 - len(segments)
         if len(segments) == 2:
             (a, a_words), (b, b_words) = segments
             first, end, begin, stop = truncate_pair(a_words, b_words, most, rng)
-            cut = [Segment(a[first:end], a_words[first:end])]
-            cut.append(Segment(b[begin:stop], b_words[begin:stop]))
+            cut = [PiecesOfWords(a[first:end], a_words[first:end])]
+            cut.append(PiecesOfWords(b[begin:stop], b_words[begin:stop]))
         else:
             cut = [_beginning(segments[0], most)]
         vocabulary = self._masker.vocabulary
@@ -317,17 +317,19 @@ def _complete(feature: Mapping[str, Any], ids: NDArray[np.int64], word_starts: A
     )
 
 
-def _beginning(segment: Segment, most: int) -> Segment:
+def _beginning(segment: PiecesOfWords, most: int) -> PiecesOfWords:
     """Cut a segment before the first word that does not fit."""
     ids, starts = segment
     if len(ids) > most:
         # A word as long as the row has nowhere else to be cut.
         most = int(np.flatnonzero(starts[: most + 1])[-1]) or most
-    return Segment(ids[:most], starts[:most])
+    return PiecesOfWords(ids[:most], starts[:most])
 
 
 def _number_of(
-    feature: Mapping[str, Any], unmasked: TrainingRow | list[Segment], special: NDArray[np.bool_]
+    feature: Mapping[str, Any],
+    unmasked: TrainingRow | list[PiecesOfWords],
+    special: NDArray[np.bool_],
 ) -> int:
     """Return the number that stands for a row: that of its column, or a hash of its pieces."""
     if (number := feature.get("row")) is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from zhbert.model.config import BertConfig
 from zhbert.pretraining.setup import RunSetup
-from zhbert.runs.model_card import BaseModel, ModelCard, figures, public_name
+from zhbert.runs.model_card import BaseModel, RunCard, figures, public_name
 from zhbert.schema import flatten
 
 _USAGE = (
@@ -24,7 +24,7 @@ print(Predictor.from_pretrained("MODEL")("今天天气很[MASK]。").filled)""",
 
 def card_of_run(
     setup: RunSetup, config: BertConfig, step: int, evaluations: Sequence[Mapping[str, Any]]
-) -> ModelCard:
+) -> RunCard:
     """Describe the final model of a run.
 
     Args:
@@ -48,7 +48,7 @@ def card_of_run(
     if segmenter := info.get("segmenter"):
         texts["words found by"] = f"{segmenter['name']} {segmenter['version']}"
     pairs = recipe.rows.builder == "pairs"
-    return ModelCard(
+    return RunCard(
         title=f"Chinese BERT, {config.num_hidden_layers} x {config.hidden_size}",
         chinese="用 zhbert 预训练的中文 BERT。",
         summary=f"A {figures(config)}{origin}: {step:,} steps of masked words, by the recipe "

@@ -58,7 +58,7 @@ class BaseModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class CardScore:
     """One score of a task."""
 
     metric: str
@@ -71,7 +71,7 @@ class Score:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCard:
+class RunCard:
     """What is known of a trained model."""
 
     title: str
@@ -91,7 +91,7 @@ class ModelCard:
     """Flat, as `zhbert.schema.flatten` returns them."""
     table: Sequence[Sequence[str]]
     """The scores, below their heads."""
-    scores: Sequence[Score] = ()
+    scores: Sequence[CardScore] = ()
     """The scores that the hub's pages compare."""
     limits: Sequence[str]
     """What a reader of the scores must know."""
@@ -152,7 +152,7 @@ class ModelCard:
         )
         return str(data.to_yaml(line_break="\n"))
 
-    def _result(self, score: Score) -> EvalResult:
+    def _result(self, score: CardScore) -> EvalResult:
         from huggingface_hub import EvalResult
 
         return EvalResult(

@@ -104,7 +104,7 @@ class InputOptions:
         return parts + 1 if self.add_special_tokens else 0
 
 
-class Encoder(Protocol):
+class EncodesTexts(Protocol):
     """What encodes texts to pieces: natively or in Python."""
 
     def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
@@ -124,7 +124,7 @@ class _Windows(NamedTuple):
 
 
 def model_inputs(
-    encoder: Encoder,
+    encoder: EncodesTexts,
     text: Any,
     text_pair: Any,
     special_ids: Sequence[int],
@@ -182,7 +182,9 @@ def _parts(text: Any, text_pair: Any, words: bool) -> tuple[list[Sequence[Any]],
     return [text, text_pair], True
 
 
-def _encoded(encoder: Encoder, parts: Sequence[Sequence[Any]], options: InputOptions) -> Encoded:
+def _encoded(
+    encoder: EncodesTexts, parts: Sequence[Sequence[Any]], options: InputOptions
+) -> Encoded:
     texts = [text for part in parts for text in part]
     words = texts
     if options.is_split_into_words:
