@@ -79,6 +79,14 @@ class RowBuilder(Protocol):
     def count(self, epoch: int) -> int:
         """Return the number of rows in the epoch."""
 
+    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
+        """Return which pieces stand in rows ``indexes`` of the epoch.
+
+        Returns:
+            (rows, 5): first piece and length of A, first piece and length of B, 1 if B is random.
+            (Rows that are no pairs have an empty B.)
+        """
+
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return row ``index`` of the epoch in new arrays, which masking overwrites.
 
@@ -179,6 +187,10 @@ class PairRows:
         """Return the share of pairs with a random second segment."""
         return float(self._plan(epoch)[:, 4].mean())
 
+    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
+        """Return the first piece and the length of A and of B, and whether B is random."""
+        return self._plan(epoch)[indexes]
+
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return [CLS] A [SEP] B [SEP]."""
         a_start, a_length, b_start, b_length, is_random = self._plan(epoch)[index].tolist()
@@ -256,6 +268,12 @@ class WholeSentenceRows:
     def random_share(self, epoch: int) -> float | None:
         """Return None: there are no pairs."""
         return None
+
+    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
+        """Return the first piece and the length of each row, and an empty B."""
+        starts, ends = self._rows[indexes].T
+        nothing = np.zeros_like(starts)
+        return np.column_stack((starts, ends - starts, nothing, nothing, nothing))
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return [CLS] sentences [SEP], with an extra [SEP] if a document ends inside the row."""

@@ -7,18 +7,16 @@ is a permutation of all rows of the corpus.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from zhbert.data.examples import RowBuilder, TrainingRow
-from zhbert.data.masking import IGNORED, Masker
+from zhbert.data.masking import IGNORED, IntArray, Masker
 from zhbert.data.random_streams import MASKS, ORDER, ReusableGenerator, generator
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
@@ -140,11 +138,11 @@ class PretrainingLoader:
             stop = min(begin + size, first + self._batch_size, end)
             # A run of one step has the first rate; longer ones reach the last rate in their last.
             rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
-            places = [*map(self._locate, range(begin, stop))]
-            yield replace(self._batch(places, rate), first_row=begin - first)
+            epochs, indexes = self._locate(begin, stop)
+            yield replace(self._batch(epochs, indexes, rate), first_row=begin - first)
             begin = stop
 
-    def firsts(self, begin: int, end: int) -> NDArray[np.int64]:
+    def firsts(self, begin: int, end: int) -> IntArray:
         """Return, for rows of the endless stream, the number of the first row that is the same.
 
         That is a row with the same pieces and the same masks: with ``masking.static_masks``, epochs
@@ -176,18 +174,24 @@ class PretrainingLoader:
             batches of ``micro_batch_size`` rows (of ``batch_size`` rows if that is 0).
         """
         count = min(rows, self._rows.count(0))
-        order = self._order(0)[:count].tolist()
+        order = self._order(0)[:count]
+        epochs = np.zeros_like(order)
         size = self._micro_batch_size or self._batch_size
         return [
-            self._batch([(0, row) for row in order[start : start + size]], strategy=strategy)
-            for start in range(0, count, size)
+            self._batch(epochs[start:end], order[start:end], strategy=strategy)
+            for start, end in ((start, start + size) for start in range(0, count, size))
         ]
 
-    def _locate(self, number: int) -> tuple[int, int]:
-        """Convert a row number of the endless stream to (epoch, row of the epoch)."""
-        self._count_epochs(number)
-        epoch = bisect_right(self._ends, number)
-        return epoch, int(self._order(epoch)[number - self._begin(epoch)])
+    def _locate(self, begin: int, end: int) -> tuple[IntArray, IntArray]:
+        """Return the epoch of each of these rows of the endless stream, and its number there."""
+        self._count_epochs(end - 1)
+        numbers = np.arange(begin, end)
+        epochs = np.searchsorted(self._ends, numbers, "right")
+        indexes = [
+            self._order(epoch)[numbers[epochs == epoch] - self._begin(epoch)]
+            for epoch in range(epochs[0], epochs[-1] + 1)
+        ]
+        return epochs, np.concatenate(indexes)
 
     def _count_epochs(self, number: int) -> None:
         """Count the rows of the epochs up to that of row ``number`` of the endless stream."""
@@ -217,14 +221,15 @@ class PretrainingLoader:
 
     def _batch(
         self,
-        places: Sequence[tuple[int, int]],
+        epochs: IntArray,
+        indexes: IntArray,
         rate: float | None = None,
         strategy: str | None = None,
     ) -> MaskedBatch:
-        """Mask the rows at these (epoch, row of the epoch) as one batch."""
+        """Mask rows ``indexes`` of their ``epochs`` as one batch."""
         rows: list[TrainingRow] = []
         all_labels: list[np.ndarray] = []
-        for epoch, index in places:
+        for epoch, index in zip(epochs.tolist(), indexes.tolist(), strict=True):
             epoch = self._repeated(epoch)
             rng = self._generator.at(self._seed, MASKS, epoch, index)
             row = self._rows.row(epoch, index, rng)
