@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     import torch
 
 
+def launched_rank() -> int | None:
+    """Return this process's number among those that torchrun started; None without torchrun."""
+    return int(os.environ["RANK"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else None
+
+
 def choose_device(local_rank: int = 0) -> torch.device:
     """Return this process's GPU if there is one, else the CPU."""
     import torch

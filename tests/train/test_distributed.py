@@ -43,17 +43,51 @@ def test_a_rank_that_fails_ends_the_others():
     assert "process 0 of 2: another process of this run has gone" in told
 
 
+def try_exchanges(ranks):
+    assert ranks.first
+    assert ranks.sum([1, 2.5]) == [1, 2.5]
+    assert ranks.sum_tensor(torch.tensor([3.0])).tolist() == [3.0]
+    one = torch.tensor([4.0])
+    ranks.broadcast([one])
+    assert one.tolist() == [4.0]
+    assert ranks.on_first(lambda: 7) == 7
+
+    def refuse():
+        raise ZhbertError("no")
+
+    with pytest.raises(ZhbertError, match="no"):
+        ranks.on_first(refuse)
+
+
 def test_alone_every_exchange_is_free(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with process_group(lambda rank: torch.device("cpu")) as ranks:
         assert ranks == Ranks(device=torch.device("cpu"))
-        assert ranks.sum([1, 2.5]) == [1, 2.5]
+        try_exchanges(ranks)
         module = torch.nn.Linear(2, 2)
         assert ranks.wrap(module) is module
-        assert ranks.on_first(lambda: 7) == 7
 
-        def refuse():
-            raise ZhbertError("no")
 
-        with pytest.raises(ZhbertError, match="no"):
-            ranks.on_first(refuse)
+def set_environment(monkeypatch, **more):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "0", **more}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_process_of_torchrun_is_a_group(monkeypatch):
+    """The exchanges of many GPUs can so be tried on one."""
+    set_environment(monkeypatch, MASTER_ADDR="127.0.0.1")
+    with process_group(lambda rank: torch.device("cpu")) as ranks:
+        assert ranks.connected
+        assert torch.distributed.get_world_size() == 1
+        try_exchanges(ranks)
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_group_that_cannot_be_joined_is_one_line(monkeypatch):
+    set_environment(monkeypatch)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(ZhbertError, match=r"connecting .* processes: .*MASTER_ADDR expected"),
+        process_group(lambda rank: torch.device("cpu")),
+    ):
+        pass

@@ -141,7 +141,7 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
     if start.checkpoint is not None:
         if ranks.first:
             optimizer.load_state_dict(current_names(start.checkpoint.tensors("optimizer")))
-        if ranks.world_size > 1:
+        if ranks.connected:
             state = {name: value.to(ranks.device) for name, value in optimizer.state_dict().items()}
             ranks.broadcast(list(state.values()))
             optimizer.load_state_dict(state)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
+from zhbert.runtime import launched_rank
 
 # Timeout of one exchange: long enough for the first process to write a large checkpoint, but not
 # hours if a process hangs.
@@ -25,12 +26,14 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among those of a run. With one process, exchanges do nothing."""
+    """This process's rank among those of a run. Without torchrun, exchanges do nothing."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    connected: bool = False
+    """True: torchrun started this process, be it the only one, so that there is a process group."""
 
     @property
     def first(self) -> bool:
@@ -39,7 +42,7 @@ class Ranks:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """Return the elementwise sums of all ranks' ``values``, exact for integers to 2^53."""
-        if self.world_size == 1:
+        if not self.connected:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
@@ -47,13 +50,13 @@ class Ranks:
 
     def sum_tensor(self, tensor: Tensor) -> Tensor:
         """Sum all ranks' tensors in place, without synchronising with the GPU."""
-        if self.world_size > 1:
+        if self.connected:
             dist.all_reduce(tensor)
         return tensor
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite every rank's tensors with the first rank's."""
-        if self.world_size > 1:
+        if self.connected:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
@@ -70,7 +73,7 @@ class Ranks:
                 outcome[1] = str(error)
             except OSError as error:
                 outcome[1] = str(describe_os_error(error, "pretrain:"))
-        if self.world_size > 1:
+        if self.connected:
             dist.broadcast_object_list(outcome, 0, device=self.device)
         if outcome[1] is not None:
             raise ZhbertError(outcome[1])
@@ -79,7 +82,7 @@ class Ranks:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Wrap a module so that every backward pass averages its gradients over the ranks."""
-        if self.world_size == 1:
+        if not self.connected:
             return module
         return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
 
@@ -91,30 +94,33 @@ def _is_of_an_exchange(error: RuntimeError) -> bool:
 
 @contextmanager
 def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
-    """Connect the processes that torchrun started; without torchrun, use only this one.
+    """Connect the processes that torchrun started, even one; without torchrun, use only this one.
 
     ``choose_device`` maps a process's number on its machine to a device.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if world_size == 1 or "RANK" not in os.environ:
+    if launched_rank() is None:
         yield Ranks(device=device)
         return
     on_gpu = device.type == "cuda"
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
-    )
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ZhbertError(f"connecting the run's processes: {reason}") from error
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device, connected=True)
     except RuntimeError as error:
         if not _is_of_an_exchange(error):
             raise
         raise ZhbertError(
-            f"process {dist.get_rank()} of {world_size}: another process of this run has gone or no"
-            " longer answers; its own message, or its launcher's, says why"
+            f"process {dist.get_rank()} of {dist.get_world_size()}: another process of this run has"
+            " gone or no longer answers; its own message, or its launcher's, says why"
         ) from error
     # Only after success, since the others would wait here for a process that has ended. All at the
     # same time, since gloo may abort a process while another closes its connections.

@@ -177,7 +177,7 @@ class Trainer(Generic[Batch]):
         self._saved_step = self.start.step
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._forward = self.ranks.wrap(_Forward(self.model, self.objective))
-        self._alone = self.ranks.world_size == 1
+        self._alone = not self.ranks.connected
         # A GPU's numbers are read while it computes the next step, so that it is never idle.
         self._lag = 1 if self.ranks.device.type == "cuda" else 0
         self._pending: list[_StepRecord] = []
