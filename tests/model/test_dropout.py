@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from zhbert.model import encoder
 from zhbert.model.config import BertConfig
-from zhbert.model.dropout import DropoutKey, dropout, dropout_keys, keep_mask
+from zhbert.model.dropout import DropoutKey, dropout, dropout_keys, dropout_table, keep_mask
 from zhbert.model.pretrained import (
     BertForPreTraining,
     BertForQuestionAnswering,
@@ -26,7 +26,7 @@ COUNT = SIDE * SIDE
 def _key(seed: int, site: int = 0, row: int = 0) -> DropoutKey:
     """Of one row of 512 pieces of 512 elements."""
     places = torch.zeros(SIDE, dtype=torch.long), torch.arange(SIDE)
-    return dropout_keys(seed, site + 1, *places, rows=1, width=SIDE, first_row=row)[site]
+    return dropout_keys(dropout_table(seed, site + 1, 1, row), *places, rows=1, width=SIDE)[site]
 
 
 def _mask(seed: int, site: int = 0, row: int = 0, rate: float = 0.1) -> torch.Tensor:
@@ -117,6 +117,18 @@ def test_forwards_of_one_seed_differ_and_repeat(config: BertConfig, batch: dict)
     assert all(torch.equal(a, b) for a, b in zip((first, second), run(2), strict=True))
     model.eval()
     assert torch.equal(*[model(**batch).prediction_logits for _ in range(2)])
+
+
+def test_a_table_drops_what_its_seed_drops(config: BertConfig, packed: dict[str, Any]) -> None:
+    model = BertForPreTraining(config).train()
+    model.set_dropout_seed(7, first_row=3)
+    expected = model.pretraining_loss(**packed).masked_lm_loss_sum
+    model.set_dropout_seed(8)
+    model.set_dropout_table(dropout_table(7, model.dropout_sites, rows=4, first_row=3))
+    for _ in range(2):  # as often as it is not replaced
+        assert torch.equal(model.pretraining_loss(**packed).masked_lm_loss_sum, expected)
+    model.set_dropout_seed(8)
+    assert not torch.equal(model.pretraining_loss(**packed).masked_lm_loss_sum, expected)
 
 
 def test_masks_are_what_they_have_always_been() -> None:

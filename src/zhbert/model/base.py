@@ -23,7 +23,7 @@ from zhbert.model.arguments import Loading, LoadingArguments, dtype_named, refus
 from zhbert.model.attention import Attention, RowLayout
 from zhbert.model.checkpoint import open_checkpoint
 from zhbert.model.config import BertConfig
-from zhbert.model.dropout import DropoutKey, dropout_keys
+from zhbert.model.dropout import DropoutKey, dropout_keys, dropout_table, seed_cuda
 from zhbert.model.encoder import Encoder
 from zhbert.model.entry import entries_of
 from zhbert.model.formats.safetensors import write_safetensors
@@ -143,6 +143,24 @@ class Bert(PreTrainedMethods, Pushable):
         """
         self.dropout_seed, self._first_row = seed, first_row
         self._dropout_calls = 0
+        self._dropout_table: Tensor | None = None
+
+    @property
+    def dropout_sites(self) -> int:
+        """Number of dropout sites: the encoder's, and the one before a fine-tuned head."""
+        return self.encoder.dropout_sites + 1
+
+    def set_dropout_table(self, table: Tensor) -> None:
+        """Set the words of the next forwards' dropout, instead of a seed.
+
+        On CUDA the dropout inside of attention is drawn from CUDA's generator besides, which the
+        caller seeds (`zhbert.model.dropout.seed_cuda`).
+
+        Args:
+            table: `dropout_table` of the model's ``dropout_sites`` and of the batch's rows, on the
+                model's device. A CUDA graph reads it anew at each replay.
+        """
+        self._dropout_table = table
 
     def _keys(self, layout: RowLayout) -> tuple[DropoutKey, ...] | None:
         """Return the key of each dropout site for this forward; None: no dropout."""
@@ -152,20 +170,22 @@ class Bert(PreTrainedMethods, Pushable):
         rates = (config.hidden_dropout_prob, config.attention_probs_dropout_prob)
         if not any((*rates, config.other.get("classifier_dropout"))):
             return None
+        rows = len(layout.cu_seqlens) - 1
+        table = self._dropout_table
+        if table is None:
+            table = self._next_table(rows, layout.cu_seqlens.device)
+        return dropout_keys(table, *layout.places(), rows=rows, width=config.hidden_size)
+
+    def _next_table(self, rows: int, device: torch.device) -> Tensor:
+        """Make the words of the next forward from the seed."""
         seed = self.dropout_seed + (self._dropout_calls << 40)
         self._dropout_calls += 1
-        if layout.cu_seqlens.is_cuda:
-            # On CUDA, attention's dropout is inside a library kernel, which uses CUDA's generator.
-            torch.cuda.manual_seed((seed + (self._first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
-        return dropout_keys(
-            seed,
-            # The encoder's sites, and one for the dropout before a fine-tuned head.
-            self.encoder.dropout_sites + 1,
-            *layout.places(),
-            rows=len(layout.cu_seqlens) - 1,
-            width=config.hidden_size,
-            first_row=self._first_row,
-        )
+        table = dropout_table(seed, self.dropout_sites, rows, self._first_row)
+        if device.type != "cuda":
+            return table.to(device)
+        seed_cuda(seed, self._first_row)
+        # From pinned memory, since a copy from other memory waits for the GPU.
+        return table.pin_memory().to(device, non_blocking=True)
 
     def _encode(
         self,

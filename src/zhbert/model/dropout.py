@@ -78,18 +78,13 @@ class DropoutKey:
         return places[..., :1] + self.site[0], places[..., 1:] ^ self.site[1]
 
 
-def dropout_keys(
-    seed: int, sites: int, row: Tensor, position: Tensor, *, rows: int, width: int, first_row: int
-) -> tuple[DropoutKey, ...]:
-    """Make the keys of ``sites`` dropout sites for some rows of the global batch.
+def dropout_table(seed: int, sites: int, rows: int, first_row: int = 0) -> Tensor:
+    """Return the words of all sites and rows, which depend on the seed: (sites + rows, 2) int32.
 
     Args:
         seed: the seed of the step.
         sites: number of dropout sites.
-        row: (T,) int64, the row of each piece, counted from 0.
-        position: (T,) int64, the position of each piece in its row.
         rows: number of rows.
-        width: number of elements of a piece.
         first_row: the index of the first row in the global batch.
     """
     # Hashed twice, since seed and number are combined by xor below, which is symmetric: exchanging
@@ -98,12 +93,32 @@ def dropout_keys(
     first = _ROWS + first_row
     numbers = np.concatenate([np.arange(sites), np.arange(first, first + rows)])
     bits = _mix64(start ^ _mix64(numbers.astype(np.uint64)))
-    table = torch.from_numpy(bits.view(np.int32).reshape(-1, 2)).to(row.device)
+    return torch.from_numpy(bits.view(np.int32).reshape(-1, 2))
+
+
+def dropout_keys(
+    table: Tensor, row: Tensor, position: Tensor, *, rows: int, width: int
+) -> tuple[DropoutKey, ...]:
+    """Make the keys of all dropout sites.
+
+    Args:
+        table: the words of sites and rows (`dropout_table`), on the device of the pieces.
+        row: (T,) int64, the row of each piece, counted from 0.
+        position: (T,) int64, the position of each piece in its row.
+        rows: number of rows.
+        width: number of elements of a piece.
+    """
+    sites = table.shape[0] - rows
     of_rows = table[sites:].clone()
     pieces = of_rows[row]
     pieces[:, 0] += position * width
     # Copies, since the compiler would compile a layer again for each offset of a view.
     return tuple(DropoutKey(site.clone(), of_rows, pieces) for site in table[:sites])
+
+
+def seed_cuda(seed: int, first_row: int = 0) -> None:
+    """Seed CUDA's generator, from which the dropout inside of CUDA's attention is drawn."""
+    torch.cuda.manual_seed((seed + (first_row << 20)) & 0x7FFFFFFFFFFFFFFF)
 
 
 def keep_mask(length: int, rate: float, words: Words) -> Tensor:
