@@ -276,6 +276,14 @@ class Recipe:
     """``bf16``, ``fp32``, or ``auto``: bf16 on GPUs and on CPUs with AMX or AVX512_BF16."""
     compile: str = "auto"
     """torch.compile: ``yes``, ``no``, or ``auto``: in a run so long that it gains by it."""
+    activation_checkpointing: bool = False
+    """Whether a layer's inner states are computed again for its gradient instead of being kept:
+    a third more work, several times larger micro-batches, and the same losses to the bit if the
+    micro-batches are the same."""
+    sharding: str = "none"
+    """``full``: each of several processes keeps a part of every weight, of its gradient and of the
+    optimiser's state, and gets the other parts layer by layer (FSDP), for models that do not fit
+    otherwise; ``none``: each process keeps them all, which is faster."""
     initial_weights: str = "bert"
     """How random weights are drawn, in a run that starts from no other model. ``bert``: all with
     the standard deviation ``initializer_range``, as BERT's; ``scaled``: those of a linear map with
@@ -329,6 +337,7 @@ begins. Anybody may add one: `zhbert.train.optim` says what it must have."""
 CHOICES: dict[str, Collection[str]] = {
     "precision": ("auto", "fp32", "bf16"),
     "compile": ("auto", "yes", "no"),
+    "sharding": ("none", "full"),
     "initial_weights": ("bert", "scaled", "teacher"),
     "model.hidden_act": ("gelu", "gelu_new", "relu"),
     "rows.builder": ("pairs", "full-sentences", "lines"),

@@ -103,16 +103,47 @@ def test_a_parametrized_map_maps_by_its_new_weight(
     torch.testing.assert_close(found, run(model, packed), rtol=1e-5, atol=1e-5)
 
 
-# PyTorch's compiler warns of its own insides.
-@pytest.mark.filterwarnings("ignore")
-def test_hooks_are_called_beside_compiled_blocks(
-    model: BertForPreTraining, packed: dict[str, Any]
-) -> None:
+@pytest.fixture
+def compiled(model: BertForPreTraining) -> BertForPreTraining:
+    """The model with compiled layers, by a compiler that needs no time."""
     torch.compiler.reset()
     with pytest.MonkeyPatch.context() as patch:
         eager = torch.compile
         patch.setattr(torch, "compile", lambda f, **options: eager(f, backend="eager", **options))
         model.compile_layers()
+    return model
+
+
+# PyTorch's compiler warns of its own insides.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_blocks_are_computed_again_for_the_same_gradients(
+    compiled: BertForPreTraining, packed: dict[str, Any]
+) -> None:
+    expected = trained(compiled, packed)
+    gradients = {name: p.grad for name, p in compiled.named_parameters()}
+    compiled.zero_grad()
+    calls = []
+    run = compiled.encoder._compiled
+
+    def counted(*inputs: Any) -> Tensor:
+        calls.append(inputs)
+        return run.block(*inputs)
+
+    compiled.encoder._compiled = run._replace(block=counted)
+    compiled.encoder.checkpointing = True
+    assert torch.equal(trained(compiled, packed), expected)
+    assert len(calls) == 2 * 2  # the last block has a function of its own
+    for name, parameter in compiled.named_parameters():
+        assert (parameter.grad is None) == (gradients[name] is None)
+        assert parameter.grad is None or torch.equal(parameter.grad, gradients[name]), name
+
+
+# PyTorch's compiler warns of its own insides.
+@pytest.mark.filterwarnings("ignore")
+def test_hooks_are_called_beside_compiled_blocks(
+    compiled: BertForPreTraining, packed: dict[str, Any]
+) -> None:
+    model = compiled
     expected = trained(model, packed)
     seen = []
     for number in (1, 2):

@@ -653,6 +653,16 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_made(corpus, tmp_path
         pretrain("tiny", corpus, tmp_path / "run", sizes)
 
 
+def test_activations_computed_again_change_no_bit(corpus, tmp_path):
+    runs = []
+    for choice in ("false", "true"):
+        run = tmp_path / choice
+        given = ["steps=2", "micro_batch_size=5", f"activation_checkpointing={choice}"]
+        pretrain("tiny", corpus, run, [*TINY, *given])
+        runs.append([(line["loss"], line["grad_norm"]) for line in steps_of(run)])
+    assert runs[0] == runs[1]
+
+
 @pytest.fixture
 def overfitting(corpus, finished_run, tmp_path):
     """Trains on from a model, at a rate that ruins it, keeping the best."""

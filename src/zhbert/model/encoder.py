@@ -47,17 +47,19 @@ def _last_block(block: nn.Module, *inputs: Any) -> Any:
 def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a call that keeps only its inputs for the backward pass, and computes again there."""
 
-    def checkpointed(*inputs: Any) -> Tensor:
+    def checkpointed(block: nn.Module, x: Tensor, *inputs: Any) -> Tensor:
         from torch.utils.checkpoint import checkpoint
 
-        found: Tensor = checkpoint(call, *inputs, use_reentrant=False)
+        # Dropout is a function of its keys, except for that of attention on CUDA.
+        found: Tensor = checkpoint(
+            call, block, x, *inputs, use_reentrant=False, preserve_rng_state=x.is_cuda
+        )
         return found
 
     return checkpointed
 
 
 EAGER = Calls(Embeddings.finish, _block, _last_block)
-_CHECKPOINTED = Calls(Embeddings.finish, _computed_again(_block), _computed_again(_last_block))
 
 
 class Encoder(nn.Module):
@@ -133,9 +135,10 @@ class Encoder(nn.Module):
 
     def _calls(self, part: nn.Module, compiled: bool) -> Calls:
         """Return the compiled functions if ``compiled`` and ``part`` has no hooks."""
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            return _CHECKPOINTED
-        return self._compiled if compiled and not has_hooks(part) else EAGER
+        run = self._compiled if compiled and not has_hooks(part) else EAGER
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return run
+        return Calls(run.finish, _computed_again(run.block), _computed_again(run.last_block))
 
     def _worth_compiling(self, layout: RowLayout, subset: QuerySubset | None) -> bool:
         """Return True if this is training with a shape for which the functions were compiled.

@@ -36,8 +36,9 @@ from zhbert.zoo.catalogue import find_card
 # The keys that may change when a run is resumed, since they do not affect the steps so far. More
 # steps stretch a schedule that ends with the run, which is reported.
 FREE_ON_RESUME = {
-    "steps", "micro_batch_size", "precision", "compile", "keep_checkpoints", "checkpoint_every",
-    "evaluate_every", "threads", "evaluation.rows", "evaluation.strategies",
+    "steps", "micro_batch_size", "precision", "compile", "activation_checkpointing", "sharding",
+    "keep_checkpoints", "checkpoint_every", "evaluate_every", "threads", "evaluation.rows",
+    "evaluation.strategies",
     "masking.similar_words",  # the file's content may not change
 }  # fmt: skip
 

@@ -137,6 +137,7 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
         model.pooler.requires_grad_(False)
         model.nsp_head.requires_grad_(False)
     model.to(ranks.device)
+    model.encoder.checkpointing = recipe.activation_checkpointing
     optimizer = make_optimizer(recipe.optimizer, model, setup.dtype)
     if start.checkpoint is not None:
         if ranks.first:
