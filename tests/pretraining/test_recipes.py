@@ -192,6 +192,41 @@ def test_check_validates_and_estimates(corpus, capsys):
     assert "is longer than steps" in capsys.readouterr().out
 
 
+def test_check_says_what_rented_gpus_would_take(capsys):
+    eight = ["check", "bert-wwm-phase1", "--device", "H100", "--gpus", "8", "--quiet"]
+    assert cli.main([*eight, "--price", "2.5", "compile=yes"]) == 0
+    printed = capsys.readouterr().out
+    for text in ("320 rows on each GPU", "of 80 GB", "8 x H100", "pieces/s", " h ", "cost", "H200"):
+        assert text in printed
+    found = check("bert-wwm-phase1", device="h100", gpus=8, price=2.5)["gpu"]
+    assert found["cost"] == pytest.approx(found["hours"] * 8 * 2.5)
+    assert found["hours"] == pytest.approx(100_000 * 2560 * 128 / found["pieces_per_second"] / 3600)
+    assert check("tiny", device="h100")["gpu"]["cost"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--device mi300", "--device mi300: not in the table of GPUs; known: h200, h100"),
+        ("--gpus 8", "need --device"),
+        ("--price 2", "need --device"),
+        ("--device h100 --gpus 0", "--gpus 0: must be 1 or more"),
+        ("--device h100 --gpus 17", "--gpus 17: batch_size = 16 has too few rows"),
+        ("--device h100 --price -1", "--price -1: must be"),
+        (
+            "--device 4090 model.hidden_size=8192 model.num_hidden_layers=12",
+            "GB on each GPU, and RTX 4090 has 24: set",
+        ),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(words, message, capsys):
+    assert cli.main(["check", "tiny", *words.split()]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
 def test_check_reads_the_model_to_start_from(finished_run):
     result = check("rbt3", [f"initial_model={finished_run / 'final'}", "sequence_length=64"])
     assert result["values"]["model.hidden_size"] == 16

@@ -3,6 +3,7 @@
 zhbert check tiny
 zhbert check bert-wwm-phase1 batch_size=1024 --corpus corpus
 zhbert check minirbt-h256 --teacher runs/rbt6/final --corpus corpus
+zhbert check bert-wwm-phase1 --device h100 --gpus 8 --price 2.5
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="of a distillation: also say which layer matches which, and what the teacher costs",
     )
+    parser.add_argument(
+        "--device",
+        metavar="GPU",
+        help="estimate memory, speed and hours on this GPU, which need not be here: h100, ...",
+    )
+    parser.add_argument(
+        "--gpus", type=int, metavar="N", help="so many of them, 8 in a machine (default 1)"
+    )
+    parser.add_argument(
+        "--price", type=float, metavar="P", help="the price of an hour of one GPU: adds the cost"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,7 +51,15 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.config import load_recipe, recipe_to_toml, resolve_shape
     from zhbert.pretraining.check import check
 
-    result = check(args.recipe, args.overrides, corpus=args.corpus, teachers=args.teacher)
+    result = check(
+        args.recipe,
+        args.overrides,
+        corpus=args.corpus,
+        teachers=args.teacher,
+        device=args.device,
+        gpus=args.gpus,
+        price=args.price,
+    )
     if args.json:
         console.print_json(result)
         return 0
@@ -50,18 +70,15 @@ def run(args: argparse.Namespace) -> int:
     lines = [
         ("parameters", f"{result['parameters']:,}"),
         ("pieces a step", f"at most {result['pieces_per_step']:,}"),
-        ("micro-batch", f"{counted(result['micro_batch_size'], 'row')} on this machine's CPU"),
-        (
-            "memory",
-            f"about {result['memory_bytes'] / 2**30:.2g} GiB on a CPU in fp32"
-            + _of_teacher(result, "memory_bytes", 2**30),
-        ),
+        ("micro-batch", f"{counted(result['micro_batch_size'], 'row')} {_where(result)}"),
+        ("memory", _memory(result)),
         (
             "operations",
             f"{result['operations']:.2g} in all, {result['operations_per_step']:.2g} a step"
             + _of_teacher(result, "operations_per_step", 1),
         ),
     ]
+    lines += _gpu_lines(result["gpu"])
     lines += _distillation_lines(result["distillation"])
     if result["epochs"] is not None:
         lines.append(("corpus", f"{result['corpus_pieces']:,} pieces to train on"))
@@ -72,6 +89,40 @@ def run(args: argparse.Namespace) -> int:
     for note in result["notes"]:
         sys.stdout.write(f"note: {note}\n")
     return 0
+
+
+def _where(result: dict[str, Any]) -> str:
+    return "on this machine's CPU" if result["gpu"] is None else "on each GPU"
+
+
+def _memory(result: dict[str, Any]) -> str:
+    found, gpu = result["memory_bytes"], result["gpu"]
+    if gpu is None:
+        text = f"about {found / 2**30:.2g} GiB on a CPU in fp32"
+        return text + _of_teacher(result, "memory_bytes", 2**30)
+    text = f"about {found / 1e9:.3g} of {gpu['memory']:g} GB on each GPU"
+    return text + _of_teacher(result, "memory_bytes", 1e9)
+
+
+def _gpu_lines(gpu: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yield what a run takes on GPUs, if it is planned for some."""
+    from zhbert.train.log import duration
+
+    if gpu is None:
+        return
+    yield "GPUs", f"{gpu['gpus']:,} x {gpu['name']}, at {gpu['share_of_peak']:.0%} of their peak"
+    step = gpu["seconds_per_step"] * 1e3
+    yield "speed", f"about {_rough(gpu['pieces_per_second'])} pieces/s, {_rough(step)} ms a step"
+    yield "time", f"about {duration(gpu['hours'] * 3600)}, besides evaluations and compiling"
+    if gpu["cost"] is not None:
+        yield "cost", f"about {_rough(gpu['cost'])}"
+    steps, cards = counted(gpu["measured_steps"], "step"), " and ".join(gpu["measured_on"])
+    yield "estimate", f"within {gpu['error']:.0%} of {steps} measured on {cards}; else unproven"
+
+
+def _rough(number: float) -> str:
+    """Return a number with three digits that count."""
+    return f"{float(f'{number:.3g}'):,.15g}"
 
 
 def _of_teacher(result: dict[str, Any], key: str, unit: float) -> str:

@@ -22,6 +22,7 @@ from zhbert.data.masking import Masker
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.pretraining.check_distillation import check_distillation
+from zhbert.pretraining.check_gpus import GpuPlan
 from zhbert.runtime import total_memory
 from zhbert.train.cost import BYTES_PER_PARAMETER, Hardware, Workload, micro_batch_rows
 from zhbert.wording import without_secrets
@@ -41,37 +42,50 @@ def check(
     *,
     corpus: str | os.PathLike[str] | None = None,
     teachers: Sequence[str] = (),
+    device: str | None = None,
+    gpus: int | None = None,
+    price: float | None = None,
 ) -> dict[str, Any]:
-    """Validate a recipe and estimate its parameters, memory, operations and epochs.
+    """Validate a recipe and estimate its parameters, memory, operations, time and epochs.
 
     Args:
         recipe: a recipe's name or path.
         overrides: ``key=value`` texts.
         corpus: a corpus folder, to count the epochs.
         teachers: the teachers of a distillation.
+        device: a GPU in `zhbert.train.gpus.GPUS`; None: this machine's CPU.
+        gpus: how many of them; None: one.
+        price: of an hour of one GPU, in any currency.
 
     Returns:
         ``values``: every key of the recipe, with the model's resolved shape; ``initial_shape``: the
         shape of the model to start from, if any; ``distillation``: what is learnt from which
-        teacher, if anything; ``notes``: remarks, one line each; and numbers by name, in which
-        teachers are included. Memory and micro-batches are for training on this machine's CPU in
+        teacher, if anything; ``gpu``: what the run takes on GPUs, if ``device`` names one;
+        ``notes``: remarks, one line each; and numbers by name, in which teachers are included.
+        Memory and micro-batches are for training on each of the GPUs, or on this machine's CPU in
         fp32.
 
     Raises:
-        ZhbertError: ``pretrain`` or ``distill`` would not accept the recipe.
+        ZhbertError: ``pretrain`` or ``distill`` would not accept the recipe, or the GPUs have too
+            little memory.
     """
     settings = load_recipe(recipe, [*overrides, *teachers_override(teachers)])
+    where = recipe_path(recipe).name
+    plan = None
+    if device is not None or gpus is not None or price is not None:
+        plan = GpuPlan.of(settings, device, 1 if gpus is None else gpus, price)
     notes: list[str] = []
     initial = _initial_shape(settings, notes)
     shape = resolve_shape(settings.model, initial)
-    check_shape(shape, settings.sequence_length, recipe_path(recipe).name)
+    check_shape(shape, settings.sequence_length, where)
     opened = pieces = size = None
     if corpus is not None:
         opened = _open_corpus(corpus)
         size, pieces = opened.vocabulary_size, _count_pieces(opened, settings, notes)
         Masker(settings.masking, opened.tokenizer().vocabulary)
     size = size or (initial or {}).get("vocab_size") or DEFAULT_VOCABULARY_SIZE
-    costs = _costs(settings, shape, size)
+    work = Workload.of_recipe(settings, shape, size)
+    costs = _costs(settings, shape, work, size, plan)
     distillation = None
     if settings.distill is not None:
         distillation = check_distillation(settings, shape, size, opened, notes)
@@ -90,6 +104,7 @@ def check(
         "values": _values(dataclasses.replace(settings, model=shape)),
         "initial_shape": initial,
         **costs,
+        "gpu": plan.outcome(work, costs, where) if plan else None,
         "distillation": distillation,
         "corpus_pieces": pieces,
         "epochs": settings.steps * per_step / pieces if pieces else None,
@@ -105,22 +120,28 @@ def _values(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _costs(recipe: Recipe, shape: ModelShape, vocabulary_size: int) -> dict[str, Any]:
+def _costs(
+    recipe: Recipe, shape: ModelShape, work: Workload, vocabulary_size: int, plan: GpuPlan | None
+) -> dict[str, Any]:
     config = BertConfig(vocab_size=vocabulary_size, **flatten(shape))
     parameters = sum(count_parameters_by_part(config).values())
-    work = Workload.of_recipe(recipe, shape, vocabulary_size)
-    rows = recipe.micro_batch_size or micro_batch_rows(
-        recipe.batch_size, work, Hardware(memory=total_memory())
-    )
+    if plan is not None:
+        rows = plan.micro_batch_rows(work)
+        memory = plan.memory_bytes(work, parameters, rows)
+    else:
+        rows = recipe.micro_batch_size or micro_batch_rows(
+            recipe.batch_size, work, Hardware(memory=total_memory())
+        )
+        activations = work.activation_bytes() * rows * recipe.sequence_length
+        memory = parameters * BYTES_PER_PARAMETER + activations
     pieces = recipe.batch_size * recipe.sequence_length
     operations = work.operations() * pieces
-    activations = work.activation_bytes() * rows * recipe.sequence_length
     return {
         "parameters": parameters,
         "vocabulary_size": vocabulary_size,
         "pieces_per_step": pieces,
         "micro_batch_size": rows,
-        "memory_bytes": parameters * BYTES_PER_PARAMETER + activations,
+        "memory_bytes": memory,
         "operations_per_step": operations,
         "operations": operations * recipe.steps,
     }

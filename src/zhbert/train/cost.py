@@ -49,6 +49,8 @@ class Workload:
     sequence_length: int
     predicted_share: float = PREDICTED_SHARE
     """The largest share of the pieces to predict."""
+    checkpointing: bool = False
+    """Only the input of each layer is kept for the backward pass, which computes the rest again."""
 
     @classmethod
     def of(
@@ -83,22 +85,36 @@ class Workload:
             predicted_share=max(masking.rate, masking.final_rate or 0.0),
         )
 
-    def activation_bytes(self, bytes_per_number: int = 4, stored_attention: bool = True) -> int:
+    @property
+    def parameters(self) -> int:
+        """The number of parameters, without the few that are in no matrix."""
+        layer = 4 * self.hidden_size**2 + 2 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * layer + self.vocabulary_size * self.hidden_size
+
+    def activation_bytes(self, bytes_per_number: int = 4, on_gpu: bool = False) -> int:
         """Return the bytes per piece that the forward pass keeps for the backward pass.
 
         Args:
             bytes_per_number: 4 in float32, 2 in bfloat16.
-            stored_attention: attention weights are kept, as on a CPU; flash attention on a GPU
-                computes them again.
+            on_gpu: a compiled model on a GPU keeps less: flash attention computes its weights
+                again, and what follows a product by itself is not kept twice.
         """
-        layer = 14 * self.hidden_size + 3 * self.intermediate_size
-        if stored_attention:
+        if on_gpu:
+            layer = 10 * self.hidden_size + 2 * self.intermediate_size
+        else:
+            layer = 14 * self.hidden_size + 3 * self.intermediate_size
             layer += 3 * self.num_attention_heads * self.sequence_length
-        logits = self.predicted_share * self.vocabulary_size * 4 * 2
-        return int(self.num_hidden_layers * layer * bytes_per_number + logits)
+        kept = self.num_hidden_layers * layer
+        if self.checkpointing:
+            kept = self.num_hidden_layers * self.hidden_size + layer
+        logits = self.predicted_share * self.vocabulary_size * 2
+        return int((kept + logits) * bytes_per_number)
 
     def operations(self) -> float:
-        """Return the floating-point operations per piece, forward and backward (3 x forward)."""
+        """Return the floating-point operations per piece, forward and backward (3 x forward).
+
+        Those of a second forward pass (``checkpointing``) do not count.
+        """
         layer = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
         layer += 4 * self.sequence_length * self.hidden_size
         head = (
@@ -120,6 +136,8 @@ class Hardware:
     """Number of processes that share the machine's memory; each has its own GPU."""
     bytes_per_number: int = 4
     """4 in float32, 2 in bfloat16."""
+    shards: int = 1
+    """Number of GPUs among which weights, gradients and the optimiser's state are divided."""
 
     @classmethod
     def of(cls, device: Any, dtype: Any, processes: int = 1) -> Hardware:
@@ -134,10 +152,12 @@ class Hardware:
     def pieces_at_once(self, work: Workload) -> int:
         """Return how many pieces, including padding, one forward and backward has memory for."""
         if self.on_gpu:
-            budget = self.memory // 3
+            # Half: uncompiled layers keep a third more, and an allocator of varying sizes has gaps.
+            states = work.parameters * BYTES_PER_PARAMETER // self.shards
+            budget = max(0, self.memory - states) // 2
         else:
             budget = min(self.memory // (8 * self.processes), CPU_TRAINING_BYTES)
-        return budget // work.activation_bytes(self.bytes_per_number, not self.on_gpu)
+        return budget // work.activation_bytes(self.bytes_per_number, self.on_gpu)
 
 
 def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
@@ -152,7 +172,7 @@ def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
     >>> micro_batch_rows(384, base, Hardware(memory=64 << 30))
     2
     >>> micro_batch_rows(384, base, Hardware(memory=80 << 30, on_gpu=True, bytes_per_number=2))
-    96
+    192
     """
     most = max(1, hardware.pieces_at_once(work) // work.sequence_length)
     parts = -(-rows // most)
