@@ -154,3 +154,18 @@ def test_schedules_rise_to_the_peak_and_end_near_zero():
         assert rate(9) == rate(10) == 2.0
         assert rate(19) == pytest.approx(2.0 * last)
     assert schedule("linear", 1.0, 100, 10)(9) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_update_by_tensors_is_that_by_numbers(kind):
+    """So a GPU repeats a recorded update with other numbers."""
+    usual, recorded = parameters(), parameters()
+    run(kind, 3, usual, divisor=torch.tensor(2.0))
+    optimizer = kind(recorded.items(), weight_decay=0.1)
+    for step in range(3):
+        for name, gradient in gradients(step).items():
+            recorded[name].grad = gradient
+        numbers = torch.tensor(optimizer.advance(0.01 * (step + 1)))
+        optimizer.update(numbers.unbind(), torch.tensor(2.0))
+    for name, parameter in usual.items():
+        torch.testing.assert_close(recorded[name], parameter, rtol=1e-5, atol=1e-7)

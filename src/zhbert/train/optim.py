@@ -14,15 +14,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from zhbert.config import OPTIMIZERS, OptimizerSettings, flatten
 from zhbert.errors import ZhbertError
+
+Number = float | Tensor
+"""A number, or a scalar tensor on the parameters' device."""
 
 Schedule = Callable[[int], float]
 """The learning rate of a step, from the number of steps before it (0 at the first)."""
@@ -39,6 +42,20 @@ class Optimizer(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Restore a state from ``state_dict``."""
+
+
+@runtime_checkable
+class RecordableOptimizer(Optimizer, Protocol):
+    """An optimiser whose update can be recorded once and repeated with other numbers.
+
+    ``step`` is ``update(advance(learning_rate), gradient_divisor)``.
+    """
+
+    def advance(self, learning_rate: float) -> Sequence[float]:
+        """Count a step, and return all numbers of its update that change from step to step."""
+
+    def update(self, numbers: Sequence[Number], gradient_divisor: Tensor | None = None) -> None:
+        """Update all parameters, by operations on tensors alone."""
 
 
 def make_optimizer(
@@ -86,6 +103,19 @@ class _Moments:
         }
         self.square = {name: torch.zeros_like(m) for name, m in self.mean.items()}
         self.steps = 0
+
+    def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
+        """Make one step; the gradients are left divided by ``gradient_divisor``."""
+        self.update(self.advance(learning_rate), gradient_divisor)
+
+    def advance(self, learning_rate: float) -> Sequence[float]:
+        """Count a step, and return the numbers of its update: the learning rate, in AdamW."""
+        self.steps += 1
+        return (learning_rate,)
+
+    def update(self, numbers: Sequence[Number], gradient_divisor: Tensor | None = None) -> None:
+        """Update all parameters by the numbers from ``advance``."""
+        raise NotImplementedError
 
     def _groups(self) -> list[tuple[bool, list[str]]]:
         """Return (decayed, names) of the parameters with both means and a gradient in this step."""
@@ -140,8 +170,8 @@ class AdamW(_Moments):
         return {name: torch.full((), 1e12, device=p.device) for name, p in self.named.items()}
 
     @torch.no_grad()
-    def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """Make one step; the gradients are left divided by ``gradient_divisor``."""
+    def update(self, numbers: Sequence[Number], gradient_divisor: Tensor | None = None) -> None:
+        """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
         for decayed, names in self._groups():
             torch._fused_adamw_(
                 [self.named[name] for name in names],
@@ -150,7 +180,7 @@ class AdamW(_Moments):
                 [self.square[name] for name in names],
                 [],
                 [self._endless[name] for name in names],
-                lr=learning_rate,
+                lr=numbers[0],
                 beta1=self.beta1,
                 beta2=self.beta2,
                 weight_decay=self.weight_decay if decayed else 0.0,
@@ -159,7 +189,6 @@ class AdamW(_Moments):
                 maximize=False,
                 grad_scale=gradient_divisor,
             )
-        self.steps += 1
 
 
 class Lamb(_Moments):
@@ -172,12 +201,15 @@ class Lamb(_Moments):
     Source: https://arxiv.org/abs/1904.00962
     """
 
+    def advance(self, learning_rate: float) -> Sequence[float]:
+        """Count a step; return the learning rate and the corrections of both running means."""
+        super().advance(learning_rate)
+        return learning_rate, 1 - self.beta1**self.steps, 1 - self.beta2**self.steps
+
     @torch.no_grad()
-    def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """Make one step; the gradients are left divided by ``gradient_divisor``."""
-        self.steps += 1
-        mean_correction = 1 - self.beta1**self.steps
-        square_correction = 1 - self.beta2**self.steps
+    def update(self, numbers: Sequence[Number], gradient_divisor: Tensor | None = None) -> None:
+        """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
+        learning_rate, mean_correction, square_correction = numbers
         for decayed, names in self._groups():
             parameters: list[Tensor] = [self.named[name] for name in names]
             gradients = self._gradients(names)
@@ -200,7 +232,7 @@ class Lamb(_Moments):
                 lengths = torch.stack(torch._foreach_norm(updates))
                 ratios = torch.where((sizes > 0) & (lengths > 0), sizes / lengths, 1.0)
                 torch._foreach_mul_(updates, list(ratios.unbind()))
-            torch._foreach_add_(parameters, updates, alpha=-learning_rate)
+            _add_scaled(parameters, updates, -learning_rate)
 
 
 class Muon(AdamW):
@@ -244,8 +276,8 @@ class Muon(AdamW):
             del self.square[name]
 
     @torch.no_grad()
-    def step(self, learning_rate: float, gradient_divisor: Tensor | None = None) -> None:
-        """Make one step; the gradients are left divided by ``gradient_divisor``."""
+    def update(self, numbers: Sequence[Number], gradient_divisor: Tensor | None = None) -> None:
+        """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
         names = [name for name in self.matrices if self.named[name].grad is not None]
         if names:
             gradients, means = self._gradients(names), [self.mean[name] for name in names]
@@ -253,10 +285,10 @@ class Muon(AdamW):
                 torch._foreach_div_(gradients, gradient_divisor)
             torch._foreach_lerp_(means, gradients, 1 - self.momentum)
             updates = torch._foreach_lerp(gradients, means, self.momentum)
-            self._move(names, list(updates), learning_rate)
-        super().step(learning_rate, gradient_divisor)
+            self._move(names, list(updates), numbers[0])
+        super().update(numbers, gradient_divisor)
 
-    def _move(self, names: list[str], updates: list[Tensor], learning_rate: float) -> None:
+    def _move(self, names: list[str], updates: list[Tensor], learning_rate: Number) -> None:
         # Matrices of one shape are processed together, in few large products.
         alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for name, update in zip(names, updates, strict=True):
@@ -267,11 +299,19 @@ class Muon(AdamW):
             parameters = [parameter for parameter, _ in pairs]
             turned = orthogonalized(torch.stack([update for _, update in pairs]), self.dtype)
             torch._foreach_mul_(parameters, 1 - learning_rate * self.weight_decay)
-            torch._foreach_add_(
+            _add_scaled(
                 parameters,
                 list(turned.to(parameters[0].dtype).unbind()),
-                alpha=-learning_rate * 0.2 * math.sqrt(max(shape)),
+                -learning_rate * 0.2 * math.sqrt(max(shape)),
             )
+
+
+def _add_scaled(parameters: list[Tensor], updates: list[Tensor], factor: Number) -> None:
+    """Add ``factor * updates``, which may be overwritten, to the parameters."""
+    if isinstance(factor, Tensor):
+        torch._foreach_mul_(updates, factor)
+        factor = 1.0
+    torch._foreach_add_(parameters, updates, alpha=factor)
 
 
 def orthogonalized(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
