@@ -323,7 +323,7 @@ def test_the_prefetcher_does_not_run_far_ahead():
             made.append(number)
             yield toys.toy_step(number)
 
-    with Prefetcher(source(), torch.device("cpu"), depth=2) as batches:
+    with Prefetcher(source(), depth=2) as batches:
         batches.take()
         time.sleep(0.05)
         assert len(made) <= 4

@@ -14,9 +14,9 @@ import math
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,34 +24,12 @@ from torch import Tensor, nn
 from zhbert.errors import ZhbertError
 from zhbert.train.distributed import Ranks
 from zhbert.train.log import Sink
-from zhbert.train.optim import Optimizer, Schedule, global_norm
+from zhbert.train.optim import Optimizer, Schedule
 from zhbert.train.prefetch import Batch, Prefetcher, to_device
 from zhbert.train.signals import StopSignals
-
-BatchIn = TypeVar("BatchIn", contravariant=True)
+from zhbert.train.step import EagerStep, Objective, Step, WholeStep, autocast
 
 ALONE = Ranks()
-
-
-class Objective(Protocol[BatchIn]):
-    """A training objective in parts, each with a loss and, in evaluation, an accuracy."""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The parts' names; ``masked_lm`` is logged as ``masked_lm_loss``."""
-
-    def counts(self, batch: BatchIn) -> tuple[int, ...]:
-        """Return each part's number of predictions, without synchronising with the GPU."""
-
-    def pieces(self, batch: BatchIn) -> int:
-        """Return the number of pieces in a micro-batch, without padding."""
-
-    def __call__(self, model: nn.Module, batch: BatchIn, seed: int) -> tuple[Tensor, Tensor]:
-        """Return (parts,) summed losses with gradients, and (parts,) counts of right predictions.
-
-        ``seed`` is the same for all micro-batches of a step. Dropout depends on it and on each
-        row's index in the global batch, which the micro-batch contains.
-        """
 
 
 @dataclass(frozen=True)
@@ -150,7 +128,7 @@ class Trainer(Generic[Batch]):
     """Writes a checkpoint of the state."""
     sinks: Sequence[Sink] = ()
     """Receive the log's lines."""
-    whole_step: Callable[[nn.Module, Sequence[Batch], int], Sequence[Batch]] | None = None
+    whole_step: WholeStep[Batch] | None = None
     """For losses that compare the rows of different micro-batches: called with the model, a step's
     micro-batches and its seed, without gradients, before the backward passes; returns the
     micro-batches that the objective gets."""
@@ -175,8 +153,7 @@ class Trainer(Generic[Batch]):
     def __post_init__(self) -> None:
         self.state = self.start
         self._saved_step = self.start.step
-        self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._forward = self.ranks.wrap(_Forward(self.model, self.objective))
+        self._steps = self._step_maker()
         self._alone = not self.ranks.connected
         # A GPU's numbers are read while it computes the next step, so that it is never idle.
         self._lag = 1 if self.ranks.device.type == "cuda" else 0
@@ -187,10 +164,10 @@ class Trainer(Generic[Batch]):
     def train(self) -> Outcome:
         """Train to the end; raise NotFiniteError, without a checkpoint, if it diverges."""
         self.model.train()
-        source = self.source(self.start.step)
         with (
+            closing(self._steps),
             StopSignals(self.notice, self._alone) as self._signals,
-            Prefetcher(source, self.ranks.device) as batches,
+            Prefetcher(self._prepared()) as batches,
         ):
             complete = self._evaluate_start() and self._all_steps(batches)
             self._write_steps()
@@ -200,7 +177,27 @@ class Trainer(Generic[Batch]):
         stop, late = (None, received) if complete else (received or signal.SIGTERM, None)
         return Outcome(at.step, at.pieces, at.seconds, stop, self._last_evaluation, late)
 
-    def _all_steps(self, batches: Prefetcher[Batch]) -> bool:
+    def _step_maker(self) -> Step:
+        settings = self.settings
+        return EagerStep(
+            self.model,
+            self.objective,
+            self.optimizer,
+            self.ranks,
+            settings.dtype,
+            settings.clip_norm,
+            self.whole_step,
+        )
+
+    def _prepared(self) -> Iterator[_Prepared]:
+        """Yield the steps after ``start``, for the thread that prepares them."""
+        for step, batches in enumerate(self.source(self.start.step), self.start.step):
+            counts = map(sum, zip(*map(self.objective.counts, batches), strict=True))
+            pieces = sum(map(self.objective.pieces, batches))
+            seed = mix(self.settings.seed, step)
+            yield _Prepared(self._steps.prepared(batches, seed), seed, [*counts, pieces])
+
+    def _all_steps(self, batches: Prefetcher[_Prepared]) -> bool:
         """Train to the last step; return False if a signal ended the run before."""
         self._clock = time.perf_counter()
         while self.state.step < self.settings.last_step and not self._enough:
@@ -210,27 +207,29 @@ class Trainer(Generic[Batch]):
                 return False
         return True
 
-    def _step(self, batches: Prefetcher[Batch]) -> bool:
+    def _step(self, batches: Prefetcher[_Prepared]) -> bool:
         """Make one optimiser step; return False if a signal prevented it."""
-        micro_batches, waited = batches.take()
+        ready, waited = batches.take()
         # One exchange before the step: the whole batch's counts, and which ranks got a signal.
-        mine = [
-            sum(column) for column in zip(*map(self.objective.counts, micro_batches), strict=True)
-        ]
-        pieces = sum(map(self.objective.pieces, micro_batches))
-        *counts, pieces_of_all, wish = self.ranks.sum([*mine, pieces, self._signals.received or 0])
+        mine = [*ready.counts, self._signals.received or 0]
+        *counts, pieces_of_all, wish = self.ranks.sum(mine)
         if wish:
             return False
         learning_rate = self.schedule(self.state.step)
         factors = self.weights(self.state.step) if self.weights else [1.0] * len(counts)
-        sums = self._backward(micro_batches, counts, factors)
-        if sums is None:  # the step is repeated when the run resumes
-            self._drop_gradients()
+        found = self._steps.make(
+            ready.batches,
+            ready.seed,
+            weights=[
+                factor * self._steps.scale / count if count else 0.0
+                for factor, count in zip(factors, counts, strict=True)
+            ],
+            learning_rate=learning_rate,
+            stopped=lambda: self._alone and self._signals.received,
+        )
+        if found is None:  # the step is repeated when the run resumes
             return False
-        norm = global_norm(self._parameters)
-        self.optimizer.step(learning_rate, _clip_divisor(norm, self.settings.clip_norm))
-        self._drop_gradients()
-        numbers = _Numbers(torch.cat([norm.reshape(1), self.ranks.sum_tensor(sums)]))
+        numbers = _Numbers(found)
         if not self._lag:
             numbers.read()
         now = time.perf_counter()
@@ -269,45 +268,6 @@ class Trainer(Generic[Batch]):
         if evaluate_now or save_now:
             self._clock = time.perf_counter()
         return done
-
-    def _backward(
-        self, micro_batches: Sequence[Batch], counts: Sequence[float], factors: Sequence[float]
-    ) -> Tensor | None:
-        """Accumulate the gradient of the global batch's weighted losses; return this rank's sums.
-
-        Return None if a signal arrives meanwhile and there are no other ranks.
-        """
-        ranks, seed = self.ranks, mix(self.settings.seed, self.state.step)
-        # The sums over ranks are needed, but DDP averages: multiply by the world size.
-        weights = torch.tensor(
-            [
-                factor * ranks.world_size / count if count else 0.0
-                for factor, count in zip(factors, counts, strict=True)
-            ]
-        )
-        weights = weights.to(ranks.device, non_blocking=True)
-        total = torch.zeros(len(counts), device=ranks.device)
-        if self.whole_step is not None:
-            moved = [to_device(batch, ranks.device) for batch in micro_batches]
-            with torch.no_grad(), _autocast(ranks.device, self.settings.dtype):
-                micro_batches = self.whole_step(self.model, moved, seed)
-        for index, batch in enumerate(micro_batches):
-            if self._alone and self._signals.received:
-                return None
-            final = index == len(micro_batches) - 1
-            exchange: AbstractContextManager[Any] = nullcontext()
-            if not final and not self._alone:
-                exchange = cast(Any, self._forward).no_sync()
-            with exchange:
-                with _autocast(ranks.device, self.settings.dtype):
-                    sums, _ = self._forward(to_device(batch, ranks.device), seed)
-                torch.dot(sums.float(), weights).backward()  # type: ignore[no-untyped-call]
-            total += sums.detach()
-        return total
-
-    def _drop_gradients(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
 
     # -- evaluation, checkpoints, log --------------------------------------------------------------
 
@@ -374,16 +334,16 @@ def evaluate(
     model.eval()
     try:
         for one in sets:
-            losses = torch.zeros(len(parts), dtype=torch.float64)
-            correct = torch.zeros(len(parts), dtype=torch.float64)
+            losses = torch.zeros(len(parts), dtype=torch.float64, device=ranks.device)
+            correct = torch.zeros_like(losses)
             counts = [0] * len(parts)
             for batch in one.batches[ranks.rank :: ranks.world_size]:
                 if signals is not None and signals.received:
                     return []
-                with torch.no_grad(), _autocast(ranks.device, dtype):
+                with torch.no_grad(), autocast(ranks.device, dtype):
                     loss_sums, correct_sums = objective(model, to_device(batch, ranks.device), 0)
-                losses += loss_sums.double().cpu()
-                correct += correct_sums.double().cpu()
+                losses += loss_sums.double()
+                correct += correct_sums.double()
                 counts = [a + b for a, b in zip(counts, objective.counts(batch), strict=True)]
             flat = ranks.sum([*losses.tolist(), *correct.tolist(), *counts])
             columns = [flat[i * len(parts) : (i + 1) * len(parts)] for i in range(3)]
@@ -412,16 +372,14 @@ def mix(*numbers: int) -> int:
     return state >> 1
 
 
-class _Forward(nn.Module, Generic[Batch]):
-    """Model and objective as one module, so that DDP wraps the whole forward pass."""
+@dataclass(frozen=True)
+class _Prepared:
+    """A step's prepared micro-batches on this rank."""
 
-    def __init__(self, model: nn.Module, objective: Objective[Batch]) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-
-    def forward(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
-        return self.objective(self.model, batch, seed)
+    batches: Sequence[Any]
+    seed: int
+    counts: list[int]
+    """The predictions of each of the objective's parts, then the pieces."""
 
 
 class _Numbers:
@@ -479,23 +437,6 @@ class _StepRecord:
             "step_seconds": self.seconds,
             "seconds": self.at.seconds,
         }
-
-
-def _clip_divisor(norm: Tensor, clip_norm: float) -> Tensor | None:
-    """Return the divisor that makes the gradient's norm at most ``clip_norm``.
-
-    None: the gradient stays unchanged. On a GPU the result is never None, since a comparison here
-    would wait for the GPU.
-    """
-    if not clip_norm or (not norm.is_cuda and not norm.item() > clip_norm):
-        return None
-    return (norm / clip_norm).clamp(min=1.0)
-
-
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    if dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
 
 
 def _is_multiple(step: int, every: int) -> bool:

@@ -180,7 +180,7 @@ class AdamW(_Moments):
                 [self.square[name] for name in names],
                 [],
                 [self._endless[name] for name in names],
-                lr=numbers[0],
+                lr=cast(Any, numbers[0]),
                 beta1=self.beta1,
                 beta2=self.beta2,
                 weight_decay=self.weight_decay if decayed else 0.0,
@@ -306,7 +306,7 @@ class Muon(AdamW):
             )
 
 
-def _add_scaled(parameters: list[Tensor], updates: list[Tensor], factor: Number) -> None:
+def _add_scaled(parameters: list[Tensor], updates: Any, factor: Number) -> None:
     """Add ``factor * updates``, which may be overwritten, to the parameters."""
     if isinstance(factor, Tensor):
         torch._foreach_mul_(updates, factor)

@@ -1,4 +1,4 @@
-"""Prefetching of batches: made ahead in a thread, pinned, and moved to the device."""
+"""Prefetching of steps in a thread; batches in pinned memory and on the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -15,26 +15,24 @@ from torch import Tensor
 from zhbert.errors import ZhbertError
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 
 
-class Prefetcher(Generic[Batch]):
-    """A thread that makes the batches of the next steps while the model computes.
+class Prefetcher(Generic[Item]):
+    """A thread that makes the next steps' data while the model computes.
 
     Args:
-        source: yields each step's micro-batches; it is advanced in the thread.
-        device: for a GPU, the batches are put into pinned memory.
+        source: yields each step's data; it is advanced in the thread.
         depth: how many steps to make ahead.
     """
 
-    def __init__(
-        self, source: Iterator[Sequence[Batch]], device: torch.device, depth: int = 2
-    ) -> None:
-        self._source, self._pin = source, device.type == "cuda"
-        self._queue: queue.Queue[Sequence[Batch] | BaseException | None] = queue.Queue(depth)
+    def __init__(self, source: Iterator[Item], depth: int = 2) -> None:
+        self._source = source
+        self._queue: queue.Queue[Item | BaseException | None] = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="prefetch", daemon=True)
 
-    def __enter__(self) -> Prefetcher[Batch]:
+    def __enter__(self) -> Prefetcher[Item]:
         self._thread.start()
         return self
 
@@ -42,8 +40,8 @@ class Prefetcher(Generic[Batch]):
         self._closed.set()
         self._thread.join(timeout=10)
 
-    def take(self) -> tuple[Sequence[Batch], float]:
-        """Return the next step's micro-batches, and the seconds spent waiting for them.
+    def take(self) -> tuple[Item, float]:
+        """Return the next step's data, and the seconds spent waiting for them.
 
         Raise the source's exception, or ZhbertError if the source has ended.
         """
@@ -57,16 +55,14 @@ class Prefetcher(Generic[Batch]):
 
     def _fill(self) -> None:
         try:
-            for batches in self._source:
-                if self._pin:
-                    batches = [_map_tensors(b, lambda t: t.pin_memory()) for b in batches]
-                if not self._put(batches):
+            for item in self._source:
+                if not self._put(item):
                     return
             self._put(None)
         except BaseException as error:  # take() raises it in the caller's thread
             self._put(error)
 
-    def _put(self, item: Sequence[Batch] | BaseException | None) -> bool:
+    def _put(self, item: Item | BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -76,6 +72,11 @@ class Prefetcher(Generic[Batch]):
         return False
 
 
+def pinned(batch: Batch, device: torch.device) -> Batch:
+    """Copy ``batch`` to memory from which a GPU reads by itself; for the CPU it is unchanged."""
+    return map_tensors(batch, lambda t: t.pin_memory()) if device.type == "cuda" else batch
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move ``batch``, a dataclass of tensors, such dataclasses and tuples of them, to ``device``.
 
@@ -83,17 +84,18 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """
     if device.type == "cpu":
         return batch
-    return _map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+    return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Return the same batch with each of its tensors changed."""
     changes: dict[str, Any] = {}
     for item in dataclasses.fields(cast(Any, batch)):
         value = getattr(batch, item.name)
         if isinstance(value, Tensor):
             changes[item.name] = change(value)
         elif dataclasses.is_dataclass(value):
-            changes[item.name] = _map_tensors(value, change)
+            changes[item.name] = map_tensors(value, change)
         elif isinstance(value, tuple):
-            changes[item.name] = tuple(_map_tensors(one, change) for one in value)
+            changes[item.name] = tuple(map_tensors(one, change) for one in value)
     return cast(Batch, dataclasses.replace(cast(Any, batch), **changes))
