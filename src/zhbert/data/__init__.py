@@ -6,7 +6,7 @@
 * a corpus folder: ``block_worker`` turns a block into a shard, ``prepare`` puts the folder
   together (with ``pools``, ``corpus_folder``, ``duplicates``, ``held_out``, ``account``,
   ``remarks``), ``shards`` writes and reads it;
-* rows: ``examples`` (with ``row_plans`` and ``random_streams``);
+* rows: ``examples`` (with ``row_plans`` and ``random_streams``), and their order, ``row_order``;
 * masked batches: ``masking``, ``loader``, and ``evaluation`` for held-out rows.
 
 The other modules read text for other purposes (``texts``, ``vocabulary``, ``first_look``,

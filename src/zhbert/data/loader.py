@@ -7,7 +7,7 @@ is a permutation of all rows of the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from zhbert.data.examples import RowBuilder, TrainingRow
 from zhbert.data.masking import IGNORED, IntArray, Masker
-from zhbert.data.random_streams import MASKS, ORDER, ReusableGenerator, generator
+from zhbert.data.random_streams import MASKS, ReusableGenerator
+from zhbert.data.row_order import RowOrder, Stretch, WholeCorpus
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
 
@@ -73,15 +74,15 @@ class PretrainingLoader:
         if rows.count(0) == 0:
             raise ZhbertError("the corpus has no rows to train on: is it empty?")
         self._rows = rows
+        self._order = RowOrder(
+            WholeCorpus(rows), seed=seed, static_masks=masker.settings.static_masks
+        )
         self._masker = masker
         self._seed = seed
         self._batch_size = batch_size
         self._micro_batch_size = micro_batch_size
         self._rank, self._world_size = rank, world_size
         self._total_steps = max(total_steps, 1)
-        self._ends: list[int] = []  # rows of all epochs up to and including this one
-        self._orders: dict[int, np.ndarray] = {}
-        self._inverses: dict[int, np.ndarray] = {}
         self._generator = ReusableGenerator()
         self.made_pieces = 0
         """number of pieces in the rows that ``step`` has made so far"""
@@ -138,8 +139,8 @@ class PretrainingLoader:
             stop = min(begin + size, first + self._batch_size, end)
             # A run of one step has the first rate; longer ones reach the last rate in their last.
             rate = self._masker.settings.rate_at(step / max(self._total_steps - 1, 1))
-            epochs, indexes = self._locate(begin, stop)
-            yield replace(self._batch(epochs, indexes, rate), first_row=begin - first)
+            batch = self._batch(self._order.stretches(begin, stop), rate)
+            yield replace(batch, first_row=begin - first)
             begin = stop
 
     def firsts(self, begin: int, end: int) -> IntArray:
@@ -151,17 +152,9 @@ class PretrainingLoader:
         Returns:
             (end - begin,) numbers of rows, none greater than the row's own
         """
-        numbers = np.arange(begin, end)
-        if not self._masker.settings.static_masks or self._masker.settings.final_rate is not None:
-            return numbers
-        self._count_epochs(end)
-        epochs = np.searchsorted(self._ends, numbers, "right")
-        for epoch in np.unique(epochs).tolist():
-            if (first := self._repeated(epoch)) != epoch:
-                here = epochs == epoch
-                rows = self._order(epoch)[numbers[here] - self._begin(epoch)]
-                numbers[here] = self._places(first)[rows] + self._begin(first)
-        return numbers
+        if self._masker.settings.final_rate is not None:
+            return np.arange(begin, end)
+        return self._order.firsts(begin, end)
 
     def evaluation(self, rows: int, *, strategy: str | None = None) -> list[MaskedBatch]:
         """Make batches of the first epoch's rows, with the same masks in every call.
@@ -173,70 +166,32 @@ class PretrainingLoader:
         Returns:
             batches of ``micro_batch_size`` rows (of ``batch_size`` rows if that is 0).
         """
-        count = min(rows, self._rows.count(0))
-        order = self._order(0)[:count]
-        epochs = np.zeros_like(order)
+        count = self._order.in_first_epoch(rows)
         size = self._micro_batch_size or self._batch_size
         return [
-            self._batch(epochs[start:end], order[start:end], strategy=strategy)
-            for start, end in ((start, start + size) for start in range(0, count, size))
+            self._batch(self._order.stretches(start, min(start + size, count)), strategy=strategy)
+            for start in range(0, count, size)
         ]
-
-    def _locate(self, begin: int, end: int) -> tuple[IntArray, IntArray]:
-        """Return the epoch of each of these rows of the endless stream, and its number there."""
-        self._count_epochs(end - 1)
-        numbers = np.arange(begin, end)
-        epochs = np.searchsorted(self._ends, numbers, "right")
-        indexes = [
-            self._order(epoch)[numbers[epochs == epoch] - self._begin(epoch)]
-            for epoch in range(epochs[0], epochs[-1] + 1)
-        ]
-        return epochs, np.concatenate(indexes)
-
-    def _count_epochs(self, number: int) -> None:
-        """Count the rows of the epochs up to that of row ``number`` of the endless stream."""
-        while not self._ends or self._ends[-1] <= number:
-            last = self._ends[-1] if self._ends else 0
-            self._ends.append(last + self._rows.count(self._repeated(len(self._ends))))
-
-    def _begin(self, epoch: int) -> int:
-        """Return the number of an epoch's first row in the endless stream."""
-        return self._ends[epoch - 1] if epoch else 0
-
-    def _repeated(self, epoch: int) -> int:
-        """Return the epoch whose rows and masks are used: an earlier one if masks are static."""
-        static = self._masker.settings.static_masks
-        return epoch % static if static else epoch
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return _of_two(self._orders, epoch, self._permutation)
-
-    def _places(self, epoch: int) -> np.ndarray:
-        """Return where each row of an epoch stands in its order."""
-        return _of_two(self._inverses, epoch, lambda one: np.argsort(self._permutation(one)))
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        rng = generator(self._seed, ORDER, epoch)
-        return rng.permutation(self._rows.count(self._repeated(epoch)))
 
     def _batch(
         self,
-        epochs: IntArray,
-        indexes: IntArray,
+        stretches: Iterable[Stretch],
         rate: float | None = None,
         strategy: str | None = None,
     ) -> MaskedBatch:
-        """Mask rows ``indexes`` of their ``epochs`` as one batch."""
+        """Mask rows as one batch."""
         rows: list[TrainingRow] = []
         all_labels: list[np.ndarray] = []
-        for epoch, index in zip(epochs.tolist(), indexes.tolist(), strict=True):
-            epoch = self._repeated(epoch)
-            rng = self._generator.at(self._seed, MASKS, epoch, index)
-            row = self._rows.row(epoch, index, rng)
-            rows.append(row)
-            all_labels.append(
-                self._masker.mask(row.piece_ids, row.word_starts, rng, rate=rate, strategy=strategy)
-            )
+        for stretch in stretches:
+            for index in stretch.indices.tolist():
+                rng = self._generator.at(self._seed, MASKS, stretch.epoch, stretch.base + index)
+                row = stretch.rows.row(stretch.epoch, index, rng)
+                rows.append(row)
+                all_labels.append(
+                    self._masker.mask(
+                        row.piece_ids, row.word_starts, rng, rate=rate, strategy=strategy
+                    )
+                )
         inputs = np.concatenate([row.piece_ids for row in rows])
         lengths = np.array([len(row.piece_ids) for row in rows])
         first_lengths = np.array([row.first_length for row in rows])
@@ -250,17 +205,6 @@ class PretrainingLoader:
             next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
             dropped_pieces=sum(row.dropped for row in rows),
         )
-
-
-def _of_two(
-    kept: dict[int, np.ndarray], epoch: int, make: Callable[[int], np.ndarray]
-) -> np.ndarray:
-    """Return what belongs to an epoch, keeping that of two: a batch may span two epochs."""
-    if epoch not in kept:
-        while len(kept) >= 2:
-            del kept[next(iter(kept))]
-        kept[epoch] = make(epoch)
-    return kept[epoch]
 
 
 class GrowingRows:

@@ -1,0 +1,200 @@
+"""The order of rows: which row of which epoch stands at each place of an endless stream.
+
+The stream goes through the epochs, through the windows of each epoch, and through the rows of each
+window. A corpus that memory can hold is one window, and its epochs are permutations of all rows. A
+larger one has many (``row_windows``), and only those that are being read are planned.
+
+Place n of the stream depends on the seed and on n, not on how one came there: to find it, the rows
+of the windows before it are counted, once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from zhbert.data.examples import RowBuilder
+from zhbert.data.random_streams import ORDER, generator
+from zhbert.data.row_plans import IntArray
+
+# A row's number in its epoch, by which its masks are drawn, has its window above these bits. There
+# is room for 2^12 windows (see random_streams), and none has so many pieces, let alone rows.
+_WINDOW_BITS = 28
+
+
+class RowSource(Protocol):
+    """The rows of every epoch, in windows."""
+
+    @property
+    def sequence_length(self) -> int:
+        """The maximum number of pieces in a row."""
+
+    @property
+    def windows(self) -> int:
+        """The number of windows of an epoch."""
+
+    def order(self, epoch: int, repeated: int) -> IntArray:
+        """Return the order of an epoch's windows; their rows are those of epoch ``repeated``."""
+
+    def count(self, epoch: int, window: int) -> int:
+        """Return the number of rows in a window."""
+
+    def rows(self, epoch: int, window: int) -> RowBuilder:
+        """Return what makes a window's rows, numbered from 0 in each window."""
+
+    def prepare(self, epoch: int, window: int) -> None:
+        """Begin to plan the rows of a window that will be needed next."""
+
+
+class WholeCorpus:
+    """Rows that are planned all at once: one window."""
+
+    windows = 1
+
+    def __init__(self, rows: RowBuilder) -> None:
+        self._rows = rows
+
+    @property
+    def sequence_length(self) -> int:
+        """The maximum number of pieces in a row."""
+        return self._rows.sequence_length
+
+    def order(self, epoch: int, repeated: int) -> IntArray:
+        """Return the order of the one window."""
+        return np.zeros(1, np.int64)
+
+    def count(self, epoch: int, window: int) -> int:
+        """Return the number of rows in the epoch."""
+        return self._rows.count(epoch)
+
+    def rows(self, epoch: int, window: int) -> RowBuilder:
+        """Return what makes all rows."""
+        return self._rows
+
+    def prepare(self, epoch: int, window: int) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive rows of the stream that stand in one window."""
+
+    rows: RowBuilder
+    """makes them"""
+    epoch: int
+    """the epoch whose rows and masks they are: an earlier one than theirs if masks are static"""
+    indices: IntArray
+    """(n,) their numbers for ``rows``"""
+    base: int
+    """plus an index: the row's number in the epoch, on which its masks depend"""
+
+
+class RowOrder:
+    """The order of the rows of a source.
+
+    Args:
+        source: the rows.
+        seed: determines the order.
+        static_masks: the rows and masks of the first so many epochs are used again and again, in
+            another order; 0: every epoch has its own.
+    """
+
+    def __init__(self, source: RowSource, *, seed: int, static_masks: int = 0) -> None:
+        self._source, self._seed, self._static_masks = source, seed, static_masks
+        self._windows: list[tuple[int, int]] = []  # (epoch, window), in the stream's order
+        self._ends: list[int] = []  # number of rows up to the end of each window counted so far
+        self._orders: dict[int, IntArray] = {}
+        self._inverses: dict[int, IntArray] = {}
+
+    def stretches(self, begin: int, end: int) -> Iterator[Stretch]:
+        """Yield the rows at the places ``begin`` to ``end`` of the stream, in order."""
+        while begin < end:
+            place = self._find(begin)
+            first, stop = self._begin(place), min(end, self._ends[place])
+            epoch, window = self._repeated(place)
+            rows = self._source.rows(epoch, window)
+            self._source.prepare(*self._repeated(place + 1))
+            indices = self._order(place)[begin - first : stop - first]
+            yield Stretch(rows, epoch, indices, window << _WINDOW_BITS)
+            begin = stop
+
+    def firsts(self, begin: int, end: int) -> IntArray:
+        """Return, for places of the stream, the first place that has the same row and masks.
+
+        Returns:
+            (end - begin,) places, none greater than the row's own
+        """
+        numbers = np.arange(begin, end)
+        if not self._static_masks or not len(numbers):
+            return numbers
+        self._find(end - 1)
+        places = np.searchsorted(self._ends, numbers, "right")
+        for place in np.unique(places).tolist():
+            if (repeated := self._repeated(place)) != self._windows[place]:
+                first = self._windows.index(repeated)
+                here = places == place
+                rows = self._order(place)[numbers[here] - self._begin(place)]
+                numbers[here] = self._inverse(first)[rows] + self._begin(first)
+        return numbers
+
+    def in_first_epoch(self, rows: int) -> int:
+        """Return how many of the stream's first ``rows`` rows belong to the first epoch."""
+        windows = self._source.windows
+        while len(self._ends) < windows and (not self._ends or self._ends[-1] < rows):
+            self._count_next()
+        return min(rows, self._ends[min(windows, len(self._ends)) - 1])
+
+    def _find(self, number: int) -> int:
+        """Return the place, among all windows of the stream, of the one with row ``number``."""
+        while not self._ends or self._ends[-1] <= number:
+            self._count_next()
+        return bisect_right(self._ends, number)
+
+    def _count_next(self) -> None:
+        count = self._source.count(*self._repeated(len(self._ends)))
+        self._ends.append(count + (self._ends[-1] if self._ends else 0))
+
+    def _begin(self, place: int) -> int:
+        """Return the number of the first row of a window of the stream."""
+        return self._ends[place - 1] if place else 0
+
+    def _window(self, place: int) -> tuple[int, int]:
+        """Return a window of the stream as (epoch, window)."""
+        while place >= len(self._windows):
+            epoch = len(self._windows) // self._source.windows
+            order = self._source.order(epoch, self._source_epoch(epoch))
+            self._windows += [(epoch, window) for window in order.tolist()]
+        return self._windows[place]
+
+    def _source_epoch(self, epoch: int) -> int:
+        """Return the epoch whose rows and masks are used: an earlier one if masks are static."""
+        return epoch % self._static_masks if self._static_masks else epoch
+
+    def _repeated(self, place: int) -> tuple[int, int]:
+        """Return where the rows and masks of a window of the stream are from."""
+        epoch, window = self._window(place)
+        return self._source_epoch(epoch), window
+
+    def _order(self, place: int) -> IntArray:
+        return _of_two(self._orders, place, self._permutation)
+
+    def _inverse(self, place: int) -> IntArray:
+        """Return where each row of a window stands in its order."""
+        return _of_two(self._inverses, place, lambda one: np.argsort(self._permutation(one)))
+
+    def _permutation(self, place: int) -> IntArray:
+        rng = generator(self._seed, ORDER, *self._window(place))
+        return rng.permutation(self._ends[place] - self._begin(place))
+
+
+def _of_two(kept: dict[int, IntArray], place: int, make: Callable[[int], IntArray]) -> IntArray:
+    """Return what belongs to a window, keeping that of two: a batch may span two windows."""
+    if place not in kept:
+        while len(kept) >= 2:
+            del kept[next(iter(kept))]
+        kept[place] = make(place)
+    return kept[place]
