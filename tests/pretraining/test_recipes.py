@@ -204,6 +204,21 @@ def test_check_says_what_rented_gpus_would_take(capsys):
     assert check("tiny", device="h100")["gpu"]["cost"] is None
 
 
+def test_a_model_too_large_for_one_gpu_fits_several():
+    large = ["model.hidden_size=8192", "model.num_attention_heads=64", "batch_size=64"]
+    large += ["model.num_hidden_layers=12", "model.intermediate_size=32768"]
+    with pytest.raises(ZhbertError, match=r"checkpointing = true, or set sharding = .full., or t"):
+        check("tiny", large, device="h100", gpus=8)
+    divided = check("tiny", [*large, "sharding=full"], device="h100", gpus=8)
+    again = check(
+        "tiny", [*large, "sharding=full", "activation_checkpointing=true"], device="h100", gpus=8
+    )
+    assert again["memory_bytes"] < divided["memory_bytes"] < 80e9
+    assert again["micro_batch_size"] == 8
+    speeds = [plan["gpu"]["pieces_per_second"] for plan in (again, divided)]
+    assert 0.7 < speeds[0] / speeds[1] < 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

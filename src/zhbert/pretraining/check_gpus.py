@@ -51,10 +51,18 @@ class GpuPlan:
         """The most rows of one GPU in a step."""
         return -(-self.recipe.batch_size // self.count)
 
+    @property
+    def shards(self) -> int:
+        """The number of GPUs among which weights and the optimiser's state are divided."""
+        return self.count if self.recipe.sharding == "full" else 1
+
     def micro_batch_rows(self, work: Workload) -> int:
         """Return the rows of one forward and backward pass of one GPU."""
         hardware = Hardware(
-            memory=self.gpu.memory_bytes, on_gpu=True, bytes_per_number=self.bytes_per_number
+            memory=self.gpu.memory_bytes,
+            on_gpu=True,
+            bytes_per_number=self.bytes_per_number,
+            shards=self.shards,
         )
         return min(self.recipe.micro_batch_size, self.rows) or micro_batch_rows(
             self.rows, work, hardware
@@ -63,8 +71,21 @@ class GpuPlan:
     def memory_bytes(self, work: Workload, parameters: int, micro_batch: int) -> int:
         """Return the memory that training takes on each GPU."""
         return gpus.memory_bytes(
-            parameters, work, rows=micro_batch, bytes_per_number=self.bytes_per_number
+            parameters,
+            work,
+            rows=micro_batch,
+            bytes_per_number=self.bytes_per_number,
+            shards=self.shards,
         )
+
+    def _way_out(self, micro_batch: int) -> str:
+        ways = [
+            "set a smaller micro_batch_size" if micro_batch > 1 else "",
+            "" if self.recipe.activation_checkpointing else "set activation_checkpointing = true",
+            'set sharding = "full"' if self.count > self.shards else "",
+            "take a larger GPU",
+        ]
+        return ", or ".join(way for way in ways if way)
 
     def outcome(self, work: Workload, costs: dict[str, Any], where: str) -> dict[str, Any]:
         """Say what the run takes, teachers included; raise ZhbertError if it does not fit."""
@@ -73,7 +94,7 @@ class GpuPlan:
             raise ZhbertError(
                 f"{where}: micro-batches of {counted(micro_batch, 'row')} need about "
                 f"{needed / 1e9:.3g} GB on each GPU, and {self.gpu.name} has {self.gpu.memory:g}: "
-                "set a smaller micro_batch_size or take a larger GPU"
+                f"{self._way_out(micro_batch)}"
             )
         seconds = gpus.step_seconds(
             work,
@@ -81,6 +102,7 @@ class GpuPlan:
             rows=self.rows,
             micro_batches=-(-self.rows // micro_batch),
             gpus=self.count,
+            sharded=self.shards > 1,
             bytes_per_number=self.bytes_per_number,
         )
         student = work.operations() * costs["pieces_per_step"]

@@ -104,7 +104,8 @@ def _micro_batch_rows(setup: RunSetup, start: Start) -> int:
     rows = -(-recipe.batch_size // ranks.world_size)
     if recipe.micro_batch_size:
         return min(recipe.micro_batch_size, rows)
-    hardware = Hardware.of(ranks.device, setup.dtype, ranks.world_size)
+    shards = ranks.world_size if recipe.sharding == "full" else 1
+    hardware = Hardware.of(ranks.device, setup.dtype, ranks.world_size, shards)
     most = micro_batch_rows(rows, setup.workload(start.shape), hardware)
     # A run resumed on another machine is identical to the bit, if that has enough memory.
     info = start.checkpoint.info if setup.resumes and start.checkpoint else {}

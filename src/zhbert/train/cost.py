@@ -60,6 +60,7 @@ class Workload:
         vocabulary_size: int,
         sequence_length: int,
         predicted_share: float = PREDICTED_SHARE,
+        checkpointing: bool = False,
     ) -> Workload:
         """Return the sizes of ``shape``: a BertConfig, or a recipe's resolved ModelShape."""
         return cls(
@@ -70,6 +71,7 @@ class Workload:
             vocabulary_size=vocabulary_size,
             sequence_length=sequence_length,
             predicted_share=predicted_share,
+            checkpointing=checkpointing,
         )
 
     @classmethod
@@ -83,6 +85,7 @@ class Workload:
             vocabulary_size=vocabulary_size,
             sequence_length=recipe.sequence_length,
             predicted_share=max(masking.rate, masking.final_rate or 0.0),
+            checkpointing=recipe.activation_checkpointing,
         )
 
     @property
@@ -140,13 +143,14 @@ class Hardware:
     """Number of GPUs among which weights, gradients and the optimiser's state are divided."""
 
     @classmethod
-    def of(cls, device: Any, dtype: Any, processes: int = 1) -> Hardware:
+    def of(cls, device: Any, dtype: Any, processes: int = 1, shards: int = 1) -> Hardware:
         """Return the properties of a torch.device, for computing in a torch.dtype."""
         return cls(
             memory=total_memory(device),
             on_gpu=device.type == "cuda",
             processes=processes,
             bytes_per_number=dtype.itemsize,
+            shards=shards,
         )
 
     def pieces_at_once(self, work: Workload) -> int:
