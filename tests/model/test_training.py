@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from zhbert.model.attention import RowLayout, jagged_attention, pad, padded_attention, unpad
+from zhbert.model.attention import RowLayout, pad, padded_attention, unpad
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining, PretrainingLoss
 from zhbert.packing import PackedBatch
@@ -139,43 +139,12 @@ def test_attention_in_half_precision_stays_near_with_its_gradients(length: int) 
     assert not half[1].grad[2, length // 2 :].any()
 
 
-# On a CPU, PyTorch's jagged attention goes through its older nested tensors, which warn.
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("some", [False, True])
-def test_the_variable_length_attention_equals_the_padded_one(some: bool) -> None:
-    generator = torch.Generator().manual_seed(3)
-    rows = RowLayout.of(torch.tensor([0, 5, 6, 16]), 10, 16)
-    queries = RowLayout.of(torch.tensor([0, 2, 3, 7]), 4, 7) if some else rows
-    keys, values = (torch.randn(16, 24, generator=generator) for _ in range(2))
-    query = torch.randn(7 if some else 16, 24, generator=generator)
-    leaves = [x.requires_grad_() for x in (query, keys, values)]
-    expected = unpad(
-        padded_attention(
-            *(pad(x, r) for x, r in zip(leaves, (queries, rows, rows), strict=True)),
-            rows.bias,
-            3,
-            0.0,
-            None,
-        ),
-        queries,
-    )
-    found = jagged_attention(*leaves, queries, rows, 3, 0.0)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    weights = torch.randn(found.shape, generator=generator)
-    for a, b in zip(
-        torch.autograd.grad((found * weights).sum(), leaves),
-        torch.autograd.grad((expected * weights).sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
-
-
 def test_a_batch_of_equal_rows_takes_the_shorter_way_to_the_same_numbers() -> None:
     generator = torch.Generator().manual_seed(3)
     rows = RowLayout.of(torch.tensor([0, 6, 12]), 6, 12)
-    assert rows.equal
+    assert rows.grid.equal
     x = torch.randn(12, 8, generator=generator)
-    slow = replace(rows, equal=False)
+    slow = replace(rows, _grid=replace(rows.grid, equal=False))
     assert torch.equal(pad(x, rows), pad(x, slow))
     assert torch.equal(unpad(pad(x, rows), slow), x)
 

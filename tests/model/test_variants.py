@@ -56,9 +56,8 @@ class RotaryAttention(nn.Module):
         own_places = places if subset is None else places[subset.positions]
         keys, values = self.key_value(x).chunk(2, dim=1)
         query, keys = self.rotated(self.query(own), own_places), self.rotated(keys, places)
-        return attend(
-            query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
-        )
+        packed = torch.cat((keys, values), 1)
+        return attend(query, packed, layout, subset, heads=self.heads, rate=self.rate, key=key)
 
     def rotated(self, x: Tensor, places: Tensor) -> Tensor:
         """Turn each pair of dimensions of every head by an angle that grows with the place."""

@@ -181,11 +181,11 @@ def _over_rows(
     loss: RowsLoss, student: Features, teacher: Features, layout: RowLayout, products: int
 ) -> Tensor:
     """Sum a loss over padded rows, few at a time; ``products`` are computed for each row."""
-    rows = max(1, _AT_ONCE.get(layout.bias.device.type, 1 << 26) // products)
+    rows = max(1, _AT_ONCE.get(layout.grid.bias.device.type, 1 << 26) // products)
     own, theirs = ([pad(x, layout) for x in one.tensors] for one in (student, teacher))
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in own)
     total: Tensor = _OverRows.apply(  # type: ignore[no-untyped-call]
-        loss, _ranges(layout, rows), learning, layout.bias, theirs, *own
+        loss, _ranges(layout, rows), learning, layout.grid.bias, theirs, *own
     )
     return total
 
@@ -236,7 +236,7 @@ class _OverRows(torch.autograd.Function):
 
 def _ranges(layout: RowLayout, rows: int) -> list[tuple[slice, slice]]:
     """Divide the rows into ranges of so many, each with the places up to its longest row."""
-    number, cpu = layout.bias.shape[0], layout.bias.device.type == "cpu"
+    number, cpu = layout.grid.bias.shape[0], layout.grid.bias.device.type == "cpu"
     # On a GPU, looking at the lengths would be a synchronisation.
     lengths = layout.cu_seqlens.diff().tolist() if cpu else [layout.max_length] * number
     return [(slice(i, i + rows), slice(max(lengths[i : i + rows]))) for i in range(0, number, rows)]

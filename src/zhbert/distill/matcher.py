@@ -77,7 +77,7 @@ def match_sums(
     sums = []
     for match in plan.matches:
         teacher = teachers[match.of_teacher]
-        loss = layout.bias.new_zeros(())
+        loss = torch.zeros((), device=layout.cu_seqlens.device)
         for number, (own, theirs) in enumerate(match.terms):
             features = _features(match, student, own, match.heads[0])
             states = tuple(projections(x, match, number) for x in features.tensors)
@@ -86,7 +86,7 @@ def match_sums(
                 features._replace(tensors=states), target, layout
             )
         sums.append(loss)
-    return torch.stack(sums) if sums else layout.bias.new_zeros(0)
+    return torch.stack(sums) if sums else torch.zeros(0, device=layout.cu_seqlens.device)
 
 
 def match_counts(plan: MatchPlan, batch: PackedBatch) -> tuple[int, ...]:

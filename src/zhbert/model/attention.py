@@ -14,53 +14,70 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zhbert.model import native
+from zhbert.model import flash, native
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey, dropout
 from zhbert.packing import PackedBatch
 
 
 @dataclass(frozen=True)
-class RowLayout:
-    """The places of the rows among the packed pieces, and indices to pad them for attention."""
+class RowGrid:
+    """Indices that pad rows for attention by products, and the bias of the padding."""
 
-    cu_seqlens: Tensor  # (R + 1,) int64
-    max_length: int
-    equal: bool  # every row has max_length pieces: padding is a change of shape
+    equal: bool  # every row has L pieces: padding is a change of shape
     pad_index: Tensor  # (R * L,) int64 into the packed pieces; T at padding
     unpad_index: Tensor  # (T,) int64 into the padded grid
     bias: Tensor  # (R, 1, 1, L) float: 0 for a piece, very low for padding
 
     @classmethod
-    def of(cls, cu_seqlens: Tensor, max_length: int, total: int) -> RowLayout:
-        """Describe ``total`` packed pieces, without synchronising with the GPU."""
-        starts = cu_seqlens.long()
-        rows = starts.shape[0] - 1
-        grid = torch.arange(max_length, device=starts.device)
-        there = grid < starts.diff()[:, None]
-        place = torch.where(there, starts[:-1, None] + grid, total)
-        piece = torch.arange(total, device=starts.device)
-        row = torch.searchsorted(starts[1:], piece, right=True)
-        unpad_index = row * max_length + piece - starts[row]
+    def of(cls, layout: RowLayout) -> RowGrid:
+        """Make the indices for some rows."""
+        starts, length, total = layout.cu_seqlens.long(), layout.max_length, layout.total
+        there = torch.arange(length, device=starts.device) < starts.diff()[:, None]
+        place = torch.arange(length, device=starts.device) + starts[:-1, None]
+        row, position = layout.places()
         # Finite, so that a row without any piece does not give NaN.
         bias = torch.zeros(there.shape, device=starts.device).masked_fill_(~there, -1e30)
         return cls(
-            cu_seqlens=starts,
-            max_length=max_length,
-            equal=total == rows * max_length,
-            pad_index=place.view(-1),
-            unpad_index=unpad_index,
+            equal=total == len(there) * length,
+            pad_index=torch.where(there, place, total).view(-1),
+            unpad_index=row * length + position,
             bias=bias[:, None, None, :],
         )
+
+
+@dataclass
+class RowLayout:
+    """The places of the rows among the packed pieces."""
+
+    cu_seqlens: Tensor  # (R + 1,) int32
+    max_length: int  # of a row, or more
+    total: int  # T
+    flash: bool  # the device has flash attention, which needs no grid
+    _grid: RowGrid | None = None
+
+    @classmethod
+    def of(cls, cu_seqlens: Tensor, max_length: int, total: int) -> RowLayout:
+        """Describe ``total`` packed pieces, without synchronising with the GPU."""
+        return cls(cu_seqlens.int(), max_length, total, flash.available(cu_seqlens.device))
 
     @classmethod
     def of_batch(cls, batch: PackedBatch) -> RowLayout:
         """Describe a batch's rows."""
         return cls.of(batch.cu_seqlens, batch.max_length, batch.num_pieces)
 
+    @property
+    def grid(self) -> RowGrid:
+        """The indices for padding, made when they are first needed."""
+        if self._grid is None:
+            self._grid = RowGrid.of(self)
+        return self._grid
+
     def places(self) -> tuple[Tensor, Tensor]:
         """Return each piece's row and its position in the row: (T,) int64 each."""
-        return self.unpad_index // self.max_length, self.unpad_index % self.max_length
+        piece = torch.arange(self.total, dtype=torch.int32, device=self.cu_seqlens.device)
+        row = torch.searchsorted(self.cu_seqlens[1:], piece, right=True)
+        return row, (piece - self.cu_seqlens[row]).long()
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ class QuerySubset:
     @classmethod
     def of(cls, layout: RowLayout, predicted: Tensor, with_first: bool) -> QuerySubset:
         """Describe ``predicted`` (increasing, never a row's first piece) and the first pieces."""
-        starts, rows = layout.cu_seqlens, layout.cu_seqlens.shape[0] - 1
+        starts, rows = layout.cu_seqlens.long(), layout.cu_seqlens.shape[0] - 1
         before = torch.searchsorted(predicted, starts)  # predictions before each row
         device = predicted.device
         if not with_first:
@@ -87,7 +104,8 @@ class QuerySubset:
             row = torch.searchsorted(starts[1:], predicted, right=True)
             places = torch.arange(predicted.shape[0], device=device) + row + 1
             positions = predicted.new_empty(rows + predicted.shape[0])
-            positions[first] = starts[:-1]
+            # A row without any piece, as at a padded batch's end, takes any other's state.
+            positions[first] = starts[:-1].clamp_max(layout.total - 1)
             positions[places] = predicted
         # The maximum number of queries in one row. On a GPU an upper bound is used, since the
         # exact number would need a synchronisation.
@@ -133,25 +151,26 @@ class _Unpad(torch.autograd.Function):
 
 def pad(x: Tensor, layout: RowLayout) -> Tensor:
     """Pad rows with zeros: (T, C) -> (R, L, C)."""
+    grid = layout.grid
     # Compiled, the look-up is fused into a copy that is needed anyway, and one graph fits all rows.
-    if torch.compiler.is_compiling() or not layout.equal:
-        x = _Pad.apply(x, layout.pad_index, layout.unpad_index)  # type: ignore[no-untyped-call]
-    return x.view(layout.bias.shape[0], layout.bias.shape[3], -1)
+    if torch.compiler.is_compiling() or not grid.equal:
+        x = _Pad.apply(x, grid.pad_index, grid.unpad_index)  # type: ignore[no-untyped-call]
+    return x.view(grid.bias.shape[0], grid.bias.shape[3], -1)
 
 
 def unpad(x: Tensor, layout: RowLayout) -> Tensor:
     """Remove the padding of rows: (R, L, C) -> (T, C)."""
-    x = x.reshape(layout.bias.shape[0] * layout.bias.shape[3], -1)
-    if not torch.compiler.is_compiling() and layout.equal:
+    grid = layout.grid
+    x = x.reshape(grid.bias.shape[0] * grid.bias.shape[3], -1)
+    if not torch.compiler.is_compiling() and grid.equal:
         return x
-    packed: Tensor = _Unpad.apply(x, layout.pad_index, layout.unpad_index)  # type: ignore[no-untyped-call]
+    packed: Tensor = _Unpad.apply(x, grid.pad_index, grid.unpad_index)  # type: ignore[no-untyped-call]
     return packed
 
 
 def attend(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
+    query: Tensor | None,
+    packed: Tensor,
     layout: RowLayout,
     subset: QuerySubset | None = None,
     *,
@@ -159,29 +178,37 @@ def attend(
     rate: float = 0.0,
     key: DropoutKey | None = None,
 ) -> Tensor:
-    """Attend from each row's queries to its keys and values: (Q, H), (T, H), (T, H) -> (Q, H).
+    """Attend from each row's queries to its keys and values -> (Q, H).
 
     The method depends on the device, the precision and on whether gradients are needed; the
-    results differ only by rounding.
+    results differ only by rounding, and on a GPU in half precision by what is dropped.
 
     Args:
-        query, keys, values: may be columns of one wider tensor.
+        query: (Q, H); None: the first third of ``packed``.
+        packed: (T, 2H), keys and values; or (T, 3H), queries, keys and values.
         layout: the rows of keys and values.
         subset: the queries; None: all T pieces.
         heads: number of heads, a divisor of H.
         rate, key: dropout rate of the probabilities, and its key; no dropout without a key.
     """
-    if not query.shape[0]:
-        return query
     own = layout if subset is None else subset.layout
     rate = rate if key is not None else 0.0
-    if query.is_cuda:
-        return jagged_attention(query, keys, values, own, layout, heads, rate)
-    size = query.shape[1] // heads
+    size = packed.shape[1] // (3 if query is None else 2) // heads
+    if own.total and layout.flash and flash.serves(packed.dtype, size):
+        rows = own.cu_seqlens, layout.cu_seqlens, own.max_length, layout.max_length
+        attended: Tensor = flash.flash_attention(query, packed, *rows, heads, rate)[0]
+        return attended
+    if query is None:
+        query, keys, values = packed.chunk(3, dim=1)
+    else:
+        keys, values = packed.chunk(2, dim=1)
+    if not query.shape[0]:
+        return query
     if subset is None and rate == 0.0 and native.serves_attention(query, size):
-        cuts = layout.cu_seqlens
+        cuts = layout.cu_seqlens.long()
         return native.packed_attention(query, keys, values, cuts, cuts, heads)
-    bias = None if not torch.compiler.is_compiling() and layout.equal else layout.bias
+    grid = layout.grid
+    bias = None if not torch.compiler.is_compiling() and grid.equal else grid.bias
     padded = (pad(query, own), pad(keys, layout), pad(values, layout))
     return unpad(padded_attention(*padded, bias, heads, rate, key), own)
 
@@ -226,58 +253,6 @@ def padded_attention(
     return context.transpose(1, 2).reshape(rows, queries, hidden)
 
 
-# torch.compiler.disable would import the whole compiler here, which doubles every verb's start-up
-# time; this internal function of PyTorch imports the compiler at the first call.
-@torch._disable_dynamo  # type: ignore[attr-defined]
-def jagged_attention(
-    query: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    query_layout: RowLayout,
-    layout: RowLayout,
-    heads: int,
-    rate: float,
-) -> Tensor:
-    """Attend without padding, for a GPU: (Q, H), (T, H), (T, H) -> (Q, H).
-
-    In half precision without dropout this is PyTorch's flash attention for rows of different
-    lengths. Otherwise jagged tensors are used, which call the same kernel or the memory-efficient
-    one, with much overhead in Python; on a CPU (in tests) they use a slow loop. Their dropout is
-    that of the kernel, from CUDA's generator.
-    """
-    size = query.shape[1] // heads
-    if query.is_cuda and rate == 0.0 and query.dtype != torch.float32:
-        from torch.nn.attention.varlen import varlen_attn
-
-        flash: Any = varlen_attn  # the result's type depends on an argument not used here
-        flat: Tensor = flash(
-            query.reshape(-1, heads, size),
-            keys.reshape(-1, heads, size),
-            values.reshape(-1, heads, size),
-            query_layout.cu_seqlens.int(),
-            layout.cu_seqlens.int(),
-            query_layout.max_length,
-            layout.max_length,
-        )
-        return flat.reshape(query.shape)
-
-    def jagged(x: Tensor, where: RowLayout) -> Tensor:
-        # A minimum length of 1 avoids a synchronisation, in which PyTorch would compute it.
-        nested = torch.nested.nested_tensor_from_jagged(
-            x.reshape(-1, heads, size),
-            where.cu_seqlens,
-            min_seqlen=1,
-            max_seqlen=where.max_length,
-        )
-        return nested.transpose(1, 2)
-
-    context = functional.scaled_dot_product_attention(
-        jagged(query, query_layout), jagged(keys, layout), jagged(values, layout), dropout_p=rate
-    )
-    packed: Tensor = context.transpose(1, 2).values()
-    return packed.reshape(query.shape)
-
-
 class Attention(nn.Module):
     """BERT's multi-head self-attention; queries, keys and values come from one linear map.
 
@@ -314,12 +289,10 @@ class Attention(nn.Module):
             return self.attended(native.linear(self.qkv, x), layout, subset, key)
         # Only the columns that are needed.
         query = self._mapped(own, slice(x.shape[1]))
-        if 4 * len(own) < len(x) and self._takes_states(x, key):
+        if self._takes_states(x, key) and 4 * len(own) < len(x):
             return self._attend_to_states(query, x, layout, subset)
-        keys, values = self._mapped(x, slice(x.shape[1], None)).chunk(2, dim=1)
-        return attend(
-            query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
-        )
+        packed = self._mapped(x, slice(x.shape[1], None))
+        return attend(query, packed, layout, subset, heads=self.heads, rate=self.rate, key=key)
 
     def attended(
         self,
@@ -329,12 +302,11 @@ class Attention(nn.Module):
         key: DropoutKey | None = None,
     ) -> Tensor:
         """Attend with the queries, keys and values of all pieces: (T, 3H) -> (Q, H)."""
-        query, keys, values = qkv.chunk(3, dim=1)
+        query = None
         if subset is not None:
-            query = query[subset.positions]
-        return attend(
-            query, keys, values, layout, subset, heads=self.heads, rate=self.rate, key=key
-        )
+            hidden = qkv.shape[1] // 3
+            query, qkv = qkv[:, :hidden][subset.positions], qkv[:, hidden:]
+        return attend(query, qkv, layout, subset, heads=self.heads, rate=self.rate, key=key)
 
     def _mapped(self, x: Tensor, columns: slice) -> Tensor:
         """Compute some columns of queries, keys and values by a plain linear map."""
@@ -363,7 +335,7 @@ class Attention(nn.Module):
         asked = (query * math.sqrt(self.heads)) @ weight[1]
         mixed = native.packed_attention(
             asked.transpose(0, 1).reshape(-1, hidden),
-            x, x, subset.layout.cu_seqlens * self.heads, layout.cu_seqlens, heads=1,
+            x, x, subset.layout.cu_seqlens.long() * self.heads, layout.cu_seqlens.long(), heads=1,
         )  # fmt: skip
         values = mixed.view(count, self.heads, hidden).transpose(0, 1) @ weight[2].transpose(1, 2)
         return values.transpose(0, 1).reshape(count, hidden) + self.qkv.bias[2 * hidden :]

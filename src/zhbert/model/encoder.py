@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from zhbert.model import native
+from zhbert.model import flash, native
 from zhbert.model.attention import QuerySubset, RowLayout
 from zhbert.model.config import BertConfig
 from zhbert.model.dropout import DropoutKey
@@ -69,6 +69,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embeddings = Embeddings(config, layers)
         self.layers = nn.ModuleList(Block(config, layers) for _ in range(config.num_hidden_layers))
+        self._head_size = config.hidden_size // config.num_attention_heads
         self._compiled = EAGER
         self.checkpointing = False
         """Whether training keeps only the input of every block, and computes the rest again."""
@@ -99,6 +100,8 @@ class Encoder(nn.Module):
         """
         layout = layout or RowLayout.of_batch(batch)
         compiled = self._worth_compiling(layout, subset)
+        if compiled and not self._flash(layout):
+            _ = layout.grid  # made here, once for all blocks
         ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
         run = self._calls(self.embeddings, compiled)
         x: Tensor = self.embeddings(*ids, keys[0] if keys else None, run.finish)
@@ -139,6 +142,13 @@ class Encoder(nn.Module):
         if not (self.checkpointing and self.training and torch.is_grad_enabled()):
             return run
         return Calls(run.finish, _computed_again(run.block), _computed_again(run.last_block))
+
+    def _flash(self, layout: RowLayout) -> bool:
+        """Return True if the blocks' attention needs no grid of the rows."""
+        device, dtype = layout.cu_seqlens.device.type, self.embeddings.words.weight.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return layout.flash and flash.serves(dtype, self._head_size)
 
     def _worth_compiling(self, layout: RowLayout, subset: QuerySubset | None) -> bool:
         """Return True if this is training with a shape for which the functions were compiled.
