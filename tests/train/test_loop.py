@@ -22,10 +22,10 @@ from zhbert.train.loop import (
     LoopSettings,
     Trainer,
     evaluate,
-    mix,
 )
 from zhbert.train.optim import AdamW
 from zhbert.train.prefetch import Prefetcher
+from zhbert.train.step import mix
 
 
 def run(sizes=(5, 2), last_step=6, *, model=None, start=BEGINNING, source=None, **more):

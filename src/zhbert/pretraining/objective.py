@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
 from zhbert.config import SoftmaxSettings
 from zhbert.data.evaluation import MaskedRows
+from zhbert.data.fixed_shapes import with_fixed_shape
 from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
 from zhbert.inference.onnx_model import OnnxModel
+from zhbert.model.dropout import dropout_table
 from zhbert.model.loss import Candidates, CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.train.loop import EvaluationSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedBatch(MaskedBatch):
+    """A batch of one of few shapes, with everything that its step draws on the host."""
+
+    dropout_table: Tensor
+    """(sites + rows, 2) int32"""
+    candidates: Candidates | None
+    """the pieces in the softmax; None: all"""
 
 
 class PretrainingObjective:
@@ -37,12 +51,25 @@ class PretrainingObjective:
         """Count all pieces; a batch has no padding."""
         return batch.packed.num_pieces
 
-    def __call__(
-        self, model: torch.nn.Module, batch: MaskedBatch, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def prepared(self, model: nn.Module, batch: MaskedBatch, seed: int) -> PreparedBatch:
+        """Return a micro-batch of one of few shapes, with what is drawn by the step's seed."""
+        assert isinstance(model, BertForPreTraining)
+        fixed = with_fixed_shape(batch, model.config.pad_token_id)
+        rows = fixed.packed.num_rows
+        # Numbers that differ between batches of one shape, but that no computation reads, are 0.
+        return PreparedBatch(
+            **{**vars(fixed), "first_row": 0, "dropped_pieces": 0},
+            dropout_table=dropout_table(seed, model.dropout_sites, rows, batch.first_row),
+            candidates=self._sampler.draw(seed) if self._sampler else None,
+        )
+
+    def __call__(self, model: nn.Module, batch: MaskedBatch, seed: int) -> tuple[Tensor, Tensor]:
         """Return (2,) sums of both losses, and (2,) counts of correct predictions."""
         assert isinstance(model, BertForPreTraining)
-        model.set_dropout_seed(seed, batch.first_row)
+        if isinstance(batch, PreparedBatch):
+            model.set_dropout_table(batch.dropout_table)
+        else:
+            model.set_dropout_seed(seed, batch.first_row)
         candidates = self.candidates(model, batch, seed)
         loss = model.pretraining_loss(
             batch.packed,
@@ -64,6 +91,8 @@ class PretrainingObjective:
         self, model: BertForPreTraining, batch: MaskedBatch, seed: int
     ) -> Candidates | None:
         """Return the pieces in the softmax of a training step; None: all."""
+        if isinstance(batch, PreparedBatch):
+            return batch.candidates
         if self._sampler is None or not model.training:
             return None
         # All micro-batches and ranks of a step have the same seed and so the same candidates.
@@ -73,9 +102,7 @@ class PretrainingObjective:
 class MaskedWordsObjective(PretrainingObjective):
     """The same for an ONNX graph, which cannot be trained and knows no pairs."""
 
-    def __call__(
-        self, model: torch.nn.Module, batch: MaskedBatch, seed: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, model: nn.Module, batch: MaskedBatch, seed: int) -> tuple[Tensor, Tensor]:
         """Return (2,) sums of losses, and (2,) counts of correct predictions; pairs have 0."""
         assert isinstance(model, OnnxModel)
         logits = model.masked_logits(batch.packed, batch.predicted_positions)

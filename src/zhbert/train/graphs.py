@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, Protocol, cast, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,7 @@ from torch import Tensor, nn
 from zhbert.train.distributed import Ranks
 from zhbert.train.optim import RecordableOptimizer, global_norm
 from zhbert.train.prefetch import Batch, map_tensors, pinned
-from zhbert.train.seeds import mix
-from zhbert.train.step import Objective, autocast
+from zhbert.train.step import Objective, autocast, mix
 
 # Shapes of micro-batches whose graphs are kept.
 _SHAPES_KEPT = 8
@@ -122,12 +122,20 @@ class RecordedStep(Generic[Batch]):
         self._update()
         return self._found.clone()
 
-    def close(self) -> None:
-        """Release the gradients and all graphs."""
-        self._shapes.clear()
-        self._update = _Recorded(self._update_call, self._record)
-        for parameter in self._parameters:
-            parameter.grad = None
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Use a stream of its own, as recording demands; release gradients and graphs at the end.
+
+        https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture
+        """
+        try:
+            with _stream_of_its_own(self._ranks.device):
+                yield
+        finally:
+            self._shapes.clear()
+            del self._update
+            for parameter in self._parameters:
+                parameter.grad = None
 
     def _set(self, numbers: Tensor, values: Sequence[float]) -> None:
         """Overwrite a tensor on the device, without waiting for it."""
@@ -136,17 +144,18 @@ class RecordedStep(Generic[Batch]):
 
     def _accumulate(self, batch: Batch) -> None:
         """Add a micro-batch's gradients and sums of losses."""
-        key = tuple(_signature(batch))
+        values = [*_leaves(batch)]
+        key = tuple((one.shape, one.dtype) if isinstance(one, Tensor) else one for one in values)
         if key not in self._shapes:
             device = self._ranks.device
             fixed = map_tensors(batch, lambda one: torch.empty_like(one, device=device))
-            call = _Recorded(lambda: self._micro_batch_call(fixed), self._record)
-            self._shapes[key] = (_tensors(fixed), call)
+            made = _Recorded(lambda: self._micro_batch_call(fixed), self._record)
+            self._shapes[key] = (_tensors(_leaves(fixed)), made)
             if len(self._shapes) > _SHAPES_KEPT:
                 self._shapes.popitem(last=False)
         self._shapes.move_to_end(key)
         inputs, call = self._shapes[key]
-        torch._foreach_copy_(inputs, _tensors(batch), non_blocking=True)
+        torch._foreach_copy_(inputs, _tensors(values), non_blocking=True)
         call()
 
     def _micro_batch_call(self, batch: Batch) -> None:
@@ -229,25 +238,36 @@ def _flat_gradients(parameters: Sequence[nn.Parameter]) -> Tensor:
     """Give all parameters gradients of zero that are views of one buffer; return it."""
     sizes = [-(-one.numel() // _ALIGNMENT) * _ALIGNMENT for one in parameters]
     flat = torch.zeros(sum(sizes), dtype=parameters[0].dtype, device=parameters[0].device)
-    for parameter, room in zip(parameters, flat.split(sizes), strict=True):
+    for parameter, room in zip(parameters, torch.split(flat, sizes), strict=True):
         parameter.grad = room[: parameter.numel()].view_as(parameter)
     return flat
 
 
-def _signature(batch: Any) -> Iterator[Any]:
-    """Yield everything that two batches of one recording have in common."""
-    for item in dataclasses.fields(batch):
-        value = getattr(batch, item.name)
-        if isinstance(value, Tensor):
-            yield value.shape, value.dtype
-        elif dataclasses.is_dataclass(value):
-            yield from _signature(value)
-        else:
-            yield value
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the values of a batch, a dataclass of tensors, dataclasses, tuples and others."""
+    if dataclasses.is_dataclass(value):
+        for item in dataclasses.fields(value):
+            yield from _leaves(getattr(value, item.name))
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _leaves(one)
+    else:
+        yield value
 
 
-def _tensors(batch: Any) -> list[Tensor]:
-    """Return a batch's tensors in the order of its fields."""
-    found: list[Tensor] = []
-    map_tensors(batch, lambda one: cast(Tensor, found.append(one) or one))
-    return found
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    return [one for one in values if isinstance(one, Tensor)]
+
+
+@contextmanager
+def _stream_of_its_own(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    usual, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    own.wait_stream(usual)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        usual.wait_stream(own)

@@ -14,7 +14,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Generic, cast
 
@@ -23,11 +22,12 @@ from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
 from zhbert.train.distributed import Ranks
+from zhbert.train.graphs import RecordableObjective, RecordedStep, Recorder
 from zhbert.train.log import Sink
-from zhbert.train.optim import Optimizer, Schedule
+from zhbert.train.optim import Optimizer, RecordableOptimizer, Schedule
 from zhbert.train.prefetch import Batch, Prefetcher, to_device
 from zhbert.train.signals import StopSignals
-from zhbert.train.step import EagerStep, Objective, Step, WholeStep, autocast
+from zhbert.train.step import EagerStep, Objective, Step, WholeStep, autocast, mix
 
 ALONE = Ranks()
 
@@ -141,6 +141,9 @@ class Trainer(Generic[Batch]):
     judge: Callable[[TrainState], Judgement] | None = None
     """Evaluates whenever ``evaluations`` are due, before the checkpoint. Signals do not interrupt
     it, so that its decision is in the checkpoint and the same after a resumption."""
+    record: Recorder | None = None
+    """How steps are recorded and repeated, such as `zhbert.train.graphs.CudaGraphs`, if objective
+    and optimiser can be; None: they are not."""
     ranks: Ranks = ALONE
     start: TrainState = BEGINNING
     evaluated: Collection[str] | None = None
@@ -165,7 +168,7 @@ class Trainer(Generic[Batch]):
         """Train to the end; raise NotFiniteError, without a checkpoint, if it diverges."""
         self.model.train()
         with (
-            closing(self._steps),
+            self._steps.running(),
             StopSignals(self.notice, self._alone) as self._signals,
             Prefetcher(self._prepared()) as batches,
         ):
@@ -178,11 +181,27 @@ class Trainer(Generic[Batch]):
         return Outcome(at.step, at.pieces, at.seconds, stop, self._last_evaluation, late)
 
     def _step_maker(self) -> Step:
-        settings = self.settings
+        model, optimizer, settings = self.model, self.optimizer, self.settings
+        objective: Any = self.objective
+        if (
+            self.record is not None
+            and self.whole_step is None
+            and isinstance(objective, RecordableObjective)
+            and isinstance(optimizer, RecordableOptimizer)
+        ):
+            return RecordedStep(
+                model,
+                objective,
+                optimizer,
+                self.ranks,
+                dtype=settings.dtype,
+                clip_norm=settings.clip_norm,
+                record=self.record,
+            )
         return EagerStep(
-            self.model,
-            self.objective,
-            self.optimizer,
+            model,
+            objective,
+            optimizer,
             self.ranks,
             settings.dtype,
             settings.clip_norm,
@@ -356,20 +375,6 @@ def evaluate(
     finally:
         model.train(was_training)
     return lines
-
-
-def mix(*numbers: int) -> int:
-    """Mix several numbers into one 63-bit seed; each number affects all of its bits.
-
-    The method is splitmix64: https://prng.di.unimi.it/splitmix64.c
-    """
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1
 
 
 @dataclass(frozen=True)

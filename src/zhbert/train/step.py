@@ -72,8 +72,8 @@ class Step(Protocol):
                 dropped and the result is None.
         """
 
-    def close(self) -> None:
-        """Release the gradients."""
+    def running(self) -> AbstractContextManager[None]:
+        """Return the context in which steps are made; its end releases the gradients."""
 
 
 @dataclass
@@ -110,15 +110,18 @@ class EagerStep(Generic[Batch]):
         """Make one step, as `Step` says."""
         sums = self._backward(batches, seed, weights, stopped)
         if sums is None:
-            self.close()
+            self._drop_gradients()
             return None
         norm = global_norm(self._parameters)
         self.optimizer.step(learning_rate, clip_divisor(norm, self.clip_norm))
-        self.close()
+        self._drop_gradients()
         return torch.cat([norm.reshape(1), self.ranks.sum_tensor(sums)])
 
-    def close(self) -> None:
-        """Drop the gradients."""
+    def running(self) -> AbstractContextManager[None]:
+        """Do nothing: each step drops its gradients."""
+        return nullcontext()
+
+    def _drop_gradients(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -172,6 +175,20 @@ def clip_divisor(norm: Tensor, clip_norm: float) -> Tensor | None:
     if not clip_norm or (not norm.is_cuda and not norm.item() > clip_norm):
         return None
     return (norm / clip_norm).clamp(min=1.0)
+
+
+def mix(*numbers: int) -> int:
+    """Mix several numbers into one 63-bit seed; each number affects all of its bits.
+
+    The method is splitmix64: https://prng.di.unimi.it/splitmix64.c
+    """
+    state = 0
+    for number in numbers:
+        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
