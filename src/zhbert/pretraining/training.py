@@ -32,6 +32,7 @@ from zhbert.pretraining.start import Start, begin
 from zhbert.runtime import prepare_threads
 from zhbert.train.checkpoint import KeepBest, load_model_state
 from zhbert.train.cost import Hardware, compile_if_worth_it, micro_batch_rows
+from zhbert.train.graphs import CudaGraphs, Recorder
 from zhbert.train.log import MetricsFile, ProgressLine, Sink, TensorBoard
 from zhbert.train.loop import EvaluationSet, LoopSettings, NotFiniteError, Outcome, Trainer
 from zhbert.train.optim import Optimizer, Schedule, make_optimizer, schedule
@@ -82,6 +83,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         save=checkpoint_writer(setup, start, optimizer, metrics, rows),
         sinks=[*sinks, best] if best else sinks,
         evaluations=evaluations,
+        record=_recorder(setup),
         ranks=ranks,
         start=start.state,
         evaluated=_evaluated(setup, start, metrics),
@@ -197,6 +199,16 @@ def _loop_settings(setup: RunSetup, last_step: int) -> LoopSettings:
         checkpoint_every=recipe.checkpoint_every,
         evaluate_every=recipe.evaluate_every,
     )
+
+
+def _recorder(setup: RunSetup) -> Recorder | None:
+    """Return what records steps on a GPU; None for steps that cannot be recorded, or need not."""
+    recipe = setup.recipe
+    # Random states and the exchanges of divided weights stay outside of graphs; models so large
+    # keep the GPU busy without them.
+    if recipe.activation_checkpointing or recipe.sharding != "none":
+        return None
+    return CudaGraphs(setup.say) if setup.ranks.device.type == "cuda" else None
 
 
 def _open_folder(setup: RunSetup, start: Start, teaching: Teaching | None, held: ExitStack) -> None:

@@ -1,0 +1,87 @@
+"""Recorded steps, on a CPU: a recording is there the call itself, on the same fixed memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+from tests.train import toys
+from tests.train.test_loop import run
+
+from zhbert.train import graphs
+
+
+class Objective(toys.ToyObjective):
+    """The toy's, for batches of any size in one shape: rows without a label are appended."""
+
+    rows = 8
+
+    def prepared(self, model, batch, seed):
+        missing = self.rows - len(batch.y)
+        x = torch.nn.functional.pad(batch.x, (0, 0, 0, missing))
+        return toys.ToyBatch(x, torch.nn.functional.pad(batch.y, (0, missing), value=-100))
+
+
+class Recordings(list):
+    """A recorder that keeps what it was given."""
+
+    def __call__(self, call):
+        self.append(call)
+        return call
+
+
+def numbers_of(found):
+    names = ("step", "loss", "masked_lm_loss", "learning_rate", "grad_norm", "pieces")
+    return [tuple(line[name] for name in names) for line in found[1]]
+
+
+@pytest.mark.parametrize("sizes", [(7,), (5, 1, 1)])
+def test_recorded_steps_are_those_of_the_loop_and_recorded_once(sizes):
+    record = Recordings()
+    usual = run(sizes, objective=Objective())
+    recorded = run(sizes, objective=Objective(), record=record)
+    for a, b in zip(numbers_of(usual), numbers_of(recorded), strict=True):
+        assert a == pytest.approx(b, rel=1e-6)
+    torch.testing.assert_close(usual[3].weight, recorded[3].weight, rtol=1e-6, atol=1e-8)
+    # One micro-batch's call, and the update's.
+    assert len(record) == 2
+    assert recorded[3].weight.grad is None
+
+
+def test_graphs_are_kept_for_few_shapes(monkeypatch):
+    monkeypatch.setattr(graphs, "_SHAPES_KEPT", 2)
+
+    class Changing(Objective):
+        def prepared(self, model, batch, seed):
+            self.rows = 8 + int(batch.y.sum()) % 3
+            return super().prepared(model, batch, seed)
+
+    usual = run(last_step=12, objective=Objective())
+    recorded = run(last_step=12, objective=Changing(), record=Recordings())
+    torch.testing.assert_close(usual[3].weight, recorded[3].weight)
+
+
+def test_a_signal_between_micro_batches_leaves_nothing_of_the_step():
+    class Interrupting(Objective):
+        calls = 0
+
+        def __call__(self, model, batch, seed):
+            self.calls += 1
+            if self.calls == 5:  # the first micro-batch of step 3
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(model, batch, seed)
+
+    outcome, _, saved, model = run(
+        objective=Interrupting(), record=Recordings(), notice=lambda line: None
+    )
+    assert (outcome.step, [at.step for at in saved]) == (2, [2])
+    assert torch.equal(model.weight, run(last_step=2, objective=Objective())[3].weight)
+
+
+def test_what_cannot_be_recorded_is_made_operation_by_operation():
+    record = Recordings()
+    usual, plain = run(), run(record=record)  # the toy's objective prepares nothing
+    assert numbers_of(usual) == numbers_of(plain)
+    assert not record
