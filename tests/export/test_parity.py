@@ -15,7 +15,8 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.export import parity
-from zhbert.export.parity import OutputDifference, PaddedBatch, batches, compare, zhbert_runner
+from zhbert.export.agreement import Difference, PaddedBatch, batches
+from zhbert.export.parity import compare, rows_of_texts, zhbert_runner
 from zhbert.model.config import BertConfig
 from zhbert.text.tokenizer import Tokenizer
 
@@ -131,7 +132,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inputs(model: Path) -> list[PaddedBatch]:
-    return list(batches(BertConfig.from_pretrained(model), Tokenizer.from_pretrained(model)))
+    return list(batches(BertConfig.from_pretrained(model), Tokenizer.from_pretrained(model), 12))
 
 
 def first_above(found: parity.Parity, tolerance: float) -> str | None:
@@ -204,7 +205,7 @@ def test_heads_of_one_side_are_left_out_and_named(model: Path, tmp_path: Path) -
 def test_batches_reach_every_position_segment_and_mask(model: Path) -> None:
     config = BertConfig.from_pretrained(model)
     for tokenizer in (Tokenizer.from_pretrained(model), None):
-        found = list(batches(config, tokenizer))
+        found = list(batches(config, tokenizer, 12))
         assert max(batch.input_ids.shape[1] for batch in found) == config.max_position_embeddings
         assert {0, 1} == set(torch.cat([b.token_type_ids.flatten() for b in found]).tolist())
         assert any(0 in batch.attention_mask for batch in found)
@@ -217,7 +218,7 @@ def test_batches_reach_every_position_segment_and_mask(model: Path) -> None:
 def test_batches_fit_any_shape(model: Path, longest: int, segments: int) -> None:
     config = BertConfig.from_pretrained(model)
     config.max_position_embeddings, config.type_vocab_size = longest, segments
-    for batch in batches(config, Tokenizer.from_pretrained(model)):
+    for batch in batches(config, Tokenizer.from_pretrained(model), 12):
         assert batch.input_ids.shape == batch.attention_mask.shape == batch.token_type_ids.shape
         assert batch.input_ids.shape[1] <= longest
         assert int(batch.token_type_ids.max()) < segments
@@ -225,13 +226,19 @@ def test_batches_fit_any_shape(model: Path, longest: int, segments: int) -> None
 
 def test_texts_become_rows_cut_to_what_fits(model: Path) -> None:
     config, tokenizer = BertConfig.from_pretrained(model), Tokenizer.from_pretrained(model)
-    found = list(batches(config, tokenizer, ["使用", "语言" * 100, "模", "型", "来"]))
+    found = list(rows_of_texts(config, tokenizer, ["使用", "语言" * 100, "模", "型", "来"]))
     assert [len(batch.input_ids) for batch in found] == [4, 1]
     assert found[0].attention_mask.sum(1).tolist() == [4, 48, 3, 3]
     ends = found[0].attention_mask.sum(1) - 1
     assert found[0].input_ids[torch.arange(4), ends].tolist() == [tokenizer.sep_id] * 4
+
+
+def test_texts_need_a_vocabulary(model: Path, tmp_path: Path) -> None:
+    bare = copy_with(lambda *_: None, model, tmp_path / "bare")
+    (bare / "vocab.txt").unlink()
+    (tmp_path / "texts.txt").write_text("使用\n", encoding="utf-8")
     with pytest.raises(ZhbertError, match="no vocabulary to read them with"):
-        list(batches(config, None, ["使用"]))
+        parity.compare_models(bare, model, texts=tmp_path / "texts.txt")
 
 
 def test_numbers_at_padding_do_not_count_and_nan_does() -> None:
@@ -247,7 +254,7 @@ def test_numbers_at_padding_do_not_count_and_nan_does() -> None:
         return lambda _: {"embeddings": states}
 
     here = compare(runner(0, 0), runner(9, 2), [batch])
-    assert here.differences["embeddings"] == OutputDifference(0, 0)
+    assert here.differences["embeddings"] == Difference(0, 0)
     assert not compare(runner(0, 0), runner(float("nan"), 1), [batch] * 2).same()
     assert compare(runner(0, 0), runner(1e-6, 1), [batch]).same()
 

@@ -5,38 +5,31 @@ Shapes: B = rows, L = pieces in the longest row, P = asked positions of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from zhbert.export.agreement import BATCH, Arrays, Difference, PaddedBatch, batches
 from zhbert.export.onnx_graph import output_names
-from zhbert.export.parity import PaddedBatch, vectors_of
+from zhbert.export.parity import vectors_of
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.config import BertConfig
 from zhbert.model.onnx_files import INPUTS, POSITIONS
 from zhbert.text.tokenizer import Tokenizer
 
 ROWS = 200
-_BATCH = 4
 # Of all but every fourth batch, a graph that fills masks computes three positions of each row.
 _FULL, _ASKED = 4, 3
-_SAMPLE = Path(__file__).parent.parent / "assets" / "sample.txt"
-Arrays = NDArray[Any]
 
 
 @dataclass
-class OutputAgreement:
-    """How far one output of a graph is from the model's, over all rows, without padding."""
+class OutputAgreement(Difference):
+    """How far one output of a graph is from the model's, by more measures."""
 
-    largest: float = 0.0
-    """the largest absolute difference"""
-    magnitude: float = 0.0
-    """the largest absolute value of the model's output"""
     labels: int = 0
     """the number of decisions: for each row or piece the best label, for spans the best piece"""
     equal: int = 0
@@ -45,11 +38,6 @@ class OutputAgreement:
     _sum: float = 0.0
     _squares: float = 0.0
     _error_squares: float = 0.0
-
-    @property
-    def relative(self) -> float:
-        """``largest`` as a share of the magnitude."""
-        return self.largest / self.magnitude if self.magnitude else self.largest
 
     @property
     def noise(self) -> float:
@@ -65,15 +53,12 @@ class OutputAgreement:
 
     def add(self, wanted: Arrays, found: Arrays) -> None:
         """Count the values of a batch in."""
-        difference = np.abs(wanted - found)
-        # NaN must not get lost: no comparison with it is true.
-        self.largest = float(np.maximum(self.largest, difference.max(initial=0.0)))
-        self.magnitude = max(self.magnitude, float(np.abs(wanted).max(initial=0.0)))
+        super().add(wanted, found)
         self._count += wanted.size
         exact = wanted.astype(np.float64)
         self._sum += float(exact.sum())
         self._squares += float((exact**2).sum())
-        self._error_squares += float((difference.astype(np.float64) ** 2).sum())
+        self._error_squares += float(((wanted - found).astype(np.float64) ** 2).sum())
 
     def add_labels(self, wanted: Arrays, found: Arrays) -> None:
         """Count the decisions of a batch in."""
@@ -102,7 +87,7 @@ def compare_graph(
     """
     graph = OnnxModel(file, model.config)
     found: dict[str, OutputAgreement] = {}
-    for number, batch in enumerate(check_batches(model.config, tokenizer)):
+    for number, batch in enumerate(batches(model.config, tokenizer, ROWS)):
         inputs = {name: value.numpy() for name, value in zip(INPUTS, batch, strict=True)}
         there = inputs["attention_mask"] != 0
         wanted = _model_outputs(model, task, batch)
@@ -114,7 +99,7 @@ def compare_graph(
         for name, values in zip(wanted, graph.run(inputs, list(wanted)), strict=True):
             one = found.setdefault(name, OutputAgreement())
             _add(one, name, model.config, wanted[name], values, there)
-        progress(min(ROWS, (number + 1) * _BATCH), ROWS)
+        progress(min(ROWS, (number + 1) * BATCH), ROWS)
     return found
 
 
@@ -149,35 +134,3 @@ def _model_outputs(model: Any, task: str, batch: PaddedBatch) -> dict[str, Array
         states = output.last_hidden_state
         named["sentence_embedding"] = vectors_of(model, states, batch.attention_mask)
     return {name: x.numpy() for name, x in named.items() if x is not None}
-
-
-def check_batches(config: BertConfig, tokenizer: Tokenizer | None) -> Iterator[PaddedBatch]:
-    """Yield 200 rows of 1 to all positions, in padded batches of four: text and random pieces.
-
-    If the model has two segments, every second row is a pair.
-    """
-    rng = np.random.default_rng(0)
-    most = config.max_position_embeddings
-    lengths = np.exp(rng.uniform(0, np.log(most + 1), ROWS)).astype(int).clip(1, most)
-    # One batch of very different rows; in the others, little is computed for padding.
-    lengths = np.array([1, most, min(2, most), *np.sort(lengths[3:])])
-    text = _sample(tokenizer) if tokenizer is not None else None
-    for first in range(0, ROWS, _BATCH):
-        own = lengths[first : first + _BATCH]
-        there = np.arange(own.max()) < own[:, None]
-        ids = np.full(there.shape, config.pad_token_id)
-        segments = np.zeros(there.shape, np.int64)
-        for row, length in enumerate(own):
-            ids[row, :length] = rng.integers(0, config.vocab_size, length)
-            if text is not None and row % 2 and len(text) > length:
-                start = rng.integers(0, len(text) - length)
-                ids[row, :length] = text[start : start + length]
-            if config.type_vocab_size > 1 and row >= _BATCH // 2:
-                segments[row, length // 2 : length] = 1
-        yield PaddedBatch(*map(torch.from_numpy, (ids, there.astype(np.int64), segments)))
-
-
-def _sample(tokenizer: Tokenizer) -> Arrays:
-    """Return the pieces of the sample text, without special ones."""
-    text = _SAMPLE.read_text(encoding="utf-8")
-    return np.concatenate([tokenizer.encode(line).ids for line in text.splitlines() if line])

@@ -5,21 +5,21 @@ Shapes: B = rows, L = pieces in a row, H = hidden size, V = vocabulary size.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from zhbert.errors import ZhbertError
+from zhbert.export.agreement import BATCH, Difference, PaddedBatch, batches
 from zhbert.files import read_text
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.checkpoint import Checkpoint, open_checkpoint
@@ -44,22 +44,7 @@ TWO_PROGRAMS = 2e-5
 ONE_PROGRAM = 2e-6
 # Between PyTorch and ONNX Runtime, by the file of the graph.
 ONNX_TOLERANCES = {GRAPHS["float32"]: 1e-4, GRAPHS["float16"]: 2e-2, GRAPHS["int8"]: 0.25}
-# The number of rows in a batch, which limits the memory for logits.
-_ROWS = 4
-_TEXTS = (
-    ("使用语言模型来预测下一个词的概率。", "2018年，谷歌发布了BERT。"),
-    ("今天天气很好，我们去公园散步吧！", None),
-    ("The quick brown fox jumps over the lazy dog.", "他说：“明天见。”然后就走了……"),
-    ("哈尔滨是黑龙江的省会，国际冰雪文化名城", "人口约一千万"),
-)
-
-
-class PaddedBatch(NamedTuple):
-    """The input of a model, padded."""
-
-    input_ids: Tensor  # (B, L) int64
-    attention_mask: Tensor  # (B, L) int64, 1 for pieces, 0 for padding
-    token_type_ids: Tensor  # (B, L) int64
+_ROWS = 12
 
 
 class Runner(Protocol):
@@ -73,23 +58,6 @@ class Runner(Protocol):
     def __call__(self, batch: PaddedBatch) -> Mapping[str, Tensor]:
         """Compute the outputs of one batch."""
         ...
-
-
-@dataclass(frozen=True)
-class OutputDifference:
-    """The difference between the outputs of two models."""
-
-    largest: float  # the largest absolute difference
-    magnitude: float  # the largest absolute value in the first model's output
-
-    @property
-    def relative(self) -> float:
-        """``largest`` as a share of the magnitude."""
-        return self.largest / self.magnitude if self.magnitude else self.largest
-
-    def within(self, tolerance: float) -> bool:
-        """Return True if the difference is at most ``tolerance`` times the magnitude or 1."""
-        return self.largest <= tolerance * max(1.0, self.magnitude)
 
 
 # ---------------------------------------------------------------- runners
@@ -264,81 +232,32 @@ def _states(states: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"layer {n}" if n else "embeddings": state for n, state in enumerate(states)}
 
 
-# ---------------------------------------------------------------- batches
-
-
-def batches(
-    config: BertConfig, tokenizer: Tokenizer | None, texts: Iterable[str] | None = None
-) -> Iterator[PaddedBatch]:
-    """Yield the batches to compare on: ``texts``, one a row, or built-in text and random pieces.
-
-    By default these are sentences of different lengths, some with a second segment, if there is a
-    tokenizer; then two padded rows of random pieces and one of the maximum length, so that every
-    position, segment and mask is used. Texts are truncated to the model's maximum length.
-    """
-    longest = config.max_position_embeddings
-    if texts is not None:
-        if tokenizer is None:
-            raise ZhbertError("--texts: the first model has no vocabulary to read them with")
-        rows = (_row(tokenizer, text, None, longest) for text in texts)
-        while group := list(islice(rows, _ROWS)):
-            yield _padded(group, config.pad_token_id)
-        return
-    second = min(1, config.type_vocab_size - 1)
-    if tokenizer is not None and len(tokenizer) <= config.vocab_size:
-        sentences = [_row(tokenizer, text, pair, longest, second) for text, pair in _TEXTS]
-        yield _padded(sentences, config.pad_token_id)
-    generator = torch.Generator().manual_seed(0)
-    noise: list[_Row] = []
-    for length in (max(1, longest // 7), max(1, longest // 3), longest):
-        ids = torch.randint(0, config.vocab_size, (length,), generator=generator)
-        segments = torch.randint(0, config.type_vocab_size, (length,), generator=generator)
-        noise.append((ids.tolist(), segments.tolist()))
-    yield _padded(noise[:2], config.pad_token_id)
-    yield _padded(noise[2:], config.pad_token_id)
-
-
-_Row = tuple[list[int], list[int]]  # ids and segments
-
-
-def _row(tokenizer: Tokenizer, text: str, pair: str | None, longest: int, second: int = 1) -> _Row:
-    ids = [tokenizer.cls_id, *tokenizer.encode(text).ids.tolist()][: longest - 1]
-    ids.append(tokenizer.sep_id)
-    segments = [0] * len(ids)
-    if pair is not None:
-        more = [*tokenizer.encode(pair).ids.tolist(), tokenizer.sep_id]
-        ids, segments = ids + more, segments + [second] * len(more)
-    return ids[:longest], segments[:longest]
-
-
-def _padded(rows: Sequence[_Row], pad: int) -> PaddedBatch:
-    length = max(len(ids) for ids, _ in rows)
-
-    def filled(values: Iterable[list[int]], filler: int) -> Tensor:
-        return torch.tensor([row + [filler] * (length - len(row)) for row in values])
-
-    return PaddedBatch(
-        filled((ids for ids, _ in rows), pad),
-        filled(([1] * len(ids) for ids, _ in rows), 0),
-        filled((segments for _, segments in rows), 0),
-    )
-
-
 # ---------------------------------------------------------------- comparing
+
+
+def rows_of_texts(
+    config: BertConfig, tokenizer: Tokenizer, texts: Iterable[str]
+) -> Iterator[PaddedBatch]:
+    """Yield texts, one a row, truncated to the model's maximum length."""
+    longest = config.max_position_embeddings
+    ends = np.array([tokenizer.cls_id]), np.array([tokenizer.sep_id])
+    rows = (np.concatenate([ends[0], tokenizer.encode(text).ids])[: longest - 1] for text in texts)
+    while group := [np.concatenate([row, ends[1]]) for row in islice(rows, BATCH)]:
+        yield PaddedBatch.of(group, [np.zeros_like(row) for row in group], config.pad_token_id)
 
 
 @dataclass(frozen=True)
 class Parity:
     """The differences between the outputs of two models."""
 
-    differences: dict[str, OutputDifference]  # by output, in the order of computation
+    differences: dict[str, Difference]  # by output, in the order of computation
     only_first: tuple[str, ...]  # outputs that the second model lacks
     only_second: tuple[str, ...]
 
     @property
     def largest_difference(self) -> float:
         """The largest absolute difference of all outputs."""
-        return reduce(_larger, (d.largest for d in self.differences.values()), 0.0)
+        return float(np.max([d.largest for d in self.differences.values()], initial=0.0))
 
     def same(self, tolerance: float = TWO_PROGRAMS) -> bool:
         """Return True if every output is within the tolerance."""
@@ -347,7 +266,7 @@ class Parity:
 
 def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity:
     """Compute the largest difference over all batches for each output that both models have."""
-    found: dict[str, OutputDifference] = {}
+    found: dict[str, Difference] = {}
     only: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     for batch in inputs:
         there = batch.attention_mask.bool()
@@ -360,17 +279,8 @@ def compare(one: Runner, other: Runner, inputs: Iterable[PaddedBatch]) -> Parity
             a, b = first[name], second[name]
             if a.ndim == 3:
                 a, b = a[there], b[there]
-            new = OutputDifference(float((a - b).abs().max()), float(a.abs().max()))
-            old = found.get(name, OutputDifference(0.0, 0.0))
-            found[name] = OutputDifference(
-                _larger(old.largest, new.largest), _larger(old.magnitude, new.magnitude)
-            )
+            found.setdefault(name, Difference()).add(a.numpy(), b.numpy())
     return Parity(found, *only)
-
-
-def _larger(a: float, b: float) -> float:
-    """Return the larger number, or NaN if one is NaN."""
-    return math.nan if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
 _SHAPE = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size",
@@ -461,7 +371,7 @@ def compare_models(
     Args:
         runner: the runner of ``other``, one of ``RUNNERS``; None: onnxruntime for a folder with
             nothing but an ONNX graph, else zhbert.
-        texts: a file of lines to compare on; None: the default input of `batches`.
+        texts: a file of lines to compare on; None: a built-in text and random pieces.
         tolerance: the largest accepted difference, as a share of an output's largest number or of
             1, whichever is larger; None: the default of the runner, and of the graph's precision.
 
@@ -483,7 +393,12 @@ def compare_models(
     configs = BertConfig.from_pretrained(one), BertConfig.from_pretrained(other)
     check_shapes(*configs)
     tokenizers = tokenizer_beside(find_model(one)), tokenizer_beside(find_model(other))
-    inputs = batches(configs[0], tokenizers[0], lines)
+    if lines is None:
+        inputs = batches(configs[0], tokenizers[0], _ROWS)
+    elif tokenizers[0] is not None:
+        inputs = rows_of_texts(configs[0], tokenizers[0], lines)
+    else:
+        raise ZhbertError("--texts: the first model has no vocabulary to read them with")
     return ModelComparison(
         compare(zhbert_runner(one), open_other(other), inputs),
         config_differences(*configs),
