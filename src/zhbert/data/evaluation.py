@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zhbert.config import EvaluationSettings, MaskingSettings
-from zhbert.data.examples import make_rows
 from zhbert.data.loader import MaskedBatch, PretrainingLoader
 from zhbert.data.masking import Masker
+from zhbert.data.row_windows import rows_of_split
 from zhbert.data.shards import Corpus
 from zhbert.errors import ZhbertError
 
@@ -50,7 +50,7 @@ def held_out_rows(
     predictions = max(1, round(RATE * sequence_length) + 1)
     masker = Masker(MaskingSettings(rate=RATE, max_predictions=predictions), vocabulary)
     try:
-        rows = make_rows(
+        rows = rows_of_split(
             builder,
             corpus.shards("held_out"),
             cls_id=masker.vocabulary.cls_id,

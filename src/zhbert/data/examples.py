@@ -101,7 +101,7 @@ class _ShardedPieces:
     """The concatenated pieces of the shards; position 0 is the first piece of the first shard."""
 
     def __init__(self, shards: Sequence[ShardLike]) -> None:
-        self.shards = shards
+        self.shards = list(shards)
         self.bits = [shard.word_start_bits for shard in shards]
         self.bases = [0]
         for shard in shards:
@@ -130,7 +130,8 @@ def unpack_bits(bits: npt.NDArray[np.uint8], start: int, length: int) -> BoolArr
 class PairRows:
     """Sentence pairs, drawn anew every epoch.
 
-    Takes 8 bytes per sentence, and 40 bytes per row of the two newest epochs.
+    Takes 40 bytes per row of the two newest epochs, and while these are planned some more, and
+    16 bytes per sentence.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class PairRows:
         sequence_length: int,
         seed: int,
         short_row_probability: float = 0.1,
+        window: int = 0,
     ) -> None:
         if sequence_length < 5:
             raise ZhbertError(
@@ -151,19 +153,8 @@ class PairRows:
         self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
         self._max_pieces = sequence_length - 3
-        self._seed = seed
+        self._seed, self._window = seed, window
         self._short = short_row_probability
-        sentences: list[IntArray] = []
-        documents: list[IntArray] = []
-        done = 0
-        for shard, base in zip(shards, self._data.bases, strict=False):
-            starts = shard.sentence_starts()
-            documents.append(np.searchsorted(starts, shard.document_starts[:-1]) + done)
-            sentences.append(starts + base)
-            done += len(starts)
-        end = np.array([self._data.bases[-1]])
-        self._sentences: IntArray = np.concatenate([*sentences, end]).astype(np.int64)
-        self._documents: IntArray = np.concatenate([*documents, np.array([done])]).astype(np.int64)
         self._plans: dict[int, IntArray] = {}
 
     def _plan(self, epoch: int) -> IntArray:
@@ -171,13 +162,31 @@ class PairRows:
             while len(self._plans) >= 2:  # a batch may span two epochs
                 del self._plans[next(iter(self._plans))]
             self._plans[epoch] = plan_pairs(
-                self._sentences,
-                self._documents,
+                *self._sentences_and_documents(),
                 self._max_pieces,
                 self._short,
-                generator(self._seed, PLAN, epoch),
+                generator(self._seed, PLAN, epoch, self._window),
             )
         return self._plans[epoch]
+
+    def _sentences_and_documents(self) -> tuple[IntArray, IntArray]:
+        """Return the first piece of each sentence and the first sentence of each document.
+
+        At the end of both there is what would come next.
+        """
+        sentences: list[IntArray] = []
+        documents: list[IntArray] = []
+        done = 0
+        for shard, base in zip(self._data.shards, self._data.bases, strict=False):
+            starts = shard.sentence_starts()
+            documents.append(np.searchsorted(starts, shard.document_starts[:-1]) + done)
+            sentences.append(starts + base)
+            done += len(starts)
+        ends = np.array([self._data.bases[-1]]), np.array([done])
+        return (
+            np.concatenate([*sentences, ends[0]], dtype=np.int64),
+            np.concatenate([*documents, ends[1]], dtype=np.int64),
+        )
 
     def count(self, epoch: int) -> int:
         """Return the number of pairs in the epoch."""
@@ -308,6 +317,7 @@ def make_rows(
     sequence_length: int,
     seed: int,
     short_row_probability: float = 0.1,
+    window: int = 0,
 ) -> RowBuilder:
     """Build the rows of some shards.
 
@@ -318,6 +328,8 @@ def make_rows(
         sequence_length: maximum number of pieces in a row, including [CLS] and [SEP].
         seed: determines the pairs.
         short_row_probability: share of documents whose pairs have a random shorter target length.
+        window: the number of these shards among the windows of a large corpus: the pairs of each
+            are drawn by other random numbers.
 
     Raises:
         ZhbertError: the builder is unknown, or the rows are too short.
@@ -332,6 +344,7 @@ def make_rows(
             sequence_length=sequence_length,
             seed=seed,
             short_row_probability=short_row_probability,
+            window=window,
         )
     return WholeSentenceRows(
         shards,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-PLAN, ORDER, MASKS = 0, 1, 2
-"""The purposes of the numbers: an epoch's pairs, the order of its rows, a row's masks."""
+PLAN, ORDER, MASKS, WINDOWS = range(4)
+"""The purposes: an epoch's pairs, the order of its rows, a row's masks, an epoch's windows."""
 
 
 def generator(seed: int, stream: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """Make the generator of these four numbers; ``stream`` is PLAN, ORDER or MASKS."""
+    """Make the generator of these four numbers; ``stream`` is their purpose."""
     key = np.array(_key(seed, stream, epoch, index), dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key))
 

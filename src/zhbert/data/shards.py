@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, overload
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -360,9 +362,7 @@ class Corpus:
             )
         for entry in _checked_entries(info, path):
             shard = folder / entry["file"]
-            if not shard.is_file():
-                raise ZhbertError(f"{shard}: this shard of the corpus is missing; prepare again")
-            size = shard.stat().st_size
+            size = _size(shard)
             if size != entry["bytes"]:
                 raise ZhbertError(
                     f"{shard}: {size:,} bytes where {entry['bytes']:,} were written: cut short or "
@@ -388,13 +388,10 @@ class Corpus:
         return tokenizer
 
     @cached_property
-    def _shards(self) -> dict[str, list[Shard]]:
+    def _shards(self) -> dict[str, Shards]:
+        entries = self.info["shards"]
         return {
-            split: [
-                Shard(self.folder / entry["file"], entry, self.vocabulary_size)
-                for entry in self.info["shards"][split]
-            ]
-            for split in SPLITS
+            split: Shards(self.folder, entries[split], self.vocabulary_size) for split in SPLITS
         }
 
     @cached_property
@@ -410,7 +407,7 @@ class Corpus:
                 break
         return counts
 
-    def shards(self, split: str) -> list[Shard]:
+    def shards(self, split: str) -> Shards:
         """Return the shards of ``train`` or ``held_out`` in order; ``held_out`` may have none."""
         if split not in SPLITS:
             raise ZhbertError(f"no split '{split}' in a corpus; known: {', '.join(SPLITS)}")
@@ -426,6 +423,67 @@ class Corpus:
         for split in SPLITS:
             for shard in self.shards(split):
                 shard.verify()
+
+
+class Shards(Sequence[Shard]):
+    """The shards of a split, in order: each is opened when it is taken, and closed after its use.
+
+    A shard that somebody holds is not opened again, so that its checksum is compared once.
+
+    Args:
+        folder: the corpus.
+        entries: the shards' entries in corpus.json.
+        vocabulary_size: all ids must be lower.
+    """
+
+    def __init__(
+        self, folder: Path, entries: Sequence[Mapping[str, Any]], vocabulary_size: int
+    ) -> None:
+        self.entries = entries
+        self._folder, self._vocabulary_size = folder, vocabulary_size
+        self._opened: WeakValueDictionary[int, Shard] = WeakValueDictionary()
+
+    @property
+    def piece_bytes(self) -> int:
+        """The number of bytes of all pieces."""
+        size = np.dtype(piece_type(self._vocabulary_size)).itemsize
+        return size * sum(entry["pieces"] for entry in self.entries)
+
+    @property
+    def opened(self) -> list[Shard]:
+        """The shards that somebody holds."""
+        return [shard for reference in self._opened.valuerefs() if (shard := reference())]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Shard]: ...
+
+    def __getitem__(self, index: int | slice) -> Shard | list[Shard]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        index = range(len(self))[index]
+        shard = self._opened.get(index)
+        if shard is None:
+            entry = self.entries[index]
+            shard = Shard(self._folder / entry["file"], entry, self._vocabulary_size)
+            self._opened[index] = shard
+        return shard
+
+
+def _size(shard: Path) -> int:
+    """Return the size of a shard's file, which may be one of many thousands."""
+    try:
+        status = shard.stat()
+    except FileNotFoundError:
+        status = None
+    if status is None or not stat.S_ISREG(status.st_mode):
+        raise ZhbertError(f"{shard}: this shard of the corpus is missing; prepare again")
+    return status.st_size
 
 
 def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:

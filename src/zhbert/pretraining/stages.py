@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zhbert.config import Recipe
-from zhbert.data.examples import make_rows
 from zhbert.data.loader import GrowingRows, PretrainingLoader
+from zhbert.data.row_windows import rows_of_split
 from zhbert.pretraining.setup import RunSetup
 
 
@@ -68,7 +68,7 @@ def _loader(
 ) -> PretrainingLoader:
     recipe = setup.recipe
     masker = setup.masker
-    rows = make_rows(
+    rows = rows_of_split(
         recipe.rows.builder,
         setup.corpus.shards("train"),
         cls_id=masker.vocabulary.cls_id,
