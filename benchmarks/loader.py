@@ -31,6 +31,7 @@ from zhbert.data import row_plans
 from zhbert.data.examples import BUILDERS, ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
 from zhbert.data.masking import Masker
+from zhbert.data.row_order import WholeCorpus
 from zhbert.masking_strategies import STRATEGIES
 from zhbert.text.vocab import default_vocabulary, read_vocabulary
 
@@ -161,7 +162,7 @@ def main() -> None:
             seed=0,
         )
         loaders[builder, strategy] = PretrainingLoader(
-            rows, masker, batch_size=args.batch_size, seed=0
+            WholeCorpus(rows), masker, batch_size=args.batch_size, seed=0
         )
         plan_seconds.setdefault(builder, []).append(time.perf_counter() - start)
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in settings}

@@ -40,6 +40,7 @@ from zhbert.data.examples import make_rows
 from zhbert.data.held_out import part
 from zhbert.data.loader import MaskedBatch, PretrainingLoader
 from zhbert.data.masking import Masker, MaskingVocabulary
+from zhbert.data.row_order import WholeCorpus
 from zhbert.data.shards import Corpus, Documents, Shard, concatenate, write_shard
 from zhbert.errors import ZhbertError
 from zhbert.text.tokenizer import Tokenizer
@@ -306,7 +307,7 @@ def tuning_rows(
             sequence_length=128,
             seed=SEED,
         )
-        loader = PretrainingLoader(rows, masker, batch_size=32, seed=SEED)
+        loader = PretrainingLoader(WholeCorpus(rows), masker, batch_size=32, seed=SEED)
         return {
             kind: texts_of(loader.evaluation(TUNING_ROWS, strategy=kind)) for kind in STRATEGIES
         }

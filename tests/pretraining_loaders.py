@@ -9,6 +9,7 @@ from zhbert.config import MaskingSettings
 from zhbert.data.examples import ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
 from zhbert.data.masking import Masker
+from zhbert.data.row_order import WholeCorpus
 
 
 def loader_over(
@@ -32,4 +33,4 @@ def loader_over(
         short_row_probability=short_row_probability,
         seed=seed,
     )
-    return PretrainingLoader(rows, masker, seed=seed, **options)
+    return PretrainingLoader(WholeCorpus(rows), masker, seed=seed, **options)

@@ -42,7 +42,7 @@ def sample_documents(corpus: Corpus, split: str, rows: int) -> list[dict[str, An
         ``sentences`` and ``pieces``, and the ``text`` of its first eight sentences.
     """
     shards = corpus.shards(split)
-    firsts = np.cumsum([0] + [shard.documents for shard in shards])
+    firsts = np.cumsum([0] + [entry["documents"] for entry in shards.entries])
     total = int(firsts[-1])
     vocabulary = corpus.tokenizer().vocabulary
     documents = []

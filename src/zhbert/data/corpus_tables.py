@@ -58,10 +58,10 @@ class CorpusTables(Mapping[str, pa.Table]):
         if self._sequence_length is None:
             batches = [shard.batch for shard in shards]
         else:
-            batches = []
+            batches, first = [], 0
             for shard in shards:
-                first = sum(map(len, batches))
                 batches.append(_rows(shard, self._sequence_length, first))
+                first += len(batches[-1])
         # Without one of its own, datasets would copy all data to hash it.
         name = hashlib.sha256(json.dumps([self.info, split, self._sequence_length]).encode())
         own = json.dumps({"fingerprint": name.hexdigest()[:32]})

@@ -2,7 +2,7 @@
 
 The rows of a step and their masks depend only on the seed, the epoch and the row's number in it;
 not on the number of ranks, the micro-batches, or the step at which a run was interrupted. An epoch
-is a permutation of all rows of the corpus.
+is a permutation of all rows of the corpus, or of a large corpus's windows and of their rows.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zhbert.data.examples import RowBuilder, TrainingRow
+from zhbert.data.examples import TrainingRow
 from zhbert.data.masking import IGNORED, IntArray, Masker
 from zhbert.data.random_streams import MASKS, ReusableGenerator
-from zhbert.data.row_order import RowOrder, Stretch, WholeCorpus
+from zhbert.data.row_order import RowOrder, RowSource, Stretch
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
 
@@ -45,13 +45,15 @@ class PretrainingLoader:
     """An endless stream of masked batches.
 
     Args:
-        rows: the rows of every epoch (``zhbert.data.examples.make_rows``).
+        rows: the rows of every epoch (``zhbert.data.row_windows.rows_of_split``).
         masker: masks them.
         batch_size: rows of one optimiser step, over all ranks and micro-batches.
         micro_batch_size: rows of one forward pass; 0: all rows of the rank.
         seed: determines the order of the rows and their masks.
         rank, world_size: this process's number, and how many processes share each step's rows.
         total_steps: number of steps of the run, for a masking rate that changes.
+        window_ends: what another loader of these rows had in ``window_ends``; this saves counting
+            the rows of windows again.
 
     Raises:
         ZhbertError: there are no rows, or a step has fewer rows than there are ranks.
@@ -59,7 +61,7 @@ class PretrainingLoader:
 
     def __init__(
         self,
-        rows: RowBuilder,
+        rows: RowSource,
         masker: Masker,
         *,
         batch_size: int,
@@ -68,14 +70,15 @@ class PretrainingLoader:
         rank: int = 0,
         world_size: int = 1,
         total_steps: int = 1,
+        window_ends: Sequence[int] = (),
     ) -> None:
         if batch_size < world_size:
             raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
-        if rows.count(0) == 0:
+        if rows.rows_per_epoch == 0:
             raise ZhbertError("the corpus has no rows to train on: is it empty?")
         self._rows = rows
         self._order = RowOrder(
-            WholeCorpus(rows), seed=seed, static_masks=masker.settings.static_masks
+            rows, seed=seed, static_masks=masker.settings.static_masks, ends=window_ends
         )
         self._masker = masker
         self._seed = seed
@@ -101,13 +104,26 @@ class PretrainingLoader:
 
     @property
     def rows_per_epoch(self) -> int:
-        """Number of rows in the first epoch. (The number of pairs varies between epochs.)"""
-        return self._rows.count(0)
+        """Number of rows in the first epoch. (The number of pairs varies between epochs.)
+
+        It is an estimate if there are several windows.
+        """
+        return self._rows.rows_per_epoch
+
+    @property
+    def windows(self) -> int:
+        """Number of windows of an epoch: 1, unless the corpus is large."""
+        return self._rows.windows
+
+    @property
+    def window_ends(self) -> list[int]:
+        """Number of rows up to the end of each window of the stream that has been reached."""
+        return self._order.ends if self._rows.windows > 1 else []
 
     @property
     def random_share(self) -> float | None:
         """Share of the first epoch's pairs with a random second segment; None: no pairs."""
-        return self._rows.random_share(0)
+        return self._rows.random_share
 
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
         """Yield this rank's micro-batches of each step from ``start_step`` on, without end."""
@@ -142,6 +158,10 @@ class PretrainingLoader:
             batch = self._batch(self._order.stretches(begin, stop), rate)
             yield replace(batch, first_row=begin - first)
             begin = stop
+
+    def forget(self) -> None:
+        """Free the memory of the rows that are planned; they are planned again when needed."""
+        self._rows.forget()
 
     def firsts(self, begin: int, end: int) -> IntArray:
         """Return, for rows of the endless stream, the number of the first row that is the same.
@@ -226,6 +246,9 @@ class GrowingRows:
     def steps(self, start_step: int = 0) -> Iterator[list[MaskedBatch]]:
         """Yield this rank's micro-batches of each step from ``start_step`` on, without end."""
         for step in count(start_step):
+            for end, loader in self._short:
+                if end == step:
+                    loader.forget()
             yield self.loader_at(step).step(step)
 
     def loader_at(self, step: int) -> PretrainingLoader:
@@ -243,6 +266,17 @@ class GrowingRows:
     def rows_per_epoch(self) -> int:
         """Number of rows in the last loader's first epoch."""
         return self._last.rows_per_epoch
+
+    @property
+    def windows(self) -> int:
+        """Number of windows of its epochs."""
+        return self._last.windows
+
+    @property
+    def window_ends(self) -> dict[str, list[int]]:
+        """The loaders' ``window_ends``, by the length of their rows."""
+        ends = {str(loader.sequence_length): loader.window_ends for loader in self._all()}
+        return {length: numbers for length, numbers in ends.items() if numbers}
 
     @property
     def random_share(self) -> float | None:

@@ -11,7 +11,7 @@ of the windows before it are counted, once.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,14 @@ class RowSource(Protocol):
     def windows(self) -> int:
         """The number of windows of an epoch."""
 
+    @property
+    def rows_per_epoch(self) -> int:
+        """The number of rows in the first epoch; an estimate if there are several windows."""
+
+    @property
+    def random_share(self) -> float | None:
+        """The share of the first window's pairs with a random second segment; None: no pairs."""
+
     def order(self, epoch: int, repeated: int) -> IntArray:
         """Return the order of an epoch's windows; their rows are those of epoch ``repeated``."""
 
@@ -48,6 +56,9 @@ class RowSource(Protocol):
 
     def prepare(self, epoch: int, window: int) -> None:
         """Begin to plan the rows of a window that will be needed next."""
+
+    def forget(self) -> None:
+        """Free the memory of what is planned; it is planned again when needed."""
 
 
 class WholeCorpus:
@@ -63,6 +74,16 @@ class WholeCorpus:
         """The maximum number of pieces in a row."""
         return self._rows.sequence_length
 
+    @property
+    def rows_per_epoch(self) -> int:
+        """The number of rows in the first epoch."""
+        return self._rows.count(0)
+
+    @property
+    def random_share(self) -> float | None:
+        """The share of the first epoch's pairs with a random second segment; None: no pairs."""
+        return self._rows.random_share(0)
+
     def order(self, epoch: int, repeated: int) -> IntArray:
         """Return the order of the one window."""
         return np.zeros(1, np.int64)
@@ -76,7 +97,10 @@ class WholeCorpus:
         return self._rows
 
     def prepare(self, epoch: int, window: int) -> None:
-        """Do nothing."""
+        """Do nothing: rows are planned when they are counted."""
+
+    def forget(self) -> None:
+        """Do nothing: they are all needed."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +125,16 @@ class RowOrder:
         seed: determines the order.
         static_masks: the rows and masks of the first so many epochs are used again and again, in
             another order; 0: every epoch has its own.
+        ends: what another order of these rows had in ``ends``.
     """
 
-    def __init__(self, source: RowSource, *, seed: int, static_masks: int = 0) -> None:
+    def __init__(
+        self, source: RowSource, *, seed: int, static_masks: int = 0, ends: Sequence[int] = ()
+    ) -> None:
         self._source, self._seed, self._static_masks = source, seed, static_masks
         self._windows: list[tuple[int, int]] = []  # (epoch, window), in the stream's order
-        self._ends: list[int] = []  # number of rows up to the end of each window counted so far
+        self.ends = list(ends)
+        """number of rows up to the end of each window of the stream, as far as they are counted"""
         self._orders: dict[int, IntArray] = {}
         self._inverses: dict[int, IntArray] = {}
 
@@ -114,7 +142,7 @@ class RowOrder:
         """Yield the rows at the places ``begin`` to ``end`` of the stream, in order."""
         while begin < end:
             place = self._find(begin)
-            first, stop = self._begin(place), min(end, self._ends[place])
+            first, stop = self._begin(place), min(end, self.ends[place])
             epoch, window = self._repeated(place)
             rows = self._source.rows(epoch, window)
             self._source.prepare(*self._repeated(place + 1))
@@ -132,7 +160,7 @@ class RowOrder:
         if not self._static_masks or not len(numbers):
             return numbers
         self._find(end - 1)
-        places = np.searchsorted(self._ends, numbers, "right")
+        places = np.searchsorted(self.ends, numbers, "right")
         for place in np.unique(places).tolist():
             if (repeated := self._repeated(place)) != self._windows[place]:
                 first = self._windows.index(repeated)
@@ -144,23 +172,23 @@ class RowOrder:
     def in_first_epoch(self, rows: int) -> int:
         """Return how many of the stream's first ``rows`` rows belong to the first epoch."""
         windows = self._source.windows
-        while len(self._ends) < windows and (not self._ends or self._ends[-1] < rows):
+        while len(self.ends) < windows and (not self.ends or self.ends[-1] < rows):
             self._count_next()
-        return min(rows, self._ends[min(windows, len(self._ends)) - 1])
+        return min(rows, self.ends[min(windows, len(self.ends)) - 1])
 
     def _find(self, number: int) -> int:
         """Return the place, among all windows of the stream, of the one with row ``number``."""
-        while not self._ends or self._ends[-1] <= number:
+        while not self.ends or self.ends[-1] <= number:
             self._count_next()
-        return bisect_right(self._ends, number)
+        return bisect_right(self.ends, number)
 
     def _count_next(self) -> None:
-        count = self._source.count(*self._repeated(len(self._ends)))
-        self._ends.append(count + (self._ends[-1] if self._ends else 0))
+        count = self._source.count(*self._repeated(len(self.ends)))
+        self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
     def _begin(self, place: int) -> int:
         """Return the number of the first row of a window of the stream."""
-        return self._ends[place - 1] if place else 0
+        return self.ends[place - 1] if place else 0
 
     def _window(self, place: int) -> tuple[int, int]:
         """Return a window of the stream as (epoch, window)."""
@@ -188,7 +216,7 @@ class RowOrder:
 
     def _permutation(self, place: int) -> IntArray:
         rng = generator(self._seed, ORDER, *self._window(place))
-        return rng.permutation(self._ends[place] - self._begin(place))
+        return rng.permutation(self.ends[place] - self._begin(place))
 
 
 def _of_two(kept: dict[int, IntArray], place: int, make: Callable[[int], IntArray]) -> IntArray:

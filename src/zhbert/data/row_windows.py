@@ -40,6 +40,7 @@ class ShardWindows:
         sizes: (shards,) their sizes, in pieces.
         make: makes the rows of some shards, which are a window with this number.
         seed: determines which shards form a window, and the order of the windows.
+        sequence_length: the maximum number of pieces in a row.
         window_pieces: the size of a window.
     """
 
@@ -50,9 +51,11 @@ class ShardWindows:
         make: Callable[[Sequence[ShardLike], int], RowBuilder],
         *,
         seed: int,
+        sequence_length: int,
         window_pieces: int,
     ) -> None:
         self._shards, self._make, self._seed = shards, make, seed
+        self.sequence_length = sequence_length
         self._sizes = np.array(sizes, dtype=np.int64)
         self.windows = max(1, round(int(self._sizes.sum()) / window_pieces))
         self._planned: dict[tuple[int, int], Future[RowBuilder]] = {}
@@ -61,9 +64,13 @@ class ShardWindows:
     @property
     def rows_per_epoch(self) -> int:
         """The number of rows in the first epoch, estimated from its first window."""
-        first = int(self.order(0, 0)[0])
-        share = self._sizes[self._members(0, first)].sum() / self._sizes.sum()
-        return round(self.count(0, first) / share)
+        share = self._sizes[self._members(0, 0)].sum() / self._sizes.sum()
+        return round(self.count(0, 0) / float(share))
+
+    @property
+    def random_share(self) -> float | None:
+        """The share of the first window's pairs with a random second segment; None: no pairs."""
+        return self.rows(0, 0).random_share(0)
 
     def order(self, epoch: int, repeated: int) -> IntArray:
         """Return the order of an epoch's windows."""
@@ -114,6 +121,7 @@ def rows_of_split(
     shards: Shards,
     *,
     seed: int,
+    sequence_length: int,
     whole_bytes: int = WHOLE_BYTES,
     window_pieces: int = WINDOW_PIECES,
     **options: Any,
@@ -124,6 +132,7 @@ def rows_of_split(
         builder: ``pairs``, ``full-sentences`` or ``lines``.
         shards: the shards.
         seed: determines the pairs and the windows.
+        sequence_length: the maximum number of pieces in a row.
         whole_bytes: a split with fewer bytes of pieces is planned at once.
         window_pieces: the size of a window.
         options: see `make_rows`.
@@ -131,16 +140,23 @@ def rows_of_split(
     Raises:
         ZhbertError: the builder is unknown, or the rows are too short.
     """
-    make = partial(_make, builder, seed, options)
+    make = partial(_make, builder, {"seed": seed, "sequence_length": sequence_length, **options})
     if shards.piece_bytes < whole_bytes:
         return WholeCorpus(make(shards, 0))
     sizes = [
         max(entry["pieces"], _SENTENCE_PIECES * entry["sentences"]) for entry in shards.entries
     ]
-    return ShardWindows(shards, sizes, make, seed=seed, window_pieces=window_pieces)
+    return ShardWindows(
+        shards,
+        sizes,
+        make,
+        seed=seed,
+        sequence_length=sequence_length,
+        window_pieces=window_pieces,
+    )
 
 
 def _make(
-    builder: str, seed: int, options: dict[str, Any], shards: Sequence[ShardLike], window: int
+    builder: str, options: dict[str, Any], shards: Sequence[ShardLike], window: int
 ) -> RowBuilder:
-    return make_rows(builder, shards, seed=seed, window=window, **options)
+    return make_rows(builder, shards, window=window, **options)

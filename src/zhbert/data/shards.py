@@ -446,8 +446,8 @@ class Shards(Sequence[Shard]):
     @property
     def piece_bytes(self) -> int:
         """The number of bytes of all pieces."""
-        size = np.dtype(piece_type(self._vocabulary_size)).itemsize
-        return size * sum(entry["pieces"] for entry in self.entries)
+        pieces: int = sum(entry["pieces"] for entry in self.entries)
+        return pieces * np.dtype(piece_type(self._vocabulary_size)).itemsize
 
     @property
     def opened(self) -> list[Shard]:

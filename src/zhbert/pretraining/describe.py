@@ -73,8 +73,11 @@ def _describe_data(
     first, last = start.state.step + 1, start.first_step + recipe.steps
     steps = f"steps {first} to {last}" if first <= last else f"all {last} steps, done,"
     cut = f"; micro-batches of {micro_batch_rows}" if micro_batch_rows < recipe.batch_size else ""
+    about, windows = "", ""
+    if loader.windows > 1:
+        about, windows = "about ", f" in {loader.windows:,} windows"
     return (
-        f"data: {counted(rows, 'row')} an epoch ({recipe.rows.builder}{pairs}, "
+        f"data: {about}{counted(rows, 'row')} an epoch{windows} ({recipe.rows.builder}{pairs}, "
         f"{recipe.masking.strategy} masks); {steps} x "
         f"{counted(recipe.batch_size, 'row')} of up to {recipe.sequence_length} pieces = "
         f"{epochs:.3g} epochs{cut}"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zhbert.config import flatten, recipe_to_toml
+from zhbert.data.loader import GrowingRows
 from zhbert.files import atomic_folder
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining.model_card import card_of_run
@@ -52,6 +53,7 @@ def checkpoint_writer(
     start: Start,
     optimizer: Optimizer,
     metrics: MetricsFile | None,
+    rows: GrowingRows,
     micro_batch_rows: int,
 ) -> Callable[[TrainState], None]:
     """Return a function that writes a checkpoint of a state, in the process with ``metrics``."""
@@ -70,12 +72,13 @@ def checkpoint_writer(
     def save(state: TrainState) -> None:
         if metrics is None:
             return
-        # All shards, even unread ones, since together they determine the rows.
-        for shard in setup.corpus.shards("train"):
+        # All shards that rows are planned of, even unread ones, since they determine the rows.
+        for shard in setup.corpus.shards("train").opened:
             shard.verify()
         metrics.sync()
         groups = {"model": model_state(start.model), "optimizer": optimizer.state_dict()}
-        checkpoints.save(state.step, groups, {**info, **dataclasses.asdict(state)})
+        found = {"window_ends": rows.window_ends, **dataclasses.asdict(state)}
+        checkpoints.save(state.step, groups, info | found)
 
     return save
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from zhbert.config import Recipe
@@ -44,7 +45,9 @@ def stages_of(recipe: Recipe) -> list[Stage]:
     return stages
 
 
-def training_rows(setup: RunSetup, micro_batch_rows: int, done: int) -> GrowingRows:
+def training_rows(
+    setup: RunSetup, micro_batch_rows: int, done: int, window_ends: Mapping[str, Sequence[int]]
+) -> GrowingRows:
     """Make the loader of this process's training rows after ``done`` steps of the run.
 
     Args:
@@ -52,19 +55,28 @@ def training_rows(setup: RunSetup, micro_batch_rows: int, done: int) -> GrowingR
         micro_batch_rows: rows of the full length in a micro-batch; micro-batches of short rows
             have as many pieces.
         done: completed steps of this run, without those of an earlier phase.
+        window_ends: as in the result, of a checkpoint of this run.
     """
     recipe = setup.recipe
+
+    def loader(length: int, batch_size: int, times: int) -> PretrainingLoader:
+        ends = window_ends.get(str(length), ())
+        return _loader(setup, length, batch_size, times * micro_batch_rows, ends)
+
     short = [
-        (stage.end, _loader(setup, stage.length, stage.rows, stage.times * micro_batch_rows))
+        (stage.end, loader(stage.length, stage.rows, stage.times))
         for stage in stages_of(recipe)
         if done < stage.end
     ]
-    full = _loader(setup, recipe.sequence_length, recipe.batch_size, micro_batch_rows)
-    return GrowingRows(short, full)
+    return GrowingRows(short, loader(recipe.sequence_length, recipe.batch_size, 1))
 
 
 def _loader(
-    setup: RunSetup, sequence_length: int, batch_size: int, micro_batch_size: int
+    setup: RunSetup,
+    sequence_length: int,
+    batch_size: int,
+    micro_batch_size: int,
+    window_ends: Sequence[int],
 ) -> PretrainingLoader:
     recipe = setup.recipe
     masker = setup.masker
@@ -86,4 +98,5 @@ def _loader(
         rank=setup.ranks.rank,
         world_size=setup.ranks.world_size,
         total_steps=recipe.steps,
+        window_ends=window_ends,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -53,7 +53,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     for warning in schedule_warnings(recipe, last_step):
         setup.say(warning)
     rows = _micro_batch_rows(setup, start)
-    loader = training_rows(setup, rows, start.done)
+    loader = training_rows(setup, rows, start.done, _window_ends(setup, start))
     evaluations = _evaluations(setup, rows)
     optimizer = _prepare_model(setup, start)
     for line in describe_run(setup, start, loader, rows):
@@ -80,7 +80,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         optimizer=optimizer,
         schedule=_schedule(recipe, last_step),
         settings=_loop_settings(setup, last_step),
-        save=checkpoint_writer(setup, start, optimizer, metrics, rows),
+        save=checkpoint_writer(setup, start, optimizer, metrics, loader, rows),
         sinks=[*sinks, best] if best else sinks,
         evaluations=evaluations,
         record=_recorder(setup),
@@ -112,6 +112,14 @@ def _micro_batch_rows(setup: RunSetup, start: Start) -> int:
     # A run resumed on another machine is identical to the bit, if that has enough memory.
     info = start.checkpoint.info if setup.resumes and start.checkpoint else {}
     return min(info.get("micro_batch_rows") or most, most)
+
+
+def _window_ends(setup: RunSetup, start: Start) -> Mapping[str, Sequence[int]]:
+    """Return what the run that is resumed has counted of its rows."""
+    if not (setup.resumes and start.checkpoint):
+        return {}
+    ends: Mapping[str, Sequence[int]] = start.checkpoint.info.get("window_ends", {})
+    return ends
 
 
 def _evaluations(setup: RunSetup, batch_size: int) -> list[EvaluationSet[MaskedBatch]]:
