@@ -64,7 +64,7 @@ class ShardWindows:
     @property
     def rows_per_epoch(self) -> int:
         """The number of rows in the first epoch, estimated from its first window."""
-        share = self._sizes[self._members(0, 0)].sum() / self._sizes.sum()
+        share = self._sizes[self._numbers(0, 0)].sum() / self._sizes.sum()
         return round(self.count(0, 0) / float(share))
 
     @property
@@ -81,7 +81,10 @@ class ShardWindows:
 
     def count(self, epoch: int, window: int) -> int:
         """Return the number of rows in a window."""
-        return self.rows(epoch, window).count(epoch)
+        if (epoch, window) in self._planned:
+            return self.rows(epoch, window).count(epoch)
+        # Without reading the pieces: to go to a far place, many windows are counted.
+        return self._make(self._members(epoch, window), window).count(epoch)
 
     def rows(self, epoch: int, window: int) -> RowBuilder:
         """Return what makes a window's rows."""
@@ -99,8 +102,11 @@ class ShardWindows:
         """Forget the rows that are planned."""
         self._planned.clear()
 
-    def _members(self, epoch: int, window: int) -> IntArray:
-        """Return the numbers of a window's shards, which are some of a random order's."""
+    def _members(self, epoch: int, window: int) -> list[ShardLike]:
+        """Open a window's shards, which are some of a random order's."""
+        return [self._shards[number] for number in self._numbers(epoch, window).tolist()]
+
+    def _numbers(self, epoch: int, window: int) -> IntArray:
         order = generator(self._seed, WINDOWS, epoch).permutation(len(self._sizes))
         ends = np.cumsum(self._sizes[order])
         # A shard belongs to the window in which its middle lies.
@@ -108,7 +114,7 @@ class ShardWindows:
         return np.sort(order[(middles * self.windows / ends[-1]).astype(np.int64) == window])
 
     def _plan(self, epoch: int, window: int) -> RowBuilder:
-        shards = [self._shards[number] for number in self._members(epoch, window).tolist()]
+        shards = self._members(epoch, window)
         for shard in shards:
             shard.pieces  # noqa: B018 - the first access compares the checksum
         rows = self._make(shards, window)
