@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
+from zhbert.runtime import launched_rank
 from zhbert.wording import without_secrets
 
 if TYPE_CHECKING:
@@ -246,6 +247,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue from RUN's newest checkpoint"
     )
+    parser.add_argument(
+        "--resume-if-there",
+        action="store_true",
+        help="continue RUN if it was begun, else begin it: for commands that are started again by "
+        "torchrun --max-restarts or a scheduler",
+    )
     parser.add_argument("--overwrite", action="store_true", help="remove an existing RUN first")
     parser.add_argument("--tensorboard", action="store_true", help="also write RUN/tensorboard")
 
@@ -254,7 +261,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Train by a recipe, and print the finished model's folder."""
     from zhbert.pretraining.run import pretrain
 
-    rank = int(os.environ.get("RANK", "0"))
+    rank = launched_rank() or 0
     try:
         result = pretrain(
             args.recipe,
@@ -262,6 +269,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             args.out,
             overrides,
             resume=args.resume,
+            resume_if_there=args.resume_if_there,
             overwrite=args.overwrite,
             tensorboard=args.tensorboard,
             quiet=args.quiet,
@@ -282,10 +290,17 @@ def _print_trained(result: PretrainingResult, as_json: bool) -> None:
     elif result.final:
         sys.stdout.write(f"{result.final}\n")
     if result.signal:
-        again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        launcher = ["zhbert"]
-        if processes != "1":
-            launcher = ["torchrun", "--nproc-per-node", processes, "-m", "zhbert"]
-        command = without_secrets(shlex.join([*launcher, *again, "--resume"]))
-        sys.stderr.write(f"saved at step {result.step}; to go on: {command}\n")
+        sys.stderr.write(f"saved at step {result.step}; to go on: {_command_to_resume()}\n")
+
+
+def _command_to_resume() -> str:
+    """Return the command that goes on with this run, without the addresses of several machines."""
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
+    if "--resume-if-there" not in words:
+        words.append("--resume")
+    launcher = ["zhbert"]
+    if launched_rank() is not None:
+        one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+        processes = ["--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
+        launcher = ["torchrun", *(processes if one_machine else ["..."]), "-m", "zhbert"]
+    return without_secrets(shlex.join([*launcher, *words]))

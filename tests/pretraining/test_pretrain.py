@@ -20,6 +20,7 @@ from zhbert import cli
 from zhbert.config import load_recipe
 from zhbert.data.shards import Shard, write_shard
 from zhbert.errors import ZhbertError
+from zhbert.files import remove
 from zhbert.folders import locked
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import objective
@@ -384,8 +385,37 @@ def test_folders_are_never_mixed_up(corpus, finished_run, tmp_path):
     for folder in (tmp_path / "empty", tmp_path / "missing"):
         assert "no run to go on with" in refusal("tiny", corpus, folder, TINY, resume=True)
     assert "not a run folder" in refusal("tiny", corpus, corpus, TINY, overwrite=True)
-    said = refusal("tiny", corpus, finished_run, TINY, overwrite=True, resume=True)
-    assert "contradict" in said
+    for one, other in itertools.combinations(("overwrite", "resume", "resume_if_there"), 2):
+        said = refusal("tiny", corpus, finished_run, TINY, **{one: True, other: True})
+        assert "exclude each other: give one of them" in said
+    said = refusal("tiny", corpus, corpus, TINY, resume_if_there=True)
+    assert "not empty, and not a run folder" in said
+
+
+def test_one_command_begins_goes_on_and_knows_that_it_is_done(corpus, tmp_path, capsys):
+    """What a launcher needs that starts the same command again and again."""
+    run = tmp_path / "run"
+    command = [*TINY, "steps=4", "checkpoint_every=2"]
+
+    def again():
+        result = pretrain("tiny", corpus, run, command, resume_if_there=True, quiet=False)
+        assert (result.step, result.final) == (4, run / "final")
+        return capsys.readouterr().err
+
+    assert "resuming" not in again()
+    whole = steps_of(run)
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    assert f"resuming {run} from step 2" in again()
+    assert steps_of(run)[:2] == whole[:2]
+    assert [one["loss"] for one in steps_of(run)] == [one["loss"] for one in whole]
+    done = again()
+    assert f"resuming {run} from step 4" in done
+    assert "all 4 steps, done" in done
+    # Killed between its first two files.
+    for path in run.iterdir():
+        if path.name != "provenance.json":
+            remove(path)
+    assert "resuming" not in again()
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(corpus, finished_run, tmp_path):

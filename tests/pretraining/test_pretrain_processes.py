@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tests.ranks import launch
@@ -34,13 +36,17 @@ def losses(folder):
     return [line["loss"] for line in lines if "evaluation" not in line]
 
 
-def run_until(words, folder, number_of_lines, number):
-    """Start a run, send it a signal once it has logged so many lines; (exit code, stderr)."""
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def wait_for_lines(process, folder, number_of_lines):
     end = time.monotonic() + 60
     while len(lines_of(folder)) < number_of_lines and time.monotonic() < end:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.002)
+
+
+def run_until(words, folder, number_of_lines, number):
+    """Start a run, send it a signal once it has logged so many lines; (exit code, stderr)."""
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    wait_for_lines(process, folder, number_of_lines)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
@@ -81,29 +87,59 @@ def test_kill_and_resume_give_bit_identical_losses(corpus, tmp_path):
     assert losses(run) == losses(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("more", [[], [*MUON, "rows.warmup_share=0.5", "rows.warmup_length=8"]])
-def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path, more):
-    settings = ["steps=6", "rows.builder=pairs", "micro_batch_size=3", *more]
-    pretrain("tiny", corpus, tmp_path / "one", [*TINY, *settings])
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        command(corpus, tmp_path / "two", *settings, "--quiet", launcher=launcher),
-        capture_output=True,
+def start_two(corpus, out, settings, *options):
+    """Start a run of two processes under torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
+    return subprocess.Popen(
+        command(corpus, out, *settings, "--quiet", launcher=torchrun),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{tmp_path / 'two' / 'final'}\n"
+
+
+def kill_a_process_of(launcher, folder, number_of_lines):
+    """Kill the launcher's last process once the run has logged so many lines."""
+    wait_for_lines(launcher, folder, number_of_lines)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+
+
+def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
+    """Also if one is killed, and torchrun starts both again: then to the bit."""
+    settings = ["steps=60", "checkpoint_every=10", "rows.builder=pairs", "micro_batch_size=3"]
+    settings += [*MUON, "rows.warmup_share=0.5", "rows.warmup_length=8", "--resume-if-there"]
+    two = start_two(corpus, tmp_path / "two", settings)
+    killed = start_two(corpus, tmp_path / "killed", settings, "--max-restarts=1")
+    kill_a_process_of(killed, tmp_path / "killed", 15)
+    pretrain("tiny", corpus, tmp_path / "one", [*TINY, *settings[:-1]])
+    for name, launcher in (("two", two), ("killed", killed)):
+        said, errors = launcher.communicate(timeout=60)
+        assert launcher.returncode == 0, errors
+        assert said == f"{tmp_path / name / 'final'}\n"
+    assert "another process of this run has gone" in errors
+    assert losses(tmp_path / "killed") == losses(tmp_path / "two")
     curves = [[json.loads(line) for line in lines_of(tmp_path / name)] for name in ("one", "two")]
     assert len(curves[0]) == len(curves[1])
     for one, two in zip(*curves, strict=True):
         assert one.keys() == two.keys()
         for key, value in one.items():
             if key not in ("pieces_per_second", "data_wait", "step_seconds", "seconds"):
-                same = value == two[key] or value == pytest.approx(two[key], rel=1e-5)
+                same = value == two[key] or value == pytest.approx(two[key], rel=1e-4)
                 assert same, (key, value, two[key])
     assert [line["pieces"] for line in curves[0] if "pieces" in line][-1] > 0
+
+
+def test_a_run_goes_on_where_the_others_lack_its_folder(corpus, finished_run, tmp_path):
+    """Machines without a shared disk for the run: the first process's folder is the run's."""
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    more = ("steps=14", "--resume")
+    other = command(corpus, tmp_path / "elsewhere", *more)
+    for code, _, errors in launch(command(corpus, run, *more), other):
+        assert code == 0, errors
+    assert len(losses(run)) == 14
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_process_that_lacks_the_corpus_ends_all_with_a_line_each(corpus, tmp_path):

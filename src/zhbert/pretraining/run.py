@@ -6,6 +6,8 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from zhbert.errors import ZhbertError
 from zhbert.pretraining.result import PretrainingResult
 from zhbert.runs.folder import RunFolder
 from zhbert.runs.provenance import read_provenance
+from zhbert.runtime import choose_device, launched_rank
 
 
 def pretrain(
@@ -24,6 +27,7 @@ def pretrain(
     overrides: Iterable[str] = (),
     *,
     resume: bool = False,
+    resume_if_there: bool = False,
     overwrite: bool = False,
     tensorboard: bool = False,
     quiet: bool = True,
@@ -33,10 +37,12 @@ def pretrain(
     Args:
         recipe: a recipe's name or path, or a Recipe.
         corpus: a folder made by ``prepare``.
-        out: the run folder. It must not exist, except with ``resume`` or ``overwrite``.
+        out: the run folder. It must not exist, except with one of the next three.
         overrides: ``key=value`` texts.
         resume: resume from the newest complete checkpoint in ``out``, with the overrides of the
             original run.
+        resume_if_there: resume if there is a run in ``out``, else begin one: the same command
+            begins, continues and, once the run is complete, repeats its last line.
         overwrite: remove ``out`` first, if it is a run folder.
         tensorboard: write event files to ``out/tensorboard``.
         quiet: show no remarks and no progress on stderr.
@@ -44,47 +50,42 @@ def pretrain(
     Raises:
         ZhbertError: the recipe, the corpus or a folder is not usable, or the loss is not finite.
     """
-    if resume and overwrite:
-        raise ZhbertError("--resume and --overwrite contradict each other: give one of them")
-    # Folders and recipes are checked before torch is imported, which takes a second.
+    if resume + resume_if_there + overwrite > 1:
+        raise ZhbertError(
+            "--resume, --resume-if-there and --overwrite exclude each other: give one of them"
+        )
     folder = RunFolder(
         path=Path(out),
         what="a run folder",
         settings_file="recipe.toml",
         overwrite=overwrite,
-        goes_on=resume,
+        goes_on=resume or resume_if_there,
         ways="--resume goes on with it, ",
     )
-    _check(folder)
-    remembered = read_provenance(folder.path).get("overrides", []) if resume else []
-    every = [*remembered, *overrides]
-    if isinstance(recipe, Recipe):
-        recipe_file, settings = "recipe", parse_recipe(_as_table(recipe), every)
-    else:
-        recipe_file, settings = recipe_path(recipe).name, load_recipe(recipe, every)
+    look = partial(_look, folder, recipe, Path(corpus), list(overrides), must_resume=resume)
 
     from zhbert.data.shards import Corpus
 
-    # One of several processes must not fail for lack of the corpus before all are connected: the
-    # others would wait for its connection.
-    opened = None if "RANK" in os.environ else Corpus.open(Path(corpus))
+    # Checked before torch is imported, which takes a second. Of several processes none may fail
+    # before all are connected: the others would wait for its connection. The first alone looks at
+    # the run's folder, which the others may lack, or see late on a network disk.
+    launched = launched_rank() is not None
+    found, opened = (None, None) if launched else (look(), Corpus.open(Path(corpus)))
 
     from zhbert.pretraining.setup import RunSetup
     from zhbert.pretraining.training import train_run
-    from zhbert.runtime import choose_device
     from zhbert.train.distributed import process_group
 
     with process_group(choose_device) as ranks, ExitStack() as held:
+        found = found or ranks.on_first(look)
         quiet = quiet or not ranks.first
-        opened = opened or Corpus.open(Path(corpus))
-        folder = dataclasses.replace(folder, needed=_sources(settings, opened.folder))
-        _check(folder)
         setup = RunSetup(
-            recipe=settings,
-            recipe_file=recipe_file,
-            overrides=list(dict.fromkeys(every)),
-            corpus=opened,
-            folder=folder,
+            recipe=found.recipe,
+            recipe_file=found.recipe_file,
+            overrides=found.overrides,
+            corpus=opened or Corpus.open(Path(corpus)),
+            folder=found.folder,
+            resumes=found.resumes,
             ranks=ranks,
             say=terminal.say_nothing if quiet else terminal.say,
             quiet=quiet,
@@ -92,16 +93,50 @@ def pretrain(
         return train_run(setup, held, tensorboard=tensorboard)
 
 
-def _check(folder: RunFolder) -> None:
-    """Raise ZhbertError if the run's folder may not be written or has no run to resume."""
-    # The first of several processes makes the folder, perhaps before the others check it.
-    if not folder.goes_on and int(os.environ.get("RANK", "0")):
-        return
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What a run is to do, by its recipe and by what stands in its folder."""
+
+    recipe: Recipe
+    recipe_file: str
+    overrides: list[str]
+    folder: RunFolder
+    resumes: bool
+
+
+def _look(
+    folder: RunFolder,
+    recipe: str | os.PathLike[str] | Recipe,
+    corpus: Path,
+    overrides: list[str],
+    *,
+    must_resume: bool,
+) -> _Found:
+    """Read the recipe; raise ZhbertError if the folder may not be written or has no run to resume.
+
+    A resumed run remembers its overrides; further ones come after them.
+    """
     folder.check()
-    if folder.goes_on and not folder.continued:
+    resumes = folder.continued
+    if must_resume and not resumes:
         raise ZhbertError(
             f"--resume: {folder.path}: no run to go on with; leave --resume away to begin one"
         )
+    remembered = read_provenance(folder.path).get("overrides", []) if resumes else []
+    every = list(dict.fromkeys([*remembered, *overrides]))
+    if isinstance(recipe, Recipe):
+        recipe_file, settings = "recipe", parse_recipe(_as_table(recipe), every)
+    else:
+        recipe_file, settings = recipe_path(recipe).name, load_recipe(recipe, every)
+    folder = dataclasses.replace(folder, needed=_sources(settings, corpus))
+    folder.check()
+    return _Found(
+        recipe=settings,
+        recipe_file=recipe_file,
+        overrides=every,
+        folder=folder,
+        resumes=resumes,
+    )
 
 
 def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:

@@ -31,6 +31,8 @@ class RunSetup:
     """All its overrides, as ``key=value``."""
     corpus: Corpus
     folder: RunFolder
+    resumes: bool
+    """True if an interrupted run is resumed."""
     ranks: Ranks
     say: Callable[[str], None]
     """Called with each remark for the user."""
@@ -57,11 +59,6 @@ class RunSetup:
         """The SHA-256 of the file of similar words; empty without one."""
         words = self.masker.vocabulary.similar_words
         return words.sha256 if words else ""
-
-    @property
-    def resumes(self) -> bool:
-        """True if an interrupted run is resumed."""
-        return self.folder.goes_on
 
     @cached_property
     def dtype(self) -> torch.dtype:

@@ -169,7 +169,7 @@ def _set_dropout(model: BertForPreTraining, shape: ModelShape) -> None:
 def _resumed(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start | None:
     """Return the run's newest checkpoint; None if the run ended before its first one."""
     folder, recipe = setup.folder.path, setup.recipe
-    former = load_recipe(folder / "recipe.toml")
+    former = setup.ranks.on_first(lambda: load_recipe(folder / "recipe.toml"))
     changes = allowed_changes(recipe, former, folder)
     checkpoint = _newest_checkpoint(setup, folder)
     if checkpoint is None:
@@ -224,12 +224,16 @@ def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
 def _next_phase(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Start:
     recipe, earlier = setup.recipe, Path(setup.recipe.continue_from)
     where = f"{setup.recipe_file}: continue_from = {recipe.continue_from}"
-    if not (earlier / "recipe.toml").is_file():
-        raise ZhbertError(
-            f"{where}: not a run folder; give the run folder of the earlier phase "
-            "(continue_from=RUN)"
-        )
-    former = load_recipe(earlier / "recipe.toml")
+
+    def read_former() -> Recipe:
+        if not (earlier / "recipe.toml").is_file():
+            raise ZhbertError(
+                f"{where}: not a run folder; give the run folder of the earlier phase "
+                "(continue_from=RUN)"
+            )
+        return load_recipe(earlier / "recipe.toml")
+
+    former = setup.ranks.on_first(read_former)
     checkpoint = _newest_checkpoint(setup, earlier)
     if checkpoint is None:
         raise ZhbertError(f"{where}: no complete checkpoint in it; train it first")

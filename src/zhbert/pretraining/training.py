@@ -67,8 +67,9 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     taught = DistillationObjective(usual, teaching) if teaching else None
     source = _source(setup, start, loader, teaching, taught)
     ranks.on_first(lambda: _open_folder(setup, start, teaching, held))
-    instead = " in place of --overwrite" if setup.folder.overwrite else ""
-    held.enter_context(advising(f"run the same command again with --resume{instead}"))
+    how = "" if setup.folder.goes_on else " with --resume"
+    how += " in place of --overwrite" if setup.folder.overwrite else ""
+    held.enter_context(advising(f"run the same command again{how}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
     best = _best(setup, start, evaluations) if metrics else None
     trainer = Trainer(

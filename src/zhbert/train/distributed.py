@@ -92,6 +92,32 @@ def _is_of_an_exchange(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)
 
 
+def _own_store() -> dict[str, Any]:
+    """Return what keeps restarted processes apart from the dead ones, as arguments of the group.
+
+    torchrun's store outlives the processes, and has the addresses of those that are dead. All of
+    one machine count the restarts alike; several machines do not
+    (https://github.com/pytorch/pytorch/issues/135712).
+
+    Raises:
+        ZhbertError: torchrun was told to restart processes, but not how several machines can.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    if os.environ["GROUP_WORLD_SIZE"] != "1":
+        if os.environ["TORCHELASTIC_MAX_RESTARTS"] != "0":
+            raise ZhbertError(
+                "--max-restarts: on several machines, processes that are started again find each"
+                " other only with --rdzv-backend c10d, and if TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"
+                " is set before torchrun"
+            )
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    return {"store": store, "rank": rank, "world_size": world_size}
+
+
 @contextmanager
 def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Ranks]:
     """Connect the processes that torchrun started, even one; without torchrun, use only this one.
@@ -108,7 +134,10 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
     on_gpu = device.type == "cuda"
     try:
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo", timeout=PATIENCE, device_id=device if on_gpu else None
+            "nccl" if on_gpu else "gloo",
+            timeout=PATIENCE,
+            device_id=device if on_gpu else None,
+            **_own_store(),
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
