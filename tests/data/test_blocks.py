@@ -425,3 +425,34 @@ def test_lines_come_as_they_arrive(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= 1000
     with pytest.raises(ZhbertError, match="a folder"):
         list(read_lines(tmp_path))
+
+
+@given(
+    raw=st.lists(
+        st.sampled_from(["使用。", "\n", "\n\n", "\n \n", "a" * 9, '{"text": "一"}\n', "\ufeff"]),
+        max_size=40,
+    ).map("".join),
+    form=st.sampled_from(["txt", "jsonl"]),
+    documents=st.sampled_from(["blank", "line", "file"]),
+    block_bytes=st.sampled_from([1, 7, 40]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_parts_that_are_read_later_are_the_same(
+    tmp_path: Path, raw: str, form: str, documents: str, block_bytes: int
+) -> None:
+    files = [write(tmp_path / f"{number}.{form}", raw) for number in range(2)]
+    reading = ReadOptions(documents=documents, block_bytes=block_bytes, document_bytes=20)
+    lines = Counter[int]()
+    here = list(read_blocks(find_sources(files), reading))
+    later = list(read_blocks(find_sources(files), reading, unread=True))
+    for block, unread in zip(here, later, strict=True):
+        first_lines = [segment.first_line for segment in block.segments]
+        places = [place.line for place in block.places]
+        assert (block.size, block.counts) == (unread.size, unread.counts)
+        for place in unread.places:
+            assert place.line + lines[place.source] * (place.line > 0) == places.pop(0)
+        before = Counter(lines)
+        lines.update(unread.load())
+        assert [s.first_line + before[s.source] for s in unread.segments] == first_lines
+        assert [s.raw for s in unread.segments] == [s.raw for s in block.segments]
+        assert unread.fingerprint() == block.fingerprint()

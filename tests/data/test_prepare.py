@@ -175,6 +175,7 @@ INPUT = st.lists(
         {
             "documents": st.sampled_from(["blank", "line", "file"]),
             "deduplicate": st.booleans(),
+            "scatter": st.booleans(),
             "held_out": st.sampled_from([0.0, 0.5]),
         }
     ),
@@ -277,6 +278,43 @@ def test_deduplicating_keeps_the_first_of_equal_lines(
     assert read["lines"]["train"] == len(seen)
 
 
+def test_scattered_documents_stand_beside_those_of_other_blocks(
+    tmp_path: Path, vocab: Path, small_blocks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.txt", articles(300))
+    options: dict[str, Any] = {"vocab": vocab, "held_out": 0.1}
+    prepare([file], tmp_path / "plain", **options)
+    few = functools.partial(job.scattered_shards, most_blocks=8)
+    monkeypatch.setattr(job, "scattered_shards", few)
+    prepare([file], tmp_path / "scattered", scatter=True, **options)
+    plain, scattered = (documents_of(tmp_path / name, "train") for name in ("plain", "scattered"))
+    assert sorted(plain) == sorted(scattered)
+    assert documents_of(tmp_path / "plain", "held_out") == documents_of(
+        tmp_path / "scattered", "held_out"
+    )
+    # Of a document and the next one: how far they stood apart. At random it would be a third.
+    place = {str(document): number for number, document in enumerate(plain)}
+    places = np.array([place[str(document)] for document in scattered])
+    assert np.abs(np.diff(places)).mean() > 0.25 * len(places)
+    sizes = [
+        entry["pieces"] for entry in Corpus.open(tmp_path / "scattered").info["shards"]["train"]
+    ]
+    assert max(sizes) < 3 * np.mean(sizes)
+
+
+@pytest.mark.parametrize("held_out", [0, 1e-9])
+def test_few_documents_are_scattered_likewise(
+    tmp_path: Path, vocab: Path, small_blocks: None, held_out: float
+) -> None:
+    for count in (1, 2, 40):
+        file = write(tmp_path / "a.txt", articles(count))
+        report = prepare(
+            [file], tmp_path / "c", vocab=vocab, held_out=held_out, scatter=True, overwrite=True
+        )
+        found = report["read"]["documents"]["found"]
+        assert sum(len(documents_of(tmp_path / "c", split)) for split in SPLITS) == found >= count
+
+
 # ---------------------------------------------------------------- workers, interruptions
 
 
@@ -289,7 +327,12 @@ def test_the_bytes_do_not_depend_on_workers_time_or_place(
     second = write(tmp_path / "elsewhere" / "b.txt", text + "\n坏\n")
     second.write_bytes(second.read_bytes().replace("坏".encode(), b"\xff"))
     first.write_bytes(second.read_bytes())
-    options: dict[str, Any] = {"vocab": vocab, "held_out": 0.1, "deduplicate": True}
+    options: dict[str, Any] = {
+        "vocab": vocab,
+        "held_out": 0.1,
+        "deduplicate": True,
+        "scatter": True,
+    }
     prepare([first], tmp_path / "1", workers=1, **options)
     prepare([second], tmp_path / "elsewhere" / "2", workers=2, **options)
     prepare([first], tmp_path / "3", workers=3, **options)
@@ -364,16 +407,17 @@ def interrupted(tmp_path: Path, vocab: Path, file: Path, out: Path, **options: A
         prepare([file], out, vocab=vocab, progress=stop, **options)
 
 
+@pytest.mark.parametrize("scatter", [False, True])
 def test_a_changed_block_is_done_again_and_the_others_are_kept(
-    tmp_path: Path, vocab: Path, small_blocks: None
+    tmp_path: Path, vocab: Path, small_blocks: None, scatter: bool
 ) -> None:
     text = articles(150)
     file = write(tmp_path / "a.txt", text)
-    interrupted(tmp_path, vocab, file, tmp_path / "corpus")
+    interrupted(tmp_path, vocab, file, tmp_path / "corpus", scatter=scatter)
     file.write_bytes((text[:10].replace(text[3], "人") + text[10:]).encode())
-    report = prepare([file], tmp_path / "corpus", vocab=vocab)
+    report = prepare([file], tmp_path / "corpus", vocab=vocab, scatter=scatter)
     assert report["reused_blocks"] > 0
-    prepare([file], tmp_path / "whole", vocab=vocab)
+    prepare([file], tmp_path / "whole", vocab=vocab, scatter=scatter)
     assert fingerprint(tmp_path / "corpus") == fingerprint(tmp_path / "whole")
 
 

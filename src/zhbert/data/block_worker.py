@@ -8,9 +8,8 @@ import resource
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ import numpy as np
 
 from zhbert.data.blocks import TextBlock
 from zhbert.data.corpus_folder import CorpusPaths
-from zhbert.data.duplicates import store_hashes
+from zhbert.data.duplicates import Partitions, duplicates_of, find_duplicates, store_hashes
 from zhbert.data.outline import Outline, outline
 from zhbert.data.read_options import ReadOptions
+from zhbert.data.scatter import ScatteredShard, hash_order, in_order, write_scattered
 from zhbert.data.shards import Documents, piece_type, write_shard
 from zhbert.files import atomic_file, read_json_if_sound, sha256_of
 from zhbert.text.segmenters import Segmenter
@@ -47,6 +47,12 @@ class PreparationSettings:
     load_segmenter: Callable[[], Segmenter]
     reading: ReadOptions
     held_out: float
+    deduplicate: bool = False
+    scatter: bool = False
+
+    def train(self, block: int) -> Path:
+        """Return the path of the shard of a block's training documents."""
+        return self.paths.unscattered(block) if self.scatter else self.paths.train(block)
 
 
 @dataclass
@@ -109,30 +115,49 @@ class BlockWorker:
 
     def hash_lines(self, block: TextBlock) -> int:
         """Store the hashes of the block's lines, to find duplicates by; return their number."""
+        block.load()
         hashes = outline(block, self.settings.reading).line_hashes()
         store_hashes(self.settings.paths.line_hashes(block.number), hashes)
         return len(hashes)
 
-    def prepare(self, block: TextBlock) -> dict[str, Any]:
-        """Write the block's shards and its result; if they are there already, keep them."""
+    def find_duplicates(self, searched: Partitions) -> int:
+        """Write which lines of each block occur earlier, by their hashes; return their number."""
+        return find_duplicates(self.settings.paths, searched)
+
+    def scatter(self, wanted: ScatteredShard) -> dict[str, Any]:
+        """Write a shard of documents from many blocks, and its entry; keep what is there."""
         paths = self.settings.paths
-        duplicates = np.zeros(0, np.uint32)
-        with suppress(FileNotFoundError):
-            duplicates = np.fromfile(paths.duplicates(block.number), np.uint32)
+        note, shard = paths.scattered(wanted.number), paths.train(wanted.number)
+        result = _finished(note, wanted.fingerprint, {"train": shard})
+        if result is None:
+            entry = write_scattered(paths, wanted)
+            result = {"train": entry, "fingerprint": wanted.fingerprint}
+            _note(note, result)
+        return result
+
+    def prepare(self, block: TextBlock) -> dict[str, Any]:
+        """Write the block's shards and its result; if they are there already, keep them.
+
+        The numbers of lines in the result lack those of the files' earlier parts: ``line_ends``
+        has the lines of this one's.
+        """
+        settings, paths = self.settings, self.settings.paths
+        line_ends = block.load()
+        duplicates = duplicates_of(paths, block.number)
         fingerprint = block.fingerprint() + (
             f"-{hashlib.sha256(duplicates.data).hexdigest()}" if len(duplicates) else ""
         )
-        finished = _finished(paths, block.number, fingerprint)
+        shards = {"train": settings.train(block.number), "held_out": paths.held_out(block.number)}
+        told = {"reused": True, "line_ends": line_ends, "peak_memory": peak_memory()}
+        finished = _finished(paths.result(block.number), fingerprint, shards)
         if finished is not None:
-            return finished | {"reused": True, "peak_memory": peak_memory()}
+            return finished | told
         found = outline(block, self.settings.reading)
         # The raw bytes are not needed any more: they would only add to the peak of the memory.
         block.segments.clear()
         result = self._prepare(block.number, found, duplicates) | {"fingerprint": fingerprint}
-        # Not flushed to disk: if a power cut spoils it, the block is done again.
-        with atomic_file(paths.result(block.number), flush=False) as temporary:
-            temporary.write_text(json.dumps(result), encoding="utf-8")
-        return result | {"reused": False, "peak_memory": peak_memory()}
+        _note(paths.result(block.number), result)
+        return result | told | {"reused": False, "peak_memory": peak_memory()}
 
     def _prepare(self, number: int, found: Outline, duplicates: Array) -> dict[str, Any]:
         counts = found.counts
@@ -154,12 +179,9 @@ class BlockWorker:
             **self._write_shards(number, found.document_hashes(), sentences, pieces),
             "counts": dict(sorted((+counts).items())),
             "alignment": asdict(pieces.alignment),
-            "places": [
-                [place.source, place.name, place.line, place.reason, place.error]
-                for place in found.places[:MOST_PLACES]
-            ],
+            "places": [astuple(place) for place in found.places[:MOST_PLACES]],
             # With --on-error fail the first error counts, however many remarks stand before it.
-            "first_error": next((str(place) for place in found.places if place.error), None),
+            "error": next((astuple(place) for place in found.places if place.error), None),
         }
 
     def _write_shards(
@@ -174,12 +196,16 @@ class BlockWorker:
         present = pieces.lengths > 0
         train = present & ~held_out
         owners = sentences.documents[train]
+        hashes = hashes[owners[_changes(owners)]]
+        documents = _select(sentences, pieces, train)
+        if settings.scatter and documents:
+            order = hash_order(documents)
+            documents, hashes = in_order(documents, order), hashes[order]
+        aside = _select(sentences, pieces, present & held_out)
         return {
-            "train": _write(settings.paths.train(number), sentences, pieces, train),
-            "held_out": _write(
-                settings.paths.held_out(number), sentences, pieces, present & held_out
-            ),
-            "lowest": _lowest(hashes[owners[_changes(owners)]]),
+            "train": _write(settings.train(number), documents),
+            "held_out": _write(settings.paths.held_out(number), aside),
+            "lowest": _lowest(hashes),
         }
 
     def _encode(self, sentences: _Sentences, counts: Counter[str]) -> _EncodedSentences:
@@ -225,18 +251,18 @@ def _is_punctuation(piece: str) -> bool:
     return all(unicodedata.category(character)[0] in "PS" for character in text)
 
 
-def _write(
-    path: Path, sentences: _Sentences, pieces: _EncodedSentences, selected: Array
-) -> dict[str, Any] | None:
-    """Write a shard of the selected sentences; None, and no file, where there are none."""
-    if selected.any():
-        return write_shard(path, _select(sentences, pieces, selected))
+def _write(path: Path, documents: Documents | None) -> dict[str, Any] | None:
+    """Write a shard; None, and no file, where there are no documents."""
+    if documents is not None:
+        return write_shard(path, documents)
     path.unlink(missing_ok=True)
     return None
 
 
-def _select(sentences: _Sentences, pieces: _EncodedSentences, selected: Array) -> Documents:
-    """Return the selected sentences' pieces as documents."""
+def _select(sentences: _Sentences, pieces: _EncodedSentences, selected: Array) -> Documents | None:
+    """Return the selected sentences' pieces as documents; None if none is selected."""
+    if not selected.any():
+        return None
     ends = np.cumsum(pieces.lengths)
     sizes = pieces.lengths[selected]
     starts = np.cumsum(sizes) - sizes
@@ -286,13 +312,20 @@ def _lowest(hashes: Array) -> tuple[int, int] | None:
     return int(hashes[number]), number
 
 
-def _finished(paths: CorpusPaths, number: int, fingerprint: str) -> dict[str, Any] | None:
-    """Return the result of a block that an earlier run has finished, if its shards are whole."""
-    # There may be none, and a power cut may have spoilt it.
-    result = read_json_if_sound(paths.result(number))
+def _note(path: Path, result: Mapping[str, Any]) -> None:
+    """Write that something is finished."""
+    # Not flushed to disk: if a power cut spoils it, the work is done again.
+    with atomic_file(path, flush=False) as temporary:
+        temporary.write_text(json.dumps(result), encoding="utf-8")
+
+
+def _finished(note: Path, fingerprint: str, shards: Mapping[str, Path]) -> dict[str, Any] | None:
+    """Return what an earlier run has noted as finished, if its shards are whole."""
+    # There may be no note, and a power cut may have spoilt it.
+    result = read_json_if_sound(note)
     if result.get("fingerprint") != fingerprint:
         return None
-    for split, path in (("train", paths.train(number)), ("held_out", paths.held_out(number))):
+    for split, path in shards.items():
         entry = result[split]
         if entry and not (path.is_file() and sha256_of(path) == entry["sha256"]):
             return None

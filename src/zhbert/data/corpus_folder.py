@@ -41,6 +41,14 @@ class CorpusPaths:
         """Return the path of the shard of a block's training documents."""
         return self.out / f"train-{block:05d}.arrow"
 
+    def unscattered(self, block: int) -> Path:
+        """Return the path of a block's training documents before all of them are scattered."""
+        return self.partial / f"train-{block:05d}.arrow"
+
+    def scattered(self, number: int) -> Path:
+        """Return the path of the note that a shard of scattered documents is finished."""
+        return self.partial / f"scattered-{number:05d}.json"
+
     def held_out(self, block: int) -> Path:
         """Return the path of a block's held-out documents; at the end, all of them are merged."""
         return self.partial / f"held_out-{block:05d}.arrow"
@@ -53,9 +61,9 @@ class CorpusPaths:
         """Return the path of the hashes of a block's lines, used to find duplicates."""
         return self.partial / f"lines-{block:05d}.bin"
 
-    def duplicates(self, block: int) -> Path:
-        """Return the path of a block's duplicates: uint32 line numbers, increasing."""
-        return self.partial / f"duplicates-{block:05d}.bin"
+    def duplicates(self, number: int) -> Path:
+        """Return the path of the duplicates in some partitions of the lines' hashes."""
+        return self.partial / f"duplicates-{number:05d}.bin"
 
     def shards(self) -> list[Path]:
         """List the existing shards."""

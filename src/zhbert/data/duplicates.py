@@ -1,100 +1,135 @@
 """Duplicate lines, found through their hashes in bounded memory.
 
-Each block stores the hashes of its lines in partitions by the hashes' first byte. Equal lines have
-equal hashes, so each of the 256 partitions can be searched for duplicates separately.
+Each block stores the hashes of its lines, sorted by the hashes' first bits into partitions. Equal
+lines have equal hashes, so partitions can be searched separately, by any worker: as many at a time
+as have a few million lines in all blocks together.
 """
 
 from __future__ import annotations
 
+import itertools
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from zhbert.data.corpus_folder import CorpusPaths
+from zhbert.files import atomic_file
 
 Array = np.ndarray[Any, Any]
 
-_PARTITIONS = 256
+_PARTITIONS = 4096
+# Lines to sort at a time: 60 bytes each.
+MOST_LINES = 8_000_000
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """Some partitions of the lines' hashes, to be searched for duplicates together."""
+
+    number: int
+    begin: int
+    end: int
+    lines: int
+    """the number of lines in them, in all blocks"""
+    blocks: int
 
 
 def store_hashes(path: Path, hashes: Array) -> None:
-    """Store a block's hashes, (lines, 2) uint64: the sizes of the partitions, then their lines.
+    """Store a block's hashes, (lines, 2) uint64: the partitions' ends, then their lines.
 
     A line is three uint64: its two hashes and its number in the block.
     """
-    partition = (hashes[:, 0] >> np.uint64(56)).astype(np.int64)
+    partition = (hashes[:, 0] >> np.uint64(52)).astype(np.int64)
     order = np.argsort(partition, kind="stable")
     rows = np.column_stack([hashes[order], order.astype(np.uint64)])
-    sizes = np.bincount(partition, minlength=_PARTITIONS).astype(np.uint64)
-    # The errors of numpy's tofile do not have a reason.
-    path.write_bytes(np.concatenate([sizes, rows.ravel()]).data)
+    ends = np.cumsum(np.bincount(partition, minlength=_PARTITIONS)).astype(np.uint64)
+    # Written whole: a worker that was thought dead may write the same file once more.
+    with atomic_file(path, flush=False) as temporary:
+        # The errors of numpy's tofile do not have a reason.
+        temporary.write_bytes(np.concatenate([np.zeros(1, np.uint64), ends, rows.ravel()]).data)
 
 
-def find_duplicates(paths: CorpusPaths, blocks: int, most_lines: int = 4_000_000) -> int:
-    """Find the lines of each block that occur earlier in the input, and write their numbers.
+def partitions(paths: CorpusPaths, blocks: int, most_lines: int = MOST_LINES) -> list[Partitions]:
+    """Divide the partitions of all blocks' lines into runs of at most ``most_lines`` lines.
 
-    Args:
-        paths: the paths of the blocks' hashes, which are removed.
-        blocks: the number of blocks.
-        most_lines: maximum number of lines to sort at a time, 50 bytes each (a larger partition is
-            still sorted at once).
-
-    Returns:
-        the number of duplicates.
+    A partition of more lines is a run of its own.
     """
-    sizes = np.zeros((blocks, _PARTITIONS), np.int64)
+    sizes = np.zeros(_PARTITIONS, np.int64)
     for block in range(blocks):
-        paths.duplicates(block).write_bytes(b"")
-        sizes[block] = np.fromfile(paths.line_hashes(block), np.uint64, _PARTITIONS)
-    total = 0
-    for begin, end in _groups(sizes.sum(axis=0), most_lines):
-        total += _find_in_partitions(paths, sizes, begin, end)
-    for block in range(blocks):
-        path = paths.duplicates(block)
-        path.write_bytes(np.sort(np.fromfile(path, np.uint32)).data)
-        paths.line_hashes(block).unlink()
-    return total
+        sizes += np.diff(np.fromfile(paths.line_hashes(block), np.int64, _PARTITIONS + 1))
+    return [
+        Partitions(number, begin, end, int(sizes[begin:end].sum()), blocks)
+        for number, (begin, end) in enumerate(_runs(sizes, most_lines))
+    ]
 
 
-def _groups(sizes: Array, most: int) -> Iterator[tuple[int, int]]:
+def _runs(sizes: Array, most: int) -> Iterator[tuple[int, int]]:
     """Yield runs of partitions (first, end) with at most ``most`` lines, or of a single partition.
 
-    >>> list(_groups(np.array([1, 1, 5, 1, 1]), 2))
+    >>> list(_runs(np.array([1, 1, 5, 1, 1]), 2))
     [(0, 2), (2, 3), (3, 5)]
     """
-    begin = 0
-    while begin < len(sizes):
-        end = begin + 1
-        while end < len(sizes) and sizes[begin : end + 1].sum() <= most:
-            end += 1
+    ends = np.cumsum(sizes)
+    begin = before = 0
+    while begin < len(ends):
+        end = max(begin + 1, int(np.searchsorted(ends, before + most, "right")))
         yield begin, end
-        begin = end
+        begin, before = end, int(ends[end - 1])
 
 
-def _find_in_partitions(paths: CorpusPaths, sizes: Array, begin: int, end: int) -> int:
-    """Add the duplicates in some partitions to the blocks' files; return their number."""
-    firsts = sizes[:, :begin].sum(axis=1)
-    lines = sizes[:, begin:end].sum(axis=1)
-    rows = np.concatenate(
-        [
-            np.fromfile(
-                paths.line_hashes(block),
-                np.uint64,
-                3 * int(lines[block]),
-                offset=8 * (_PARTITIONS + 3 * int(firsts[block])),
-            ).reshape(-1, 3)
-            for block in range(len(sizes))
-        ]
-    )
+def find_duplicates(paths: CorpusPaths, searched: Partitions) -> int:
+    """Write which lines of each block occur earlier in the input; return the number of all.
+
+    The file holds, for each block, the place of its first number; then the lines' numbers, uint32.
+    """
+    rows = np.empty((searched.lines, 3), np.uint64)
+    stops = np.zeros(searched.blocks + 1, np.int64)
+    for block in range(searched.blocks):
+        with paths.line_hashes(block).open("rb") as file:
+            begin, end = (_number(file, at) for at in (searched.begin, searched.end))
+            stops[block + 1] = stops[block] + end - begin
+            file.seek(8 * (_PARTITIONS + 1 + 3 * begin))
+            file.readinto(rows[stops[block] : stops[block + 1]].data)
+    repeated = _repeated(rows)
+    places = 8 * len(stops) + 4 * np.searchsorted(repeated, stops)
+    numbers = rows[repeated, 2].astype(np.uint32)
+    with atomic_file(paths.duplicates(searched.number), flush=False) as temporary:
+        temporary.write_bytes(places.astype(np.int64).tobytes() + numbers.tobytes())
+    return len(numbers)
+
+
+def _number(file: BinaryIO, index: int) -> int:
+    """Return one of the int64 at a file's beginning."""
+    file.seek(8 * index)
+    return int.from_bytes(file.read(8), sys.byteorder)
+
+
+def _repeated(rows: Array) -> Array:
+    """Return which rows, (lines, 3), have the hashes of an earlier one; increasing."""
     # The sort is stable, so that the first of equal lines stays in front.
     order = np.lexsort((rows[:, 1], rows[:, 0]))
-    repeated = np.zeros(len(rows), bool)
-    repeated[order[1:]] = (rows[order[1:], :2] == rows[order[:-1], :2]).all(axis=1)
-    stops = np.cumsum(lines)
-    for block in np.flatnonzero(lines).tolist():
-        part = slice(int(stops[block] - lines[block]), int(stops[block]))
-        with paths.duplicates(block).open("ab") as file:
-            file.write(rows[part, 2][repeated[part]].astype(np.uint32).tobytes())
-    return int(np.count_nonzero(repeated))
+    equal = np.ones(max(0, len(rows) - 1), bool)
+    for column in range(2):
+        hashes = rows[order, column]
+        equal &= hashes[1:] == hashes[:-1]
+    return np.sort(order[1:][equal])
+
+
+def duplicates_of(paths: CorpusPaths, block: int) -> Array:
+    """Return which of a block's lines occur earlier in the input: uint32, increasing.
+
+    There are none where no duplicates were looked for.
+    """
+    found = [np.zeros(0, np.uint32)]
+    with suppress(FileNotFoundError):
+        for number in itertools.count():
+            with paths.duplicates(number).open("rb") as file:
+                begin, end = _number(file, block), _number(file, block + 1)
+                file.seek(begin)
+                found.append(np.frombuffer(file.read(end - begin), np.uint32))
+    return np.sort(np.concatenate(found))

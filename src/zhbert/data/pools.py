@@ -1,4 +1,4 @@
-"""Where the blocks of a corpus are worked on: in this process, or in several."""
+"""Where a corpus is worked on: in this process, or in several (`ray_pool`: on several machines)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from zhbert.data.block_worker import BlockWorker, PreparationSettings
-from zhbert.data.blocks import TextBlock
 from zhbert.errors import ZhbertError
+
+Item = TypeVar("Item")
+"""What a method of BlockWorker works on: a block, for example."""
 
 
 class Pool(Protocol):
     """One worker or several."""
 
-    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
-        """Call this method of BlockWorker for each block; yield the results in order."""
+    def map(self, method: str, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Call this method of BlockWorker for each item; yield items and results in order."""
 
     def close(self) -> None:
         """Stop at once, also in the middle of the work."""
@@ -37,10 +39,10 @@ class InProcess:
     def __init__(self, worker: BlockWorker) -> None:
         self._worker = worker
 
-    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
-        """Yield each block with its result, which is computed only when it is asked for."""
-        for block in blocks:
-            yield block, getattr(self._worker, method)(block)
+    def map(self, method: str, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yield each item with its result, which is computed only when it is asked for."""
+        for item in items:
+            yield item, getattr(self._worker, method)(item)
 
     def close(self) -> None:
         """Do nothing, as there are no processes to stop."""
@@ -60,6 +62,17 @@ def check_may_start_processes() -> None:
         )
 
 
+def check_can_be_sent(settings: PreparationSettings) -> None:
+    """Raise ZhbertError if other processes cannot be given the segmenter."""
+    try:
+        pickle.dumps(settings)
+    except Exception as error:
+        raise ZhbertError(
+            f"the segmenter cannot be pickled for other processes ({error}): add a class or "
+            "function of a module to SEGMENTERS, or use --workers 1"
+        ) from error
+
+
 class Processes:
     """Several workers: processes that are started afresh.
 
@@ -67,13 +80,7 @@ class Processes:
     """
 
     def __init__(self, settings: PreparationSettings, workers: int) -> None:
-        try:
-            pickle.dumps(settings)
-        except Exception as error:
-            raise ZhbertError(
-                f"--workers {workers}: the segmenter cannot be pickled for other processes "
-                f"({error}): add a class or function of a module to SEGMENTERS, or use one worker"
-            ) from error
+        check_can_be_sent(settings)
         self._workers = workers
         # Never fork: the caller may hold threads and locks (torch does).
         context = multiprocessing.get_context("spawn")
@@ -85,16 +92,16 @@ class Processes:
             initargs=(settings, self._one_started),
         )
 
-    def map(self, method: str, blocks: Iterable[TextBlock]) -> Iterator[tuple[TextBlock, Any]]:
-        """Yield each block with its result, in order; only a few blocks wait at a time.
+    def map(self, method: str, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
+        """Yield each item with its result, in order; only a few items wait at a time.
 
         Raises:
             ZhbertError: a process could not start, or has died.
         """
-        waiting: deque[tuple[TextBlock, Future[Any]]] = deque()
+        waiting: deque[tuple[Item, Future[Any]]] = deque()
         try:
-            for block in blocks:
-                waiting.append((block, self._executor.submit(_call_worker, method, block)))
+            for item in items:
+                waiting.append((item, self._executor.submit(_call_worker, method, item)))
                 if len(waiting) > self._workers + 1:
                     yield waiting[0][0], waiting.popleft()[1].result()
             while waiting:
@@ -143,6 +150,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _call_worker(method: str, block: TextBlock) -> Any:
+def _call_worker(method: str, item: object) -> Any:
     assert _worker is not None
-    return getattr(_worker, method)(block)
+    return getattr(_worker, method)(item)

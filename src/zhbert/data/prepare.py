@@ -1,8 +1,8 @@
 """Raw text files -> a corpus folder: documents of pieces with word boundaries.
 
 The input is cut into blocks. Workers turn each block into a shard, and what becomes of a block
-depends on the block alone: so the number of workers does not change the corpus, and an interrupted
-preparation goes on where it stopped.
+depends on the block alone: so neither the number of workers nor where they run changes the corpus,
+and an interrupted preparation goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zhbert.data import ENGINES
 from zhbert.data.account import account, remarks, warnings
 from zhbert.data.block_worker import MOST_PLACES, BlockWorker, PreparationSettings
 from zhbert.data.blocks import Place, TextBlock, read_blocks
 from zhbert.data.corpus_folder import CorpusFolder, CorpusPaths
-from zhbert.data.duplicates import find_duplicates
+from zhbert.data.duplicates import partitions
 from zhbert.data.held_out import divide_document, move_document
-from zhbert.data.pools import InProcess, Pool, Processes, check_may_start_processes
+from zhbert.data.pools import InProcess, Item, Pool, Processes, check_may_start_processes
 from zhbert.data.read_options import DOCUMENTS, ON_ERROR, ReadOptions
+from zhbert.data.scatter import scattered_shards
 from zhbert.data.shards import COUNTS, FORMAT, VERSION, merge_shards
 from zhbert.data.sources import Sources, find_sources
 from zhbert.data.texts import refusal
@@ -60,8 +62,11 @@ def prepare(
     encoding: str | None = None,
     held_out: float = 0.01,
     deduplicate: bool = False,
+    scatter: bool = False,
     on_error: str = "skip",
-    workers: int = 1,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: PrepareProgress | None = None,
 ) -> dict[str, Any]:
@@ -86,8 +91,14 @@ def prepare(
         encoding: how the text is encoded, where it has no byte order mark.
         held_out: share of documents that are set aside to evaluate on.
         deduplicate: drop lines that stood before in the input.
+        scatter: scatter the training documents over the shards by a hash of their pieces, so that
+            neighbours seldom have one source.
         on_error: what cannot be read is counted (``skip``), or stops the work (``fail``).
-        workers: number of processes.
+        engine: where blocks are worked on: by processes of this machine (``local``), or of all
+            machines of a Ray cluster (``ray``), which must see the files under the same names.
+        address: the cluster's; None: what Ray finds (RAY_ADDRESS, or a cluster on this machine),
+            else a cluster of this machine alone is started.
+        workers: number of processes; None: one, or one per CPU of the cluster.
         overwrite: replace a corpus that stands in ``out``.
         progress: called again and again with the stage, the bytes that were read, and all bytes.
 
@@ -100,7 +111,8 @@ def prepare(
         ZhbertError: nothing can be read, or something cannot be written. What was finished by then
             stays, and the same call goes on from there.
     """
-    _check_options(traditional, documents, held_out, on_error, workers)
+    _check_options(traditional, documents, held_out, on_error, engine)
+    _check_workers(engine, workers, address)
     paths = CorpusPaths(Path(out))
     sources = find_sources(files, leave_out=paths.out)
     settings = PreparationSettings(
@@ -110,37 +122,60 @@ def prepare(
         load_segmenter=_loader(segmenter, user_words, traditional, segmenter_model),
         reading=ReadOptions(documents=documents, field=field, encoding=encoding),
         held_out=held_out,
+        deduplicate=deduplicate,
+        scatter=scatter,
     )
     folder = CorpusFolder(paths, overwrite)
     folder.check()
     worker = BlockWorker(settings)
-    described = _describe(settings, worker, deduplicate)
-    pool = InProcess(worker) if workers == 1 else Processes(settings, workers)
+    described = _describe(settings, worker)
+    pool = _start_pool(worker, described, engine, address, workers)
     try:
         with locked(paths.out), closing(pool):
             folder.begin(described)
             builder = _CorpusBuilder(settings, sources, pool, on_error, progress or _silent)
-            return builder.build(worker, folder, described, deduplicate)
+            return builder.build(worker, folder, described)
     except OSError as error:
         error.filename = error.filename or str(out)
-        raise describe_os_error(error, "prepare: writing") from error
+        reading = isinstance(error, FileNotFoundError)  # a file that was there before
+        raise describe_os_error(error, f"prepare: {'reading' if reading else 'writing'}") from error
+
+
+def _start_pool(
+    worker: BlockWorker,
+    described: Mapping[str, Any],
+    engine: str,
+    address: str | None,
+    workers: int | None,
+) -> Pool:
+    if engine == "ray":
+        from zhbert.data.ray_pool import RayTasks
+
+        return RayTasks(worker.settings, described, address, workers)
+    return InProcess(worker) if workers in (None, 1) else Processes(worker.settings, workers)
 
 
 def _check_options(
-    traditional: str, documents: str, held_out: float, on_error: str, workers: int
+    traditional: str, documents: str, held_out: float, on_error: str, engine: str
 ) -> None:
     for name, value, known in (
         ("traditional", traditional, TRADITIONAL),
         ("documents", documents, DOCUMENTS),
         ("on-error", on_error, ON_ERROR),
+        ("engine", engine, ENGINES),
     ):
         if value not in known:
             raise ZhbertError(f"--{name} {value}: unknown; known: {', '.join(known)}")
     if not 0 <= held_out < 1:
         raise ZhbertError(f"--held-out {held_out}: a share from 0 to less than 1 is expected")
-    if workers < 1:
+
+
+def _check_workers(engine: str, workers: int | None, address: str | None) -> None:
+    if workers is not None and workers < 1:
         raise ZhbertError(f"--workers {workers}: at least one is needed")
-    if workers > 1:
+    if address is not None and engine != "ray":
+        raise ZhbertError(f"--address {address}: of a Ray cluster: add --engine ray")
+    if engine == "local" and workers not in (None, 1):
         check_may_start_processes()
 
 
@@ -167,22 +202,24 @@ def _itself(segmenter: Segmenter) -> Segmenter:
     return segmenter
 
 
-def _describe(
-    settings: PreparationSettings, worker: BlockWorker, deduplicate: bool
-) -> dict[str, Any]:
+def _describe(settings: PreparationSettings, worker: BlockWorker) -> dict[str, Any]:
     """Return all that the corpus's content depends on, except the input."""
     tokenizer, segmenter, reading = worker.tokenizer, worker.segmenter, settings.reading
     options = {
         "documents": reading.documents,
         "field": reading.field or "text",
         "held_out": settings.held_out,
-        "deduplicate": deduplicate,
+        "deduplicate": settings.deduplicate,
     }
+    if reading.encoding:
+        options["encoding"] = reading.encoding
+    if settings.scatter:
+        options["scatter"] = True
     return {
         "vocabulary_size": len(tokenizer.vocabulary),
         "tokenizer": {"fingerprint": tokenizer.fingerprint()},
         "segmenter": describe_segmenter(segmenter),
-        "options": options | ({"encoding": reading.encoding} if reading.encoding else {}),
+        "options": options,
     }
 
 
@@ -243,20 +280,19 @@ class _CorpusBuilder:
         self._read = 0  # bytes of the input
 
     def build(
-        self,
-        worker: BlockWorker,
-        folder: CorpusFolder,
-        described: Mapping[str, Any],
-        deduplicate: bool,
+        self, worker: BlockWorker, folder: CorpusFolder, described: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Make the corpus and return the report."""
-        self._find_duplicates(deduplicate)
+        if self._settings.deduplicate:
+            self._find_duplicates()
         results = self._prepare_blocks()
         if not results.train and not results.held_out:
             folder.discard()
             raise self._no_text(results)
         if self._settings.held_out:
             self._hold_something_out(results)
+        if self._settings.scatter:
+            self._scatter(results)
         info = self._describe_corpus(results, described)
         folder.finish(info, worker.tokenizer)
         return info | {
@@ -274,14 +310,17 @@ class _CorpusBuilder:
             "bytes": self._read,
         }
 
-    def _find_duplicates(self, wanted: bool) -> None:
-        if not wanted:
-            for path in self._paths.partial.glob("duplicates-*.bin"):
-                path.unlink()
-            return
+    def _find_duplicates(self) -> None:
         self._store_stdin()
-        blocks = sum(1 for _ in self._map("hash_lines", "looking for duplicates"))
-        find_duplicates(self._paths, blocks)
+        # Other input may have had more of them.
+        for path in self._paths.partial.glob("duplicates-*.bin"):
+            path.unlink()
+        blocks = sum(1 for _ in self._map_blocks("hash_lines", "looking for duplicates"))
+        runs = partitions(self._paths, blocks)
+        for _ in self._map("find_duplicates", "comparing lines", runs, [run.lines for run in runs]):
+            pass
+        for block in range(blocks):
+            self._paths.line_hashes(block).unlink()
 
     def _store_stdin(self) -> None:
         """Write stdin to a file, because the input will be read twice."""
@@ -294,31 +333,60 @@ class _CorpusBuilder:
 
     def _prepare_blocks(self) -> _Results:
         results = _Results()
-        for block, result in self._map("prepare", "words and pieces"):
-            places = [*block.places, *(Place(*place) for place in result["places"])]
+        lines = Counter[int]()  # that a source has before what is in this block
+        for block, result in self._map_blocks("prepare", "words and pieces"):
+
+            def in_file(place: Place) -> Place:
+                # 0 is the whole file.
+                before = lines[place.source] if place.line else 0
+                return replace(place, line=place.line + before)
+
+            found = [Place(*place) for place in result["places"]]
+            places = [in_file(place) for place in (*block.places, *found)]
             places.sort(key=lambda place: (place.source, place.line))
             if self._on_error == "fail":
-                self._check_places(places, result["first_error"])
+                rest = [in_file(Place(*result["error"]))] if result.get("error") else []
+                self._check_places([*places, *rest])
             results.add(block, result, places)
+            lines.update(result["line_ends"])
         return results
 
-    def _check_places(self, places: Sequence[Place], first_error: str | None) -> None:
-        """Raise the first error of a block: of its ``places``, or one that is not among them."""
-        error = next((place for place in places if place.error), None)
-        first = refusal(error, self._reading) if error else first_error
-        if first:
-            raise ZhbertError(f"{first} (--on-error skip counts such places and goes on)")
+    def _check_places(self, places: Iterable[Place]) -> None:
+        """Raise the first error among the places."""
+        if error := next((place for place in places if place.error), None):
+            raise ZhbertError(
+                f"{refusal(error, self._reading)} (--on-error skip counts such places and goes on)"
+            )
 
-    def _map(self, method: str, stage: str) -> Iterator[tuple[TextBlock, Any]]:
+    def _map_blocks(self, method: str, stage: str) -> Iterator[tuple[TextBlock, Any]]:
         """Have each block worked on by that method of BlockWorker; yield the results in order."""
         self._read = 0
         stdin = any(source.path is None for source in self._sources)
         total = 0 if stdin else sum(source.size for source in self._sources)
         self._progress(stage, 0, total)
-        for block, result in self._pool.map(method, read_blocks(self._sources, self._reading)):
+        blocks = read_blocks(self._sources, self._reading, unread=True)
+        for block, result in self._pool.map(method, blocks):
             self._read = block.read_to
             self._progress(stage, self._read, total)
             yield block, result
+
+    def _map(
+        self, method: str, stage: str, items: Sequence[Item], sizes: Sequence[int]
+    ) -> Iterator[tuple[Item, Any]]:
+        """Likewise for other things than blocks, whose sizes add up to the progress."""
+        done, total = 0, sum(sizes)
+        for size, found in zip(sizes, self._pool.map(method, items), strict=True):
+            done += size
+            self._progress(stage, done, total)
+            yield found
+
+    def _scatter(self, results: _Results) -> None:
+        """Put the shards together from those of all blocks."""
+        blocks = results.train
+        wanted = list(scattered_shards(blocks))
+        sizes = [blocks[shard.number]["bytes"] for shard in wanted]
+        found = self._map("scatter", "scattering documents", wanted, sizes)
+        results.train = {shard.number: done["train"] for shard, done in found if done["train"]}
 
     def _no_text(self, results: _Results) -> ZhbertError:
         first = min(results.places, key=lambda place: not place.error, default=None)
@@ -335,7 +403,7 @@ class _CorpusBuilder:
 
     def _divide_only_document(self, results: _Results) -> None:
         (number,) = [*results.train, *results.held_out]
-        train, aside = self._paths.train(number), self._paths.held_out(number)
+        train, aside = self._settings.train(number), self._paths.held_out(number)
         shard = train if results.train else aside
         divided = divide_document(shard, self._settings.held_out, train, aside)
         if divided is None:
@@ -348,7 +416,7 @@ class _CorpusBuilder:
         results.remark = f"the text is one document: its last {what} became another one, held out"
 
     def _move_lowest_document(self, results: _Results, document: int, block: int) -> None:
-        train, aside = self._paths.train(block), self._paths.held_out(block)
+        train, aside = self._settings.train(block), self._paths.held_out(block)
         if results.train[block]["documents"] == 1:
             train.replace(aside)
             del results.train[block]

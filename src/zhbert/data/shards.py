@@ -296,6 +296,24 @@ class Shard:
             self.line_starts(),
         )
 
+    def part(self, first: int, last: int) -> Documents:
+        """Return the documents from ``first`` to ``last``; no others are read, nothing verified."""
+        batch = self._batch.slice(first, last - first)
+        columns = {name: batch.column(name).flatten() for name in COLUMNS}
+        starts = self.document_starts[first : last + 1] - self.document_starts[first]
+
+        def within(name: str) -> Array:
+            counts = np.diff(_offsets(batch, name))
+            return columns[name].to_numpy() + np.repeat(starts[:-1], counts)
+
+        return Documents(
+            columns["pieces"].to_numpy(),
+            columns["word_starts"].to_numpy(zero_copy_only=False),
+            starts,
+            within("sentence_starts"),
+            within("line_starts"),
+        )
+
     def _starts(self, name: str) -> Array:
         offsets = _offsets(self._batch, name)
         firsts = self.document_starts[:-1]

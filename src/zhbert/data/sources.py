@@ -283,11 +283,14 @@ class Stream:
         if encoding is not None:
             self._decoder = codecs.getincrementaldecoder(encoding)(_BROKEN)
             head = self._decoded(head)
-        head = head.removeprefix(_MARK)
+        marked, head = len(head), head.removeprefix(_MARK)
         self.old_line_ends = b"\r" in head and b"\n" not in head
         self.head = self._with_line_feeds(head) if self.old_line_ends else head
         """the beginning, which ``read`` returns first"""
         self._ready = self.head
+        unchanged = self._file is raw and self._decoder is None and not self.old_line_ends
+        self.begin = marked - len(head) if unchanged else None
+        """where in the file the text begins, if the file's bytes are the text's; else None"""
 
     def read(self, size: int) -> bytes:
         """Read about ``size`` bytes, at least one, as soon as they arrive; none at the end."""

@@ -4,7 +4,7 @@ Reads text, JSON lines and arrays, csv, tsv, parquet, WikiExtractor's and
 SogouCS' articles (also .gz, .bz2, .xz, .zst), folders, and stdin (-). Splits
 the text into documents, lines, sentences, words and pieces, and writes them to
 OUT. To resume interrupted work, run the same command again. The result does
-not depend on --workers.
+not depend on --workers and --engine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert import console, options, terminal
+from zhbert.data import ENGINES
 from zhbert.data.read_options import DOCUMENTS, ON_ERROR
 from zhbert.text.simplify import TRADITIONAL
 
@@ -60,10 +61,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--deduplicate", action="store_true", help="drop lines that occurred earlier in the input"
     )
     parser.add_argument(
+        "--scatter",
+        action="store_true",
+        help="scatter the documents over the shards, so that neighbours seldom have one source",
+    )
+    parser.add_argument(
         "--on-error",
         choices=ON_ERROR,
         default="skip",
         help="skip and count unreadable input, or stop (default: skip)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="local",
+        help="where to work: processes of this machine, or the machines of a Ray cluster, which "
+        "share the folders (default: local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the Ray cluster (default: RAY_ADDRESS, or the cluster that this machine belongs to)",
     )
     parser.add_argument(
         "--workers", type=int, help="the number of processes (default: one per CPU)"
@@ -79,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.runtime import processors
 
     begin = time.perf_counter()
+    own = args.workers is None and args.engine == "local"
     try:
         with progress_bar(args.quiet or args.json) as progress:
             report = prepare(
@@ -94,8 +113,11 @@ def run(args: argparse.Namespace) -> int:
                 encoding=args.encoding,
                 held_out=args.held_out,
                 deduplicate=args.deduplicate,
+                scatter=args.scatter,
                 on_error=args.on_error,
-                workers=processors() if args.workers is None else args.workers,
+                engine=args.engine,
+                address=args.address,
+                workers=processors() if own else args.workers,
                 overwrite=args.overwrite,
                 progress=progress,
             )
