@@ -59,27 +59,26 @@ def partitions(paths: CorpusPaths, blocks: int, most_lines: int = MOST_LINES) ->
 
     A partition of more lines is a run of its own.
     """
-    sizes = np.zeros(_PARTITIONS, np.int64)
+    ends: Array = np.zeros(_PARTITIONS + 1, np.int64)
     for block in range(blocks):
-        sizes += np.diff(np.fromfile(paths.line_hashes(block), np.int64, _PARTITIONS + 1))
+        ends += np.fromfile(paths.line_hashes(block), np.int64, _PARTITIONS + 1)
     return [
-        Partitions(number, begin, end, int(sizes[begin:end].sum()), blocks)
-        for number, (begin, end) in enumerate(_runs(sizes, most_lines))
+        Partitions(number, begin, end, int(ends[end] - ends[begin]), blocks)
+        for number, (begin, end) in enumerate(_runs(ends, most_lines))
     ]
 
 
-def _runs(sizes: Array, most: int) -> Iterator[tuple[int, int]]:
+def _runs(ends: Array, most: int) -> Iterator[tuple[int, int]]:
     """Yield runs of partitions (first, end) with at most ``most`` lines, or of a single partition.
 
-    >>> list(_runs(np.array([1, 1, 5, 1, 1]), 2))
+    >>> list(_runs(np.array([0, 1, 2, 7, 8, 9]), 2))
     [(0, 2), (2, 3), (3, 5)]
     """
-    ends = np.cumsum(sizes)
-    begin = before = 0
-    while begin < len(ends):
-        end = max(begin + 1, int(np.searchsorted(ends, before + most, "right")))
-        yield begin, end
-        begin, before = end, int(ends[end - 1])
+    begin = 0
+    while begin < len(ends) - 1:
+        end = int(np.searchsorted(ends, ends[begin] + most, "right")) - 1
+        yield begin, max(begin + 1, end)
+        begin = max(begin + 1, end)
 
 
 def find_duplicates(paths: CorpusPaths, searched: Partitions) -> int:

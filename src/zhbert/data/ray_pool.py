@@ -72,7 +72,7 @@ class RayTasks:
         self._owns_connection = _connect(address)
         import ray
 
-        self._ray = ray
+        self._ray: Any = ray
         self._workers = workers
         self._running: set[Any] = set()
         token = f"ray-{secrets.token_hex(8)}"
@@ -112,7 +112,8 @@ class RayTasks:
     def _most_at_a_time(self) -> int:
         """Return the number of workers, or that of the cluster's CPUs and a few more."""
         # The few are at hand when a worker has finished.
-        return self._workers or int(self._ray.cluster_resources().get("CPU", 0)) + 2
+        resources: Mapping[str, float] = self._ray.cluster_resources()
+        return self._workers or int(resources.get("CPU", 0)) + 2
 
     def _wait(self, count: int) -> None:
         """Wait until so many of the running tasks have ended."""
@@ -225,9 +226,9 @@ def _work(job: _Job, method: str, item: Any) -> Any:
         ZhbertError: this machine does not see a file, or has another version of something.
     """
     global _worker
-    import ray
+    from ray.util import get_node_ip_address
 
-    node = f"node {ray.util.get_node_ip_address()}"
+    node = f"node {get_node_ip_address()}"  # type: ignore[no-untyped-call]
     try:
         if _worker is None or _worker[0] != job.token:
             _worker = job.token, _start(job, node)

@@ -104,7 +104,8 @@ def in_order(documents: Documents, order: Array) -> Documents:
 
     def moved_starts(values: Array) -> Array:
         first, last = np.searchsorted(values, begins), np.searchsorted(values, ends)
-        return moved(values, first, last) + np.repeat(starts[:-1] - begins, last - first)
+        shifts: Array = np.repeat(starts[:-1] - begins, last - first)
+        return moved(values, first, last) + shifts
 
     return Documents(
         moved(documents.pieces, begins, ends),

@@ -304,7 +304,8 @@ class Shard:
 
         def within(name: str) -> Array:
             counts = np.diff(_offsets(batch, name))
-            return columns[name].to_numpy() + np.repeat(starts[:-1], counts)
+            places: Array = columns[name].to_numpy() + np.repeat(starts[:-1], counts)
+            return places
 
         return Documents(
             columns["pieces"].to_numpy(),
