@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import copy
 import importlib.util
-import os
 import re
 import tempfile
 import types
@@ -23,9 +22,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
-warnings.simplefilter("ignore")
 
 import torch
 import torch._dynamo.device_interface as interfaces
@@ -63,24 +59,17 @@ H100 = types.SimpleNamespace(
 )  # fmt: skip
 
 
-class Driver:
-    """What Triton asks a GPU's driver."""
-
-    def get_current_target(self) -> GPUTarget:
-        return TARGET
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("cuda", 0)
-
-    def get_current_stream(self, *_: Any) -> int:
-        return 0
+# What Triton asks a GPU's driver.
+DRIVER = types.SimpleNamespace(
+    get_current_target=lambda: TARGET,
+    get_current_device=lambda: 0,
+    get_active_torch_device=lambda: torch.device("cuda", 0),
+    get_current_stream=lambda *_: 0,
+)
 
 
-def returns(value: Any) -> Callable[..., Any]:
-    return staticmethod(lambda *_, **__: value)  # type: ignore[return-value]
+def _returns(value: Any) -> Any:
+    return staticmethod(lambda *_, **__: value)
 
 
 @contextlib.contextmanager
@@ -93,16 +82,16 @@ def described_gpu(kernels: list[tuple[str, str]]) -> Iterator[None]:
 
     cuda: Any = torch.cuda
     replaced: list[tuple[Any, str, Any]] = [
-        *((cuda, name, returns(value).__func__) for name, value in {
+        *((cuda, name, _returns(value).__func__) for name, value in {
             "is_available": True, "device_count": 1, "current_device": 0, "_lazy_init": None,
             "get_device_properties": H100, "get_device_capability": (9, 0), "synchronize": None,
             "get_device_name": H100.name, "get_rng_state": torch.zeros(16, dtype=torch.uint8),
             "set_rng_state": None, "_exchange_device": 0, "_maybe_exchange_device": 0,
         }.items()),
-        *((interfaces.CudaInterface.Worker, name, returns(value)) for name, value in {
+        *((interfaces.CudaInterface.Worker, name, _returns(value)) for name, value in {
             "get_device_properties": H100, "current_device": 0, "set_device": None,
         }.items()),
-        *((interfaces.CudaInterface, name, returns(value)) for name, value in {
+        *((interfaces.CudaInterface, name, _returns(value)) for name, value in {
             "is_available": True, "device_count": 1, "current_device": 0, "synchronize": None,
             "get_compute_capability": 90, "get_device_properties": H100,
             "is_triton_capable": True, "raise_if_triton_unavailable": None,
@@ -114,6 +103,7 @@ def described_gpu(kernels: list[tuple[str, str]]) -> Iterator[None]:
         (torch._inductor.async_compile.AsyncCompile, "triton", collect),
         (torch._inductor.config, "shape_padding", False),
         (torch._inductor.config, "compile_threads", 1),
+        (torch._inductor.config, "force_disable_caches", True),
     ]  # fmt: skip
     before = [(one, name, vars(one).get(name, getattr(one, name))) for one, name, _ in replaced]
     for one, name, value in replaced:
@@ -275,7 +265,8 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, nargs="+", default=[0.0, 0.1])
     parser.add_argument("--keep", type=Path, help="write the generated code into this folder")
     arguments = parser.parse_args()
-    driver.set_active(Driver())
+    warnings.simplefilter("ignore")
+    driver.set_active(DRIVER)
     helpers.set_driver_to_gpu = lambda: None
     library = on_cpu()
     print("| hidden | dropout | function | Triton | other launches | attention | compiled |")

@@ -170,6 +170,26 @@ def test_half_precision_stays_near(kind: str, of_best: bool) -> None:
         assert (one - other).norm() < 0.02 * other.norm()
 
 
+@pytest.mark.parametrize("of_best", [False, True])
+def test_an_ignored_label_has_no_weight(of_best: bool) -> None:
+    values = case()
+    of = leaves(values)
+    seen = torch.arange(POSITIONS) % 3 > 0
+
+    def run(kept: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        teacher = values["teacher"][kept].clone()
+        soft_labels = best_pieces(teacher, 9) if of_best else teacher
+        found = distilled_cross_entropy(of[0][kept], *of[1:], labels, soft_labels)
+        return [*found, *gradients(found[0] + 2 * found[2], of)]
+
+    expected = run(seen, values["labels"][seen])
+    everywhere = torch.ones_like(seen)
+    for one, other in zip(
+        run(everywhere, values["labels"].where(seen, -100)), expected, strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("of_best", [False, True])
 def test_no_prediction_is_no_loss(half: bool, of_best: bool) -> None:

@@ -90,6 +90,21 @@ def test_half_precision_stays_near() -> None:
 # --- Over candidates
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_an_ignored_label_has_no_weight(sampled: bool) -> None:
+    *leaves, labels = _case(20, 300, 1.0)
+    candidates = _candidates(300, 40, 150) if sampled else None
+    seen = torch.arange(20) % 3 > 0
+
+    def run(hidden: torch.Tensor, labels: torch.Tensor) -> list[torch.Tensor]:
+        found = vocabulary_cross_entropy(hidden, *leaves[1:], labels, candidates=candidates)
+        return [*found, *(g.to_dense() for g in torch.autograd.grad(found[0], leaves))]
+
+    expected = run(leaves[0][seen], labels[seen])
+    for one, other in zip(run(leaves[0], labels.where(seen, -100)), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
 def _candidates(vocabulary: int, frequent: int, sampled: int, seed: int = 3) -> Candidates:
     counts = np.random.default_rng(vocabulary).permutation(vocabulary)
     return CandidateSampler(counts, frequent, sampled).draw(seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from zhbert.model.loss import Candidates, vocabulary_cross_entropy
+from zhbert.model.loss import Candidates, ignored_labels, vocabulary_cross_entropy, without
 
 Temperature = Callable[[Tensor, Tensor], Tensor]
 """Maps the logits of student and teacher, (P, n) each and detached, to temperatures (P,)."""
@@ -110,7 +110,7 @@ def distilled_cross_entropy(
         hidden: (P, H), the student's states at the predicted positions.
         weight: (V, H), its word embeddings.
         bias: (V,).
-        labels: (P,) int64, the hard labels.
+        labels: (P,) int64, the hard labels; -100: neither loss has a weight there.
         teacher: its logits (P, V), which are overwritten if there are gradients, or its best
             pieces; itself without gradients.
         kind: "ce", the cross entropy of the two distributions, or "mse", the mean over the pieces
@@ -135,7 +135,7 @@ def distilled_cross_entropy(
             return hard, correct, hard.clone()
         if isinstance(teacher, BestPieces):
             soft = _over_best_pieces(hidden, weight, bias, teacher, kind, temperature)
-            return hard, correct, soft
+            return hard, correct, without(soft, ignored_labels(labels)).sum()
         assert candidates is None, "soft labels over the vocabulary need all of its logits"
         soft_labels = _SoftLabels(teacher, _SOFT_LOSSES[kind], temperature)
         hard, correct, soft = _DistilledCrossEntropy.apply(  # type: ignore[no-untyped-call]
@@ -159,7 +159,7 @@ def _over_best_pieces(
         degrees: float | Tensor = temperature(student.detach(), teacher)[:, None]
     else:
         degrees = temperature
-    return _SOFT_LOSSES[kind].value(student / degrees, teacher / degrees).sum()
+    return _SOFT_LOSSES[kind].value(student / degrees, teacher / degrees)
 
 
 class _SoftLabels(NamedTuple):
@@ -193,20 +193,25 @@ class _DistilledCrossEntropy(torch.autograd.Function):
             inverse = _wide(logits[:, :1]).new_full((shape[0], 1), 1 / temperature)
         wants_gradient = any(ctx.needs_input_grad)
         hard, soft, correct = [], [], []
+        ignored = ignored_labels(labels)
         for rows in _blocks(logits):
+            unseen = None if ignored is None else ignored[rows]
             student, label, scale = _wide(logits[rows]), labels[rows, None], inverse[rows]
+            if ignored is not None:
+                label = label.clamp_min(0)
             losses, gradient = soft_loss.with_gradient(
                 student * scale, _wide(teacher[rows]) * scale
             )
-            soft.append(losses.sum())
+            soft.append(without(losses, unseen).sum())
             of_label, highest = student.gather(1, label)[:, 0], student.amax(1)
             probabilities = student.softmax(1)
-            hard.append((highest - probabilities.amax(1).log() - of_label).sum())
-            correct.append((of_label >= highest).sum())
+            losses = highest - probabilities.amax(1).log() - of_label
+            hard.append(without(losses, unseen).sum())
+            correct.append(without(of_label >= highest, unseen).sum())
             if wants_gradient:
                 minus_one = probabilities.new_full((), -1.0).expand(label.shape)
-                logits[rows] = probabilities.scatter_add_(1, label, minus_one)
-                teacher[rows] = gradient
+                logits[rows] = without(probabilities.scatter_add_(1, label, minus_one), unseen)
+                teacher[rows] = without(gradient, unseen)
         ctx.save_for_backward(hidden, weight, bias)
         # Neither is an input or output of autograd's: their versions are compared by hand.
         ctx.kept = (logits, logits._version, teacher, teacher._version, inverse)

@@ -26,6 +26,9 @@ from torch.nn import functional
 _COLUMNS = {"cpu": 1024}
 _COLUMNS_ELSEWHERE = 8192
 
+IGNORED = -100
+"""The label of a prediction without weight, as PyTorch's losses have it."""
+
 
 def _walk_block(
     block: Tensor,
@@ -143,8 +146,13 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
             )
             shifts.append(highest)
             blocks.append(block)
-        loss = (total.log() + highest - label_logits).sum()
-        correct = (label_logits >= highest).sum()
+        ignored = ignored_labels(labels)
+        losses, hits = total.log() + highest - label_logits, label_logits >= highest
+        if ignored is not None:
+            losses, hits = without(losses, ignored), without(hits, ignored)
+            total = total.masked_fill(ignored, torch.inf)  # all their gradients are 0
+            labels = labels.clamp_min(0)
+        loss, correct = losses.sum(), hits.sum()
         ctx.mark_non_differentiable(correct)
         if not wants_gradient:
             return loss, correct
@@ -156,10 +164,13 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         # Minus one at each label.
         if own is not None:
             own_gradient = (label_logits - highest).exp_() / total - 1.0
+            own_gradient = without(own_gradient, ignored)
         else:
-            hidden_gradient -= narrow_weight[labels]
-            weight_gradient.index_add_(0, labels, hidden.to(weight.dtype), alpha=-1)
-            bias_gradient.index_add_(0, labels, torch.full_like(total, -1.0).to(bias.dtype))
+            hidden_gradient -= without(narrow_weight[labels], ignored)
+            of_labels = without(hidden.to(weight.dtype), ignored)
+            weight_gradient.index_add_(0, labels, of_labels, alpha=-1)
+            minus_one = without(torch.full_like(total, -1.0), ignored)
+            bias_gradient.index_add_(0, labels, minus_one.to(bias.dtype))
         hidden_gradient = hidden_gradient.to(hidden.dtype)
         ctx.gradients = (hidden_gradient, weight_gradient, bias_gradient, own_gradient)
         return loss, correct
@@ -174,6 +185,20 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         )
         ctx.gradients = None
         return hidden, weight, bias, None, None, None, own
+
+
+def ignored_labels(labels: Tensor) -> Tensor | None:
+    """Return which of (P,) labels are -100, of predictions without weight; None: none is.
+
+    A GPU is not asked, since the answer would have to be waited for.
+    """
+    ignored = labels == IGNORED
+    return ignored if labels.is_cuda or bool(ignored.any()) else None
+
+
+def without(x: Tensor, ignored: Tensor | None) -> Tensor:
+    """Return (P, ...) with zeros at what is ignored."""
+    return x if ignored is None else x.masked_fill(ignored.view(-1, *[1] * (x.ndim - 1)), 0)
 
 
 @dataclass(frozen=True)
@@ -249,7 +274,7 @@ def vocabulary_cross_entropy(
         hidden: (P, H), one row for each predicted position.
         weight: (V, H).
         bias: (V,).
-        labels: (P,) int64.
+        labels: (P,) int64; -100: the prediction has no weight, is neither right nor wrong.
         workspace: room for P x V numbers of the products' type, to be used again at each step:
             fresh memory of that size costs more than the softmax.
         candidates: take the softmax over these pieces and the labels instead of over all.
@@ -265,14 +290,15 @@ def vocabulary_cross_entropy(
         own = None
         if candidates is not None:
             count = len(candidates.pieces)
-            both = torch.cat((candidates.pieces, labels))
+            seen = labels.clamp_min(0)
+            both = torch.cat((candidates.pieces, seen))
             rows, biases = functional.embedding(both, weight, sparse=True), bias.take(both)
             # Where each label stands among the candidates; -1, which is in no block: nowhere.
             places = torch.full(bias.shape, -1, dtype=torch.int64, device=hidden.device)
             places[candidates.pieces] = torch.arange(count, device=hidden.device)
             own = (hidden.float() * rows[count:]).sum(1) + biases[count:]
             weight, bias = rows[:count], biases[:count] + candidates.log_weights
-            labels = places[labels]
+            labels = places[seen].where(labels != IGNORED, IGNORED)
         result: tuple[Tensor, Tensor] = _VocabularyCrossEntropy.apply(  # type: ignore[no-untyped-call]
             hidden, weight, bias, labels, dtype, workspace, own
         )

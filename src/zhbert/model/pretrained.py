@@ -126,9 +126,9 @@ class BertForPreTraining(_FillsMasks):
         Args:
             batch: R rows with T pieces in total.
             predicted_positions: (P,) int64 into the T pieces.
-            labels: (P,) int64, the original pieces at these positions.
-            next_sentence_labels: (R,) int64, 0: B follows A, 1: B is random; None: the pooler and
-                the next-sentence head are not computed.
+            labels: (P,) int64, the original pieces at these positions; -100: of no weight.
+            next_sentence_labels: (R,) int64, 0: B follows A, 1: B is random, -100: of no weight;
+                None: the pooler and the next-sentence head are not computed.
             candidates: the pieces used to estimate the softmax; None: the whole vocabulary.
         """
         pairs = next_sentence_labels is not None
@@ -161,7 +161,7 @@ class BertForPreTraining(_FillsMasks):
         if first is None or labels is None:
             return None, None
         logits = self.nsp_head(self.pooler(first)).float()
-        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        loss = nn.functional.cross_entropy(logits, labels, reduction="sum")  # ignores -100
         return loss, (logits.argmax(-1) == labels).sum()
 
 
