@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
@@ -112,10 +113,10 @@ def _own_store() -> dict[str, Any]:
                 " is set before torchrun"
             )
         return {}
-    store, rank, world_size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
     attempt = os.environ["TORCHELASTIC_RESTART_COUNT"]
-    store = dist.PrefixStore(f"attempt {attempt}", store)
-    return {"store": store, "rank": rank, "world_size": world_size}
+    own = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    return {"store": own, "rank": rank, "world_size": world_size}
 
 
 @contextmanager
