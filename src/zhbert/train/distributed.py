@@ -45,7 +45,8 @@ class Ranks:
         """Return the elementwise sums of all ranks' ``values``, exact for integers to 2^53."""
         if not self.connected:
             return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        # On the CPU, through gloo: an answer from a GPU would have to be waited for.
+        tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
 
@@ -135,7 +136,7 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
     on_gpu = device.type == "cuda"
     try:
         dist.init_process_group(
-            "nccl" if on_gpu else "gloo",
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
             timeout=PATIENCE,
             device_id=device if on_gpu else None,
             **_own_store(),
