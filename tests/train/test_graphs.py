@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
+from types import SimpleNamespace
+from unittest.mock import Mock, create_autospec
 
 import pytest
 import torch
@@ -85,3 +88,52 @@ def test_what_cannot_be_recorded_is_made_operation_by_operation():
     usual, plain = run(), run(record=record)  # the toy's objective prepares nothing
     assert numbers_of(usual) == numbers_of(plain)
     assert not record
+
+
+class CudaWithoutGpu:
+    """torch.cuda as far as recording needs it; calls whose name says so cannot be recorded."""
+
+    def __init__(self, patch):
+        self.seeds = SimpleNamespace(graphsafe_set_state=lambda state: None)
+        for name, value in {
+            "graph_pool_handle": lambda: (0, 1),
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.made.append("replay")),
+            "graph": create_autospec(torch.cuda.graph, side_effect=self.recording),
+            "current_stream": lambda: None,
+            "current_device": lambda: 0,
+            "synchronize": lambda: None,
+            "default_generators": [self.seeds],
+        }.items():
+            patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch, "Generator", lambda device: Mock())
+        self.made = []
+
+    @contextmanager
+    def recording(self, graph, **options):
+        assert options["capture_error_mode"] == "thread_local"
+        try:
+            yield
+        finally:
+            if "failing" in self.made:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+
+def test_cuda_graphs_replay_and_what_fails_is_said_once(monkeypatch):
+    cuda = CudaWithoutGpu(monkeypatch)
+    said = []
+    record = graphs.CudaGraphs(said.append)
+    replay = record(lambda: cuda.made.append("recorded"))
+    replay()
+    assert cuda.made == ["recorded", "replay"]
+
+    def failing():
+        cuda.made.append("failing")
+        raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors")
+
+    assert record(failing) is failing
+    assert record(failing) is failing
+    [line] = said
+    assert line.endswith("slower: operation not permitted when stream is capturing")
+    # Earlier recordings are not replayed any more: their dropout would be the same in every step.
+    replay()
+    assert cuda.made == ["recorded", "replay", "failing", "recorded"]

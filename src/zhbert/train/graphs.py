@@ -192,7 +192,7 @@ class CudaGraphs:
     """Records calls as CUDA graphs, which share their memory, on the current stream.
 
     Args:
-        say: called with a line if a call cannot be recorded; it and later ones are then made
+        say: called with a line if a call cannot be recorded; from then on, all calls are made
             operation by operation.
     """
 
@@ -218,7 +218,8 @@ class CudaGraphs:
         except Exception as error:
             self._give_up(error)
             return call
-        return graph.replay
+        # After a failure the generator no longer seeds the graphs recorded before.
+        return lambda: (call if self._failed else graph.replay)()
 
     def _give_up(self, error: Exception) -> None:
         self._failed = True
