@@ -1,7 +1,8 @@
-"""How fast the loader makes masked batches: pieces a second, one core, each builder and strategy.
+"""How fast the loader makes masked batches: pieces a second, each builder and strategy.
 
 python benchmarks/loader.py                      (a synthetic corpus with the words of Chinese text)
 python benchmarks/loader.py --corpus corpus/     (a prepared one)
+python benchmarks/loader.py --threads 2 --batch-size 512
 
 Medians over repetitions that alternate between the settings, each over rows not seen before. The
 plan of an epoch (which sentences stand in which row) is timed apart, and its share of the time is
@@ -18,20 +19,22 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from zhbert.config import MaskingSettings
-from zhbert.data import masking as masking_module
-from zhbert.data import row_plans
+from zhbert.data import loader as loader_module
 from zhbert.data.examples import BUILDERS, ShardLike, make_rows
 from zhbert.data.loader import PretrainingLoader
-from zhbert.data.masking import Masker
+from zhbert.data.masking import Masker, MaskingVocabulary
 from zhbert.data.row_order import WholeCorpus
+from zhbert.data.similar_words import write_similar_words
 from zhbert.masking_strategies import STRATEGIES
 from zhbert.text.vocab import default_vocabulary, read_vocabulary
 
@@ -74,6 +77,24 @@ def synthetic_shard(pieces: int, vocabulary: list[str]) -> SyntheticShard:
         starts,
         lines,
     )
+
+
+def similar_words(shard: ShardLike, vocabulary: list[str]) -> MaskingVocabulary:
+    """A vocabulary with up to 30,000 words of a shard, each with five similar ones."""
+    pieces = shard.pieces[:200_000].tolist()
+    flags = np.unpackbits(shard.word_start_bits[: len(pieces) >> 3], bitorder="little")
+    starts = np.flatnonzero(flags).tolist()
+    words = {tuple(pieces[a:b]) for a, b in pairwise(starts)}
+    ordered = sorted(words, key=lambda word: (len(word), word))[:30_000]
+    pairs = [
+        (word, other, 0.5)
+        for place, word in enumerate(ordered)
+        for other in ordered[place + 1 : place + 6]
+        if len(word) == len(other)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        write_similar_words(path := f"{folder}/words.tsv", vocabulary, pairs)
+        return MaskingVocabulary(vocabulary, similar_words=path)
 
 
 def seconds_of(loader: PretrainingLoader, first_step: int, steps: int) -> tuple[float, float, int]:
@@ -126,6 +147,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=4_000_000, help="of the synthetic corpus")
     parser.add_argument("--sequence-length", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=12, help="steps a repetition")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--json", action="store_true")
@@ -133,7 +155,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-args.threads :])
     shards: list[ShardLike]
     if args.corpus:
         from zhbert.data.shards import Corpus
@@ -146,12 +168,15 @@ def main() -> None:
         shards = [synthetic_shard(args.pieces, vocabulary)]
     corpus_pieces = sum(len(shard.pieces) for shard in shards)
 
+    prepared = similar_words(shards[0], vocabulary)
     settings = [(builder, strategy) for builder in BUILDERS for strategy in STRATEGIES]
     loaders = {}
     plan_seconds: dict[str, list[float]] = {}
     for builder, strategy in settings:
-        masking = MaskingSettings(strategy=strategy, max_predictions=args.sequence_length)
-        masker = Masker(masking, vocabulary)
+        masking = MaskingSettings(
+            strategy=strategy, max_predictions=args.sequence_length, similar_words="in memory"
+        )
+        masker = Masker(masking, prepared)
         start = time.perf_counter()
         rows = make_rows(
             builder,
@@ -162,7 +187,7 @@ def main() -> None:
             seed=0,
         )
         loaders[builder, strategy] = PretrainingLoader(
-            WholeCorpus(rows), masker, batch_size=args.batch_size, seed=0
+            WholeCorpus(rows), masker, batch_size=args.batch_size, seed=0, threads=args.threads
         )
         plan_seconds.setdefault(builder, []).append(time.perf_counter() - start)
     rates: dict[tuple[str, str], list[float]] = {key: [] for key in settings}
@@ -194,9 +219,10 @@ def main() -> None:
     report = {
         "processor": processor(),
         "commit": commit(),
-        "native": all(vars(module)["_rows"] is not None for module in (masking_module, row_plans)),
+        "native": vars(loader_module)["_rows"] is not None,
         "corpus": str(args.corpus or "synthetic"),
         "corpus_pieces": corpus_pieces,
+        "threads": args.threads,
         "sequence_length": args.sequence_length,
         "batch_size": args.batch_size,
         "plan_seconds": {name: statistics.median(times) for name, times in plan_seconds.items()},
@@ -207,7 +233,10 @@ def main() -> None:
     if args.json:
         print(json.dumps(report, ensure_ascii=False, indent=2))
         return
-    print(f"{report['processor']}, one core; commit {report['commit']}; native {report['native']}")
+    print(
+        f"{report['processor']}, threads {args.threads}; commit {report['commit']}; "
+        f"native {report['native']}"
+    )
     print(
         f"{report['corpus']}: {corpus_pieces:,} pieces; batches of {args.batch_size} rows of "
         f"{args.sequence_length}; medians of {args.repetitions} x {args.steps} steps"

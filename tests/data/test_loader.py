@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.data import reference_masking, reference_rows
 from tests.data.reference_masking import chi_square_p, two_sample_p
 from tests.data.reference_rows import CLS, SEP, MemoryShard
@@ -20,9 +22,12 @@ from tests.pretraining_loaders import loader_over
 
 import zhbert
 from zhbert.config import MaskingSettings
+from zhbert.data import loader as loader_module
+from zhbert.data import masking as masking_module
+from zhbert.data import row_plans
 from zhbert.data.examples import BUILDERS, make_rows
 from zhbert.data.loader import GrowingRows, MaskedBatch, PretrainingLoader
-from zhbert.data.masking import IGNORED
+from zhbert.data.masking import IGNORED, Masker, MaskingVocabulary
 from zhbert.data.random_streams import MASKS, generator
 from zhbert.data.shards import Corpus, Documents, Shard, write_shard
 from zhbert.data.similar_words import write_similar_words
@@ -491,6 +496,180 @@ def test_the_rate_follows_its_schedule() -> None:
         for inputs, labels in masked_rows(batches):
             predicted = sum(label != IGNORED for label in labels)
             assert predicted == reference_masking.quota_of(len(inputs), rate, 20)
+
+
+# --- The native module
+
+native = pytest.mark.skipif(loader_module._rows is None, reason="the native module is missing")
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *map(chr, range(0x4E00, 0x4E19))]
+
+
+@cache
+def few_pieces(similar_words: str = "") -> MaskingVocabulary:
+    """So few that marks and words with similar ones occur in the middle of a text."""
+    return MaskingVocabulary(PIECES, similar_words=similar_words)
+
+
+@pytest.fixture(scope="module")
+def similar_pieces(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file in which half of the words of one or two pieces have similar ones, one or several."""
+    path = tmp_path_factory.mktemp("similar") / "words.tsv"
+    ones = [((a,), (b,), 0.5) for a in range(5, 17) for b in range(5, 17) if a + b & 3 == 0]
+    twos = [((a, b), (b, a), 0.5) for a in range(5, 30) for b in range(5, 17) if a != b]
+    write_similar_words(path, PIECES, [*ones, *twos])
+    return str(path)
+
+
+def shards_of_few_pieces(seed: int, sizes: list[int], dtype: type) -> list[MemoryShard]:
+    rng = random.Random(seed)
+    made = []
+    for size in sizes:
+        shard = MemoryShard(reference_rows.random_documents(size, rng, words=20))
+        vars(shard)["pieces"] = np.array(rng.choices(range(30), k=len(shard.pieces)), dtype)
+        made.append(shard)
+    return made
+
+
+settings_of_masking = st.builds(
+    MaskingSettings,
+    strategy=st.sampled_from(list(STRATEGIES)),
+    rate=st.sampled_from([0.02, 0.15, 0.5, 1.0]),
+    max_predictions=st.sampled_from([1, 7, 100]),
+    char_share=st.sampled_from([0.0, 0.4]),
+    static_masks=st.integers(0, 2),
+    per_word=st.booleans(),
+    mask_share=st.sampled_from([0.0, 0.5]),
+    random_share=st.sampled_from([0.0, 0.5]),
+)
+
+
+@native
+@settings(max_examples=60)
+@given(
+    masking=settings_of_masking,
+    corpus=st.tuples(
+        st.integers(0, 1000),
+        st.lists(st.integers(1, 8), min_size=1, max_size=4),
+        st.sampled_from([np.uint16, np.uint32]),
+    ),
+    builder=st.sampled_from(BUILDERS),
+    length=st.sampled_from([5, 16, 41]),
+    seed=st.integers(0, 2**65),
+    first=st.integers(0, 300),
+    rows=st.integers(1, 40),
+)
+def test_a_batch_is_the_plain_version_s_with_any_number_of_threads(
+    similar_pieces: str, masking: MaskingSettings, corpus: Any, builder: str, length: int,
+    seed: int, first: int, rows: int,
+) -> None:  # fmt: skip
+    masking = replace(masking, similar_words=similar_pieces)
+    shards = shards_of_few_pieces(*corpus)
+
+    def batches(threads: int) -> list[MaskedBatch]:
+        made = loader_over(
+            shards, few_pieces(similar_pieces), builder=builder, sequence_length=length,
+            masking=masking, seed=seed, batch_size=rows, micro_batch_size=rows, threads=threads,
+        )  # fmt: skip
+        return [*made.rows(first, first + rows), *made.evaluation(rows, strategy="ngram")]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_module, "PIECES_PER_THREAD", 1)
+        ours = batches(1)
+        for threads in (2, 3, 4):
+            assert_same_batches(batches(threads), ours)
+        for module in (loader_module, masking_module, row_plans):
+            patch.setattr(module, "_rows", None)
+        assert_same_batches(batches(1), ours)
+
+
+@native
+@pytest.mark.parametrize("strategy", ["char", "mac"])
+def test_a_strategy_from_outside_masks_in_python(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Nothing:
+        def choose(self, words: Any, limit: int, rng: np.random.Generator) -> list[Any]:
+            return []
+
+    monkeypatch.setitem(STRATEGIES, strategy, Nothing())
+    masking = MaskingSettings(
+        **({"strategy": strategy} if strategy == "mac" else {"char_share": 1.0})
+    )
+    batch = loader(masking=masking).step(0)[0]
+    assert not len(batch.labels)
+    assert batch.packed.num_rows == 16
+
+
+def arguments_of_a_batch() -> dict[str, Any]:
+    """A row [CLS] 5 6 [SEP] 7 [SEP] of the second of two shards, with two documents."""
+    few = few_pieces()
+    return {
+        "shards": tuple(
+            (base, np.arange(5, 8, dtype=np.uint16), np.array([7], np.uint8), np.array([0, 2, 3]))
+            for base in (0, 3)
+        ),
+        "plan": np.array([[3, 3, 3, 0, 0]]),
+        "first_key": 1,
+        "keys": np.array([1], np.uint64),
+        "max_pieces": -1,
+        "strategy": 1,
+        "char_share": 0.0,
+        "rate": 0.15,
+        "settings": Masker(MaskingSettings(), few).native_settings,
+        "threads": 1,
+    }
+
+
+@native
+def test_the_native_batch_is_packed() -> None:
+    arguments = arguments_of_a_batch()
+    made = loader_module._rows.make_batch(*arguments.values())
+    pieces, types, positions, begins, predicted, labels, _, longest, dropped = made
+    ids = np.frombuffer(pieces, np.int64).copy()
+    ids[np.frombuffer(predicted, np.int64)] = np.frombuffer(labels, np.int64)
+    assert ids.tolist() == [2, 5, 6, 3, 7, 3]
+    assert np.frombuffer(types, np.int64).tolist() == [0] * 6
+    assert np.frombuffer(positions, np.int64).tolist() == [*range(6)]
+    assert np.frombuffer(begins, np.int32).tolist() == [0, 6]
+    assert (longest, dropped) == (6, 0)
+
+
+def shard_with(place: int, value: Any) -> tuple[tuple[Any, ...], ...]:
+    first, second = arguments_of_a_batch()["shards"]
+    return first, (*second[:place], value, *second[place + 1 :])
+
+
+@native
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"plan": np.array([[6, 1, 0, 0, 0]])},
+        {"plan": np.array([[4, 3, 0, 0, 0]])},
+        {"plan": np.array([[-1, 1, 0, 0, 0]])},
+        {"plan": np.array([[3, -1, 0, 0, 0]])},
+        {"plan": np.array([[3, 2**62, 0, 0, 0]])},
+        {"plan": np.array([[3, 3, 3, 4, 0]]), "max_pieces": 2},
+        {"plan": np.array([[3, 3, 0, 0]])},
+        {"plan": np.array([[3, 3, 3, 0, 0]], np.int32)},
+        {"keys": np.array([1, 2], np.uint64)},
+        {"shards": ()},
+        {"shards": (None,)},
+        {"shards": shard_with(0, -5)},
+        {"shards": shard_with(1, np.arange(3.0))},
+        {"shards": shard_with(2, np.empty(0, np.uint8))},
+        {"shards": shard_with(3, np.array([0, 2, 1, 2, 3]))},
+        {"settings": ()},
+        {"settings": None},
+        {"strategy": 4},
+        {"threads": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_malformed_arguments_of_the_native_batch_are_errors(changed: dict[str, Any]) -> None:
+    arguments = arguments_of_a_batch()
+    with pytest.raises((ValueError, TypeError, SystemError)):
+        loader_module._rows.make_batch(*(arguments | changed).values())
 
 
 # --- Evaluation

@@ -6,19 +6,25 @@ def mask(
     labels: Any,
     strategy: int,
     rate: float,
-    max_predictions: int,
-    cls_id: int,
-    sep_id: int,
-    pad_id: int,
-    mask_id: int,
-    random_ids: Any,
-    mask_share: float,
-    random_share: float,
-    per_word: bool,
-    similar_words: tuple[Any, Any, Any, Any] | None,
+    settings: Any,
     generator: Any,
     /,
 ) -> None: ...
+def make_batch(
+    shards: tuple[tuple[int, Any, Any, Any], ...],
+    plan: Any,
+    first_key: int,
+    keys: Any,
+    max_pieces: int,
+    strategy: int,
+    char_share: float,
+    rate: float,
+    settings: Any,
+    threads: int,
+    /,
+) -> tuple[
+    bytearray, bytearray, bytearray, bytearray, bytearray, bytearray, bytearray, int, int
+]: ...
 def plan_pairs(
     sentences: Any,
     documents: Any,

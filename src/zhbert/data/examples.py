@@ -53,6 +53,11 @@ class ShardLike(Protocol):
         """Return the first piece of each line: (lines,), increasing."""
 
 
+ShardArrays = tuple[int, npt.NDArray[Any], npt.NDArray[np.uint8], IntArray]
+"""A shard's first piece among those of all shards, its pieces, the bitmap of its word starts, and
+the first pieces of the documents that a [SEP] separates inside a row."""
+
+
 @dataclass(frozen=True)
 class TrainingRow:
     """One input of the model before masking."""
@@ -79,13 +84,20 @@ class RowBuilder(Protocol):
     def count(self, epoch: int) -> int:
         """Return the number of rows in the epoch."""
 
-    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
-        """Return which pieces stand in rows ``indexes`` of the epoch.
+    def plan(self, epoch: int, indices: IntArray) -> IntArray:
+        """Return which pieces stand in rows ``indices`` of the epoch.
 
         Returns:
             (rows, 5): first piece and length of A, first piece and length of B, 1 if B is random.
             (Rows that are no pairs have an empty B.)
         """
+
+    @property
+    def max_pair_pieces(self) -> int:
+        """The maximum number of pieces in A and B together; -1: rows are no pairs."""
+
+    def arrays(self, plan: IntArray) -> tuple[ShardArrays, ...]:
+        """Return the arrays of the shards, in order, that have the pieces of planned rows."""
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return row ``index`` of the epoch in new arrays, which masking overwrites.
@@ -106,6 +118,20 @@ class _ShardedPieces:
         self.bases = [0]
         for shard in shards:
             self.bases.append(self.bases[-1] + int(shard.document_starts[-1]))
+
+    def arrays(self, plan: IntArray, *, separated: bool) -> tuple[ShardArrays, ...]:
+        """Return the arrays of the shards, in order, that have the pieces of planned rows."""
+        nothing = np.empty(0, dtype=np.int64)
+        numbers = np.unique(np.searchsorted(self.bases, plan[:, [0, 2]], "right") - 1).tolist()
+        return tuple(
+            (
+                self.bases[number],
+                self.shards[number].pieces,
+                self.bits[number],
+                self.shards[number].document_starts if separated else nothing,
+            )
+            for number in numbers
+        )
 
     def slice(self, start: int, length: int) -> tuple[npt.NDArray[Any], BoolArray]:
         """Return ids and word starts of some consecutive pieces of one shard."""
@@ -152,7 +178,7 @@ class PairRows:
         self.sequence_length = sequence_length
         self._data = _ShardedPieces(shards)
         self._marks = (cls_id, sep_id)
-        self._max_pieces = sequence_length - 3
+        self.max_pair_pieces = sequence_length - 3
         self._seed, self._window = seed, window
         self._short = short_row_probability
         self._plans: dict[int, IntArray] = {}
@@ -163,7 +189,7 @@ class PairRows:
                 del self._plans[next(iter(self._plans))]
             self._plans[epoch] = plan_pairs(
                 *self._sentences_and_documents(),
-                self._max_pieces,
+                self.max_pair_pieces,
                 self._short,
                 generator(self._seed, PLAN, epoch, self._window),
             )
@@ -196,18 +222,24 @@ class PairRows:
         """Return the share of pairs with a random second segment."""
         return float(self._plan(epoch)[:, 4].mean())
 
-    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
+    def plan(self, epoch: int, indices: IntArray) -> IntArray:
         """Return the first piece and the length of A and of B, and whether B is random."""
-        return self._plan(epoch)[indexes]
+        return self._plan(epoch)[indices]
+
+    def arrays(self, plan: IntArray) -> tuple[ShardArrays, ...]:
+        """Return the arrays of the shards that have these pieces."""
+        return self._data.arrays(plan, separated=False)
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return [CLS] A [SEP] B [SEP]."""
         a_start, a_length, b_start, b_length, is_random = self._plan(epoch)[index].tolist()
         a, a_words = self._data.slice(a_start, a_length)
         b, b_words = self._data.slice(b_start, b_length)
-        dropped = a_length + b_length - self._max_pieces
+        dropped = a_length + b_length - self.max_pair_pieces
         if dropped > 0:
-            a_first, a_end, b_first, b_end = truncate_pair(a_words, b_words, self._max_pieces, rng)
+            a_first, a_end, b_first, b_end = truncate_pair(
+                a_words, b_words, self.max_pair_pieces, rng
+            )
             a, a_words = a[a_first:a_end], a_words[a_first:a_end]
             b, b_words = b[b_first:b_end], b_words[b_first:b_end]
             dropped = a_length + b_length - len(a) - len(b)
@@ -250,6 +282,8 @@ class WholeSentenceRows:
     Takes 16 bytes per row.
     """
 
+    max_pair_pieces = -1
+
     def __init__(
         self,
         shards: Sequence[ShardLike],
@@ -278,11 +312,15 @@ class WholeSentenceRows:
         """Return None: there are no pairs."""
         return None
 
-    def plan(self, epoch: int, indexes: IntArray) -> IntArray:
+    def plan(self, epoch: int, indices: IntArray) -> IntArray:
         """Return the first piece and the length of each row, and an empty B."""
-        starts, ends = self._rows[indexes].T
+        starts, ends = self._rows[indices].T
         nothing = np.zeros_like(starts)
-        return np.column_stack((starts, ends - starts, nothing, nothing, nothing))
+        return np.column_stack((starts, ends - starts, starts, nothing, nothing))
+
+    def arrays(self, plan: IntArray) -> tuple[ShardArrays, ...]:
+        """Return the arrays of the shards that have these pieces."""
+        return self._data.arrays(plan, separated=not self._lines)
 
     def row(self, epoch: int, index: int, rng: np.random.Generator) -> TrainingRow:
         """Return [CLS] sentences [SEP], with an extra [SEP] if a document ends inside the row."""

@@ -15,12 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zhbert.data.examples import TrainingRow
+from zhbert.data.examples import ShardArrays, TrainingRow
 from zhbert.data.masking import IGNORED, IntArray, Masker
-from zhbert.data.random_streams import MASKS, ReusableGenerator
+from zhbert.data.random_streams import MASKS, ReusableGenerator, row_keys
 from zhbert.data.row_order import RowOrder, RowSource, Stretch
 from zhbert.errors import ZhbertError
 from zhbert.packing import PackedBatch, pack_rows
+
+try:
+    from zhbert.data import _rows
+except ImportError:  # not compiled: batches are made in Python, with the same results, slowly
+    _rows = None  # type: ignore[assignment]
+
+PIECES_PER_THREAD = 32_768
+"""A thread for fewer pieces would take longer to start than it saves."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class PretrainingLoader:
         total_steps: number of steps of the run, for a masking rate that changes.
         window_ends: what another loader of these rows had in ``window_ends``; this saves counting
             the rows of windows again.
+        threads: how many make the rows of a micro-batch.
 
     Raises:
         ZhbertError: there are no rows, or a step has fewer rows than there are ranks.
@@ -71,6 +80,7 @@ class PretrainingLoader:
         world_size: int = 1,
         total_steps: int = 1,
         window_ends: Sequence[int] = (),
+        threads: int = 1,
     ) -> None:
         if batch_size < world_size:
             raise ZhbertError(f"batch_size = {batch_size} is less than the {world_size} processes")
@@ -86,6 +96,7 @@ class PretrainingLoader:
         self._micro_batch_size = micro_batch_size
         self._rank, self._world_size = rank, world_size
         self._total_steps = max(total_steps, 1)
+        self._threads = threads
         self._generator = ReusableGenerator()
         self.made_pieces = 0
         """number of pieces in the rows that ``step`` has made so far"""
@@ -200,6 +211,43 @@ class PretrainingLoader:
         strategy: str | None = None,
     ) -> MaskedBatch:
         """Mask rows as one batch."""
+        native = self._masker.native_strategy(strategy)
+        if _rows is None or native is None:
+            return self._plain_batch(stretches, rate, strategy)
+        stretches = list(stretches)
+        max_pair_pieces = stretches[0].rows.max_pair_pieces
+        shards, plan = _planned(stretches)
+        keys = [
+            row_keys(self._seed, MASKS, stretch.epoch, stretch.base + stretch.indices)
+            for stretch in stretches
+        ]
+        *made, longest, dropped = _rows.make_batch(
+            shards,
+            plan,
+            keys[0][0],
+            np.concatenate([of_rows for _, of_rows in keys]),
+            max_pair_pieces,
+            *native,
+            self._masker.settings.rate if rate is None else rate,
+            self._masker.native_settings,
+            min(self._threads, 1 + int(plan[:, [1, 3]].sum()) // PIECES_PER_THREAD),
+        )
+        pieces, token_types, positions, begins, predicted, labels, pairs = (
+            torch.from_numpy(np.frombuffer(array, np.int32 if place == 3 else np.int64))
+            for place, array in enumerate(made)
+        )
+        return MaskedBatch(
+            packed=PackedBatch(pieces, token_types, positions, begins, longest),
+            predicted_positions=predicted,
+            labels=labels,
+            next_sentence_labels=pairs if max_pair_pieces >= 0 else None,
+            dropped_pieces=dropped,
+        )
+
+    def _plain_batch(
+        self, stretches: Iterable[Stretch], rate: float | None, strategy: str | None
+    ) -> MaskedBatch:
+        """Do the same in Python: for strategies from outside, or without the native module."""
         rows: list[TrainingRow] = []
         all_labels: list[np.ndarray] = []
         for stretch in stretches:
@@ -225,6 +273,18 @@ class PretrainingLoader:
             next_sentence_labels=None if pairs[0] is None else torch.tensor(pairs),
             dropped_pieces=sum(row.dropped for row in rows),
         )
+
+
+def _planned(stretches: Sequence[Stretch]) -> tuple[tuple[ShardArrays, ...], IntArray]:
+    """Return the shards' arrays and the plans of all these rows."""
+    shards: list[ShardArrays] = []
+    plans = []
+    for number, stretch in enumerate(stretches):
+        plan = stretch.rows.plan(stretch.epoch, stretch.indices)
+        shift = number << 44  # each stretch may count pieces from another first shard on
+        shards += [(shift + arrays[0], *arrays[1:]) for arrays in stretch.rows.arrays(plan)]
+        plans.append(plan + np.array([shift, 0, shift, 0, 0]))
+    return tuple(shards), np.concatenate(plans)
 
 
 class GrowingRows:

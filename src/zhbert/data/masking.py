@@ -140,7 +140,7 @@ class Masker:
                 vocabulary, settings.random_pieces, settings.similar_words
             )
         self.vocabulary = vocabulary
-        self._native = (
+        self.native_settings = (
             settings.max_predictions,
             vocabulary.cls_id,
             vocabulary.sep_id,
@@ -152,6 +152,29 @@ class Masker:
             settings.per_word,
             vocabulary.similar_words.arrays if vocabulary.similar_words else None,
         )
+        """What the native module reads of the settings and the vocabulary."""
+
+    def native_strategy(self, strategy: str | None = None) -> tuple[int, float] | None:
+        """Return the strategy's number in the native module, and the share of rows by ``char``.
+
+        None: rows have to be masked in Python, since a strategy or the module is not there.
+        """
+        share = 0.0 if strategy else self.settings.char_share
+        chooser = self._chooser(strategy or self.settings.strategy)
+        native = _NATIVE.get(type(chooser))
+        if (
+            _rows is None
+            or native is None
+            or (share and type(_strategy_named("char")) not in _NATIVE)
+        ):
+            return None
+        return native, share
+
+    def _chooser(self, strategy: str) -> MaskingStrategy:
+        """Return the strategy of this name; raise ZhbertError if it lacks its similar words."""
+        if by_similar_words(strategy) and self.vocabulary.similar_words is None:
+            raise ZhbertError(f"masking strategy '{strategy}': it needs a file of similar words")
+        return _strategy_named(strategy)
 
     def mask(
         self,
@@ -183,15 +206,12 @@ class Masker:
             strategy = settings.strategy
             if settings.char_share and rng.random() < settings.char_share:
                 strategy = "char"
-        chooser = _strategy_named(strategy)
-        similar = by_similar_words(strategy)
-        if similar and vocabulary.similar_words is None:
-            raise ZhbertError(f"masking strategy '{strategy}': it needs a file of similar words")
+        chooser = self._chooser(strategy)
         labels = np.full(len(row), IGNORED, dtype=np.int64)
         native = _NATIVE.get(type(chooser))
         if _rows is not None and native is not None:
-            starts = word_starts.view(np.uint8)
-            _rows.mask(row, starts, labels, native, rate, *self._native, rng.bit_generator.capsule)
+            starts, capsule = word_starts.view(np.uint8), rng.bit_generator.capsule
+            _rows.mask(row, starts, labels, native, rate, self.native_settings, capsule)
         elif words := _find_words(row, word_starts, vocabulary):
             num_pieces = len(row) - int(np.count_nonzero(row == vocabulary.pad_id))
             limit = quota(num_pieces, rate, settings.max_predictions)
@@ -199,7 +219,8 @@ class Masker:
                 chosen = _choose_checked(strategy, chooser, words, limit, rng)
             else:
                 chosen = chooser.choose(words, limit, rng)
-            (self._replace_words if similar else self._replace)(row, labels, chosen, rng)
+            replace = self._replace_words if by_similar_words(strategy) else self._replace
+            replace(row, labels, chosen, rng)
         return labels
 
     def _replace(

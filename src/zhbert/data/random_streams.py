@@ -7,6 +7,7 @@ and row can be made without drawing the numbers of the others, so a run can resu
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 PLAN, ORDER, MASKS, WINDOWS = range(4)
 """The purposes: an epoch's pairs, the order of its rows, a row's masks, an epoch's windows."""
@@ -37,6 +38,18 @@ class ReusableGenerator:
         key[0], key[1] = _key(seed, stream, epoch, index)
         self._bits.state = self._state
         return self._generator
+
+
+def row_keys(
+    seed: int, stream: int, epoch: int, indices: npt.NDArray[np.int64]
+) -> tuple[int, npt.NDArray[np.uint64]]:
+    """Return the two words of Philox's key for rows of an epoch; the second is another for each.
+
+    >>> row_keys(1, MASKS, 3, np.array([0, 4]))
+    (18, array([3298534883328, 3298534883332], dtype=uint64))
+    """
+    first, second = _key(seed, stream, epoch, 0)
+    return first, indices.astype(np.uint64) | np.uint64(second)
 
 
 def _key(seed: int, stream: int, epoch: int, index: int) -> tuple[int, int]:

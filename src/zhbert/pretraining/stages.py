@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from zhbert.config import Recipe
 from zhbert.data.loader import GrowingRows, PretrainingLoader
 from zhbert.data.row_windows import rows_of_split
@@ -80,6 +82,7 @@ def _loader(
 ) -> PretrainingLoader:
     recipe = setup.recipe
     masker = setup.masker
+    on_cpu = setup.ranks.device.type == "cpu"  # whose cores are busy with the model
     rows = rows_of_split(
         recipe.rows.builder,
         setup.corpus.shards("train"),
@@ -99,4 +102,5 @@ def _loader(
         world_size=setup.ranks.world_size,
         total_steps=recipe.steps,
         window_ends=window_ends,
+        threads=1 if on_cpu else min(torch.get_num_threads(), 16),
     )
