@@ -132,21 +132,21 @@ class RowOrder:
         self, source: RowSource, *, seed: int, static_masks: int = 0, ends: Sequence[int] = ()
     ) -> None:
         self._source, self._seed, self._static_masks = source, seed, static_masks
-        self._windows: list[tuple[int, int]] = []  # (epoch, window), in the stream's order
+        self._visits: list[tuple[int, int]] = []  # (epoch, window), as the stream goes
         self.ends = list(ends)
-        """number of rows up to the end of each window of the stream, as far as they are counted"""
+        """number of rows up to the end of each visit to a window, as far as they are counted"""
         self._orders: dict[int, IntArray] = {}
         self._inverses: dict[int, IntArray] = {}
 
     def stretches(self, begin: int, end: int) -> Iterator[Stretch]:
         """Yield the rows at the places ``begin`` to ``end`` of the stream, in order."""
         while begin < end:
-            place = self._find(begin)
-            first, stop = self._begin(place), min(end, self.ends[place])
-            epoch, window = self._repeated(place)
+            visit = self._find(begin)
+            first, stop = self._begin(visit), min(end, self.ends[visit])
+            epoch, window = self._repeated(visit)
             rows = self._source.rows(epoch, window)
-            self._source.prepare(*self._repeated(place + 1))
-            indices = self._order(place)[begin - first : stop - first]
+            self._source.prepare(*self._repeated(visit + 1))
+            indices = self._order(visit)[begin - first : stop - first]
             yield Stretch(rows, epoch, indices, window << _WINDOW_BITS)
             begin = stop
 
@@ -160,12 +160,12 @@ class RowOrder:
         if not self._static_masks or not len(numbers):
             return numbers
         self._find(end - 1)
-        places = np.searchsorted(self.ends, numbers, "right")
-        for place in np.unique(places).tolist():
-            if (repeated := self._repeated(place)) != self._windows[place]:
-                first = self._windows.index(repeated)
-                here = places == place
-                rows = self._order(place)[numbers[here] - self._begin(place)]
+        visits = np.searchsorted(self.ends, numbers, "right")
+        for visit in np.unique(visits).tolist():
+            if (repeated := self._repeated(visit)) != self._visits[visit]:
+                first = self._visits.index(repeated)
+                here = visits == visit
+                rows = self._order(visit)[numbers[here] - self._begin(visit)]
                 numbers[here] = self._inverse(first)[rows] + self._begin(first)
         return numbers
 
@@ -177,7 +177,7 @@ class RowOrder:
         return min(rows, self.ends[min(windows, len(self.ends)) - 1])
 
     def _find(self, number: int) -> int:
-        """Return the place, among all windows of the stream, of the one with row ``number``."""
+        """Return the number of the visit, counted over all epochs, to which a row belongs."""
         while not self.ends or self.ends[-1] <= number:
             self._count_next()
         return bisect_right(self.ends, number)
@@ -186,43 +186,43 @@ class RowOrder:
         count = self._source.count(*self._repeated(len(self.ends)))
         self.ends.append(count + (self.ends[-1] if self.ends else 0))
 
-    def _begin(self, place: int) -> int:
-        """Return the number of the first row of a window of the stream."""
-        return self.ends[place - 1] if place else 0
+    def _begin(self, visit: int) -> int:
+        """Return the place of a visit's first row."""
+        return self.ends[visit - 1] if visit else 0
 
-    def _window(self, place: int) -> tuple[int, int]:
-        """Return a window of the stream as (epoch, window)."""
-        while place >= len(self._windows):
-            epoch = len(self._windows) // self._source.windows
+    def _window(self, visit: int) -> tuple[int, int]:
+        """Return which window is visited, as (epoch, window)."""
+        while visit >= len(self._visits):
+            epoch = len(self._visits) // self._source.windows
             order = self._source.order(epoch, self._source_epoch(epoch))
-            self._windows += [(epoch, window) for window in order.tolist()]
-        return self._windows[place]
+            self._visits += [(epoch, window) for window in order.tolist()]
+        return self._visits[visit]
 
     def _source_epoch(self, epoch: int) -> int:
         """Return the epoch whose rows and masks are used: an earlier one if masks are static."""
         return epoch % self._static_masks if self._static_masks else epoch
 
-    def _repeated(self, place: int) -> tuple[int, int]:
-        """Return where the rows and masks of a window of the stream are from."""
-        epoch, window = self._window(place)
+    def _repeated(self, visit: int) -> tuple[int, int]:
+        """Return whose rows and masks a visit has, as (epoch, window)."""
+        epoch, window = self._window(visit)
         return self._source_epoch(epoch), window
 
-    def _order(self, place: int) -> IntArray:
-        return _of_two(self._orders, place, self._permutation)
+    def _order(self, visit: int) -> IntArray:
+        return _of_two(self._orders, visit, self._permutation)
 
-    def _inverse(self, place: int) -> IntArray:
-        """Return where each row of a window stands in its order."""
-        return _of_two(self._inverses, place, lambda one: np.argsort(self._permutation(one)))
+    def _inverse(self, visit: int) -> IntArray:
+        """Return where each row of a visited window stands in the visit's order."""
+        return _of_two(self._inverses, visit, lambda one: np.argsort(self._permutation(one)))
 
-    def _permutation(self, place: int) -> IntArray:
-        rng = generator(self._seed, ORDER, *self._window(place))
-        return rng.permutation(self.ends[place] - self._begin(place))
+    def _permutation(self, visit: int) -> IntArray:
+        rng = generator(self._seed, ORDER, *self._window(visit))
+        return rng.permutation(self.ends[visit] - self._begin(visit))
 
 
-def _of_two(kept: dict[int, IntArray], place: int, make: Callable[[int], IntArray]) -> IntArray:
-    """Return what belongs to a window, keeping that of two: a batch may span two windows."""
-    if place not in kept:
+def _of_two(kept: dict[int, IntArray], visit: int, make: Callable[[int], IntArray]) -> IntArray:
+    """Return what belongs to a visit, keeping that of two: a batch may span two windows."""
+    if visit not in kept:
         while len(kept) >= 2:
             del kept[next(iter(kept))]
-        kept[place] = make(place)
-    return kept[place]
+        kept[visit] = make(visit)
+    return kept[visit]

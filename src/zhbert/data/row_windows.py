@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -57,20 +57,22 @@ class ShardWindows:
         self._shards, self._make, self._seed = shards, make, seed
         self.sequence_length = sequence_length
         self._sizes = np.array(sizes, dtype=np.int64)
-        self.windows = max(1, round(int(self._sizes.sum()) / window_pieces))
+        total, largest = int(self._sizes.sum()), int(self._sizes.max())
+        # No shard is larger than a window: then none is empty (see _numbers).
+        self.windows = max(1, min(round(total / window_pieces), total // largest))
         self._planned: dict[tuple[int, int], Future[RowBuilder]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="plan")
 
     @property
     def rows_per_epoch(self) -> int:
         """The number of rows in the first epoch, estimated from its first window."""
-        share = self._sizes[self._numbers(0, 0)].sum() / self._sizes.sum()
-        return round(self.count(0, 0) / float(share))
+        share = float(self._sizes[self._numbers(0, 0)].sum() / self._sizes.sum())
+        return round(self._first_window[0] / share)
 
     @property
     def random_share(self) -> float | None:
         """The share of the first window's pairs with a random second segment; None: no pairs."""
-        return self.rows(0, 0).random_share(0)
+        return self._first_window[1]
 
     def order(self, epoch: int, repeated: int) -> IntArray:
         """Return the order of an epoch's windows."""
@@ -83,8 +85,7 @@ class ShardWindows:
         """Return the number of rows in a window."""
         if (epoch, window) in self._planned:
             return self.rows(epoch, window).count(epoch)
-        # Without reading the pieces: to go to a far place, many windows are counted.
-        return self._make(self._members(epoch, window), window).count(epoch)
+        return self._unread(epoch, window).count(epoch)
 
     def rows(self, epoch: int, window: int) -> RowBuilder:
         """Return what makes a window's rows."""
@@ -102,11 +103,22 @@ class ShardWindows:
         """Forget the rows that are planned."""
         self._planned.clear()
 
+    @cached_property
+    def _first_window(self) -> tuple[int, float | None]:
+        """The number of its rows, and the share of random pairs."""
+        rows = self._unread(0, 0)
+        return rows.count(0), rows.random_share(0)
+
+    def _unread(self, epoch: int, window: int) -> RowBuilder:
+        """Plan a window's rows without reading its pieces: many windows may have to be counted."""
+        return self._make(self._members(epoch, window), window)
+
     def _members(self, epoch: int, window: int) -> list[ShardLike]:
-        """Open a window's shards, which are some of a random order's."""
+        """Open a window's shards."""
         return [self._shards[number] for number in self._numbers(epoch, window).tolist()]
 
     def _numbers(self, epoch: int, window: int) -> IntArray:
+        """Return which shards form a window: a part of the epoch's random order of them."""
         order = generator(self._seed, WINDOWS, epoch).permutation(len(self._sizes))
         ends = np.cumsum(self._sizes[order])
         # A shard belongs to the window in which its middle lies.
