@@ -6,6 +6,9 @@ import os
 import platform
 import re
 import shutil
+import sys
+import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,9 +128,25 @@ def prepare_threads(threads: int) -> int:
     return torch.get_num_threads()
 
 
-def has_compiler() -> bool:
-    """Return True if a C++ compiler, which torch.compile needs on a CPU, is installed."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX") or "g++", "g++", "clang++"))
+def missing_to_compile(on_cpu: bool) -> str:
+    """Return what torch.compile lacks on this machine, for an error; "" if nothing.
+
+    For a CPU, Inductor compiles C++; for a GPU, Triton compiles C when it first launches a kernel.
+    Both include Python.h.
+    """
+    if not (on_cpu or find_spec("triton")):
+        return "package triton (pip install triton)"
+    language, variable, names = ("C", "CC", ["gcc", "clang"])
+    if on_cpu:
+        usual = "clang++" if sys.platform == "darwin" else "g++"
+        language, variable, names = ("C++", "CXX", [usual])
+    if variable in os.environ:
+        names = [os.environ[variable]]
+    if not any(map(shutil.which, names)):
+        return f"{language} compiler ({' or '.join(names)}; {variable} can name another)"
+    # Not sysconfig's default scheme, which on Debian is that of /usr/local.
+    header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
+    return "" if header.is_file() else f"{header} (Debian: the package python3-dev)"
 
 
 def total_memory(device: torch.device | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from zhbert.model.attention import RowLayout, pad, padded_attention, unpad
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining, PretrainingLoss
 from zhbert.packing import PackedBatch
+from zhbert.runtime import missing_to_compile
 
 Large = Callable[[torch.nn.Module], Any]
 
@@ -173,7 +173,10 @@ def test_two_runs_are_equal_to_the_bit(config: BertConfig, packed: dict[str, Any
 
 # PyTorch's compiler warns of its own insides.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not shutil.which("c++"), reason="this machine has no C++ compiler")
+@pytest.mark.skipif(
+    bool(missing_to_compile(on_cpu=True)),
+    reason=f"this machine has no {missing_to_compile(on_cpu=True)}",
+)
 def test_compiled_runs_are_equal_to_the_bit_and_near_the_eager_one(
     config: BertConfig, packed: dict[str, Any]
 ) -> None:

@@ -6,7 +6,9 @@ import dataclasses
 
 import pytest
 
+from zhbert import runtime
 from zhbert.config import load_recipe, resolve_shape
+from zhbert.errors import ZhbertError
 from zhbert.train import cost
 from zhbert.train.cost import Hardware, Workload, max_padded_tokens, micro_batch_rows
 
@@ -93,8 +95,31 @@ def test_only_a_long_run_is_compiled_by_itself(choice, steps, operations, on_cpu
     assert worth == compiled
 
 
-def test_without_a_compiler_a_cpu_run_goes_on_uncompiled_and_says_so(monkeypatch):
-    monkeypatch.setattr(cost, "has_compiler", lambda: False)
+@pytest.mark.parametrize(
+    ("on_cpu", "lacks", "missing"),
+    [
+        (True, "compiler", "C++ compiler (mine; CXX can name another)"),
+        (False, "compiler", "C compiler (gcc or clang; CC can name another)"),
+        (True, "header", "include/Python.h (Debian: the package python3-dev)"),
+        (False, "header", "include/Python.h (Debian: the package python3-dev)"),
+        (False, "triton", "package triton (pip install triton)"),
+    ],
+)
+def test_what_is_missing_to_compile_is_said_and_the_run_goes_on(
+    on_cpu, lacks, missing, monkeypatch, tmp_path
+):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("CXX", "mine")
+    found = None if lacks == "triton" else "found"
+    monkeypatch.setattr(runtime, "find_spec", lambda name: found)
+    compiler = None if lacks == "compiler" else "found"
+    monkeypatch.setattr(runtime.shutil, "which", lambda name: compiler)
+    monkeypatch.setattr(runtime.sysconfig, "get_path", lambda *names: tmp_path / "include")
     said = []
-    cost.compile_if_worth_it(None, "yes", steps=1, operations=1.0, on_cpu=True, say=said.append)
-    assert "uncompiled" in said[0]
+    settings = {"steps": 500, "operations": 1e20, "on_cpu": on_cpu, "say": said.append}
+    cost.compile_if_worth_it(None, "auto", **settings)
+    assert said[0].startswith("no ")
+    assert said[0].endswith(f"{missing}: training runs uncompiled, slower")
+    with pytest.raises(ZhbertError, match="compile = yes: there is no ") as caught:
+        cost.compile_if_worth_it(None, "yes", **settings)
+    assert str(caught.value).endswith(missing)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zhbert.config import ModelShape, Recipe
-from zhbert.runtime import has_compiler, total_memory
+from zhbert.errors import ZhbertError
+from zhbert.runtime import missing_to_compile, total_memory
 
 # Weights, gradients and the optimiser's two running means, each in single precision.
 BYTES_PER_PARAMETER = 16
@@ -244,10 +245,16 @@ def compile_if_worth_it(
     on_cpu: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Compile a model's layers if ``worth_compiling``; report a missing compiler with ``say``."""
+    """Compile a model's layers if ``worth_compiling``; ``say`` gets a line if that is impossible.
+
+    Raises:
+        ZhbertError: it is impossible, and ``choice`` is "yes".
+    """
     if not worth_compiling(choice, steps=steps, operations=operations, on_cpu=on_cpu):
         return
-    if on_cpu and not has_compiler():
-        say("no C++ compiler found (g++, clang++): training runs uncompiled, slower")
+    if missing := missing_to_compile(on_cpu):
+        if choice == "yes":
+            raise ZhbertError(f"compile = yes: there is no {missing}")
+        say(f"no {missing}: training runs uncompiled, slower")
         return
     model.compile_layers()
