@@ -44,7 +44,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.driver import driver
 
-from zhbert.model import encoder, flash
+from zhbert.model import encoder, flash, layers
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.packing import PackedBatch
@@ -162,6 +162,7 @@ def on_cpu() -> torch.library.Library:
     library.impl("_flash_attention_forward", forward, "CPU")
     library.impl("_flash_attention_backward", backward, "CPU")
     flash.available = lambda device: True
+    layers.states_dtype = lambda x: torch.bfloat16
     return library
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zhbert.model import encoder, flash
+from zhbert.model import encoder, flash, layers
 from zhbert.model.attention import QuerySubset, RowLayout, attend
 from zhbert.model.config import BertConfig
 from zhbert.model.pretrained import BertForPreTraining
@@ -75,6 +75,11 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     library.impl("_flash_attention_forward", _forward, "CPU")
     library.impl("_flash_attention_backward", _backward, "CPU")
     monkeypatch.setattr(flash, "available", lambda device: True)
+
+    def narrow(x: Tensor) -> torch.dtype:
+        return torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
+
+    monkeypatch.setattr(layers, "states_dtype", narrow)
     yield
     library._destroy()
 
@@ -135,6 +140,28 @@ def _batch(generator: torch.Generator, empty: int) -> dict[str, Any]:
         "labels": torch.randint(0, 97, (8,), generator=generator),
         "next_sentence_labels": torch.randint(0, 2, (6 + empty,), generator=generator),
     }
+
+
+@pytest.mark.usefixtures("on_gpu")
+def test_narrow_states_train_towards_the_same_gradient(
+    shape: dict[str, Any], packed: dict[str, Any]
+) -> None:
+    """The states between layers are in bfloat16, with a loss that differs by rounding alone."""
+    config = BertConfig(**shape, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = BertForPreTraining(config, seed=3).train()
+    seen: list[torch.dtype] = []
+    model.encoder.layers[1].register_forward_hook(lambda _, given, made: seen.append(made.dtype))
+    found = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            loss = model.pretraining_loss(**packed)
+        total = loss.masked_lm_loss_sum + loss.next_sentence_loss_sum
+        gradient = torch.autograd.grad(total, list(model.parameters()))
+        found.append((total.item(), torch.cat([g.view(-1) for g in gradient])))
+    assert seen == [torch.float32, torch.bfloat16]
+    (exact, expected), (near, gradient) = found
+    assert near == pytest.approx(exact, rel=0.02)
+    assert (gradient - expected).norm() < 0.1 * expected.norm()
 
 
 # PyTorch's compiler warns of its own insides.

@@ -127,7 +127,7 @@ class Encoder(nn.Module):
     def _keep(self, number: int, x: Tensor) -> None:
         """Record the states of a number, if they are asked for."""
         if self.recording is not None and number in self.recording.hidden:
-            self.recording.states[number] = x
+            self.recording.states[number] = x.to(self.embeddings.words.weight.dtype)
 
     def compile_layers(self) -> None:
         """Train with compiled functions from now on; they are compiled at their first call."""

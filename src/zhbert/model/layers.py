@@ -45,6 +45,17 @@ class Layers:
 BERT_LAYERS = Layers()
 
 
+def states_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision that training keeps the states ``x`` in, from layer to layer.
+
+    On a GPU with automatic mixed precision it is bfloat16, since memory limits all but the matrix
+    products there. Sums within a layer, and the norms' statistics, have full precision.
+    """
+    narrow = x.is_cuda and torch.is_autocast_enabled("cuda")
+    is_bfloat16 = narrow and torch.get_autocast_dtype("cuda") == torch.bfloat16
+    return torch.bfloat16 if is_bfloat16 else x.dtype
+
+
 def _table(rows: int, width: int) -> nn.Embedding:
     """Make an uninitialised embedding, since the model initialises or reads all parameters.
 
@@ -88,7 +99,8 @@ class Embeddings(nn.Module):
 
     def finish(self, total: Tensor, key: DropoutKey | None = None) -> Tensor:
         """Apply the norm and dropout: (T, H) -> (T, H)."""
-        return dropout(self.norm(total), self.rate, key.of_pieces() if key else None)
+        x = dropout(self.norm(total), self.rate, key.of_pieces() if key else None)
+        return x.to(states_dtype(x)) if self.training else x
 
 
 class FeedForward(nn.Module):
@@ -140,11 +152,12 @@ class Block(nn.Module):
         else:
             context = self.attention.attended(qkv, layout, subset, keys[0])
         own = self.attention_norm(self._added(own, self.attention.output, context, keys[1]))
+        own = own.to(x.dtype)
         widened = self.feed_forward(own)
         normalised: Tensor = self.feed_forward_norm(
             self._added(own, self.feed_forward.outer, widened, keys[2])
         )
-        return normalised
+        return normalised.to(x.dtype)
 
     def _added(self, x: Tensor, layer: nn.Linear, change: Tensor, key: DropoutKey | None) -> Tensor:
         """Compute x + dropout(layer(change))."""
