@@ -8,15 +8,18 @@ import subprocess
 from collections.abc import Sequence
 
 
-def launch(*commands: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Run a command for each rank, all at once; (exit code, stdout, stderr) of each."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def launch(*commands: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Run a command for each rank, all at once; (exit code, stdout, stderr) of each."""
     common = {
         "WORLD_SIZE": str(len(commands)),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
     ranks = [

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import threading
 
 import pytest
 import torch
+from tests.train import toys
 
 from zhbert.errors import ZhbertError
+from zhbert.files import advising
 from zhbert.train import checkpoint
-from zhbert.train.checkpoint import Checkpoints, KeepBest, load_model_state, model_state
+from zhbert.train.checkpoint import (
+    Checkpoints,
+    KeepBest,
+    Saver,
+    _complete,
+    load_model_state,
+    model_state,
+)
+from zhbert.train.distributed import ALONE
+from zhbert.train.loop import LoopSettings, Trainer
+from zhbert.train.optim import AdamW
 
 
 def save(checkpoints, step):
@@ -92,6 +106,79 @@ def test_a_full_disk_leaves_the_older_checkpoint(checkpoints, monkeypatch, error
         save(checkpoints, 2)
     assert checkpoints.newest().step == 1
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-000001"]
+
+
+@pytest.fixture
+def saver(checkpoints):
+    return Saver(checkpoints, ALONE)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A disk that writes nothing before the event."""
+    event = threading.Event()
+    save_file = checkpoint.save_file
+
+    def slowly(tensors, path):
+        assert event.wait(30)
+        save_file(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", slowly)
+    return event
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(saver, checkpoints, slow):
+    model = toys.ToyModel()
+    states, lines = {}, toys.Lines()
+
+    def save(at):
+        states[at.step] = model.weight.detach().clone()
+        saver.save(at.step, {"model": model_state(model)}, {})
+
+    class SecondStep:
+        def write(self, line):
+            if line["step"] == 2:
+                assert checkpoints.steps() == []
+                slow.set()
+
+    Trainer(
+        model,
+        toys.ToyObjective(),
+        source=lambda step: map(toys.toy_step, itertools.count(step)),
+        optimizer=AdamW(model.named_parameters()),
+        schedule=lambda done: 0.01,
+        settings=LoopSettings(last_step=3, checkpoint_every=1, evaluate_every=9),
+        save=lambda at: save(at) if at.step != 2 else None,
+        sinks=[lines, saver, SecondStep()],
+    ).train()
+    saver.finish()
+    assert checkpoints.steps() == [1, 3]
+    for step in (1, 3):
+        found = _complete(checkpoints.path(step)).tensors("model")["weight"]
+        assert torch.equal(found, states[step])
+
+
+def test_an_error_while_writing_is_raised_by_what_comes_next(saver, checkpoints, monkeypatch):
+    def full(tensors, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    save(checkpoints, 1)
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with advising("go on with --resume"):
+        saver.save(2, {"model": {"a": torch.ones(2)}}, {})
+    saver.wait()
+    wanted = "disk is full; free some space and go on with --resume; the checkpoint of step 1 is as"
+    for next_call in (saver.finish, lambda: saver.write({}), lambda: saver.save(3, {}, {})):
+        with pytest.raises(ZhbertError, match=wanted):
+            next_call()
+    assert checkpoints.steps() == [1]
+
+
+def test_without_memory_for_a_copy_training_waits(saver, checkpoints, monkeypatch):
+    monkeypatch.setattr(checkpoint, "free_memory", lambda: 15)
+    weight = torch.ones(2)
+    saver.save(1, {"model": {"a": weight}}, {})
+    assert checkpoints.steps() == [1]
 
 
 def test_a_state_of_another_shape_is_refused(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -44,6 +45,29 @@ def _last_block(block: nn.Module, *inputs: Any) -> Any:
     return block(*inputs)
 
 
+# The same without the hooks of the block itself.
+def _block_alone(block: nn.Module, *inputs: Any) -> Any:
+    return type(block).forward(block, *inputs)
+
+
+def _last_block_alone(block: nn.Module, *inputs: Any) -> Any:
+    return type(block).forward(block, *inputs)
+
+
+def _within_hooks(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a call of a block with its hooks, which has ``call`` in place of its ``forward``."""
+
+    def called(block: nn.Module, *inputs: Any) -> Tensor:
+        block.forward = partial(call, block)
+        try:
+            found: Tensor = block(*inputs)
+            return found
+        finally:
+            del block.forward
+
+    return called
+
+
 def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a call that keeps only its inputs for the backward pass, and computes again there."""
 
@@ -60,6 +84,7 @@ def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 EAGER = Calls(Embeddings.finish, _block, _last_block)
+_WITHOUT_HOOKS = Calls(Embeddings.finish, _block_alone, _last_block_alone)
 
 
 class Encoder(nn.Module):
@@ -73,6 +98,7 @@ class Encoder(nn.Module):
         self._compiled = EAGER
         self.checkpointing = False
         """Whether training keeps only the input of every block, and computes the rest again."""
+        self._hooks_outside = False
         self.recording: Recording | None = None
         """Where parts of the next forward passes are kept (`zhbert.model.recording`)."""
 
@@ -129,19 +155,33 @@ class Encoder(nn.Module):
         if self.recording is not None and number in self.recording.hidden:
             self.recording.states[number] = x.to(self.embeddings.words.weight.dtype)
 
+    def run_hooks_outside(self) -> None:
+        """Run the blocks' own hooks around what is compiled and what is computed again.
+
+        These are the hooks that gather a block's weights, which are divided among processes.
+        """
+        self._hooks_outside, self._compiled = True, _WITHOUT_HOOKS
+
     def compile_layers(self) -> None:
         """Train with compiled functions from now on; they are compiled at their first call."""
         with warnings.catch_warnings():
             # The import of PyTorch's compiler uses a deprecated part of PyTorch.
             warnings.simplefilter("ignore", DeprecationWarning)
-            self._compiled = Calls(*(torch.compile(call, dynamic=True) for call in EAGER))
+            calls = _WITHOUT_HOOKS if self._hooks_outside else EAGER
+            self._compiled = Calls(*(torch.compile(call, dynamic=True) for call in calls))
 
     def _calls(self, part: nn.Module, compiled: bool) -> Calls:
         """Return the compiled functions if ``compiled`` and ``part`` has no hooks."""
-        run = self._compiled if compiled and not has_hooks(part) else EAGER
-        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
-            return run
-        return Calls(run.finish, _computed_again(run.block), _computed_again(run.last_block))
+        outside = self._hooks_outside and isinstance(part, Block)
+        if compiled and (outside or not has_hooks(part)):
+            run = self._compiled
+        else:
+            run = _WITHOUT_HOOKS if outside else EAGER
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            run = Calls(run.finish, _computed_again(run.block), _computed_again(run.last_block))
+        if outside:
+            run = Calls(run.finish, _within_hooks(run.block), _within_hooks(run.last_block))
+        return run
 
     def _flash(self, layout: RowLayout) -> bool:
         """Return True if the blocks' attention needs no grid of the rows."""

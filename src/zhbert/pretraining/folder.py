@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zhbert.config import flatten, recipe_to_toml
 from zhbert.data.loader import GrowingRows
+from zhbert.data.shards import Shard
 from zhbert.files import atomic_folder
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining.model_card import card_of_run
 from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.start import Start
 from zhbert.runs.provenance import provenance
-from zhbert.train.checkpoint import Checkpoints, model_state
+from zhbert.train.checkpoint import Checkpoints, Saver, model_state
 from zhbert.train.log import MetricsFile
 from zhbert.train.loop import TrainState
 from zhbert.train.optim import Optimizer
@@ -54,10 +56,13 @@ def checkpoint_writer(
     optimizer: Optimizer,
     metrics: MetricsFile | None,
     rows: GrowingRows,
+    saver: Saver,
     micro_batch_rows: int,
 ) -> Callable[[TrainState], None]:
-    """Return a function that writes a checkpoint of a state, in the process with ``metrics``."""
-    checkpoints = checkpoints_of(setup)
+    """Return a function that saves a checkpoint of a state; all processes call it.
+
+    ``metrics`` is the log, in the process that writes it.
+    """
     info = {
         "first_step": start.first_step,
         "optimizer": setup.recipe.optimizer.name,
@@ -69,16 +74,18 @@ def checkpoint_writer(
         "micro_batch_rows": 0 if setup.recipe.micro_batch_size else micro_batch_rows,
     }
 
-    def save(state: TrainState) -> None:
-        if metrics is None:
-            return
-        # All shards that rows are planned of, even unread ones, since they determine the rows.
-        for shard in setup.corpus.shards("train").opened:
+    def verify(shards: Sequence[Shard]) -> None:
+        for shard in shards:
             shard.verify()
-        metrics.sync()
+
+    def save(state: TrainState) -> None:
+        if metrics is not None:
+            metrics.sync()
         groups = {"model": model_state(start.model), "optimizer": optimizer.state_dict()}
         found = {"window_ends": rows.window_ends, **dataclasses.asdict(state)}
-        checkpoints.save(state.step, groups, info | found)
+        # All shards that rows are planned of, even unread ones, since they determine the rows.
+        shards = setup.corpus.shards("train").opened
+        saver.save(state.step, groups, info | found, partial(verify, shards))
 
     return save
 

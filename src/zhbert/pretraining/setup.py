@@ -60,6 +60,11 @@ class RunSetup:
         words = self.masker.vocabulary.similar_words
         return words.sha256 if words else ""
 
+    @property
+    def divides(self) -> bool:
+        """True if the weights are divided among several processes."""
+        return self.recipe.sharding == "full" and self.ranks.world_size > 1
+
     @cached_property
     def dtype(self) -> torch.dtype:
         """The number format of the model's products."""

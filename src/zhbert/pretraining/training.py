@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+import torch
+
 from zhbert.config import Recipe
 from zhbert.data.evaluation import held_out_rows
 from zhbert.data.loader import GrowingRows, MaskedBatch
@@ -30,13 +32,28 @@ from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.stages import training_rows
 from zhbert.pretraining.start import Start, begin
 from zhbert.runtime import prepare_threads
-from zhbert.train.checkpoint import KeepBest, load_model_state
+from zhbert.train.checkpoint import (
+    KeepBest,
+    Saver,
+    TrainingCheckpoint,
+    host_copies,
+    load_model_state,
+    model_state,
+)
 from zhbert.train.cost import Hardware, compile_if_worth_it, micro_batch_rows
 from zhbert.train.graphs import CudaGraphs, Recorder
 from zhbert.train.log import MetricsFile, ProgressLine, Sink, TensorBoard
-from zhbert.train.loop import EvaluationSet, LoopSettings, NotFiniteError, Outcome, Trainer
+from zhbert.train.loop import (
+    EvaluationSet,
+    LoopSettings,
+    NotFiniteError,
+    Outcome,
+    Trainer,
+)
 from zhbert.train.optim import Optimizer, Schedule, make_optimizer, schedule
+from zhbert.train.sharding import from_first, shard
 from zhbert.train.signals import write_notice
+from zhbert.train.step import Forward
 
 
 def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> PretrainingResult:
@@ -55,7 +72,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     rows = _micro_batch_rows(setup, start)
     loader = training_rows(setup, rows, start.done, _window_ends(setup, start))
     evaluations = _evaluations(setup, rows)
-    optimizer = _prepare_model(setup, start)
+    optimizer, divided = _prepare_model(setup, start)
     for line in describe_run(setup, start, loader, rows):
         setup.say(line)
     for line in teaching.describe(setup.corpus.vocabulary_size) if teaching else ():
@@ -71,7 +88,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     how += " in place of --overwrite" if setup.folder.overwrite else ""
     held.enter_context(advising(f"run the same command again{how}"))
     metrics, sinks = _sinks(setup, start, last_step, tensorboard)
-    best = _best(setup, start, evaluations) if metrics else None
+    saver, best = Saver(checkpoints_of(setup), ranks), _best(setup, start, evaluations)
     trainer = Trainer(
         start.model,
         taught or usual,
@@ -81,16 +98,17 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         optimizer=optimizer,
         schedule=_schedule(recipe, last_step),
         settings=_loop_settings(setup, last_step),
-        save=checkpoint_writer(setup, start, optimizer, metrics, loader, rows),
-        sinks=[*sinks, best] if best else sinks,
+        save=checkpoint_writer(setup, start, optimizer, metrics, loader, saver, rows),
+        sinks=[*sinks, saver, *([best] if best else [])],
         evaluations=evaluations,
         record=_recorder(setup),
         ranks=ranks,
+        divided=divided,
         start=start.state,
         evaluated=_evaluated(setup, start, metrics),
         notice=write_notice if ranks.first else lambda line: None,
     )
-    outcome = _train(setup, trainer)
+    outcome = _train(setup, trainer, [saver, best.saver] if best else [saver])
     result = _finish(setup, start.model, outcome, best)
     made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
     share = dropped / max(1.0, made + dropped)
@@ -141,23 +159,30 @@ def _evaluations(setup: RunSetup, batch_size: int) -> list[EvaluationSet[MaskedB
     return objective.evaluations_of(masked)
 
 
-def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
-    """Move the model to its device and compile it; return its optimiser, with any saved state."""
+def _prepare_model(setup: RunSetup, start: Start) -> tuple[Optimizer, Forward | None]:
+    """Move the model to its device and compile it.
+
+    Return its optimiser, with any saved state, and its forward pass if its weights are divided.
+    """
     recipe, ranks, model = setup.recipe, setup.ranks, start.model
     if recipe.rows.builder != "pairs":
         # They are not trained, and DDP waits for the gradient of every trainable parameter.
         model.pooler.requires_grad_(False)
         model.nsp_head.requires_grad_(False)
-    model.to(ranks.device)
     model.encoder.checkpointing = recipe.activation_checkpointing
+    divided = None
+    if setup.divides:
+        divided = Forward(model)
+        model.encoder.run_hooks_outside()
+        shard(divided, model.encoder.layers, ranks)
+    else:
+        model.to(ranks.device)
     optimizer = make_optimizer(recipe.optimizer, model, setup.dtype)
     if start.checkpoint is not None:
-        if ranks.first:
-            optimizer.load_state_dict(current_names(start.checkpoint.tensors("optimizer")))
+        state = current_names(start.checkpoint.tensors("optimizer")) if ranks.first else {}
         if ranks.connected:
-            state = {name: value.to(ranks.device) for name, value in optimizer.state_dict().items()}
-            ranks.broadcast(list(state.values()))
-            optimizer.load_state_dict(state)
+            state = from_first(optimizer.state_dict(), state, ranks)
+        optimizer.load_state_dict(state)
     pieces = recipe.steps * recipe.batch_size * recipe.sequence_length
     compile_if_worth_it(
         model,
@@ -167,7 +192,7 @@ def _prepare_model(setup: RunSetup, start: Start) -> Optimizer:
         on_cpu=ranks.device.type == "cpu",
         say=setup.say,
     )
-    return optimizer
+    return optimizer, divided
 
 
 def _source(
@@ -248,7 +273,9 @@ def _best(
     """Return the keeper of the best weights, if the recipe has one and there are evaluations."""
     if not (setup.recipe.evaluation.keep_best and evaluations):
         return None
-    return KeepBest(setup.folder.path / "best", start.model, len(evaluations), start.state.step)
+    return KeepBest(
+        setup.folder.path / "best", start.model, len(evaluations), start.state.step, setup.ranks
+    )
 
 
 def _evaluated(setup: RunSetup, start: Start, metrics: MetricsFile | None) -> frozenset[str] | None:
@@ -262,10 +289,18 @@ def _evaluated(setup: RunSetup, start: Start, metrics: MetricsFile | None) -> fr
 # -- training, and after it ------------------------------------------------------------------------
 
 
-def _train(setup: RunSetup, trainer: Trainer[MaskedBatch]) -> Outcome:
+def _train(setup: RunSetup, trainer: Trainer[MaskedBatch], savers: Sequence[Saver]) -> Outcome:
     try:
-        return trainer.train()
-    except NotFiniteError as error:
+        outcome = trainer.train()
+        for saver in savers:
+            saver.finish()
+        return outcome
+    except Exception as error:
+        # What is being written shall be complete, unless Ctrl-C (no Exception) ends all at once.
+        for saver in savers:
+            saver.wait()
+        if not isinstance(error, NotFiniteError):
+            raise
         kept = checkpoints_of(setup).steps()
         raise ZhbertError(f"{error}; {after_divergence(setup, kept)}") from None
     finally:
@@ -278,13 +313,15 @@ def _finish(
 ) -> PretrainingResult:
     """Write the final model of a complete run: the last weights or the best ones."""
     kept, evaluations = outcome.step, outcome.evaluations
-    if setup.ranks.first and not outcome.signal:
-        if best and (found := best.best()):
+    if not outcome.signal:
+        found = best.best() if best else None
+        if found:
             kept, evaluations = found.step, found.info["evaluations"]
-            load_model_state(model, current_names(found.tensors("model")), found.path)
             if kept < outcome.step:
                 setup.say(f"the run's model is that of step {kept}: its held-out loss is lowest")
-        write_final(setup, model, kept, evaluations)
+        finished = _finished_model(setup, model, found)
+        if setup.ranks.first:
+            write_final(setup, finished, kept, evaluations)
     return PretrainingResult(
         folder=setup.folder.path,
         step=outcome.step,
@@ -294,3 +331,27 @@ def _finish(
         evaluations=evaluations,
         kept_step=kept,
     )
+
+
+def _finished_model(
+    setup: RunSetup, model: BertForPreTraining, found: TrainingCheckpoint | None
+) -> BertForPreTraining:
+    """Return the model with the weights that it has, or those of a checkpoint.
+
+    If its weights are divided, the first process returns a new model that has all of them.
+    """
+    first = setup.ranks.first
+    state = current_names(found.tensors("model")) if found and first else None
+    if not setup.divides:
+        if found and state:
+            load_model_state(model, state, found.path)
+        return model
+    if not found:
+        state = host_copies(model_state(model), first)
+    with torch.device("meta"):
+        alone = BertForPreTraining(model.config)
+    if state:
+        # Without what only distillation trains.
+        own = {name: state[name] for name, _ in alone.named_parameters()}
+        alone.load_state_dict(own, assign=True)
+    return alone

@@ -6,13 +6,16 @@ checksums and is written last. Only the newest few are kept.
 
 from __future__ import annotations
 
+import contextvars
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +33,9 @@ from zhbert.files import (
     sweep,
     write_json,
 )
+from zhbert.runtime import free_memory
+from zhbert.train.distributed import ALONE, Ranks
+from zhbert.train.sharding import is_divided, whole
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -132,6 +138,120 @@ class Checkpoints:
         return ZhbertError(f"{error}{kept}")
 
 
+class Saver:
+    """Saves checkpoints of a run while its training goes on; also a sink of its log.
+
+    A save copies the state to the host's memory; a thread of the first rank then writes the copy.
+    One checkpoint is written at a time. If there is no memory for a copy, training waits.
+
+    If writing fails, the next line of the log, the next save or ``finish`` raises its ZhbertError.
+
+    Args:
+        checkpoints: where they are written.
+        ranks: the processes, all of which call the same methods.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, ranks: Ranks) -> None:
+        self.checkpoints, self._ranks = checkpoints, ranks
+        self._thread: threading.Thread | None = None
+        self._error: ZhbertError | None = None
+
+    def save(
+        self,
+        step: int,
+        groups: Mapping[str, Mapping[str, Tensor]],
+        info: Mapping[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Save a state, as `Checkpoints.save` does, after the former one is on the disk.
+
+        ``before`` is called first, where the writing is done; it may raise a ZhbertError.
+        """
+        self.finish()
+        tensors = [tensor for group in groups.values() for tensor in group.values()]
+        divided = any(map(is_divided, tensors))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        # Half of the free memory, which others may need as well. A divided state must be copied.
+        apart = divided or 2 * size <= free_memory()
+        copies: dict[str, Mapping[str, Tensor]] = dict(groups)
+        if divided or (apart and self._ranks.first):
+            copies = {name: host_copies(group, self._ranks.first) for name, group in groups.items()}
+        if not self._ranks.first:
+            return
+        copied = _copying_ended(self._ranks.device)
+
+        def write() -> None:
+            copied()
+            before()
+            self.checkpoints.save(step, copies, info)
+
+        if not apart:
+            write()
+            return
+        # The context has the advice in error messages.
+        work = partial(contextvars.copy_context().run, self._write, write)
+        self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def _write(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except ZhbertError as error:
+            self._error = error
+        except Exception as error:  # from a thread, none may be lost
+            self._error = ZhbertError(f"saving a checkpoint: {error!r}")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Raise the ZhbertError of a save that has failed."""
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        """Wait until everything is on the disk; raise the ZhbertError on all ranks if it is not."""
+        self._ranks.on_first(self._joined)
+
+    def _joined(self) -> None:
+        self.wait()
+        self.write({})
+
+    def wait(self) -> None:
+        """Wait until nothing is being written any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def host_copies(group: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Copy tensors to the host's memory, whole ones; where divided ones are, all ranks call this.
+
+    On a GPU the copies are made after what it has been given to do, without waiting for it.
+
+    Args:
+        group: the tensors, by name.
+        keep: False: return nothing. The other ranks' parts of divided tensors are still needed.
+    """
+    copies = {}
+    for name, tensor in group.items():
+        found = whole(tensor.detach())
+        if keep and found.is_cuda:
+            room = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            copies[name] = room.copy_(found, non_blocking=True)
+        elif keep:
+            copies[name] = found if is_divided(tensor) else found.clone()
+    return copies
+
+
+def _copying_ended(device: torch.device) -> Callable[[], None]:
+    """Return a function that waits until the device has done what it was given until now."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    return cast(Callable[[], None], event.synchronize)
+
+
 class KeepBest:
     """A log sink that keeps the weights with the best evaluation on disk.
 
@@ -140,21 +260,33 @@ class KeepBest:
 
     Args:
         folder: the folder of the one kept checkpoint.
+        ranks: the processes; each of them has such a sink.
         model: the model that is trained.
         evaluations: number of evaluations per step.
         after: the step from which the run resumes; a kept checkpoint of a later step is removed.
     """
 
-    def __init__(self, folder: Path, model: torch.nn.Module, evaluations: int, after: int) -> None:
-        self._kept = Checkpoints(folder, keep=1)
-        self._model, self._evaluations = model, evaluations
+    def __init__(
+        self,
+        folder: Path,
+        model: torch.nn.Module,
+        evaluations: int,
+        after: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self.saver = Saver(Checkpoints(folder, keep=1), ranks)
+        self._model, self._evaluations, self._ranks = model, evaluations, ranks
         self._lines: list[dict[str, Any]] = []
-        self._kept.forget_after(after)
-        best = self._kept.newest()
-        self._lowest = float(best.info["loss"]) if best else math.inf
+        self._lowest = ranks.on_first(partial(self._lowest_until, after))
+
+    def _lowest_until(self, after: int) -> float:
+        self.saver.checkpoints.forget_after(after)
+        best = self.saver.checkpoints.newest()
+        return float(best.info["loss"]) if best else math.inf
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Receive one line; after a step's last evaluation, keep the weights if they are best."""
+        self.saver.write(line)
         if "evaluation" not in line:
             return
         others = [one for one in self._lines if one["step"] == line["step"]]
@@ -166,14 +298,15 @@ class KeepBest:
         if loss < self._lowest:
             self._lowest = loss
             info = {"loss": loss, "evaluations": self._lines}
-            self._kept.save(line["step"], {"model": model_state(self._model)}, info)
+            self.saver.save(line["step"], {"model": model_state(self._model)}, info)
 
     def close(self) -> None:
         """Do nothing."""
 
     def best(self) -> TrainingCheckpoint | None:
         """Return the kept checkpoint: tensors "model", and in its info the lines, "evaluations"."""
-        return self._kept.newest()
+        self.saver.finish()
+        return self._ranks.on_first(self.saver.checkpoints.newest)
 
 
 def _complete(path: Path) -> TrainingCheckpoint:

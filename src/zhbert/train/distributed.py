@@ -18,8 +18,8 @@ from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error
 from zhbert.runtime import launched_rank
 
-# Timeout of one exchange: long enough for the first process to write a large checkpoint, but not
-# hours if a process hangs.
+# Timeout of one exchange: long enough for the first process to end writing a large checkpoint when
+# the next one is due, but not hours if a process hangs.
 PATIENCE = timedelta(minutes=10)
 
 _Value = TypeVar("_Value")
@@ -56,6 +56,14 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def most(self, number: int) -> int:
+        """Return the largest of all ranks' numbers."""
+        if not self.connected:
+            return number
+        tensor = torch.tensor(number, device=self.device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
+
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite every rank's tensors with the first rank's."""
         if self.connected:
@@ -87,6 +95,9 @@ class Ranks:
         if not self.connected:
             return module
         return nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+
+ALONE = Ranks()
 
 
 def _is_of_an_exchange(error: RuntimeError) -> bool:

@@ -21,15 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from zhbert.errors import ZhbertError
-from zhbert.train.distributed import Ranks
+from zhbert.train.distributed import ALONE, Ranks
 from zhbert.train.graphs import RecordableObjective, RecordedStep, Recorder
 from zhbert.train.log import Sink
 from zhbert.train.optim import Optimizer, RecordableOptimizer, Schedule
 from zhbert.train.prefetch import Batch, Prefetcher, to_device
 from zhbert.train.signals import StopSignals
-from zhbert.train.step import EagerStep, Objective, Step, WholeStep, autocast, mix
-
-ALONE = Ranks()
+from zhbert.train.step import EagerStep, Forward, Objective, Step, WholeStep, autocast, mix
 
 
 @dataclass(frozen=True)
@@ -145,6 +143,8 @@ class Trainer(Generic[Batch]):
     """How steps are recorded and repeated, such as `zhbert.train.graphs.CudaGraphs`, if objective
     and optimiser can be; None: they are not."""
     ranks: Ranks = ALONE
+    divided: Forward | None = None
+    """The model's forward pass, if its weights are divided among the ranks (`train.sharding`)."""
     start: TrainState = BEGINNING
     evaluated: Collection[str] | None = None
     """None: nothing is evaluated before the first step. Otherwise the names of the evaluations of
@@ -206,6 +206,7 @@ class Trainer(Generic[Batch]):
             settings.dtype,
             settings.clip_norm,
             self.whole_step,
+            self.divided,
         )
 
     def _prepared(self) -> Iterator[_Prepared]:
@@ -311,6 +312,7 @@ class Trainer(Generic[Batch]):
             self.settings.dtype,
             self.ranks,
             self._signals if self._alone else None,
+            divided=self.divided,
         )
         self._last_evaluation = lines or self._last_evaluation
         for line in lines:
@@ -340,6 +342,8 @@ def evaluate(
     dtype: torch.dtype = torch.float32,
     ranks: Ranks = ALONE,
     signals: StopSignals | None = None,
+    *,
+    divided: Forward | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate the model on every set, without dropout; the ranks share the batches.
 
@@ -348,7 +352,7 @@ def evaluate(
         [] if a stop signal arrives in ``signals`` during the evaluation.
     """
     lines: list[dict[str, Any]] = []
-    parts = objective.parts
+    parts, forward = objective.parts, divided or Forward(model)
     was_training = model.training
     model.eval()
     try:
@@ -360,10 +364,14 @@ def evaluate(
                 if signals is not None and signals.received:
                     return []
                 with torch.no_grad(), autocast(ranks.device, dtype):
-                    loss_sums, correct_sums = objective(model, to_device(batch, ranks.device), 0)
-                losses += loss_sums.double()
-                correct += correct_sums.double()
+                    sums = forward(objective, to_device(batch, ranks.device), 0)
+                losses += sums[0].double()
+                correct += sums[1].double()
                 counts = [a + b for a, b in zip(counts, objective.counts(batch), strict=True)]
+            if divided and ranks.rank >= len(one.batches) % ranks.world_size > 0:
+                # All ranks must call a divided model equally often.
+                with torch.no_grad(), autocast(ranks.device, dtype):
+                    forward(objective, to_device(one.batches[0], ranks.device), 0)
             flat = ranks.sum([*losses.tolist(), *correct.tolist(), *counts])
             columns = [flat[i * len(parts) : (i + 1) * len(parts)] for i in range(3)]
             line: dict[str, Any] = {"step": step, "evaluation": one.name}

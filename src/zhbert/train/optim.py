@@ -23,6 +23,7 @@ from torch import Tensor
 
 from zhbert.config import OPTIMIZERS, OptimizerSettings, flatten
 from zhbert.errors import ZhbertError
+from zhbert.train.sharding import divided_from, divided_like, is_divided, local, norms, whole
 
 Number = float | Tensor
 """A number, or a scalar tensor on the parameters' device."""
@@ -125,7 +126,7 @@ class _Moments:
         return [(decay, names) for decay, names in ((True, decayed), (False, others)) if names]
 
     def _gradients(self, names: list[str]) -> list[Tensor]:
-        return [cast(Tensor, self.named[name].grad) for name in names]
+        return [local(cast(Tensor, self.named[name].grad)) for name in names]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return ``NAME.mean`` and ``NAME.square`` of all parameters with these, and ``steps``."""
@@ -174,10 +175,10 @@ class AdamW(_Moments):
         """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
         for decayed, names in self._groups():
             torch._fused_adamw_(
-                [self.named[name] for name in names],
+                [local(self.named[name]) for name in names],
                 self._gradients(names),
-                [self.mean[name] for name in names],
-                [self.square[name] for name in names],
+                [local(self.mean[name]) for name in names],
+                [local(self.square[name]) for name in names],
                 [],
                 [self._endless[name] for name in names],
                 lr=cast(Any, numbers[0]),
@@ -211,10 +212,10 @@ class Lamb(_Moments):
         """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
         learning_rate, mean_correction, square_correction = numbers
         for decayed, names in self._groups():
-            parameters: list[Tensor] = [self.named[name] for name in names]
+            parameters: list[Tensor] = [local(self.named[name]) for name in names]
             gradients = self._gradients(names)
-            means = [self.mean[name] for name in names]
-            squares = [self.square[name] for name in names]
+            means = [local(self.mean[name]) for name in names]
+            squares = [local(self.square[name]) for name in names]
             if gradient_divisor is not None:
                 torch._foreach_div_(gradients, gradient_divisor)
             torch._foreach_lerp_(means, gradients, 1 - self.beta1)
@@ -228,8 +229,8 @@ class Lamb(_Moments):
             torch._foreach_div_(updates, mean_correction)
             if decayed:
                 torch._foreach_add_(updates, parameters, alpha=self.weight_decay)
-                sizes = torch.stack(torch._foreach_norm(parameters))
-                lengths = torch.stack(torch._foreach_norm(updates))
+                divided = is_divided(self.named[names[0]])
+                sizes, lengths = norms(parameters, divided), norms(updates, divided)
                 ratios = torch.where((sizes > 0) & (lengths > 0), sizes / lengths, 1.0)
                 torch._foreach_mul_(updates, list(ratios.unbind()))
             _add_scaled(parameters, updates, -learning_rate)
@@ -280,30 +281,35 @@ class Muon(AdamW):
         """Update all parameters; the gradients are left divided by ``gradient_divisor``."""
         names = [name for name in self.matrices if self.named[name].grad is not None]
         if names:
-            gradients, means = self._gradients(names), [self.mean[name] for name in names]
+            gradients, means = self._gradients(names), [local(self.mean[name]) for name in names]
             if gradient_divisor is not None:
                 torch._foreach_div_(gradients, gradient_divisor)
             torch._foreach_lerp_(means, gradients, 1 - self.momentum)
             updates = torch._foreach_lerp(gradients, means, self.momentum)
-            self._move(names, list(updates), numbers[0])
+            self._move(dict(zip(names, updates, strict=True)), numbers[0])
         super().update(numbers, gradient_divisor)
 
-    def _move(self, names: list[str], updates: list[Tensor], learning_rate: Number) -> None:
-        # Matrices of one shape are processed together, in few large products.
-        alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for name, update in zip(names, updates, strict=True):
-            parts = self.matrices[name]
-            for one in zip(self.named[name].chunk(parts), update.chunk(parts), strict=True):
-                alike.setdefault((one[0].shape[0], one[0].shape[1]), []).append(one)
-        for shape, pairs in alike.items():
-            parameters = [parameter for parameter, _ in pairs]
-            turned = orthogonalized(torch.stack([update for _, update in pairs]), self.dtype)
+    def _move(self, updates: Mapping[str, Tensor], learning_rate: Number) -> None:
+        # Matrices of one shape are processed together, in few large products. Divided ones are
+        # processed one by one, each of them whole on every rank, which then moves its own rows.
+        alike: dict[tuple[int, int, str], list[str]] = {}
+        for name in updates:
+            rows, columns = self.named[name].shape
+            alone = name if is_divided(self.named[name]) else ""
+            alike.setdefault((rows // self.matrices[name], columns, alone), []).append(name)
+        for (rows, columns, _), names in alike.items():
+            matrices = [whole(divided_from(self.named[name], updates[name])) for name in names]
+            stacked = torch.cat([matrix.reshape(-1, rows, columns) for matrix in matrices])
+            turned = orthogonalized(stacked, self.dtype).to(matrices[0].dtype)
+            moves = [
+                local(divided_like(self.named[name], maps.flatten(0, 1)))
+                for name, maps in zip(
+                    names, turned.split([self.matrices[name] for name in names]), strict=True
+                )
+            ]
+            parameters = [local(self.named[name]) for name in names]
             torch._foreach_mul_(parameters, 1 - learning_rate * self.weight_decay)
-            _add_scaled(
-                parameters,
-                list(turned.to(parameters[0].dtype).unbind()),
-                -learning_rate * 0.2 * math.sqrt(max(shape)),
-            )
+            _add_scaled(parameters, moves, -learning_rate * 0.2 * math.sqrt(max(rows, columns)))
 
 
 def _add_scaled(parameters: list[Tensor], updates: Any, factor: Number) -> None:
@@ -339,8 +345,7 @@ def global_norm(parameters: Iterable[torch.nn.Parameter]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
-    norms = torch.stack(torch._foreach_norm(gradients))
-    return cast(Tensor, torch.linalg.vector_norm(norms))
+    return cast(Tensor, torch.linalg.vector_norm(norms(gradients)))
 
 
 def schedule(name: str, peak: float, warmup_steps: int, total_steps: int) -> Schedule:

@@ -87,11 +87,12 @@ class EagerStep(Generic[Batch]):
     dtype: torch.dtype
     clip_norm: float
     whole_step: WholeStep[Batch] | None = None
+    divided: Forward | None = None
 
     def __post_init__(self) -> None:
         self._parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self._forward = self.ranks.wrap(_Forward(self.model, self.objective))
-        # The sums over ranks are needed, but DDP averages.
+        self._forward = self.divided or self.ranks.wrap(Forward(self.model))
+        # The sums over ranks are needed, but DDP and FSDP average.
         self.scale = self.ranks.world_size
 
     def prepared(self, batches: Sequence[Batch], seed: int) -> Sequence[Batch]:
@@ -140,30 +141,37 @@ class EagerStep(Generic[Batch]):
             moved = [to_device(batch, device) for batch in batches]
             with torch.no_grad(), autocast(device, self.dtype):
                 batches = self.whole_step(self.model, moved, seed)
-        for index, batch in enumerate(batches):
+        rounds = self.ranks.most(len(batches)) if self.divided else len(batches)
+        for index in range(rounds):
             if stopped():
                 return None
             exchange: AbstractContextManager[Any] = nullcontext()
-            if self.ranks.connected and index < len(batches) - 1:
+            if self.ranks.connected and not self.divided and index < rounds - 1:
                 exchange = cast(Any, self._forward).no_sync()
+            # All ranks must call a divided model equally often: some repeat their last micro-batch.
+            counts = index < len(batches)
+            batch = to_device(batches[index if counts else -1], device)
             with exchange:
                 with autocast(device, self.dtype):
-                    sums, _ = self._forward(to_device(batch, device), seed)
+                    sums, _ = self._forward(self.objective, batch, seed)
+                sums = sums if counts else sums * 0.0
                 torch.dot(sums.float(), factors).backward()  # type: ignore[no-untyped-call]
             total += sums.detach()
         return total
 
 
-class _Forward(nn.Module, Generic[Batch]):
-    """Model and objective as one module, so that DDP wraps the whole forward pass."""
+class Forward(nn.Module):
+    """What an objective does with a model, as the call of a module that DDP or FSDP can wrap."""
 
-    def __init__(self, model: nn.Module, objective: Objective[Batch]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.objective = objective
 
-    def forward(self, batch: Batch, seed: int) -> tuple[Tensor, Tensor]:
-        return self.objective(self.model, batch, seed)
+    def forward(
+        self, objective: Objective[Batch], batch: Batch, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the objective's sums of losses and counts."""
+        return objective(self.model, batch, seed)
 
 
 def clip_divisor(norm: Tensor, clip_norm: float) -> Tensor | None:
