@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -249,7 +249,7 @@ def _copying_ended(device: torch.device) -> Callable[[], None]:
         return lambda: None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
-    return cast(Callable[[], None], event.synchronize)
+    return event.synchronize
 
 
 class KeepBest:

@@ -304,7 +304,7 @@ class Muon(AdamW):
             moves = [
                 local(divided_like(self.named[name], maps.flatten(0, 1)))
                 for name, maps in zip(
-                    names, turned.split([self.matrices[name] for name in names]), strict=True
+                    names, torch.split(turned, [self.matrices[name] for name in names]), strict=True
                 )
             ]
             parameters = [local(self.named[name]) for name in names]
