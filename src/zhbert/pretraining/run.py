@@ -123,7 +123,8 @@ def _look(
             f"--resume: {folder.path}: no run to go on with; leave --resume away to begin one"
         )
     remembered = read_provenance(folder.path).get("overrides", []) if resumes else []
-    every = list(dict.fromkeys([*remembered, *overrides]))
+    # Of equal ones the last counts: there may be another value of its key between them.
+    every = list(dict.fromkeys(reversed([*remembered, *overrides])))[::-1]
     if isinstance(recipe, Recipe):
         recipe_file, settings = "recipe", parse_recipe(_as_table(recipe), every)
     else:
