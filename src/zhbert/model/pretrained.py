@@ -34,6 +34,36 @@ class PretrainingLoss(NamedTuple):
     next_sentence_correct: Tensor | None
 
 
+class _Labelled(Bert):
+    """The base of models with one kind of labels, and logits for them."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        **options: Unpack[ForwardOptions],
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Compute logits of (batch, length) ids; with labels, their mean loss, ignoring -100."""
+        encoded = self._encode(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
+        )
+        logits = self._logits(encoded)
+        loss = None if labels is None else self._loss(encoded, logits, labels, options)
+        return encoded.output(loss=loss, logits=logits)
+
+    def _logits(self, encoded: Encoded) -> Tensor:
+        raise NotImplementedError
+
+    def _loss(
+        self, encoded: Encoded, logits: Tensor, labels: Tensor, options: ForwardOptions
+    ) -> Tensor:
+        return _piece_loss(encoded, logits, labels, options)
+
+
 class _FillsMasks(Bert):
     """The base of models with the masked-word head."""
 
@@ -48,28 +78,14 @@ class _FillsMasks(Bert):
         return logits
 
 
-class BertForMaskedLM(_FillsMasks):
-    """The encoder with the head that fills masks."""
+class BertForMaskedLM(_FillsMasks, _Labelled):
+    """The encoder with the head that fills masks; labels and logits are of pieces."""
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.mlm_head = MaskedLMHead(config, layers)
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **options: Unpack[ForwardOptions],
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Compute logits of (batch, length) ids; with labels, the mean loss, ignoring -100."""
-        encoded = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
-        )
-        logits = encoded.padded(self._piece_scores(encoded.hidden))
-        return encoded.output(loss=_piece_loss(encoded, logits, labels, options), logits=logits)
+    def _logits(self, encoded: Encoded) -> Tensor:
+        return encoded.padded(self._piece_scores(encoded.hidden))
 
 
 class BertForPreTraining(_FillsMasks):
@@ -103,7 +119,7 @@ class BertForPreTraining(_FillsMasks):
         )
         logits = encoded.padded(self._piece_scores(encoded.hidden))
         pair_logits = self.nsp_head(self.pooler(encoded.first()))
-        loss = _piece_loss(encoded, logits, labels, options)
+        loss = None if labels is None else _piece_loss(encoded, logits, labels, options)
         if next_sentence_label is not None:
             pair_loss = nn.functional.cross_entropy(
                 pair_logits.float(), next_sentence_label.view(-1)
@@ -182,39 +198,27 @@ class _FineTuned(Bert):
         return self.encoder(batch, layout, keys, subset=subset), keys[-1] if keys else None
 
 
-class BertForSequenceClassification(_FineTuned):
-    """The encoder with a classifier on the pooled first piece; one label means regression."""
+class BertForSequenceClassification(_FineTuned, _Labelled):
+    """The encoder with a classifier on the pooled first piece; one label means regression.
+
+    The loss depends on the config's ``problem_type``: cross entropy for a single label; the mean
+    binary cross entropy of all (batch, labels) targets for several labels; the squared error for
+    regression. If it is None, one label means regression, and real numbers for more than one mean
+    several labels.
+    """
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.pooler = Pooler(config)
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **options: Unpack[ForwardOptions],
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Compute logits (batch, labels) of (batch, length) ids; with labels, the mean loss.
-
-        The loss depends on the config's ``problem_type``: cross entropy for a single label; the
-        mean binary cross entropy of all (batch, labels) targets for several labels; the squared
-        error for regression. If it is None, one label means regression, and real numbers for
-        more than one mean several labels.
-        """
-        encoded = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
-        )
+    def _logits(self, encoded: Encoded) -> Tensor:
         words = encoded.head_key.of_rows() if encoded.head_key else None
-        logits = self.classifier(self._dropped(self.pooler(encoded.first()), words))
-        loss = None if labels is None else self._loss(logits, labels, options)
-        return encoded.output(loss=loss, logits=logits)
+        logits: Tensor = self.classifier(self._dropped(self.pooler(encoded.first()), words))
+        return logits
 
-    def _loss(self, logits: Tensor, labels: Tensor, options: ForwardOptions) -> Tensor:
+    def _loss(
+        self, encoded: Encoded, logits: Tensor, labels: Tensor, options: ForwardOptions
+    ) -> Tensor:
         kind = self.config.problem_type
         if kind is None:
             several = labels.is_floating_point() and logits.shape[1] > 1
@@ -238,29 +242,15 @@ class BertForSequenceClassification(_FineTuned):
         return logits
 
 
-class BertForTokenClassification(_FineTuned):
+class BertForTokenClassification(_FineTuned, _Labelled):
     """The encoder with a classifier on every piece."""
 
     def _add_heads(self, config: BertConfig, layers: Layers) -> None:
         self.classifier = nn.Linear(config.hidden_size, len(config.labels))
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        **options: Unpack[ForwardOptions],
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Compute logits (batch, length, labels) of (batch, length) ids; the loss ignores -100."""
-        encoded = self._encode(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, options
-        )
+    def _logits(self, encoded: Encoded) -> Tensor:
         words = encoded.head_key.of_pieces() if encoded.head_key else None
-        logits = encoded.padded(self.classifier(self._dropped(encoded.hidden, words)))
-        return encoded.output(loss=_piece_loss(encoded, logits, labels, options), logits=logits)
+        return encoded.padded(self.classifier(self._dropped(encoded.hidden, words)))
 
     def piece_logits(self, batch: PackedBatch) -> Tensor:
         """Compute logits (T, labels) of T pieces."""
@@ -313,11 +303,9 @@ class BertForQuestionAnswering(_FineTuned):
 
 
 def _piece_loss(
-    encoded: Encoded, logits: Tensor, labels: Tensor | None, options: ForwardOptions
-) -> Tensor | None:
+    encoded: Encoded, logits: Tensor, labels: Tensor, options: ForwardOptions
+) -> Tensor:
     """Average the cross entropy of pieces with labels; -100 and padding have none."""
-    if labels is None:
-        return None
     labels = labels.reshape(-1).masked_fill(~encoded.grid.there.reshape(-1), -100)
     flat = logits.reshape(-1, logits.shape[-1])
     return mean_loss(nn.functional.cross_entropy, flat, labels, options)
