@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhbert.finetuning.epochs import steps_of
 from zhbert.inference.rows import padding_share
-from zhbert.tasks.batches import BatchLimits, RowBatches, plan_epoch
+from zhbert.tasks.batches import BatchLimits, RowBatches, plan_epoch, steps_of
 from zhbert.tasks.rows import LabelledRows
 
 

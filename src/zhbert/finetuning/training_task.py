@@ -17,7 +17,6 @@ from zhbert.errors import ZhbertError
 from zhbert.finetuning.best import Evaluation
 from zhbert.finetuning.describe import describe_examples, describe_settings
 from zhbert.finetuning.distilling import Distilling
-from zhbert.finetuning.epochs import steps_of
 from zhbert.finetuning.request import FineTuningRequest
 from zhbert.finetuning.starting_model import StartingModel, open_with_head
 from zhbert.finetuning.teachers import TaskTeacher, Teachers, describe_teachers
@@ -25,7 +24,7 @@ from zhbert.inference.rows import check_segments
 from zhbert.inference.run_model import run_model
 from zhbert.model.config import BertConfig
 from zhbert.runtime import choose_dtype
-from zhbert.tasks.batches import Batches, BatchLimits, planned_padding
+from zhbert.tasks.batches import Batches, BatchLimits, planned_padding, steps_of
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example
 from zhbert.tasks.kinds import KINDS, Kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,17 @@ def plan_epoch(lengths: Numbers, batch_size: int, seed: int, epoch: int) -> list
         rows = rows[np.argsort(lengths[rows], kind="stable")]
         batches += np.split(rows, range(batch_size, len(rows), batch_size))
     return [batches[number] for number in rng.permutation(len(batches))]
+
+
+def steps_of(
+    batches: Batches, *, batch_size: int, seed: int, done: int, limits: BatchLimits
+) -> Iterator[Sequence[LabelledBatch]]:
+    """Yield the micro-batches of each step after the first ``done`` steps, without end."""
+    epoch, skip = divmod(done, batches.per_epoch(batch_size))
+    while True:
+        for chosen in batches.plan(batch_size, seed, epoch)[skip:]:
+            yield batches.gather(chosen, limits)
+        epoch, skip = epoch + 1, 0
 
 
 def planned_padding(
