@@ -28,19 +28,12 @@ from zhbert.wording import counted
 def page(report: Report) -> str:
     """Return the HTML document."""
     numbers = itertools.count(1)
+    found = tables.sections(report)
+    beneath = {title: _beneath(title, report, numbers) for title in found}
     sections = [
-        section
-        for section in (
-            _scores(report),
-            _relative(report),
-            _differences(report),
-            _distillation(report),
-            _costs(report, numbers),
-            _pretraining(report, numbers),
-            *_tasks(report, numbers),
-            _runs(report),
-        )
-        if section
+        *((title, join([_table(table), beneath[title]])) for title, table in found.items()),
+        *_tasks(report, numbers),
+        _runs(report),
     ]
     links = [(f"section-{place}", title) for place, (title, _) in enumerate(sections, start=1)]
     body = [
@@ -104,62 +97,19 @@ def _introduction(report: Report) -> str:
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _scores(report: Report) -> _Section | None:
-    if not report.table.rows:
-        return None
-    notes = [*report.table.notes, *report.table.about]
-    notes += sorted(
-        {
-            f"* {score.note}"
-            for row in report.table.rows
-            for score in row.scores.values()
-            if score.note
-        }
-    )
-    return "Scores 成绩", join([_table(tables.scores(report.table)), _notes(notes)])
-
-
-def _relative(report: Report) -> _Section | None:
-    if report.relative is None:
-        return None
-    return "Relative scores 相对成绩", _table(tables.relative(report.relative))
-
-
-def _differences(report: Report) -> _Section | None:
-    if not report.differences or report.base is None:
-        return None
-    table = tables.compared(report.differences, report.base.name)
-    return "Differences 差异", _table(table)
-
-
-def _distillation(report: Report) -> _Section | None:
-    if not report.distillations:
-        return None
-    return "Distillation 蒸馏", _table(tables.distillation(report.distillations))
-
-
-def _costs(report: Report, numbers: Iterator[int]) -> _Section | None:
-    finished = [run for run in report.fine_tuning if run.finished]
-    if not finished:
-        return None
-    picture = _size_chart(report, numbers)
-    charts = element("div", picture, class_="charts") if picture else None
-    return "Sizes and times 规模与用时", join([_table(tables.costs(finished)), charts])
-
-
-def _size_chart(report: Report, numbers: Iterator[int]) -> Markup | None:
-    base = report.base if report.base and report.base.runs else report.table.ours[0]
-    return figures.size_chart(report.table, base, report.styles, numbers)
-
-
-def _pretraining(report: Report, numbers: Iterator[int]) -> _Section | None:
-    runs = report.pretraining
-    if not runs:
-        return None
-    charts = element(
-        "div", figures.pretraining_charts(runs, report.styles, numbers), class_="charts"
-    )
-    return "Pretraining 预训练", join([_table(tables.pretraining(runs)), charts])
+def _beneath(title: str, report: Report, numbers: Iterator[int]) -> Markup | None:
+    """Return what stands below a section's table: notes or charts."""
+    if title == tables.SCORES:
+        scores = (score for row in report.table.rows for score in row.scores.values())
+        starred = sorted({f"* {score.note}" for score in scores if score.note})
+        return _notes([*report.table.notes, *report.table.about, *starred])
+    charts: Child = None
+    if title == tables.COSTS:
+        base = report.base if report.base and report.base.runs else report.table.ours[0]
+        charts = figures.size_chart(report.table, base, report.styles, numbers)
+    if title == tables.PRETRAINING:
+        charts = figures.pretraining_charts(report.pretraining, report.styles, numbers)
+    return element("div", charts, class_="charts") if charts else None
 
 
 def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:

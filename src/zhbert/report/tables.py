@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from zhbert.report.build import Report
 from zhbert.report.comparison import Distillation, ScoreDifference, share_closed
 from zhbert.report.numbers import (
     MISSING,
@@ -49,6 +50,29 @@ class Table:
     """Pairs of a group's title, or "", and its rows."""
     texts: frozenset[int] = frozenset()
     """The columns with words instead of numbers; 0 is the first after the names."""
+
+
+SCORES = "Scores 成绩"
+COSTS = "Sizes and times 规模与用时"
+PRETRAINING = "Pretraining 预训练"
+
+
+def sections(report: Report) -> dict[str, Table]:
+    """Return the tables of a report that have rows, by their titles."""
+    found = {}
+    if report.table.rows:
+        found[SCORES] = scores(report.table)
+    if report.relative is not None:
+        found["Relative scores 相对成绩"] = relative(report.relative)
+    if report.differences and report.base is not None:
+        found["Differences 差异"] = compared(report.differences, report.base.name)
+    if report.distillations:
+        found["Distillation 蒸馏"] = distillation(report.distillations)
+    if finished := [run for run in report.fine_tuning if run.finished]:
+        found[COSTS] = costs(finished)
+    if report.pretraining:
+        found[PRETRAINING] = pretraining(report.pretraining)
+    return found
 
 
 def scores(table: ScoreTable) -> Table:

@@ -135,25 +135,10 @@ def markdown(report: Report) -> str:
     """Return the text of report.md: the tables, and notes on scores that cannot be compared."""
     parts = ["# Report 报告"]
 
-    def add(title: str, table: Table, notes: tuple[str, ...] = ()) -> None:
-        parts.append(f"## {title}")
-        parts.append(table_text(table))
-        if notes:
+    for title, table in tables.sections(report).items():
+        parts += [f"## {title}", table_text(table)]
+        if title == tables.SCORES and (notes := [*report.table.notes, *report.table.about]):
             parts.append("\n".join(f"- {escape(note)}" for note in notes))
-
-    if report.table.rows:
-        add("Scores 成绩", tables.scores(report.table), (*report.table.notes, *report.table.about))
-    if report.relative is not None:
-        add("Relative scores 相对成绩", tables.relative(report.relative))
-    if report.differences and report.base is not None:
-        add("Differences 差异", tables.compared(report.differences, report.base.name))
-    if report.distillations:
-        add("Distillation 蒸馏", tables.distillation(report.distillations))
-    finished = [run for run in report.fine_tuning if run.finished]
-    if finished:
-        add("Sizes and times 规模与用时", tables.costs(finished))
-    if report.pretraining:
-        add("Pretraining 预训练", tables.pretraining(report.pretraining))
     remarks = [
         f"- {escape(str(run.folder))}: {escape(remark)}"
         for run in report.runs
