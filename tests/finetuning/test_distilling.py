@@ -30,6 +30,7 @@ from zhbert.model.pretrained import BertForPreTraining
 from zhbert.tasks.batches import BatchLimits
 from zhbert.tasks.cards import load_card
 from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.kinds.base import Learning
 from zhbert.tasks.read import read_examples
 from zhbert.tasks.rows import gather
 from zhbert.tasks.settings import FineTuningSettings
@@ -107,7 +108,7 @@ def objective_and_batch(tuned, kind, settings, count=12):
     card = load_card(tuned / kind / f"my_{kind}.toml")
     start = StartingModel.open("t", locate_fine_tuned(teacher_of(tuned, kind)))
     wanted = FineTuningSettings(sequence_length=32)
-    learner = KINDS[kind].learner(card, start.tokenizer, wanted, card.data.labels)
+    learner = KINDS[kind].learner(Learning(card, start.tokenizer, wanted, card.data.labels))
     prepared = learner.prepare(read_examples(card, None, "train")[:count], training=True)
     teachers = Teachers([start], card, CPU, print)
     teachers.opened(prepared.rows, learner, settings)
@@ -224,7 +225,7 @@ def soft_targets(tuned, folders, kind="classify", settings=None):
     card = load_card(tuned / kind / f"my_{kind}.toml")
     own = StartingModel.open("s", tuned / "model")
     wanted = FineTuningSettings(sequence_length=32)
-    learner = KINDS[kind].learner(card, own.tokenizer, wanted, card.data.labels)
+    learner = KINDS[kind].learner(Learning(card, own.tokenizer, wanted, card.data.labels))
     rows = learner.prepare(read_examples(card, None, "train")[:20], training=True).rows
     teachers = Teachers([StartingModel.open("t", one) for one in folders], card, CPU, print)
     teachers.opened(rows, learner, settings or DistillSettings())

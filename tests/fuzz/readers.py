@@ -546,12 +546,15 @@ def _make_fine_tuned(folder: Path, kind: str) -> None:
     from zhbert.model import pretrained
     from zhbert.model.config import BertConfig
     from zhbert.tasks.kinds import KINDS
+    from zhbert.tasks.kinds.base import Learning
     from zhbert.tasks.settings import settings_for
 
     small_tasks.make_model(folder)
     card = load_card(small_tasks.make_task(folder / "task", kind, train=1, dev=1))
     settings = dataclasses.replace(settings_for(card, "tiny"), sequence_length=32)
-    made = KINDS[kind].learner(card, Tokenizer.from_pretrained(folder), settings, card.data.labels)
+    made = KINDS[kind].learner(
+        Learning(card, Tokenizer.from_pretrained(folder), settings, card.data.labels)
+    )
     config = BertConfig.from_pretrained(folder).with_labels(made.labels or ())
     config.other[SECTION] = section_of(card, made)
     getattr(pretrained, KINDS[kind].architecture)(config).save_pretrained(folder)

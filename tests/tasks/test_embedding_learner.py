@@ -20,6 +20,7 @@ from zhbert.sentences.pooling import POOLING_MODES
 from zhbert.tasks.batches import BatchLimits
 from zhbert.tasks.examples import EmbedExample
 from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.kinds.base import Learning
 from zhbert.tasks.kinds.embed import METRICS_OF
 from zhbert.tasks.learners.base import FineTuning
 from zhbert.tasks.learners.embed import USUAL_LOSS, EmbedLearner
@@ -335,7 +336,7 @@ def test_the_settings_name_every_loss_and_pooling():
 def test_settings_reach_the_loss():
     texts = ("loss=contrastive", "margin=0.7", "scale=5", "matryoshka=16+8", "pooling=cls")
     settings = with_overrides(FineTuningSettings(), texts)
-    ours = KINDS["embed"].learner(None, OURS, settings, ())
+    ours = KINDS["embed"].learner(Learning(None, OURS, settings, ()))
     assert (ours.loss_name, ours.pooling, ours.dimensions) == ("contrastive", "cls", (16, 8))
     assert dict(ours.parameters) == {"margin": 0.7, "scale": 5.0}
     prepared = ours.prepare(examples(6, "judged"), training=True)

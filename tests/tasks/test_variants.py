@@ -82,8 +82,10 @@ class Ordinal(Classify):
         "weighted_kappa": weighted_kappa,
     }
 
-    def learner(self, card: Any, tokenizer: Any, settings: Any, labels: Any) -> Learner:
-        return OrdinalLearner(tokenizer, labels, settings.sequence_length, card.data.decide)
+    def learner(self, of: Any) -> Learner:
+        return OrdinalLearner(
+            of.tokenizer, of.labels, of.settings.sequence_length, of.card.data.decide
+        )
 
     def submissions(self, card: Any, labels: Sequence[str]) -> dict[str, PredictionWriter]:
         def line(example: Any, prediction: Any) -> str:

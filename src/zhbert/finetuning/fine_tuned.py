@@ -26,6 +26,7 @@ from zhbert.tasks.card import TaskCard
 from zhbert.tasks.cards import card_table, parse_card
 from zhbert.tasks.examples import Example, Prediction
 from zhbert.tasks.kinds import KINDS, Kind
+from zhbert.tasks.kinds.base import Learning
 from zhbert.tasks.kinds.classify import Classify
 from zhbert.tasks.kinds.embed import Embed
 from zhbert.tasks.kinds.multi_label import MultiLabel
@@ -160,7 +161,7 @@ def _open_folder(folder: Path, *, pooled: bool = False, graph: str | None = None
     else:
         card, kind = None, _kind_of(architecture, config, folder, pooled=pooled)
         settings = FineTuningSettings(sequence_length=_usual_length(config, folder))
-        learner = kind.restored(None, tokenizer, settings, tuple(config.labels), {})
+        learner = kind.restored(Learning(None, tokenizer, settings, tuple(config.labels)), {})
     if table is not None and architecture != kind.architecture:
         raise ZhbertError(f"{folder}: {architecture}, but config.json says {kind.name}")
     _check_problem_type(config, kind, folder)
@@ -225,7 +226,8 @@ def _from_section(
                 f"{where}: sequence_length = {settings.sequence_length}: the model reads rows of "
                 f"{config.max_position_embeddings} pieces at most"
             )
-        learner = KINDS[card.kind].restored(card, tokenizer, settings, tuple(config.labels), table)
+        of = Learning(card, tokenizer, settings, tuple(config.labels))
+        learner = KINDS[card.kind].restored(of, table)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ZhbertError(f"{where}: damaged ({type(error).__name__}: {error})") from None
     return card, learner

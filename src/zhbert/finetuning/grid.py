@@ -26,6 +26,7 @@ from zhbert.runtime import choose_device, choose_dtype, prepare_threads
 from zhbert.schema import table_to_toml
 from zhbert.tasks.cards import card_table
 from zhbert.tasks.kinds import KINDS
+from zhbert.tasks.kinds.base import Learning
 from zhbert.tasks.learners.base import Learner
 
 
@@ -108,8 +109,9 @@ class GridRun:
 
     def _learner(self, point: GridPoint) -> Learner:
         card = self.request.card
-        kind, tokenizer = KINDS[card.kind], self.start.tokenizer
-        return kind.learner(card, tokenizer, point.settings, card.data.labels)
+        return KINDS[card.kind].learner(
+            Learning(card, self.start.tokenizer, point.settings, card.data.labels)
+        )
 
     def _task(self, point: GridPoint, lines_before: Iterable[str] = ()) -> TrainingTask:
         """Tokenize all splits, once for all seeds, and describe the task."""

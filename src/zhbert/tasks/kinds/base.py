@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from zhbert.errors import ZhbertError
@@ -29,6 +29,33 @@ if TYPE_CHECKING:
 
 Line = Mapping[str, Any]
 """One object of a run's predictions.jsonl."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One of a task's files, and how it is read."""
+
+    card: TaskCard
+    source: Source
+    """The file, in UTF-8."""
+    split: str | None = None
+    """The rows to read if the card names a ``split_column``."""
+    labelled: bool = True
+    """If False, labels may be missing or wrong, and every row is kept."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """What was left out or repaired."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What a learner is made of."""
+
+    card: TaskCard | None
+    tokenizer: Tokenizer
+    settings: FineTuningSettings
+    """The run's; for a model that was fine-tuned by another program, they have the row length."""
+    labels: tuple[str, ...]
+    """The card's or, for a fine-tuned model, those of its head."""
 
 
 @dataclass(frozen=True)
@@ -86,23 +113,8 @@ class Kind(ABC):
         """Refuse a card whose values contradict each other; [data] was checked before."""
 
     @abstractmethod
-    def read(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        *,
-        labelled: bool = True,
-    ) -> Iterator[Example]:
+    def read(self, file: Reading) -> Iterator[Example]:
         """Yield the examples of one of the task's files.
-
-        Args:
-            card: the task.
-            source: the file, in UTF-8.
-            split: the rows to read if the card names a ``split_column``.
-            counts: counts what is left out or repaired.
-            labelled: if False, labels may be missing or wrong, and every row is kept.
 
         Raises:
             ZhbertError: something cannot be read; names file and line.
@@ -118,9 +130,9 @@ class Kind(ABC):
         remark: Remark = lambda line: None,
     ) -> Iterator[Example]:
         """Yield the examples of `read`; at the end, remark on what was left out or repaired."""
-        counts: Counter[str] = Counter()
-        yield from self.read(card, source, split, counts, labelled=labelled)
-        for what, count in counts.items():
+        file = Reading(card, source, split, labelled)
+        yield from self.read(file)
+        for what, count in file.counts.items():
             remark(f"{source.name}: {what}: {count:,}")
 
     @abstractmethod
@@ -294,37 +306,16 @@ class Kind(ABC):
         return getattr(pretrained, self.architecture)
 
     @abstractmethod
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
-        """Return the learner for a task.
+    def learner(self, of: Learning) -> Learner:
+        """Return the learner for a task."""
 
-        Args:
-            card: the task.
-            tokenizer: the model's tokenizer.
-            settings: the run's settings; for a model that was fine-tuned by another program, they
-                contain the row length.
-            labels: the card's labels or, for a fine-tuned model, those of its head.
-        """
-
-    def restored(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-        saved: Mapping[str, Any],
-    ) -> Learner:
+    def restored(self, of: Learning, saved: Mapping[str, Any]) -> Learner:
         """Return the learner of a model that was fine-tuned before.
 
         ``saved`` is the result of `Learner.saved`, or empty if another program fine-tuned the
         model.
         """
-        made = self.learner(card, tokenizer, settings, labels)
+        made = self.learner(of)
         return made.resumed(saved) if saved else made
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:

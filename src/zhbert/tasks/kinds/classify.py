@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, as_number, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.base import (
+    Learning,
+    Line,
+    Mistake,
+    as_number,
+    counts_in_words,
+    imperfect_score,
+)
 from zhbert.tasks.kinds.labels import LabelKind, TextLabelData
 from zhbert.tasks.metrics import (
     AVERAGED_F1,
@@ -27,8 +34,6 @@ from zhbert.tasks.writers import PredictionWriter, json_line, tables
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 
 def _f1_of_the_second(
@@ -152,14 +157,8 @@ class Classify(LabelKind):
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner that minimises the cross entropy over the labels."""
         from zhbert.tasks.learners.texts import ClassifyLearner
 
-        return ClassifyLearner(tokenizer, labels, settings.sequence_length)
+        return ClassifyLearner(of.tokenizer, of.labels, of.settings.sequence_length)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from zhbert.errors import ZhbertError
 from zhbert.schema import check_choice
 from zhbert.tasks.card import Column, TaskCard, finite_number
 from zhbert.tasks.examples import EmbedExample, Example, Remark, TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, as_number, imperfect_score
+from zhbert.tasks.kinds.base import Learning, Line, Mistake, Reading, as_number, imperfect_score
 from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
 from zhbert.tasks.metrics import Metric, of_pairs, ranks_of, resampled_pearson, resampled_spearman
 from zhbert.tasks.passages import with_passages
@@ -48,8 +47,6 @@ from zhbert.wording import counted, listed, shortly, show
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 SHOWN_PASSAGE = 200
 """The number of characters of a passage that are kept beside a prediction."""
@@ -233,34 +230,20 @@ class Embed(TextKind):
 
     # -- examples ----------------------------------------------------------------------------------
 
-    def read(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        *,
-        labelled: bool = True,
-    ) -> Iterator[Example]:
+    def read(self, file: Reading) -> Iterator[Example]:
         """Yield an example for each row, or for each right passage of a row that lists several."""
-        data: EmbedData = card.data
+        data: EmbedData = file.card.data
         if data.format == "squad":
-            found = _questions(source, card.name)
+            found = _questions(file.source, file.card.name)
         else:
-            found = self._examples(card, source, split, counts, labelled)
-        yield from with_passages(list(found)) if labelled and data.searched else found
+            found = self._examples(file)
+        yield from with_passages(list(found)) if file.labelled and data.searched else found
 
-    def _examples(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        labelled: bool,
-    ) -> Iterator[EmbedExample]:
-        data: EmbedData = card.data
+    def _examples(self, file: Reading) -> Iterator[EmbedExample]:
+        data: EmbedData = file.card.data
+        labelled, counts = file.labelled, file.counts
         seen: set[str] = set()
-        for where, record, identity in self.rows(data, source, split, counts):
+        for where, record, identity in self.rows(file):
             text = joined_in(record, data.text, where)
             positives = _texts_in(record, data.text_pair, where) if data.text_pair else [""]
             if not text.strip() or (data.text_pair and not all(map(str.strip, positives))):
@@ -274,7 +257,7 @@ class Embed(TextKind):
                 texts = (text, positive, *negatives) if data.text_pair else (text,)
                 one = f"{identity}.{number}" if number else identity
                 check_new(one, seen, where)
-                yield EmbedExample(one, texts, data.form, gold.get("value"), card.name)
+                yield EmbedExample(one, texts, data.form, gold.get("value"), file.card.name)
 
     def gold(self, record: Record, data: EmbedData, where: str, labelled: bool) -> dict[str, Any]:
         """Return the row's label as a similarity from 0 to 1; none for pairs without labels."""
@@ -454,21 +437,16 @@ class Embed(TextKind):
             raise ZhbertError(f"{where}: no pair in it is similar: there is nothing to learn from")
         return list(examples)
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner of vectors."""
         from zhbert.tasks.learners.embed import EmbedLearner
 
+        settings = of.settings
         parameters = {"scale": settings.scale}
         if settings.margin:
             parameters["margin"] = settings.margin
         return EmbedLearner(
-            tokenizer,
+            of.tokenizer,
             settings.sequence_length,
             loss_name=settings.loss,
             pooling=settings.pooling,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.base import Learning, Line, Mistake, counts_in_words, imperfect_score
 from zhbert.tasks.kinds.labels import LabelKind, TextLabelData
 from zhbert.tasks.metrics import AVERAGED_F1, Metric, of_pairs, resampled_exact_match
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -23,8 +23,6 @@ from zhbert.wording import shortly, show
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,18 +142,12 @@ class MultiLabel(LabelKind):
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner that minimises the binary cross entropy of each label."""
         from zhbert.tasks.learners.texts import MultiLabelLearner
 
-        made = MultiLabelLearner(tokenizer, labels, settings.sequence_length)
-        return made if card is None else self.adapted(made, card)
+        made = MultiLabelLearner(of.tokenizer, of.labels, of.settings.sequence_length)
+        return made if of.card is None else self.adapted(made, of.card)
 
     def adapted(self, learner: Learner, card: TaskCard) -> Learner:
         """Return the learner with the threshold of the card."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from zhbert.errors import ZhbertError
 from zhbert.tasks.card import TaskCard, finite_number
 from zhbert.tasks.examples import TextExample, Value
-from zhbert.tasks.kinds.base import Line, Mistake, as_number
+from zhbert.tasks.kinds.base import Learning, Line, Mistake, as_number
 from zhbert.tasks.kinds.texts import TextKind
 from zhbert.tasks.metrics import Metric, of_pairs, resampled_pearson, resampled_spearman
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -22,8 +22,6 @@ from zhbert.wording import shortly, show
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,26 +140,13 @@ class Regress(TextKind):
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner that minimises the squared error of numbers scaled to 0 to 1."""
         from zhbert.tasks.learners.texts import RegressLearner
 
-        low, high = (0.0, 1.0) if card is None else card.data.label_range
-        return RegressLearner(tokenizer, low, high, settings.sequence_length)
+        low, high = (0.0, 1.0) if of.card is None else of.card.data.label_range
+        return RegressLearner(of.tokenizer, low, high, of.settings.sequence_length)
 
-    def restored(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-        saved: Mapping[str, Any],
-    ) -> Learner:
+    def restored(self, of: Learning, saved: Mapping[str, Any]) -> Learner:
         """Return a learner without scaling: the head of a fine-tuned model contains the scale."""
-        return self.learner(None, tokenizer, settings, labels)
+        return self.learner(replace(of, card=None))

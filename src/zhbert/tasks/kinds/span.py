@@ -11,7 +11,16 @@ from zhbert.errors import ZhbertError
 from zhbert.schema import check_choice
 from zhbert.tasks.card import Data, TaskCard
 from zhbert.tasks.examples import Example, Remark, SpanExample, Value
-from zhbert.tasks.kinds.base import Kind, Line, Mistake, as_number, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.base import (
+    Kind,
+    Learning,
+    Line,
+    Mistake,
+    Reading,
+    as_number,
+    counts_in_words,
+    imperfect_score,
+)
 from zhbert.tasks.metrics import Metric, Resampled, Scores, of_all, resampled_mean
 from zhbert.tasks.offsets import Offsets
 from zhbert.tasks.prediction_rows import PredictionRow
@@ -30,8 +39,6 @@ from zhbert.wording import name, shortly
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 SHOWN_CONTEXT = 200
 """The number of characters of the context that are kept beside a prediction."""
@@ -86,22 +93,14 @@ class Span(Kind):
 
     # -- examples ----------------------------------------------------------------------------------
 
-    def read(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        *,
-        labelled: bool = True,
-    ) -> Iterator[Example]:
+    def read(self, file: Reading) -> Iterator[Example]:
         """Yield questions from the JSON of SQuAD and related formats: see `zhbert.tasks.squad`."""
         seen: set[str] = set()
-        offsets = Offsets(counts, "answers")
-        for question in questions(source, labelled=labelled):
+        offsets = Offsets(file.counts, "answers")
+        for question in questions(file.source, labelled=file.labelled):
             check_new(question.id, seen, question.where)
-            if labelled:
-                yield _answered(question, card.data, offsets, counts)
+            if file.labelled:
+                yield _answered(question, file.card.data, offsets, file.counts)
             else:
                 yield SpanExample(
                     question.id, question.text, question.context, domain=question.domain
@@ -251,20 +250,15 @@ class Span(Kind):
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner that minimises the cross entropy of an answer's start and end."""
         from zhbert.tasks.learners.span import SpanLearner
 
+        settings = of.settings
         made = SpanLearner(
-            tokenizer, settings.sequence_length, settings.doc_stride, settings.max_answer_length
+            of.tokenizer, settings.sequence_length, settings.doc_stride, settings.max_answer_length
         )
-        return made if card is None else made.for_card(card)
+        return made if of.card is None else made.for_card(of.card)
 
 
 def _answered(

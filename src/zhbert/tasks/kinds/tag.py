@@ -17,7 +17,15 @@ from zhbert.files import read_text
 from zhbert.tasks.card import Column, TaskCard
 from zhbert.tasks.entity_spans import SpanReader, joint_of, tags_of, tokens_of
 from zhbert.tasks.examples import Example, Prediction, Remark, TagExample, Value
-from zhbert.tasks.kinds.base import Kind, Line, Mistake, counts_in_words, imperfect_score
+from zhbert.tasks.kinds.base import (
+    Kind,
+    Learning,
+    Line,
+    Mistake,
+    Reading,
+    counts_in_words,
+    imperfect_score,
+)
 from zhbert.tasks.kinds.labels import LabelData
 from zhbert.tasks.metrics import (
     Metric,
@@ -54,8 +62,6 @@ from zhbert.wording import counted, name, shortly, show
 
 if TYPE_CHECKING:
     from zhbert.tasks.learners.base import Learner
-    from zhbert.tasks.settings import FineTuningSettings
-    from zhbert.text.tokenizer import Tokenizer
 
 # The number of lines of stdin that are examined for tags, smaller than LOOKED_AT because stdin may
 # contain only a few sentences.
@@ -130,18 +136,11 @@ class Tag(Kind):
 
     # -- examples ----------------------------------------------------------------------------------
 
-    def read(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        *,
-        labelled: bool = True,
-    ) -> Iterator[Example]:
+    def read(self, file: Reading) -> Iterator[Example]:
         """Yield sentences from lines or from spans in JSON: see `zhbert.tasks.tagged`."""
         seen: set[str] = set()
-        for number, one in enumerate(sentences(card, source, counts, labelled=labelled)):
+        found = sentences(file.card, file.source, file.counts, labelled=file.labelled)
+        for number, one in enumerate(found):
             if one.id is not None:
                 check_new(one.id, seen, one.where)
             yield TagExample(one.id if one.id is not None else str(number), one.tokens, one.tags)
@@ -299,17 +298,11 @@ class Tag(Kind):
 
     # -- learning ----------------------------------------------------------------------------------
 
-    def learner(
-        self,
-        card: TaskCard | None,
-        tokenizer: Tokenizer,
-        settings: FineTuningSettings,
-        labels: tuple[str, ...],
-    ) -> Learner:
+    def learner(self, of: Learning) -> Learner:
         """Return a learner that minimises the cross entropy over the tags of each token."""
         from zhbert.tasks.learners.tag import TagLearner
 
-        return TagLearner(tokenizer, labels, settings.sequence_length)
+        return TagLearner(of.tokenizer, of.labels, of.settings.sequence_length)
 
 
 def _entities(tags: Any, scheme: TagScheme | None) -> list[Entity]:

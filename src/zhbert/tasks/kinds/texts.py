@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from zhbert.tasks.card import TaskCard
 from zhbert.tasks.examples import Example, Remark, TextExample, Value
-from zhbert.tasks.kinds.base import Kind, Line
+from zhbert.tasks.kinds.base import Kind, Line, Reading
 from zhbert.tasks.plain_texts import texts_in, texts_of
 from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.predictions import PredictionFile
@@ -41,18 +40,11 @@ class TextKind(Kind):
 
     # -- examples ----------------------------------------------------------------------------------
 
-    def read(
-        self,
-        card: TaskCard,
-        source: Source,
-        split: str | None,
-        counts: Counter[str],
-        *,
-        labelled: bool = True,
-    ) -> Iterator[Example]:
+    def read(self, file: Reading) -> Iterator[Example]:
         """Yield an example for each row of the split."""
-        data: TableData = card.data
-        for where, record, identity in self.rows(data, source, split, counts):
+        data: TableData = file.card.data
+        labelled, counts = file.labelled, file.counts
+        for where, record, identity in self.rows(file):
             text = joined_in(record, data.text, where)
             text_pair = joined_in(record, data.text_pair, where) if data.text_pair else None
             if not text.strip() or (text_pair is not None and not text_pair.strip()):
@@ -63,12 +55,11 @@ class TextKind(Kind):
                 continue
             yield TextExample(identity, text, text_pair, **gold)
 
-    def rows(
-        self, data: TableData, source: Source, split: str | None, counts: Counter[str]
-    ) -> Iterator[tuple[str, Record, str]]:
+    def rows(self, file: Reading) -> Iterator[tuple[str, Record, str]]:
         """Yield each row of the split: its place for errors, its values, and its id."""
+        data, split = file.card.data, file.split
         seen: set[str] = set()
-        for number, (where, record) in enumerate(records(source, data, counts)):
+        for number, (where, record) in enumerate(records(file.source, data, file.counts)):
             # Numbers count rows of other splits too, as predictions for the whole file do.
             if split is not None and str(record.get(data.split_column, split)) != split:
                 continue
