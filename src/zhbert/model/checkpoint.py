@@ -15,14 +15,14 @@ from pathlib import Path
 from torch import Tensor
 
 from zhbert.errors import ZhbertError
-from zhbert.files import read_json, read_json_if_sound
+from zhbert.files import read_json_if_sound
 from zhbert.model.entry import Entry, is_finite
 from zhbert.model.formats.paddle import from_paddle, is_paddle, read_pdparams
 from zhbert.model.formats.pickle import read_pickle
 from zhbert.model.formats.safetensors import read_safetensors
 from zhbert.model.formats.tensorflow import read_tensorflow
 from zhbert.model.names import ALIASES, CONSTANTS, modern_names, segments_of_uer
-from zhbert.zoo.layout import ModelFiles, find_model, weights_format
+from zhbert.zoo.layout import ModelFiles, find_model, shards_of, weights_format
 
 READERS: Mapping[str, Callable[[Path], tuple[dict[str, Entry], list[str]]]] = {
     "safetensors": read_safetensors,
@@ -138,17 +138,12 @@ def weight_files(weights: Path) -> list[Path]:
     """
     if weights.suffix != ".json":
         return [weights]
-    names = read_json(weights, dict, "an index of model files").get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise ZhbertError(f"{weights}: not an index of model files: no weight_map")
-    parts = []
-    for name in sorted({str(name) for name in names.values()}):
-        path = weights.parent / name
-        # A name with folders could lead out of the model folder; a too long name cannot exist.
-        if Path(name).name != name or len(name) > 255 or not path.is_file():
+    parts = [weights.parent / name for name in shards_of(weights)]
+    for path in parts:
+        # A too long name cannot exist.
+        if len(path.name) > 255 or not path.is_file():
             raise ZhbertError(
-                f"{weights.parent / name[:255]}: missing, though {weights.name} names it; fetch it "
-                "again"
+                f"{weights.parent / path.name[:255]}: missing, though {weights.name} names it; "
+                "fetch it again"
             )
-        parts.append(path)
     return parts

@@ -14,10 +14,16 @@ from urllib.request import getproxies
 
 from zhbert.errors import ZhbertError
 from zhbert.files import describe_os_error, read_json
-from zhbert.wording import shortly
 from zhbert.zoo import download
 from zhbert.zoo.download import UnreachableError
-from zhbert.zoo.layout import MODULES, PYTORCH, SAFETENSORS, find_model, read_module_entries
+from zhbert.zoo.layout import (
+    MODULES,
+    PYTORCH,
+    SAFETENSORS,
+    find_model,
+    read_module_entries,
+    shards_of,
+)
 from zhbert.zoo.origin import HubOptions
 from zhbert.zoo.progress import DownloadProgress
 
@@ -209,19 +215,6 @@ def _file(model: _Model, name: str, commit: str | None) -> Path | None:
                 raise
             policy.sleep(asked)
     raise AssertionError
-
-
-def shards_of(weights: Path) -> list[str]:
-    """Return the names of the files that an index of weights lists; none for other files."""
-    if weights.suffix != ".json":
-        return []
-    table = read_json(weights, dict, "an index of model files").get("weight_map")
-    if not isinstance(table, dict):
-        raise ZhbertError(f"{weights}: not an index of model files: no weight_map")
-    for name in table.values():
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ZhbertError(f"{weights}: names {shortly(name)}: not a file beside it")
-    return sorted(set(table.values()))
 
 
 def _unreachable() -> OSError | None:

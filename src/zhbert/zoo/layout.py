@@ -9,6 +9,7 @@ from pathlib import Path
 from zhbert import signatures
 from zhbert.errors import ZhbertError
 from zhbert.files import read_head, read_json
+from zhbert.wording import shortly
 
 # In the order in which transformers looks for them.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -216,3 +217,16 @@ def _one_of(folder: Path, names: tuple[str, ...], pattern: str) -> Path | None:
             return folder / name
     others = [p for p in folder.glob(pattern) if not p.name.startswith(("tokenizer", "generation"))]
     return others[0] if len(others) == 1 else None
+
+
+def shards_of(weights: Path) -> list[str]:
+    """Return the names of the files that an index of weights lists; none for other files."""
+    if weights.suffix != ".json":
+        return []
+    table = read_json(weights, dict, "an index of model files").get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise ZhbertError(f"{weights}: not an index of model files: no weight_map")
+    for name in table.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ZhbertError(f"{weights}: names {shortly(name)}: not a file beside it")
+    return sorted(set(table.values()))

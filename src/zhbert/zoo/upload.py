@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from zhbert.errors import ZhbertError
-from zhbert.zoo.layout import MODULES, ModelFiles, find_model, module_folders, sentence_folder
+from zhbert.zoo.layout import (
+    MODULES,
+    ModelFiles,
+    find_model,
+    module_folders,
+    sentence_folder,
+    shards_of,
+)
 from zhbert.zoo.origin import is_hub_id
 from zhbert.zoo.progress import DownloadProgress
 
@@ -76,7 +83,7 @@ def _files_of(model: ModelFiles) -> tuple[Path, list[str]]:
         )
     root = sentence_folder(model.folder) or model.folder
     places = [f"{one}/" for one in module_folders(root) if one and (root / one).is_dir()]
-    weights = [model.weights.name, *hub.shards_of(model.weights)]
+    weights = [model.weights.name, *shards_of(model.weights)]
     names = (*weights, *hub.CONFIGS, *hub.TOKENIZER, *hub.SENTENCE_CONFIGS, MODULES, *_BESIDE)
     inside = [place + name for place in places for name in (*names, *hub.WEIGHTS)]
     return root, [*names, *inside]

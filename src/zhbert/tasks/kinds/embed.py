@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,8 @@ from zhbert.schema import check_choice
 from zhbert.tasks.card import Column, TaskCard, finite_number
 from zhbert.tasks.examples import EmbedExample, Example, Remark, TextExample, Value
 from zhbert.tasks.kinds.base import Learning, Line, Mistake, Reading, as_number, imperfect_score
-from zhbert.tasks.kinds.texts import EMPTY_TEXTS, TextKind
+from zhbert.tasks.kinds.regress import NumberData, predicted_number
+from zhbert.tasks.kinds.texts import TextKind
 from zhbert.tasks.metrics import Metric, of_pairs, ranks_of, resampled_pearson, resampled_spearman
 from zhbert.tasks.passages import with_passages
 from zhbert.tasks.plain_texts import SUFFIXES, texts_in, texts_of
@@ -34,7 +34,6 @@ from zhbert.tasks.squad import questions
 from zhbert.tasks.tables import (
     DELIMITERS,
     Record,
-    TableData,
     cell,
     columns_in_words,
     has,
@@ -42,7 +41,7 @@ from zhbert.tasks.tables import (
     look_at_row,
     text_in,
 )
-from zhbert.tasks.writers import PredictionWriter, handed_in, json_line, tables
+from zhbert.tasks.writers import PredictionWriter, handed_in
 from zhbert.wording import counted, listed, shortly, show
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ METRICS_OF = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedData(TableData):
+class EmbedData(NumberData):
     """The keys of [data] for embedding; which of them a card has decides the form of its examples.
 
     ======================================== ========= ===========================================
@@ -78,8 +77,6 @@ class EmbedData(TableData):
     ======================================== ========= ===========================================
     """
 
-    label_range: tuple[float, ...] = ()
-    """The lowest and the highest number."""
     yes: tuple[str, ...] = ()
     """The labels of two texts that mean the same, or of which the second follows."""
     no: tuple[str, ...] = ()
@@ -120,19 +117,14 @@ class EmbedData(TableData):
 
     def similarity(self, text: str) -> float | None:
         """Return a label as a number from 0 to 1; None if it is not one of the card's."""
-        number = finite_number(text)
+        number = self.number(text)
         if self.label_range:
             low, high = self.label_range
-            inside = number is not None and low <= number <= high
-            return (number - low) / (high - low) if inside and number is not None else None
+            return None if number is None else (number - low) / (high - low)
         for labels, value in ((self.yes, 1.0), (self.no, 0.0)):
             if text in labels or (number is not None and number in map(finite_number, labels)):
                 return value
         return None
-
-    def could_be(self, text: str) -> bool:
-        """Return whether a text is a similarity."""
-        return finite_number(text.strip()) is not None
 
     def is_gold(self, text: str) -> bool:
         """Return whether a text is valid in the label column."""
@@ -173,16 +165,11 @@ class EmbedData(TableData):
                     raise ZhbertError(f"{where}: data.{key}: without a label; name its column")
             return
         if self.label_range:
-            ends = self.label_range
             if self.yes or self.no or self.triples:
                 raise ZhbertError(
                     f"{where}: data.label_range: for numbers; yes, no and triples are for labels"
                 )
-            if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
-                raise ZhbertError(
-                    f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest "
-                    "number, for example [0, 5]"
-                )
+            self.check_range(where)
         elif not self.yes or not self.no:
             raise ZhbertError(
                 f"{where}: data.label: say what it means: label_range = [0, 5] for numbers, or "
@@ -241,19 +228,15 @@ class Embed(TextKind):
 
     def _examples(self, file: Reading) -> Iterator[EmbedExample]:
         data: EmbedData = file.card.data
-        labelled, counts = file.labelled, file.counts
         seen: set[str] = set()
         for where, record, identity in self.rows(file):
             text = joined_in(record, data.text, where)
-            positives = _texts_in(record, data.text_pair, where) if data.text_pair else [""]
-            if not text.strip() or (data.text_pair and not all(map(str.strip, positives))):
-                counts[EMPTY_TEXTS] += 1
-            gold = self.gold(record, data, where, labelled)
-            if labelled and gold.get("label") in data.drop_labels:
-                counts[f"rows left out for their label {show(gold['label'])}"] += 1
+            positives = _texts_in(record, data.text_pair, where) if data.text_pair else []
+            gold = self.kept_gold(file, record, (text, *positives), where)
+            if gold is None:
                 continue
-            negatives = _negatives(record, data, where, {text, *positives}) if labelled else ()
-            for number, positive in enumerate(positives):
+            negatives = _negatives(record, data, where, {text, *positives}) if file.labelled else ()
+            for number, positive in enumerate(positives or [""]):
                 texts = (text, positive, *negatives) if data.text_pair else (text,)
                 one = f"{identity}.{number}" if number else identity
                 check_new(one, seen, where)
@@ -267,10 +250,7 @@ class Embed(TextKind):
         value = data.similarity(text)
         if value is None and labelled and text not in data.drop_labels:
             if data.label_range:
-                low, high = data.label_range
-                raise ZhbertError(
-                    f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}"
-                )
+                raise data.not_a_number(text, where)
             raise ZhbertError(
                 f"{where}: the label {shortly(text)} is not in the card; yes: "
                 f"{listed(data.yes)}; no: {listed(data.no)}"
@@ -308,14 +288,7 @@ class Embed(TextKind):
             raise ZhbertError(
                 f"{where}: {shortly(row.value)}: must be a list of the ids of passages"
             )
-        number = finite_number(row.text)
-        if number is None:
-            raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
-        return number
-
-    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """Return JSON lines and tables."""
-        return {".jsonl": PredictionWriter(json_line), **tables()}
+        return predicted_number(row, where)
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]

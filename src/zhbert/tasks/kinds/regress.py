@@ -17,7 +17,6 @@ from zhbert.tasks.kinds.texts import TextKind
 from zhbert.tasks.metrics import Metric, of_pairs, resampled_pearson, resampled_spearman
 from zhbert.tasks.prediction_rows import PredictionRow
 from zhbert.tasks.tables import Record, TableData, has, text_in
-from zhbert.tasks.writers import PredictionWriter, json_line, tables
 from zhbert.wording import shortly, show
 
 if TYPE_CHECKING:
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegressData(TableData):
-    """The keys of [data] for numbers."""
+class NumberData(TableData):
+    """The keys of [data] for labels that may be numbers."""
 
     label_range: tuple[float, ...] = ()
     """The lowest and the highest number."""
@@ -37,9 +36,30 @@ class RegressData(TableData):
         low, high = self.label_range or (-math.inf, math.inf)
         return value if value is not None and low <= value <= high else None
 
+    def not_a_number(self, text: str, where: str) -> ZhbertError:
+        """Return the error of a label that is no number in the range."""
+        low, high = self.label_range
+        return ZhbertError(
+            f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}"
+        )
+
     def could_be(self, text: str) -> bool:
         """Return whether a text is a number; a prediction may be slightly out of range."""
         return finite_number(text.strip()) is not None
+
+    def check_range(self, where: str) -> None:
+        """Require a range."""
+        ends = self.label_range
+        if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
+            raise ZhbertError(
+                f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest "
+                "number, for example [0, 5]"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressData(NumberData):
+    """The keys of [data] for numbers."""
 
     def is_gold(self, text: str) -> bool:
         """Return whether a text is a number within the range."""
@@ -49,12 +69,15 @@ class RegressData(TableData):
         """Require a column for the number, and a range."""
         super().check(where)
         self.must_have("label", where)
-        ends = self.label_range
-        if len(ends) != 2 or not all(map(math.isfinite, ends)) or ends[0] >= ends[1]:
-            raise ZhbertError(
-                f"{where}: data.label_range = {show(ends)}: must be the lowest and the highest "
-                "number, for example [0, 5]"
-            )
+        self.check_range(where)
+
+
+def predicted_number(row: PredictionRow, where: str) -> float:
+    """Return a predicted number; raise ZhbertError if there is none."""
+    number = finite_number(row.text)
+    if number is None:
+        raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
+    return number
 
 
 class Regress(TextKind):
@@ -80,21 +103,11 @@ class Regress(TextKind):
             return {"label": text, "value": value}
         if not labelled:
             return {}
-        low, high = data.label_range
-        raise ZhbertError(
-            f"{where}: the label {show(text)} is not a number from {low:g} to {high:g}"
-        )
+        raise data.not_a_number(text, where)
 
     def predicted(self, row: PredictionRow, data: RegressData, where: str) -> Value:
         """Return a number."""
-        number = finite_number(row.text)
-        if number is None:
-            raise ZhbertError(f"{where}: {shortly(row.text)}: must be a number")
-        return number
-
-    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
-        """Return JSON lines and tables."""
-        return {".jsonl": PredictionWriter(json_line), **tables()}
+        return predicted_number(row, where)
 
     # -- scores ------------------------------------------------------------------------------------
 

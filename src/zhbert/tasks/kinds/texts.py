@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from zhbert.tasks.card import TaskCard
@@ -22,7 +22,7 @@ from zhbert.tasks.tables import (
     records,
     text_in,
 )
-from zhbert.tasks.writers import PredictionWriter, handed_in
+from zhbert.tasks.writers import PredictionWriter, handed_in, json_line, tables
 from zhbert.wording import show
 
 EMPTY_TEXTS = "rows with an empty text, read as they are"
@@ -43,17 +43,26 @@ class TextKind(Kind):
     def read(self, file: Reading) -> Iterator[Example]:
         """Yield an example for each row of the split."""
         data: TableData = file.card.data
-        labelled, counts = file.labelled, file.counts
         for where, record, identity in self.rows(file):
             text = joined_in(record, data.text, where)
             text_pair = joined_in(record, data.text_pair, where) if data.text_pair else None
-            if not text.strip() or (text_pair is not None and not text_pair.strip()):
-                counts[EMPTY_TEXTS] += 1
-            gold = self.gold(record, data, where, labelled)
-            if labelled and gold.get("label") in data.drop_labels:
-                counts[f"rows left out for their label {show(gold['label'])}"] += 1
-                continue
-            yield TextExample(identity, text, text_pair, **gold)
+            texts = (text,) if text_pair is None else (text, text_pair)
+            gold = self.kept_gold(file, record, texts, where)
+            if gold is not None:
+                yield TextExample(identity, text, text_pair, **gold)
+
+    def kept_gold(
+        self, file: Reading, record: Record, texts: Iterable[str], where: str
+    ) -> dict[str, Any] | None:
+        """Return a row's gold value, or None if it is left out for its label; count what is odd."""
+        if not all(map(str.strip, texts)):
+            file.counts[EMPTY_TEXTS] += 1
+        data: TableData = file.card.data
+        gold = self.gold(record, data, where, file.labelled)
+        if file.labelled and gold.get("label") in data.drop_labels:
+            file.counts[f"rows left out for their label {show(gold['label'])}"] += 1
+            return None
+        return gold
 
     def rows(self, file: Reading) -> Iterator[tuple[str, Record, str]]:
         """Yield each row of the split: its place for errors, its values, and its id."""
@@ -113,6 +122,10 @@ class TextKind(Kind):
     @abstractmethod
     def predicted(self, row: PredictionRow, data: Any, where: str) -> Value:
         """Return the prediction in a row."""
+
+    def writers(self, card: TaskCard | None, labels: Sequence[str]) -> dict[str, PredictionWriter]:
+        """Return JSON lines and tables."""
+        return {".jsonl": PredictionWriter(json_line), **tables()}
 
     def submissions(
         self, card: TaskCard | None, labels: Sequence[str]
