@@ -284,6 +284,9 @@ class Recipe:
     """``full``: each of several processes keeps a part of every weight, of its gradient and of the
     optimiser's state, and gets the other parts layer by layer (FSDP), for models that do not fit
     otherwise; ``none``: each process keeps them all, which is faster."""
+    deterministic: bool = False
+    """On GPUs: add numbers up in the same order in each run, so that resuming is identical to the
+    bit there, too, on the same kind of GPU; slower. On a CPU it always is."""
     initial_weights: str = "bert"
     """How random weights are drawn, in a run that starts from no other model. ``bert``: all with
     the standard deviation ``initializer_range``, as BERT's; ``scaled``: those of a linear map with

@@ -11,7 +11,7 @@ import sysconfig
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.schema import check_choice
@@ -148,6 +148,21 @@ def missing_to_compile(on_cpu: bool) -> str:
     # Not sysconfig's default scheme, which on Debian is that of /usr/local.
     header = Path(sysconfig.get_path("include", "posix_prefix"), "Python.h")
     return "" if header.is_file() else f"{header} (Debian: the package python3-dev)"
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Compute the same bits in each run on a GPU; on a CPU nothing needs to change.
+
+    Call this before anything is computed.
+    """
+    import torch
+
+    if device.type == "cuda":
+        # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        # Nothing reads memory before it is written, so it need not be filled.
+        cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
 
 
 def total_memory(device: torch.device | None = None) -> int:

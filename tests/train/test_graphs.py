@@ -13,6 +13,7 @@ import torch
 from tests.train import toys
 from tests.train.test_loop import run
 
+from zhbert.runtime import make_deterministic
 from zhbert.train import graphs
 
 
@@ -137,3 +138,15 @@ def test_cuda_graphs_replay_and_what_fails_is_said_once(monkeypatch):
     # Earlier recordings are not replayed any more: their dropout would be the same in every step.
     replay()
     assert cuda.made == ["recorded", "replay", "failing", "recorded"]
+
+
+def test_on_a_gpu_determinism_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    make_deterministic(torch.device("cpu"))
+    assert not asked
+    make_deterministic(torch.device("cuda"))
+    assert asked == [True]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]

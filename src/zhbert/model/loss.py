@@ -292,7 +292,8 @@ def vocabulary_cross_entropy(
             count = len(candidates.pieces)
             seen = labels.clamp_min(0)
             both = torch.cat((candidates.pieces, seen))
-            rows, biases = functional.embedding(both, weight, sparse=True), bias.take(both)
+            rows = functional.embedding(both, weight, sparse=True)
+            biases = bias.index_select(0, both)
             # Where each label stands among the candidates; -1, which is in no block: nowhere.
             places = torch.full(bias.shape, -1, dtype=torch.int64, device=hidden.device)
             places[candidates.pieces] = torch.arange(count, device=hidden.device)

@@ -37,8 +37,8 @@ from zhbert.zoo.catalogue import find_card
 # steps stretch a schedule that ends with the run, which is reported.
 FREE_ON_RESUME = {
     "steps", "micro_batch_size", "precision", "compile", "activation_checkpointing", "sharding",
-    "keep_checkpoints", "checkpoint_every", "evaluate_every", "threads", "evaluation.rows",
-    "evaluation.strategies",
+    "deterministic", "keep_checkpoints", "checkpoint_every", "evaluate_every", "threads",
+    "evaluation.rows", "evaluation.strategies",
     "masking.similar_words",  # the file's content may not change
 }  # fmt: skip
 

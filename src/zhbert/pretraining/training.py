@@ -31,7 +31,7 @@ from zhbert.pretraining.result import PretrainingResult
 from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.stages import training_rows
 from zhbert.pretraining.start import Start, begin
-from zhbert.runtime import prepare_threads
+from zhbert.runtime import make_deterministic, prepare_threads
 from zhbert.train.checkpoint import (
     KeepBest,
     Saver,
@@ -60,6 +60,8 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
     """Train with ``setup``; the run's folder is locked until ``held`` is closed."""
     recipe, ranks = setup.recipe, setup.ranks
     prepare_threads(recipe.threads)
+    if recipe.deterministic:
+        make_deterministic(ranks.device)
     if tensorboard:
         TensorBoard.check()
     teaching = Teaching.of(setup)
