@@ -13,12 +13,12 @@ from tests.pretraining.test_pretrain import evaluations_of, steps_of
 from tests.pretraining_loaders import loader_over
 from tests.small_corpora import MUON, TINY
 
-from zhbert.data.fixed_shapes import with_fixed_shape
 from zhbert.data.loader import MaskedBatch
 from zhbert.model.config import BertConfig
 from zhbert.model.loss import CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.pretraining import training
+from zhbert.pretraining.fixed_shapes import with_fixed_shape
 from zhbert.pretraining.objective import PretrainingObjective
 from zhbert.pretraining.run import pretrain
 

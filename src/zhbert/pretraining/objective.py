@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from zhbert.config import SoftmaxSettings
 from zhbert.data.evaluation import MaskedRows
-from zhbert.data.fixed_shapes import with_fixed_shape
 from zhbert.data.loader import MaskedBatch
 from zhbert.data.shards import Corpus
 from zhbert.inference.onnx_model import OnnxModel
 from zhbert.model.dropout import dropout_table
 from zhbert.model.loss import Candidates, CandidateSampler
 from zhbert.model.pretrained import BertForPreTraining
+from zhbert.pretraining.fixed_shapes import with_fixed_shape
 from zhbert.train.loop import EvaluationSet
 
 
