@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from zhbert import cli
 
@@ -34,15 +35,31 @@ def test_every_command_of_the_readme_parses(name: str) -> None:
         if "zhbert" not in words:
             assert words[0] in ("make", "pip", "uv")
             continue
-        verb, *arguments = words[words.index("zhbert") + 1 :]
-        module = importlib.import_module(cli.VERBS[verb][0])
-        parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
-        parser.add_argument("--quiet", action="store_true")
-        parser.add_argument("--json", action="store_true")
-        module.add_arguments(parser)
-        parser.parse_args(arguments)
+        check_command(words)
         seen += 1
     assert seen >= 10
+
+
+def check_command(words: list[str]) -> None:
+    """Let the verb's parser take what follows ``zhbert``, and torchrun's what stands before it."""
+    at = words.index("zhbert")
+    verb, *arguments = words[at + 1 :]
+    module = importlib.import_module(cli.VERBS[verb][0])
+    parser = argparse.ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    module.add_arguments(parser)
+    parser.parse_args(arguments)
+    if "torchrun" in words[:at]:
+        parsed = get_args_parser().parse_args(words[words.index("torchrun") + 1 :])
+        assert (parsed.module, parsed.training_script) == (True, "zhbert")
+
+
+def test_every_command_of_the_page_on_clusters_parses() -> None:
+    own = [words for words in commands("docs/clusters.md") if "zhbert" in words]
+    for words in own:
+        check_command(words)
+    assert len(own) >= 3
 
 
 @pytest.mark.parametrize("name", READMES)
