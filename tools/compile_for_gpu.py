@@ -163,6 +163,7 @@ def on_cpu() -> torch.library.Library:
     library.impl("_flash_attention_backward", backward, "CPU")
     flash.available = lambda device: True
     layers.states_dtype = lambda x: torch.bfloat16
+    layers.chooses_rows = lambda table: True
     return library
 
 

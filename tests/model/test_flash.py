@@ -80,6 +80,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return torch.bfloat16 if torch.is_autocast_enabled("cpu") else x.dtype
 
     monkeypatch.setattr(layers, "states_dtype", narrow)
+    monkeypatch.setattr(layers, "chooses_rows", lambda table: True)
     yield
     library._destroy()
 
@@ -140,6 +141,25 @@ def _batch(generator: torch.Generator, empty: int) -> dict[str, Any]:
         "labels": torch.randint(0, 97, (8,), generator=generator),
         "next_sentence_labels": torch.randint(0, 2, (6 + empty,), generator=generator),
     }
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_segments_chosen_by_comparison_are_those_looked_up(
+    shape: dict[str, Any], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = BertConfig(**shape, type_vocab_size=rows, hidden_dropout_prob=0.0)
+    part = layers.Embeddings(config)
+    for parameter in part.parameters():
+        torch.nn.init.normal_(parameter)
+    ids = torch.arange(30) % 7, torch.arange(30) % rows, torch.arange(30)
+    found = []
+    for chosen in (False, True):
+        monkeypatch.setattr(layers, "chooses_rows", lambda table, chosen=chosen: chosen)
+        states = part(*ids)
+        found.append(
+            [states, *torch.autograd.grad(states.square().cumsum(1).sum(), [*part.parameters()])]
+        )
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("on_gpu")

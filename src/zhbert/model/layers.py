@@ -56,6 +56,15 @@ def states_dtype(x: Tensor) -> torch.dtype:
     return torch.bfloat16 if is_bfloat16 else x.dtype
 
 
+def chooses_rows(table: Tensor) -> bool:
+    """Return True if rows of a table are chosen by comparisons: on a GPU, among very few.
+
+    There the gradient of a look-up adds all pieces' vectors to these rows one after the other;
+    that of a comparison is a sum that the compiler does together with the norm's.
+    """
+    return table.is_cuda and len(table) <= 4
+
+
 def _table(rows: int, width: int) -> nn.Embedding:
     """Make an uninitialised embedding, since the model initialises or reads all parameters.
 
@@ -85,7 +94,7 @@ class Embeddings(nn.Module):
         token_type_ids: Tensor,
         position_ids: Tensor,
         key: DropoutKey | None = None,
-        finish: Callable[[Embeddings, Tensor, DropoutKey | None], Tensor] | None = None,
+        finish: Callable[..., Tensor] | None = None,
     ) -> Tensor:
         """Embed (T,) ids -> (T, H); ``finish``: the method of that name, or its compiled form.
 
@@ -94,11 +103,22 @@ class Embeddings(nn.Module):
         # Look-ups are not compiled, since their compiled backward pass adds rows by atomics, in an
         # order that changes from run to run.
         words = self.words(input_ids) if input_ids.ndim == 1 else input_ids
-        total = words + self.positions(position_ids) + self.token_types(token_type_ids)
-        return (finish or Embeddings.finish)(self, total, key)
+        total, chosen = words + self.positions(position_ids), None
+        if chooses_rows(self.token_types.weight):
+            chosen = token_type_ids
+        else:
+            total = total + self.token_types(token_type_ids)
+        return (finish or Embeddings.finish)(self, total, key, chosen)
 
-    def finish(self, total: Tensor, key: DropoutKey | None = None) -> Tensor:
-        """Apply the norm and dropout: (T, H) -> (T, H)."""
+    def finish(
+        self, total: Tensor, key: DropoutKey | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Add the segments' embeddings if ids are given; apply the norm and dropout: (T, H)."""
+        if token_type_ids is not None:
+            first, *others = self.token_types.weight
+            for number, row in enumerate(others, start=1):
+                first = torch.where((token_type_ids == number)[:, None], row, first)
+            total = total + first
         x = dropout(self.norm(total), self.rate, key.of_pieces() if key else None)
         return x.to(states_dtype(x)) if self.training else x
 

@@ -166,8 +166,9 @@ class BertForPreTraining(_FillsMasks):
         layout = RowLayout.of_batch(batch)
         subset = QuerySubset.of(layout, predicted_positions, with_first=with_first)
         hidden = self.encoder(batch, layout, self._keys(layout), subset=subset)
-        first = None if subset.first is None else hidden[subset.first]
-        return hidden[subset.predicted], first
+        # Not by an index in brackets, whose gradient sorts the places on a GPU.
+        first = None if subset.first is None else hidden.index_select(0, subset.first)
+        return hidden.index_select(0, subset.predicted), first
 
     def next_sentence_loss(
         self, first: Tensor | None, labels: Tensor | None
