@@ -307,6 +307,28 @@ def test_a_disk_without_locks_works_and_nothing_is_swept_there(
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_on_a_disk_without_locks_a_file_keeps_other_processes_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    file = tmp_path / ".run.zhbert-lock"
+    with locked(tmp_path / "run"):
+        with pytest.raises(ZhbertError, match=f"this disk has no locks: .* {file} names"):
+            locked(tmp_path / "run").__enter__()
+        left = file.read_text()
+    assert not file.exists()
+    # What a killed process of this machine has left is no lock; there, one may still be alive.
+    file.write_text(left.replace(str(os.getpid()), str(2**22 + 1)))
+    with locked(tmp_path / "run"):
+        pass
+    file.write_text(f"elsewhere {2**22 + 1}")
+    with pytest.raises(ZhbertError, match="another process is at work there"):
+        locked(tmp_path / "run").__enter__()
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,6 +141,9 @@ def check_file(
 def locked(folder: str | os.PathLike[str], option: str = "--out") -> Iterator[None]:
     """Create ``folder`` if need be, and lock it. The lock ends with the process, even if killed.
 
+    On a disk without locks, a file beside the folder keeps others away; one that a killed process
+    of another machine has left must be removed by hand.
+
     Temporary files that an earlier process left in it are removed. A folder that was created here
     and is still empty at the end is removed. ``option`` names the folder, for the error.
 
@@ -157,21 +161,57 @@ def locked(folder: str | os.PathLike[str], option: str = "--out") -> Iterator[No
     except OSError as error:
         raise describe_os_error(error, "opening") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise busy from None
-        except OSError:  # a network disk without locks
-            pass
-        if not is_at(handle, folder):  # the process that had locked it has removed it
-            raise busy
-        sweep(folder)
-        yield
+        with ExitStack() as stack:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy from None
+            except OSError:
+                stack.enter_context(_lock_file(Path(os.path.realpath(folder))))
+            if not is_at(handle, folder):  # the process that had locked it has removed it
+                raise busy
+            sweep(folder)
+            yield
     finally:
         if new:
             with suppress(OSError):  # not empty
                 folder.rmdir()
         os.close(handle)
+
+
+@contextmanager
+def _lock_file(folder: Path) -> Iterator[None]:
+    """Lock a folder by a file beside it that names this process."""
+    path, here = folder.with_name(f".{folder.name}.zhbert-lock"), socket.gethostname()
+    if not os.access(folder.parent, os.W_OK):
+        yield
+        return
+    with suppress(OSError, ValueError):
+        host, process = path.read_text(encoding="utf-8").split()
+        if host == here and not _is_alive(int(process)):
+            path.unlink()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(f"{here} {os.getpid()}")
+    except FileExistsError:
+        raise ZhbertError(
+            f"{folder}: another process is at work there; wait for it (this disk has no locks: if "
+            f"the process that {path} names has died, remove that file)"
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def empty_folder(folder: str | os.PathLike[str], *, last: str) -> None:

@@ -9,9 +9,11 @@ import signal
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol, TypeVar
@@ -46,6 +48,30 @@ class InProcess:
 
     def close(self) -> None:
         """Do nothing, as there are no processes to stop."""
+
+
+def in_order(
+    submit: Callable[[Item], Future[Any]],
+    items: Iterable[Item],
+    most: Callable[[], int],
+    ahead: int = 1,
+) -> Iterator[tuple[Item, Future[Any]]]:
+    """Yield each item with its future, in order; at most ``most()`` run at a time.
+
+    If one takes long, others go on, until ``ahead`` times as many have not been yielded.
+    """
+    running: set[Future[Any]] = set()
+    waiting: deque[tuple[Item, Future[Any]]] = deque()
+    for item in items:
+        while len(running) >= most():
+            running = futures.wait(running, return_when=futures.FIRST_COMPLETED).not_done
+        future = submit(item)
+        running.add(future)
+        waiting.append((item, future))
+        while waiting and (waiting[0][1].done() or len(waiting) >= ahead * most()):
+            yield waiting.popleft()
+    while waiting:
+        yield waiting.popleft()
 
 
 def check_may_start_processes() -> None:
@@ -98,14 +124,11 @@ class Processes:
         Raises:
             ZhbertError: a process could not start, or has died.
         """
-        waiting: deque[tuple[Item, Future[Any]]] = deque()
+        submit = partial(self._executor.submit, _call_worker, method)
         try:
-            for item in items:
-                waiting.append((item, self._executor.submit(_call_worker, method, item)))
-                if len(waiting) > self._workers + 1:
-                    yield waiting[0][0], waiting.popleft()[1].result()
-            while waiting:
-                yield waiting[0][0], waiting.popleft()[1].result()
+            # Two more than there are workers, so that none of them waits.
+            for item, future in in_order(submit, items, lambda: self._workers + 2):
+                yield item, future.result()
         except BrokenProcessPool:
             if not self._one_started.is_set():
                 raise ZhbertError(

@@ -129,9 +129,9 @@ def prepare(
     folder.check()
     worker = BlockWorker(settings)
     described = _describe(settings, worker)
-    pool = _start_pool(worker, described, engine, address, workers)
+    start = partial(_start_pool, worker, described, engine, address, workers)
     try:
-        with locked(paths.out), closing(pool):
+        with locked(paths.out), closing(start()) as pool:
             folder.begin(described)
             builder = _CorpusBuilder(settings, sources, pool, on_error, progress or _silent)
             return builder.build(worker, folder, described)

@@ -15,8 +15,9 @@ import secrets
 import signal
 import socket
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import Any
 from zhbert import __version__
 from zhbert.data.block_worker import BlockWorker, PreparationSettings
 from zhbert.data.blocks import TextBlock
-from zhbert.data.pools import Item, check_can_be_sent
+from zhbert.data.pools import Item, check_can_be_sent, in_order
 from zhbert.errors import ZhbertError
 from zhbert.text.segmenters.protocol import describe_segmenter
 from zhbert.wording import how_to_install
@@ -74,7 +75,7 @@ class RayTasks:
 
         self._ray: Any = ray
         self._workers = workers
-        self._running: set[Any] = set()
+        self._running: set[Future[Any]] = set()
         token = f"ray-{secrets.token_hex(8)}"
         self._token = settings.paths.partial / token
         paths = replace(settings.paths, out=settings.paths.out.absolute())
@@ -94,36 +95,20 @@ class RayTasks:
             ZhbertError: a machine lacks the folder or a file, or another version works there.
         """
         self._token.touch()
-        waiting: deque[tuple[Item, Any]] = deque()
-        for item in items:
-            while len(self._running) >= (most := self._most_at_a_time()):
-                self._wait(1)
-            reference = self._task.remote(self._job, method, item)
-            self._running.add(reference)
-            waiting.append((item, reference))
+
+        def submit(item: Item) -> Future[Any]:
+            # Futures rather than Ray's own functions: these turn every signal into Ctrl-C.
+            future: Future[Any] = self._task.remote(self._job, method, item).future()
+            self._running.add(future)
+            future.add_done_callback(self._running.discard)
             if isinstance(item, TextBlock):
                 item.segments.clear()  # Ray has its own copy
-            # One slow task does not hold up the others, but they do not run away from it.
-            while waiting and (waiting[0][1] not in self._running or len(waiting) > 4 * most):
-                yield self._result(*waiting.popleft())
-        while waiting:
-            yield self._result(*waiting.popleft())
+            return future
 
-    def _most_at_a_time(self) -> int:
-        """Return the number of workers, or that of the cluster's CPUs and a few more."""
-        # The few are at hand when a worker has finished.
-        resources: Mapping[str, float] = self._ray.cluster_resources()
-        return self._workers or int(resources.get("CPU", 0)) + 2
-
-    def _wait(self, count: int) -> None:
-        """Wait until so many of the running tasks have ended."""
-        _, running = self._ray.wait(list(self._running), num_returns=count, fetch_local=False)
-        self._running = set(running)
-
-    def _result(self, item: Item, reference: Any) -> tuple[Item, Any]:
         exceptions = self._ray.exceptions
         try:
-            result = self._ray.get(reference)
+            for item, future in in_order(submit, items, self._most_at_a_time, ahead=2):
+                yield item, future.result()
         except exceptions.RayTaskError as error:
             raise _cause(error) from None
         except exceptions.RayError as error:
@@ -132,17 +117,20 @@ class RayTasks:
                 "out of memory? Run the same command again with fewer --workers; finished shards "
                 "are kept"
             ) from None
-        self._running.discard(reference)
-        return item, result
+
+    def _most_at_a_time(self) -> int:
+        """Return the number of workers, or that of the cluster's CPUs and a few more."""
+        # The few are at hand when a worker has finished.
+        resources: Mapping[str, float] = self._ray.cluster_resources()
+        return self._workers or int(resources.get("CPU", 0)) + 2
 
     def close(self) -> None:
         """Stop the tasks, and leave the cluster, unless the caller had joined it."""
-        with suppress(Exception):
-            for reference in self._running:
-                self._ray.cancel(reference, force=True)
-            # They no longer write when the folder is given free.
-            running = list(self._running)
-            self._ray.wait(running, num_returns=max(1, len(running)), timeout=_PATIENCE)
+        running = list(self._running)
+        for future in running:
+            self._ray.cancel(future.object_ref, force=True)  # type: ignore[attr-defined]
+        # They no longer write when the folder is given free.
+        futures.wait(running, _PATIENCE)
         self._token.unlink(missing_ok=True)
         if self._owns_connection:
             self._ray.shutdown()
