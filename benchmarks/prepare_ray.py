@@ -76,7 +76,7 @@ def main() -> None:
         print(f"ray takes {statistics.median(ratios):.2f} times as long (median of pairs)")
         equal = same(Path(folder) / "local", Path(folder) / "ray")
         print(f"the bytes are {'equal' if equal else 'NOT equal'}")
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

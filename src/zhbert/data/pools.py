@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Event
 from typing import Any, Protocol, TypeVar
@@ -124,7 +123,10 @@ class Processes:
         Raises:
             ZhbertError: a process could not start, or has died.
         """
-        submit = partial(self._executor.submit, _call_worker, method)
+
+        def submit(item: Item) -> Future[Any]:
+            return self._executor.submit(_call_worker, method, item)
+
         try:
             # Two more than there are workers, so that none of them waits.
             for item, future in in_order(submit, items, lambda: self._workers + 2):
