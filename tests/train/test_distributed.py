@@ -20,10 +20,11 @@ def launch_toys(mode="run"):
     return launch(*2 * [[sys.executable, TOYS, mode]])
 
 
-def test_two_ranks_with_unequal_counts_give_one_ranks_losses(monkeypatch):
+@pytest.mark.parametrize("mode", ["run", "recorded"])
+def test_two_ranks_with_unequal_counts_give_one_ranks_losses(monkeypatch, mode):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     alone = toys.run_rank()
-    results = launch_toys()
+    results = launch_toys(mode)
     for code, output, errors in results:
         assert code == 0, errors
         both = json.loads(output)

@@ -10,22 +10,11 @@ from unittest.mock import Mock, create_autospec
 
 import pytest
 import torch
-from tests.train import toys
 from tests.train.test_loop import run
+from tests.train.toys import RecordableObjective as Objective
 
 from zhbert.runtime import make_deterministic
 from zhbert.train import graphs
-
-
-class Objective(toys.ToyObjective):
-    """The toy's, for batches of any size in one shape: rows without a label are appended."""
-
-    rows = 8
-
-    def prepared(self, model, batch, seed):
-        missing = self.rows - len(batch.y)
-        x = torch.nn.functional.pad(batch.x, (0, 0, 0, missing))
-        return toys.ToyBatch(x, torch.nn.functional.pad(batch.y, (0, missing), value=-100))
 
 
 class Recordings(list):
