@@ -182,6 +182,18 @@ def test_the_random_segment_of_a_pair_is_from_another_document_of_the_window() -
     assert across > 20
 
 
+def test_each_window_draws_its_own_pairs_and_masks() -> None:
+    plans = [
+        make_rows(
+            "pairs", shards(), cls_id=CLS, sep_id=SEP, sequence_length=40, seed=5, window=window
+        ).plan(0, np.arange(20))
+        for window in (0, 1)
+    ]
+    assert not np.array_equal(*plans)
+    stretches = [next(loader()._order.stretches(place, place + 1)) for place in (0, 10**6)]
+    assert stretches[0].base != stretches[1].base
+
+
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_static_masks_repeat_in_another_order_and_firsts_finds_them(builder: str) -> None:
     made = loader(builder, static=2)
