@@ -23,6 +23,26 @@ def test_measured_steps_are_estimated_within_the_error_that_is_said(step):
     assert memory / 1e9 == pytest.approx(step.gigabytes, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("count", "micro_batches", "rows_per_second"),
+    [(1, 32, 580), (8, 32, 4591), (16, 16, 9191), (64, 4, 35774), (256, 1, 138294)],
+)
+def test_nvidias_own_program_is_about_as_fast_on_a100(count, micro_batches, rows_per_second):
+    # BERT-large, micro-batches of 256 rows of 128, mixed precision, eight GPUs a machine:
+    # https://github.com/NVIDIA/DeepLearningExamples/tree/master/PyTorch/LanguageModeling/BERT
+    large = dataclasses.replace(
+        BASE,
+        num_hidden_layers=24,
+        hidden_size=1024,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        vocabulary_size=30522,
+    )
+    rows = 256 * micro_batches
+    seconds = step_seconds(large, GPUS["a100"], rows=rows, micro_batches=micro_batches, gpus=count)
+    assert count * rows / seconds == pytest.approx(rows_per_second, rel=0.2)
+
+
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=str)
 def test_twice_the_gpus_take_less_time_and_no_more_than_half_is_saved(gpu):
     times = [step_seconds(BASE, gpu, rows=1024 // n, gpus=n) for n in (1, 2, 4, 8)]
