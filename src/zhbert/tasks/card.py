@@ -140,29 +140,42 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardSettings:
-    """Settings for fine-tuning, which ``key=value`` overrides."""
+class TaskSettings:
+    """Settings for fine-tuning that a card may have, and that ``key=value`` overrides."""
 
     epochs: int = 3
     """Passes over the training examples."""
     sequence_length: int = 128
     """The longest row in pieces, [CLS] and [SEP] included."""
     batch_size: int = 32
-    """Rows in one optimiser step."""
+    """Examples (for spans: rows) in one optimiser step."""
+    doc_stride: int = 128
+    """Spans: pieces that neighbouring windows of a long text share."""
+    loss: str = "auto"
+    """Embedding: cosent, angle or cosine (pairs with values), contrastive (yes or no),
+    multiple_negatives (pairs, triples), triplet, simcse or tsdae (texts), where examples fit it;
+    auto: cosent, multiple_negatives or simcse."""
+    pooling: str = "auto"
+    """Embedding: how the pieces' vectors become the text's: mean, cls, max, mean_sqrt_len_tokens,
+    weightedmean or lasttoken; auto: as the model does, mean for a plain BERT."""
+    scale: float = 20.0
+    """Embedding: the number by which cosines are multiplied (1 / temperature)."""
+    margin: float = 0.0
+    """Embedding: the margin of contrastive and triplet; 0: their usual one, 0.5 and 5."""
+    matryoshka: str = ""
+    """Embedding: dimensions that shall be good by themselves, as in 256+128+64."""
+    hard_negatives: int = 0
+    """Embedding: for pairs, the number of negatives that are found with the model at first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardSettings(TaskSettings):
+    """The settings in a card."""
+
     learning_rate: float = 3e-5
     """The peak learning rate, reached at the end of the warm-up."""
     warmup_share: float = 0.1
     """Share of the steps over which the learning rate rises."""
-    doc_stride: int = 128
-    """For spans: the number of pieces that neighbouring windows of a long text share."""
-    loss: str = "auto"
-    """For vectors: the loss; see `zhbert.tasks.settings.FineTuningSettings` for this and the next
-    five."""
-    pooling: str = "auto"
-    scale: float = 20.0
-    margin: float = 0.0
-    matryoshka: str = ""
-    hard_negatives: int = 0
     source: str = ""
     """Who published these values, or why they were chosen."""
 

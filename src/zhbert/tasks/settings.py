@@ -20,7 +20,7 @@ from zhbert.schema import (
     flatten,
     overridden,
 )
-from zhbert.tasks.card import TaskCard
+from zhbert.tasks.card import TaskCard, TaskSettings
 from zhbert.wording import show
 
 # Models with fewer or narrower layers than BERT-base learn too slowly at its learning rates.
@@ -57,17 +57,9 @@ class AdamWSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuningSettings:
+class FineTuningSettings(TaskSettings):
     """The keys of ``zhbert finetune … key=value``."""
 
-    epochs: int = 3
-    """Passes over the training examples."""
-    sequence_length: int = 128
-    """The longest row in pieces, [CLS] and [SEP] included."""
-    batch_size: int = 32
-    """Examples (for spans: rows) in one optimiser step."""
-    doc_stride: int = 128
-    """Spans: pieces that neighbouring windows of a long text share."""
     max_answer_length: int = 30
     """Spans: the longest answer in pieces."""
     patience: int = 0
@@ -84,21 +76,6 @@ class FineTuningSettings:
     """torch.compile: auto, yes or no."""
     threads: int = 0
     """CPU threads; 0: PyTorch's choice."""
-    loss: str = "auto"
-    """Embedding: cosent, angle or cosine (pairs with values), contrastive (yes or no),
-    multiple_negatives (pairs, triples), triplet, simcse or tsdae (texts), where examples fit it;
-    auto: cosent, multiple_negatives or simcse."""
-    pooling: str = "auto"
-    """Embedding: how the pieces' vectors become the text's: mean, cls, max, mean_sqrt_len_tokens,
-    weightedmean or lasttoken; auto: as the model does, mean for a plain BERT."""
-    scale: float = 20.0
-    """Embedding: the number by which cosines are multiplied (1 / temperature)."""
-    margin: float = 0.0
-    """Embedding: the margin of contrastive and triplet; 0: their usual one, 0.5 and 5."""
-    matryoshka: str = ""
-    """Embedding: dimensions that shall be good by themselves, as in 256+128+64."""
-    hard_negatives: int = 0
-    """Embedding: for pairs, the number of negatives that are found with the model at first."""
     optimizer: AdamWSettings = field(default_factory=AdamWSettings)
     """The settings of the optimiser."""
     distill: DistillSettings | None = None
@@ -181,9 +158,9 @@ def settings_for(card: TaskCard, family: str) -> FineTuningSettings:
             epochs = max(epochs, SMALL_EPOCHS)
         if "learning_rate" not in meant:
             learning_rate = max(learning_rate, SMALL_LEARNING_RATE)
-    names = {one.name for one in fields(FineTuningSettings)} & {one.name for one in fields(values)}
+    common = {one.name: getattr(values, one.name) for one in fields(TaskSettings)}
     return FineTuningSettings(
-        **{name: getattr(values, name) for name in names} | {"epochs": epochs},
+        **common | {"epochs": epochs},
         max_answer_length=MAX_ANSWER_LENGTH[card.language],
         optimizer=AdamWSettings(learning_rate=learning_rate, warmup_share=values.warmup_share),
     )
