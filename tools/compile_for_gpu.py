@@ -46,6 +46,7 @@ from triton.runtime.driver import driver
 
 from zhbert.model import encoder, flash, layers
 from zhbert.model.config import BertConfig
+from zhbert.model.loss import vocabulary_cross_entropy, walk_block
 from zhbert.model.pretrained import BertForPreTraining
 from zhbert.packing import PackedBatch
 
@@ -212,6 +213,10 @@ def traced(hidden: int, dropout: float) -> dict[str, tuple[str, list[tuple[str, 
                 batch, pieces[1::8], pieces[1::8] % 490, pieces[:rows] % 2
             )
         (loss.masked_lm_loss_sum + loss.next_sentence_loss_sum).backward()
+    states, walk = torch.randn(96, hidden, requires_grad=True), compiled(walk_block)
+    words, bias = model.encoder.embeddings.words.weight, model.mlm_head.bias
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vocabulary_cross_entropy(states, words, bias, torch.arange(96), walk=walk)
     return found
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from zhbert.model import loss as loss_module
-from zhbert.model.loss import Candidates, CandidateSampler, vocabulary_cross_entropy
+from zhbert.model.loss import Candidates, CandidateSampler, vocabulary_cross_entropy, walk_block
 
 
 def _case(positions: int, vocabulary: int, scale: float) -> tuple[torch.Tensor, ...]:
@@ -88,6 +88,20 @@ def test_half_precision_stays_near() -> None:
 
 
 # --- Over candidates
+
+
+# PyTorch's compiler warns of its own insides.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_blocks_give_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(loss_module._COLUMNS, "cpu", 64)
+    *leaves, labels = _case(20, 300, 1.0)
+    compiled = torch.compile(walk_block, dynamic=True, fullgraph=True, backend="aot_eager")
+    found = []
+    for walk in (walk_block, compiled):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss, correct = vocabulary_cross_entropy(*leaves, labels, walk=walk)
+        found.append([loss, correct, *torch.autograd.grad(loss, leaves)])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampled", [False, True])

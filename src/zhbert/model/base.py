@@ -258,6 +258,9 @@ class Bert(PreTrainedMethods, Pushable):
         the result on disk. A C++ compiler is required.
         """
         self.encoder.compile_layers()
+        for part in self.children():
+            if isinstance(part, MaskedLMHead):
+                part.compile_loss()
 
     # -- folders -----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from zhbert.model.distilled_loss import (
     distilled_cross_entropy,
 )
 from zhbert.model.layers import BERT_LAYERS, Layers
-from zhbert.model.loss import Candidates, vocabulary_cross_entropy
+from zhbert.model.loss import Candidates, vocabulary_cross_entropy, walk_block
 
 
 class Pooler(nn.Module):
@@ -40,6 +40,14 @@ class MaskedLMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         self.activation = activation_named(config.hidden_act)
         self._workspace: Tensor | None = None
+        self._walk = walk_block
+
+    def compile_loss(self) -> None:
+        """Compute the loss on a GPU with compiled functions from now on.
+
+        On a CPU the blocks of logits stay in its cache, so that nothing would be gained.
+        """
+        self._walk = torch.compile(walk_block, dynamic=True)
 
     def transformed(self, hidden: Tensor) -> Tensor:
         """Transform states to the vectors to multiply by the embeddings: (P, H) -> (P, H)."""
@@ -60,8 +68,9 @@ class MaskedLMHead(nn.Module):
         """Return the summed cross entropy of (P, H) for (P,) labels, and the count of hits."""
         transformed = self.transformed(hidden)
         room = self._room_of_loss(transformed, candidates)
+        walk = self._walk if transformed.is_cuda else walk_block
         return vocabulary_cross_entropy(
-            transformed, embeddings, self.bias, labels, room, candidates
+            transformed, embeddings, self.bias, labels, room, candidates, walk
         )
 
     def distilled_loss(

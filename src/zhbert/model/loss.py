@@ -10,9 +10,9 @@ pass makes every gradient from them by matrix products. Shift and normaliser are
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ IGNORED = -100
 """The label of a prediction without weight, as PyTorch's losses have it."""
 
 
-def _walk_block(
+def walk_block(
     block: Tensor,
     labels: Tensor,
     highest: Tensor,
@@ -106,6 +106,14 @@ def _gradients(
     return hidden_gradient, weight_gradient, bias_gradient
 
 
+class _Means(NamedTuple):
+    """How the loss is computed."""
+
+    dtype: torch.dtype
+    workspace: Tensor | None
+    walk: Callable[..., tuple[Tensor, Tensor, Tensor]]
+
+
 class _VocabularyCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -114,12 +122,12 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         labels: Tensor,
-        dtype: torch.dtype,
-        workspace: Tensor | None,
+        means: _Means,
         own: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         # With ``own``, (P,) float32, the labels' logits are given: they enter the softmax once,
         # first, and the labels' columns, where there are such, are left out.
+        dtype, workspace, walk = means
         vocabulary, positions = weight.shape[0], hidden.shape[0]
         columns = _COLUMNS.get(hidden.device.type, _COLUMNS_ELSEWHERE)
         starts = range(0, vocabulary, columns)
@@ -141,7 +149,7 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
                 place = start * positions if wants_gradient else 0
                 block = workspace[place : place + size].view(positions, part.shape[0])
             torch.addmm(bias[start : start + columns].to(dtype), narrow_hidden, part.t(), out=block)
-            highest, total, label_logits = _walk_block(
+            highest, total, label_logits = walk(
                 block, labels - start, highest, total, label_logits, own is not None
             )
             shifts.append(highest)
@@ -184,7 +192,7 @@ class _VocabularyCrossEntropy(torch.autograd.Function):
             None if one is None else one.mul_(upstream) for one in ctx.gradients
         )
         ctx.gradients = None
-        return hidden, weight, bias, None, None, None, own
+        return hidden, weight, bias, None, None, own
 
 
 def ignored_labels(labels: Tensor) -> Tensor | None:
@@ -256,6 +264,7 @@ def vocabulary_cross_entropy(
     labels: Tensor,
     workspace: Tensor | None = None,
     candidates: Candidates | None = None,
+    walk: Callable[..., tuple[Tensor, Tensor, Tensor]] = walk_block,
 ) -> tuple[Tensor, Tensor]:
     """Return summed cross entropy of ``hidden @ weight.T + bias`` and the count of right guesses.
 
@@ -278,6 +287,7 @@ def vocabulary_cross_entropy(
         workspace: room for P x V numbers of the products' type, to be used again at each step:
             fresh memory of that size costs more than the softmax.
         candidates: take the softmax over these pieces and the labels instead of over all.
+        walk: ``walk_block``, or its compiled form.
     """
     kind = hidden.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -301,6 +311,6 @@ def vocabulary_cross_entropy(
             weight, bias = rows[:count], biases[:count] + candidates.log_weights
             labels = places[seen].where(labels != IGNORED, IGNORED)
         result: tuple[Tensor, Tensor] = _VocabularyCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            hidden, weight, bias, labels, dtype, workspace, own
+            hidden, weight, bias, labels, _Means(dtype, workspace, walk), own
         )
     return result
