@@ -19,10 +19,11 @@ def test_the_lines_that_stood_before_are_found(tmp_path: Path, most_lines: int) 
     paths = CorpusPaths(tmp_path)
     paths.partial.mkdir()
     for block, numbers in enumerate(lines):
-        store_hashes(paths.line_hashes(block), hashes[numbers])
+        store_hashes(paths, block, hashes[numbers])
 
     runs = partitions(paths, len(lines), most_lines)
-    found = sum(find_duplicates(paths, run) for run in runs)
+    for run in runs:
+        find_duplicates(paths, run)
 
     assert (len(runs) == 1) == (most_lines > 76)
 
@@ -34,5 +35,3 @@ def test_the_lines_that_stood_before_are_found(tmp_path: Path, most_lines: int) 
                 expected.append(place)
             seen.add(number)
         assert duplicates_of(paths, block).tolist() == expected
-        found -= len(expected)
-    assert found == 0

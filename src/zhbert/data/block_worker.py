@@ -117,12 +117,12 @@ class BlockWorker:
         """Store the hashes of the block's lines, to find duplicates by; return their number."""
         block.load()
         hashes = outline(block, self.settings.reading).line_hashes()
-        store_hashes(self.settings.paths.line_hashes(block.number), hashes)
+        store_hashes(self.settings.paths, block.number, hashes)
         return len(hashes)
 
-    def find_duplicates(self, searched: Partitions) -> int:
-        """Write which lines of each block occur earlier, by their hashes; return their number."""
-        return find_duplicates(self.settings.paths, searched)
+    def find_duplicates(self, searched: Partitions) -> None:
+        """Write which lines of each block occur in earlier ones, by some of the hashes."""
+        find_duplicates(self.settings.paths, searched)
 
     def scatter(self, wanted: ScatteredShard) -> dict[str, Any]:
         """Write a shard of documents from many blocks, and its entry; keep what is there."""

@@ -61,6 +61,10 @@ class CorpusPaths:
         """Return the path of the hashes of a block's lines, used to find duplicates."""
         return self.partial / f"lines-{block:05d}.bin"
 
+    def repeated(self, block: int) -> Path:
+        """Return the path of the lines that occur earlier in the same block: uint32 numbers."""
+        return self.partial / f"repeated-{block:05d}.bin"
+
     def duplicates(self, number: int) -> Path:
         """Return the path of the duplicates in some partitions of the lines' hashes."""
         return self.partial / f"duplicates-{number:05d}.bin"

@@ -2,7 +2,8 @@
 
 Each block stores the hashes of its lines, sorted by the hashes' first bits into partitions. Equal
 lines have equal hashes, so partitions can be searched separately, by any worker: as many at a time
-as have a few million lines in all blocks together.
+as have a few million lines in all blocks together. A line that occurs in a block again is found
+there already; so even one that is everywhere takes up as many places only as there are blocks.
 """
 
 from __future__ import annotations
@@ -39,19 +40,27 @@ class Partitions:
     blocks: int
 
 
-def store_hashes(path: Path, hashes: Array) -> None:
-    """Store a block's hashes, (lines, 2) uint64: the partitions' ends, then their lines.
+def store_hashes(paths: CorpusPaths, block: int, hashes: Array) -> None:
+    """Store the hashes of a block's lines, (lines, 2) uint64, and which lines repeat others there.
 
-    A line is three uint64: its two hashes and its number in the block.
+    The hashes' file has the partitions' ends, then lines of three uint64: the hashes, and the
+    line's number in the block.
     """
-    partition = (hashes[:, 0] >> np.uint64(52)).astype(np.int64)
-    order = np.argsort(partition, kind="stable")
-    rows = np.column_stack([hashes[order], order.astype(np.uint64)])
+    repeated = _repeated(hashes)
+    numbers = np.delete(np.arange(len(hashes)), repeated)
+    partition = (hashes[numbers, 0] >> np.uint64(52)).astype(np.int64)
+    numbers = numbers[np.argsort(partition, kind="stable")]
+    rows = np.column_stack([hashes[numbers], numbers.astype(np.uint64)])
     ends = np.cumsum(np.bincount(partition, minlength=_PARTITIONS)).astype(np.uint64)
-    # Written whole: a worker that was thought dead may write the same file once more.
-    with atomic_file(path, flush=False) as temporary:
-        # The errors of numpy's tofile do not have a reason.
-        temporary.write_bytes(np.concatenate([np.zeros(1, np.uint64), ends, rows.ravel()]).data)
+    _write(paths.repeated(block), repeated.astype(np.uint32))
+    _write(paths.line_hashes(block), np.zeros(1, np.uint64), ends, rows)
+
+
+def _write(path: Path, *arrays: Array) -> None:
+    """Write arrays at once: a worker that was thought dead may write the same file once more."""
+    with atomic_file(path, flush=False) as temporary, temporary.open("wb") as file:
+        for array in arrays:
+            file.write(array.data)  # the errors of numpy's tofile do not have a reason
 
 
 def partitions(paths: CorpusPaths, blocks: int, most_lines: int = MOST_LINES) -> list[Partitions]:
@@ -81,8 +90,8 @@ def _runs(ends: Array, most: int) -> Iterator[tuple[int, int]]:
         begin = max(begin + 1, end)
 
 
-def find_duplicates(paths: CorpusPaths, searched: Partitions) -> int:
-    """Write which lines of each block occur earlier in the input; return the number of all.
+def find_duplicates(paths: CorpusPaths, searched: Partitions) -> None:
+    """Write which lines of each block occur in earlier blocks.
 
     The file holds, for each block, the place of its first number; then the lines' numbers, uint32.
     """
@@ -97,9 +106,7 @@ def find_duplicates(paths: CorpusPaths, searched: Partitions) -> int:
     repeated = _repeated(rows)
     places = 8 * len(stops) + 4 * np.searchsorted(repeated, stops)
     numbers = rows[repeated, 2].astype(np.uint32)
-    with atomic_file(paths.duplicates(searched.number), flush=False) as temporary:
-        temporary.write_bytes(places.astype(np.int64).tobytes() + numbers.tobytes())
-    return len(numbers)
+    _write(paths.duplicates(searched.number), places.astype(np.int64), numbers)
 
 
 def _number(file: BinaryIO, index: int) -> int:
@@ -126,6 +133,7 @@ def duplicates_of(paths: CorpusPaths, block: int) -> Array:
     """
     found = [np.zeros(0, np.uint32)]
     with suppress(FileNotFoundError):
+        found.append(np.fromfile(paths.repeated(block), np.uint32))
         for number in itertools.count():
             with paths.duplicates(number).open("rb") as file:
                 begin, end = _number(file, block), _number(file, block + 1)

@@ -50,11 +50,11 @@ def scattered_shards(
     """
     blocks = sorted(train)
     groups = -(-len(blocks) // most_blocks)
-    for group in (blocks[first::groups] for first in range(groups)):
+    for group in (tuple(blocks[first::groups]) for first in range(groups)):
         made_from = " ".join(train[block]["sha256"] for block in group)
         for part, number in enumerate(group):
             digest = hashlib.sha256(f"{part} {made_from}".encode()).hexdigest()
-            yield ScatteredShard(number, tuple(group), part, digest)
+            yield ScatteredShard(number, group, part, digest)
 
 
 def hash_order(documents: Documents) -> Array:
