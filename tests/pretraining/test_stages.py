@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from zhbert.config import load_recipe
 from zhbert.errors import ZhbertError
 from zhbert.pretraining.describe import schedule_warnings
-from zhbert.pretraining.stages import stages_of
+from zhbert.pretraining.stages import loader_threads, stages_of
 from zhbert.pretraining.start import allowed_changes
 
 RUN = Path("runs/a")
@@ -35,6 +36,12 @@ def test_a_stage_has_as_many_pieces_a_step_as_the_full_rows():
 def test_there_is_no_stage_of_long_rows_of_no_step_or_in_a_later_phase(without):
     assert stages_of(recipe("rows.warmup_share=0.5"))
     assert stages_of(recipe("rows.warmup_share=0.5", without)) == []
+
+
+def test_rows_are_made_by_as_many_threads_as_leave_the_model_its_cores(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert loader_threads(torch.device("cpu")) == 1
+    assert loader_threads(torch.device("cuda")) == 16
 
 
 def test_a_resumed_run_may_change_what_decides_nothing_computed_so_far():

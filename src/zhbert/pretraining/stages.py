@@ -82,7 +82,6 @@ def _loader(
 ) -> PretrainingLoader:
     recipe = setup.recipe
     masker = setup.masker
-    on_cpu = setup.ranks.device.type == "cpu"  # whose cores are busy with the model
     rows = rows_of_split(
         recipe.rows.builder,
         setup.corpus.shards("train"),
@@ -102,5 +101,10 @@ def _loader(
         world_size=setup.ranks.world_size,
         total_steps=recipe.steps,
         window_ends=window_ends,
-        threads=1 if on_cpu else min(torch.get_num_threads(), 16),
+        threads=loader_threads(setup.ranks.device),
     )
+
+
+def loader_threads(device: torch.device) -> int:
+    """Return how many threads make a micro-batch: one on a CPU, whose cores the model needs."""
+    return 1 if device.type == "cpu" else min(torch.get_num_threads(), 16)
