@@ -92,3 +92,24 @@ def test_a_group_that_cannot_be_joined_is_one_line(monkeypatch):
         process_group(lambda rank: torch.device("cpu")),
     ):
         pass
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    """NCCL would say that it was used in an invalid way."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with (
+        pytest.raises(ZhbertError, match="--nproc-per-node 3: more than this machine's GPUs, 2"),
+        process_group(lambda rank: torch.device("cuda", rank)),
+    ):
+        pass
+
+
+def test_several_machines_need_a_new_store_for_restarts(monkeypatch):
+    more = {"TORCHELASTIC_USE_AGENT_STORE": "True", "GROUP_WORLD_SIZE": "2"}
+    set_environment(monkeypatch, TORCHELASTIC_MAX_RESTARTS="1", **more)
+    with (
+        pytest.raises(ZhbertError, match=r"^--max-restarts: .*SHARE_RDZV_TCP_STORE=1 is set"),
+        process_group(lambda rank: torch.device("cpu")),
+    ):
+        pass

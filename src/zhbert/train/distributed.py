@@ -136,10 +136,18 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
     """Connect the processes that torchrun started, even one; without torchrun, use only this one.
 
     ``choose_device`` maps a process's number on its machine to a device.
+
+    Raises:
+        ZhbertError: there are too few GPUs, the processes cannot be connected, or one has gone.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = choose_device(local_rank)
     if device.type == "cuda":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if processes > (gpus := torch.cuda.device_count()):
+            raise ZhbertError(
+                f"--nproc-per-node {processes}: more than this machine's GPUs, {gpus}"
+            )
         torch.cuda.set_device(device)
     if launched_rank() is None:
         yield Ranks(device=device)
