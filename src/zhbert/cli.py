@@ -95,10 +95,9 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
     # idle machine that costs little. Beside one other busy process, spinning makes a training step
     # ten times as long, because the spinning threads take the core of the thread they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # Likewise. oneDNN keeps a kernel for each shape that it has met, and batches of packed rows
-    # have ever new ones: up to its own limits, 1,024, they come to take 600 MB and more.
-    for limit in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(limit, "64")
+    from zhbert.runtime import limit_onednn  # late, since --help does without it
+
+    limit_onednn()
     module = importlib.import_module(VERBS[verb][0])
     parser = _Parser(
         prog=f"zhbert {verb}",

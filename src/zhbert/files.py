@@ -477,7 +477,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Return ``value`` as JSON, with Chinese unescaped. NaN and infinity become null.
+    """Return ``value`` as JSON, with Chinese unescaped. NaN and infinity become null, paths texts.
 
     Python would write them as ``NaN`` and ``Infinity``, which other programs refuse.
 
@@ -485,10 +485,13 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     '{"好": [1.5, null]}'
     """
     try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+        return _dumps(value, indent)
     except ValueError:
-        finite = _changed(value, _finite)
-        return json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
+        return _dumps(_changed(value, _finite), indent)
+
+
+def _dumps(value: Any, indent: int | None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False, default=os.fspath)
 
 
 def _finite(value: Any) -> Any:

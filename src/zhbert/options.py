@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import shlex
 import sys
@@ -285,8 +284,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _print_trained(result: PretrainingResult, as_json: bool) -> None:
     if as_json:
-        values = {**dataclasses.asdict(result), "folder": str(result.folder)}
-        console.print_json({**values, "final": str(result.final) if result.final else None})
+        console.print_json({**vars(result), "final": result.final})
     elif result.final:
         sys.stdout.write(f"{result.final}\n")
     if result.signal:

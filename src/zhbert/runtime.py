@@ -100,12 +100,6 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-# oneDNN caches the code that it compiles for each shape, about a third of a megabyte each, and
-# packed rows have a new shape in nearly every batch: with its default limit of 1024 shapes, a
-# process grows by half a gigabyte. A few dozen are enough. oneDNN reads the limit at its first
-# computation.
-_ONEDNN_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-_SHAPES_KEPT = 64
 # OpenMP aborts the process when it cannot start a thread.
 MOST_THREADS = 1024
 
@@ -119,14 +113,23 @@ def prepare_threads(threads: int) -> int:
 
     if threads > MOST_THREADS:
         raise ZhbertError(f"threads = {threads}: must be {MOST_THREADS:,} or less; 0: all cores")
-    for name in _ONEDNN_CACHES:
-        os.environ.setdefault(name, str(_SHAPES_KEPT))
+    limit_onednn()
     if threads:
         torch.set_num_threads(threads)
     # Adam's running means decay into denormal numbers, on which a CPU computes many times slower.
     # A thread inherits this setting from the one that starts it, so it must be made first.
     torch.set_flush_denormal(True)
     return torch.get_num_threads()
+
+
+def limit_onednn() -> None:
+    """Let oneDNN cache the code for a few dozen shapes; it reads the limit when it first computes.
+
+    Each takes about a third of a megabyte, and packed rows have a new shape in nearly every batch:
+    with its default limit, 1,024 shapes, a process grows by half a gigabyte.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "64")
 
 
 def missing_to_compile(on_cpu: bool) -> str:

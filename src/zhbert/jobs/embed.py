@@ -90,16 +90,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("stopped; the same command goes on from where it was\n")
         raise
     if args.json:
-        console.print_json(
-            {
-                "out": str(done.out),
-                "texts": done.texts,
-                "dimensions": done.dimensions,
-                "vectors": args.vectors,
-                "ids": str(done.ids),
-                "resumed": done.resumed,
-            }
-        )
+        console.print_json({**vars(done), "vectors": args.vectors})
     elif not quiet:
         before = f" ({done.resumed:,} of them done before)" if done.resumed else ""
         ids = "" if done.ids == done.out else f"; ids in {done.ids}"

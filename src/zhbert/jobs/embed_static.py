@@ -17,7 +17,6 @@ OUT is a folder of sentence-transformers (StaticEmbedding), which 'embed',
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 
 from zhbert import console, options, terminal
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     if args.json:
-        console.print_json({**dataclasses.asdict(made), "out": str(made.out)})
+        console.print_json(vars(made))
     elif not quiet:
         sys.stderr.write(
             f"{counted(made.pieces, 'vector')} of {made.dimensions:,} dimensions, from "

@@ -31,7 +31,6 @@ these three columns trains on it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -179,7 +178,7 @@ def _mine(args: argparse.Namespace, mining: dict[str, Any]) -> int:
             progress=progress,
         )
     if args.json:
-        console.print_json({**dataclasses.asdict(mined), "out": str(mined.out)})
+        console.print_json(vars(mined))
     elif not quiet:
         sys.stderr.write(
             f"{counted(mined.negatives, 'hard negative')} for {mined.triples:,} of "

@@ -18,7 +18,6 @@ vocabulary.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from zhbert import console, options, terminal
 from zhbert.wording import counted
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
     )
     if args.json:
-        console.print_json({**dataclasses.asdict(made), "out": str(made.out)})
+        console.print_json(vars(made))
         return 0
     if not args.quiet:
         if made.cut_off:

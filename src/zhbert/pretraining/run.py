@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,31 +76,15 @@ def pretrain(
     from zhbert.train.distributed import process_group
 
     with process_group(choose_device) as ranks, ExitStack() as held:
-        found = found or ranks.on_first(look)
         quiet = quiet or not ranks.first
         setup = RunSetup(
-            recipe=found.recipe,
-            recipe_file=found.recipe_file,
-            overrides=found.overrides,
+            **(found or ranks.on_first(look)),
             corpus=opened or Corpus.open(Path(corpus)),
-            folder=found.folder,
-            resumes=found.resumes,
             ranks=ranks,
             say=terminal.say_nothing if quiet else terminal.say,
             quiet=quiet,
         )
         return train_run(setup, held, tensorboard=tensorboard)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What a run is to do, by its recipe and by what stands in its folder."""
-
-    recipe: Recipe
-    recipe_file: str
-    overrides: list[str]
-    folder: RunFolder
-    resumes: bool
 
 
 def _look(
@@ -111,10 +94,13 @@ def _look(
     overrides: list[str],
     *,
     must_resume: bool,
-) -> _Found:
-    """Read the recipe; raise ZhbertError if the folder may not be written or has no run to resume.
+) -> dict[str, Any]:
+    """Return the fields of `RunSetup` that the recipe and the run's folder determine.
 
     A resumed run remembers its overrides; further ones come after them.
+
+    Raises:
+        ZhbertError: the folder may not be written, or has no run to resume.
     """
     folder.check()
     resumes = folder.continued
@@ -131,13 +117,13 @@ def _look(
         recipe_file, settings = recipe_path(recipe).name, load_recipe(recipe, every)
     folder = dataclasses.replace(folder, needed=_sources(settings, corpus))
     folder.check()
-    return _Found(
-        recipe=settings,
-        recipe_file=recipe_file,
-        overrides=every,
-        folder=folder,
-        resumes=resumes,
-    )
+    return {
+        "recipe": settings,
+        "recipe_file": recipe_file,
+        "overrides": every,
+        "folder": folder,
+        "resumes": resumes,
+    }
 
 
 def _sources(recipe: Recipe, corpus: Path) -> dict[str, Path]:
