@@ -122,6 +122,7 @@ class _ShardedPieces:
     def arrays(self, plan: IntArray, *, separated: bool) -> tuple[ShardArrays, ...]:
         """Return the arrays of the shards, in order, that have the pieces of planned rows."""
         nothing = np.empty(0, dtype=np.int64)
+        # Pieces are accessed only here and in slice: the first access to them verifies a shard.
         numbers = np.unique(np.searchsorted(self.bases, plan[:, [0, 2]], "right") - 1).tolist()
         return tuple(
             (
@@ -137,7 +138,6 @@ class _ShardedPieces:
         """Return ids and word starts of some consecutive pieces of one shard."""
         shard = bisect_right(self.bases, start) - 1
         first = start - self.bases[shard]
-        # Accessed only here, since the first access to its pieces verifies a shard.
         pieces = self.shards[shard].pieces[first : first + length]
         return pieces, unpack_bits(self.bits[shard], first, length)
 
