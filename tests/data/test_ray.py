@@ -94,6 +94,17 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "corpus").exists()
 
 
+def test_a_cluster_that_was_killed_is_not_waited_for(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ZhbertError, match=r"127.0.0.1:9: no Ray cluster .*--address local"):
+        prepare([text], tmp_path / "corpus", engine="ray")
+
+
 def test_without_ray_a_line_says_how_to_install_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

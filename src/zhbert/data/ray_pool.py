@@ -146,7 +146,7 @@ def _connect(address: str | None) -> bool:
         ) from None
     if ray.is_initialized():
         return False
-    _check_answers(address or os.environ.get("RAY_ADDRESS") or "auto")
+    _check_answers(address or os.environ.get("RAY_ADDRESS") or _last_cluster())
     for name, value in (
         ("RAY_USAGE_STATS_ENABLED", "0"),
         # A task without GPUs is not to hide them; said here, Ray does not warn about it.
@@ -176,8 +176,17 @@ def _check_answers(address: str) -> None:
     except OSError as error:
         raise ZhbertError(
             f"--address {address}: no Ray cluster answers there ({error.strerror or error}): start "
-            "one by 'ray start --head', or leave --address and RAY_ADDRESS out"
+            "one by 'ray start --head', or --address local works on this machine alone"
         ) from None
+
+
+def _last_cluster() -> str:
+    """Return the address of the cluster that this machine has joined last: Ray tries that, too."""
+    # It stays there if the cluster's processes were killed.
+    with suppress(OSError):
+        folder = os.environ.get("RAY_TMPDIR", "/tmp")
+        return Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    return "auto"
 
 
 def _cause(error: Any) -> Exception:

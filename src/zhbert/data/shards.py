@@ -298,7 +298,7 @@ class Shard:
         )
 
     def part(self, first: int, last: int) -> Documents:
-        """Return the documents from ``first`` to ``last``; no others are read, nothing verified."""
+        """Copy the documents from ``first`` to ``last``; read no others, and verify nothing."""
         batch = self._batch.slice(first, last - first)
         columns = {name: batch.column(name).flatten() for name in COLUMNS}
         starts = self.document_starts[first : last + 1] - self.document_starts[first]
@@ -309,7 +309,7 @@ class Shard:
             return places
 
         return Documents(
-            columns["pieces"].to_numpy(),
+            columns["pieces"].to_numpy().copy(),
             columns["word_starts"].to_numpy(zero_copy_only=False),
             starts,
             within("sentence_starts"),
