@@ -134,7 +134,7 @@ def test_torchrun_with_two_processes_gives_the_curve_of_one(corpus, tmp_path):
 def test_a_run_goes_on_where_the_others_lack_its_folder(corpus, finished_run, tmp_path):
     """Machines without a shared disk for the run: the first process's folder is the run's."""
     run = shutil.copytree(finished_run, tmp_path / "run")
-    more = ("steps=14", "--resume")
+    more = ("steps=14", "rows.builder=pairs", "model.num_hidden_layers=4", "--resume")
     other = command(corpus, tmp_path / "elsewhere", *more)
     for code, _, errors in launch(command(corpus, run, *more), other):
         assert code == 0, errors
