@@ -601,6 +601,15 @@ def test_a_strategy_from_outside_masks_in_python(
     assert batch.packed.num_rows == 16
 
 
+@native
+def test_rows_without_a_word_have_no_predictions() -> None:
+    (shard,) = shards_of_few_pieces(0, [3], np.uint16)
+    shard.pieces[:] = PIECES.index("[PAD]")
+    batch = loader_over([shard], few_pieces(), builder="lines", batch_size=2).step(0)[0]
+    assert batch.packed.num_rows == 2
+    assert batch.labels.shape == batch.predicted_positions.shape == (0,)
+
+
 def arguments_of_a_batch() -> dict[str, Any]:
     """A row [CLS] 5 6 [SEP] 7 [SEP] of the second of two shards, with two documents."""
     few = few_pieces()
