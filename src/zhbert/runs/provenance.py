@@ -49,6 +49,8 @@ def provenance(device: torch.device, dtype: torch.dtype, world_size: int = 1) ->
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "cuda": torch.version.cuda if gpu else None,
+        # PyTorch's default is without; NVIDIA's containers turn it on.
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if gpu else None,
         "device": str(device),
         "precision": str(dtype).removeprefix("torch."),
         "processes": world_size,
