@@ -103,47 +103,40 @@ def test_a_parametrized_map_maps_by_its_new_weight(
     torch.testing.assert_close(found, run(model, packed), rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture
-def compiled(model: BertForPreTraining) -> BertForPreTraining:
-    """The model with compiled layers, by a compiler that needs no time."""
-    torch.compiler.reset()
-    with pytest.MonkeyPatch.context() as patch:
-        eager = torch.compile
-        patch.setattr(torch, "compile", lambda f, **options: eager(f, backend="eager", **options))
-        model.compile_layers()
-    return model
-
-
 # PyTorch's compiler warns of its own insides.
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_blocks_are_computed_again_for_the_same_gradients(
-    compiled: BertForPreTraining, packed: dict[str, Any]
+def test_blocks_that_are_computed_again_are_compiled_with_it(
+    model: BertForPreTraining, packed: dict[str, Any]
 ) -> None:
-    expected = trained(compiled, packed)
-    gradients = {name: p.grad for name, p in compiled.named_parameters()}
-    compiled.zero_grad()
-    calls = []
-    run = compiled.encoder._compiled
+    torch.compiler.reset()
+    graphs: list[Any] = []
+    expected = trained(model, packed)
 
-    def counted(*inputs: Any) -> Tensor:
-        calls.append(inputs)
-        return run.block(*inputs)
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
 
-    compiled.encoder._compiled = run._replace(block=counted)
-    compiled.encoder.checkpointing = True
-    assert torch.equal(trained(compiled, packed), expected)
-    assert len(calls) == 2 * 2  # the last block has a function of its own
-    for name, parameter in compiled.named_parameters():
-        assert (parameter.grad is None) == (gradients[name] is None)
-        assert parameter.grad is None or torch.equal(parameter.grad, gradients[name]), name
+    with pytest.MonkeyPatch.context() as patch:
+        compile_by = torch.compile
+        patch.setattr(torch, "compile", lambda f, dynamic: compile_by(f, backend=backend))
+        model.compile_layers()
+    model.encoder.checkpointing = True
+    assert torch.equal(trained(model, packed), expected)
+    names = [[str(node.target) for node in graph.graph.nodes] for graph in graphs]
+    assert len(names) == 3  # the embeddings, a block, the last block
+    assert all("tag_activation_checkpoint" in each for each in names[1:])
 
 
 # PyTorch's compiler warns of its own insides.
 @pytest.mark.filterwarnings("ignore")
 def test_hooks_are_called_beside_compiled_blocks(
-    compiled: BertForPreTraining, packed: dict[str, Any]
+    model: BertForPreTraining, packed: dict[str, Any]
 ) -> None:
-    model = compiled
+    torch.compiler.reset()
+    with pytest.MonkeyPatch.context() as patch:
+        eager = torch.compile
+        patch.setattr(torch, "compile", lambda f, **options: eager(f, backend="eager", **options))
+        model.compile_layers()
     expected = trained(model, packed)
     seen = []
     for number in (1, 2):

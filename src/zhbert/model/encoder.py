@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zhbert.model import flash, native
 from zhbert.model.attention import QuerySubset, RowLayout
@@ -72,8 +73,6 @@ def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Return a call that keeps only its inputs for the backward pass, and computes again there."""
 
     def checkpointed(block: nn.Module, x: Tensor, *inputs: Any) -> Tensor:
-        from torch.utils.checkpoint import checkpoint
-
         # Dropout is a function of its keys, except for that of attention on CUDA.
         found: Tensor = checkpoint(
             call, block, x, *inputs, use_reentrant=False, preserve_rng_state=x.is_cuda
@@ -81,6 +80,10 @@ def _computed_again(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return found
 
     return checkpointed
+
+
+def _checkpointed(calls: Calls) -> Calls:
+    return Calls(calls.finish, _computed_again(calls.block), _computed_again(calls.last_block))
 
 
 EAGER = Calls(Embeddings.finish, _block, _last_block)
@@ -95,7 +98,7 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config, layers)
         self.layers = nn.ModuleList(Block(config, layers) for _ in range(config.num_hidden_layers))
         self._head_size = config.hidden_size // config.num_attention_heads
-        self._compiled = EAGER
+        self._compiled, self._compiled_again = EAGER, _checkpointed(EAGER)
         self.checkpointing = False
         """Whether training keeps only the input of every block, and computes the rest again."""
         self._hooks_outside = False
@@ -127,7 +130,8 @@ class Encoder(nn.Module):
         layout = layout or RowLayout.of_batch(batch)
         compiled = self._worth_compiling(layout, subset)
         if compiled and not self._flash(layout):
-            _ = layout.grid  # made here, once for all blocks
+            # Made here, once for all blocks: a block that is computed again must change nothing.
+            _ = layout.grid, None if subset is None else subset.layout.grid
         ids = (batch.input_ids, batch.token_type_ids, batch.position_ids)
         run = self._calls(self.embeddings, compiled)
         x: Tensor = self.embeddings(*ids, keys[0] if keys else None, run.finish)
@@ -160,7 +164,8 @@ class Encoder(nn.Module):
 
         These are the hooks that gather a block's weights, which are divided among processes.
         """
-        self._hooks_outside, self._compiled = True, _WITHOUT_HOOKS
+        self._hooks_outside = True
+        self._compiled, self._compiled_again = _WITHOUT_HOOKS, _checkpointed(_WITHOUT_HOOKS)
 
     def compile_layers(self) -> None:
         """Train with compiled functions from now on; they are compiled at their first call."""
@@ -168,17 +173,22 @@ class Encoder(nn.Module):
             # The import of PyTorch's compiler uses a deprecated part of PyTorch.
             warnings.simplefilter("ignore", DeprecationWarning)
             calls = _WITHOUT_HOOKS if self._hooks_outside else EAGER
-            self._compiled = Calls(*(torch.compile(call, dynamic=True) for call in calls))
+            self._compiled, self._compiled_again = (
+                Calls(*(torch.compile(call, dynamic=True) for call in each))
+                # What is computed again is compiled with the rest: a second call of a compiled
+                # function may find another compilation of it, which keeps other tensors.
+                for each in (calls, _checkpointed(calls))
+            )
 
     def _calls(self, part: nn.Module, compiled: bool) -> Calls:
         """Return the compiled functions if ``compiled`` and ``part`` has no hooks."""
         outside = self._hooks_outside and isinstance(part, Block)
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
         if compiled and (outside or not has_hooks(part)):
-            run = self._compiled
+            run = self._compiled_again if again else self._compiled
         else:
             run = _WITHOUT_HOOKS if outside else EAGER
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            run = Calls(run.finish, _computed_again(run.block), _computed_again(run.last_block))
+            run = _checkpointed(run) if again else run
         if outside:
             run = Calls(run.finish, _within_hooks(run.block), _within_hooks(run.last_block))
         return run
