@@ -278,8 +278,8 @@ class Recipe:
     """torch.compile: ``yes``, ``no``, or ``auto``: in a run so long that it gains by it."""
     activation_checkpointing: bool = False
     """Whether a layer's inner states are computed again for its gradient instead of being kept:
-    a third more work, several times larger micro-batches, and the same losses to the bit if the
-    micro-batches are the same."""
+    a third more work, several times larger micro-batches. With the same micro-batches the losses
+    are the same, uncompiled to the bit."""
     sharding: str = "none"
     """``full``: each of several processes keeps a part of every weight, of its gradient and of the
     optimiser's state, and gets the other parts layer by layer (FSDP), for models that do not fit

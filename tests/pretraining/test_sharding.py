@@ -20,6 +20,11 @@ RUNS = {
     "adamw": ["rows.builder=pairs", "optimizer.clip_norm=0.5", "evaluation.keep_best=true"],
     "lamb": ["optimizer.name=lamb", "activation_checkpointing=true"],
     "muon": MUON,
+    "distilled": [
+        "model.hidden_size=12",
+        'distill.teachers=["{root}/adamw-1/final"]',
+        'distill.matches=[{{loss="hidden_mse"}}]',
+    ],
 }
 TIMES = {"pieces_per_second", "data_wait", "step_seconds", "seconds"}
 
@@ -31,8 +36,9 @@ def launched(ranks, *given):
         assert code == 0, errors
 
 
-def overrides(name, *more):
-    return [*TINY, *SIZES, "sharding=full", *RUNS[name], *more]
+def overrides(name, root, *more):
+    own = [each.format(root=root) for each in RUNS[name]]
+    return [*TINY, *SIZES, "sharding=full", *own, *more]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +46,15 @@ def folders(corpus, tmp_path_factory):
     """Each run by one process and by two; another is begun by two, and goes on by three and one."""
     root = tmp_path_factory.mktemp("divided")
     for name in RUNS:
-        pretrain("tiny", corpus, root / f"{name}-1", overrides(name))
+        pretrain("tiny", corpus, root / f"{name}-1", overrides(name, root))
     moved = (str(corpus), str(root / "moved"))
-    of_two = [(str(corpus), str(root / f"{name}-2"), overrides(name), {}) for name in RUNS]
+    of_two = [(str(corpus), str(root / f"{name}-2"), overrides(name, root), {}) for name in RUNS]
     # The schedule must not end with the steps of each part.
-    of_two.append((*moved, overrides("adamw", "steps=2", "optimizer.schedule=constant"), {}))
+    of_two.append((*moved, overrides("adamw", root, "steps=2", "optimizer.schedule=constant"), {}))
     launched(2, *of_two)
     launched(3, (*moved, ["steps=4"], {"resume": True}))
     pretrain("tiny", *moved, ["steps=6", "sharding=none"], resume=True)
-    whole = overrides("adamw", "optimizer.schedule=constant")
+    whole = overrides("adamw", root, "optimizer.schedule=constant")
     pretrain("tiny", corpus, root / "unmoved", whole)
     return root
 

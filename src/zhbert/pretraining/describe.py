@@ -41,6 +41,8 @@ def describe_run(
     remarks = on_rows(info, recipe.rows.builder, loader.rows_per_epoch, recipe.batch_size)
     for remark in (*on_text(info), *remarks):
         yield f"note: {remark}"
+    if recipe.sharding == "full" and not setup.divides:
+        yield "note: sharding = full: there are no other processes to divide the weights with"
     for stage in stages_of(recipe):
         if start.done < stage.end:
             yield (
@@ -59,7 +61,7 @@ def _describe_model(setup: RunSetup, start: Start) -> str:
     if ranks.device.type == "cpu":
         line += f", {counted(torch.get_num_threads(), 'thread')}"
     if ranks.world_size > 1:
-        line += f", {ranks.world_size} processes"
+        line += f", {ranks.world_size} processes" + (" with a part each" if setup.divides else "")
     return line
 
 

@@ -281,7 +281,7 @@ def _from_checkpoint(
     info = checkpoint.info
     model = BertForPreTraining(_configuration(setup, shape), seed=setup.recipe.seed)
     add(model)
-    # DistributedDataParallel copies the first process's weights to the others.
+    # The others get the first process's weights from it before the first step.
     if setup.ranks.first:
         load_model_state(model, current_names(checkpoint.tensors("model")), checkpoint.path)
     state = TrainState(checkpoint.step, int(info["pieces"]), float(info["seconds"]))
@@ -297,10 +297,12 @@ def _configuration(setup: RunSetup, shape: ModelShape) -> BertConfig:
     )
     parameters = sum(count_parameters_by_part(config).values())
     needed, memory = parameters * BYTES_PER_PARAMETER, total_memory(setup.ranks.device)
+    if setup.divides:
+        needed //= setup.ranks.world_size
     if needed > memory:
         raise ZhbertError(
             f"{setup.recipe_file}: a model of {parameters:,} parameters takes "
             f"{needed / 2**30:,.0f} GiB to train, and there are {memory / 2**30:,.0f}; choose a "
-            "smaller [model]"
+            "smaller [model], or divide it among more GPUs (torchrun, with sharding=full)"
         )
     return config
