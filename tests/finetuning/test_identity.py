@@ -7,9 +7,11 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.small_tasks import make_model, make_task
 
 from zhbert.errors import ZhbertError
+from zhbert.export.convert import convert
 from zhbert.finetuning.identity import check_identity, identity_of
 from zhbert.finetuning.request import FineTuningRequest, Split
 from zhbert.finetuning.starting_model import StartingModel
@@ -64,6 +66,16 @@ def refusal(request, now):
 def test_the_same_run_is_gone_on_with(request_of):
     note(request_of, identity(request_of))
     check_identity(request_of, identity(request_of))
+
+
+def test_weights_in_several_files_are_all_compared(request_of, folder, tmp_path):
+    convert(folder / "model", tmp_path / "parts", "safetensors", max_shard_size=2_000)
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) > 1
+    parted = dataclasses.replace(request_of, model=tmp_path / "parts")
+    note(parted, identity(parted))
+    file = sorted((tmp_path / "parts").glob("*.safetensors"))[-1]
+    save_file({name: one + 1 for name, one in load_file(file).items()}, file)
+    assert "another model" in refusal(parted, identity(parted))
 
 
 def test_words_of_a_card_may_change_and_what_is_computed_may_not(request_of):

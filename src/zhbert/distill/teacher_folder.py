@@ -66,17 +66,10 @@ class TeacherFolder:
     @cached_property
     def identity(self) -> str:
         """A hash of all that its answers depend on: weights, configuration and vocabulary."""
-        from zhbert.model.checkpoint import weight_files
+        from zhbert.model.checkpoint import stored_files
 
         files = find_model(self.folder)
-        hashes = [
-            sha256_of(file)
-            for weights in weight_files(files.weights)
-            # TensorFlow's are several files that begin alike.
-            for file in (
-                [weights] if weights.is_file() else sorted(weights.parent.glob(f"{weights.name}.*"))
-            )
-        ]
+        hashes = [sha256_of(file) for file in stored_files(files)]
         config = dataclasses.asdict(self.config)
         del config["other"]
         tokenizer = tokenizer_of(files, self.config.vocab_size)

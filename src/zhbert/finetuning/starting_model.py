@@ -15,6 +15,7 @@ from zhbert.config import DistillSettings
 from zhbert.errors import ZhbertError
 from zhbert.files import sha256_of
 from zhbert.finetuning.fine_tuned import open_tokenizer
+from zhbert.model.checkpoint import stored_files
 from zhbert.model.config import BertConfig, count_parameters_by_part
 from zhbert.model.folder import check_vocabulary
 from zhbert.model.loading import UntrainedWeightsWarning, UnusedWeightsWarning
@@ -119,12 +120,10 @@ class StartingModel:
 
     def identity(self) -> dict[str, Any]:
         """Return hashes and the configuration that identify this model in provenance.json."""
-        weights = find_model(self.folder).weights
-        files = [weights] if weights.is_file() else sorted(weights.parent.glob(weights.name + "*"))
         shape = dataclasses.asdict(self.config)
         del shape["other"]
         return {
-            "model": [sha256_of(file) for file in files],
+            "model": [sha256_of(file) for file in stored_files(find_model(self.folder))],
             "configuration": shape,
             "vocabulary": self.tokenizer.fingerprint(),
         }

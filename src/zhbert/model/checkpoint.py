@@ -130,6 +130,13 @@ def _architecture(files: ModelFiles) -> str | None:
     return str(named[0]) if isinstance(named, list) else None
 
 
+def stored_files(files: ModelFiles) -> list[Path]:
+    """Return the files that hold a model's weights, which is several if they are TensorFlow's."""
+    if files.format == "tensorflow":
+        return sorted(files.folder.glob(f"{files.weights.name}.*"))
+    return weight_files(files.weights)
+
+
 def weight_files(weights: Path) -> list[Path]:
     """Return the files with the tensors: ``weights`` itself, or the files in an index.
 

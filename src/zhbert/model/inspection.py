@@ -11,7 +11,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json
-from zhbert.model.checkpoint import Checkpoint, open_checkpoint, weight_files
+from zhbert.model.checkpoint import Checkpoint, open_checkpoint, stored_files
 from zhbert.model.config import BertConfig
 from zhbert.model.entry import Entry, is_finite
 from zhbert.model.head_states import (
@@ -160,9 +159,10 @@ def inspect_checkpoint(files: ModelFiles) -> Inspection:
     )
     refusal = next(reasons, None)
     kind, labels = _classifier(stated.values, entries, problems)
+    index = [files.weights] if files.weights.suffix == ".json" else []
     return Inspection(
         format=checkpoint.format,
-        files={path.name: path.stat().st_size for path in _weight_files(files)},
+        files={path.name: path.stat().st_size for path in [*index, *stored_files(files)]},
         shape=shape,
         parameters=sum(math.prod(entry.shape) for entry in every.values()),
         dtypes=_dtypes(every.values()),
@@ -326,13 +326,6 @@ def _dtypes(entries: Iterable[Entry]) -> dict[str, float]:
         sizes[str(entry.dtype).removeprefix("torch.")] += math.prod(entry.shape)
     total = sum(sizes.values()) or 1
     return {name: size / total for name, size in sizes.most_common()}
-
-
-def _weight_files(files: ModelFiles) -> list[Path]:
-    if files.format == "tensorflow":
-        return sorted(files.folder.glob(f"{files.weights.name}.*"))
-    index = [files.weights] if files.weights.suffix == ".json" else []
-    return index + weight_files(files.weights)
 
 
 def _vocabulary(files: ModelFiles, rows: int | None, problems: list[str]) -> Vocabulary | None:
