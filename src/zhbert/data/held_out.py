@@ -22,11 +22,10 @@ Entry = dict[str, Any]
 
 def move_document(shard: Path, number: int, target: Path) -> Entry:
     """Move one of a shard's documents to a new shard; return the entry of the remaining shard."""
-    contents = Shard(shard).contents()
-    begin, end = contents.document_starts[number : number + 2].tolist()
-    write_shard(target, part(contents, begin, end))
-    rest = [part(contents, 0, begin), part(contents, end, len(contents.pieces))]
-    return write_shard(shard, concatenate(piece for piece in rest if piece.documents))
+    opened = Shard(shard)
+    write_shard(target, opened.part(number, number + 1))
+    rest = [opened.part(0, number), opened.part(number + 1, opened.documents)]
+    return write_shard(shard, concatenate(rest))
 
 
 def divide_document(
@@ -48,23 +47,22 @@ def divide_document(
         if len(starts) > 1:
             aside = min(max(1, round(share * len(starts))), len(starts) - 1)
             cut = int(starts[-aside])
-            write_shard(held_out, part(contents, cut, len(contents.pieces)))
-            entry = write_shard(train, part(contents, 0, cut))
+            write_shard(held_out, _part(contents, cut, len(contents.pieces)))
+            entry = write_shard(train, _part(contents, 0, cut))
             return entry, counted(aside, what), what == "sentence"
     return None
 
 
-def part(documents: Documents, begin: int, end: int) -> Documents:
-    """Return the pieces from ``begin`` to ``end``; documents, lines and sentences are cut there."""
+def _part(document: Documents, begin: int, end: int) -> Documents:
+    """Return a document's pieces from ``begin`` to ``end``; lines and sentences are cut there."""
 
     def inside(starts: Array) -> Array:
-        between = starts[(starts > begin) & (starts < end)] - begin
-        return np.concatenate([np.zeros(min(1, end - begin), np.int64), between])
+        return np.append(0, starts[(starts > begin) & (starts < end)] - begin)
 
     return Documents(
-        pieces=documents.pieces[begin:end],
-        word_starts=documents.word_starts[begin:end],
-        document_starts=np.append(inside(documents.document_starts), end - begin),
-        sentence_starts=inside(documents.sentence_starts),
-        line_starts=inside(documents.line_starts),
+        pieces=document.pieces[begin:end],
+        word_starts=document.word_starts[begin:end],
+        document_starts=np.array([0, end - begin]),
+        sentence_starts=inside(document.sentence_starts),
+        line_starts=inside(document.line_starts),
     )
