@@ -37,7 +37,6 @@ from set_phrases import read_list
 from zhbert.config import EvaluationSettings, MaskingSettings
 from zhbert.data.evaluation import SEED, held_out_rows
 from zhbert.data.examples import make_rows
-from zhbert.data.held_out import part
 from zhbert.data.loader import MaskedBatch, PretrainingLoader
 from zhbert.data.masking import Masker, MaskingVocabulary
 from zhbert.data.row_order import WholeCorpus
@@ -290,9 +289,7 @@ def tuning_rows(
     """The documents set aside, in rows that are masked as the held-out rows are."""
     documents: list[Documents] = []
     for shard, chosen in zip(shards, aside, strict=True):
-        contents, starts = shard.contents(), shard.document_starts
-        spans = zip(starts[:-1][chosen].tolist(), starts[1:][chosen].tolist(), strict=True)
-        documents += [part(contents, *span) for span in spans]
+        documents += [shard.part(k, k + 1) for k in np.flatnonzero(chosen).tolist()]
     if not documents:
         return {}
     with tempfile.TemporaryDirectory() as folder:
