@@ -88,6 +88,8 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 ROWS = torch.tensor([0, 5, 5, 6, 16, 16])  # the second and the last are empty
 
 
+# PyTorch 2.14 warns of its own insides.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 @pytest.mark.usefixtures("on_gpu")
 @pytest.mark.parametrize("some", [False, True])
 def test_gradients_are_those_of_the_function(some: bool) -> None:
