@@ -518,14 +518,17 @@ def _checked_entries(info: Mapping[str, Any], path: Path) -> list[dict[str, Any]
         numbers = [entry[name] for entry in entries for name in (*COUNTS, "bytes")]
         fine = (
             isinstance(info["tokenizer"]["fingerprint"], str)
-            and all(type(number) is int for number in (info["vocabulary_size"], *numbers))
+            and all(
+                type(number) is int and 0 <= number < 1 << 48
+                for number in (info["vocabulary_size"], *numbers)
+            )
             and all(isinstance(name, str) and Path(name).name == name for name in names)
             and len(set(names)) == len(names)
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ZhbertError(f"{path}: damaged ({error} is missing); prepare again") from None
     if not fine:
-        raise ZhbertError(f"{path}: damaged (a value of another type); prepare again")
+        raise ZhbertError(f"{path}: damaged (a value that cannot be right); prepare again")
     return entries
 
 
