@@ -176,7 +176,7 @@ def _prepare_model(setup: RunSetup, start: Start) -> tuple[Optimizer, Forward | 
     if setup.divides:
         divided = Forward(model)
         model.encoder.run_hooks_outside()
-        shard(divided, model.encoder.layers, ranks)
+        shard(divided, model.encoder.layers, ranks, setup.dtype)
     else:
         model.to(ranks.device)
     optimizer = make_optimizer(recipe.optimizer, model, setup.dtype)

@@ -60,7 +60,7 @@ class Ranks:
         """Return the largest of all ranks' numbers."""
         if not self.connected:
             return number
-        tensor = torch.tensor(number, device=self.device)
+        tensor = torch.tensor(number)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from zhbert.train.distributed import Ranks
 
 
-def shard(root: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks) -> None:
+def shard(
+    root: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks, dtype: torch.dtype = torch.float32
+) -> None:
     """Divide the first rank's weights among all ranks, in place, and move them to their devices.
 
     From then on all ranks must call ``root`` equally often.
@@ -34,9 +36,12 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks) -> None:
             from the beginning of a call to its end.
         blocks: parts of it, each of which has whole weights only while it computes.
         ranks: the processes, at least two.
+        dtype: the number format of the products. On GPUs a block's whole weights have it, too:
+            copies that mixed precision made of them would be kept for the backward pass, all
+            whole. What is divided stays as it is, and gradients are summed in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     with torch.no_grad():
         for tensor in (*root.parameters(), *root.buffers()):
@@ -44,8 +49,12 @@ def shard(root: nn.Module, blocks: Iterable[nn.Module], ranks: Ranks) -> None:
             ranks.broadcast([there])
             tensor.copy_(there)
     mesh = init_device_mesh(ranks.device.type, (ranks.world_size,))
-    for part in (*blocks, root):
-        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+    # On a CPU, a norm's weights must have the format of its input, which stays float32.
+    kind = dtype if ranks.device.type == "cuda" else None
+    narrow = MixedPrecisionPolicy(kind, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in blocks:
+        fully_shard(block, mesh=mesh, reshard_after_forward=True, mp_policy=narrow)
+    fully_shard(root, mesh=mesh, reshard_after_forward=True)
 
 
 def is_divided(tensor: Tensor) -> bool:
