@@ -1,6 +1,6 @@
-"""Makes ``src/zhbert/text/_codepoints.py``: BERT's normalisation of every code point.
+"""Makes ``src/zhbert/assets/codepoints.toml``: BERT's normalisation of every code point.
 
-    python tools/codepoints.py > src/zhbert/text/_codepoints.py
+    python tools/codepoints.py > src/zhbert/assets/codepoints.toml
 
 The table is derived from the behaviour of the installed ``tokenizers`` library, which mixes several
 versions of Unicode, so neither ``unicodedata`` nor the standard's files would give the same ids.
@@ -155,28 +155,27 @@ def write_lower(lower: Mapping[int, str]) -> str:
 
 
 def fields(points: CodePoints) -> dict[str, str]:
-    """The names and values of the generated module."""
+    """The names and values of the generated file."""
     return {
-        "REMOVED": write_set(points.removed),
-        "SPACES": write_set(points.spaces),
-        "CHINESE": write_set(points.chinese),
-        "PUNCTUATION": write_set(points.punctuation),
-        "ACCENTS": write_set(points.accents),
-        "LETTERS": write_set(points.letters),
-        "ORDERED": write_set(points.ordered),
-        "DECOMPOSED": write_set(points.decomposed),
-        "LOWER": write_lower(points.lower),
+        "removed": write_set(points.removed),
+        "spaces": write_set(points.spaces),
+        "chinese": write_set(points.chinese),
+        "punctuation": write_set(points.punctuation),
+        "accents": write_set(points.accents),
+        "letters": write_set(points.letters),
+        "ordered": write_set(points.ordered),
+        "decomposed": write_set(points.decomposed),
+        "lower": write_lower(points.lower),
     }
 
 
-def module(points: CodePoints) -> str:
-    """The generated module's text."""
+def document(points: CodePoints) -> str:
+    """The generated file's text."""
     lines = [
-        '"""BERT\'s normalisation of every code point; made by tools/codepoints.py.',
-        "",
-        f"Derived from the behaviour of tokenizers {tokenizers_version}. All numbers are",
-        "hexadecimal. normalize.py reads it.",
-        '"""',
+        "# BERT's normalisation of every code point; made by tools/codepoints.py.",
+        f"# Derived from the behaviour of tokenizers {tokenizers_version}. All numbers are "
+        "hexadecimal.",
+        "# zhbert/text/normalize.py reads it.",
         "",
     ]
     for name, value in fields(points).items():
@@ -185,4 +184,4 @@ def module(points: CodePoints) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(module(derive()))
+    sys.stdout.write(document(derive()))

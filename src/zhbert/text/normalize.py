@@ -8,15 +8,15 @@ from which the native tokenizer builds its own.
 
 from __future__ import annotations
 
+import tomllib
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
-
-from zhbert.text import _codepoints
 
 NUM_CODE_POINTS = 0x110000
 _HANGUL = range(0xAC00, 0xAC00 + 11172)
@@ -35,6 +35,13 @@ class Options:
     def strips_accents(self) -> bool:
         """True if accents are removed: ``strip_accents``, or ``do_lower_case`` if that is None."""
         return self.do_lower_case if self.strip_accents is None else self.strip_accents
+
+
+@cache
+def code_point_table() -> Mapping[str, str]:
+    """Return the sets of code points as they are written in assets/codepoints.toml."""
+    file = resources.files("zhbert") / "assets" / "codepoints.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def _ranges(text: str) -> Iterator[tuple[int, int]]:
@@ -72,47 +79,47 @@ class CodePoints:
     def removed(self) -> frozenset[str]:
         """Characters that cleaning removes: control, format and private-use, NUL and U+FFFD."""
         # A lone surrogate is treated as a control character.
-        return _set(_codepoints.REMOVED) | _set(_SURROGATES)
+        return _set(code_point_table()["removed"]) | _set(_SURROGATES)
 
     @cached_property
     def spaces(self) -> frozenset[str]:
         """Characters that cleaning turns into a space."""
-        return _set(_codepoints.SPACES)
+        return _set(code_point_table()["spaces"])
 
     @cached_property
     def chinese(self) -> frozenset[str]:
         """Chinese characters by BERT's definition; each is a separate word."""
-        return _set(_codepoints.CHINESE)
+        return _set(code_point_table()["chinese"])
 
     @cached_property
     def punctuation(self) -> frozenset[str]:
         """Punctuation by BERT's definition; each mark is a separate word, too."""
-        return _set(_codepoints.PUNCTUATION)
+        return _set(code_point_table()["punctuation"])
 
     @cached_property
     def letters(self) -> frozenset[str]:
         r"""Letters, marks, digits and joiners: the word characters (\w) of Rust's regex."""
-        return _set(_codepoints.LETTERS)
+        return _set(code_point_table()["letters"])
 
     @cached_property
     def accents(self) -> frozenset[str]:
         """The combining marks that strip_accents removes."""
-        return _set(_codepoints.ACCENTS)
+        return _set(code_point_table()["accents"])
 
     @cached_property
     def lower(self) -> Mapping[str, str]:
         """The lower-case form of each character that has one."""
-        return _lower_case(_codepoints.LOWER)
+        return _lower_case(code_point_table()["lower"])
 
     @cached_property
     def decompositions(self) -> Mapping[str, str]:
         """Full canonical decompositions, except those of Hangul syllables."""
-        return {c: unicodedata.normalize("NFD", c) for c in _set(_codepoints.DECOMPOSED)}
+        return {c: unicodedata.normalize("NFD", c) for c in _set(code_point_table()["decomposed"])}
 
     @cached_property
     def orders(self) -> Mapping[str, int]:
         """The canonical combining class of each combining mark."""
-        return {c: unicodedata.combining(c) for c in _set(_codepoints.ORDERED)}
+        return {c: unicodedata.combining(c) for c in _set(code_point_table()["ordered"])}
 
 
 @cache
@@ -242,7 +249,7 @@ def _dropped_kinds() -> NDArray[np.uint8]:
     """Return (0x110000,) uint8: 0 for kept characters, else the kind's place in DROPPED from 1."""
     by_category = {"Co": 3, "Cf": 4, "Cc": 5}
     kinds = np.zeros(NUM_CODE_POINTS, np.uint8)
-    for first, last in _ranges(_codepoints.REMOVED):
+    for first, last in _ranges(code_point_table()["removed"]):
         for code in range(first, last + 1):
             kinds[code] = by_category.get(unicodedata.category(chr(code)), 5)
     kinds[0], kinds[0xFFFD] = 1, 2
@@ -336,10 +343,10 @@ def _basic_kinds(options: Options) -> NDArray[np.uint8]:
     """Return the kind of each code point before accents and capitals are handled: (0x110000,)."""
     kinds = np.full(NUM_CODE_POINTS, WORD, np.uint8)
     for text, kind in (
-        (_codepoints.PUNCTUATION, ALONE),
-        (_codepoints.CHINESE if options.tokenize_chinese_chars else "", ALONE),
-        (_codepoints.SPACES, SPACE),
-        (_codepoints.REMOVED, REMOVED),
+        (code_point_table()["punctuation"], ALONE),
+        (code_point_table()["chinese"] if options.tokenize_chinese_chars else "", ALONE),
+        (code_point_table()["spaces"], SPACE),
+        (code_point_table()["removed"], REMOVED),
         (_SURROGATES, REMOVED),
     ):
         for first, last in _ranges(text):
