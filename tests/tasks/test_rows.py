@@ -8,7 +8,8 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zhbert.tasks.rows import LabelledRows, gather, longest_first, text_rows
+from zhbert.tasks.rows import LabelledRows, gather, text_rows
+from zhbert.text.model_inputs import longest_first
 from zhbert.text.tokenizer import Tokenizer
 
 texts = st.text(alphabet="今天气很好的cat s1，。", max_size=30)
@@ -46,7 +47,7 @@ def test_rows_of_single_texts_are_those_of_transformers(tokenizers, several, len
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(2, 40))
 def test_the_longer_text_is_cut_first(m, n, room):
-    (a, b), total = longest_first(np.array([[m, n]]), room)[0], min(m + n, room)
+    (a, b), total = longest_first(np.array([[m], [n]]), room)[:, 0], min(m + n, room)
     assert a + b == total
     assert a <= m
     assert b <= n

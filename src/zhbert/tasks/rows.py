@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zhbert.inference.rows import Ids, PieceRows
 from zhbert.packing import PackedBatch
+from zhbert.text.model_inputs import longest_first
 from zhbert.text.tokenizer import Tokenizer
 
 NOT_A_TARGET = -100
@@ -74,32 +75,12 @@ def text_rows(
     lengths = np.array(
         [(len(first[place]), len(b)) for place, b in zip(there, second, strict=True)]
     )
-    kept = longest_first(lengths.reshape(-1, 2), sequence_length - 3).tolist()
+    kept = longest_first(lengths.reshape(-1, 2).T, sequence_length - 3).T.tolist()
     cut = np.array([len(a) > room for a in first], bool)
     for place, b, (m, n) in zip(there, second, kept, strict=True):
         segments[place] = (first[place][:m], b[:n])
         cut[place] = m + n < len(first[place]) + len(b)
     return replace(LabelledRows.of_segments(tokenizer, segments), cut=int(cut.sum()))
-
-
-def longest_first(lengths: NDArray[np.int64], room: int) -> NDArray[np.int64]:
-    """Return the lengths of pairs after the longer text was truncated first: (R, 2) -> (R, 2).
-
-    As in Hugging Face's tokenizers, two texts that are both too long get half of ``room`` each, and
-    an odd piece goes to the longer one.
-
-    >>> longest_first(np.array([[3, 4], [9, 2], [9, 8], [8, 8]]), 7).tolist()
-    [[3, 4], [5, 2], [4, 3], [3, 4]]
-    """
-    short, long = lengths.min(1), lengths.max(1)
-    left = np.where(short > room, short, np.maximum(short, room - short))
-    short_kept, long_kept = short, np.minimum(long, left)
-    over = short_kept + long_kept > room
-    short_kept = np.where(over, room // 2, short_kept)
-    long_kept = np.where(over, room - room // 2, long_kept)
-    first_is_longer = lengths[:, 0] > lengths[:, 1]
-    first = np.where(first_is_longer, long_kept, short_kept)
-    return np.stack([first, np.where(first_is_longer, short_kept, long_kept)], axis=1)
 
 
 def gather(rows: LabelledRows, chosen: NDArray[np.int64], first_row: int = 0) -> LabelledBatch:

@@ -10,10 +10,10 @@ Shapes: ``texts`` is the number of texts or pairs of texts, ``parts`` 1 for text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,12 +104,8 @@ class InputOptions:
         return parts + 1 if self.add_special_tokens else 0
 
 
-class EncodesTexts(Protocol):
-    """What encodes texts to pieces: natively or in Python."""
-
-    def encode(self, texts: Sequence[str], special_tokens: bool) -> Encoded:
-        """Return ids (P,), the start of each text in them (texts + 1,), and offsets (P, 2)."""
-        ...
+Encode = Callable[[Sequence[str], bool], Encoded]
+"""Encodes texts; True: special tokens in them are not plain text."""
 
 
 class _Windows(NamedTuple):
@@ -124,7 +120,7 @@ class _Windows(NamedTuple):
 
 
 def model_inputs(
-    encoder: EncodesTexts,
+    encode: Encode,
     text: Any,
     text_pair: Any,
     special_ids: Sequence[int],
@@ -140,7 +136,7 @@ def model_inputs(
             an array.
     """
     parts, is_batch = _parts(text, text_pair, options.is_split_into_words)
-    ids, starts, offsets = _encoded(encoder, parts, options)
+    ids, starts, offsets = _encoded(encode, parts, options)
     sizes = np.diff(starts).reshape(len(parts), -1)
     windows = _windows(sizes, _kept(sizes, options), options)
     firsts = starts[:-1].reshape(sizes.shape)[:, windows.texts] + windows.starts
@@ -182,16 +178,14 @@ def _parts(text: Any, text_pair: Any, words: bool) -> tuple[list[Sequence[Any]],
     return [text, text_pair], True
 
 
-def _encoded(
-    encoder: EncodesTexts, parts: Sequence[Sequence[Any]], options: InputOptions
-) -> Encoded:
+def _encoded(encode: Encode, parts: Sequence[Sequence[Any]], options: InputOptions) -> Encoded:
     texts = [text for part in parts for text in part]
     words = texts
     if options.is_split_into_words:
         _check(texts, (list, tuple), "with is_split_into_words, a text is a list of words")
         words = [word for text in texts for word in text]
     _check(words, (str,), "a text is a string")
-    ids, starts, offsets = encoder.encode(words, not options.split_special_tokens)
+    ids, starts, offsets = encode(words, not options.split_special_tokens)
     if options.is_split_into_words:
         starts = starts[np.cumsum([0, *map(len, texts)])]
     return ids, starts, offsets
@@ -226,12 +220,24 @@ def _kept(sizes: Ints, options: InputOptions) -> Ints:
         return kept
     if len(sizes) == 1:
         return np.minimum(sizes, room)
+    return longest_first(sizes, room)
+
+
+def longest_first(sizes: Ints, room: int) -> Ints:
+    """Return the sizes of pairs after the longer text was truncated first: (2, n) -> (2, n).
+
+    As in Hugging Face's tokenizers, two texts that are both too long get half of ``room`` each, and
+    an odd piece goes to the longer one.
+
+    >>> longest_first(np.array([[3, 9, 9, 8], [4, 2, 8, 8]]), 7).tolist()
+    [[3, 5, 4, 3], [4, 2, 3, 4]]
+    """
     low, high = np.sort(sizes, axis=0)
     high = np.where(low > room, low, np.maximum(low, room - low))
     halves = low + high > room
     low, high = np.where(halves, room // 2, low), np.where(halves, room - room // 2, high)
     kept = np.where(sizes[0] > sizes[1], [high, low], [low, high])
-    return np.where(over > 0, kept, sizes)
+    return np.where(sizes.sum(axis=0) > room, kept, sizes)
 
 
 def _windows(sizes: Ints, kept: Ints, options: InputOptions) -> _Windows:

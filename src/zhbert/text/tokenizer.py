@@ -211,7 +211,7 @@ class Tokenizer(Pushable):
         chosen = InputOptions(**options, model_max_length=self.model_max_length)
         around = (self.cls_id, self.sep_id) if chosen.add_special_tokens else (0, 0)
         pad = self.pad_id if chosen.pads else 0
-        return model_inputs(self._core, text, text_pair, (*around, pad), chosen)
+        return model_inputs(self._core.encode, text, text_pair, (*around, pad), chosen)
 
     def encode(self, text: str, *, special_tokens: bool = True) -> Encoding:
         """Encode one text; with ``special_tokens``, "[MASK]" in it becomes the special token.
