@@ -29,6 +29,12 @@ _latin_words = re.compile(f"[0-9{_LATIN}]*[{_LATIN}][0-9{_LATIN}]*").findall
 _CONTEXT = 8
 
 
+_FIGURES = (
+    "characters", "pieces", "unknown", "unknown_share", "han", "traditional", "traditional_share",
+    "traditional_unknown", "latin_words", "latin_pieces_per_word", "latin_pieces_per_character",
+)  # fmt: skip
+
+
 @dataclass
 class Coverage:
     """Counts of the pieces and unknown characters in some text; the counts of texts can be added.
@@ -93,18 +99,8 @@ class Coverage:
         """Return all figures for JSON, with the ``top`` characters that are missing most often."""
         missing = ranked(self.missing)
         return {
-            "characters": self.characters,
-            "pieces": self.pieces,
-            "unknown": self.unknown,
-            "unknown_share": self.unknown_share,
+            **{name: getattr(self, name) for name in _FIGURES},
             "dropped": dict(self.dropped),
-            "han": self.han,
-            "traditional": self.traditional,
-            "traditional_share": self.traditional_share,
-            "traditional_unknown": self.traditional_unknown,
-            "latin_words": self.latin_words,
-            "latin_pieces_per_word": self.latin_pieces_per_word,
-            "latin_pieces_per_character": self.latin_pieces_per_character,
             "too_long_words": self.too_long,
             "missing_characters": len(missing),
             "missing": [

@@ -35,9 +35,14 @@ _OF_A_LINE = 5
 class Agreement:
     """Counts of words or boundaries: found by one side, expected by the other, common to both."""
 
-    found: int
-    expected: int
-    both: int
+    found: int = 0
+    expected: int = 0
+    both: int = 0
+
+    def __add__(self, other: Agreement) -> Agreement:
+        return Agreement(
+            self.found + other.found, self.expected + other.expected, self.both + other.both
+        )
 
     @property
     def precision(self) -> float:
@@ -57,14 +62,8 @@ class Agreement:
 
     def as_dict(self) -> dict[str, int | float]:
         """Return the three counts and the three scores for JSON."""
-        return {
-            "found": self.found,
-            "expected": self.expected,
-            "both": self.both,
-            "precision": self.precision,
-            "recall": self.recall,
-            "f1": self.f1,
-        }
+        names = ("found", "expected", "both", "precision", "recall", "f1")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -138,21 +137,11 @@ class SegmentationComparison:
     lines_different: int = 0
     examples: list[DifferingLine] = field(default_factory=list)
     differences: Counter[Difference] = field(default_factory=Counter)
-    _boundaries: tuple[int, int, int] = (0, 0, 0)
-    _words: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def boundaries(self) -> Agreement:
-        """Word boundaries inside the lines."""
-        return Agreement(*self._boundaries)
-
-    @property
-    def words(self) -> Agreement:
-        """Words with the same start and end on both sides, as the SIGHAN bakeoffs count them.
-
-        (https://aclanthology.org/I05-3017/)
-        """
-        return Agreement(*self._words)
+    boundaries: Agreement = Agreement()
+    """Word boundaries inside the lines."""
+    words: Agreement = Agreement()
+    """Words with the same start and end on both sides, as the SIGHAN bakeoffs count them
+    (https://aclanthology.org/I05-3017/)."""
 
     def add(self, text: str, ends: Array, other_text: str, other_ends: Array) -> list[Difference]:
         """Count a line; return the passages that the two sides cut differently, in order.
@@ -172,12 +161,9 @@ class SegmentationComparison:
         found_words = np.diff(found_at, prepend=-1)
         expected_words = np.diff(expected_at, prepend=-1)
         same = (found_words == 1) & (expected_words == 1)
-        self._boundaries = _plus(
-            self._boundaries, (len(found.ends) - 1, len(expected.ends) - 1, len(common) - 1)
-        )
-        self._words = _plus(
-            self._words, (len(found.ends), len(expected.ends), int(np.count_nonzero(same)))
-        )
+        both = int(np.count_nonzero(same))
+        self.boundaries += Agreement(len(found.ends) - 1, len(expected.ends) - 1, len(common) - 1)
+        self.words += Agreement(len(found.ends), len(expected.ends), both)
         if same.all():
             return []
         self.lines_different += 1
@@ -218,10 +204,6 @@ class SegmentationComparison:
                 for example in self.examples
             ],
         }
-
-
-def _plus(a: tuple[int, int, int], b: Sequence[int]) -> tuple[int, int, int]:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 def compare_segmenters(
