@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 # Capsules and blocks of memory that support the buffer protocol.
 Tables = Any
 Memory = Any
+Words = tuple[Memory, Memory, Memory, int, int, int, Sequence[int]]
 Strings = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
 def build(
@@ -21,14 +22,12 @@ def build(
 def encode(
     tables: Tables, texts: list[str], special_tokens: bool, offsets: bool, /
 ) -> tuple[Memory, Memory, Memory | None]: ...
-def encode_words(
-    tables: Tables, texts: list[str], word_ends: list[NDArray[Any]], /
-) -> tuple[Memory, Memory, Memory, int, int, int, Sequence[int]]: ...
+def encode_words(tables: Tables, texts: list[str], word_ends: list[NDArray[Any]], /) -> Words: ...
 def encode_run(
     tables: Tables,
     codes: NDArray[Any],
     text_ends: NDArray[Any],
     word_ends: NDArray[Any],
     /,
-) -> tuple[Memory, Memory, Memory, int, int, int, Sequence[int]]: ...
+) -> Words: ...
 def slices(array: NDArray[Any], starts: Memory, /) -> list[NDArray[Any]]: ...

@@ -79,38 +79,25 @@ class NativeWordPiece:
     def encode_batch(self, texts: Sequence[str], special_tokens: bool) -> list[NDArray[np.int32]]:
         """See `Tokenizer.encode_batch`."""
         if self._slow is not None:
-            return [
-                ids
-                for here, slow in self._parts(texts)
-                for ids in (
-                    self._slow.encode_batch(texts[here], special_tokens)
-                    if slow
-                    else self._encode_batch(texts[here])
-                )
-            ]
-        return self._encode_batch(texts, special_tokens)
-
-    def _encode_batch(
-        self, texts: Sequence[str], special_tokens: bool = False
-    ) -> list[NDArray[np.int32]]:
-        ids, starts, _ = _wordpiece.encode(self._tables, list(texts), special_tokens, False)
-        arrays: list[NDArray[np.int32]] = _wordpiece.slices(np.frombuffer(ids, np.int32), starts)
-        return arrays
+            ids, starts, _ = self.encode(texts, special_tokens)
+        else:
+            memory, starts, _ = _wordpiece.encode(self._tables, list(texts), special_tokens, False)
+            ids = np.frombuffer(memory, np.int32)
+        return _wordpiece.slices(ids, starts)
 
     def encode_words(
         self, texts: Sequence[str], word_ends: Sequence[NDArray[np.integer]]
     ) -> WordPieces:
         """See `Tokenizer.encode_words`."""
         if self._slow is None or len(texts) != len(word_ends):
-            found = _wordpiece.encode_words(self._tables, list(texts), list(word_ends))
-            return _word_pieces(*found)
+            return _word_pieces(_wordpiece.encode_words(self._tables, list(texts), list(word_ends)))
         parts = []
         for here, slow in self._parts(texts):
             some, ends = list(texts[here]), list(word_ends[here])
             if slow:
                 parts.append(self._slow.encode_words(some, ends))
             else:
-                parts.append(_word_pieces(*_wordpiece.encode_words(self._tables, some, ends)))
+                parts.append(_word_pieces(_wordpiece.encode_words(self._tables, some, ends)))
         return joined(parts)
 
     def encode_run(
@@ -118,7 +105,7 @@ class NativeWordPiece:
     ) -> WordPieces:
         """See `Tokenizer.encode_run`."""
         if self._slow is None or not self._added.touched(codes, text_ends).any():
-            return _word_pieces(*_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
+            return _word_pieces(_wordpiece.encode_run(self._tables, codes, text_ends, word_ends))
         return self.encode_words(*texts_of_run(codes, text_ends, word_ends))
 
     def _parts(self, texts: Sequence[str]) -> Iterator[tuple[slice, bool]]:
@@ -167,21 +154,12 @@ class _BetweenTokens(PythonWordPiece):
                 yield token, begin + int(places[a]), begin + int(places[b - 1]) + 1
 
 
-def _word_pieces(
-    ids: _wordpiece.Memory,
-    word_starts: _wordpiece.Memory,
-    starts: _wordpiece.Memory,
-    words: int,
-    widened: int,
-    unknown: int,
-    histogram: Sequence[int],
-) -> WordPieces:
+def _word_pieces(found: _wordpiece.Words) -> WordPieces:
+    ids, word_starts, starts, *counts, histogram = found
     return WordPieces(
-        ids=np.frombuffer(ids, np.int32),
-        word_starts=np.frombuffer(word_starts, np.bool_),
-        starts=np.frombuffer(starts, np.int64),
-        words=words,
-        widened=widened,
-        unknown=unknown,
-        pieces_per_word=np.array(histogram, np.int64),
+        np.frombuffer(ids, np.int32),
+        np.frombuffer(word_starts, np.bool_),
+        np.frombuffer(starts, np.int64),
+        *counts,
+        np.array(histogram, np.int64),
     )
