@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,7 +83,7 @@ def fetch_files(
     """
     options = options or HubOptions()
     model = _Model(hub_id, options)
-    with _one_line(hub_id), silent(progress or DownloadProgress(), quiet):
+    with one_line(_explained, hub_id), silent(progress or DownloadProgress(), quiet):
         config = next(filter(None, (_file(model, n, options.revision) for n in CONFIGS)), None)
         if config is None:
             raise ZhbertError(f"{hub_id}: no config.json on the hub: not a model for zhbert")
@@ -274,19 +274,21 @@ def silent(progress: DownloadProgress, quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _one_line(hub_id: str) -> Iterator[None]:
+def one_line(
+    explained: Callable[[str, BaseException], ZhbertError | None], hub_id: str
+) -> Iterator[None]:
     """Turn errors of huggingface_hub into a ZhbertError of one line with advice."""
     try:
         yield
     except ZhbertError:
         raise
     except Exception as error:
-        if (line := _explained(hub_id, error)) is None:
+        if (line := explained(hub_id, error)) is None:
             raise
         raise line from None
 
 
-def _explained(hub_id: str, error: Exception) -> ZhbertError | None:
+def _explained(hub_id: str, error: BaseException) -> ZhbertError | None:
     """Return an error with a cause and advice; None if it is not one of huggingface_hub."""
     from huggingface_hub import constants, errors
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,7 @@ def _upload(
 ) -> str:
     import huggingface_hub
 
-    from zhbert.zoo.hub import silent
+    from zhbert.zoo.hub import one_line, silent
 
     if not is_hub_id(repo_id):
         raise ZhbertError(f"{repo_id}: not a name on the hub: write OWNER/MODEL")
@@ -128,7 +127,7 @@ def _upload(
             f"{repo_id}: no token, without which nobody may write to {api.endpoint}: log in ('hf "
             "auth login'), or set HF_TOKEN"
         )
-    with _one_line(repo_id), silent(DownloadProgress(), quiet):
+    with one_line(_explained, repo_id), silent(DownloadProgress(), quiet):
         api.create_repo(repo_id, private=private, exist_ok=True)
         api.upload_folder(
             repo_id=repo_id,
@@ -140,23 +139,16 @@ def _upload(
     return f"{api.endpoint}/{repo_id}"
 
 
-@contextmanager
-def _one_line(repo_id: str) -> Iterator[None]:
-    """Turn errors of huggingface_hub into a ZhbertError of one line with advice."""
+def _explained(repo_id: str, error: BaseException) -> ZhbertError | None:
     from huggingface_hub import constants
 
-    try:
-        yield
-    except Exception as error:
-        # What fails in one of the library's threads is the cause of a RuntimeError.
-        why = _explained(error.__cause__ if isinstance(error, RuntimeError) else error)
-        if why is None:
-            raise
-        where = f"{repo_id}: nothing was uploaded to {constants.ENDPOINT}"
-        raise ZhbertError(f"{where}: {why}") from None
+    # What fails in one of the library's threads is the cause of a RuntimeError.
+    why = _cause_of(error.__cause__ if isinstance(error, RuntimeError) else error)
+    where = f"{repo_id}: nothing was uploaded to {constants.ENDPOINT}"
+    return ZhbertError(f"{where}: {why}") if why else None
 
 
-def _explained(error: BaseException | None) -> str | None:
+def _cause_of(error: BaseException | None) -> str | None:
     from huggingface_hub import errors
 
     from zhbert.zoo import hub
