@@ -138,7 +138,7 @@ def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:
     for student in finished:
         if not student.teachers:
             continue
-        same = [run for run in finished if _scored_alike(run, student)]
+        same = [run for run in finished if run.scored == student.scored]
         scores = {one.name: _score_of(one, same) for one in student.teachers}
         teacher = max(scores, key=lambda name: scores[name] or 0.0)
         untaught = [one for one in same if one.model_key == student.model_key and not one.teachers]
@@ -148,14 +148,6 @@ def distillations(runs: Sequence[FineTuningRun]) -> list[Distillation]:
         less = None if alone is None else difference(student, alone)
         found.append(Distillation(student, teacher, scores[teacher], alone, less))
     return found
-
-
-def _scored_alike(one: FineTuningRun, other: FineTuningRun) -> bool:
-    return (one.task, one.dev_sha256, one.main_metric) == (
-        other.task,
-        other.dev_sha256,
-        other.main_metric,
-    )
 
 
 def _score_of(teacher: NamedTeacher, runs: Sequence[FineTuningRun]) -> float | None:

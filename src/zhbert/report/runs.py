@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,6 @@ class FineTuningRun:
     """The scores by metric; the key of a further split's metric ends in the split's name."""
     seeds: tuple[int, ...]
     """The finished seeds."""
-    unfinished: tuple[int, ...]
-    """The started seeds that are not finished."""
     curves: Mapping[int, Points]
     """The points (epoch, main metric on dev) by seed."""
     losses: Losses
@@ -111,6 +109,11 @@ class FineTuningRun:
     def finished(self) -> bool:
         """True if there is a score."""
         return bool(self.scores)
+
+    @property
+    def scored(self) -> tuple[str, str, str]:
+        """What the main metric depends on besides the model: runs that share it are comparable."""
+        return self.task, self.dev_sha256, self.main_metric
 
     @property
     def manner(self) -> str:
@@ -220,8 +223,6 @@ def _reader_of(folder: Path) -> Any:
 
 def _with_distinct_names(runs: list[Run]) -> list[Run]:
     """Give runs of the same model the same name, and other runs different ones."""
-    import dataclasses
-
     names: dict[str, str] = {}  # of a model's key
     taken: dict[tuple[str, str], Path] = {}  # (name, task) -> the run that has it
     result: list[Run] = []
@@ -240,11 +241,11 @@ def _with_distinct_names(runs: list[Run]) -> list[Run]:
                 if (name, run.task) in taken:
                     name = f"{same} ({run.folder})"
             taken[name, run.task] = run.folder
-            result.append(dataclasses.replace(run, model=name))
+            result.append(replace(run, model=name))
         else:
             name = run.name if run.name not in used else str(run.folder)
             used.add(name)
-            result.append(dataclasses.replace(run, name=name))
+            result.append(replace(run, name=name))
     return result
 
 
@@ -260,7 +261,7 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     scores = _scores(summary)
     seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
     begun = _seeds_begun(folder)
-    unfinished = tuple(sorted(begun - set(seeds)))
+    unfinished = sorted(begun - set(seeds))
     remarks += _what_is_missing(folder, bool(summary), bool(origin), bool(scores))
     if scores and unfinished:
         numbers = ", ".join(map(str, unfinished))
@@ -285,7 +286,6 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
         main_metric=main_metric,
         scores=scores,
         seeds=seeds,
-        unfinished=unfinished,
         curves=curves,
         losses=losses,
         teachers=tuple(_teachers(summary)),
@@ -369,35 +369,34 @@ def _training(
 ) -> tuple[dict[int, Points], Losses]:
     """Return the curve on dev of each evaluated seed, and all seeds' losses."""
     curves: dict[int, Points] = {}
-    log = _LossLog()
+    losses: _Losses = {}
     for seed in sorted(seeds):
         points: dict[float, float] = {}
         for line in read_lines(folder / f"seed-{seed}" / "metrics.jsonl", remarks):
             epoch, value = as_number(line.get("epoch")), as_number(line.get(metric))
             if "evaluation" not in line:
-                log.add(line)
+                _add_losses(losses, line)
             elif line["evaluation"] == "dev" and epoch is not None and value is not None:
                 points[epoch] = value
         if points:
             curves[seed] = tuple(sorted(points.items()))
-    return curves, log.losses()
+    return curves, _arrays(losses)
 
 
-@dataclass
-class _LossLog:
-    """The losses in the lines of training steps."""
+_Losses = dict[str, list[tuple[float, float]]]
 
-    points: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        step = as_number(line.get("step"))
-        for key, value in line.items():
-            loss = as_number(value) if key == "loss" or key.endswith("_loss") else None
-            if step is not None and loss is not None:
-                self.points.setdefault(key.removesuffix("_loss"), []).append((step, loss))
+def _add_losses(losses: _Losses, line: Mapping[str, Any]) -> None:
+    """Add the steps and the losses in the line of a training step."""
+    step = as_number(line.get("step"))
+    for key, value in line.items():
+        loss = as_number(value) if key == "loss" or key.endswith("_loss") else None
+        if step is not None and loss is not None:
+            losses.setdefault(key.removesuffix("_loss"), []).append((step, loss))
 
-    def losses(self) -> Losses:
-        return {name: np.array(sorted(points)) for name, points in self.points.items()}
+
+def _arrays(losses: _Losses) -> Losses:
+    return {name: np.array(sorted(points)) for name, points in losses.items()}
 
 
 # -- pretraining -----------------------------------------------------------------------------------
@@ -426,7 +425,7 @@ def _read_pretraining(folder: Path) -> PretrainingRun:
         origin=origin,
         steps=np.array(log.steps, dtype=np.float64),
         losses=np.array(log.losses, dtype=np.float64),
-        parts=log.parts.losses(),
+        parts=_arrays(log.parts),
         evaluations={name: tuple(lines) for name, lines in log.evaluations.items()},
         pieces=int(log.pieces),
         seconds=log.seconds,
@@ -441,7 +440,7 @@ class _TrainingLog:
 
     steps: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    parts: _LossLog = field(default_factory=_LossLog)
+    parts: _Losses = field(default_factory=dict)
     evaluations: dict[str, list[HeldOutEvaluation]] = field(default_factory=dict)
     pieces: float = 0.0
     seconds: float = 0.0
@@ -456,7 +455,7 @@ class _TrainingLog:
                 HeldOutEvaluation(int(step), *values)
             )
             return
-        self.parts.add(line)
+        _add_losses(self.parts, line)
         self.pieces = as_number(line.get("pieces")) or self.pieces
         self.seconds = as_number(line.get("seconds")) or self.seconds
         loss = as_number(line.get("masked_lm_loss", line.get("loss")))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -318,7 +318,7 @@ class ScoreRecord:
     published_max: float | None = None
     published_mean: float | None = None
     published_by: str = ""
-    note: str = field(default="")
+    note: str = ""
 
 
 def records(table: ScoreTable) -> list[ScoreRecord]:
