@@ -204,20 +204,12 @@ def score_files(
 
 def _remark_on_gaps(scores: Scores, remark: Callable[[str], None]) -> None:
     """Remark on examples without a prediction, and on predictions without an example."""
-    count = scores.num_examples
-    for ids, one, several in (
-        (
-            scores.missing,
-            f"of {counted(count, 'question')} has no prediction, counted as 0",
-            f"of {count:,} questions have no prediction, counted as 0",
-        ),
-        (
-            scores.unknown,
-            "prediction is for an unknown id, left out",
-            "predictions are for unknown ids, left out",
-        ),
+    missing, unknown = scores.missing, scores.unknown
+    of_all, has = counted(scores.num_examples, "question"), "has" if len(missing) == 1 else "have"
+    agreeing = "is for an unknown id/are for unknown ids"
+    for ids, what in (
+        (missing, f"{len(missing):,} of {of_all} {has} no prediction, counted as 0"),
+        (unknown, f"{counted(len(unknown), 'prediction', agreeing)}, left out"),
     ):
-        if len(ids) == 1:
-            remark(f"1 {one}; its id: {ids[0]}")
-        elif ids:
-            remark(f"{len(ids):,} {several}; the first: {ids[0]}")
+        if ids:
+            remark(f"{what}; {'its id' if len(ids) == 1 else 'the first'}: {ids[0]}")

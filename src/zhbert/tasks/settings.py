@@ -250,17 +250,3 @@ def differences(mine: FineTuningSettings, theirs: FineTuningSettings) -> list[st
         for key, (value, before) in changed_settings(mine, theirs).items()
         if key not in FREE_ON_RESUME
     ]
-
-
-__all__ = [
-    "AdamWSettings",
-    "FineTuningSettings",
-    "check_settings",
-    "differences",
-    "distinct_points",
-    "family_of",
-    "grid",
-    "settings_for",
-    "usual_distillation",
-    "with_overrides",
-]

@@ -71,10 +71,19 @@ def _each(
     gold: Gold,
     predictions: Mapping[str, str],
     one: Callable[[Sequence[str], str], tuple[float, float]],
+    *,
+    all_answered: bool = False,
 ) -> Floats:
-    """Return exact match and F1 of every question, in [0, 1]: (n, 2)."""
+    """Return exact match and F1 of every question, in [0, 1]: (n, 2).
+
+    If ``all_answered``, ZhbertError is raised for a question without an answer.
+    """
     if not gold:
         raise ZhbertError("no questions to score")
+    if all_answered and (empty := [id_ for id_, answers in gold.items() if not answers]):
+        raise ZhbertError(
+            f"question {empty[0]}: no answer to compare with; its answers may be withheld"
+        )
     scores = np.zeros((len(gold), 2))
     for row, (id_, answers) in enumerate(gold.items()):
         if id_ in predictions:
@@ -116,9 +125,8 @@ def cmrc2018(gold: Gold, predictions: Mapping[str, str]) -> SpanScores:
     >>> scores.em, scores.f1
     (50.0, 83.33333333333333)
     """
-    for id_, answers in gold.items():
-        _answers_are_there(id_, answers)
-    scores = _sum_up(gold, predictions, _each(gold, predictions, _cmrc_question))
+    each = _each(gold, predictions, _cmrc_question, all_answered=True)
+    scores = _sum_up(gold, predictions, each)
     return replace(scores, further={"average": (scores.em + scores.f1) / 2})
 
 
@@ -241,9 +249,8 @@ def squad11(gold: Gold, predictions: Mapping[str, str]) -> SpanScores:
     >>> scores.em, scores.f1
     (100.0, 100.0)
     """
-    for id_, answers in gold.items():
-        _answers_are_there(id_, answers)
-    return _sum_up(gold, predictions, _each(gold, predictions, _squad11_question))
+    each = _each(gold, predictions, _squad11_question, all_answered=True)
+    return _sum_up(gold, predictions, each)
 
 
 def _squad11_question(answers: Sequence[str], prediction: str) -> tuple[float, float]:
@@ -350,11 +357,6 @@ def _bag_f1(ours: list[str], theirs: list[str]) -> float:
 
 
 # -- all scorers -----------------------------------------------------------------------------------
-
-
-def _answers_are_there(id_: str, answers: Sequence[str]) -> None:
-    if not answers:
-        raise ZhbertError(f"question {id_}: no answer to compare with; its answers may be withheld")
 
 
 SCORERS: Mapping[str, Callable[..., SpanScores]] = {

@@ -240,12 +240,6 @@ def _delimited(path: Source, data: TableData, counts: Counter[str]) -> Iterator[
         yield line, record
 
 
-def _json_lines(
-    path: Source, data: TableData, counts: Counter[str]
-) -> Iterator[tuple[int, Record]]:
-    yield from json_records(path)
-
-
 def _parquet(path: Source, data: TableData, counts: Counter[str]) -> Iterator[tuple[int, Record]]:
     import pyarrow.parquet as pq
 
@@ -264,7 +258,7 @@ def _parquet(path: Source, data: TableData, counts: Counter[str]) -> Iterator[tu
 READERS: dict[str, Callable[[Source, TableData, Counter[str]], Iterator[tuple[int, Record]]]] = {
     "tsv": _delimited,
     "csv": _delimited,
-    "jsonl": _json_lines,
+    "jsonl": lambda path, data, counts: json_records(path),
     "parquet": _parquet,
 }
 

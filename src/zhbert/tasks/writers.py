@@ -86,11 +86,8 @@ def tables(
             line, row(["id", "prediction", *chances, *(f"p({label})" for label in labels)])
         )
 
-    return {".tsv": writer(_tsv_row), ".csv": writer(_csv_row)}
-
-
-def _tsv_row(cells: Iterable[Any]) -> str:
-    return "\t".join(map(str, cells)) + "\n"
+    tsv = writer(lambda cells: "\t".join(map(str, cells)) + "\n")
+    return {".tsv": tsv, ".csv": writer(_csv_row)}
 
 
 def _csv_row(cells: Iterable[Any]) -> str:
@@ -120,12 +117,11 @@ def handed_in(delimiter: str = ",") -> dict[str, PredictionWriter]:
     def glue_line(example: Any, prediction: Prediction) -> str:
         return f"{example.id}\t{in_one(prediction.value, delimiter)}\n"
 
-    glue, clue = PredictionWriter(glue_line, "index\tprediction\n"), PredictionWriter(_clue_line)
+    def clue_line(example: Any, prediction: Prediction) -> str:
+        return to_json({"id": json_id(example.id), "label": prediction.value}) + "\n"
+
+    glue, clue = PredictionWriter(glue_line, "index\tprediction\n"), PredictionWriter(clue_line)
     return {".tsv": glue, ".json": clue, ".jsonl": clue}
-
-
-def _clue_line(example: Any, prediction: Prediction) -> str:
-    return to_json({"id": json_id(example.id), "label": prediction.value}) + "\n"
 
 
 def json_id(identity: str) -> int | str:
@@ -171,15 +167,11 @@ def tagged_lines(example: Any, prediction: Prediction) -> str:
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def _answer_by_id(example: Any, prediction: Prediction) -> str:
-    return f"{to_json(example.id)}: {to_json(prediction.value)}"
-
-
-def _answer_object(example: Any, prediction: Prediction) -> str:
-    return to_json({"id": example.id, "answer": prediction.value})
-
-
-ANSWERS_BY_ID = PredictionWriter(_answer_by_id, "{\n", ",\n", "\n}\n")
+ANSWERS_BY_ID = PredictionWriter(
+    lambda one, found: f"{to_json(one.id)}: {to_json(found.value)}", "{\n", ",\n", "\n}\n"
+)
 """The form of SQuAD and CMRC 2018: ``{id: answer}``."""
-ANSWER_OBJECTS = PredictionWriter(_answer_object, "[\n", ",\n", "\n]\n")
+ANSWER_OBJECTS = PredictionWriter(
+    lambda one, found: to_json({"id": one.id, "answer": found.value}), "[\n", ",\n", "\n]\n"
+)
 """CJRC's form: ``[{"id": …, "answer": …}]``."""

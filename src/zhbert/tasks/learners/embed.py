@@ -404,12 +404,8 @@ def _passages(examples: Sequence[EmbedExample]) -> Passages | None:
 
 def _cosines(left: Array, right: Array) -> NDArray[np.float64]:
     """Return the cosine of each two vectors, 0 for zero vectors: (E, D), (E, D) -> (E,)."""
-    one, two = left.astype(np.float64), right.astype(np.float64)
-    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
-    products = (one * two).sum(1)
-    cosines: NDArray[np.float64] = np.divide(
-        products, norms, out=np.zeros_like(norms), where=norms > 0
-    )
+    one, two = (torch.from_numpy(side.astype(np.float64)) for side in (left, right))
+    cosines: NDArray[np.float64] = functional.cosine_similarity(one, two).numpy()
     return cosines
 
 
