@@ -155,11 +155,13 @@ class _BetweenTokens(PythonWordPiece):
 
 
 def _word_pieces(found: _wordpiece.Words) -> WordPieces:
-    ids, word_starts, starts, *counts, histogram = found
+    ids, word_starts, starts, words, widened, unknown, histogram = found
     return WordPieces(
         np.frombuffer(ids, np.int32),
         np.frombuffer(word_starts, np.bool_),
         np.frombuffer(starts, np.int64),
-        *counts,
+        words,
+        widened,
+        unknown,
         np.array(histogram, np.int64),
     )
