@@ -127,7 +127,7 @@ def _distillations(report: Report) -> Table:
     table = console.table(
         "task", "student", ">teacher", ">distilled", ">alone", ">less\nalone", ">gap\nclosed"
     )
-    for name, lines in of.groups:
+    for name, lines in of.groups.items():
         for line in lines:
             teacher, distilled, alone, less, _, _, closed = (cell.text for cell in line.cells)
             table.add_row(name, line.name, teacher, distilled, alone, less, closed)

@@ -199,12 +199,9 @@ def _draw(one: Series, across: _Scale, down: _Scale, lines: bool) -> Markup:
     parts = []
     if lines and len(places) > 1:
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y in places)
-        parts.append(element("path", d=path, class_="line", stroke_dasharray=_dashes(one)))
+        parts.append(_line(one, path))
     if not one.reference and not (one.faint and len(places) > 1):
-        parts += [
-            element("path", d=_marker(one), transform=f"translate({x:g} {y:g})", class_="marker")
-            for x, y in _marked(places, one.style)
-        ]
+        parts += [_mark(one, *place) for place in _marked(places, one.style)]
     return element("g", parts, class_=_classes(one))
 
 
@@ -222,18 +219,18 @@ def _classes(one: Series) -> str:
     return f"{colour} faint" if one.faint else colour
 
 
-def _dashes(one: Series) -> str | None:
-    if one.reference:
-        return "1 4"
+def _line(one: Series, path: str) -> Markup:
+    dashes = "1 4" if one.reference else _DASHES[one.style % len(_DASHES)]
     # Dashes are not visible in a long, jagged line; markers distinguish it.
-    if one.faint or len(one.points) > _MOST_DASHED:
-        return None
-    return _DASHES[one.style % len(_DASHES)]
+    if not one.reference and (one.faint or len(one.points) > _MOST_DASHED):
+        dashes = None
+    return element("path", d=path, class_="line", stroke_dasharray=dashes)
 
 
-def _marker(one: Series) -> str:
+def _mark(one: Series, x: float, y: float) -> Markup:
     # When colours repeat, they are combined with other markers.
-    return _MARKERS[(one.style + one.style // COLOURS) % len(_MARKERS)]
+    marker = _MARKERS[(one.style + one.style // COLOURS) % len(_MARKERS)]
+    return element("path", d=marker, transform=f"translate({x:g} {y:g})", class_="marker")
 
 
 def _legend(series: Sequence[Series], lines: bool) -> Markup:
@@ -241,15 +238,8 @@ def _legend(series: Sequence[Series], lines: bool) -> Markup:
     for one in series:
         if one.faint:
             continue
-        sample = []
-        if lines:
-            sample.append(
-                element("path", d="M1 7H33", class_="line", stroke_dasharray=_dashes(one))
-            )
-        if not one.reference:
-            sample.append(
-                element("path", d=_marker(one), transform="translate(17 7)", class_="marker")
-            )
-        drawing = element("svg", sample, viewBox="0 0 34 14", aria_hidden="true")
+        line = _line(one, "M1 7H33") if lines else None
+        mark = None if one.reference else _mark(one, 17, 7)
+        drawing = element("svg", line, mark, viewBox="0 0 34 14", aria_hidden="true")
         entries.append(element("li", drawing, element("bdi", one.name), class_=_classes(one)))
     return element("ul", entries, class_="legend")

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 _FORBIDDEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-_VOID = frozenset({"meta", "br"})
 
 
 class Markup(str):
@@ -34,8 +33,6 @@ def element(name: str, /, *children: Child, **attributes: str | int | float | No
         for key, value in attributes.items()
         if value is not None
     )
-    if name in _VOID:
-        return Markup(f"<{name}{written}>")
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from importlib import resources
+from string import Template
 
 from zhbert import __version__
 from zhbert.report import figures, tables
 from zhbert.report.build import Report
-from zhbert.report.markup import Child, Markup, element, join
+from zhbert.report.markup import Child, Markup, element, escape, join
 from zhbert.report.mistakes import (
     Confusion,
     best_seed,
@@ -52,24 +53,11 @@ def page(report: Report) -> str:
             ],
         ),
     ]
-    document = element("html", _head(report), element("body", body), lang="en")
-    return f"<!doctype html>\n{document}\n"
-
-
-def _head(report: Report) -> Markup:
-    style = (resources.files("zhbert") / "assets" / "report.css").read_text(encoding="utf-8")
-    return element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; style-src 'unsafe-inline'",
-        ),
-        element("title", _title(report)),
-        element("style", Markup(style)),
+    assets = resources.files("zhbert") / "assets"
+    frame, style = (
+        (assets / f"report.{end}").read_text(encoding="utf-8") for end in ("html", "css")
     )
+    return Template(frame).substitute(title=escape(_title(report)), style=style, body=join(body))
 
 
 _Section = tuple[str, Markup]
@@ -115,31 +103,17 @@ def _beneath(title: str, report: Report, numbers: Iterator[int]) -> Markup | Non
 def _tasks(report: Report, numbers: Iterator[int]) -> Iterator[_Section]:
     for task, runs in report.tasks.items():
         found = [(run, *_mistakes(run)) for run in runs]
-        parts: list[Child] = [element("p", runs[0].title)]
+        elsewhere = report.scored_elsewhere(task)
+        scores = figures.fine_tuning_chart(runs, report.styles, elsewhere, numbers)
+        losses = [figures.loss_chart(run.model, run.losses, numbers) for run in runs]
         matrices = [_matrix(run, matrix) for run, matrix, _, _ in found if matrix]
-        parts.append(
-            element(
-                "div",
-                figures.fine_tuning_chart(
-                    runs, report.styles, report.scored_elsewhere(task), numbers
-                ),
-                [
-                    one
-                    for run in runs
-                    if (one := figures.loss_chart(run.model, run.losses, numbers))
-                ],
-                matrices,
-                class_="charts",
-            )
-        )
+        parts = [
+            element("p", runs[0].title),
+            element("div", scores, losses, matrices, class_="charts"),
+        ]
         if matrices:
-            parts.append(
-                element(
-                    "p",
-                    _reading(any(NOT_FOUND in m.labels for _, m, _, _ in found if m)),
-                    class_="note",
-                )
-            )
+            reading = _reading(any(NOT_FOUND in m.labels for _, m, _, _ in found if m))
+            parts.append(element("p", reading, class_="note"))
         parts += [_table(grid) for run in runs if (grid := tables.grid(run))]
         parts += [_worst(run, seed, worst) for run, _, seed, worst in found if worst]
         yield task, join(parts)
@@ -198,7 +172,7 @@ def _table(table: Table) -> Markup:
         ],
     )
     bodies = []
-    for name, lines in table.groups:
+    for name, lines in table.groups.items():
         rows = []
         if name:
             rows.append(element("tr", element("th", name, scope="rowgroup", colspan=width)))

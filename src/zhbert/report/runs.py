@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from zhbert.tasks.cards import card_names, load_card
 from zhbert.tasks.kinds.base import as_number
 from zhbert.wording import counted
 from zhbert.zoo.origin import short_name
+
+_Json = TypeVar("_Json", dict[str, Any], list[Any], str)
 
 Points = tuple[tuple[float, float], ...]
 """The points (x, y) of a curve."""
@@ -256,40 +258,40 @@ def _read_fine_tuning(folder: Path) -> FineTuningRun:
     remarks: list[str] = []
     summary = _read_object(folder / "summary.json", remarks, required=False)
     origin = _read_object(folder / "provenance.json", remarks)
-    identity = _object(origin, "identity")
+    identity = value_of(origin, "identity", dict)
     card = _read_card(folder / "task.toml", remarks)
     scores = _scores(summary)
-    seeds = tuple(seed for seed in _list(summary, "seeds") if isinstance(seed, int))
+    seeds = tuple(seed for seed in value_of(summary, "seeds", list) if isinstance(seed, int))
     begun = _seeds_begun(folder)
     unfinished = sorted(begun - set(seeds))
     remarks += _what_is_missing(folder, bool(summary), bool(origin), bool(scores))
     if scores and unfinished:
         numbers = ", ".join(map(str, unfinished))
         remarks.append(f"unfinished: seeds begun: {numbers}; seeds done: {len(seeds)}")
-    main_metric = _text(summary, "main_metric") or (card.metrics[0] if card else "")
-    given_as = _text(summary, "model") or _text(origin, "model") or folder.name
+    main_metric = value_of(summary, "main_metric", str) or (card.metrics[0] if card else "")
+    given_as = value_of(summary, "model", str) or value_of(origin, "model", str) or folder.name
     weights = identity.get("model")
     curves, losses = _training(folder, begun, main_metric, remarks)
     return FineTuningRun(
         folder=folder,
-        task=_text(summary, "task") or _task_name(card, folder),
-        kind=_text(summary, "kind") or (card.kind if card else ""),
-        title=_text(summary, "title") or (card.title if card else ""),
-        model=_text(summary, "model_name") or given_as,
+        task=value_of(summary, "task", str) or _task_name(card, folder),
+        kind=value_of(summary, "kind", str) or (card.kind if card else ""),
+        title=value_of(summary, "title", str) or (card.title if card else ""),
+        model=value_of(summary, "model_name", str) or given_as,
         model_key=json.dumps(weights) if weights else given_as,
         given_as=given_as,
         card=card,
-        split=_text(summary, "split") or "dev",
-        split_note=_text(summary, "split_note"),
+        split=value_of(summary, "split", str) or "dev",
+        split_note=value_of(summary, "split_note", str),
         further_split_notes=_notes_by_split(summary),
-        dev_sha256=_text(summary, "dev_sha256") or _text(identity, "dev"),
+        dev_sha256=value_of(summary, "dev_sha256", str) or value_of(identity, "dev", str),
         main_metric=main_metric,
         scores=scores,
         seeds=seeds,
         curves=curves,
         losses=losses,
         teachers=tuple(_teachers(summary)),
-        together=tuple(map(str, _list(summary, "together"))),
+        together=tuple(map(str, value_of(summary, "together", list))),
         pretrained_with=_pretrained_with(origin),
         facts=summary,
         remarks=tuple(remarks),
@@ -323,7 +325,7 @@ def _what_is_missing(folder: Path, summary: bool, origin: bool, scores: bool) ->
 def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
     """Return the values of the seeds, from which `Spread` computes the statistics."""
     scores = {}
-    for name, spread in _object(summary, "metrics").items():
+    for name, spread in value_of(summary, "metrics", dict).items():
         values = spread.get("values") if isinstance(spread, dict) else None
         numbers = [as_number(value) for value in values] if isinstance(values, list) else []
         found = tuple(number for number in numbers if number is not None)
@@ -333,7 +335,7 @@ def _scores(summary: Mapping[str, Any]) -> dict[str, Spread]:
 
 
 def _notes_by_split(summary: Mapping[str, Any]) -> dict[str, str]:
-    notes = _object(summary, "further_split_notes")
+    notes = value_of(summary, "further_split_notes", dict)
     return {split: note for split, note in notes.items() if isinstance(note, str) and note}
 
 
@@ -346,21 +348,23 @@ def _task_name(card: TaskCard | None, folder: Path) -> str:
 
 
 def _teachers(summary: Mapping[str, Any]) -> Iterator[NamedTeacher]:
-    for one in _list(summary, "teachers"):
-        if isinstance(one, dict) and (folder := _text(one, "folder")):
-            yield NamedTeacher(short_name(_text(one, "name") or folder), Path(folder))
+    for one in value_of(summary, "teachers", list):
+        if isinstance(one, dict) and (folder := value_of(one, "folder", str)):
+            yield NamedTeacher(short_name(value_of(one, "name", str) or folder), Path(folder))
 
 
 def _pretrained_with(origin: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the teachers of the pretraining run that the model, RUN/final, comes from."""
     try:
-        return _teachers_of(read_toml(Path(_text(origin, "model_folder")).parent / "recipe.toml"))
+        return _teachers_of(
+            read_toml(Path(value_of(origin, "model_folder", str)).parent / "recipe.toml")
+        )
     except (ZhbertError, OSError):
         return ()
 
 
 def _teachers_of(recipe: Mapping[str, Any]) -> tuple[str, ...]:
-    names = _list(_object(recipe, "distill"), "teachers")
+    names = value_of(value_of(recipe, "distill", dict), "teachers", list)
     return tuple(short_name(name) for name in names if isinstance(name, str))
 
 
@@ -502,16 +506,7 @@ def _read_object(path: Path, remarks: list[str], *, required: bool = True) -> di
     return {}
 
 
-def _object(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+def value_of(values: Mapping[str, Any], key: str, kind: type[_Json]) -> _Json:
+    """Return a key's value; an empty one if it is missing or of another type."""
     value = values.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _text(values: Mapping[str, Any], key: str) -> str:
-    value = values.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _list(values: Mapping[str, Any], key: str) -> list[Any]:
-    value = values.get(key)
-    return value if isinstance(value, list) else []
+    return value if isinstance(value, kind) else kind()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zhbert.report.build import Report
@@ -16,7 +16,7 @@ from zhbert.report.numbers import (
     share_text,
     spread_text,
 )
-from zhbert.report.runs import FineTuningRun, PretrainingRun
+from zhbert.report.runs import FineTuningRun, PretrainingRun, value_of
 from zhbert.report.scores import Column, RelativeTable, ScoreTable
 from zhbert.wording import counted
 
@@ -46,8 +46,8 @@ class Table:
     caption: str
     headings: tuple[Cell, ...]
     """The headings; the first is that of the rows' names."""
-    groups: tuple[tuple[str, tuple[Line, ...]], ...]
-    """Pairs of a group's title, or "", and its rows."""
+    groups: Mapping[str, Sequence[Line]]
+    """The rows of each group, by its title, or ""."""
     texts: frozenset[int] = frozenset()
     """The columns with words instead of numbers; 0 is the first after the names."""
 
@@ -79,28 +79,17 @@ def scores(table: ScoreTable) -> Table:
     """Return the table of all models' scores, as maximum (mean)."""
     counts = {score.seeds for row in table.ours for score in row.scores.values()}
     each = counts.pop() if len(counts) == 1 else None
-    lines = [
-        Line(
-            row.model,
-            tuple(
-                Cell(
-                    score_text(row.scores.get(column)),
-                    spread_text(row.scores.get(column), seeds=each is None),
-                )
-                for column in table.columns
-            ),
-        )
-        for row in table.rows
-    ]
     groups: dict[str, list[Line]] = {}
-    for row, line in zip(table.rows, lines, strict=True):
+    for row in table.rows:
+        found = [row.scores.get(column) for column in table.columns]
+        cells = (Cell(score_text(one), spread_text(one, seeds=each is None)) for one in found)
         name = f"published by {row.source}, as printed" if row.source else ""
-        groups.setdefault(name, []).append(line)
+        groups.setdefault(name, []).append(Line(row.model, tuple(cells)))
     return Table(
         "Per cent: the best of the seeds (their mean) ± standard deviation"
         + (f"; {counted(each, 'seed')} each." if each else "."),
         (Cell("model"), *map(heading, table.columns)),
-        tuple((name, tuple(group)) for name, group in groups.items()),
+        groups,
     )
 
 
@@ -135,7 +124,7 @@ def relative(table: RelativeTable) -> Table:
             *([Cell("mean", "classification")] if both else []),
             *map(heading, table.columns),
         ),
-        (("", tuple(lines)),),
+        {"": lines},
     )
 
 
@@ -151,7 +140,7 @@ def compared(differences: Sequence[ScoreDifference], base: str) -> Table:
         "chance. It is about these models: others, pretrained in the same ways with other seeds, "
         "may differ by more.",
         tuple(map(Cell, ("model", "difference", "interval", "verdict"))),
-        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        groups,
         frozenset({2}),
     )
 
@@ -193,7 +182,7 @@ def distillation(found: Sequence[Distillation]) -> Table:
         "(paired bootstrap). Gap closed: the difference as a share of what the teacher is better "
         "than the student alone; of all tasks together: of the sums of both.",
         tuple(map(Cell, (*names, "gap closed"))),
-        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        groups,
         frozenset({5}),
     )
 
@@ -236,7 +225,7 @@ def costs(runs: Sequence[FineTuningRun]) -> Table:
         "Training: the time of one seed, a mean; padding is the share of the attention's cells "
         "without a piece; nothing else is padded.",
         tuple(map(Cell, ("task", *names))),
-        tuple((name, tuple(lines)) for name, lines in groups.items()),
+        groups,
         frozenset({len(names) - 1}),
     )
 
@@ -257,13 +246,13 @@ def pretraining(runs: Sequence[PretrainingRun]) -> Table:
             *(Cell("accuracy", f"{name} masks") for name in strategies),
             *map(Cell, speeds),
         ),
-        (("", tuple(Line(run.name, tuple(_pretraining_cells(run, strategies))) for run in runs)),),
+        {"": [Line(run.name, tuple(_pretraining_cells(run, strategies))) for run in runs]},
         frozenset({0, len(names) + len(strategies) + 2}),
     )
 
 
 def _pretraining_cells(run: PretrainingRun, strategies: Iterable[str]) -> Iterator[Cell]:
-    model, masking = (_section(run, key) for key in ("model", "masking"))
+    model, masking = (value_of(run.recipe, key, dict) for key in ("model", "masking"))
     layers, hidden = model.get("num_hidden_layers"), model.get("hidden_size")
     yield Cell(str(masking.get("strategy", MISSING)))
     taught = f"from {', '.join(run.teachers)}" if run.teachers else ""
@@ -281,11 +270,6 @@ def _pretraining_cells(run: PretrainingRun, strategies: Iterable[str]) -> Iterat
     yield Cell(duration_text(run.seconds or None))
     yield Cell(count_text(run.pieces / run.seconds if run.seconds else None))
     yield Cell(", ".join(str(run.origin[key]) for key in _WHERE if key in run.origin) or MISSING)
-
-
-def _section(run: PretrainingRun, key: str) -> dict[str, object]:
-    section = run.recipe.get(key)
-    return section if isinstance(section, dict) else {}
 
 
 def grid(run: FineTuningRun) -> Table | None:
@@ -309,5 +293,5 @@ def grid(run: FineTuningRun) -> Table | None:
     return Table(
         f"{run.model}: the grid, chosen by the mean of {run.main_metric} on dev.",
         (Cell("settings"), Cell(run.main_metric)),
-        (("", tuple(line for _, line in lines)),),
+        {"": [line for _, line in lines]},
     )

@@ -156,7 +156,7 @@ def table_text(table: Table) -> str:
         *(":---" if n in table.texts else "---:" for n in range(len(table.headings) - 1)),
     ]
     lines = [_row(map(_cell, table.headings)), _row(rules)]
-    for name, rows in table.groups:
+    for name, rows in table.groups.items():
         if name:
             lines.append(_row([f"*{escape(name)}*", *[""] * (len(table.headings) - 1)]))
         for line in rows:
