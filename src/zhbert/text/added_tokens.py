@@ -27,6 +27,7 @@ from zhbert.text.normalize import (
     SPACE,
     Options,
     code_points,
+    code_table,
     normalize,
     normalized_words,
     rules,
@@ -258,13 +259,6 @@ def _changes(options: Options) -> NDArray[np.uint32]:
     return becomes
 
 
-@lru_cache(maxsize=1)
-def _chinese() -> NDArray[np.bool_]:
-    found = np.zeros(0x110000, np.bool_)
-    found[[ord(character) for character in code_points().chinese]] = True
-    return found
-
-
 def fold(
     codes: NDArray[np.uint32], options: Options
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.int64]]:
@@ -283,7 +277,7 @@ def fold(
     folded = _changes(options)[codes]
     if not options.tokenize_chinese_chars:
         return folded, kept, odd
-    spaced = _chinese()[codes]
+    spaced = code_table("chinese")[codes]
     sizes = np.where(spaced, 3, 1)
     spread = np.full(sizes.sum(), ord(" "), np.uint32)
     spread[np.cumsum(sizes) - 1 - spaced] = folded

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zhbert.text.character_sets import big5_level1_han, gb2312_han
-from zhbert.text.normalize import code_points, describe_dropped, dropped, normalize
+from zhbert.text.normalize import code_points, code_table, describe_dropped, dropped, normalize
 from zhbert.text.sentences import codes_of
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.text.wordpiece import CONTINUATION, MAX_CHARACTERS_PER_WORD
@@ -130,15 +130,10 @@ def traditional_han() -> frozenset[str]:
 
 
 @cache
-def _code_table(kind: str) -> NDArray[np.bool_]:
-    """Return which code points are of a kind (han, traditional or space): (0x110000,) bool."""
-    characters = {
-        "han": code_points().chinese,
-        "traditional": traditional_han(),
-        "space": code_points().spaces,
-    }[kind]
+def _traditional_table() -> NDArray[np.bool_]:
+    """Return which code points are in `traditional_han`: (0x110000,) bool."""
     table = np.zeros(0x110000, np.bool_)
-    table[[ord(c) for c in characters]] = True
+    table[[ord(c) for c in traditional_han()]] = True
     return table
 
 
@@ -188,11 +183,11 @@ def _cover(tokenizer: Tokenizer, text: str) -> Coverage:
     words = list(latin)
     cut = tokenizer.encode_batch(words, special_tokens=False)
     found = Coverage(
-        characters=len(codes) - int(_code_table("space")[codes].sum()),
+        characters=len(codes) - int(code_table("spaces")[codes].sum()),
         pieces=len(encoding),
         unknown=len(where),
-        han=int(_code_table("han")[codes].sum()),
-        traditional=int(_code_table("traditional")[codes].sum()),
+        han=int(code_table("chinese")[codes].sum()),
+        traditional=int(_traditional_table()[codes].sum()),
         dropped=Counter(dropped(codes)),
         latin_words=latin.total(),
         latin_characters=sum(len(word) * count for word, count in latin.items()),

@@ -34,7 +34,7 @@ import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.text.character_sets import CHARACTER_SETS
-from zhbert.text.normalize import Options, code_points, normalized_words
+from zhbert.text.normalize import Options, code_point_table, code_points, normalized_words, ranges
 from zhbert.text.sentences import codes_of
 from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 from zhbert.text.words import ranked
@@ -64,20 +64,10 @@ def bert_words(text: str) -> list[str]:
 @cache
 def _spellings() -> Callable[[str], list[str]]:
     """Return a function that finds the text between spaces, punctuation and Han characters."""
-    points = code_points()
-    alone = points.chinese | points.punctuation | points.spaces
-    return re.compile(f"[^{_character_class(alone)}]+").findall
-
-
-def _character_class(characters: Iterable[str]) -> str:
-    """Return the inside of a regex's character class, with ranges for runs of characters."""
-    runs: list[list[int]] = []
-    for code in sorted(map(ord, characters)):
-        if runs and runs[-1][1] == code - 1:
-            runs[-1][1] = code
-        else:
-            runs.append([code, code])
-    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
+    alone = (code_point_table()[name] for name in ("chinese", "punctuation", "spaces"))
+    runs = (run for text in alone for run in ranges(text))
+    inside = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in runs)
+    return re.compile(f"[^{inside}]+").findall
 
 
 # --- counting -----------------------------------------------------------------------------------

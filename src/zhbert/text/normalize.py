@@ -44,14 +44,24 @@ def code_point_table() -> Mapping[str, str]:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
-def _ranges(text: str) -> Iterator[tuple[int, int]]:
+def ranges(text: str) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of each run of code points, written ``41-5a c0``."""
     for run in text.split():
         first, _, last = run.partition("-")
         yield int(first, 16), int(last or first, 16)
 
 
+@cache
+def code_table(name: str) -> NDArray[np.bool_]:
+    """Return which code points are in one of the file's sets: (0x110000,) bool."""
+    table = np.zeros(NUM_CODE_POINTS, np.bool_)
+    for first, last in ranges(code_point_table()[name]):
+        table[first : last + 1] = True
+    return table
+
+
 def _set(text: str) -> frozenset[str]:
-    return frozenset(chr(c) for first, last in _ranges(text) for c in range(first, last + 1))
+    return frozenset(chr(c) for first, last in ranges(text) for c in range(first, last + 1))
 
 
 def _lower_case(text: str) -> dict[str, str]:
@@ -60,7 +70,7 @@ def _lower_case(text: str) -> dict[str, str]:
     for pair in text.split():
         run, becomes = pair.split("=")
         step = 2 if "/" in run else 1
-        ((first, last),) = _ranges(run.replace("/", "-"))
+        ((first, last),) = ranges(run.replace("/", "-"))
         target, *rest = (int(code, 16) for code in becomes.split("."))
         for code in range(first, last + 1, step):
             found[chr(code)] = "".join(map(chr, (target + code - first, *rest)))
@@ -249,7 +259,7 @@ def _dropped_kinds() -> NDArray[np.uint8]:
     """Return (0x110000,) uint8: 0 for kept characters, else the kind's place in DROPPED from 1."""
     by_category = {"Co": 3, "Cf": 4, "Cc": 5}
     kinds = np.zeros(NUM_CODE_POINTS, np.uint8)
-    for first, last in _ranges(code_point_table()["removed"]):
+    for first, last in ranges(code_point_table()["removed"]):
         for code in range(first, last + 1):
             kinds[code] = by_category.get(unicodedata.category(chr(code)), 5)
     kinds[0], kinds[0xFFFD] = 1, 2
@@ -349,7 +359,7 @@ def _basic_kinds(options: Options) -> NDArray[np.uint8]:
         (code_point_table()["removed"], REMOVED),
         (_SURROGATES, REMOVED),
     ):
-        for first, last in _ranges(text):
+        for first, last in ranges(text):
             kinds[first : last + 1] = kind
     return kinds
 

@@ -218,11 +218,7 @@ def words_of(segmenter: Segmenter, texts: Sequence[str]) -> list[list[str]]:
 
 def describe_segmenter(segmenter: Segmenter) -> dict[str, Any]:
     """Return a segmenter for JSON: its name, version and options, on which its words depend."""
-    return {
-        "name": segmenter.name,
-        "version": segmenter.version,
-        "options": segmenter.options,
-    }
+    return {name: getattr(segmenter, name) for name in ("name", "version", "options")}
 
 
 def refuse_model(name: str, model: str | Path | None) -> None:
