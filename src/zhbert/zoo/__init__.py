@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from zhbert.errors import ZhbertError
@@ -105,16 +105,13 @@ def save(
         if origin.kind == "hub":
             from zhbert.zoo.hub import fetch_files
 
-            files = fetch_files(origin.address, progress=progress, quiet=quiet)
-            _copy(files, files[0].parent, out, replace)
+            _copy(fetch_files(origin.address, progress=progress, quiet=quiet), out, replace)
         elif origin.kind == "package":
-            folder = packaged_model(origin.address)
-            _copy(folder.iterdir(), folder, out, replace)
-        elif origin.kind == "archive":
-            _unpack(Path(origin.address), Path(out), progress, lift=True, replace=replace)
+            _copy(list(packaged_model(origin.address).iterdir()), out, replace)
         else:
-            with _fetched(origin.address, progress) as archive:
-                _unpack(archive, Path(out), progress, lift=True, replace=replace)
+            here = nullcontext(Path(origin.address))
+            with here if origin.kind == "archive" else _fetched(origin.address, progress) as file:
+                _unpack(file, Path(out), progress, lift=True, replace=replace)
     return Path(out)
 
 
@@ -134,11 +131,11 @@ def cached_models() -> list[str]:
 # --- folders and archives -----------------------------------------------------------------------
 
 
-def _copy(files: Iterable[Path], folder: Path, out: str | Path, replace: bool) -> None:
-    """Copy files in ``folder`` or its subfolders to the same places in ``out``."""
+def _copy(files: Sequence[Path], out: str | Path, replace: bool) -> None:
+    """Copy files, the first of which is not in a subfolder, to the same places in ``out``."""
     with atomic_folder(out, replace=replace) as temporary:
         for file in files:
-            copy = temporary / file.relative_to(folder)
+            copy = temporary / file.relative_to(files[0].parent)
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, copy)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import os
-import queue
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -355,7 +355,11 @@ class _Download:
             file.seek(offset)
             for block in _body(response, self.policy):
                 if not offset and looks_like_a_page(block):
-                    raise self.page()
+                    self.remove_part()
+                    raise ZhbertError(
+                        f"{self.shown}: a web page came where an archive was expected; open the "
+                        "address in a browser to see what it says (a log-in? a moved file?)"
+                    )
                 offset += file.write(block)
                 self.check_size(offset)
                 if total is not None and offset > total:
@@ -408,13 +412,6 @@ class _Download:
             "damaged or replaced, and not used"
         )
 
-    def page(self) -> ZhbertError:
-        self.remove_part()
-        return ZhbertError(
-            f"{self.shown}: a web page came where an archive was expected; open the address in a "
-            "browser to see what it says (a log-in? a moved file?)"
-        )
-
     def given_up(self, broken: _BrokenError) -> ZhbertError:
         attempts = len(self.policy.waits) + 1
         if broken.connection:
@@ -438,22 +435,18 @@ class _Download:
 
 def _within(seconds: float, ask: Callable[[], _Result]) -> _Result:
     """Call ``ask`` in a thread; return or raise its result, or an error after ``seconds``."""
-    ends: queue.SimpleQueue[tuple[_Result | None, BaseException | None]] = queue.SimpleQueue()
+    answer: Future[_Result] = Future()
 
     def work() -> None:
         try:
-            ends.put((ask(), None))
+            answer.set_result(ask())
         except BaseException as error:
-            ends.put((None, error))
+            answer.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        result, error = ends.get(timeout=seconds)
-    except queue.Empty:
-        raise _BrokenError(f"no answer within {seconds:,.0f} seconds") from None
-    if error is not None:
-        raise error
-    return result  # type: ignore[return-value]  # set if there is no error
+    if not wait([answer], seconds).done:
+        raise _BrokenError(f"no answer within {seconds:,.0f} seconds")
+    return answer.result()
 
 
 def _body(response: Response, policy: RetryPolicy) -> Iterator[bytes]:

@@ -110,12 +110,10 @@ def short_name(model: str) -> str:
 
 def origin_of_card(card: ModelCard, form: str | None = None) -> Origin:
     """Return the origin of a model of the catalogue, in ``form`` or in the first existing one."""
-
-    def of(form: str) -> list[Origin]:
-        fields = [field for field in FORMS[form] if getattr(card, field)]
-        return [Origin(_KINDS.get(field, "url"), getattr(card, field)) for field in fields]
-
-    there = {form: origins for form in FORMS if (origins := of(form))}
+    fields = {
+        form: [name for name in names if getattr(card, name)] for form, names in FORMS.items()
+    }
+    there = {form: names[0] for form, names in fields.items() if names}
     if not there:
         raise ZhbertError(f"{card.name}: in the catalogue, but published nowhere that is known")
     if form is None:
@@ -123,8 +121,8 @@ def origin_of_card(card: ModelCard, form: str | None = None) -> Origin:
     if form not in there:
         raise ZhbertError(f"{card.name}: not published as {form}; there is {', '.join(there)}")
     other = next((f"--format {other}" for other in there if other != form), None)
-    first = there[form][0]
-    return Origin(first.kind, first.address, other)
+    field = there[form]
+    return Origin(_KINDS.get(field, "url"), getattr(card, field), other)
 
 
 def _origin_here(text: str) -> Origin | None:
