@@ -100,7 +100,7 @@ def test_what_other_processes_cannot_get_is_one_clear_line(
     file: Path, tmp_path: Path, module: ModuleType
 ) -> None:
     SEGMENTERS["pairs"] = lambda **options: module.PairsSegmenter(**options)
-    with pytest.raises(ZhbertError, match="--workers 2: the segmenter cannot be pickled"):
+    with pytest.raises(ZhbertError, match="the segmenter cannot be pickled for other processes"):
         prepare([file], tmp_path / "corpus", segmenter="pairs", workers=2)
     assert not (tmp_path / "corpus").exists()
 
