@@ -34,9 +34,9 @@ import numpy as np
 
 from zhbert.errors import ZhbertError
 from zhbert.text.character_sets import CHARACTER_SETS
+from zhbert.text.extend_vocab import fold_counts
 from zhbert.text.normalize import Options, code_point_table, code_points, normalized_words, ranges
 from zhbert.text.sentences import codes_of
-from zhbert.text.wordpiece import MAX_CHARACTERS_PER_WORD
 from zhbert.text.words import ranked
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -153,12 +153,8 @@ class TextCounts:
 
     def words(self) -> Counter[str]:
         """Return the count of each normalised word except Han characters and punctuation."""
-        found: Counter[str] = Counter()
-        for spelling, count in self._spellings.items():
-            for word in bert_words(spelling):
-                if len(word) <= MAX_CHARACTERS_PER_WORD and not _is_punctuation(word[0]):
-                    found[word] += count
-        return found
+        words = fold_counts(self._spellings, Options())
+        return Counter({word: n for word, n in words.items() if not _is_punctuation(word[0])})
 
 
 # --- learning -----------------------------------------------------------------------------------
