@@ -73,13 +73,8 @@ def as_data(report: Report, files: Sequence[Path]) -> dict[str, Any]:
             for row in (relative.rows if relative else ())
         ],
         "differences": [
-            {
-                "task": one.task,
-                "metric": one.metric,
-                "model": one.model,
-                "base": one.base,
-                **_difference(one),
-            }
+            {name: getattr(one, name) for name in ("task", "metric", "model", "base")}
+            | _difference(one)
             for one in report.differences
         ],
         "distillations": [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,13 @@ def parse_card(table: Mapping[str, Any], path: Path) -> TaskCard:
         raise ZhbertError(f"{where}: published must be sections, [[published]]")
     if kind is not None and "data" in table:
         table["data"] = _data(kind, table["data"], where)
-    card = build(TaskCard, table, "", where, _hint)
+    card = build(
+        TaskCard,
+        table,
+        "",
+        where,
+        hint=lambda key, _, known: suggest(key, [one for one in known if one not in _NO_KEYS]),
+    )
     card = dataclasses.replace(
         card,
         name=where.removesuffix(".toml"),
@@ -150,11 +156,6 @@ def _listed(value: Any, key: str, lists: Collection[str]) -> Any:
     if key == "more" and isinstance(value, Mapping):
         return {name: [one] if isinstance(one, str) else one for name, one in value.items()}
     return value
-
-
-def _hint(key: str, prefix: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown key: a similar key, or the list of keys."""
-    return suggest(key, [name for name in known if name not in _NO_KEYS])
 
 
 def check_card(card: TaskCard) -> None:
@@ -258,7 +259,7 @@ def _check_settings(settings: CardSettings, label: str) -> None:
 def card_table(card: TaskCard) -> dict[str, Any]:
     """Return a card as a table that ``parse_card`` reads back; default values are left out."""
     table = _changed(card)
-    for key in ("name", "path", "families", "written"):
+    for key in _NO_KEYS:
         table.pop(key, None)
     # The labels were read already, and the card's folder may no longer exist.
     table.get("data", {}).pop("labels_file", None)

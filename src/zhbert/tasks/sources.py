@@ -187,15 +187,11 @@ def whole_text(path: Source) -> str:
 def holds_json(path: Source) -> bool:
     """Return whether a file contains JSON: objects, or a list of them."""
     first = first_line(path)
-    return re.fullmatch(r"\[\s*(\{.*)?|\{", first) is not None or _object(first) is not None
+    return re.fullmatch(r"\[\s*(\{.*)?|\{", first) is not None or json_object(first) is not None
 
 
-def first_object(path: Source) -> dict[str, Any] | None:
-    """Return the JSON object in the first line, or None."""
-    return _object(first_line(path))
-
-
-def _object(text: str) -> dict[str, Any] | None:
+def json_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a text contains, or None."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):

@@ -16,9 +16,10 @@ from zhbert.files import parse_json
 from zhbert.tasks.offsets import whole_number
 from zhbert.tasks.sources import (
     Source,
-    first_object,
+    first_line,
     first_of,
     head,
+    json_object,
     json_records,
     scalar,
     whole_text,
@@ -81,7 +82,7 @@ def question_of(table: Mapping[Any, Any], where: str) -> tuple[str, str]:
 
 def _tables(path: Source) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Yield articles, paragraphs or questions, with the file and, for JSON lines, the line."""
-    record = first_object(path)
+    record = json_object(first_line(path))
     rows = path.name.lower().endswith(".jsonl") or len(head(path, 2)) > 1
     if record is not None and "data" not in record and (rows or _holds_questions(record)):
         for line, table in json_records(path):

@@ -155,7 +155,12 @@ def model_inputs(
     if options.return_overflowing_tokens:
         of_rows["overflow_to_sample_mapping"] = windows.texts
     if options.return_tensors:
-        return _tensors(_arrays(columns, lengths) | of_rows, options.return_tensors)
+        arrays = _arrays(columns, lengths) | of_rows
+        if options.return_tensors == "np":
+            return arrays
+        import torch
+
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
     lists = _lists(columns, lengths)
     if not is_batch and not options.return_overflowing_tokens:
         lists = {name: rows[0] for name, rows in lists.items()}
@@ -331,11 +336,3 @@ def _arrays(columns: dict[str, Ints], lengths: Ints) -> dict[str, Any]:
         )
     shape = len(lengths), lengths.max(initial=0)
     return {name: column.reshape(*shape, *column.shape[1:]) for name, column in columns.items()}
-
-
-def _tensors(arrays: dict[str, Ints], kind: str) -> dict[str, Any]:
-    if kind == "np":
-        return arrays
-    import torch
-
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
