@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
@@ -23,7 +24,27 @@ if TYPE_CHECKING:
     from zhbert.data.texts import Advance
     from zhbert.pretraining.result import PretrainingResult
 
+_Result = TypeVar("_Result")
+
 FILES = "text, jsonl, csv, tsv, parquet, WikiExtractor's or SogouCS' articles, compressed or not"
+
+
+def call(
+    function: Callable[..., _Result],
+    args: argparse.Namespace,
+    *,
+    but: Collection[str] = (),
+    **others: Any,
+) -> _Result:
+    """Call a function with a verb's arguments, by name, and with ``others``, which go before them.
+
+    Every argument must be a parameter of the function, so that none is forgotten, except --quiet,
+    --json and those that ``but`` names.
+    """
+    given = vars(args) | others
+    taken = given.keys() & inspect.signature(function).parameters.keys()
+    assert taken.union(("quiet", "json"), but) >= given.keys(), given.keys() - taken
+    return function(**{name: given[name] for name in taken})
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -262,17 +283,7 @@ def train(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     rank = launched_rank() or 0
     try:
-        result = pretrain(
-            args.recipe,
-            args.corpus,
-            args.out,
-            overrides,
-            resume=args.resume,
-            resume_if_there=args.resume_if_there,
-            overwrite=args.overwrite,
-            tensorboard=args.tensorboard,
-            quiet=args.quiet,
-        )
+        result = call(pretrain, args, but=["teacher"], overrides=overrides)
     except ZhbertError as error:
         if rank:
             raise ZhbertError(f"process {rank}: {error}") from None

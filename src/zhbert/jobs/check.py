@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the recipe and print the result."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.config import load_recipe, recipe_to_toml, resolve_shape
     from zhbert.pretraining.check import check
 

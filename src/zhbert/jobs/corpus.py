@@ -37,7 +37,6 @@ def run(args: argparse.Namespace) -> int:
     """Print the statistics and some documents."""
     if args.rows < 0:
         raise ZhbertError(f"--rows {args.rows}: a number from 0 on is expected")
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.data.corpus_figures import describe_corpus, sample_documents
     from zhbert.data.shards import Corpus
 

@@ -37,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Download the model and print its folder."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert import console, terminal
     from zhbert.model.folder import check_out
     from zhbert.zoo import locate, save

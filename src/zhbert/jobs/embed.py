@@ -22,7 +22,7 @@ import argparse
 import sys
 
 from zhbert import console, terminal
-from zhbert.options import add_engine, add_precision, add_table_arguments, text_progress
+from zhbert.options import add_engine, add_precision, add_table_arguments, call, text_progress
 from zhbert.wording import counted
 
 
@@ -62,30 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the vectors and print their number."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.retrieval.embed import embed
 
     quiet = args.quiet or args.json
     try:
         with text_progress(quiet) as progress:
-            done = embed(
-                args.model,
-                args.file,
-                args.out,
-                field=args.field,
-                encoding=args.encoding,
-                prompt_name=args.prompt_name,
-                prompt=args.prompt,
-                engine=args.engine,
-                precision=args.precision,
-                vectors=args.vectors,
-                normalize=args.normalize,
-                truncate_dim=args.truncate_dim,
-                overwrite=args.overwrite,
-                quiet=quiet,
-                remark=terminal.say_nothing if quiet else terminal.say,
-                progress=progress,
-            )
+            remark = terminal.say_nothing if quiet else terminal.say
+            done = call(embed, args, quiet=quiet, remark=remark, progress=progress)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from where it was\n")
         raise

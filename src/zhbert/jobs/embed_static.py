@@ -40,24 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the static vectors and print their number."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.retrieval.static import make_static
 
     quiet = args.quiet or args.json
     with options.text_progress(quiet) as progress:
-        made = make_static(
-            args.model,
-            args.corpus,
-            args.out,
-            dimensions=args.dimensions,
-            field=args.field,
-            encoding=args.encoding,
-            precision=args.precision,
-            overwrite=args.overwrite,
-            quiet=quiet,
-            remark=terminal.say_nothing if quiet else terminal.say,
-            progress=progress,
-        )
+        remark = terminal.say_nothing if quiet else terminal.say
+        made = options.call(make_static, args, quiet=quiet, remark=remark, progress=progress)
     if args.json:
         console.print_json(vars(made))
     elif not quiet:

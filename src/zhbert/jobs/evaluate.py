@@ -28,6 +28,7 @@ from zhbert.options import (
     add_engine,
     add_precision,
     add_split,
+    call,
     take_positionals_anywhere,
 )
 from zhbert.wording import counted
@@ -61,21 +62,11 @@ def run(args: argparse.Namespace) -> int:
         raise ZhbertError(
             "give TASK and --data FILE (a fine-tuned model), or --corpus DIR (a pretrained one)"
         )
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.finetuning.evaluate import evaluate
     from zhbert.tasks.cards import load_card
     from zhbert.tasks.kinds import KINDS
 
-    result = evaluate(
-        args.model,
-        args.task,
-        args.data,
-        split=args.split,
-        engine=args.engine,
-        precision=args.precision,
-        encoding=args.encoding,
-        remark=remark,
-    )
+    result = call(evaluate, args, but=["corpus"], remark=remark)
     if args.json:
         console.print_json(result)
         return 0

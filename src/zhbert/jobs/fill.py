@@ -41,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _check_alone(text: str) -> None:
     """Raise ZhbertError if the only argument has no [MASK]: it may be a model or a file name."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.inference.fill import no_mask
     from zhbert.zoo.origin import origin_of
 

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from zhbert import console, terminal
 from zhbert.errors import ZhbertError
-from zhbert.options import add_encoding, take_positionals_anywhere
+from zhbert.options import add_encoding, call, take_positionals_anywhere
 from zhbert.wording import counted
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="RUN", help="the run folder to write or resume")
     parser.add_argument(
         "--teacher",
+        dest="teachers",
         metavar="M",
         action="append",
         default=[],
@@ -79,10 +80,9 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune, or compare two runs, and print the result."""
     if args.compare:
         others = (args.task, args.model, args.data, args.out, args.overwrite, args.seeds != 1,
-                  args.teacher)  # fmt: skip
+                  args.teachers)  # fmt: skip
         if any(others):
             raise ZhbertError("--compare takes two run folders and nothing else")
-        # Imported late, here and below, so that --help and refused arguments stay fast.
         from zhbert.report.comparison import compare_runs
 
         _print_comparison(compare_runs(*args.compare), as_json=args.json)
@@ -93,19 +93,7 @@ def run(args: argparse.Namespace) -> int:
             raise ZhbertError(f"{option} is missing: zhbert finetune TASK --model M --out RUN")
     from zhbert.finetuning.run import finetune
 
-    result = finetune(
-        args.task,
-        args.model,
-        args.data,
-        args.out,
-        args.overrides,
-        teachers=args.teacher,
-        seeds=args.seeds,
-        encoding=args.encoding,
-        overwrite=args.overwrite,
-        quiet=args.quiet,
-    )
-    return _print_result(result, args)
+    return _print_result(call(finetune, args, but=["compare"]), args)
 
 
 def _print_result(result: FineTuningResult, args: argparse.Namespace) -> int:

@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect the model and print the result; the exit code is 0 even if the model has faults."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
     from zhbert.zoo import find_files
 

@@ -75,7 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mask the text or the lines of stdin and print the tables."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.console import err, out, print_json
     from zhbert.text.tokenizer import Tokenizer
     from zhbert.text.vocab import default_vocabulary

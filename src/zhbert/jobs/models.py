@@ -56,7 +56,6 @@ def _choices(field: str) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """List the models that pass the filters, or describe one."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
     from zhbert.model.published import describe
 

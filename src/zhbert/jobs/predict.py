@@ -21,7 +21,7 @@ import argparse
 import sys
 
 from zhbert.files import to_json
-from zhbert.options import add_encoding, add_engine, add_precision
+from zhbert.options import add_encoding, add_engine, add_precision, call
 from zhbert.wording import counted
 
 
@@ -48,21 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the predictions and print their number."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.finetuning.predict import predict
 
     try:
-        count = predict(
-            args.model,
-            args.file,
-            args.out,
-            engine=args.engine,
-            precision=args.precision,
-            encoding=args.encoding,
-            submission=args.submission,
-            overwrite=args.overwrite,
-            quiet=args.quiet,
-        )
+        count = call(predict, args)
     except KeyboardInterrupt:
         if args.out != "-":
             sys.stderr.write(f"stopped; {args.out} is as it was: the same command begins anew\n")

@@ -91,7 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the corpus and print a summary."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.data.account import describe
     from zhbert.data.prepare import prepare
     from zhbert.runtime import processors

@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Upload the model and print its address."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert import console, terminal
     from zhbert.finetuning.locate import locate_fine_tuned
     from zhbert.zoo.upload import push_to_hub

@@ -88,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.data.account import describe
     from zhbert.jobs.mask import print_table
     from zhbert.jobs.prepare import progress_bar

@@ -26,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the recipes, show one, or copy one."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.config import recipe_names
     from zhbert.pretraining.recipes import copy_recipe
 

@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the report and print the scores."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert import console
     from zhbert.report.build import gather
     from zhbert.report.write import as_data, check_out, write_report

@@ -23,7 +23,7 @@ import argparse
 from pathlib import Path
 
 from zhbert import console, terminal
-from zhbert.options import add_encoding, add_split
+from zhbert.options import add_encoding, add_split, call
 from zhbert.wording import counted
 
 
@@ -45,21 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the scores."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.tasks.cards import load_card
     from zhbert.tasks.kinds import KINDS
     from zhbert.tasks.scoring import score_files
 
     remark = terminal.say_nothing if args.quiet else terminal.say
-    result = score_files(
-        args.task,
-        args.gold,
-        args.predictions,
-        null_odds=args.null_odds,
-        split=args.split,
-        encoding=args.encoding,
-        remark=remark,
-    )
+    result = call(score_files, args, remark=remark)
     if args.json:
         console.print_json(result)
         return 0

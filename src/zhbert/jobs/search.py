@@ -121,7 +121,6 @@ def run(args: argparse.Namespace) -> int:
     for number, query in enumerate(args.queries, start=1):
         if not query.strip():
             raise ZhbertError(f"query {number} is empty; give a text")
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.retrieval.search import opened_search
 
     quiet = args.quiet or args.json
@@ -129,15 +128,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             with options.text_progress(quiet) as progress:
                 search = opened.enter_context(
-                    opened_search(
-                        args.model,
-                        args.corpus,
-                        index=args.index,
-                        field=args.field,
-                        encoding=args.encoding,
-                        precision=args.precision,
-                        exact=args.exact,
-                        overwrite=args.overwrite,
+                    options.call(
+                        opened_search,
+                        args,
+                        but=["queries", "top_k", "mine", "out", *_MINING],
                         quiet=quiet,
                         remark=terminal.say_nothing if quiet else terminal.say,
                         progress=progress,
@@ -158,21 +152,16 @@ def _mine(args: argparse.Namespace, mining: dict[str, Any]) -> int:
         raise ZhbertError("--mine takes no queries and no --index")
     if args.out is None:
         raise ZhbertError("--mine needs --out FILE.jsonl")
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.retrieval.hard_negatives import write_hard_negatives
 
     quiet = args.quiet or args.json
     with options.text_progress(quiet) as progress:
-        mined = write_hard_negatives(
-            args.model,
-            args.mine,
-            args.out,
-            corpus=args.corpus,
+        mined = options.call(
+            write_hard_negatives,
+            args,
+            but=["queries", "index", "top_k", "exact", "mine", *_MINING],
+            pairs=args.mine,
             mining={_MINING[key]: value for key, value in mining.items()},
-            field=args.field,
-            encoding=args.encoding,
-            precision=args.precision,
-            overwrite=args.overwrite,
             quiet=quiet,
             remark=terminal.say_nothing if quiet else terminal.say,
             progress=progress,

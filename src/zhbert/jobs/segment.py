@@ -58,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the lines of FILE with separated words, or a comparison of the words."""
     _check(args)
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.data.texts import read_lines
     from zhbert.text.segmentation_scores import compare_segmenters, compare_with_gold
     from zhbert.text.segmenters import load_segmenter

@@ -66,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Shrink the model and print its parameters before and after."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.console import print_json
     from zhbert.surgery.shrink import shrink
 
@@ -77,18 +76,8 @@ def run(args: argparse.Namespace) -> int:
         vocab_from = options.Texts(args.vocab_from, reading, quiet=quiet, option="--vocab-from")
     if args.corpus:
         corpus = options.Texts(args.corpus, reading, quiet=quiet)
-    result = shrink(
-        args.model,
-        args.out,
-        layers=args.layers,
-        vocab=args.vocab,
-        vocab_from=vocab_from,
-        vocab_size=args.vocab_size,
-        positions=args.positions,
-        corpus=corpus,
-        overwrite=args.overwrite,
-        quiet=quiet,
-    )
+    texts = {"vocab_from": vocab_from, "corpus": corpus}
+    result = options.call(shrink, args, but=["field", "encoding"], quiet=quiet, **texts)
     if args.json:
         print_json(result)
     else:

@@ -45,18 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, and print some of the similar words."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.sentences.similar_words import make_similar_words
 
-    made = make_similar_words(
-        args.corpus,
-        args.out,
-        vectors=args.vectors,
-        encoding=args.encoding,
-        most=args.most,
-        min_frequency=args.min_frequency,
-        overwrite=args.overwrite,
-    )
+    made = options.call(make_similar_words, args)
     if args.json:
         console.print_json(vars(made))
         return 0

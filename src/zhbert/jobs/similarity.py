@@ -16,7 +16,7 @@ import argparse
 
 from zhbert import console
 from zhbert.files import to_json
-from zhbert.options import add_precision, add_table_arguments
+from zhbert.options import add_precision, add_table_arguments, call
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,19 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the similarity of the texts, or of each pair."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.retrieval.similarity import similarities
 
     data = console.data()
-    for pair in similarities(
-        args.model,
-        args.a,
-        args.b,
-        field=args.field,
-        encoding=args.encoding,
-        precision=args.precision,
-        quiet=args.quiet or args.json,
-    ):
+    for pair in call(similarities, args, quiet=args.quiet or args.json):
         if args.json:
             data.write(to_json(pair._asdict()) + "\n")
         elif pair[:2] == (args.a, args.b):

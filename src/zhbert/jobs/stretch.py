@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 
+from zhbert.options import call
 from zhbert.surgery import NEW_POSITIONS
 
 
@@ -46,20 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extend the model and print a line on what was written."""
-    # Imported late, so that --help and refused arguments stay fast.
     from zhbert.console import out, print_json
     from zhbert.model.config import SECTION, BertConfig
     from zhbert.model.folder import train_on
     from zhbert.surgery.stretch import stretch
 
-    result = stretch(
-        args.model,
-        args.out,
-        positions=args.positions,
-        new_rows=args.new_rows,
-        overwrite=args.overwrite,
-        quiet=args.quiet or args.json,
-    )
+    result = call(stretch, args, quiet=args.quiet or args.json)
     if args.json:
         print_json(result)
         return 0

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the tasks, or describe one."""
-    # Imported late, here and below, so that --help and refused arguments stay fast.
     from zhbert.tasks.cards import card_names, load_card
 
     if args.card:

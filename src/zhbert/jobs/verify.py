@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zhbert.export import PROGRAMS
+from zhbert.options import call
 
 if TYPE_CHECKING:
     from zhbert.export.parity import ModelComparison
@@ -49,14 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from zhbert import console
     from zhbert.export.parity import compare_models
 
-    found = compare_models(
-        args.one,
-        args.other,
-        runner=args.runner,
-        texts=args.texts,
-        tolerance=args.tolerance,
-        quiet=args.quiet,
-    )
+    found = call(compare_models, args)
     if args.json:
         console.print_json(describe(found))
     else:

@@ -320,16 +320,8 @@ def _run_extend(args: argparse.Namespace) -> int:
     if args.from_text:
         reading = options.reading_of(args)
         from_text = options.Texts(args.from_text, reading, quiet=quiet, option="--from-text")
-    result = extend_vocabulary(
-        args.model,
-        args.out,
-        source=args.source,
-        encoding=args.encoding,
-        from_text=from_text,
-        at_most=args.at_most,
-        min_frequency=args.min_frequency,
-        overwrite=args.overwrite,
-        quiet=quiet,
+    result = options.call(
+        extend_vocabulary, args, but=["action", "field"], from_text=from_text, quiet=quiet
     )
     if args.json:
         console.print_json(result)
