@@ -6,10 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, cast
 
 from zhbert.errors import ZhbertError
 from zhbert.files import to_json, write_text
@@ -22,11 +19,6 @@ from zhbert.tasks.kinds import KINDS
 from zhbert.tasks.read import read_inputs
 from zhbert.tasks.sources import named_source
 from zhbert.zoo import locate
-
-if TYPE_CHECKING:
-    from zhbert.sentences.encoder import SentenceEncoder
-
-_TEXTS = 4096  # encoded between two reports of progress
 
 
 @dataclass(frozen=True)
@@ -92,8 +84,8 @@ def write_hard_negatives(
         texts = read_texts(named_source(corpus), field=field, encoding=encoding, remark=remark)
         further = [one.text for one in texts]
     # Importing torch takes seconds, so wrong files and options are reported first.
-    encoder = _Reporting(open_encoder(model, precision, quiet=quiet), progress)
-    mined = mine_hard_negatives(encoder, read, further, wanted)
+    encoder = open_encoder(model, precision, quiet=quiet)
+    mined = mine_hard_negatives(encoder, read, further, wanted, progress)
     lines = [
         to_json({"text": anchor, "text_pair": positive, "negative": list(negatives)}) + "\n"
         for (anchor, positive), negatives in zip(read, mined, strict=True)
@@ -121,27 +113,3 @@ def _read_pairs(
         if len(texts) != 2 or not all(texts):
             raise ZhbertError(f"{source}: a text without a positive: {texts[0]}")
     return [(anchor, positive) for anchor, positive in pairs]
-
-
-class _Reporting:
-    """A sentence model that reports how many texts are encoded."""
-
-    def __init__(self, encoder: SentenceEncoder, progress: Progress) -> None:
-        self._encoder, self._progress = encoder, progress
-
-    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
-        return self._encode(self._encoder.encode_query, "anchors", sentences, normalize_embeddings)
-
-    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
-        encode = self._encoder.encode_document
-        return self._encode(encode, "candidates", sentences, normalize_embeddings)
-
-    def _encode(
-        self, encode: Callable[..., Any], what: str, texts: list[str], normalize: bool
-    ) -> NDArray[np.float32]:
-        parts = []
-        for first in range(0, len(texts), _TEXTS):
-            self._progress(f"encoding {what}:", first, len(texts))
-            parts.append(encode(texts[first : first + _TEXTS], normalize_embeddings=normalize))
-        self._progress(f"encoding {what}:", len(texts), len(texts))
-        return np.concatenate(parts)

@@ -9,9 +9,9 @@ recommends 0.05).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,17 +19,12 @@ import numpy.typing as npt
 from zhbert.errors import ZhbertError
 from zhbert.sentences.nearest import nearest
 
+if TYPE_CHECKING:
+    from zhbert.sentences.encoder import SentenceEncoder
+
 Floats = npt.NDArray[np.float32]
 
-
-class TextEncoder(Protocol):
-    """What mining needs of a model; a ``SentenceEncoder`` is one."""
-
-    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
-        """Return normalized vectors of anchors, (texts, D)."""
-
-    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
-        """Return normalized vectors of positives and of the corpus, (texts, D)."""
+_TEXTS = 4096  # encoded between two reports of progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +85,11 @@ class Mining:
 
 
 def mine_hard_negatives(
-    encoder: TextEncoder,
+    encoder: SentenceEncoder,
     pairs: Sequence[tuple[str, str]],
     corpus: Sequence[str] = (),
     mining: Mining | None = None,
+    progress: Callable[[str, int, int], None] = lambda doing, done, total: None,
 ) -> list[tuple[str, ...]]:
     """Return the hard negatives of each pair, the nearest first; fewer where too few are found.
 
@@ -111,6 +107,7 @@ def mine_hard_negatives(
         pairs: anchors and their positives.
         corpus: further texts that may be negatives, besides the positives.
         mining: which candidates are taken; None: the three nearest.
+        progress: called with what is encoded, how many texts of it are done, and of how many.
 
     Raises:
         ZhbertError: there are no pairs.
@@ -123,8 +120,17 @@ def mine_hard_negatives(
     positives: dict[str, dict[int, None]] = {}
     for anchor, positive in pairs:
         positives.setdefault(anchor, {})[places[positive]] = None
-    vectors = np.asarray(encoder.encode_document(texts, normalize_embeddings=True))
-    asked = np.asarray(encoder.encode_query(list(positives), normalize_embeddings=True))
+
+    def encoded(encode: Callable[..., Any], what: str, those: Sequence[str]) -> Floats:
+        parts = []
+        for first in range(0, len(those), _TEXTS):
+            progress(f"encoding {what}:", first, len(those))
+            parts.append(encode(those[first : first + _TEXTS], normalize_embeddings=True))
+        progress(f"encoding {what}:", len(those), len(those))
+        return np.concatenate(parts)
+
+    vectors = encoded(encoder.encode_document, "candidates", texts)
+    asked = encoded(encoder.encode_query, "anchors", list(positives))
     found = _negatives(asked, vectors, list(positives.items()), places, mining)
     return [tuple(texts[place] for place in found[anchor]) for anchor, _ in pairs]
 

@@ -70,26 +70,6 @@ class PooledPieces:
         return self.lengths[:, None].to(self.hidden.dtype).clamp(min=1e-9)
 
 
-def _first(pieces: PooledPieces) -> Tensor:
-    return pieces.first
-
-
-def _last(pieces: PooledPieces) -> Tensor:
-    return pieces.last
-
-
-def _mean(pieces: PooledPieces) -> Tensor:
-    return pieces.sums / pieces.counts
-
-
-def _mean_sqrt_length(pieces: PooledPieces) -> Tensor:
-    return pieces.sums / pieces.counts.sqrt()
-
-
-def _max(pieces: PooledPieces) -> Tensor:
-    return torch.segment_reduce(pieces.hidden, "max", offsets=pieces.offsets, axis=0)
-
-
 def _weighted_mean(pieces: PooledPieces) -> Tensor:
     # Later pieces count more (https://arxiv.org/abs/2202.08904). The weights count the prompt.
     weights = (pieces.places[:, None] + 1).to(pieces.hidden.dtype)
@@ -97,12 +77,14 @@ def _weighted_mean(pieces: PooledPieces) -> Tensor:
 
 
 POOLING_MODES: Mapping[str, Callable[[PooledPieces], Tensor]] = {
-    "cls": _first,
-    "max": _max,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt_length,
+    "cls": lambda pieces: pieces.first,
+    "max": lambda pieces: torch.segment_reduce(
+        pieces.hidden, "max", offsets=pieces.offsets, axis=0
+    ),
+    "mean": lambda pieces: pieces.sums / pieces.counts,
+    "mean_sqrt_len_tokens": lambda pieces: pieces.sums / pieces.counts.sqrt(),
     "weightedmean": _weighted_mean,
-    "lasttoken": _last,
+    "lasttoken": lambda pieces: pieces.last,
 }
 """The modes by their names in sentence-transformers, in the order in which it concatenates them."""
 
