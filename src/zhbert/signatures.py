@@ -47,49 +47,46 @@ _ZIPPED = (
 
 # Model files of other programs that zhbert does not open: suffix, pattern of the first bytes, and
 # what the file is with what to do. A match of either the suffix or the bytes is enough.
-_MODELS = tuple(
-    (suffix, re.compile(magic, re.DOTALL), what)
-    for suffix, magic, what in (
-        (
-            ".h5",
-            rb"\x89HDF\r\n\x1a\n",
-            "Keras weights (HDF5): transformers 4 with TensorFlow converts them, "
-            "BertForPreTraining.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW)",
-        ),
-        (
-            ".msgpack",
-            rb"[\x81-\x8f][\xa1-\xbf]\w",
-            "Flax weights: transformers 4 with Flax converts them, "
-            "BertForPreTraining.from_pretrained(FOLDER, from_flax=True).save_pretrained(NEW)",
-        ),
-        (
-            ".pkl",
-            rb"\x80[\x02-\x05](?!.{0,9}\x8a\nl\xfc\x9c)",
-            "a plain Python pickle, neither torch.save's nor paddle.save's: save the model's "
-            "state_dict() with one of them, or as safetensors",
-        ),
-        (
-            ".onnx",
-            rb"\x08[\x03-\x20]\x12.[A-Za-z]",
-            "an ONNX graph, which is for running a model: take the model that it was made from",
-        ),
-        (
-            ".pb",
-            rb"\x08\x01\x12",
-            "a TensorFlow graph (SavedModel), which is for running a model: take the checkpoint "
-            "that it was made from (*.ckpt.index, *.ckpt.data-*)",
-        ),
-        (
-            ".gguf",
-            rb"GGUF",
-            "a GGUF model, which is for llama.cpp: take the model that it was made from",
-        ),
-        (
-            ".mindir",
-            rb"\n.{1,2}\n.[A-Za-z_.]+\x12",
-            "a checkpoint of MindSpore: take the model's files for PyTorch or TensorFlow",
-        ),
-    )
+_MODELS = (
+    (
+        ".h5",
+        rb"\x89HDF\r\n\x1a\n",
+        "Keras weights (HDF5): transformers 4 with TensorFlow converts them, "
+        "BertForPreTraining.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW)",
+    ),
+    (
+        ".msgpack",
+        rb"[\x81-\x8f][\xa1-\xbf]\w",
+        "Flax weights: transformers 4 with Flax converts them, "
+        "BertForPreTraining.from_pretrained(FOLDER, from_flax=True).save_pretrained(NEW)",
+    ),
+    (
+        ".pkl",
+        rb"\x80[\x02-\x05](?!.{0,9}\x8a\nl\xfc\x9c)",
+        "a plain Python pickle, neither torch.save's nor paddle.save's: save the model's "
+        "state_dict() with one of them, or as safetensors",
+    ),
+    (
+        ".onnx",
+        rb"\x08[\x03-\x20]\x12.[A-Za-z]",
+        "an ONNX graph, which is for running a model: take the model that it was made from",
+    ),
+    (
+        ".pb",
+        rb"\x08\x01\x12",
+        "a TensorFlow graph (SavedModel), which is for running a model: take the checkpoint "
+        "that it was made from (*.ckpt.index, *.ckpt.data-*)",
+    ),
+    (
+        ".gguf",
+        rb"GGUF",
+        "a GGUF model, which is for llama.cpp: take the model that it was made from",
+    ),
+    (
+        ".mindir",
+        rb"\n.{1,2}\n.[A-Za-z_.]+\x12",
+        "a checkpoint of MindSpore: take the model's files for PyTorch or TensorFlow",
+    ),
 )
 # The magic number with which torch.save began its files before PyTorch 1.6.
 _TORCH_MAGIC = rb"\x80[\x02-\x05](\x95.{8})?\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
@@ -150,7 +147,7 @@ def other_model(head: bytes, name: str) -> str | None:
     >>> other_model(b"", "tf_model.h5")[:20]
     'Keras weights (HDF5)'
     """
-    by_bytes = (what for _, magic, what in _MODELS if magic.match(head))
+    by_bytes = (what for _, magic, what in _MODELS if re.match(magic, head, re.S))
     by_name = (what for suffix, _, what in _MODELS if name.lower().endswith(suffix))
     return next(by_bytes, None) or next(by_name, None)
 

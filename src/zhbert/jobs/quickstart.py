@@ -135,13 +135,12 @@ def _quickstart(args: argparse.Namespace, silent: bool) -> Quickstart:
     from zhbert.pretraining.quickstart import SAMPLE, Quickstart
 
     folder = Path(args.out)
-    return Quickstart(
+    return options.call(
+        Quickstart,
+        args,
+        but=["out", "text", "field", "encoding"],
         folder=folder.resolve() if folder.name in ("", "..") else folder,
         texts=args.text or [SAMPLE],
-        source=args.source,
-        resume=args.resume,
-        overwrite=args.overwrite,
-        overrides=args.overrides,
         reading=options.reading_of(args),
         say=(lambda line: None) if silent else terminal.say,
         quiet=silent,

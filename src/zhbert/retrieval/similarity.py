@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -56,6 +57,7 @@ def similarities(
             the other is not, the files differ in length, or the model is unusable.
     """
     sides = os.fspath(a), os.fspath(b)
+    texts_of = partial(read_texts, field=field, encoding=encoding)
     files = [side for side in sides if _is_file(side)]
     if len(files) == 1:
         (other,) = set(sides) - set(files)
@@ -67,7 +69,7 @@ def similarities(
             if _names_a_file(text):
                 raise ZhbertError(f"{text}: no such file")
     else:
-        counts = [sum(1 for _ in _texts(side, field, encoding)) for side in sides]
+        counts = [sum(1 for _ in texts_of(Path(side))) for side in sides]
         if counts[0] != counts[1] or not counts[0]:
             raise ZhbertError(
                 f"{sides[0]} has {counts[0]:,} texts and {sides[1]} {counts[1]:,}; give as many, "
@@ -75,9 +77,7 @@ def similarities(
             )
     locate(os.fspath(model), quiet=quiet)
     encoder = open_encoder(model, precision, quiet=quiet)
-    left, right = (
-        _texts(side, field, encoding) if files else iter([Text("0", side)]) for side in sides
-    )
+    left, right = (texts_of(Path(side)) if files else iter([Text("0", side)]) for side in sides)
     while some := [one.text for one in islice(left, _PAIRS)]:
         others = [one.text for one in islice(right, _PAIRS)]
         vectors = encoder.encode(some), encoder.encode(others)
@@ -95,7 +95,3 @@ def _is_file(side: str) -> bool:
 def _names_a_file(text: str) -> bool:
     # A mistyped name would get a similarity as any text does.
     return not any(map(str.isspace, text)) and text.lower().endswith((".txt", *SUFFIXES))
-
-
-def _texts(side: str, field: str | None, encoding: str | None) -> Iterator[Text]:
-    return read_texts(Path(side), field=field, encoding=encoding)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zhbert.errors import ZhbertError
-from zhbert.folders import Claim
+from zhbert.model.folder import check_out
 from zhbert.retrieval.embed import Progress, open_encoder
 from zhbert.retrieval.texts import read_texts
 from zhbert.tasks.sources import named_source
 from zhbert.zoo import locate
-from zhbert.zoo.layout import is_model_alone
 
 # The number of texts whose pieces' outputs are in memory at a time.
 _TEXTS = 1024
@@ -32,9 +31,9 @@ class MadeStatic:
 
 
 def make_static(
-    model: str | os.PathLike[str],
+    model: str | Path,
     corpus: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | Path,
     *,
     dimensions: int | None = None,
     field: str | None = None,
@@ -63,15 +62,8 @@ def make_static(
     Raises:
         ZhbertError: the model, the corpus or an option is unusable.
     """
-    claim = Claim(
-        folder=Path(out),
-        what="a model",
-        is_ours=is_model_alone,
-        overwrite=overwrite,
-        option="--out",
-    )
-    claim.check()
-    locate(os.fspath(model), quiet=quiet)
+    out = check_out(out, model, overwrite=overwrite)
+    locate(model, quiet=quiet)
     source = named_source(corpus)
     texts = (one.text for one in read_texts(source, field=field, encoding=encoding, remark=remark))
     encoder = open_encoder(model, precision, quiet=quiet)
@@ -90,5 +82,5 @@ def make_static(
         progress("encoding", count, None)
     tokenizer = encoder.tokenizer
     static = maker.make(tokenizer.cls_id, tokenizer.sep_id, dimensions)
-    SentenceEncoder(static, tokenizer).save_pretrained(Path(out))
-    return MadeStatic(Path(out), count, static.vocab_size, static.embedding_dimension)
+    SentenceEncoder(static, tokenizer).save_pretrained(out)
+    return MadeStatic(out, count, static.vocab_size, static.embedding_dimension)

@@ -35,7 +35,7 @@ from zhbert.sentences.model import SentenceModel
 from zhbert.sentences.modules import SentenceConfig, check_prompt_name, is_static
 from zhbert.sentences.quantization import PRECISIONS, quantize_embeddings
 from zhbert.sentences.similarity import SIMILARITIES, Vectors, similarity, similarity_pairwise
-from zhbert.sentences.static import StaticModel
+from zhbert.sentences.static import StaticModel, piece_vectors
 from zhbert.terminal import progress
 from zhbert.text.tokenizer import Tokenizer
 from zhbert.wording import shortly
@@ -406,11 +406,7 @@ class SentenceEncoder(Pushable):
         if not texts:
             return []
         rows = self.rows(texts, prompt)
-
-        def embed(model: nn.Module, batch: PackedBatch) -> Tensor:
-            return cast(SentenceModel, model).piece_vectors(batch)
-
-        pieces = run_model(self.model, rows, embed, dtype=self.dtype)
+        pieces = run_model(self.model, rows, piece_vectors, dtype=self.dtype)
         vectors = self._vectors(texts, prompt, False, None)
         features = []
         for number, (first, end) in enumerate(itertools.pairwise(rows.cu_seqlens.tolist())):

@@ -317,7 +317,8 @@ def _typed(values: Mapping[str, Any], key: str, kind: type, where: Path, default
 
 def write_sentence_config(folder: Path, config: SentenceConfig, hidden_size: int) -> list[Path]:
     """Write modules.json and what it names, without weights; return the folders for Dense's."""
-    write_json(folder / TRANSFORMER_CONFIG, _transformer_values(config))
+    transformer = {"max_seq_length": config.max_seq_length, "do_lower_case": config.do_lower_case}
+    write_json(folder / TRANSFORMER_CONFIG, transformer)
     write_json(folder / CONFIG, _model_values(config))
     kinds = ["Dense" if isinstance(p, DenseConfig) else "Normalize" for p in config.projections]
     kinds = ["Transformer", "Pooling", *kinds]
@@ -335,10 +336,6 @@ def write_sentence_config(folder: Path, config: SentenceConfig, hidden_size: int
     return [folder / path for kind, path in zip(kinds, paths, strict=True) if kind == "Dense"]
 
 
-def _transformer_values(config: SentenceConfig) -> dict[str, Any]:
-    return {"max_seq_length": config.max_seq_length, "do_lower_case": config.do_lower_case}
-
-
 def _model_values(config: SentenceConfig) -> dict[str, Any]:
     values: dict[str, Any] = {
         "__version__": {"sentence_transformers": _WRITTEN_BY},
@@ -354,28 +351,14 @@ def _model_values(config: SentenceConfig) -> dict[str, Any]:
 
 def _pooling_values(config: SentenceConfig, hidden_size: int) -> dict[str, Any]:
     modes: Sequence[str] = config.pooling
+    values: dict[str, Any]
     if list(modes) == [mode for mode in POOLING_MODES if mode in modes]:
         flags = {flag: mode in modes for mode, flag in _POOLING_FLAGS.items()}
-        return {
-            "word_embedding_dimension": hidden_size,
-            **flags,
-            "include_prompt": config.include_prompt,
-        }
-    # Only the newer form has an order of its own.
-    return {
-        "embedding_dimension": hidden_size,
-        "pooling_mode": list(modes),
-        "include_prompt": config.include_prompt,
-    }
+        values = {"word_embedding_dimension": hidden_size, **flags}
+    else:  # only the newer form has an order of its own
+        values = {"embedding_dimension": hidden_size, "pooling_mode": list(modes)}
+    return {**values, "include_prompt": config.include_prompt}
 
 
 def _projection_values(one: DenseConfig | NormalizeConfig) -> dict[str, Any]:
-    if isinstance(one, NormalizeConfig):
-        return {}
-    values: dict[str, Any] = {
-        "in_features": one.in_features,
-        "out_features": one.out_features,
-        "bias": one.bias,
-        "activation_function": one.activation_function,
-    }
-    return values | ({"use_residual": True} if one.use_residual else {})
+    return {name: value for name, value in vars(one).items() if name != "use_residual" or value}

@@ -105,7 +105,8 @@ class StaticModel(nn.Module):
         write_static_config(Path(folder), self.sentence)
 
 
-def _piece_vectors(model: nn.Module, batch: PackedBatch) -> Tensor:
+def piece_vectors(model: nn.Module, batch: PackedBatch) -> Tensor:
+    """Compute the vectors of T pieces by a `SentenceModel`, before pooling: (T, H)."""
     return cast(SentenceModel, model).piece_vectors(batch)
 
 
@@ -120,7 +121,7 @@ class StaticMaker:
 
     def add(self, rows: PieceRows, dtype: torch.dtype = torch.float32) -> None:
         """Take rows ``[CLS] pieces [SEP]`` of the corpus into account; ``dtype`` is the BERT's."""
-        outputs = torch.from_numpy(run_model(self._model, rows, _piece_vectors, dtype=dtype))
+        outputs = torch.from_numpy(run_model(self._model, rows, piece_vectors, dtype=dtype))
         inside = np.ones(len(rows.ids), np.bool_)
         inside[rows.cu_seqlens[:-1]] = inside[rows.cu_seqlens[1:] - 1] = False
         ids = torch.from_numpy(rows.ids[inside].astype(np.int64))
@@ -161,6 +162,6 @@ class StaticMaker:
         rows = PieceRows(alone.ravel(), np.arange(len(missing) + 1, dtype=np.int64) * 3, lengths)
         outputs = self._sums / self._counts.clamp(min=1)[:, None]
         if len(missing):
-            found = run_model(self._model, rows, _piece_vectors)
+            found = run_model(self._model, rows, piece_vectors)
             outputs[missing] = torch.from_numpy(found[1::3]).double()
         return outputs

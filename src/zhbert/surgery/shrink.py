@@ -69,7 +69,11 @@ def shrink(
         entries = resize_positions(entries, positions)
     tokenizer, loss = large.tokenizer, None
     if new_vocabulary:
-        rows = _rows_of(large.tokenizer, vocab, vocab_from, vocab_size)
+        rows = (
+            _most_used(tokenizer, vocab_from or (), vocab_size)
+            if vocab is None
+            else _rows_of_file(tokenizer, Path(vocab))
+        )
         entries = select_rows(entries, rows)
         tokenizer = with_pieces(tokenizer, [tokenizer.vocabulary[row] for row in rows])
         texts = vocab_from if corpus is None else corpus
@@ -157,19 +161,6 @@ def _check_positions(positions: int, had: int, model: str) -> None:
 
 
 # --- which pieces -------------------------------------------------------------------------------
-
-
-def _rows_of(
-    tokenizer: Tokenizer,
-    vocab: str | Path | None,
-    texts: Iterable[str] | None,
-    size: int | None,
-) -> list[int]:
-    """Return the ids of the pieces to keep, in their new order."""
-    if vocab is not None:
-        return _rows_of_file(tokenizer, Path(vocab))
-    assert texts is not None
-    return _most_used(tokenizer, texts, size)
 
 
 def _rows_of_file(tokenizer: Tokenizer, path: Path) -> list[int]:
