@@ -299,10 +299,10 @@ def _print_trained(result: PretrainingResult, as_json: bool) -> None:
     elif result.final:
         sys.stdout.write(f"{result.final}\n")
     if result.signal:
-        sys.stderr.write(f"saved at step {result.step}; to go on: {_command_to_resume()}\n")
+        sys.stderr.write(f"saved at step {result.step}; to go on: {command_to_resume()}\n")
 
 
-def _command_to_resume() -> str:
+def command_to_resume() -> str:
     """Return the command that goes on with this run, without the addresses of several machines."""
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
     if "--resume-if-there" not in words:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zhbert import console, options
 from zhbert.errors import ZhbertError
@@ -18,7 +18,7 @@ from zhbert.wording import without_secrets
 from zhbert.zoo.packaged import DEFAULT
 
 if TYPE_CHECKING:
-    from zhbert.inference.fill import Candidate, Filled
+    from zhbert.inference.fill import Filled
 
 # The number of masks side by side in a table: six fit into 80 columns.
 _COLUMNS = 6
@@ -83,20 +83,13 @@ def run(args: argparse.Namespace) -> int:
     results = []
     for one in fill_stream(model, tokenizer, lines, top_k=args.top_k):
         if args.json:
-            results.append(_as_dict(one, name, model.loading.masked_words_head))
+            head = {"mask_filling_head": model.loading.masked_words_head}
+            results.append({"model": without_secrets(name), **head, **dataclasses.asdict(one)})
         else:
             _print_result(one, tokenizer.special_tokens["mask_token"], args.quiet)
     if args.json:
         console.print_json(results if from_stdin else results[0])
     return 0
-
-
-def _as_dict(result: Filled, model: str, head: str) -> dict[str, Any]:
-    return {
-        "model": without_secrets(model),
-        "mask_filling_head": head,
-        **dataclasses.asdict(result),
-    }
 
 
 def _print_result(result: Filled, mask: str, quiet: bool) -> None:
@@ -109,9 +102,6 @@ def _print_result(result: Filled, mask: str, quiet: bool) -> None:
         several = len(result.masks) > 1
         table = console.table(*(f"{mask} {number}" if several else mask for number in numbers))
         for rank in range(len(masks[0].candidates)):
-            table.add_row(*(_cell(m.candidates[rank]) for m in masks))
+            best = [one.candidates[rank] for one in masks]
+            table.add_row(*(f"{one.piece} {one.probability:.1%}" for one in best))
         console.out().print(table)
-
-
-def _cell(candidate: Candidate) -> str:
-    return f"{candidate.piece} {candidate.probability:.1%}"

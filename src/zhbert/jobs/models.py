@@ -138,6 +138,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
     )
 
     model, tokenizer = CLASSES[card.architecture]
+    about = "about " if card.vocab_size_from == "estimated" else ""
     heads = "both heads" if card.opens_here else "the head"
     measured = [f"{what}: {figure}" for what, figure in score_facts(scores_of(card) or {})]
     facts = [
@@ -153,7 +154,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
             f"{counted(card.num_heads, 'head')}, "
             f"{card.max_position_embeddings} positions ({card.size})",
         ),
-        ("vocabulary", f"{_pieces(card)} pieces{_SURE[card.vocab_size_from]}"),
+        ("vocabulary", f"{about}{card.vocab_size:,} pieces{_SURE[card.vocab_size_from]}"),
         (
             "parameters",
             f"{count_parameters(card):,} counted from the shape; with {heads} of pretraining "
@@ -174,7 +175,3 @@ def _published(card: ModelCard) -> str:
         return "in this package, but not in this installation of it"
     files = packaged_model(card.package_folder).iterdir()
     return f"in this package: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
-
-
-def _pieces(card: ModelCard) -> str:
-    return ("about " if card.vocab_size_from == "estimated" else "") + f"{card.vocab_size:,}"

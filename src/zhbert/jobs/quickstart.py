@@ -16,7 +16,6 @@ before (from scratch: worse than always predicting the most frequent piece).
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -148,9 +147,7 @@ def _quickstart(args: argparse.Namespace, silent: bool) -> Quickstart:
 
 
 def _to_go_on() -> str:
-    again = [word for word in sys.argv[1:] if word not in ("--resume", "--overwrite")]
-    command = without_secrets(shlex.join(["zhbert", *again, "--resume"]))
-    return f"stopped; nothing is lost; to go on: {command}"
+    return f"stopped; nothing is lost; to go on: {options.command_to_resume()}"
 
 
 def _print_stage(number: int, title: str, silent: bool) -> None:

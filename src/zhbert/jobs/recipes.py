@@ -8,8 +8,8 @@ zhbert recipes copy tiny my-tiny.toml
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
+from dataclasses import asdict
 
 from zhbert import console
 from zhbert.errors import ZhbertError
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the recipes, show one, or copy one."""
-    from zhbert.config import recipe_names
+    from zhbert.config import load_recipe, recipe_names, recipe_path
     from zhbert.pretraining.recipes import copy_recipe
 
     if args.action == "list":
@@ -38,8 +38,10 @@ def run(args: argparse.Namespace) -> int:
             f"zhbert recipes {args.action} NAME: a name is missing; there are "
             f"{', '.join(recipe_names())}"
         )
+    elif args.action == "show" and args.json:
+        console.print_json({"name": args.name, "values": asdict(load_recipe(args.name))})
     elif args.action == "show":
-        _show(args.name, as_json=args.json)
+        sys.stdout.write(recipe_path(args.name).read_text(encoding="utf-8"))
     else:
         target = copy_recipe(args.name, args.to)
         if args.json:
@@ -47,15 +49,6 @@ def run(args: argparse.Namespace) -> int:
         else:
             sys.stdout.write(f"{target}\n")
     return 0
-
-
-def _show(name: str, as_json: bool) -> None:
-    from zhbert.config import load_recipe, recipe_path
-
-    if as_json:
-        console.print_json({"name": name, "values": dataclasses.asdict(load_recipe(name))})
-    else:
-        sys.stdout.write(recipe_path(name).read_text(encoding="utf-8"))
 
 
 def _list(as_json: bool) -> None:

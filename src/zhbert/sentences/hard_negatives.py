@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,19 @@ import numpy.typing as npt
 from zhbert.errors import ZhbertError
 from zhbert.sentences.nearest import nearest
 
-if TYPE_CHECKING:
-    from zhbert.sentences.encoder import SentenceEncoder
-
 Floats = npt.NDArray[np.float32]
 
 _TEXTS = 4096  # encoded between two reports of progress
+
+
+class TextEncoder(Protocol):
+    """What mining needs of a model; a ``SentenceEncoder`` is one."""
+
+    def encode_query(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
+        """Return normalized vectors of anchors, (texts, D)."""
+
+    def encode_document(self, sentences: list[str], *, normalize_embeddings: bool) -> Any:
+        """Return normalized vectors of positives and of the corpus, (texts, D)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +92,7 @@ class Mining:
 
 
 def mine_hard_negatives(
-    encoder: SentenceEncoder,
+    encoder: TextEncoder,
     pairs: Sequence[tuple[str, str]],
     corpus: Sequence[str] = (),
     mining: Mining | None = None,
