@@ -647,15 +647,12 @@ def resolve_shape(shape: ModelShape, initial: Mapping[str, Any] | None = None) -
             theirs = initial.get(key)
             free = key.endswith("dropout_prob") or theirs is None or value == theirs
             if not free and not (key == "num_hidden_layers" and value < theirs):
-                way = "remove the key, or start from another model"
+                other = "another model"
                 if key == "max_position_embeddings":
-                    way = (
-                        f"remove the key, or start from what zhbert stretch --positions {value} or"
-                    )
-                    way += " zhbert shrink makes of it"
+                    other = f"what zhbert stretch --positions {value} or zhbert shrink makes of it"
                 raise ZhbertError(
                     f"model.{key} = {show(value)}: the model to start from has {show(theirs)}; "
-                    f"{way}"
+                    f"remove the key, or start from {other}"
                 )
         known = {item.name for item in dataclasses.fields(ModelShape)}
         values = {**{k: v for k, v in initial.items() if k in known and v is not None}, **values}

@@ -48,13 +48,8 @@ if TYPE_CHECKING:
 # The number of characters that are shown of a text; --json has all.
 _SHOWN = 200
 
-_MINING = {
-    "negatives": "num_negatives",
-    "range_min": "range_min",
-    "range_max": "range_max",
-    "relative_margin": "relative_margin",
-}
-"""The fields of `Mining` that are set by options, by the options' names."""
+# The fields of `Mining` that options set.
+_MINING = ("num_negatives", "range_min", "range_max", "relative_margin")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     mining.add_argument("--out", metavar="FILE", help="the file to write, which ends in .jsonl")
     mining.add_argument(
-        "--negatives", type=int, metavar="N", help="how many for each anchor (default 3)"
-    )
+        "--negatives", dest="num_negatives", type=int, metavar="N",
+        help="how many for each anchor (default 3)",
+    )  # fmt: skip
     mining.add_argument(
         "--range-min",
         type=int,
@@ -161,7 +157,7 @@ def _mine(args: argparse.Namespace, mining: dict[str, Any]) -> int:
             args,
             but=["queries", "index", "top_k", "exact", "mine", *_MINING],
             pairs=args.mine,
-            mining={_MINING[key]: value for key, value in mining.items()},
+            mining=mining,
             quiet=quiet,
             remark=terminal.say_nothing if quiet else terminal.say,
             progress=progress,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,6 @@ from zhbert.tasks.sources import StandardInput, named_source
 from zhbert.terminal import say_nothing
 from zhbert.wording import without_secrets
 from zhbert.zoo import locate
-
-if TYPE_CHECKING:
-    from zhbert.sentences.encoder import SentenceEncoder
 
 # The number of values in memory at a time when the file is written.
 _VALUES = 1 << 22
@@ -106,8 +103,11 @@ def embed(
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.inference.onnx_model import remark_on_graph
     from zhbert.retrieval.identity import identity_of
+    from zhbert.sentences.encoder import SentenceEncoder
 
-    encoder = open_encoder(model, precision, engine=engine, quiet=quiet)
+    encoder = SentenceEncoder.from_pretrained(
+        os.fspath(model), precision=precision, engine=engine, quiet=quiet
+    )
     remark_on_graph(os.fspath(model), encoder.model, remark)
     options: dict[str, Any] = {
         "prompt_name": prompt_name,
@@ -140,21 +140,6 @@ def embed(
         _write(out, store, vectors, {**made, "precision": precision, **options})
         remove(store.folder)
     return Embedded(Path(out), store.count, store.dimensions, ids or Path(out), resumed)
-
-
-def open_encoder(
-    model: str | os.PathLike[str],
-    precision: str = "fp32",
-    *,
-    engine: str | None = None,
-    quiet: bool = True,
-) -> SentenceEncoder:
-    """Open a sentence model; the arguments are those of `SentenceEncoder.from_pretrained`."""
-    from zhbert.sentences.encoder import SentenceEncoder
-
-    return SentenceEncoder.from_pretrained(
-        os.fspath(model), precision=precision, engine=engine, quiet=quiet
-    )
 
 
 def _check_count(count: int, source: object, vectors: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from zhbert.errors import ZhbertError
 from zhbert.files import to_json, write_text
 from zhbert.folders import check_file
-from zhbert.retrieval.embed import Progress, open_encoder
+from zhbert.retrieval.embed import Progress
 from zhbert.retrieval.texts import read_texts
 from zhbert.sentences.hard_negatives import Mining, mine_hard_negatives
 from zhbert.tasks.examples import EmbedExample
@@ -84,7 +84,9 @@ def write_hard_negatives(
         texts = read_texts(named_source(corpus), field=field, encoding=encoding, remark=remark)
         further = [one.text for one in texts]
     # Importing torch takes seconds, so wrong files and options are reported first.
-    encoder = open_encoder(model, precision, quiet=quiet)
+    from zhbert.sentences.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder.from_pretrained(os.fspath(model), precision=precision, quiet=quiet)
     mined = mine_hard_negatives(encoder, read, further, wanted, progress)
     lines = [
         to_json({"text": anchor, "text_pair": positive, "negative": list(negatives)}) + "\n"

@@ -15,7 +15,7 @@ import numpy as np
 from zhbert.errors import ZhbertError
 from zhbert.files import read_json_if_sound, write_json
 from zhbert.folders import locked
-from zhbert.retrieval.embed import Progress, open_encoder
+from zhbert.retrieval.embed import Progress
 from zhbert.retrieval.index import WORTHWHILE, ApproximateIndex, check_usearch
 from zhbert.retrieval.store import VectorStore
 from zhbert.retrieval.texts import read_texts
@@ -155,7 +155,11 @@ def opened_search(
         keeps_graph = index is not None and not exact
         if keeps_graph and total is not None and total >= WORTHWHILE:
             check_usearch()
-        encoder = open_encoder(model, precision, quiet=quiet)
+        from zhbert.sentences.encoder import SentenceEncoder
+
+        encoder = SentenceEncoder.from_pretrained(
+            os.fspath(model), precision=precision, quiet=quiet
+        )
         if encoder.similarity_fn_name not in ("cosine", "dot"):
             remark(f"the model's similarity is {encoder.similarity_fn_name}: ranked by the cosine")
         store = made.opened(encoder, overwrite, total, remark, progress)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zhbert.errors import ZhbertError
-from zhbert.retrieval.embed import open_encoder
 from zhbert.retrieval.texts import Text, read_texts
 from zhbert.tasks.plain_texts import SUFFIXES
 from zhbert.zoo import locate
@@ -76,7 +75,9 @@ def similarities(
                 "of which those at the same place are a pair"
             )
     locate(os.fspath(model), quiet=quiet)
-    encoder = open_encoder(model, precision, quiet=quiet)
+    from zhbert.sentences.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder.from_pretrained(os.fspath(model), precision=precision, quiet=quiet)
     left, right = (texts_of(Path(side)) if files else iter([Text("0", side)]) for side in sides)
     while some := [one.text for one in islice(left, _PAIRS)]:
         others = [one.text for one in islice(right, _PAIRS)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zhbert.errors import ZhbertError
 from zhbert.model.folder import check_out
-from zhbert.retrieval.embed import Progress, open_encoder
+from zhbert.retrieval.embed import Progress
 from zhbert.retrieval.texts import read_texts
 from zhbert.tasks.sources import named_source
 from zhbert.zoo import locate
@@ -66,13 +66,13 @@ def make_static(
     locate(model, quiet=quiet)
     source = named_source(corpus)
     texts = (one.text for one in read_texts(source, field=field, encoding=encoding, remark=remark))
-    encoder = open_encoder(model, precision, quiet=quiet)
 
     # Importing torch takes seconds, so wrong files and names are reported first.
     from zhbert.sentences.encoder import SentenceEncoder
     from zhbert.sentences.model import SentenceModel
     from zhbert.sentences.static import StaticMaker
 
+    encoder = SentenceEncoder.from_pretrained(model, precision=precision, quiet=quiet)
     if not isinstance(encoder.model, SentenceModel):
         raise ZhbertError(f"{os.fspath(model)}: static vectors already; give their sentence model")
     maker, count = StaticMaker(encoder.model), 0
