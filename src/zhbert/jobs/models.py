@@ -8,7 +8,6 @@ zhbert models rbt3
 from __future__ import annotations
 
 import argparse
-from itertools import chain, repeat
 
 from zhbert.errors import ZhbertError
 from zhbert.wording import counted
@@ -161,7 +160,7 @@ def _facts(card: ModelCard) -> list[tuple[str, str]]:
             f"{count_parameters(card, heads=True):,}. {compare_parameters(card)}",
         ),
         ("classes", f"{model}, {tokenizer}. {class_remark(card)}"),
-        *zip(chain(["measured"], repeat("")), measured, strict=False),
+        ("measured", "\n".join(measured)),
         ("note", card.note or ""),
         ("recipe", f"zhbert recipes show {card.recipe}" if card.recipe else ""),
     ]

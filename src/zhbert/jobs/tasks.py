@@ -132,17 +132,11 @@ def _facts(card: TaskCard) -> list[tuple[str, str]]:
         "metrics": ", ".join(card.metrics),
         "licence": card.licence or "none stated",
         "format": data.format,
+        "files": "\n".join(files),
         **KINDS[card.kind].facts(card),
         "note": card.note,
     }
-    order = ("name", "kind", "metrics", "licence", "format", "", *texts)
-    facts: list[tuple[str, str]] = []
-    for label in dict.fromkeys(order):
-        if not label:
-            facts += [("files" if not place else "", text) for place, text in enumerate(files)]
-        elif texts[label]:
-            facts.append((label, texts[label]))
-    return facts
+    return [(label, text) for label, text in texts.items() if text]
 
 
 def _settings_table(card: TaskCard) -> Table:
