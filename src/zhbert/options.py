@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,6 +109,7 @@ def progress(sources: Sequence[Source], doing: str, quiet: bool) -> Iterator[Adv
         yield advance
 
 
+@dataclass(frozen=True)
 class Texts:
     """The text of files and folders, in parts of whole lines, read with a progress bar.
 
@@ -115,17 +117,14 @@ class Texts:
     stdin.
     """
 
-    def __init__(
-        self,
-        files: Sequence[str | Path],
-        reading: ReadOptions,
-        *,
-        quiet: bool,
-        option: str | None = None,
-    ) -> None:
-        if option is not None and "-" in map(str, files):
-            raise ZhbertError(f"{option} reads its text twice: write stdin to a file first")
-        self.files, self.reading, self.quiet = files, reading, quiet
+    files: Sequence[str | Path]
+    reading: ReadOptions
+    quiet: bool
+    option: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.option is not None and "-" in map(str, self.files):
+            raise ZhbertError(f"{self.option} reads its text twice: write stdin to a file first")
 
     def __iter__(self) -> Iterator[str]:
         from zhbert.data.texts import read_texts

@@ -165,7 +165,10 @@ def opened_search(
         store = made.opened(encoder, overwrite, total, remark, progress)
         graph = None
         if keeps_graph and store.count >= WORTHWHILE:
-            graph = _graph(store, progress)
+            graph = ApproximateIndex(store.folder, store.vectors)
+            if not graph.open():
+                with locked(store.folder, "--index"):
+                    graph.build(lambda count: progress("indexing", count, store.count))
             remark(
                 f"searching by usearch, which finds {graph.recall:.1%} of the 10 nearest (measured "
                 "on texts of the corpus); --exact finds all"
@@ -244,11 +247,3 @@ class _Corpus:
                 remark(f"{self._source} has changed: {store.count - before:,} texts more, added")
             write_json(self._folder / _CORPUS, {**self._stamp(), "texts": store.count})
         return store
-
-
-def _graph(store: VectorStore, progress: Progress) -> ApproximateIndex:
-    graph = ApproximateIndex(store.folder, store.vectors)
-    if not graph.open():
-        with locked(store.folder, "--index"):
-            graph.build(lambda count: progress("indexing", count, store.count))
-    return graph

@@ -12,16 +12,13 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zhbert import __version__
 from zhbert.files import write_text
 from zhbert.wording import counted
 from zhbert.zoo import catalogue
 from zhbert.zoo.origin import is_hub_id, short_name
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
 
 FILE = "README.md"
 
@@ -131,7 +128,7 @@ class RunCard:
 
     def _front_matter(self) -> str:
         # Imported late: it takes a while, and a run's beginning does not need it.
-        from huggingface_hub import ModelCardData
+        from huggingface_hub import EvalResult, ModelCardData
 
         base = self.base or BaseModel("")
         of_scores: dict[str, Any] = {}
@@ -139,7 +136,17 @@ class RunCard:
             of_scores = {
                 "metrics": list(dict.fromkeys(one.metric for one in self.scores)),
                 "model_name": self.title,
-                "eval_results": [self._result(one) for one in self.scores],
+                "eval_results": [
+                    EvalResult(
+                        task_type=self.pipeline_tag,
+                        dataset_type=one.task,
+                        dataset_name=one.title,
+                        dataset_split=one.split,
+                        metric_type=one.metric,
+                        metric_value=round(one.value, 2),
+                    )
+                    for one in self.scores
+                ],
             }
         data = ModelCardData(
             language=self.language,
@@ -151,18 +158,6 @@ class RunCard:
             **of_scores,
         )
         return str(data.to_yaml(line_break="\n"))
-
-    def _result(self, score: CardScore) -> EvalResult:
-        from huggingface_hub import EvalResult
-
-        return EvalResult(
-            task_type=self.pipeline_tag,
-            dataset_type=score.task,
-            dataset_name=score.title,
-            dataset_split=score.split,
-            metric_type=score.metric,
-            metric_value=round(score.value, 2),
-        )
 
     def _licence(self) -> str:
         if self.base is None or self.base.licence is None:
