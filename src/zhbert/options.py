@@ -41,10 +41,16 @@ def call(
 
     Every argument must be a parameter of the function, so that none is forgotten, except --quiet,
     --json and those that ``but`` names.
+
+    >>> def repeat(text, times, mark=""):
+    ...     return text * times + mark
+    >>> call(repeat, argparse.Namespace(text="ha", times=2, json=False), mark="!")
+    'haha!'
     """
     given = vars(args) | others
     taken = given.keys() & inspect.signature(function).parameters.keys()
-    assert taken.union(("quiet", "json"), but) >= given.keys(), given.keys() - taken
+    forgotten = given.keys() - taken - {"quiet", "json", *but}
+    assert not forgotten, forgotten
     return function(**{name: given[name] for name in taken})
 
 
