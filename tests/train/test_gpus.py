@@ -20,7 +20,8 @@ def test_measured_steps_are_estimated_within_the_error_that_is_said(step):
     seconds = step_seconds(work, gpu, rows=step.rows)
     assert seconds * 1e3 == pytest.approx(step.milliseconds, rel=gpus.error() or 0.2)
     memory = gpus.memory_bytes(work.parameters, work, rows=step.rows)
-    assert memory / 1e9 == pytest.approx(step.gigabytes, rel=0.2)
+    # Besides what the model needs, libraries keep a tenth of a gigabyte.
+    assert memory / 1e9 == pytest.approx(step.gigabytes, rel=0.2, abs=0.1)
 
 
 @pytest.mark.parametrize(

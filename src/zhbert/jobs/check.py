@@ -117,7 +117,7 @@ def _gpu_lines(gpu: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "cost", f"about {_rough(gpu['cost'])}"
     steps, cards = counted(gpu["measured_steps"], "step"), " and ".join(gpu["measured_on"])
     if gpu["error"] is None:
-        yield "estimate", f"unproven: from the kernels of {steps} on {cards}, without Python's time"
+        yield "estimate", f"unproven: fitted to {steps} measured on {cards}"
     else:
         yield "estimate", f"within {gpu['error']:.0%} of {steps} measured on {cards}; else unproven"
 
