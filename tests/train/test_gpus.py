@@ -68,7 +68,7 @@ def test_every_part_of_a_step_takes_time():
     assert step_seconds(BASE, h100, rows=64, micro_batches=8) > usual
     assert step_seconds(BASE, h100, rows=64, bytes_per_number=4) > 1.5 * usual
     again = dataclasses.replace(BASE, checkpointing=True)
-    assert 1.2 < step_seconds(again, h100, rows=64) / usual < 4 / 3
+    assert 1.15 < step_seconds(again, h100, rows=64) / usual < 4 / 3
     assert gpus.memory_bytes(0, again, rows=64) < gpus.memory_bytes(0, BASE, rows=64) / 3
 
 
