@@ -36,6 +36,7 @@ from zhbert.train.checkpoint import (
     KeepBest,
     Saver,
     TrainingCheckpoint,
+    copying_ended,
     host_copies,
     load_model_state,
     model_state,
@@ -350,6 +351,7 @@ def _finished_model(
         return model
     if not found:
         state = host_copies(model_state(model), first)
+        copying_ended(setup.ranks.device)()
     with torch.device("meta"):
         alone = BertForPreTraining(model.config)
     if state:

@@ -178,7 +178,7 @@ class Saver:
             copies = {name: host_copies(group, self._ranks.first) for name, group in groups.items()}
         if not self._ranks.first:
             return
-        copied = _copying_ended(self._ranks.device)
+        copied = copying_ended(self._ranks.device)
 
         def write() -> None:
             copied()
@@ -226,7 +226,8 @@ class Saver:
 def host_copies(group: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     """Copy tensors to the host's memory, whole ones; where divided ones are, all ranks call this.
 
-    On a GPU the copies are made after what it has been given to do, without waiting for it.
+    On a GPU the copies are made after what it has been given to do, without waiting for it: they
+    may be read once `copying_ended` says so.
 
     Args:
         group: the tensors, by name.
@@ -243,7 +244,7 @@ def host_copies(group: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
     return copies
 
 
-def _copying_ended(device: torch.device) -> Callable[[], None]:
+def copying_ended(device: torch.device) -> Callable[[], None]:
     """Return a function that waits until the device has done what it was given until now."""
     if device.type != "cuda":
         return lambda: None
