@@ -157,9 +157,10 @@ class Hardware:
     def pieces_at_once(self, work: Workload) -> int:
         """Return how many pieces, including padding, one forward and backward has memory for."""
         if self.on_gpu:
-            # Half: uncompiled layers keep a third more, and an allocator of varying sizes has gaps.
+            # A third: recorded steps keep their memory to themselves, while the first micro-batch
+            # of another shape takes as much again; uncompiled layers keep a third more.
             states = work.parameters * BYTES_PER_PARAMETER // self.shards
-            budget = max(0, self.memory - states) // 2
+            budget = max(0, self.memory - states) // 3
         else:
             budget = min(self.memory // (8 * self.processes), CPU_TRAINING_BYTES)
         return budget // work.activation_bytes(self.bytes_per_number, self.on_gpu)
@@ -177,7 +178,7 @@ def micro_batch_rows(rows: int, work: Workload, hardware: Hardware) -> int:
     >>> micro_batch_rows(384, base, Hardware(memory=64 << 30))
     2
     >>> micro_batch_rows(384, base, Hardware(memory=80 << 30, on_gpu=True, bytes_per_number=2))
-    192
+    128
     """
     most = max(1, hardware.pieces_at_once(work) // work.sequence_length)
     parts = -(-rows // most)
