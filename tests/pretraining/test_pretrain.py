@@ -23,7 +23,7 @@ from zhbert.errors import ZhbertError
 from zhbert.files import remove
 from zhbert.folders import locked
 from zhbert.model.pretrained import BertForPreTraining
-from zhbert.pretraining import objective
+from zhbert.pretraining import objective, training
 from zhbert.pretraining.check import check
 from zhbert.pretraining.run import pretrain
 from zhbert.sentences.similar_words import make_similar_words
@@ -48,6 +48,15 @@ def refusal(*arguments, **options):
         pretrain(*arguments, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_gpu_without_memory_is_one_line(corpus, tmp_path, monkeypatch):
+    def full(trainer):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(training.Trainer, "train", full)
+    said = refusal("tiny", corpus, tmp_path / "run", [*TINY, "micro_batch_size=4"])
+    assert "no memory for micro-batches of 4 rows: run the same command again with --resume" in said
 
 
 def test_a_run_folder_holds_everything(finished_run):

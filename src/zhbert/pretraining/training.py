@@ -55,6 +55,7 @@ from zhbert.train.optim import Optimizer, Schedule, make_optimizer, schedule
 from zhbert.train.sharding import from_first, shard
 from zhbert.train.signals import write_notice
 from zhbert.train.step import Forward
+from zhbert.wording import counted
 
 
 def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> PretrainingResult:
@@ -111,7 +112,7 @@ def train_run(setup: RunSetup, held: ExitStack, *, tensorboard: bool) -> Pretrai
         evaluated=_evaluated(setup, start, metrics),
         notice=write_notice if ranks.first else lambda line: None,
     )
-    outcome = _train(setup, trainer, [saver, best.saver] if best else [saver])
+    outcome = _train(setup, trainer, [saver, best.saver] if best else [saver], rows)
     result = _finish(setup, start.model, outcome, best)
     made, dropped = ranks.sum([loader.made_pieces, loader.dropped_pieces])
     share = dropped / max(1.0, made + dropped)
@@ -292,7 +293,9 @@ def _evaluated(setup: RunSetup, start: Start, metrics: MetricsFile | None) -> fr
 # -- training, and after it ------------------------------------------------------------------------
 
 
-def _train(setup: RunSetup, trainer: Trainer[MaskedBatch], savers: Sequence[Saver]) -> Outcome:
+def _train(
+    setup: RunSetup, trainer: Trainer[MaskedBatch], savers: Sequence[Saver], micro_batch_rows: int
+) -> Outcome:
     try:
         outcome = trainer.train()
         for saver in savers:
@@ -302,6 +305,12 @@ def _train(setup: RunSetup, trainer: Trainer[MaskedBatch], savers: Sequence[Save
         # What is being written shall be complete, unless Ctrl-C (no Exception) ends all at once.
         for saver in savers:
             saver.wait()
+        if isinstance(error, torch.OutOfMemoryError):
+            raise ZhbertError(
+                f"the GPU has no memory for micro-batches of {counted(micro_batch_rows, 'row')}: "
+                "run the same command again with --resume and a smaller micro_batch_size, or with "
+                "--resume and activation_checkpointing=true"
+            ) from None
         if not isinstance(error, NotFiniteError):
             raise
         kept = checkpoints_of(setup).steps()
