@@ -96,30 +96,10 @@ def run(args: argparse.Namespace) -> int:
     from zhbert.runtime import processors
 
     begin = time.perf_counter()
-    own = args.workers is None and args.engine == "local"
+    workers = processors() if args.workers is None and args.engine == "local" else args.workers
     try:
         with progress_bar(args.quiet or args.json) as progress:
-            report = prepare(
-                args.files,
-                args.out,
-                vocab=args.vocab,
-                segmenter=args.segmenter,
-                segmenter_model=args.segmenter_model,
-                user_words=args.user_words,
-                traditional=args.traditional,
-                documents=args.documents,
-                field=args.field,
-                encoding=args.encoding,
-                held_out=args.held_out,
-                deduplicate=args.deduplicate,
-                scatter=args.scatter,
-                on_error=args.on_error,
-                engine=args.engine,
-                address=args.address,
-                workers=processors() if own else args.workers,
-                overwrite=args.overwrite,
-                progress=progress,
-            )
+            report = options.call(prepare, args, workers=workers, progress=progress)
     except KeyboardInterrupt:
         console.err().print(
             "stopped; finished shards are kept: run the same command again to go on"
