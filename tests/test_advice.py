@@ -21,7 +21,16 @@ SOURCE = Path(zhbert.__file__).parent
 COMMAND = re.compile(r"\bzhbert ((?:[a-z]+)\b(?:[^'`;,()\n]|\([^)]*\))*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Options of no verb that messages speak of.
-OTHERS = {"--local", "--untracked-files", "--porcelain", "--share", "--version", "--nproc-per-node"}
+OTHERS = {
+    "--local",
+    "--untracked-files",
+    "--porcelain",
+    "--share",
+    "--version",
+    "--nproc-per-node",
+    "--max-restarts",
+    "--head",
+}
 
 
 def texts() -> Iterator[tuple[Path, int, str]]:
@@ -83,7 +92,10 @@ def test_the_options_of_messages_exist() -> None:
 def test_packages_are_installed_by_their_names() -> None:
     """The package itself is on no index: its extras lead somewhere only in its folder (`.[X]`)."""
     needed = metadata.requires("zhbert") or ()
-    known = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed} | {"transformers"}
+    known = {re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed} | {
+        "transformers",
+        "triton",
+    }
     for path, line, text in texts():
         for name in re.findall(r"pip install '?([\w.\[\]{}-]+)", text):
             assert name in {"X", ".[X]"} | known, f"{path}:{line}: pip install {name}"
