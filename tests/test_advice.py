@@ -29,6 +29,10 @@ OTHERS = {
     "--version",
     "--nproc-per-node",
     "--max-restarts",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--nnodes",
+    "--standalone",
     "--head",
 }
 
