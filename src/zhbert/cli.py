@@ -157,14 +157,14 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave(code: int, *, at_once: bool) -> NoReturn:
-    """End the process. ``at_once`` skips the interpreter's shutdown if ``code`` is not 0.
+    """End the process; ``at_once`` skips the interpreter's shutdown.
 
-    It is meant for one of several processes that has failed. gloo's threads may still hold a tensor
-    of the last exchange; if they release it during shutdown, the process aborts and its exit code
-    is SIGABRT's instead of ``code``. Destroying the process group first would not help: that waits
-    for processes that have ended or do not answer.
+    It is meant for one of several processes. gloo's threads may still hold a tensor of the last
+    exchange; if they release it during shutdown, the process aborts and its exit code is SIGABRT's
+    instead of ``code``. For a process that has failed, destroying the process group first would not
+    help: that waits for processes that have ended or do not answer.
     """
-    if code and at_once:
+    if at_once:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()

@@ -20,3 +20,4 @@ if __name__ == "__main__":
     except ZhbertError as error:
         sys.stderr.write(f"{error}\n")
         leave(2, at_once=True)
+    leave(0, at_once=True)

@@ -122,3 +122,4 @@ if __name__ == "__main__":
         sys.stderr.write(f"{error}\n")
         leave(1, at_once=True)
     sys.stdout.write(json.dumps(lines))
+    leave(0, at_once=True)
