@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from zhbert import cli
+from zhbert.options import command_to_resume
 
 ROOT = Path(__file__).parent.parent
 
@@ -130,3 +131,26 @@ def test_a_reader_that_goes_away_is_not_an_error() -> None:
         check=False,
     )
     assert done.stderr == ""
+
+
+def test_only_training_runs_in_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["params", "tiny"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (
+        "",
+        "zhbert: error: params runs in one process: start it without torchrun\n",
+    )
+    assert cli.main(["distill", "tiny", "--corpus", "corpus", "--out", "run"]) == 2
+    assert "--teacher is missing" in capsys.readouterr().err
+
+
+def test_the_command_that_resumes_starts_as_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["pretrain", "tiny", "--corpus", "corpus", "--out", "run"]
+    monkeypatch.setattr(sys, "argv", ["zhbert", *words])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    launched = "torchrun --standalone --nproc-per-node 2 -m zhbert"
+    assert command_to_resume() == f"{launched} {' '.join(words)} --resume"

@@ -64,6 +64,8 @@ VERBS = {
 }
 # The signals that ask a process to end: Ctrl-C, kill, and a terminal that is closed.
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The verbs that divide their work among the processes that torchrun starts.
+_OF_SEVERAL = ("pretrain", "distill")
 # The limit of argparse's error messages, in characters: they may quote the whole command line.
 _SHOWN = 200
 
@@ -91,6 +93,9 @@ def _usage() -> str:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
+    if _one_of_several() and verb not in _OF_SEVERAL:
+        # Each process would do the whole work, and write the same files.
+        raise ZhbertError(f"{verb} runs in one process: start it without torchrun")
     # Must be set before torch is imported. Waiting threads then sleep instead of spinning. On an
     # idle machine that costs little. Beside one other busy process, spinning makes a training step
     # ten times as long, because the spinning threads take the core of the thread they wait for.
@@ -137,7 +142,7 @@ def entry() -> NoReturn:
     for number in _ENDING:
         if signal.getsignal(number) != signal.SIG_IGN:  # ignored under nohup
             signal.signal(number, _interrupt)
-    several = os.environ.get("WORLD_SIZE", "1") != "1"  # set by torchrun
+    several = _one_of_several()
     warnings.formatwarning = _one_line
     try:
         code = main()
@@ -147,6 +152,11 @@ def entry() -> NoReturn:
         sys.excepthook(*sys.exc_info())
         code = 1
     leave(code, at_once=several)
+
+
+def _one_of_several() -> bool:
+    """Return True if this is one of several processes; torchrun sets WORLD_SIZE."""
+    return os.environ.get("WORLD_SIZE") not in (None, "", "1")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -205,9 +215,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt as interrupt:
+        number: int = getattr(interrupt, "number", signal.SIGINT)
+        # torchrun ends the others when one process has failed.
+        launcher = _one_of_several() and number == signal.SIGTERM
         with suppress(OSError):  # the terminal may be closed
-            sys.stderr.write("zhbert: interrupted\n")
-        return 128 + getattr(interrupt, "number", signal.SIGINT)
+            sys.stderr.write(f"zhbert: {'ended by its launcher' if launcher else 'interrupted'}\n")
+        return 128 + number
     except OSError as error:
         if os.environ.get("ZHBERT_DEBUG"):
             raise

@@ -315,6 +315,6 @@ def command_to_resume() -> str:
     launcher = ["zhbert"]
     if launched_rank() is not None:
         one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
-        processes = ["--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
+        processes = ["--standalone", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
         launcher = ["torchrun", *(processes if one_machine else ["..."]), "-m", "zhbert"]
     return without_secrets(shlex.join([*launcher, *words]))

@@ -182,3 +182,30 @@ def test_a_terminal_that_is_closed_ends_no_run(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "dup2", lambda one, other: replaced.append(other))
     write_notice("stopping")
     assert replaced == [2]
+
+
+def test_a_process_that_torchrun_ends_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def end(number: int) -> str:
+        def trained(*arguments: object, **options: object) -> int:
+            raise Interrupted(number)
+
+        monkeypatch.setattr("zhbert.jobs.pretrain.train", trained)
+        code = main(["pretrain", "tiny", "--corpus", "corpus", "--out", "run"])
+        assert code == 128 + number
+        return capsys.readouterr().err
+
+    assert end(signal.SIGTERM) == "zhbert: interrupted\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert end(signal.SIGTERM) == "zhbert: ended by its launcher\n"
+    assert end(signal.SIGINT) == "zhbert: interrupted\n"
+
+
+def test_of_several_processes_a_saved_run_is_no_promise() -> None:
+    from zhbert.train.signals import StopSignals
+
+    said: list[str] = []
+    with StopSignals(said.append, alone=False):
+        signal.raise_signal(signal.SIGTERM)
+    assert said == ["stopping: the run is saved first, if its other processes still answer"]

@@ -369,7 +369,7 @@ def test_resume_refuses_what_would_change_the_run(corpus, run_copy, tmp_path):
         said = refusal(
             "tiny", corpus, run_copy, [change.replace(" ", "").replace("'", "")], resume=True
         )
-        assert said.startswith(f"--resume: {change}, but {run_copy} was begun with {was}; ")
+        assert said.startswith(f"{change}, but {run_copy} was begun with {was}; ")
     other = make_corpus(tmp_path / "other", seed=5)
     assert "not the corpus that" in refusal("tiny", other, run_copy, resume=True)
     assert "beyond steps = 9" in refusal("tiny", corpus, run_copy, ["steps=9"], resume=True)
@@ -389,7 +389,7 @@ def test_resume_of_another_shape_is_one_clear_line(corpus, run_copy):
 
 
 def test_folders_are_never_mixed_up(corpus, finished_run, tmp_path):
-    assert "--resume goes on with it" in refusal("tiny", corpus, finished_run, TINY)
+    assert "--resume-if-there goes on with it" in refusal("tiny", corpus, finished_run, TINY)
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "missing"):
         assert "no run to go on with" in refusal("tiny", corpus, folder, TINY, resume=True)

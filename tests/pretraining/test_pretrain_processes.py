@@ -150,5 +150,5 @@ def test_a_process_that_lacks_the_corpus_ends_all_with_a_line_each(corpus, tmp_p
     assert second[2].count("\n") == 1
     assert str(tmp_path / "nowhere") in second[2]
     told = first[2].splitlines()[-1]
-    assert told.startswith("zhbert: error: process 0 of 2: another process of this run has gone")
+    assert told.startswith("zhbert: error: another process of this run has gone")
     assert "Traceback" not in first[2]

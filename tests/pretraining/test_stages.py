@@ -66,3 +66,11 @@ def test_a_schedule_that_does_not_fit_the_run_is_warned_of():
     assert not list(schedule_warnings(fine, 100))
     bad = recipe("optimizer.warmup_steps=101", "optimizer.schedule_steps=50")
     assert len(list(schedule_warnings(bad, 100))) == 2
+
+
+def test_a_run_of_another_recipe_names_all_that_differs() -> None:
+    teacher, other = (recipe(f'distill.teachers=["{name}"]', "softmax.frequent=0") for name in "ab")
+    with pytest.raises(ZhbertError, match=r"teachers = \['a'\], but .* begun with \['b'\]; change"):
+        allowed_changes(teacher, other, RUN)
+    with pytest.raises(ZhbertError, match=r"\(also changed: sequence_length\); change them back"):
+        allowed_changes(recipe("batch_size=9", "sequence_length=64", "threads=3"), recipe(), RUN)

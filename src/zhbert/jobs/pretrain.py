@@ -3,7 +3,8 @@
   zhbert pretrain tiny --corpus corpus --out runs/tiny
   zhbert pretrain tiny --corpus corpus --out runs/tiny --resume
   zhbert pretrain tiny --corpus corpus --out runs/x steps=500 masking.strategy=char
-  torchrun --nproc-per-node 2 -m zhbert pretrain tiny --corpus corpus --out runs/tiny
+  torchrun --standalone --nproc-per-node 2 -m zhbert pretrain tiny \\
+      --corpus corpus --out runs/tiny
 
 OUT gets recipe.toml (with every value), provenance.json, metrics.jsonl,
 checkpoints/, and final/, a model folder that transformers opens. Ctrl-C saves

@@ -59,7 +59,7 @@ def pretrain(
         settings_file="recipe.toml",
         overwrite=overwrite,
         goes_on=resume or resume_if_there,
-        ways="--resume goes on with it, ",
+        ways="--resume or --resume-if-there goes on with it, ",
     )
     look = partial(_look, folder, recipe, Path(corpus), list(overrides), must_resume=resume)
 

@@ -29,7 +29,7 @@ from zhbert.runtime import total_memory
 from zhbert.train.checkpoint import Checkpoints, TrainingCheckpoint, load_model_state
 from zhbert.train.cost import BYTES_PER_PARAMETER
 from zhbert.train.loop import BEGINNING, TrainState
-from zhbert.wording import counted
+from zhbert.wording import counted, listed
 from zhbert.zoo import locate
 from zhbert.zoo.catalogue import find_card
 
@@ -199,19 +199,25 @@ def _resumed(setup: RunSetup, add: Callable[[BertForPreTraining], None]) -> Star
 
 def allowed_changes(recipe: Recipe, former: Recipe, folder: Path) -> list[str]:
     """Describe a resumed run's recipe changes, one line each; raise ZhbertError if forbidden."""
-    lines = []
-    for key, (value, was) in changed_settings(without_passwords(recipe), former).items():
+    changed = {
+        key: tuple(list(one) if isinstance(one, tuple) else one for one in values)
+        for key, values in changed_settings(without_passwords(recipe), former).items()
         # In the run's recipe.toml all keys of [model] are resolved.
-        if key.startswith("model.") and value is None:
-            continue
-        if key not in FREE_ON_RESUME:
-            way = f"continue_from={folder} takes this one's state along"
-            if key == "optimizer.name":  # the state fits this optimiser only
-                way = f"initial_model={folder / 'final'} takes its weights along"
-            raise ZhbertError(
-                f"--resume: {key} = {value!r}, but {folder} was begun with {was!r}; change it "
-                f"back, or begin a new run ({way})"
-            )
+        if not (key.startswith("model.") and values[0] is None)
+    }
+    if forbidden := [key for key in changed if key not in FREE_ON_RESUME]:
+        key, *others = forbidden
+        value, was = changed[key]
+        way = f"continue_from={folder} takes this one's state along"
+        if "optimizer.name" in forbidden:  # the state fits this optimiser only
+            way = f"initial_model={folder / 'final'} takes its weights along"
+        also = f" (also changed: {listed(others, most=4)})" if others else ""
+        raise ZhbertError(
+            f"{key} = {value!r}, but {folder} was begun with {was!r}{also}; change "
+            f"{'them' if others else 'it'} back, or begin a new run ({way})"
+        )
+    lines = []
+    for key, (value, was) in changed.items():
         schedule = former.optimizer
         stretched = not schedule.schedule_steps and schedule.schedule != "constant"
         falls = ": the learning rate now falls to zero at the new end"

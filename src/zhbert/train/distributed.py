@@ -169,8 +169,8 @@ def process_group(choose_device: Callable[[int], torch.device]) -> Iterator[Rank
         if not _is_of_an_exchange(error):
             raise
         raise ZhbertError(
-            f"process {dist.get_rank()} of {dist.get_world_size()}: another process of this run has"
-            " gone or no longer answers; its own message, or its launcher's, says why"
+            "another process of this run has gone or no longer answers; its own message, or its"
+            " launcher's, says why; what follows the newest checkpoint is not saved"
         ) from error
     # Only after success, since the others would wait here for a process that has ended. All at the
     # same time, since gloo may abort a process while another closes its connections.

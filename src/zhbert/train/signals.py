@@ -47,7 +47,9 @@ class StopSignals:
             return
         self.received = number
         again = "; Ctrl-C again stops at once" if number == signal.SIGINT else ""
-        self._notice(f"stopping: the run is saved first{again}")
+        # torchrun also sends SIGTERM when another process has failed: then nothing can be saved.
+        others = "" if self._alone else ", if its other processes still answer"
+        self._notice(f"stopping: the run is saved first{others}{again}")
 
 
 def write_notice(line: str) -> None:
