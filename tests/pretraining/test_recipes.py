@@ -207,7 +207,7 @@ def test_check_says_what_rented_gpus_would_take(capsys):
 def test_a_model_too_large_for_one_gpu_fits_several():
     large = ["model.hidden_size=8192", "model.num_attention_heads=64", "batch_size=64"]
     large += ["model.num_hidden_layers=12", "model.intermediate_size=32768"]
-    with pytest.raises(ZhbertError, match=r"checkpointing = true, or set sharding = .full., or t"):
+    with pytest.raises(ZhbertError, match=r"it would fit with sharding=full$"):
         check("tiny", large, device="h100", gpus=8)
     divided = check("tiny", [*large, "sharding=full"], device="h100", gpus=8)
     again = check(
@@ -217,6 +217,52 @@ def test_a_model_too_large_for_one_gpu_fits_several():
     assert again["micro_batch_size"] == 8
     speeds = [plan["gpu"]["pieces_per_second"] for plan in (again, divided)]
     assert 0.7 < speeds[0] / speeds[1] < 1
+
+
+@pytest.mark.parametrize("set_already", [[], ["sharding=full"], ["micro_batch_size=64"]])
+def test_every_way_out_that_an_error_names_fits(set_already):
+    recipe = "roberta-wwm-ext-large"
+    large = ["model.num_hidden_layers=96", "model.hidden_size=2048", *set_already]
+    large += ["model.intermediate_size=8192", "model.num_attention_heads=32"]
+    with pytest.raises(ZhbertError) as caught:
+        check(recipe, large, device="4090", gpus=2)
+    ways = str(caught.value).partition("it would fit with ")[2].split("; or with ")
+    assert len(ways) >= 2
+    for way in ways:
+        words = way.split()
+        flags = {"--device": "4090", "--gpus": "2"}
+        flags |= {word: words[at + 1] for at, word in enumerate(words) if word in flags}
+        keys = [word for word in words if "=" in word]
+        plan = check(recipe, [*large, *keys], device=flags["--device"], gpus=int(flags["--gpus"]))
+        assert plan["memory_bytes"] < plan["gpu"]["memory"] * 1e9
+
+
+def test_no_way_out_is_named_for_a_model_that_fits_no_gpu():
+    vast = ["model.hidden_size=65536", "model.num_attention_heads=1024", "batch_size=1"]
+    vast += ["model.num_hidden_layers=96", "model.intermediate_size=262144"]
+    with pytest.raises(ZhbertError, match="would help: train a smaller model"):
+        check("tiny", vast, device="4090")
+
+
+def test_check_notes_what_training_would_say():
+    alone = check("tiny", ["sharding=full"], device="h100")
+    assert any("no other processes" in note for note in alone["notes"])
+    usual = ["batch_size=1024", "sequence_length=128", "model.hidden_size=768"]
+    usual += ["model.num_attention_heads=12", "model.num_hidden_layers=12"]
+    for rows, said in ((0, False), (128, False), (900, True)):
+        plan = check("bert-wwm-phase1", [*usual, f"micro_batch_size={rows}"], device="h100")
+        assert any("fills more than half" in note for note in plan["notes"]) == said
+    assert any("training would stop there" in note for note in plan["notes"])
+
+
+def test_numbers_of_large_and_small_plans_are_readable(capsys):
+    plan = ["check", "tiny", "--quiet", "--device", "h100", "--price", "2.5"]
+    assert cli.main([*plan, "steps=1000000000"]) == 0
+    printed = capsys.readouterr().out
+    for text in (" MB of 80 GB", " days ", " = 1 GPU x ", " h x 2.5", "on other GPUs unproven"):
+        assert text in printed
+    assert cli.main(["check", "bert-wwm-phase1", "--quiet", "--device", "l4"]) == 0
+    assert re.search(r" [\d.]+ s a step", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +276,7 @@ def test_a_model_too_large_for_one_gpu_fits_several():
         ("--device h100 --price -1", "--price -1: must be"),
         (
             "--device 4090 model.hidden_size=8192 model.num_hidden_layers=12",
-            "GB on each GPU, and RTX 4090 has 24: set",
+            "GB on each GPU, and RTX 4090 has 24: it would fit with",
         ),
     ],
 )

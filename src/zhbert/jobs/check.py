@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     lines += _distillation_lines(result["distillation"])
     if result["epochs"] is not None:
         lines.append(("corpus", f"{result['corpus_pieces']:,} pieces to train on"))
-        lines.append(("epochs", f"about {result['epochs']:.3g}"))
+        lines.append(("epochs", f"about {_rough(result['epochs'])}"))
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         sys.stdout.write(f"{name:<{width}}  {value}\n")
@@ -99,7 +99,8 @@ def _memory(result: dict[str, Any]) -> str:
     if gpu is None:
         text = f"about {found / 2**30:.2g} GiB on a CPU in fp32"
         return text + _of_teacher(result, "memory_bytes", 2**30)
-    text = f"about {found / 1e9:.3g} of {gpu['memory']:g} GB on each GPU"
+    size = f"{_rough(found / 1e6)} MB" if found < 1e9 else f"{_rough(found / 1e9)}"
+    text = f"about {size} of {gpu['memory']:g} GB on each GPU"
     return text + _of_teacher(result, "memory_bytes", 1e9)
 
 
@@ -110,16 +111,22 @@ def _gpu_lines(gpu: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     if gpu is None:
         return
     yield "GPUs", f"{gpu['gpus']:,} x {gpu['name']}, at {gpu['share_of_peak']:.0%} of their peak"
-    step = gpu["seconds_per_step"] * 1e3
-    yield "speed", f"about {_rough(gpu['pieces_per_second'])} pieces/s, {_rough(step)} ms a step"
+    seconds = gpu["seconds_per_step"]
+    step = f"{_rough(seconds * 1e3)} ms" if seconds < 1 else f"{_rough(seconds)} s"
+    yield "speed", f"about {_rough(gpu['pieces_per_second'])} pieces/s, {step} a step"
     yield "time", f"about {duration(gpu['hours'] * 3600)}, besides evaluations and compiling"
     if gpu["cost"] is not None:
-        yield "cost", f"about {_rough(gpu['cost'])}"
+        each = f"{counted(gpu['gpus'], 'GPU')} x {_rough(gpu['hours'])} h x {gpu['price']:g}"
+        yield "cost", f"about {_rough(gpu['cost'])} = {each}"
     steps, cards = counted(gpu["measured_steps"], "step"), " and ".join(gpu["measured_on"])
     if gpu["error"] is None:
-        yield "estimate", f"unproven: fitted to {steps} measured on {cards}"
+        yield "estimate", f"unproven: from the time of {steps} measured on {cards}"
     else:
-        yield "estimate", f"within {gpu['error']:.0%} of {steps} measured on {cards}; else unproven"
+        yield (
+            "estimate",
+            f"time within {gpu['error']:.0%} of each of {steps} measured on {cards}; "
+            "on other GPUs unproven",
+        )
 
 
 def _rough(number: float) -> str:

@@ -92,6 +92,10 @@ def check(
         costs["memory_bytes"] += distillation["memory_bytes"]
         costs["operations_per_step"] += distillation["operations_per_step"]
         costs["operations"] += distillation["operations_per_step"] * settings.steps
+    outcome = None
+    if plan is not None:
+        outcome = plan.outcome(work, costs, where)
+        notes += plan.notes(work, costs)
     per_step = settings.batch_size * settings.sequence_length
     options = settings.optimizer
     if options.warmup_steps > max(settings.steps, options.schedule_steps):
@@ -104,7 +108,7 @@ def check(
         "values": _values(dataclasses.replace(settings, model=shape)),
         "initial_shape": initial,
         **costs,
-        "gpu": plan.outcome(work, costs, where) if plan else None,
+        "gpu": outcome,
         "distillation": distillation,
         "corpus_pieces": pieces,
         "epochs": settings.steps * per_step / pieces if pieces else None,
@@ -168,12 +172,12 @@ def _count_pieces(corpus: Corpus, recipe: Recipe, notes: list[str]) -> int:
 
 
 def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
-    """Return the shape of the model to start from; None if there is none (yet)."""
+    """Return the shape of the model to start from; None if there is none."""
     if recipe.continue_from:
         former = Path(recipe.continue_from) / "recipe.toml"
         if former.is_file():
             return flatten(load_recipe(former).model)
-        notes.append(f"continue_from = {recipe.continue_from}: not there yet")
+        notes.append(_not_found("continue_from", recipe.continue_from))
     elif recipe.initial_model:
         if is_here(recipe.initial_model):
             return BertConfig.from_pretrained(recipe.initial_model).to_dict()
@@ -185,5 +189,9 @@ def _initial_shape(recipe: Recipe, notes: list[str]) -> dict[str, Any] | None:
                 "num_hidden_layers": card.num_layers,
                 "num_attention_heads": card.num_heads,
             }
-        notes.append(f"initial_model = {without_secrets(recipe.initial_model)}: not there yet")
+        notes.append(_not_found("initial_model", recipe.initial_model))
     return None
+
+
+def _not_found(key: str, name: str) -> str:
+    return f"{key} = {without_secrets(name)}: not found; training would stop there"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import Any
 
 from zhbert.config import Recipe
@@ -10,6 +12,11 @@ from zhbert.errors import ZhbertError
 from zhbert.train import gpus
 from zhbert.train.cost import Hardware, Workload, micro_batch_rows
 from zhbert.wording import counted
+
+# pretrain says it too.
+NOTHING_TO_DIVIDE = "sharding = full: there are no other processes to divide the weights with"
+# How many ways out an error names.
+_WAYS_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +85,88 @@ class GpuPlan:
             shards=self.shards,
         )
 
-    def _way_out(self, micro_batch: int) -> str:
-        ways = [
-            "set a smaller micro_batch_size" if micro_batch > 1 else "",
-            "" if self.recipe.activation_checkpointing else "set activation_checkpointing = true",
-            'set sharding = "full"' if self.count > self.shards else "",
-            "take a larger GPU",
-        ]
-        return ", or ".join(way for way in ways if way)
+    def _fits(self, memory: int) -> bool:
+        return memory + gpus.CONTEXT_BYTES <= self.gpu.memory_bytes
+
+    def _changes(self) -> Iterator[dict[str, Any]]:
+        """Yield what could be changed, by the names of ``check``.
+
+        Settings come first, then more GPUs, then others; of each the fewest changes.
+        """
+        recipe = self.recipe
+        counts = [self.count << doublings for doublings in range(1, 7)]
+        larger = sorted((gpu.memory, name) for name, gpu in gpus.GPUS.items())
+        # A micro-batch that zhbert chooses by itself can still be too large beside a teacher.
+        axes: dict[str, list[Any]] = {
+            "micro_batch_size": [0 if recipe.micro_batch_size else 1],
+            "activation_checkpointing": [] if recipe.activation_checkpointing else [True],
+            "sharding": [] if recipe.sharding == "full" else ["full"],
+            "--gpus": [count for count in counts if count <= recipe.batch_size],
+            "--device": [name for memory, name in larger if memory > self.gpu.memory],
+        }
+        every = product(*([{}, *({name: value} for value in axes[name])] for name in axes))
+        merged = [{key: one[key] for one in several for key in one} for several in every]
+        yield from sorted(merged, key=lambda one: ("--device" in one, "--gpus" in one, len(one)))
+
+    def _with(self, changes: dict[str, Any]) -> GpuPlan:
+        keys = {key: value for key, value in changes.items() if not key.startswith("--")}
+        return replace(
+            self,
+            recipe=replace(self.recipe, **keys),
+            count=changes.get("--gpus", self.count),
+            gpu=gpus.GPUS.get(changes.get("--device", ""), self.gpu),
+        )
+
+    def _ways_out(self, work: Workload, parameters: int, besides: int) -> str:
+        """Say which changes make the run fit, by the same estimate; none of them is superfluous.
+
+        Args:
+            work: the model and its rows.
+            parameters: of the model.
+            besides: the memory of teachers.
+        """
+        ways: dict[frozenset[str], str] = {}
+        for changes in self._changes():
+            if any(fewer <= changes.keys() for fewer in ways):
+                continue
+            plan = self._with(changes)
+            again = replace(work, checkpointing=plan.recipe.activation_checkpointing)
+            needed = plan.memory_bytes(again, parameters, plan.micro_batch_rows(again))
+            if plan._fits(needed + besides):
+                ways[frozenset(changes)] = " ".join(
+                    f"{key} {value}" if key.startswith("--") else f"{key}={value}".lower()
+                    for key, value in changes.items()
+                )
+        if not ways:
+            return "no setting and no GPU of the table would help: train a smaller model"
+        return "it would fit with " + "; or with ".join(list(ways.values())[:_WAYS_OUT])
+
+    def notes(self, work: Workload, costs: dict[str, Any]) -> Iterator[str]:
+        """Yield remarks on a run that fits."""
+        if self.recipe.sharding == "full" and self.count == 1:
+            yield NOTHING_TO_DIVIDE
+        recipe = self.recipe
+        recorded = not recipe.activation_checkpointing and recipe.sharding == "none"
+        states = self.memory_bytes(work, costs["parameters"], 0)
+        room = self.gpu.memory_bytes - states
+        # By itself zhbert takes a third: `zhbert.train.cost.Hardware.pieces_at_once`.
+        by_hand = recorded and recipe.micro_batch_size > 0
+        if by_hand and 2 * (costs["memory_bytes"] - states) > room:
+            yield (
+                f"micro_batch_size = {recipe.micro_batch_size} fills more than half of the "
+                "memory that the weights leave: recorded steps keep memory beside what is counted "
+                "here, so training may run out of it; micro_batch_size = 0 chooses a safe number"
+            )
 
     def outcome(self, work: Workload, costs: dict[str, Any], where: str) -> dict[str, Any]:
         """Say what the run takes, teachers included; raise ZhbertError if it does not fit."""
         micro_batch, needed = costs["micro_batch_size"], costs["memory_bytes"]
-        if needed + gpus.CONTEXT_BYTES > self.gpu.memory_bytes:
+        if not self._fits(needed):
+            besides = needed - self.memory_bytes(work, costs["parameters"], micro_batch)
             raise ZhbertError(
                 f"{where}: micro-batches of {counted(micro_batch, 'row')} need about "
-                f"{needed / 1e9:.3g} GB on each GPU, and {self.gpu.name} has {self.gpu.memory:g}: "
-                f"{self._way_out(micro_batch)}"
+                f"{needed / 1e9:,.1f} GB on each GPU, and {self.gpu.name} has {self.gpu.memory:g}: "
+                f"{self._ways_out(work, costs['parameters'], besides)}"
             )
         seconds = gpus.step_seconds(
             work,
@@ -116,6 +188,7 @@ class GpuPlan:
             "pieces_per_second": costs["pieces_per_step"] / seconds,
             "share_of_peak": costs["operations_per_step"] / seconds / peak,
             "hours": hours,
+            "price": self.price,
             "cost": None if self.price is None else hours * self.count * self.price,
             "error": gpus.error(),
             "measured_steps": len(gpus.MEASURED_STEPS),

@@ -10,6 +10,7 @@ from zhbert.config import Recipe
 from zhbert.data.loader import GrowingRows
 from zhbert.data.remarks import on_rows, on_text
 from zhbert.model.config import count_parameters_by_part
+from zhbert.pretraining.check_gpus import NOTHING_TO_DIVIDE
 from zhbert.pretraining.setup import RunSetup
 from zhbert.pretraining.stages import stages_of
 from zhbert.pretraining.start import Start
@@ -42,7 +43,7 @@ def describe_run(
     for remark in (*on_text(info), *remarks):
         yield f"note: {remark}"
     if recipe.sharding == "full" and not setup.divides:
-        yield "note: sharding = full: there are no other processes to divide the weights with"
+        yield f"note: {NOTHING_TO_DIVIDE}"
     for stage in stages_of(recipe):
         if start.done < stage.end:
             yield (

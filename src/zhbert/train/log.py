@@ -248,12 +248,14 @@ def count(number: float) -> str:
 def duration(seconds: float) -> str:
     """Format a time span.
 
-    >>> duration(42), duration(625), duration(7300)
-    ('42 s', '10 min 25 s', '2 h 01 min')
+    >>> duration(42), duration(625), duration(7300), duration(216000)
+    ('42 s', '10 min 25 s', '2 h 01 min', '2 days 12 h')
     """
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
+    if whole >= 48 * 3600:
+        return f"{whole // 86400:,} days {whole % 86400 // 3600} h"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
