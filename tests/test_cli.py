@@ -137,6 +137,9 @@ def test_only_training_runs_in_several_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.main(["params", "tiny"]) == 0, "a cluster's own variable"
+    capsys.readouterr()
+    monkeypatch.setenv("LOCAL_RANK", "0")
     assert cli.main(["params", "tiny"]) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == (

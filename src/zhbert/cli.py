@@ -93,7 +93,8 @@ def _usage() -> str:
 
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
-    if _one_of_several() and verb not in _OF_SEVERAL:
+    # Some clusters set WORLD_SIZE in every container; LOCAL_RANK is torchrun's.
+    if _one_of_several() and "LOCAL_RANK" in os.environ and verb not in _OF_SEVERAL:
         # Each process would do the whole work, and write the same files.
         raise ZhbertError(f"{verb} runs in one process: start it without torchrun")
     # Must be set before torch is imported. Waiting threads then sleep instead of spinning. On an
