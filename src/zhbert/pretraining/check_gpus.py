@@ -147,14 +147,14 @@ class GpuPlan:
             yield NOTHING_TO_DIVIDE
         recipe = self.recipe
         recorded = not recipe.activation_checkpointing and recipe.sharding == "none"
-        states = self.memory_bytes(work, costs["parameters"], 0)
-        room = self.gpu.memory_bytes - states
+        layers = self.memory_bytes(work, 0, costs["micro_batch_size"])
+        room = self.gpu.memory_bytes - (costs["memory_bytes"] - layers)
         # By itself zhbert takes a third: `zhbert.train.cost.Hardware.pieces_at_once`.
         by_hand = recorded and recipe.micro_batch_size > 0
-        if by_hand and 2 * (costs["memory_bytes"] - states) > room:
+        if by_hand and 2 * layers > room:
             yield (
                 f"micro_batch_size = {recipe.micro_batch_size} fills more than half of the "
-                "memory that the weights leave: recorded steps keep memory beside what is counted "
+                "memory left for it: recorded steps keep memory beside what is counted "
                 "here, so training may run out of it; micro_batch_size = 0 chooses a safe number"
             )
 
