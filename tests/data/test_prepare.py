@@ -399,7 +399,7 @@ def interrupted(tmp_path: Path, vocab: Path, file: Path, out: Path, **options: A
     """Prepare a part, then stop as by Ctrl-C."""
 
     def stop(stage: str, read: int, total: int) -> None:
-        if read > 8000:
+        if stage == "words and pieces" and read > 8000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -426,7 +426,7 @@ def test_other_settings_on_unfinished_work_are_named(
     file = write(tmp_path / "a.txt", articles(150))
     out = tmp_path / "corpus"
     interrupted(tmp_path, vocab, file, out)
-    with pytest.raises(ZhbertError, match=r"options\.held_out was 0\.01, is 0\.5"):
+    with pytest.raises(ZhbertError, match=r"\(--held-out was 0\.01, now is 0\.5\)"):
         prepare([file], out, vocab=vocab, held_out=0.5)
     # --overwrite begins anew; without other settings it goes on.
     assert prepare([file], out, vocab=vocab, held_out=0.5, overwrite=True)["reused_blocks"] == 0
@@ -434,6 +434,33 @@ def test_other_settings_on_unfinished_work_are_named(
     prepare([shorter], out, vocab=vocab, overwrite=True, held_out=0)
     prepare([shorter], tmp_path / "whole", vocab=vocab, held_out=0)
     assert fingerprint(out) == fingerprint(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("options", [{}, {"deduplicate": True, "workers": 2}])
+def test_finished_blocks_of_another_text_are_not_thrown_away(
+    tmp_path: Path, vocab: Path, small_blocks: None, options: dict[str, Any]
+) -> None:
+    text = articles(150)
+    file, out = write(tmp_path / "a.txt", text), tmp_path / "corpus"
+    prepare([file], tmp_path / "whole", vocab=vocab, **options)
+    interrupted(tmp_path, vocab, file, out, **options)
+    finished = {path.name for path in (out / ".partial").glob("[0-9]*.json")}
+    assert finished
+    for other in ("使用。\n", articles(150, seed=1)):
+        with pytest.raises(ZhbertError, match=r"unfinished corpus of other text .*--overwrite"):
+            prepare([write(tmp_path / "b.txt", other)], out, vocab=vocab, **options)
+    assert finished <= {path.name for path in (out / ".partial").glob("[0-9]*.json")}
+    assert prepare([file], out, vocab=vocab, **options)["reused_blocks"] >= len(finished)
+    assert fingerprint(out) == fingerprint(tmp_path / "whole")
+
+
+def test_text_that_has_grown_is_gone_on_with(
+    tmp_path: Path, vocab: Path, small_blocks: None
+) -> None:
+    file, out = write(tmp_path / "a.txt", articles(150)), tmp_path / "corpus"
+    interrupted(tmp_path, vocab, file, out)
+    grown = write(tmp_path / "b.txt", file.read_text(encoding="utf-8") + articles(5, seed=1))
+    assert prepare([grown], out, vocab=vocab)["reused_blocks"] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

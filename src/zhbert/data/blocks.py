@@ -137,11 +137,12 @@ class TextBlock:
         """Return a SHA-256 of all that the block's documents depend on; file names do not count."""
         digest = hashlib.sha256()
         for segment in self.segments:
+            raw = segment.raw if segment.unread is None else segment.unread.read()
             lengths = b"" if segment.lengths is None else segment.lengths.tobytes()
-            head = f"{segment.kind} {len(segment.raw)} {len(lengths)}\n"
+            head = f"{segment.kind} {len(raw)} {len(lengths)}\n"
             digest.update(head.encode())
             digest.update(lengths)
-            digest.update(segment.raw)
+            digest.update(raw)
         return digest.hexdigest()
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zhbert.data import SPLITS
+from zhbert.data.blocks import TextBlock
 from zhbert.data.shards import FORMAT, VERSION, flush_shards
 from zhbert.errors import ZhbertError
-from zhbert.files import read_json, remove, sweep, write_json
+from zhbert.files import read_json, read_json_if_sound, remove, sweep, write_json
 from zhbert.folders import Claim, locked
 from zhbert.text.tokenizer import Tokenizer
-from zhbert.wording import differences
+from zhbert.wording import shortly
+
+# Finished blocks that are compared with the input before it counts as another text.
+_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -130,14 +134,45 @@ class CorpusFolder:
         elif paths.settings.exists():
             before = read_json(paths.settings, dict)
             if before != wanted:
-                what = ", ".join(differences(before, wanted))
                 if not self._overwrite:
-                    raise ZhbertError(
-                        f"{paths.out}: an unfinished corpus of other settings ({what}): repeat the "
-                        "command that began it, or add --overwrite to begin anew"
-                    )
+                    raise self._of_other("settings", ", ".join(_changes(before, wanted)))
                 self._clear()
         write_json(paths.settings, wanted)
+
+    def _of_other(self, what: str, differs: str) -> ZhbertError:
+        return ZhbertError(
+            f"{self.paths.out}: an unfinished corpus of other {what} ({differs}): repeat the "
+            "command that began it, or add --overwrite to begin anew"
+        )
+
+    def check_text(self, blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
+        """Pass on the input's blocks, in order, unless finished ones are of another text.
+
+        One of the first finished blocks must be the same: text that has grown, or was corrected in
+        places, is gone on with.
+
+        Raises:
+            ZhbertError: the finished blocks would be lost.
+        """
+        paths = self.paths
+        notes = paths.partial.glob("[0-9]*.json")
+        if self._overwrite or not any(map(read_json_if_sound, notes)):
+            yield from blocks
+            return
+        held: list[TextBlock] = []  # few, because those of a pipe hold their text
+        tried = 0
+        for block in blocks:
+            held.append(block)
+            if finished := read_json_if_sound(paths.result(block.number)):
+                # What follows the text's fingerprint is that of its duplicate lines.
+                if finished.get("fingerprint", "").partition("-")[0] == block.fingerprint():
+                    yield from held
+                    yield from blocks
+                    return
+                tried += 1
+            if tried == _TRIED:
+                break
+        raise self._of_other("text", "none of its finished blocks looked at is in this input")
 
     def _clear(self) -> None:
         for path in [*self.paths.shards(), *self.paths.partial.iterdir()]:
@@ -161,3 +196,37 @@ class CorpusFolder:
         remove(paths.partial)
         # Remove files that workers of a killed process have left in the meantime.
         sweep(paths.out)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield where two descriptions of settings differ, by the command's options.
+
+    >>> before, now = {"held_out": 0.1, "scatter": True}, {"held_out": 0}
+    >>> list(_changes({"options": before}, {"options": now}))
+    ['--held-out was 0.1, now is 0', '--scatter was given, now is not given']
+    """
+    if any(before.get(name) != now.get(name) for name in ("format", "version")):
+        yield "another version of zhbert began it"
+    if before.get("tokenizer") != now.get("tokenizer"):
+        yield "--vocab is another one"
+    segmenters = before.get("segmenter", {}), now.get("segmenter", {})
+    for name, called in (("name", "--segmenter"), ("version", "the segmenter's version")):
+        yield from _change(called, *(one.get(name) for one in segmenters))
+    for one, other in (
+        [segmenter.get("options", {}) for segmenter in segmenters],
+        [described.get("options", {}) for described in (before, now)],
+    ):
+        for name in dict.fromkeys([*one, *other]):
+            yield from _change(f"--{name.replace('_', '-')}", one.get(name), other.get(name))
+
+
+def _change(called: str, before: Any, now: Any) -> Iterator[str]:
+    if before != now:
+        yield f"{called} was {_in_words(before)}, now is {_in_words(now)}"
+
+
+def _in_words(value: Any) -> str:
+    """Return an option's value as the user knows it: a flag is given or not."""
+    if value is None or isinstance(value, bool):
+        return "given" if value else "not given"
+    return shortly(value).strip('"')

@@ -133,8 +133,8 @@ def prepare(
     try:
         with locked(paths.out), closing(start()) as pool:
             folder.begin(described)
-            builder = _CorpusBuilder(settings, sources, pool, on_error, progress or _silent)
-            return builder.build(worker, folder, described)
+            builder = _CorpusBuilder(settings, sources, pool, folder, on_error, progress or _silent)
+            return builder.build(worker, described)
     except OSError as error:
         error.filename = error.filename or str(out)
         reading = isinstance(error, FileNotFoundError)  # a file that was there before
@@ -267,6 +267,7 @@ class _CorpusBuilder:
         settings: PreparationSettings,
         sources: Sources,
         pool: Pool,
+        folder: CorpusFolder,
         on_error: str,
         progress: PrepareProgress,
     ) -> None:
@@ -275,26 +276,25 @@ class _CorpusBuilder:
         self._sources = sources
         self._reading = settings.reading
         self._pool = pool
+        self._folder = folder
         self._on_error = on_error
         self._progress = progress
         self._read = 0  # bytes of the input
 
-    def build(
-        self, worker: BlockWorker, folder: CorpusFolder, described: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def build(self, worker: BlockWorker, described: Mapping[str, Any]) -> dict[str, Any]:
         """Make the corpus and return the report."""
         if self._settings.deduplicate:
             self._find_duplicates()
         results = self._prepare_blocks()
         if not results.train and not results.held_out:
-            folder.discard()
+            self._folder.discard()
             raise self._no_text(results)
         if self._settings.held_out:
             self._hold_something_out(results)
         if self._settings.scatter:
             self._scatter(results)
         info = self._describe_corpus(results, described)
-        folder.finish(info, worker.tokenizer)
+        self._folder.finish(info, worker.tokenizer)
         return info | {
             "folder": str(self._paths.out),
             "places": [str(place) for place in results.places],
@@ -365,7 +365,7 @@ class _CorpusBuilder:
         total = 0 if stdin else sum(source.size for source in self._sources)
         self._progress(stage, 0, total)
         blocks = read_blocks(self._sources, self._reading, unread=True)
-        for block, result in self._pool.map(method, blocks):
+        for block, result in self._pool.map(method, self._folder.check_text(blocks)):
             self._read = block.read_to
             self._progress(stage, self._read, total)
             yield block, result
