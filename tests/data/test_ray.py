@@ -105,6 +105,14 @@ def test_a_cluster_that_was_killed_is_not_waited_for(
         prepare([text], tmp_path / "corpus", engine="ray")
 
 
+def test_an_address_of_the_environment_is_named_so(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(ZhbertError, match=r"^RAY_ADDRESS 127.0.0.1:9: no Ray cluster"):
+        prepare([text], tmp_path / "corpus", engine="ray")
+
+
 def test_without_ray_a_line_says_how_to_install_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,7 +146,9 @@ def _connect(address: str | None) -> bool:
         ) from None
     if ray.is_initialized():
         return False
-    _check_answers(address or os.environ.get("RAY_ADDRESS") or _last_cluster())
+    variable = os.environ.get("RAY_ADDRESS")
+    where = "--address" if address else "RAY_ADDRESS" if variable else "the last cluster,"
+    _check_answers(address or variable or _last_cluster(), where)
     for name, value in (
         ("RAY_USAGE_STATS_ENABLED", "0"),
         # A task without GPUs is not to hide them; said here, Ray does not warn about it.
@@ -166,7 +168,7 @@ def _connect(address: str | None) -> bool:
     return True
 
 
-def _check_answers(address: str) -> None:
+def _check_answers(address: str, where: str) -> None:
     """Raise ZhbertError if nothing listens at an address, for which Ray waits minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdecimal():
@@ -175,7 +177,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), _PATIENCE).close()
     except OSError as error:
         raise ZhbertError(
-            f"--address {address}: no Ray cluster answers there ({error.strerror or error}): start "
+            f"{where} {address}: no Ray cluster answers there ({error.strerror or error}): start "
             "one by 'ray start --head', or --address local works on this machine alone"
         ) from None
 
