@@ -609,6 +609,7 @@ def test_the_command_prints_the_account(
     assert "documents  1 read = 1 training + 0 held out" in out
     assert "a.txt:3: not UTF-8" in out
     assert "[SEP] 1" in out
+    assert "0.0 MB of files in " in out
     assert errors.startswith("WARNING: 1 of 3 lines were left out: they are not UTF-8; --encoding")
     assert cli.main([*command, "--out", str(tmp_path / "2"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

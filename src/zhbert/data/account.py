@@ -179,8 +179,8 @@ def describe(report: Mapping[str, Any]) -> str:
     if "seconds" in report:
         speed = report["bytes"] / 1e6 / max(report["seconds"], 1e-9)
         lines.append(
-            f"{report['bytes'] / 1e6:,.1f} MB in {report['seconds']:.1f} s: {speed:.1f} MB/s; "
-            f"a worker's peak memory: {report['peak_memory'] / 1e6:.0f} MB"
+            f"{report['bytes'] / 1e6:,.1f} MB of files in {report['seconds']:.1f} s: "
+            f"{speed:.1f} MB/s; a worker's peak memory: {report['peak_memory'] / 1e6:.0f} MB"
         )
     return "\n".join(lines) + "\n"
 
