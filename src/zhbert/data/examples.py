@@ -25,7 +25,14 @@ import numpy.typing as npt
 
 from zhbert.config import CHOICES
 from zhbert.data.random_streams import PLAN, generator
-from zhbert.data.row_plans import BoolArray, IntArray, plan_packed, plan_pairs, truncate_pair
+from zhbert.data.row_plans import (
+    BoolArray,
+    IntArray,
+    one_of_two,
+    plan_packed,
+    plan_pairs,
+    truncate_pair,
+)
 from zhbert.errors import ZhbertError
 
 BUILDERS = CHOICES["rows.builder"]
@@ -184,16 +191,15 @@ class PairRows:
         self._plans: dict[int, IntArray] = {}
 
     def _plan(self, epoch: int) -> IntArray:
-        if epoch not in self._plans:
-            while len(self._plans) >= 2:  # a batch may span two epochs
-                del self._plans[next(iter(self._plans))]
-            self._plans[epoch] = plan_pairs(
-                *self._sentences_and_documents(),
-                self.max_pair_pieces,
-                self._short,
-                generator(self._seed, PLAN, epoch, self._window),
-            )
-        return self._plans[epoch]
+        return one_of_two(self._plans, epoch, self._planned)
+
+    def _planned(self, epoch: int) -> IntArray:
+        return plan_pairs(
+            *self._sentences_and_documents(),
+            self.max_pair_pieces,
+            self._short,
+            generator(self._seed, PLAN, epoch, self._window),
+        )
 
     def _sentences_and_documents(self) -> tuple[IntArray, IntArray]:
         """Return the first piece of each sentence and the first sentence of each document.

@@ -11,7 +11,7 @@ of the windows before it are counted, once.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from zhbert.data.examples import RowBuilder
 from zhbert.data.random_streams import ORDER, generator
-from zhbert.data.row_plans import IntArray
+from zhbert.data.row_plans import IntArray, one_of_two
 
 # A row's number in its epoch, by which its masks are drawn, has its window above these bits. There
 # is room for 2^12 windows (see random_streams), and none has so many pieces, let alone rows.
@@ -208,21 +208,12 @@ class RowOrder:
         return self._source_epoch(epoch), window
 
     def _order(self, visit: int) -> IntArray:
-        return _of_two(self._orders, visit, self._permutation)
+        return one_of_two(self._orders, visit, self._permutation)
 
     def _inverse(self, visit: int) -> IntArray:
         """Return where each row of a visited window stands in the visit's order."""
-        return _of_two(self._inverses, visit, lambda one: np.argsort(self._permutation(one)))
+        return one_of_two(self._inverses, visit, lambda one: np.argsort(self._permutation(one)))
 
     def _permutation(self, visit: int) -> IntArray:
         rng = generator(self._seed, ORDER, *self._window(visit))
         return rng.permutation(self.ends[visit] - self._begin(visit))
-
-
-def _of_two(kept: dict[int, IntArray], visit: int, make: Callable[[int], IntArray]) -> IntArray:
-    """Return what belongs to a visit, keeping that of two: a batch may span two windows."""
-    if visit not in kept:
-        while len(kept) >= 2:
-            del kept[next(iter(kept))]
-        kept[visit] = make(visit)
-    return kept[visit]

@@ -6,8 +6,9 @@ numbers drawn in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,24 @@ except ImportError:  # not compiled: the functions in Python below give the same
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Made = TypeVar("_Made")
+
+
+def one_of_two(kept: dict[_Key, _Made], key: _Key, make: Callable[[_Key], _Made]) -> _Made:
+    """Return what belongs to an epoch or a window, keeping that of two: a batch may span two.
+
+    Args:
+        kept: what is kept, by keys; it changes.
+        key: of what is wanted.
+        make: makes it.
+    """
+    if key not in kept:
+        while len(kept) >= 2:
+            del kept[next(iter(kept))]
+        kept[key] = make(key)
+    return kept[key]
 
 
 def plan_pairs(

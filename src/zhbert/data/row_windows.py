@@ -19,7 +19,7 @@ import numpy as np
 from zhbert.data.examples import RowBuilder, ShardLike, make_rows
 from zhbert.data.random_streams import WINDOWS, generator
 from zhbert.data.row_order import RowSource, WholeCorpus
-from zhbert.data.row_plans import IntArray
+from zhbert.data.row_plans import IntArray, one_of_two
 from zhbert.data.shards import Shards
 
 WHOLE_BYTES = 2_000_000_000
@@ -89,15 +89,16 @@ class ShardWindows:
 
     def rows(self, epoch: int, window: int) -> RowBuilder:
         """Return what makes a window's rows."""
-        self.prepare(epoch, window)
-        return self._planned[epoch, window].result()
+        return self._being_planned(epoch, window).result()
 
     def prepare(self, epoch: int, window: int) -> None:
         """Begin to plan the rows of a window, in a thread."""
-        if (epoch, window) not in self._planned:
-            while len(self._planned) >= 2:
-                del self._planned[next(iter(self._planned))]
-            self._planned[epoch, window] = self._thread.submit(self._plan, epoch, window)
+        self._being_planned(epoch, window)
+
+    def _being_planned(self, epoch: int, window: int) -> Future[RowBuilder]:
+        return one_of_two(
+            self._planned, (epoch, window), lambda key: self._thread.submit(self._plan, *key)
+        )
 
     def forget(self) -> None:
         """Forget the rows that are planned."""
